@@ -1,0 +1,97 @@
+"""Package metadata for pip and for colcon (ament_python), which reads setup.py only."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "wm_nodes"
+SHARE = f"share/{NAME}"
+NODES = "camera encoder world_model policy agent robot recorder trainer monitor".split()
+
+# Only what every part needs. torch and torchvision come plain, so that each machine keeps its own build.
+CORE = [
+    "numpy<2.4",
+    "opencv-python-headless",
+    "pillow",
+    "psutil",
+    "pyyaml",
+    "safetensors",
+    "supervisor>=4.2",
+    "timm>=1.0.9",
+    "torch>=2.2",
+    "torchvision",
+    "tyro>=0.9",
+    "zarr>=3.0,<3.2",
+]
+EXTRAS = {
+    # ROS 2 Kilted from PyPI wheels, for machines without ROS 2.
+    "ros": [
+        "ros-kilted-rclpy",
+        "ros-kilted-rmw-fastrtps-cpp",
+        "ros-kilted-common-interfaces",
+    ],
+    "sim": [
+        "metaworld==3.1.1",
+        "mujoco==3.3.0",
+        "dm_control==1.0.28",
+        "gymnasium-robotics==1.4.2",
+        "PyOpenGL",
+    ],
+    "viz": ["av", "imageio", "matplotlib", "tensorboard"],
+    # Without an extra named "test", `colcon test` finds no tests and says nothing.
+    "test": [
+        "colcon-ros",
+        "hypothesis",
+        "mypy",
+        "pre-commit",
+        "pytest",
+        "pytest-timeout",
+        "ruff",
+        "types-PyYAML",
+    ],
+}
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Files that land under share/, folder by folder, as (target folder, [source, ...])."""
+    folders: dict[str, list[str]] = {
+        "share/ament_index/resource_index/packages": [f"resource/{NAME}"],
+        SHARE: ["package.xml"],
+    }
+    for root in ("launch", "config", "models/pretrained", "datasets/samples"):
+        for path in sorted(Path(root).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                folders.setdefault(f"{SHARE}/{path.parent}", []).append(str(path))
+    return list(folders.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Robot learning with world models on ROS 2",
+    long_description=Path("README.md").read_text() if Path("README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    author="wm_nodes developers",
+    author_email="wm-nodes@example.org",
+    maintainer="wm_nodes developers",
+    maintainer_email="wm-nodes@example.org",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=[NAME, f"{NAME}.*"]),
+        *find_packages("models"),
+        *find_packages("datasets"),
+    ],
+    package_dir={"wm_models": "models/wm_models", "wm_datasets": "datasets/wm_datasets"},
+    package_data={"": ["py.typed"]},
+    data_files=shared_files(),
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "wm = wm_nodes.cli.main:main",
+            *(f"{node} = {NAME}.nodes.{node}:main" for node in NODES),
+        ]
+    },
+)
