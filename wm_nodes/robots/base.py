@@ -1,0 +1,145 @@
+"""The Robot contract: what a simulator or an arm promises to the robot node and to evaluation."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from wm_datasets.spec import LogSpec, VectorSpec
+
+Image = npt.NDArray[np.uint8]
+Vector = npt.NDArray[np.float32]
+
+
+class RobotError(Exception):
+    """Something is wrong with a robot or with what was asked of it: what, given, right."""
+
+
+class SpecError(RobotError, ValueError):
+    """A value that does not fit the robot's specification; it was not executed."""
+
+
+class RenderError(RobotError):
+    """No picture can be made here: GL library, display or camera missing."""
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """What a robot gives and takes. `control_period_s` is the time of one decision."""
+
+    name: str
+    task: str
+    control_period_s: float
+    cameras: dict[str, tuple[int, int, int]]  # name -> (H, W, 3), uint8 RGB
+    proprio: VectorSpec
+    action: VectorSpec
+    extra: dict[str, Any] = field(default_factory=dict)  # JSON-able, recorded with the log
+
+    def log_spec(self) -> LogSpec:
+        """Return the specification of a replay log of this robot."""
+        return LogSpec(
+            robot=self.name,
+            task=self.task,
+            control_period_s=self.control_period_s,
+            cameras=dict(self.cameras),
+            proprio=self.proprio,
+            action=self.action,
+            extra=dict(self.extra),
+        )
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One observation o_t and what led to it (arrival form: action, reward and ends are a_{t-1}'s).
+
+    The arrays belong to the receiver: a robot never writes to them again.
+    """
+
+    images: dict[str, Image]  # camera -> (H, W, 3) RGB
+    proprio: Vector  # (P,)
+    executed: Vector  # (A,) the action really done before this observation; zeros if is_first
+    commanded: Vector  # (A,) the action that was asked for; zeros if is_first
+    reward: float = 0.0
+    is_first: bool = False
+    is_last: bool = False
+    is_terminal: bool = False
+    success: bool = False  # of this step; an episode succeeds if any of its steps does
+    stamp_ns: int = 0  # time of the observation, strictly growing over episodes
+
+
+class Robot(abc.ABC):
+    """A simulator or an arm. Use as a context manager; one thread only (GL contexts are)."""
+
+    spec: RobotSpec
+
+    @abc.abstractmethod
+    def reset(self, seed: int | None = None) -> Observation:
+        """Begin an episode and return its first observation.
+
+        With a seed the episode is the one that this seed alone determines, whatever happened
+        before (simulators; an arm ignores it). Without, the next one of the robot's own stream.
+        """
+
+    @abc.abstractmethod
+    def observe(self) -> Observation:
+        """Return the newest observation again; nothing moves. RobotError before the first reset."""
+
+    @abc.abstractmethod
+    def act(self, action: npt.ArrayLike) -> Observation:
+        """Execute `action` (A,) for one control period and return what follows.
+
+        Values outside the bounds are clipped and reported in `executed`; a non-finite or
+        mis-shaped action is refused with SpecError and nothing moves. RobotError after is_last
+        and before the first reset.
+        """
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Hold still. May be called at any time, any number of times; `act` moves again."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Free everything. May be called twice; nothing else may be called afterwards."""
+
+    def __enter__(self) -> Robot:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple[Vector, Vector]:
+    """Return (executed, commanded), (A,) float32 both: the action clipped to bounds, and as given."""
+    expected = f"action of {robot}: expected {len(spec.names)} finite numbers"
+    dims = f"Dimensions: {', '.join(spec.names)}."
+    try:
+        commanded = np.array(action, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise SpecError(f"{expected}, got {action!r}. {dims}") from None
+    if commanded.shape != (len(spec.names),):
+        raise SpecError(f"{expected}, got shape {commanded.shape}. {dims}")
+    if not np.isfinite(commanded).all():
+        raise SpecError(f"{expected}, got {commanded.tolist()}. {dims}")
+    low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
+    return np.clip(commanded, low, high), commanded
+
+
+def episode_seed(seed: int, index: int, stream: str = "train") -> int:
+    """Return the seed of episode `index` of a stream (train, evaluation, search) of a run's seed.
+
+    Streams never share an episode, so a policy is not judged on what it was trained or chosen on.
+    """
+    streams = ("train", "evaluation", "search")
+    if stream not in streams:
+        raise ValueError(f"stream: expected one of {', '.join(streams)}, got {stream!r}")
+    entropy = (int(seed), streams.index(stream), int(index))
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])
