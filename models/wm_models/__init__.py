@@ -1,0 +1,1 @@
+"""World models, behaviour and planners in PyTorch; knows neither ROS, nor zarr, nor any simulator."""

@@ -1,0 +1,157 @@
+"""The masked autoencoder of Masked World Models (section 3.1): conv features in, pixels and reward out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.blocks import ConvStem, PatchStem, Transformer, glorot_, patchify, sincos_2d, unpatchify
+from wm_models.distributions import symlog
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+PATCH = 8  # pixels per token side: three stride-2 convolutions, or the patch itself
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Shape of the masked autoencoder. The defaults are the paper's."""
+
+    image_size: int = 64  # pixels
+    stem: str = "conv"  # "conv" masks convolutional features, "patch" masks pixel patches (ablation)
+    channels: tuple[int, int, int] = (32, 64, 128)
+    width: int = 256
+    encoder_layers: int = 4
+    decoder_width: int = 256
+    decoder_layers: int = 3
+    heads: int = 4
+    mask_ratio: float = 0.75
+    reward_prediction: bool = True
+
+    @property
+    def grid(self) -> int:
+        """Tokens per image side."""
+        return self.image_size // PATCH
+
+    def __post_init__(self) -> None:
+        if self.image_size % PATCH:
+            raise ValueError(f"autoencoder.image_size: expected a multiple of {PATCH}, got {self.image_size}.")
+        if not 0.0 <= self.mask_ratio < 1.0:
+            raise ValueError(f"autoencoder.mask_ratio: expected 0 <= ratio < 1, got {self.mask_ratio}.")
+        if self.stem not in ("conv", "patch"):
+            raise ValueError(f"autoencoder.stem: expected 'conv' or 'patch', got {self.stem!r}.")
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encode single frames to [CLS, grid tokens]; trained to paint masked tokens and guess the reward."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, dec_width = config.width, config.decoder_width
+        if config.stem == "conv":
+            self.stem: nn.Module = ConvStem(config.channels, width)
+        else:
+            self.stem = PatchStem(PATCH, width)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.encoder = Transformer(width, config.encoder_layers, config.heads)
+        self.embed = nn.Linear(width, dec_width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dec_width))
+        self.decoder = Transformer(dec_width, config.decoder_layers, config.heads)
+        self.to_pixels = nn.Linear(dec_width, PATCH * PATCH * 3)
+        self.to_reward = nn.Linear(dec_width, 1)
+        glorot_(self)
+        nn.init.normal_(self.cls, std=0.02)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+        position, _ = sincos_2d(width, config.grid)
+        dec_position, corner = sincos_2d(dec_width, config.grid)
+        dec_position = torch.cat([torch.zeros(1, dec_width), dec_position, corner[None]])
+        self.register_buffer("position", position, persistent=False)
+        self.register_buffer("decoder_position", dec_position, persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens per frame that :meth:`encode` gives: CLS and the grid."""
+        return self.config.grid**2 + 1
+
+    def standardise(self, image: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), to ImageNet-standardised (B, 3, H, W)."""
+        if image.dtype == torch.uint8:
+            image = image.permute(0, 3, 1, 2).to(self.cls.dtype) / 255.0
+        size = self.config.image_size
+        if image.shape[1:] != (3, size, size):
+            raise ValueError(
+                f"image: expected (B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float, "
+                f"got {tuple(image.shape)} after moving channels first."
+            )
+        return (image - self.mean) / self.std
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Unmasked tokens (B, 1 + grid^2, width), CLS first, after the final norm."""
+        x = self.stem(self.standardise(image)) + self.position
+        return self.encoder(torch.cat([self.cls.expand(len(x), -1, -1), x], 1))
+
+    def masked_encode(
+        self, image: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, 1 + kept, width) of a random subset, drawn anew for every frame, and ``restore``
+        (B, grid^2), which puts kept-then-masked tokens back in their places."""
+        x = self.stem(self.standardise(image)) + self.position
+        batch, count, width = x.shape
+        keep = int(count * (1.0 - self.config.mask_ratio))
+        noise = torch.rand(batch, count, generator=generator, device=x.device)
+        if keep == count:
+            noise = noise.sort(1).values  # nothing is masked: leave the order alone
+        shuffle = noise.argsort(1)
+        kept = x.gather(1, shuffle[:, :keep, None].expand(-1, -1, width))
+        tokens = self.encoder(torch.cat([self.cls.expand(batch, -1, -1), kept], 1))
+        return tokens, shuffle.argsort(1)
+
+    def decode(self, tokens: Tensor, restore: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Standardised patches (B, grid^2, 192) and symlog reward (B,) from encoder tokens.
+
+        Without ``restore`` the tokens are the whole grid in order (open-loop prediction, pictures).
+        """
+        x = self.embed(tokens)
+        batch, _, width = x.shape
+        cls, grid = x[:, :1], x[:, 1:]
+        missing = self.config.grid**2 - grid.shape[1]
+        grid = torch.cat([grid, self.mask_token.expand(batch, missing, -1)], 1)
+        if restore is not None:
+            grid = grid.gather(1, restore[..., None].expand(-1, -1, width))
+        x = torch.cat([cls, grid, self.mask_token.expand(batch, 1, -1)], 1) + self.decoder_position
+        x = self.decoder(x)
+        return self.to_pixels(x[:, 1:-1]), self.to_reward(x[:, -1]).squeeze(-1)
+
+    def image(self, tokens: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in 0..1 painted from unmasked tokens."""
+        patches, _ = self.decode(tokens)
+        image = unpatchify(patches.float(), PATCH, self.config.grid)
+        return (image * self.std + self.mean).clamp(0.0, 1.0)
+
+    def loss(
+        self,
+        image: Tensor,
+        reward: Tensor,
+        reward_known: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error over all pixels plus that of the symlog reward (section 3.1).
+
+        image (N, ...), reward (N,) on arriving at the frame, reward_known (N,) bool.
+        """
+        tokens, restore = self.masked_encode(image, generator)
+        patches, guess = self.decode(tokens, restore)
+        target = patchify(self.standardise(image), PATCH)
+        pixel = (patches.float() - target).square().mean()
+        metrics = {"ae/pixel_loss": pixel}
+        if not self.config.reward_prediction:
+            return pixel, metrics
+        error = (guess.float() - symlog(reward)).square() * reward_known
+        metrics["ae/reward_loss"] = error.sum() / reward_known.sum().clamp_min(1)
+        return pixel + metrics["ae/reward_loss"], metrics

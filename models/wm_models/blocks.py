@@ -1,0 +1,104 @@
+"""Layers shared by the models: initialised as in Keras, position tables, transformer stacks."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+ACTIVATIONS = {"none": nn.Identity, "elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def glorot_(module: nn.Module) -> None:
+    """Glorot-uniform weights and zero biases for every linear and convolution (Keras' default)."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+def mlp(width_in: int, units: int, layers: int, width_out: int, act: str = "elu") -> nn.Sequential:
+    """``layers`` hidden layers of ``units`` with ``act``, and a linear output."""
+    widths = [width_in, *[units] * layers]
+    hidden = [
+        part
+        for a, b in zip(widths[:-1], widths[1:], strict=True)
+        for part in (nn.Linear(a, b), ACTIVATIONS[act]())
+    ]
+    return nn.Sequential(*hidden, nn.Linear(widths[-1], width_out))
+
+
+class Transformer(nn.Sequential):
+    """Pre-norm ViT blocks (GELU, qkv bias, LayerNorm eps 1e-6) and a final norm: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        block = partial(Block, width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)
+        super().__init__(*[block() for _ in range(depth)], norm(width))
+
+
+class ConvStem(nn.Module):
+    """MWM's convolutional stem: k4 s2 convolutions with ReLU, then 1x1 to the token width.
+
+    (B, 3, H, W) -> (B, H/8 * W/8, width), row by row (for three convolutions).
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        sizes = (3, *channels)
+        convs = [
+            part
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            for part in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())
+        ]
+        self.net = nn.Sequential(*convs, nn.Conv2d(sizes[-1], width, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.net(image).flatten(2).transpose(1, 2)
+
+
+class PatchStem(nn.Module):
+    """The ablation without convolutions: (B, 3, H, W) -> patches of 8x8x3 -> (B, N, width)."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Linear(3 * patch * patch, width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(patchify(image, self.patch))
+
+
+def patchify(image: Tensor, patch: int) -> Tensor:
+    """(B, 3, H, W) -> (B, H/p * W/p, p * p * 3), patch content in row, column, channel order."""
+    b, c, h, w = image.shape
+    x = image.reshape(b, c, h // patch, patch, w // patch, patch)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(b, (h // patch) * (w // patch), patch * patch * c)
+
+
+def unpatchify(tokens: Tensor, patch: int, grid: int) -> Tensor:
+    """Inverse of :func:`patchify` for a square grid: (B, g*g, p*p*3) -> (B, 3, g*p, g*p)."""
+    b = tokens.shape[0]
+    x = tokens.reshape(b, grid, grid, patch, patch, 3).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(b, 3, grid * patch, grid * patch)
+
+
+def sincos_2d(width: int, grid: int) -> tuple[Tensor, Tensor]:
+    """Fixed 2-D sin-cos positions: ([grid * grid, width], [width] of the extra corner token).
+
+    Built on the integers 0..grid and cropped; the corner (grid, grid) is the added token's position.
+    The first half of the channels encodes the column, the second the row; each half is
+    [sin(p w_i) for all i, cos(p w_i) for all i] with w_i = 10000^(-i / (width / 4)).
+    """
+    if width % 4:
+        raise ValueError(f"sincos_2d: width must be a multiple of 4, got {width}.")
+    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    angle = torch.arange(grid + 1, dtype=torch.float64)[:, None] * omega
+    axis = torch.cat([angle.sin(), angle.cos()], 1)  # (grid + 1, width / 2)
+    row = axis[:, None].expand(grid + 1, grid + 1, -1)
+    col = axis[None].expand(grid + 1, grid + 1, -1)
+    table = torch.cat([col, row], -1).float()
+    return table[:grid, :grid].reshape(grid * grid, width), table[grid, grid]

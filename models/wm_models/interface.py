@@ -1,0 +1,355 @@
+"""The contract between world models, planners and learners.
+
+Time runs one way everywhere: o_t is observed, a_t is applied, which brings r_t and o_{t+1}.
+``observe(s_{t-1}, a_{t-1}, o_t)`` gives s_t; ``step(s_t, a_t)`` gives s_{t+1}.
+
+A *State* is an opaque pytree of tensors with a leading batch dimension. Planners only ever call
+:func:`expand`, :func:`index`, :func:`detach` and :func:`to` on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+State = Any  # a pytree of tensors [B, ...]
+
+
+class ModelError(ValueError):
+    """A model was asked for something it cannot give, or given something it cannot take."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a world model takes, and which of the optional abilities it has.
+
+    Actions are *model actions*: ``frameskip`` robot actions side by side, within a box.
+    """
+
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    obs_keys: Mapping[str, tuple[int, ...]]  # e.g. {"image": (3, 64, 64)}
+    frameskip: int = 1
+    model_dt: float = 0.0  # seconds of real time per model step; 0 when unknown
+    context: int = 1  # frames of history the filter keeps
+    has_reward: bool = False
+    has_value: bool = False
+    has_actor: bool = False
+    has_continue: bool = False
+    has_goal: bool = False
+    has_decoder: bool = False
+    stochastic: bool = False
+    differentiable: bool = True
+    max_horizon: int | None = None
+
+    @property
+    def action_dim(self) -> int:
+        """A, the size of one model action."""
+        return len(self.action_low)
+
+    def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The action box as two [A] tensors on the device and in the dtype of ``like``."""
+        return like.new_tensor(self.action_low), like.new_tensor(self.action_high)
+
+
+@dataclass
+class Rollout:
+    """What imagining S candidate action sequences of length H gave; fields not asked for are None."""
+
+    feat: dict[str, Tensor] = field(default_factory=dict)  # name -> [B, S, H, ...], after each action
+    reward: Tensor | None = None  # [B, S, H], brought by each action
+    cont: Tensor | None = None  # [B, S, H], probability of not having terminated
+    value: Tensor | None = None  # [B, S], of the last state, in the scale of ``reward``
+    disagreement: Tensor | None = None  # [B, S, H]
+    last: State | None = None  # state after the last action, batch B * S
+
+
+def expand(state: State, count: int) -> State:
+    """Repeat every row ``count`` times: leaves [B, ...] -> [B * count, ...], copies side by side."""
+    return tree_map(lambda x: x.repeat_interleave(count, 0), state)
+
+
+def index(state: State, rows: Any) -> State:
+    """Select batch rows of every leaf."""
+    return tree_map(lambda x: x[rows], state)
+
+
+def detach(state: State) -> State:
+    """The same state, cut off from the graph that made it."""
+    return tree_map(lambda x: x.detach(), state)
+
+
+def to(state: State, device: torch.device | str) -> State:
+    """The same state on another device."""
+    return tree_map(lambda x: x.to(device), state)
+
+
+def stack(states: list[State], dim: int) -> State:
+    """Stack a list of equal states along a new dimension."""
+    return tree_map(lambda *leaves: torch.stack(leaves, dim), *states)
+
+
+class WorldModel(nn.Module):
+    """Filter, imagine, read out. Subclasses set ``spec`` and implement the abstract verbs."""
+
+    spec: ModelSpec
+
+    # filter ---------------------------------------------------------------------------------
+
+    def initial(self, batch: int, device: torch.device | str | None = None) -> State:
+        """State before the first observation, leaves [batch, ...]."""
+        raise NotImplementedError
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Features [B, N, D] of one observation: N tokens of D numbers."""
+        raise NotImplementedError
+
+    def filter(
+        self,
+        state: State,
+        prev_action: Tensor,
+        features: Tensor,
+        is_first: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """One filter step. prev_action [B, A], features [B, N, D], is_first [B] bool.
+
+        Where ``is_first`` holds, ``state`` and ``prev_action`` are forgotten.
+        """
+        raise NotImplementedError
+
+    def observe(
+        self,
+        state: State,
+        prev_action: Tensor,
+        obs: Mapping[str, Tensor],
+        is_first: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        """``filter`` on the encoding of ``obs`` ({key: [B, ...]})."""
+        return self.filter(state, prev_action, self.encode(obs), is_first, generator=generator)
+
+    def pack(self, state: State) -> Tensor:
+        """The state as flat numbers [B, S], for topics and recordings."""
+        raise NotImplementedError
+
+    def unpack(self, flat: Tensor) -> State:
+        """Inverse of :meth:`pack`."""
+        raise NotImplementedError
+
+    # imagination ----------------------------------------------------------------------------
+
+    def step(self, state: State, action: Tensor, *, generator: torch.Generator | None = None) -> State:
+        """State after ``action`` [B, A], without an observation."""
+        raise NotImplementedError
+
+    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+        """Named quantities of a state: "feat" [B, F], "reward" [B], "cont" [B], "value" [B]."""
+        raise NotImplementedError
+
+    def rollout(
+        self,
+        state: State,
+        actions: Tensor,
+        *,
+        want: frozenset[str],
+        chunk: int | None = None,
+        keep_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> Rollout:
+        """Imagine candidates ``actions`` [B, S, H, A] from ``state`` [B, ...].
+
+        ``chunk`` bounds how many candidates are imagined at once (memory, not meaning: with a
+        stochastic model the noise of each chunk is drawn in turn from ``generator``).
+        """
+        self._check_want(want)
+        candidates = actions.shape[1]
+        size = chunk or candidates
+        parts = [
+            self._rollout_chunk(state, actions[:, i : i + size], want, keep_last, generator)
+            for i in range(0, candidates, size)
+        ]
+        return parts[0] if len(parts) == 1 else _join(parts, actions.shape[0])
+
+    def _rollout_chunk(
+        self,
+        state: State,
+        actions: Tensor,
+        want: frozenset[str],
+        keep_last: bool,
+        generator: torch.Generator | None,
+    ) -> Rollout:
+        batch, candidates, horizon, _ = actions.shape
+        flat = actions.flatten(0, 1)  # (B*S, H, A)
+        state = expand(state, candidates)
+        each: dict[str, list[Tensor]] = {name: [] for name in want if name != "value"}
+        for t in range(horizon):
+            state = self.step(state, flat[:, t], generator=generator)
+            for name, value in self.readout(state, frozenset(each)).items():
+                each[name].append(value)
+        out = {k: torch.stack(v, 1).unflatten(0, (batch, candidates)) for k, v in each.items()}
+        value = self.readout(state, frozenset({"value"}))["value"] if "value" in want else None
+        return Rollout(
+            feat={k: v for k, v in out.items() if k not in ("reward", "cont", "disagreement")},
+            reward=out.get("reward"),
+            cont=out.get("cont"),
+            disagreement=out.get("disagreement"),
+            value=None if value is None else value.unflatten(0, (batch, candidates)),
+            last=state if keep_last else None,
+        )
+
+    def _check_want(self, want: frozenset[str]) -> None:
+        able = {"reward": self.spec.has_reward, "value": self.spec.has_value, "cont": self.spec.has_continue}
+        for name in sorted(want):
+            if not able.get(name, True):
+                has = sorted(k for k, v in able.items() if v) or ["nothing of the kind"]
+                raise ModelError(f"rollout: this model predicts no {name!r}; it predicts {', '.join(has)}.")
+
+    # optional, declared in spec -------------------------------------------------------------
+
+    def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
+        """Action [B, A] of the actor: its mode, or a sample."""
+        raise ModelError("act: this model has no actor (spec.has_actor is False); use a planner.")
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """Pictures for people: {"image": [B, 3, H, W] in 0..1}."""
+        raise ModelError("decode: this model has no decoder (spec.has_decoder is False).")
+
+    def modules_by_name(self) -> dict[str, nn.Module]:
+        """The parts that are stored, versioned and swapped as files of their own."""
+        raise NotImplementedError
+
+
+def _join(parts: list[Rollout], batch: int) -> Rollout:
+    """Concatenate the rollouts of consecutive chunks of candidates."""
+
+    def cat(pick: Callable[[Rollout], Tensor | None]) -> Tensor | None:
+        leaves = [pick(p) for p in parts]
+        return None if leaves[0] is None else torch.cat([x for x in leaves if x is not None], 1)
+
+    last = None
+    if parts[0].last is not None:
+        last = tree_map(
+            lambda *xs: torch.cat([x.unflatten(0, (batch, -1)) for x in xs], 1).flatten(0, 1),
+            *[p.last for p in parts],
+        )
+    return Rollout(
+        feat={k: torch.cat([p.feat[k] for p in parts], 1) for k in parts[0].feat},
+        reward=cat(lambda p: p.reward),
+        cont=cat(lambda p: p.cont),
+        value=cat(lambda p: p.value),
+        disagreement=cat(lambda p: p.disagreement),
+        last=last,
+    )
+
+
+class Cost(Protocol):
+    """Scores candidates; lower is better."""
+
+    needs: frozenset[str]
+
+    def __call__(self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor) -> Tensor:
+        """Cost [B, S] of ``rollout`` under ``actions`` [B, S, H, A]."""
+
+
+@dataclass(frozen=True)
+class PlanState:
+    """Where the next search starts: mean and, if the planner keeps one, std, both [B, H, A]."""
+
+    mean: Tensor
+    std: Tensor | None = None
+
+    def shifted(self, steps: int) -> PlanState:
+        """The plan as seen ``steps`` actions later: moved forward, the end filled with zeros."""
+        tail = torch.zeros_like(self.mean[:, : min(steps, self.mean.shape[1])])
+        return PlanState(torch.cat([self.mean[:, steps:], tail], 1))
+
+
+class Planner(Protocol):
+    """A search over action sequences; a function of its arguments (equal generator, equal plan)."""
+
+    horizon: int
+
+    def plan(
+        self,
+        model: WorldModel,
+        state: State,
+        cost: Cost,
+        goal: Mapping[str, Tensor] | None = None,
+        warm: PlanState | None = None,
+        budget_s: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
+        """Actions [B, H, A] within the model's box, the warm start for the next call, and facts
+        about the search. When ``budget_s`` seconds are over, the best plan so far is returned."""
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """The windows a learner wants: ``batch`` rows of ``length`` consecutive log rows."""
+
+    batch: int
+    length: int
+
+    @property
+    def frames(self) -> int:
+        return self.batch * self.length
+
+
+class Learner(Protocol):
+    """Owns the optimisers and everything else that training changes besides the weights."""
+
+    batch_specs: Mapping[str, BatchSpec]
+
+    def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+        """One optimiser step of everything the model owns, on one batch of log rows per name in
+        ``batch_specs``; returns named metrics."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Shift log rows (B, T) into the Dreamer convention: the one place where this is done.
+
+    Log row t holds o_t, then the action executed from it and the reward that this brought. The
+    result has in row t the action that *led to* o_t and the reward received *on arriving* there:
+    zeros at an episode's first row. In row 0 of a window that starts inside an episode both are
+    unknown; ``reward_known`` is False there, and ``is_first`` is set so that a filter starts anew.
+    """
+    first = batch["is_first"].bool()
+
+    def shifted(x: Tensor) -> Tensor:
+        moved = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+        return moved * (~first).reshape(first.shape + (1,) * (x.ndim - 2)).to(x.dtype)
+
+    start = torch.zeros_like(first)
+    start[:, 0] = True
+    out = dict(batch)
+    out["action"] = shifted(batch["action"])
+    out["reward"] = shifted(batch["reward"])
+    out["is_terminal"] = shifted(batch["is_terminal"].float()).bool()
+    out["reward_known"] = ~start | first
+    out["is_first"] = first | start
+    return out
+
+
+def symmetric_box(size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The action box [-1, 1]^size."""
+    return (-1.0,) * size, (1.0,) * size
+
+
+def check_finite(name: str, value: float) -> float:
+    """Pass a metric through; a non-finite one is an error of training, not a number to log."""
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{name} became {value}: training diverged; go back to the last good weights.")
+    return value

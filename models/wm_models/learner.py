@@ -1,0 +1,164 @@
+"""Training of Masked World Models: the schedule of updates and each of them (sections 3.3, 2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.behavior import Behavior, BehaviorConfig
+from wm_models.interface import BatchSpec, arrival
+from wm_models.mwm import MaskedWorldModel
+from wm_models.optim import Optimizer, OptimizerConfig
+from wm_models.rssm import RSSMState
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How the parts are trained. The defaults are MWM's on Meta-World."""
+
+    autoencoder_batch: BatchSpec = BatchSpec(32, 33)  # of each window all rows but the first are used
+    agent_batch: BatchSpec = BatchSpec(50, 50)
+    autoencoder: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=3e-4, warmup=2500, decay_all=True)
+    )
+    world_model: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=3e-4))
+    actor: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-4))
+    critic: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-4))
+    behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
+    autoencoder_init: int = 5000  # first updates, of the autoencoder alone
+    world_model_init: int = 0  # then updates of autoencoder and world model, without behaviour
+    autoencoder_every: int = 1  # afterwards, one autoencoder update per this many updates
+    prefill: int = 5000  # random decisions before training starts
+    train_every: int = 5  # decisions per update once all parts are training
+
+
+class MWMLearner:
+    """Owns the optimisers, the slow critic, the normalisers and the random generator.
+
+    One :meth:`update` is a function of the weights, this object's :meth:`state_dict` and the batches
+    alone: equal inputs give equal weights, bit for bit on CPU.
+    """
+
+    def __init__(
+        self, model: MaskedWorldModel, config: LearnerConfig, *, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.config = config
+        self.behavior = Behavior(model, config.behavior).to(self.device)
+        self.updates = 0
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.optimizers = {
+            "ae": Optimizer("ae", [model.autoencoder], config.autoencoder),
+            "wm": Optimizer("wm", [model.dynamics], config.world_model),
+            "actor": Optimizer("actor", [model.actor], config.actor),
+            "critic": Optimizer("critic", [model.critic], config.critic),
+        }
+
+    @property
+    def batch_specs(self) -> Mapping[str, BatchSpec]:
+        """The batches of log rows that the next :meth:`update` needs."""
+        c, u = self.config, self.updates
+        specs = {}
+        if u < c.autoencoder_init or (u - c.autoencoder_init) % c.autoencoder_every == 0:
+            specs["autoencoder"] = c.autoencoder_batch
+        if u >= c.autoencoder_init:
+            specs["agent"] = c.agent_batch
+        return specs
+
+    @property
+    def initial_updates(self) -> int:
+        """Updates that precede behaviour learning; they do not wait for new experience."""
+        return self.config.autoencoder_init + self.config.world_model_init
+
+    def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+        """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8,
+        action (B, T, A), reward, is_first, is_terminal (B, T).
+
+        Raises FloatingPointError, before the step at fault, when a loss or gradient is not finite.
+        """
+        metrics: dict[str, float] = {}
+        if "autoencoder" in batches:
+            metrics |= self.update_autoencoder(batches["autoencoder"])
+        if "agent" in batches:
+            batch = self._prepare(batches["agent"])
+            post, more = self.update_world_model(batch)
+            metrics |= more
+            if self.updates >= self.initial_updates:
+                metrics |= self.update_behavior(post, batch["is_terminal"])
+        self.updates += 1
+        return metrics
+
+    def update_autoencoder(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        """One step on single frames with the reward received on arriving at them."""
+        rows = {k: v[:, 1:].flatten(0, 1) for k, v in self._prepare(batch).items()}
+        with self._autocast():
+            loss, metrics = self.model.autoencoder.loss(
+                rows["image"], rows["reward"], rows["reward_known"], self.generator
+            )
+        return _numbers(metrics) | self.optimizers["ae"].step(loss)
+
+    def update_world_model(self, batch: Mapping[str, Tensor]) -> tuple[RSSMState, dict[str, float]]:
+        """One step on windows in arrival form; returns the posterior states for behaviour."""
+        with self._autocast():
+            loss, post, metrics = self.model.dynamics.loss(self.tokens(batch["image"]), batch, self.generator)
+        return post, _numbers(metrics) | self.optimizers["wm"].step(loss)
+
+    def update_behavior(self, post: RSSMState, terminal: Tensor) -> dict[str, float]:
+        """One step of actor and critic from one imagined rollout of the just updated world model."""
+        with frozen(self.model.dynamics), self._autocast():
+            actor_loss, critic_loss, metrics = self.behavior.losses(
+                self.model, post, terminal, self.generator
+            )
+            numbers = _numbers(metrics) | self.optimizers["actor"].step(actor_loss)
+        numbers |= self.optimizers["critic"].step(critic_loss)
+        self.behavior.after_critic_step(self.model.critic)
+        return numbers
+
+    def tokens(self, image: Tensor) -> Tensor:
+        """Frozen autoencoder tokens (B, T, N, D) of images (B, T, H, W, 3)."""
+        with torch.no_grad():
+            flat = self.model.autoencoder.encode(image.flatten(0, 1))
+        return flat.unflatten(0, image.shape[:2]).float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything besides the weights that decides the next update."""
+        return {
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+            "behavior": self.behavior.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.generator.set_state(state["generator"].cpu())
+        self.behavior.load_state_dict(state["behavior"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+    def _prepare(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return arrival({k: v.to(self.device, non_blocking=True) for k, v in batch.items()})
+
+    def _autocast(self) -> torch.autocast:
+        """bfloat16 on CUDA; on CPU, where it is far slower than float32, nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through ``module`` without reaching its own weights."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+def _numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    return {k: float(v.detach()) for k, v in metrics.items()}

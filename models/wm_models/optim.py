@@ -1,0 +1,61 @@
+"""Adam as the Dreamer code uses it: warm-up, global-norm clipping, decay that ignores the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.interface import check_finite
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Settings of one optimiser. The defaults are those of MWM's world model (section 2.6)."""
+
+    lr: float = 3e-4
+    eps: float = 1e-5
+    clip: float = 100.0  # global norm of the gradient
+    decay: float = 1e-6  # w <- (1 - decay) w before each step
+    decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
+    warmup: int = 0  # updates over which the learning rate rises linearly from 0
+
+
+class Optimizer:
+    """One Adam over the parameters of some modules."""
+
+    def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimizerConfig) -> None:
+        self.name, self.config = name, config
+        self.params = [p for m in modules for p in m.parameters()]
+        self._decayed = [p for p in self.params if config.decay_all or p.ndim >= 2]
+        self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=config.eps, fused=True)
+        self.updates = 0
+
+    def step(self, loss: Tensor) -> dict[str, float]:
+        """Minimise ``loss`` by one step; a non-finite loss or gradient changes nothing and raises
+        FloatingPointError."""
+        check_finite(f"{self.name}/loss", float(loss.detach()))
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.params, self.config.clip, foreach=True))
+        check_finite(f"{self.name}/grad_norm", norm)
+        with torch.no_grad():
+            torch._foreach_mul_(self._decayed, 1.0 - self.config.decay)
+        for group in self.adam.param_groups:
+            group["lr"] = self.config.lr * self._warmup()
+        self.adam.step()
+        self.updates += 1
+        return {f"{self.name}/grad_norm": norm}
+
+    def _warmup(self) -> float:
+        return min(self.updates / self.config.warmup, 1.0) if self.config.warmup else 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adam": self.adam.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.adam.load_state_dict(state["adam"])
+        self.updates = state["updates"]

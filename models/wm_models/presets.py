@@ -1,0 +1,96 @@
+"""Named settings: the paper's, and small ones of our own, each with its reason."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from wm_models.autoencoder import AutoencoderConfig
+from wm_models.behavior import BehaviorConfig
+from wm_models.heads import HeadConfig
+from wm_models.interface import BatchSpec, ModelError
+from wm_models.learner import LearnerConfig, MWMLearner
+from wm_models.mwm import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
+from wm_models.optim import OptimizerConfig
+from wm_models.rssm import RSSMConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model with the way to train it."""
+
+    name: str
+    summary: str
+    model: MWMConfig = field(default_factory=MWMConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+
+    def build(self, action_dim: int, seed: int = 0) -> MaskedWorldModel:
+        """The model with freshly drawn weights; equal seeds give equal weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return MaskedWorldModel(self.model, action_dim)
+
+    def build_learner(
+        self, model: MaskedWorldModel, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> MWMLearner:
+        return MWMLearner(model, self.learner, seed=seed, device=device)
+
+
+MWM = Preset("mwm", "Masked World Models as published, Meta-World column (26M parameters).")
+
+MWM_DMC = Preset(
+    "mwm_dmc",
+    "The DeepMind Control column: batch 16 x 50, no reward normalisation.",
+    learner=LearnerConfig(agent_batch=BatchSpec(16, 50), behavior=BehaviorConfig(reward_norm=1.0)),
+)
+
+MWM_RLBENCH = Preset(
+    "mwm_rlbench",
+    "The RLBench column: discount head, KL weight 0.1 with 1 nat free before scaling.",
+    model=MWMConfig(kl=KLConfig(scale=0.1, free=0.1), discount=True),
+)
+
+MWM_CPU = Preset(
+    "mwm_cpu",
+    "Every mechanism of MWM at 1.3M parameters, for learning on one CPU core.",
+    model=MWMConfig(
+        autoencoder=AutoencoderConfig(
+            channels=(8, 16, 32), width=64, encoder_layers=2, decoder_width=64, decoder_layers=1
+        ),
+        vit=TokenViTConfig(width=32, encoder_layers=1, decoder_layers=1),
+        rssm=RSSMConfig(deter=256, hidden=256, stoch=16, classes=16),
+        heads=HeadConfig(units=128, layers=2),
+        kl=KLConfig(scale=0.1),
+    ),
+    learner=LearnerConfig(
+        autoencoder_batch=BatchSpec(64, 2),
+        agent_batch=BatchSpec(8, 16),
+        autoencoder=OptimizerConfig(lr=3e-3, warmup=100, decay_all=True),
+        world_model=OptimizerConfig(lr=3e-3, warmup=100),
+        actor=OptimizerConfig(lr=1e-4),
+        critic=OptimizerConfig(lr=3e-4),
+        behavior=BehaviorConfig(horizon=8, starts=128, return_norm=True, entropy=1e-3),
+        autoencoder_init=1000,
+        world_model_init=500,
+        prefill=2000,
+        train_every=5,
+    ),
+)
+
+PRESETS: dict[str, Preset] = {p.name: p for p in (MWM, MWM_DMC, MWM_RLBENCH, MWM_CPU)}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; a ModelError names the nearest one otherwise."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ModelError(f"model: no preset {name!r}.{hint} There are: {', '.join(PRESETS)}.")
+
+
+def with_learner(base: Preset, **changes: object) -> Preset:
+    """``base`` with some fields of its learner's configuration changed."""
+    return replace(base, learner=replace(base.learner, **changes))  # type: ignore[arg-type]
