@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from wm_datasets.spec import LogSpec, VectorSpec
 
 Image = npt.NDArray[np.uint8]
@@ -118,7 +119,7 @@ class Robot(abc.ABC):
 
 
 def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple[Vector, Vector]:
-    """Return (executed, commanded), (A,) float32 both: the action clipped to bounds, and as given."""
+    """Return (executed, commanded), both (A,) float32: `action` clipped to its bounds, as given."""
     expected = f"action of {robot}: expected {len(spec.names)} finite numbers"
     dims = f"Dimensions: {', '.join(spec.names)}."
     try:

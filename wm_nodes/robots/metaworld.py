@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from wm_datasets.spec import VectorSpec
 
+from wm_datasets.spec import VectorSpec
 from wm_nodes.robots import render as rendering
 from wm_nodes.robots.base import (
     Observation,
@@ -20,6 +20,7 @@ from wm_nodes.robots.base import (
     checked_action,
     episode_seed,
 )
+from wm_nodes.robots.limits import within
 
 ACTION = VectorSpec(  # one unit moves the hand's target by 1 cm per simulator step of 12.5 ms
     names=("x", "y", "z", "gripper"),
@@ -77,10 +78,12 @@ class MetaWorld(Robot):
         action_repeat: int = 2,
         time_limit: int = 250,
         render: str = "auto",
+        limits: VectorSpec = ACTION,
     ) -> None:
         """Open the simulator. `time_limit` in decisions, `size` is the picture's side in pixels."""
         _require_positive(action_repeat=action_repeat, time_limit=time_limit)
         check_task(task)
+        self._action = within(limits, ACTION, "metaworld")
         preset, gl_name = rendering.resolve(render)
         self._env = _make(task, seed)
         self._env.max_path_length = action_repeat * time_limit
@@ -100,7 +103,7 @@ class MetaWorld(Robot):
             control_period_s=period_s,
             cameras={} if self._camera is None else {camera: (size, size, 3)},
             proprio=PROPRIO,
-            action=ACTION,
+            action=self._action,
             extra={
                 "seed": seed,
                 "action_repeat": action_repeat,
@@ -143,7 +146,7 @@ class MetaWorld(Robot):
             raise RobotError(
                 f"metaworld: the episode ended after {self._decision} decisions. Right: call reset."
             )
-        executed, commanded = checked_action(ACTION, action, "metaworld")
+        executed, commanded = checked_action(self._action, action, "metaworld")
         reward, success = 0.0, False
         for _ in range(self._repeat):
             self._state, step_reward, _, _, info = self._env.step(executed)

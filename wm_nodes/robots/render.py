@@ -31,10 +31,14 @@ def choose_gl() -> str:
 
     MuJoCo reads the variable when it is imported, so call this first.
     """
+    if chosen := os.environ.get("MUJOCO_GL"):
+        return chosen
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if sys.platform == "linux" and not os.environ.get("MUJOCO_GL") and not display:
+    if "mujoco" in sys.modules:
+        return "glfw (mujoco was imported before MUJOCO_GL was set)"
+    if sys.platform == "linux" and not display:
         os.environ["MUJOCO_GL"] = "egl"
-    return os.environ.get("MUJOCO_GL") or "glfw"
+    return os.environ.get("MUJOCO_GL", "glfw")
 
 
 def gl_renderer() -> str:

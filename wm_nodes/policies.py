@@ -1,0 +1,146 @@
+"""Blind and scripted policies: what a learned policy must beat before it may claim eyes.
+
+`random` acts uniformly, `constant` repeats the best of 27 actions, `open_loop` replays what an
+expert did in another episode, `expert` reads the simulator's own state. None sees a picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from wm_nodes.robots.base import Observation, Robot, RobotError, Vector, episode_seed
+from wm_nodes.robots.metaworld import MetaWorld
+
+BASELINES = ("random", "constant", "expert", "open_loop")
+
+
+class Policy(Protocol):
+    """Anything that acts: a baseline, or a learned agent with its filter."""
+
+    def begin(self) -> None:
+        """Forget the last episode; called after the robot's reset, before the first `act`."""
+
+    def act(self, observation: Observation) -> Vector:
+        """Return the action (A,) to do now."""
+
+
+class Random:
+    """Uniform actions within the robot's bounds."""
+
+    def __init__(self, robot: Robot, seed: int) -> None:
+        self._low, self._high = robot.spec.action.low, robot.spec.action.high
+        self._random = np.random.default_rng(seed)
+
+    def begin(self) -> None:
+        pass
+
+    def act(self, observation: Observation) -> Vector:
+        return self._random.uniform(self._low, self._high).astype(np.float32)
+
+
+class Constant:
+    """The same action for ever."""
+
+    def __init__(self, action: Sequence[float]) -> None:
+        self.action = np.array(action, np.float32)
+
+    def begin(self) -> None:
+        pass
+
+    def act(self, observation: Observation) -> Vector:
+        return self.action
+
+
+class Expert:
+    """Meta-World's scripted policy of the robot's task, which reads positions and the goal."""
+
+    def __init__(self, robot: MetaWorld) -> None:
+        self._robot = robot
+        self._script = _script(robot.spec.task)
+
+    def begin(self) -> None:
+        self._policy = self._script()  # a few scripts remember
+
+    def act(self, observation: Observation) -> Vector:
+        with warnings.catch_warnings():  # it warns at each action that the bounds will clip
+            warnings.simplefilter("ignore")
+            action = self._policy.get_action(self._robot.privileged_state)
+        return np.asarray(action, np.float32)
+
+
+class OpenLoop:
+    """An expert's actions, recorded in another episode of another stream, replayed blindly.
+
+    `recorder` is a second robot of the same task; a new recording is made for every episode.
+    """
+
+    def __init__(self, recorder: MetaWorld, seed: int) -> None:
+        self._recorder, self._seed, self._episode = recorder, seed, -1
+        self._expert = Expert(recorder)
+
+    def begin(self) -> None:
+        self._episode += 1
+        self._actions = iter(self._record())
+
+    def act(self, observation: Observation) -> Vector:
+        return next(self._actions)
+
+    def _record(self) -> list[Vector]:
+        observation = self._recorder.reset(episode_seed(self._seed, self._episode, "search"))
+        self._expert.begin()
+        actions = []
+        while not observation.is_last:
+            observation = self._recorder.act(self._expert.act(observation))
+            actions.append(observation.executed)
+        return actions
+
+
+def best_constant(
+    robot: Robot, seed: int, *, gripper: float = 1.0, trials: int = 4, finals: int = 10
+) -> Constant:
+    """Return the best of the 27 actions with x, y, z in {-1, 0, 1} and the gripper held.
+
+    All are tried on `trials` episodes, the best five on `finals` more; success counts first, then
+    return. The episodes are of the search stream: none of them is used to judge the winner.
+    """
+    actions = [(*xyz, gripper) for xyz in itertools.product((-1.0, 0.0, 1.0), repeat=3)]
+    seeds = [episode_seed(seed, index, "search") for index in range(trials + finals)]
+    ranked = sorted(actions, key=lambda a: _score(robot, a, seeds[:trials]), reverse=True)
+    return Constant(max(ranked[:5], key=lambda a: _score(robot, a, seeds[trials:])))
+
+
+def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]) -> Policy:
+    """Return a baseline by name for a robot. `settings` open a twin of it for the recordings."""
+    if name == "random":
+        return Random(robot, seed)
+    if name == "constant":
+        return best_constant(robot, seed)
+    if name == "expert":
+        return Expert(robot)
+    if name == "open_loop":
+        return OpenLoop(MetaWorld(**{**settings, "render": "none"}), seed)  # type: ignore[arg-type]
+    raise RobotError(f"policy: expected one of {', '.join(BASELINES)}, got {name!r}.")
+
+
+def _score(robot: Robot, action: Sequence[float], seeds: Sequence[int]) -> tuple[float, float]:
+    """Return (share of episodes with success, mean return) of one constant action."""
+    successes, total = 0, 0.0
+    for seed in seeds:
+        observation, success = robot.reset(seed), False
+        while not observation.is_last:
+            observation = robot.act(action)
+            total += observation.reward
+            success |= observation.success
+        successes += success
+    return successes / len(seeds), total / len(seeds)
+
+
+def _script(task: str) -> type:
+    from metaworld.policies import ENV_POLICY_MAP
+
+    return ENV_POLICY_MAP[task]
