@@ -35,6 +35,7 @@ class LearnerConfig:
     autoencoder_every: int = 1  # afterwards, one autoencoder update per this many updates
     prefill: int = 5000  # random decisions before training starts
     train_every: int = 5  # decisions per update once all parts are training
+    prioritize_ends: bool = True  # draw the end of an episode more often, as released for Meta-World
 
 
 class MWMLearner:

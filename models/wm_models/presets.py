@@ -43,7 +43,11 @@ MWM = Preset("mwm", "Masked World Models as published, Meta-World column (26M pa
 MWM_DMC = Preset(
     "mwm_dmc",
     "The DeepMind Control column: batch 16 x 50, no reward normalisation.",
-    learner=LearnerConfig(agent_batch=BatchSpec(16, 50), behavior=BehaviorConfig(reward_norm=1.0)),
+    learner=LearnerConfig(
+        agent_batch=BatchSpec(16, 50),
+        behavior=BehaviorConfig(reward_norm=1.0),
+        prioritize_ends=False,
+    ),
 )
 
 MWM_RLBENCH = Preset(
@@ -76,6 +80,7 @@ MWM_CPU = Preset(
         world_model_init=500,
         prefill=2000,
         train_every=5,
+        prioritize_ends=False,
     ),
 )
 

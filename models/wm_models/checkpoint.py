@@ -1,0 +1,200 @@
+"""Weights on disk: whole or absent, versioned, checked, and never pickled.
+
+    weights/
+      0000000012/             one version
+        manifest.json         preset, step, parent, metrics, sha256 of every file
+        autoencoder.safetensors  world_model.safetensors  actor.safetensors  ...
+      latest                  the newest version's number, moved last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+from wm_models.interface import WorldModel
+from wm_models.presets import preset
+
+SCHEMA = 1
+
+
+class WeightsError(RuntimeError):
+    """Weights are missing, damaged, or another model's."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a version of weights is, and where it came from."""
+
+    version: int
+    preset: str
+    action_dim: int
+    step: int = 0  # updates of the learner
+    parent: int | None = None
+    source_log: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)  # file -> digest
+    extra: Mapping[str, Any] = field(default_factory=dict)  # task, camera, render preset, ...
+    schema: int = SCHEMA
+
+    @property
+    def digest(self) -> str:
+        """One digest for the whole version."""
+        joined = "".join(f"{name}{sha}" for name, sha in sorted(self.sha256.items()))
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+
+class WeightStore:
+    """A folder of versions with a pointer to the newest; one writer, any number of readers."""
+
+    def __init__(self, folder: str | Path, keep: int | None = None) -> None:
+        self.folder = Path(folder)
+        self.keep = keep  # newest versions to keep; None keeps all
+
+    def path(self, version: int) -> Path:
+        return self.folder / f"{version:010d}"
+
+    def versions(self) -> list[int]:
+        """Whole versions, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit() and p.is_dir())
+
+    def latest(self) -> int | None:
+        """The version that the pointer names, or None when there is none yet."""
+        pointer = self.folder / "latest"
+        return int(pointer.read_text()) if pointer.exists() else None
+
+    def save(self, modules: Mapping[str, nn.Module], manifest: Manifest) -> Manifest:
+        """Write one version aside, flush it, rename it into place, then move ``latest`` to it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / f".{manifest.version:010d}.{os.getpid()}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        digests = {}
+        for name, module in modules.items():
+            data = save_bytes({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()})
+            digests[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
+            _write(aside / f"{name}.safetensors", data)
+        manifest = Manifest(**{**asdict(manifest), "sha256": digests})
+        _write(aside / "manifest.json", json.dumps(asdict(manifest), indent=1).encode())
+        _sync_folder(aside)
+        final = self.path(manifest.version)
+        if final.exists():
+            shutil.rmtree(final)
+        aside.rename(final)
+        _sync_folder(self.folder)
+        pointer = self.folder / ".latest"
+        _write(pointer, str(manifest.version).encode())
+        pointer.replace(self.folder / "latest")
+        _sync_folder(self.folder)
+        self._drop_old()
+        return manifest
+
+    def _drop_old(self) -> None:
+        if self.keep is not None:
+            for version in self.versions()[: -self.keep]:
+                shutil.rmtree(self.path(version), ignore_errors=True)
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """The manifest of one version's folder (or of a store's newest version)."""
+    folder = resolve(folder)
+    try:
+        return Manifest(**json.loads((folder / "manifest.json").read_text()))
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"weights: {folder}/manifest.json is not a manifest of ours ({error}).") from None
+
+
+def resolve(folder: str | Path) -> Path:
+    """The folder of one version: itself, or the newest version where a store is given."""
+    folder = Path(folder)
+    if (folder / "manifest.json").is_file():
+        return folder
+    version = WeightStore(folder).latest() if folder.is_dir() else None
+    if version is None:
+        raise WeightsError(
+            f"weights: nothing at {folder}. Right: a version's folder (with manifest.json) or a run's weights folder."
+        )
+    return WeightStore(folder).path(version)
+
+
+def load_modules(folder: str | Path, modules: Mapping[str, nn.Module]) -> Manifest:
+    """Load files of one version into ``modules`` (all, or those that a node needs).
+
+    Every file is checked against the manifest before the first module changes. WeightsError says
+    what was wrong: a missing or truncated file, a foreign digest, weights of another preset.
+    """
+    folder = resolve(folder)
+    manifest = read_manifest(folder)
+    states = {name: _read(folder / f"{name}.safetensors", manifest) for name in modules}
+    for name, module in modules.items():
+        _check_shapes(name, module, states[name], manifest)
+    for name, module in modules.items():
+        module.load_state_dict(states[name])
+    return manifest
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu") -> tuple[WorldModel, Manifest]:
+    """Build the model that a version's manifest names and load all its weights."""
+    manifest = read_manifest(folder)
+    model = preset(manifest.preset).build(manifest.action_dim)
+    load_modules(folder, model.modules_by_name())
+    return model.to(device).eval(), manifest
+
+
+def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise WeightsError(f"weights: {path} is missing; the manifest lists {sorted(manifest.sha256)}.") from None
+    found = hashlib.sha256(data).hexdigest()
+    wanted = manifest.sha256.get(path.name)
+    if found != wanted:
+        raise WeightsError(
+            f"weights: {path} is damaged or foreign: sha256 {found[:12]}, the manifest says {str(wanted)[:12]}."
+        )
+    try:
+        return load_bytes(data)
+    except SafetensorError as error:
+        raise WeightsError(f"weights: {path} is not a safetensors file ({error}).") from None
+
+
+def _check_shapes(name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: Manifest) -> None:
+    own = {k: tuple(v.shape) for k, v in module.state_dict().items()}
+    given = {k: tuple(v.shape) for k, v in state.items()}
+    if own == given:
+        return
+    odd = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
+    raise WeightsError(
+        f"weights: {name!r} of preset {manifest.preset!r} does not fit this model: {odd[0]} is "
+        f"{given.get(odd[0], 'absent')} in the file and {own.get(odd[0], 'absent')} here "
+        f"({len(odd)} such entries). Choose the preset that the weights were made with."
+    )
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

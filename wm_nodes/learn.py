@@ -1,0 +1,322 @@
+"""Learn from a replay log: sample, update, publish weights, resume. The trainer node and `wm train`
+are thin shells around :class:`Learning`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from wm_datasets.log import LogReader
+from wm_datasets.sampler import Sampler
+from wm_datasets.spec import LogSpec
+from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_modules
+from wm_models.interface import BatchSpec
+from wm_models.presets import Preset, preset
+
+LABELS = ("action", "reward", "is_first", "is_terminal")
+
+
+class LearnError(RuntimeError):
+    """Learning cannot go on: what was wrong, what was given, what would be right."""
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """One run of learning. Paths are folders; see docs/configuration.md."""
+
+    run: Path  # weights/, trainer/ and metrics/ go here
+    logs: tuple[tuple[Path, float], ...]  # replay logs and the share of windows drawn from each
+    model: str = "mwm_cpu"
+    seed: int = 0
+    device: str = "auto"  # "auto" takes the GPU where there is one
+    steps: int = 0  # updates to make in all; 0 for no limit
+    pace: bool = True  # keep the preset's ratio of decisions to updates; off for recorded logs
+    publish_s: float = 15.0  # seconds between published weights
+    keep: int = 10  # versions of weights to keep
+    log_every: int = 25  # updates between rows of metrics
+    cache_bytes: int = 2 << 30  # decoded frames kept in memory
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where learning stands."""
+
+    updates: int
+    decisions: int
+    phase: str  # waiting, autoencoder, world_model, behaviour, done
+    updates_per_s: float
+    version: int | None
+    metrics: Mapping[str, float]
+    rollbacks: int
+
+
+class Learning:
+    """Learn as the log grows. Call :meth:`step` again and again; :meth:`close` saves."""
+
+    def __init__(self, config: LearnConfig, publish: Callable[[Manifest, Path], None] | None = None) -> None:
+        self.config = config
+        self.preset = preset(config.model)
+        self.device = _device(config.device)
+        self.store = WeightStore(config.run / "weights", keep=config.keep)
+        self.metrics: dict[str, float] = {}
+        self.rollbacks = 0
+        self._publish = publish or (lambda manifest, path: None)
+        self._readers: list[LogReader] = []
+        self._state = config.run / "trainer" / "state.pt"
+        self._version: int | None = None
+        self._speed = Speed()
+        self._published_at = time.monotonic()
+        self._recorder = MetricsRecorder(config.run / "metrics", config.log_every)
+        self._ready = False
+
+    @property
+    def progress(self) -> Progress:
+        updates = self.learner.updates if self._ready else 0
+        return Progress(
+            updates, self._decisions(), self._phase(), self._speed.rate, self._version, self.metrics, self.rollbacks
+        )
+
+    @property
+    def done(self) -> bool:
+        return bool(self.config.steps) and self._ready and self.learner.updates >= self.config.steps
+
+    def step(self) -> bool:
+        """Make one update if one is due; False when there is nothing to do but wait."""
+        if not self._ready and not self._open():
+            return False
+        if self.done or not self._due():
+            return False
+        try:
+            self.metrics = self.learner.update(self._batches())
+        except FloatingPointError as error:
+            self._roll_back(error)
+            return True
+        self._speed.tick()
+        self._recorder.add(self.learner.updates, self.metrics)
+        if self.learner.updates >= self.learner.initial_updates and self._publish_due():
+            self.save()
+        return True
+
+    def save(self) -> None:
+        """Publish the weights as a new version, and write aside what is needed to resume exactly."""
+        if not self._ready or self.learner.updates == 0:
+            return
+        version = (self.store.latest() or 0) + 1
+        spec = self._readers[0].spec
+        manifest = self.store.save(
+            self.model.modules_by_name(),
+            Manifest(
+                version=version,
+                preset=self.preset.name,
+                action_dim=self.model.spec.action_dim,
+                step=self.learner.updates,
+                parent=self._version,
+                source_log=str(self.config.logs[0][0].name),
+                metrics=self.metrics,
+                extra={"task": spec.task, "robot": spec.robot, "camera": self.camera, **dict(spec.extra)},
+            ),
+        )
+        self._version = version
+        state = {
+            "version": version,
+            "learner": self.learner.state_dict(),
+            "sampler": json.dumps(self.sampler.state_dict(), default=str),
+        }
+        _write_state(self._state, state)
+        self._published_at = time.monotonic()
+        if self.learner.updates >= self.learner.initial_updates:
+            self._publish(manifest, self.store.path(version))
+
+    def close(self) -> None:
+        """Save, and close the metrics."""
+        self.save()
+        self._recorder.close()
+
+    # ------------------------------------------------------------------------------------------
+
+    def _open(self) -> bool:
+        """Open logs and model once the log is there and holds the prefill."""
+        if not self._readers:
+            if not all((path / "zarr.json").exists() for path, _ in self.config.logs):
+                return False
+            self._readers = [LogReader(path) for path, _ in self.config.logs]
+        prefill = self.preset.learner.prefill if self.config.pace else 1
+        if self._decisions() < prefill:
+            return False
+        spec = self._readers[0].spec
+        self.camera = _camera(spec, self.preset)
+        assert spec.action is not None
+        self.model = self.preset.build(len(spec.action.names), self.config.seed)
+        self.learner = self.preset.build_learner(self.model, self.config.seed, self.device)
+        self.sampler = Sampler(
+            list(zip(self._readers, [share for _, share in self.config.logs], strict=True)),
+            batch=self.preset.learner.agent_batch.batch,
+            length=self.preset.learner.agent_batch.length,
+            seed=self.config.seed,
+            fields=[f"image/{self.camera}", *LABELS],
+            prioritize_ends=self.preset.learner.prioritize_ends,
+            cache_bytes=self.config.cache_bytes,
+        )
+        if self._state.exists():
+            self._resume()
+        self._ready = True
+        return True
+
+    def _resume(self) -> None:
+        state = torch.load(self._state, map_location=self.device, weights_only=True)
+        manifest = load_modules(self.store.path(state["version"]), self.model.modules_by_name())
+        if manifest.preset != self.preset.name:
+            raise WeightsError(
+                f"run {self.config.run.name}: it was trained as {manifest.preset!r}, not {self.preset.name!r}. "
+                "Give the same model, or another run."
+            )
+        self.learner.load_state_dict(state["learner"])
+        self.sampler.load_state_dict(json.loads(state["sampler"]))
+        self._version = state["version"]
+        if self.learner.updates >= self.learner.initial_updates:
+            self._publish(manifest, self.store.path(self._version))
+
+    def _roll_back(self, error: FloatingPointError) -> None:
+        """Return to the last good version; without one, or when it happens again at once, give up."""
+        self.rollbacks += 1
+        if not self._state.exists() or self.rollbacks > 3:
+            raise LearnError(
+                f"learning diverged at update {self.learner.updates}: {error} "
+                "Lower the learning rates, or look at the log for outliers (wm log info)."
+            ) from error
+        self._resume()
+
+    def _due(self) -> bool:
+        """Is an update due, by the preset's ratio of decisions to updates?"""
+        if not self.config.pace or self.learner.updates < self.learner.initial_updates:
+            return True
+        c = self.preset.learner
+        made = self.learner.updates - self.learner.initial_updates
+        return made * c.train_every < self._decisions() - c.prefill
+
+    def _publish_due(self) -> bool:
+        first = self.learner.updates == self.learner.initial_updates
+        return first or time.monotonic() - self._published_at >= self.config.publish_s
+
+    def _batches(self) -> dict[str, dict[str, Tensor]]:
+        self.sampler.refresh()
+        return {name: self._batch(spec) for name, spec in self.learner.batch_specs.items()}
+
+    def _batch(self, spec: BatchSpec) -> dict[str, Tensor]:
+        rows = self.sampler.sample(spec.batch, spec.length)
+        rows["image"] = rows.pop(f"image/{self.camera}")
+        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in rows.items()}
+
+    def _decisions(self) -> int:
+        for reader in self._readers:
+            reader.refresh()
+        return sum(reader.length for reader in self._readers)
+
+    def _phase(self) -> str:
+        if not self._ready:
+            return "waiting"
+        if self.done:
+            return "done"
+        if self.learner.updates < self.preset.learner.autoencoder_init:
+            return "autoencoder"
+        return "world_model" if self.learner.updates < self.learner.initial_updates else "behaviour"
+
+
+class Speed:
+    """Updates per second over the last half minute or so."""
+
+    def __init__(self, memory_s: float = 30.0) -> None:
+        self.memory_s = memory_s
+        self._times: list[float] = []
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self._times = [t for t in self._times if now - t < self.memory_s] + [now]
+
+    @property
+    def rate(self) -> float:
+        if len(self._times) < 2:
+            return 0.0
+        return (len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-9)
+
+
+class MetricsRecorder:
+    """Averages of metrics as rows of metrics/train.csv and as TensorBoard scalars."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.path = folder / "train.csv"
+        self.every = every
+        self._sums: dict[str, list[float]] = defaultdict(list)
+        self._board: SummaryWriter | None = None
+        self._folder = folder
+
+    def add(self, update: int, metrics: Mapping[str, float]) -> None:
+        """Take in one update's metrics; write a row each ``every`` updates."""
+        for name, value in metrics.items():
+            self._sums[name].append(value)
+        if update % self.every == 0:
+            self._write(update, {k: float(np.mean(v)) for k, v in self._sums.items()})
+            self._sums.clear()
+
+    def _write(self, update: int, means: Mapping[str, float]) -> None:
+        if self._board is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        for name, value in means.items():
+            self._board.add_scalar(name, value, update)
+        text = io.StringIO()
+        rows = csv.writer(text)
+        new = not self.path.exists()
+        if new:
+            rows.writerow(["time", "update", "metric", "value"])
+        rows.writerows([f"{time.time():.1f}", update, k, f"{v:.6g}"] for k, v in means.items())
+        with open(self.path, "a") as file:
+            file.write(text.getvalue())
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise LearnError(f"device: {name!r} asked for, but this machine has no usable CUDA device; use cpu or auto.")
+    return name
+
+
+def _camera(spec: LogSpec, chosen: Preset) -> str:
+    """The log's camera that the model sees: the only one, of the preset's image size."""
+    size = chosen.model.autoencoder.image_size
+    fitting = [name for name, shape in spec.cameras.items() if tuple(shape) == (size, size, 3)]
+    if not fitting:
+        raise LearnError(
+            f"log: no camera of {size}x{size}x3 as model {chosen.name!r} needs; the log has "
+            f"{ {k: tuple(v) for k, v in spec.cameras.items()} }."
+        )
+    return fitting[0]
+
+
+def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".new")
+    with open(aside, "wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
