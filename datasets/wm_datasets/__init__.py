@@ -1,0 +1,30 @@
+"""Replay logs on disk and the samplers that read them (numpy and zarr's format, nothing else)."""
+
+from wm_datasets.errors import (
+    LogBusyError,
+    LogEmptyError,
+    LogError,
+    LogFormatError,
+    LogFullError,
+    LogRowError,
+    LogSpecError,
+)
+from wm_datasets.log import LogReader, LogWriter
+from wm_datasets.sampler import Sampler
+from wm_datasets.spec import LogSpec, Source, VectorSpec
+
+__all__ = [
+    "LogBusyError",
+    "LogEmptyError",
+    "LogError",
+    "LogFormatError",
+    "LogFullError",
+    "LogReader",
+    "LogRowError",
+    "LogSpec",
+    "LogSpecError",
+    "LogWriter",
+    "Sampler",
+    "Source",
+    "VectorSpec",
+]

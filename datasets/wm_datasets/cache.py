@@ -1,0 +1,87 @@
+"""A decoded copy of a log's newest rows in memory, bounded, from which windows are copied."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from wm_datasets.reader import LogReader
+
+_FILL_ROWS = 1024
+_SMALL_ROW_BYTES = 1024  # below this a gather beats one copy per window
+
+
+class RowCache:
+    """The newest `capacity` rows of a log: row r of a field lies at index r modulo capacity.
+
+    Memory is taken from the system as rows arrive, not before. What does not fit is read from the
+    log each time: slower, but the same rows.
+    """
+
+    def __init__(self, reader: LogReader, fields: Sequence[str], cache_bytes: int) -> None:
+        self.reader = reader
+        specs = {name: reader.spec.fields[name] for name in fields}
+        self.capacity = max(1, cache_bytes // sum(f.row_bytes for f in specs.values()))
+        self._rings = {
+            name: np.empty((self.capacity, *f.shape), f.dtype) for name, f in specs.items()
+        }
+        self.start = self.stop = 0
+        self.follow()
+
+    def follow(self) -> None:
+        """Take in the rows that the reader has and this has not."""
+        oldest = max(self.reader.first, self.reader.length - self.capacity)
+        if self.stop < oldest:
+            self.start = self.stop = oldest
+        while self.stop < self.reader.length:
+            at = self.stop % self.capacity
+            count = min(_FILL_ROWS, self.reader.length - self.stop, self.capacity - at)
+            for name, ring in self._rings.items():
+                self.reader.read(name, self.stop, self.stop + count, ring[at : at + count])
+            self.stop += count
+        self.start = max(self.start, self.stop - self.capacity)
+
+    def copy_windows(self, field: str, starts: np.ndarray, out: np.ndarray) -> None:
+        """Fill out[i] with the rows from starts[i] on; out is (B, T, ...)."""
+        ring, length = self._rings[field], out.shape[1]
+        cached = int(starts.min(initial=self.stop)) >= self.start
+        if cached and ring[0].nbytes < _SMALL_ROW_BYTES:
+            rows = starts[:, None] + np.arange(length)
+            np.take(ring, rows, axis=0, out=out, mode="wrap")
+            return
+        for window, start in zip(out, starts.tolist()):
+            at = start % self.capacity
+            if start < self.start:
+                self.reader.read(field, start, start + length, window)
+            elif at + length <= self.capacity:
+                window[...] = ring[at : at + length]
+            else:
+                head = self.capacity - at
+                window[:head], window[head:] = ring[at:], ring[: length - head]
+
+
+class BufferPool:
+    """Output arrays, used again once nobody else holds them.
+
+    A fresh array of 30 MB costs as much in page faults as the copy into it. An array handed out is
+    left alone while anything refers to it (a view, a tensor made from it): nobody need copy.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[tuple[int, ...], str], list[np.ndarray]] = {}
+        self._unused = self._references([np.empty(0)], 0)
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return an array of arbitrary content."""
+        buffers = self._buffers.setdefault((shape, dtype.str), [])
+        for i in range(len(buffers)):
+            if self._references(buffers, i) == self._unused:
+                return buffers[i]
+        buffers.append(np.empty(shape, dtype))
+        return buffers[-1]
+
+    @staticmethod
+    def _references(buffers: list[np.ndarray], i: int) -> int:
+        return sys.getrefcount(buffers[i])

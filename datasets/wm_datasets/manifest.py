@@ -1,0 +1,131 @@
+"""The root of a log: what its arrays are, and how many of their rows exist (the commit point).
+
+The root's `zarr.json` names every array with its length (consolidated metadata), so putting that
+one file in place commits a block of all fields at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.column import Column, chunk_rows, sync_folder, write_json
+from wm_datasets.errors import LogFormatError
+from wm_datasets.spec import Field, LogSpec
+
+SCHEMA = 1
+_EPISODE_FIELDS = (
+    Field("episode/start", np.dtype("<i8")),
+    Field("episode/length", np.dtype("<i8")),
+    Field("episode/complete", np.dtype("?")),
+)
+_SEGMENT_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Rows [first, sealed) lie in the zarr arrays; episodes [first_episode, episodes) have ended.
+
+    Both count from the log's beginning: a row keeps its number when older ones are dropped.
+    """
+
+    spec: LogSpec
+    segment_rows: int
+    chunks: dict[str, int] = field(default_factory=dict)
+    first: int = 0
+    sealed: int = 0
+    first_episode: int = 0
+    episodes: int = 0
+
+    @classmethod
+    def new(cls, spec: LogSpec) -> Manifest:
+        row = sum(f.row_bytes for f in spec.fields.values())
+        segment = int(2 ** np.floor(np.log2(np.clip(_SEGMENT_BYTES / row, 16, 1024))))
+        chunks = {f.name: chunk_rows(f) for f in (*spec.fields.values(), *_EPISODE_FIELDS)}
+        return cls(spec, segment, chunks)
+
+    def columns(self, root: Path) -> dict[str, Column]:
+        """The arrays of the steps, by field."""
+        return {n: Column(root / n, f, self.chunks[n]) for n, f in self.spec.fields.items()}
+
+    def episode_columns(self, root: Path) -> dict[str, Column]:
+        """The arrays of the episode table, by field."""
+        return {f.name: Column(root / f.name, f, self.chunks[f.name]) for f in _EPISODE_FIELDS}
+
+    def commit(self, root: Path) -> None:
+        """Write every zarr.json, the root's last; the columns' chunks must be in place."""
+        nodes = dict(self._nodes(root))
+        for name, node in nodes.items():
+            write_json(root / name / "zarr.json", node)
+            sync_folder(root / name)
+        write_json(root / "zarr.json", self._group(nodes))
+        sync_folder(root)
+
+    def create_folders(self, root: Path) -> None:
+        for name, _ in self._nodes(root):
+            (root / name).mkdir(parents=True, exist_ok=True)
+
+    def _nodes(self, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name in ("episode", *(["image"] if self.spec.cameras else [])):
+            yield name, {"zarr_format": 3, "node_type": "group", "attributes": {}}
+        for name, column in self.columns(root).items():
+            yield name, column.metadata(self.sealed, self._array_attributes(name))
+        for name, column in self.episode_columns(root).items():
+            yield name, column.metadata(self.episodes, {})
+
+    def _array_attributes(self, name: str) -> dict[str, Any]:
+        vector = self.spec.proprio if name == "proprio" else self.spec.action
+        if name in ("proprio", "action", "commanded") and vector is not None:
+            return vector.to_json()
+        return {"units": "ns"} if name == "stamp" else {}
+
+    def _group(self, nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        log = {
+            "schema": SCHEMA,
+            "first": self.first,
+            "sealed": self.sealed,
+            "first_episode": self.first_episode,
+            "episodes": self.episodes,
+            "segment_rows": self.segment_rows,
+            "chunk_rows": self.chunks,
+            "spec": self.spec.to_json(),
+        }
+        return {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": {"wm_log": log},
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": nodes,
+            },
+        }
+
+
+def load_manifest(root: Path) -> Manifest:
+    """Read what is committed; LogFormatError when there is no log of this schema."""
+    try:
+        log = json.loads((root / "zarr.json").read_text())["attributes"]["wm_log"]
+        schema = log["schema"]
+    except (FileNotFoundError, NotADirectoryError):
+        what = "the folder holds no zarr.json" if root.is_dir() else "there is no such folder"
+        raise LogFormatError(f"no log at {root}: {what}") from None
+    except (ValueError, KeyError, TypeError):
+        raise LogFormatError(
+            f"{root} is not a log: its zarr.json has no readable attribute 'wm_log'"
+        ) from None
+    if schema != SCHEMA:
+        raise LogFormatError(f"{root} has schema {schema}, this version reads schema {SCHEMA}")
+    try:
+        return Manifest(
+            LogSpec.from_json(log["spec"]),
+            **{k: log[k] for k in ("segment_rows", "first", "sealed", "first_episode", "episodes")},
+            chunks=dict(log["chunk_rows"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise LogFormatError(f"{root} has a damaged attribute 'wm_log': {error!r}") from None

@@ -1,0 +1,215 @@
+"""Batches of windows from logs: uniform, seeded, never across the end of an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.cache import BufferPool, RowCache
+from wm_datasets.errors import LogEmptyError, LogRowError, LogSpecError
+from wm_datasets.reader import LogReader
+
+
+class Sampler:
+    """Draws windows (B, T) of consecutive rows, each inside one episode.
+
+    An episode of L rows has L - T + 1 windows; one shorter than T has none and is skipped. All
+    windows of a log are equally likely; with `per_episode` an episode is drawn first, so that
+    short ones are seen as often as long ones. With `prioritize_ends` the last window of each
+    episode is T times likelier on top: start = min(randint(L - T + 1 + T), L - T), as in the MWM
+    release. The rows of an episode that still grows (or was cut) count like any other.
+
+    Several readers with weights mix logs: each window comes from log i with probability
+    weight_i / sum, over the logs that hold a window at all.
+
+    Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
+    given as {name in the batch: field of the log}, renames. The newest rows are kept decoded, up
+    to `cache_bytes`. Sampling never looks at the disk for new rows; refresh() does, so between two
+    refreshes equal state gives equal batches. One thread at a time.
+    """
+
+    def __init__(
+        self,
+        reader: LogReader | Sequence[tuple[LogReader, float]],
+        *,
+        batch: int,
+        length: int,
+        seed: int,
+        fields: Sequence[str] | Mapping[str, str] | None = None,
+        prioritize_ends: bool = False,
+        per_episode: bool = False,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        logs = [(reader, 1.0)] if isinstance(reader, LogReader) else list(reader)
+        if not logs or not all(np.isfinite(w) and w > 0 for _, w in logs):
+            raise LogSpecError("the sampler needs one log or more, each with a weight > 0")
+        if min(batch, length, cache_bytes) < 1:
+            raise LogSpecError(
+                f"batch, length and cache_bytes must be >= 1, got {batch}, {length}, {cache_bytes}"
+            )
+        self.batch, self.length = batch, length
+        self.prioritize_ends, self.per_episode = prioritize_ends, per_episode
+        self._fields = _choose(fields, [log for log, _ in logs])
+        self._weights = np.array([weight for _, weight in logs])
+        shares = _shares(logs, list(self._fields.values()), cache_bytes)
+        self._caches = [
+            RowCache(log, list(self._fields.values()), share)
+            for (log, _), share in zip(logs, shares)
+        ]
+        self._views = [_View(log.episodes) for log, _ in logs]
+        self._pool = BufferPool()
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+
+    def refresh(self) -> None:
+        """Follow the logs as they stand now."""
+        for i, cache in enumerate(self._caches):
+            cache.reader.refresh()
+            cache.follow()
+            self._views[i] = _View(cache.reader.episodes)
+
+    def sample(self, batch: int | None = None, length: int | None = None) -> dict[str, np.ndarray]:
+        """Return one batch: name -> (B, T, ...).
+
+        The arrays are the caller's for as long as anything refers to them; drop them, and a later
+        batch uses their memory again.
+        """
+        batch, length = batch or self.batch, length or self.length
+        which, starts = self.draw(batch, length)
+        out = {name: self._pool.take((batch, length, *self._shape(f)), self._dtype(f))
+               for name, f in self._fields.items()}  # fmt: skip
+        for i, cache in enumerate(self._caches):
+            mine = np.flatnonzero(which == i)
+            for name, field in self._fields.items():
+                if len(mine) == batch:
+                    cache.copy_windows(field, starts, out[name])
+                elif len(mine):
+                    part = self._pool.take((len(mine), *out[name].shape[1:]), out[name].dtype)
+                    cache.copy_windows(field, starts[mine], part)
+                    out[name][mine] = part
+        return out
+
+    def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw windows without reading them: which log (B,), and its first row there (B,)."""
+        counts = [view.windows(length) for view in self._views]
+        odds = self._weights * [len(starts) > 0 for starts, _ in counts]
+        if not odds.any():
+            raise LogEmptyError(self._too_short(length))
+        which = np.zeros(batch, np.int64)
+        if len(odds) > 1:
+            which = self._rng.choice(len(odds), batch, p=odds / odds.sum())
+        rows = np.zeros(batch, np.int64)
+        for i, (starts, windows) in enumerate(counts):
+            mine = np.flatnonzero(which == i)
+            if len(mine):
+                rows[mine] = self._draw_starts(starts, windows, len(mine), length)
+        return which, rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what continues the sequence of batches exactly, as JSON."""
+        views = [{"first": v.first, "length": v.length} for v in self._views]
+        return {"rng": self._rng.bit_generator.state, "logs": views}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state; rows that came later stay unseen until the next refresh()."""
+        if len(state["logs"]) != len(self._caches):
+            raise LogSpecError(
+                f"the state is of {len(state['logs'])} logs, this sampler has {len(self._caches)}"
+            )
+        for cache, view in zip(self._caches, state["logs"]):
+            if view["length"] > cache.reader.length:
+                raise LogSpecError(
+                    f"the state has seen {view['length']} rows, {cache.reader.path} has "
+                    f"{cache.reader.length}: it is not the log of this state"
+                )
+        self._views = [
+            _View(cache.reader.episodes, view["first"], view["length"])
+            for cache, view in zip(self._caches, state["logs"])
+        ]
+        self._rng.bit_generator.state = state["rng"]
+
+    def _draw_starts(
+        self, starts: np.ndarray, windows: np.ndarray, count: int, length: int
+    ) -> np.ndarray:
+        tickets = windows + length if self.prioritize_ends else windows
+        if self.per_episode:
+            episode = self._rng.integers(len(starts), size=count)
+            offset = self._rng.integers(tickets[episode])
+        else:
+            ends = np.cumsum(tickets)
+            ticket = self._rng.integers(ends[-1], size=count)
+            episode = np.searchsorted(ends, ticket, side="right")
+            offset = ticket - (ends[episode] - tickets[episode])
+        return starts[episode] + np.minimum(offset, windows[episode] - 1)
+
+    def _shape(self, field: str) -> tuple[int, ...]:
+        return self._caches[0].reader.spec.fields[field].shape
+
+    def _dtype(self, field: str) -> np.dtype[Any]:
+        return self._caches[0].reader.spec.fields[field].dtype
+
+    def _too_short(self, length: int) -> str:
+        rows = sum(v.length - v.first for v in self._views)
+        longest = max((int(v.table["length"].max(initial=0)) for v in self._views), default=0)
+        paths = ", ".join(str(c.reader.path) for c in self._caches)
+        return (
+            f"no window of {length} rows in {paths}: {rows} rows, the longest episode has "
+            f"{longest}. Record longer episodes or ask for shorter windows."
+        )
+
+
+class _View:
+    """The episodes a sampler may draw from; rows outside [first, length) are hidden."""
+
+    def __init__(self, table: np.ndarray, first: int | None = None, length: int | None = None):
+        if first is not None and length is not None:
+            table = table[(table["start"] >= first) & (table["start"] < length)].copy()
+            table["length"] = np.minimum(table["length"], length - table["start"])
+        self.table = table
+        self.first = int(table["start"][0]) if len(table) else first or 0
+        self.length = int(table["start"][-1] + table["length"][-1]) if len(table) else self.first
+        self._windows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def windows(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return first row and number of windows, both (E,), of the episodes that have any."""
+        if length not in self._windows:
+            counts = self.table["length"] - length + 1
+            self._windows[length] = (self.table["start"][counts > 0], counts[counts > 0])
+        return self._windows[length]
+
+
+def _choose(
+    fields: Sequence[str] | Mapping[str, str] | None, logs: Sequence[LogReader]
+) -> dict[str, str]:
+    """Return name in the batch -> field of every log, checked to be the same in all."""
+    given = logs[0].spec.fields if fields is None else fields
+    chosen = dict(given) if fields is not None and isinstance(fields, Mapping) else {
+        name: name for name in given
+    }  # fmt: skip
+    for field in chosen.values():
+        found = [log.spec.fields.get(field) for log in logs]
+        for log, spec in zip(logs, found):
+            if spec is None:
+                raise LogRowError(
+                    f"no field '{field}' in {log.path}; fields: {list(log.spec.fields)}"
+                )
+            if spec != found[0]:
+                raise LogSpecError(
+                    f"field '{field}' is {spec.dtype.name} {spec.shape} in {log.path}, but "
+                    f"{found[0].dtype.name} {found[0].shape} in {logs[0].path}; logs that are "
+                    "mixed need equal fields"
+                )
+    return chosen
+
+
+def _shares(
+    logs: Sequence[tuple[LogReader, float]], fields: Sequence[str], cache_bytes: int
+) -> list[int]:
+    """Split the cache: what each log holds now, and the rest by weight, for growth."""
+    row = [sum(log.spec.fields[f].row_bytes for f in fields) for log, _ in logs]
+    held = [(log.length - log.first) * r for (log, _), r in zip(logs, row)]
+    scale = min(1.0, cache_bytes / max(1, sum(held)))
+    rest = cache_bytes - sum(h * scale for h in held)
+    total = sum(weight for _, weight in logs)
+    return [int(h * scale + rest * weight / total) for h, (_, weight) in zip(held, logs)]

@@ -1,0 +1,149 @@
+"""The write-ahead segment: checksummed records of one size in a file that only grows.
+
+    header   magic 8 | version u32 | layout u32 | start i64 | record bytes u32 | crc32 u32
+    record   length u32 | crc32 u32 | row i64 | fields in the spec's order, packed
+    record   ...
+
+`length` counts the bytes after the crc, which are the bytes that the crc covers. A record exists
+if and only if both agree: a torn write is never mistaken for a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.errors import LogFormatError
+from wm_datasets.spec import Field
+
+_MAGIC = b"WMLOGSEG"
+_VERSION = 1
+_HEADER = struct.Struct("<8sIIqI")
+HEADER_BYTES = _HEADER.size + 4
+_FRAME_BYTES = 8  # length and crc
+
+
+def record_dtype(fields: Mapping[str, Field]) -> np.dtype[Any]:
+    """The packed layout of one record."""
+    frame = [("_length", "<u4"), ("_crc", "<u4"), ("_row", "<i8")]
+    return np.dtype([*frame, *((f.name, f.dtype, f.shape) for f in fields.values())])
+
+
+def segment_path(folder: Path, start: int) -> Path:
+    """Where the segment lives whose first record is row `start`."""
+    return folder / f"{start:012d}.seg"
+
+
+def seal_record(record: np.ndarray) -> bytes:
+    """Frame one filled record, (1,) of record_dtype, and return its bytes."""
+    record["_length"] = record.dtype.itemsize - _FRAME_BYTES
+    record["_crc"] = zlib.crc32(record.view("u1")[_FRAME_BYTES:])
+    return record.tobytes()
+
+
+class SegmentWriter:
+    """A new segment file; append never syncs."""
+
+    def __init__(self, folder: Path, start: int, dtype: np.dtype[Any]) -> None:
+        self.path, self.start, self.rows = segment_path(folder, start), start, 0
+        self._size = HEADER_BYTES
+        self._fd = os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+        try:
+            self._write(_header(start, dtype), 0)
+        except OSError:
+            os.close(self._fd)
+            self.path.unlink(missing_ok=True)
+            raise
+
+    def append(self, record: bytes) -> None:
+        """Write one sealed record whole, or raise OSError and leave the segment as it was."""
+        try:
+            self._write(record, self._size)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(record)
+        self.rows += 1
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, data: bytes, at: int) -> None:
+        done = os.pwrite(self._fd, data, at)
+        while done < len(data):  # a short write: the next one says why (disk full)
+            done += os.pwrite(self._fd, data[done:], at + done)
+
+
+class SegmentReader:
+    """A segment being written by somebody else (or left behind); yields only whole records."""
+
+    def __init__(self, folder: Path, start: int, dtype: np.dtype[Any]) -> None:
+        """Open the file; FileNotFoundError when it does not exist (any more)."""
+        self.path, self.start, self.rows, self._dtype = segment_path(folder, start), start, 0, dtype
+        self._fd = os.open(self.path, os.O_RDONLY)
+        self._headed = False
+
+    def poll(self) -> np.ndarray:
+        """Return the records that became whole since the last call: (n,) of record_dtype."""
+        if not self._headed and not self._check_header():
+            return np.zeros(0, self._dtype)
+        size, offset = self._dtype.itemsize, HEADER_BYTES + self.rows * self._dtype.itemsize
+        data = _pread(self._fd, max(0, os.fstat(self._fd).st_size - offset) // size * size, offset)
+        records = np.frombuffer(data, self._dtype, count=len(data) // size)
+        whole = records[: self._count_whole(records, memoryview(data))]
+        self.rows += len(whole)
+        return whole
+
+    def torn_bytes(self) -> int:
+        """Bytes after the last whole record."""
+        size = os.fstat(self._fd).st_size
+        good = HEADER_BYTES + self.rows * self._dtype.itemsize if self._headed else 0
+        return max(0, size - good)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _check_header(self) -> bool:
+        data = _pread(self._fd, HEADER_BYTES, 0)
+        if len(data) < HEADER_BYTES or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            return False
+        if data != _header(self.start, self._dtype):
+            raise LogFormatError(f"{self.path} is a segment of another log or format version")
+        self._headed = True
+        return True
+
+    def _count_whole(self, records: np.ndarray, data: memoryview) -> int:
+        size, first = self._dtype.itemsize, self.start + self.rows
+        for i, (length, crc, row) in enumerate(
+            zip(records["_length"], records["_crc"], records["_row"])
+        ):
+            body = data[i * size + _FRAME_BYTES : (i + 1) * size]
+            if length != len(body) or row != first + i or crc != zlib.crc32(body):
+                return i
+        return len(records)
+
+
+def _header(start: int, dtype: np.dtype[Any]) -> bytes:
+    layout = zlib.crc32(json.dumps(np.lib.format.dtype_to_descr(dtype)).encode())
+    head = _HEADER.pack(_MAGIC, _VERSION, layout, start, dtype.itemsize)
+    return head + zlib.crc32(head).to_bytes(4, "little")
+
+
+def _pread(fd: int, count: int, offset: int) -> bytes:
+    parts: list[bytes] = []
+    while count > 0 and (part := os.pread(fd, count, offset)):
+        parts.append(part)
+        count, offset = count - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

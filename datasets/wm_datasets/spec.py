@@ -1,0 +1,164 @@
+"""What a log holds: the spec a user writes, and the fields (name, dtype, shape) that follow from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.errors import LogSpecError
+
+_CAMERA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class Source(IntEnum):
+    """Who chose an action."""
+
+    POLICY = 0
+    PLANNER = 1
+    RANDOM = 2
+    PERSON = 3
+    SCRIPT = 4
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of the log; `shape` is that of one row."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...] = ()
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.dtype.itemsize * math.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class VectorSpec:
+    """Names, units and bounds of a vector's dimensions; bounds may be infinite."""
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for part in ("names", "units"):
+            object.__setattr__(self, part, tuple(str(x) for x in getattr(self, part)))
+        for part in ("low", "high"):
+            object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
+        sizes = {part: len(getattr(self, part)) for part in ("names", "units", "low", "high")}
+        if not self.names or len(set(sizes.values())) != 1:
+            raise LogSpecError(f"vector: names, units, low, high need one length >= 1, got {sizes}")
+        if len(set(self.names)) != len(self.names):
+            raise LogSpecError(f"vector: names must differ, got {list(self.names)}")
+        for name, low, high in zip(self.names, self.low, self.high, strict=True):
+            if not low <= high:
+                raise LogSpecError(f"vector: '{name}' needs low <= high, got {low}, {high}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """A JSON object; infinite bounds become the strings 'inf' and '-inf'."""
+        return {
+            "names": list(self.names),
+            "units": list(self.units),
+            "low": [x if math.isfinite(x) else str(x) for x in self.low],
+            "high": [x if math.isfinite(x) else str(x) for x in self.high],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Sequence[Any]]) -> VectorSpec:
+        low, high = (tuple(float(x) for x in data[part]) for part in ("low", "high"))
+        return cls(tuple(data["names"]), tuple(data["units"]), low, high)
+
+
+@dataclass(frozen=True)
+class LogSpec:
+    """One robot, one task, one set of sensors: what every row of a log looks like.
+
+    cameras maps a name to (height, width, 3); `action=None` declares a log without actions
+    (plain video): it has no action, commanded and reward. `extra` holds whatever else the run
+    must remember, as JSON.
+    """
+
+    robot: str
+    task: str
+    control_period_s: float
+    cameras: dict[str, tuple[int, int, int]]
+    proprio: VectorSpec | None
+    action: VectorSpec | None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.control_period_s) and self.control_period_s > 0):
+            raise LogSpecError(f"control_period_s must be > 0 [s], got {self.control_period_s}")
+        if not self.cameras and self.proprio is None:
+            raise LogSpecError("a log needs at least one camera or proprio, got neither")
+        for name, shape in self.cameras.items():
+            if not _CAMERA_NAME.fullmatch(name):
+                raise LogSpecError(f"camera name must match {_CAMERA_NAME.pattern}, got {name!r}")
+            if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+                raise LogSpecError(f"camera '{name}' needs (height, width, 3), got {tuple(shape)}")
+        cameras = {k: (int(s[0]), int(s[1]), int(s[2])) for k, s in self.cameras.items()}
+        object.__setattr__(self, "cameras", cameras)
+        try:
+            extra = json.loads(json.dumps(self.extra, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise LogSpecError(f"extra must be JSON: {error}") from error
+        object.__setattr__(self, "extra", extra)
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The log's arrays by name, in the order in which a record stores them."""
+        found = [Field(f"image/{k}", np.dtype("u1"), s) for k, s in self.cameras.items()]
+        if self.proprio is not None:
+            found.append(Field("proprio", np.dtype("<f4"), (len(self.proprio),)))
+        if self.action is not None:
+            found.append(Field("action", np.dtype("<f4"), (len(self.action),)))
+            found.append(Field("commanded", np.dtype("<f4"), (len(self.action),)))
+            found.append(Field("reward", np.dtype("<f4")))
+        flags = ("is_first", "is_last", "is_terminal", "success")
+        found += [Field(name, np.dtype("?")) for name in flags]
+        found.append(Field("stamp", np.dtype("<i8")))
+        found.append(Field("source", np.dtype("u1")))
+        found.append(Field("weights", np.dtype("<i4")))
+        return {f.name: f for f in found}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "robot": self.robot,
+            "task": self.task,
+            "control_period_s": self.control_period_s,
+            "cameras": {k: list(s) for k, s in self.cameras.items()},
+            "proprio": self.proprio.to_json() if self.proprio else None,
+            "action": self.action.to_json() if self.action else None,
+            "extra": self.extra,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LogSpec:
+        proprio, action = (VectorSpec.from_json(v) if v else None
+                           for v in (data["proprio"], data["action"]))  # fmt: skip
+        cameras = {k: (s[0], s[1], s[2]) for k, s in data["cameras"].items()}
+        return cls(data["robot"], data["task"], float(data["control_period_s"]),
+                   cameras, proprio, action, dict(data["extra"]))  # fmt: skip
+
+    def differences(self, other: LogSpec) -> list[str]:
+        """One line 'part: mine, other's' for every part in which two specs differ."""
+        mine, theirs = self.to_json(), other.to_json()
+        return [f"{k}: {_short(mine[k])}, not {_short(theirs[k])}"
+                for k in mine if mine[k] != theirs[k]]  # fmt: skip
+
+
+def _short(value: Any, limit: int = 120) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
