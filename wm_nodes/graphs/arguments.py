@@ -1,0 +1,57 @@
+"""Arguments that several graphs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
+from wm_nodes.share import pretrained
+
+MODELS = ("mwm_cpu", "mwm", "mwm_dmc", "mwm_rlbench")
+
+MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
+WEIGHTS = Argument(
+    "weights", "", "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none."
+)
+TRAIN = Argument("train", True, "Learn while acting; false only acts.")
+SEED = Argument("seed", 0, "Seed of everything random.", low=0, high=2**31 - 1, fixed=True)
+STEPS = Argument("steps", 0, "End after this many simulator steps; 0: never.", low=0)
+EPISODES = Argument("episodes", 0, "End after this many episodes; 0: never.", low=0)
+RUN = Argument("run", "", "Name of the run (runs/NAME): an old one goes on; empty: a new one.")
+LOG = Argument("log", "", "Replay log; empty: the run's own (runs/NAME/log).", fixed=True)
+COMPOSITION = Argument(
+    "composition",
+    "split",
+    "split: camera, encoder, world_model, policy as processes; fused: all four in one.",
+    choices=("split", "fused"),
+)
+PLANNER = Argument(
+    "planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi")
+)
+REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the end.")
+NETWORK = Argument(
+    "network",
+    "local",
+    "local: ROS talks within this computer only; subnet: to other computers too.",
+    choices=("local", "subnet"),
+)
+
+
+def find_weights(text: str) -> Path:
+    """Return the folder of a checkpoint given by path or by the name of a shipped one."""
+    shipped = pretrained()
+    if text in shipped:
+        return shipped[text]
+    path = Path(text).expanduser().resolve()
+    if path.is_dir():
+        return path
+    near = closest(text, shipped) or list(shipped)
+    names = f"Shipped: {', '.join(near)}." if near else "None ship with this version."
+    raise GraphError(f"weights: there is no folder {text!r}. {names}")
+
+
+def check_files(values: Values) -> None:
+    """Refuse weights and logs that are not there, before any process starts."""
+    weights = str(values.get("weights", ""))
+    if weights:
+        find_weights(weights)

@@ -1,0 +1,124 @@
+"""The folder of a run, and how `run:=NAME` goes on with the arguments it began with.
+
+runs/<run>/run.json   graph and arguments, written whole before any node starts
+runs/<run>/log/ weights/ trainer/ metrics/ report/   belong to the nodes
+runs/<run>/logs/      output of the processes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from wm_nodes.graphs.declaration import Graph, GraphError, Value, show
+
+RUNS = "runs"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is about to start: values are complete, `run` and `log` are absolute paths."""
+
+    path: Path
+    values: Mapping[str, Value]
+    resumed: bool
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Return the word that `run:=` takes to go on with this run."""
+        return str(self.path) if self.path.parent != Path(RUNS).resolve() else self.path.name
+
+
+def open_run(graph: Graph, given: Mapping[str, Value]) -> Run:
+    """Make or resume the run folder and write run.json; refuse what contradicts it."""
+    wanted = graph.parse(given)
+    path = _folder(str(wanted.get("run", "")) or _fresh_name(graph, wanted))
+    file = path / "run.json"
+    resumed = file.exists()
+    before = _read(file, graph) if resumed else {}
+    notes = _compare(graph, path, before, wanted) if resumed else []
+    arguments = {**graph.defaults(), **before, **wanted, "run": path.name}
+    values = _complete(graph, path, arguments)
+    graph.check(values)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write(file, {"graph": graph.name, "arguments": arguments})
+    except OSError as error:
+        raise GraphError(f"run: cannot write {file} ({error.strerror}).") from None
+    return Run(path, values, resumed, tuple(notes))
+
+
+def _folder(word: str) -> Path:
+    if "/" in word:
+        return Path(word).expanduser().resolve()
+    if not NAME.fullmatch(word):
+        raise GraphError(f"run: given {word!r}, right is letters, digits, '.', '_', '-' (or a path).")
+    return (Path(RUNS) / word).resolve()
+
+
+def _fresh_name(graph: Graph, wanted: Mapping[str, Value]) -> str:
+    about = wanted.get("task", graph.defaults().get("task", graph.name))
+    stem = f"{about}-{datetime.now():%Y%m%d-%H%M%S}"
+    name, count = stem, 1
+    while (Path(RUNS) / name).exists():
+        count += 1
+        name = f"{stem}-{count}"
+    return name
+
+
+def _complete(graph: Graph, path: Path, arguments: Mapping[str, Value]) -> dict[str, Value]:
+    values = {name: arguments[name] for name in graph.defaults()}
+    values["run"] = str(path)
+    if "log" in values:
+        log = str(values["log"])
+        values["log"] = str(Path(log).expanduser().resolve()) if log else str(path / "log")
+    return values
+
+
+def _read(file: Path, graph: Graph) -> dict[str, Value]:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        name, arguments = content["graph"], dict(content["arguments"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GraphError(
+            f"run: {file} cannot be read ({error}). Right: another run:=NAME, or mend the file."
+        ) from None
+    if name != graph.name:
+        raise GraphError(f"run: {file} belongs to graph {name!r}, not to {graph.name!r}.")
+    return graph.parse({key: value for key, value in arguments.items() if key in graph.defaults()})
+
+
+def _compare(
+    graph: Graph, path: Path, before: Mapping[str, Value], wanted: Mapping[str, Value]
+) -> list[str]:
+    notes = []
+    for argument in graph.arguments:
+        name = argument.name
+        if name == "run" or name not in wanted or wanted[name] == before.get(name):
+            continue
+        old, new = show(before.get(name, argument.default)), show(wanted[name])
+        if argument.fixed and old != new:
+            raise GraphError(
+                f"{name}: run {path.name!r} began with {name}:={old}, given {new!r}. "
+                f"Right: leave {name} out, or start another run."
+            )
+        notes.append(f"{name}:={new} (was {old})")
+    return notes
+
+
+def _write(file: Path, content: Mapping[str, Any]) -> None:
+    aside = file.with_suffix(".json.new")
+    with aside.open("w") as stream:
+        json.dump(content, stream, indent=2)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)

@@ -1,0 +1,129 @@
+"""Meta-World in, a learning agent out: the whole graph on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wm_nodes.graphs.arguments import (
+    COMPOSITION,
+    EPISODES,
+    LOG,
+    MODEL,
+    NETWORK,
+    PLANNER,
+    REPORT,
+    RUN,
+    SEED,
+    STEPS,
+    TRAIN,
+    WEIGHTS,
+    check_files,
+)
+from wm_nodes.graphs.declaration import Argument, Graph, NodeSpec, Parameter, Values
+
+TASKS = (
+    "assembly basketball bin-picking box-close button-press button-press-topdown "
+    "button-press-topdown-wall button-press-wall coffee-button coffee-pull coffee-push dial-turn "
+    "disassemble door-close door-lock door-open door-unlock drawer-close drawer-open faucet-close "
+    "faucet-open hammer hand-insert handle-press handle-press-side handle-pull handle-pull-side "
+    "lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place pick-place-wall "
+    "plate-slide plate-slide-back plate-slide-back-side plate-slide-side push push-back push-wall "
+    "reach reach-wall shelf-place soccer stick-pull stick-push sweep sweep-into window-close "
+    "window-open"
+).split()
+CAMERAS = ("corner4", "corner", "corner2", "corner3", "topview", "behindGripper", "gripperPOV")
+
+ARGUMENTS = (
+    Argument(
+        "task",
+        "drawer-close-v3",
+        "Meta-World task (random goals).",
+        choices=tuple(f"{task}-v3" for task in TASKS),
+        fixed=True,
+    ),
+    MODEL,
+    WEIGHTS,
+    TRAIN,
+    SEED,
+    STEPS,
+    EPISODES,
+    RUN,
+    LOG,
+    Argument(
+        "mode",
+        "lockstep",
+        "lockstep: the simulator waits for each plan, runs repeat; realtime: it never waits.",
+        choices=("lockstep", "realtime"),
+    ),
+    COMPOSITION,
+    Argument(
+        "render",
+        "auto",
+        "Pictures: full (shadows), fast (about 10 ms in software), auto (full on a GPU).",
+        choices=("auto", "fast", "full"),
+        fixed=True,
+    ),
+    Argument("camera", "corner4", "Camera of the simulator.", choices=CAMERAS, fixed=True),
+    Argument(
+        "action_repeat", 2, "Simulator steps per decision of 12.5 ms each.", low=1, high=20, fixed=True
+    ),
+    PLANNER,
+    REPORT,
+    NETWORK,
+)
+
+
+def _split(values: Values) -> bool:
+    return values["composition"] == "split"
+
+
+def _fused(values: Values) -> bool:
+    return values["composition"] == "fused"
+
+
+def _camera(values: Values) -> Mapping[str, Parameter]:
+    return {"camera": values["camera"]}
+
+
+def _agent_part(values: Values) -> Mapping[str, Parameter]:
+    return {"run": values["run"], "model": values["model"], "weights": values["weights"],
+            "seed": values["seed"]}
+
+
+def _policy(values: Values) -> Mapping[str, Parameter]:
+    return {**_agent_part(values), "planner": values["planner"]}
+
+
+def _agent(values: Values) -> Mapping[str, Parameter]:
+    return {**_camera(values), **_policy(values)}
+
+
+def _robot(values: Values) -> Mapping[str, Parameter]:
+    names = ("task", "seed", "mode", "render", "camera", "action_repeat", "train")
+    return {name: values[name] for name in names}
+
+
+GRAPH = Graph(
+    name="sim_metaworld",
+    description="Meta-World in, a learning agent out, over ROS 2.",
+    arguments=ARGUMENTS,
+    nodes=(
+        NodeSpec("camera", "camera", _camera, condition=_split),
+        NodeSpec("encoder", "encoder", _agent_part, condition=_split),
+        NodeSpec("world_model", "world_model", _agent_part, condition=_split),
+        NodeSpec("policy", "policy", _policy, condition=_split),
+        NodeSpec("agent", "agent", _agent, condition=_fused),
+        NodeSpec("robot", "robot", _robot, on_exit="shutdown", stop_rank=0),
+        NodeSpec("recorder", "recorder", lambda values: {"log": values["log"]}),
+        NodeSpec(
+            "trainer",
+            "trainer",
+            _agent_part,
+            condition=lambda values: bool(values["train"]),
+            threads=lambda cores: max(1, cores // 2),
+            nice=5,
+        ),
+        NodeSpec("monitor", "monitor", on_exit="shutdown", stop_rank=2, shown=True),
+    ),
+    check=check_files,
+)

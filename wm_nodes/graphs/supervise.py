@@ -1,0 +1,306 @@
+"""Run a graph as plain processes under supervisord: `wm launch` where there is no `ros2`.
+
+supervisord starts the nodes, restarts the crashed and ends the rest; this process shows their
+output, decides when the run is over, and takes the person's Ctrl-C. supervisord ends when this
+process dies and a node ends when supervisord dies (leash.py), so nothing is ever left behind.
+
+Order of the end: nodes of stop_rank 0 (the robot), then rank 1 together, then rank 2. Exit codes:
+0 the run is over or Ctrl-C, 1 something broke, 2 a wrong argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+from xmlrpc.client import Fault, ServerProxy
+
+import yaml
+from supervisor.xmlrpc import SupervisorTransport
+
+from wm_nodes.graphs import leash
+from wm_nodes.graphs.declaration import Graph, GraphError, NodeSpec, Value, split_words
+from wm_nodes.graphs.environment import graph_environment, node_environment
+from wm_nodes.graphs.runs import Run, open_run
+from wm_nodes.graphs.tail import Errors, Tail
+
+LOOK_S = 0.2
+STOP_S = (1, 2, 1)  # whole seconds a rank has to end before SIGKILL; together under 5 s
+END_S = 4.8
+CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
+USER_ERROR = 2
+
+
+def launch(graph: Graph, words: Sequence[str]) -> int:
+    """Run the graph with `name:=value` words until it ends; return the exit code."""
+    try:
+        run = open_run(graph, split_words(words))
+        with _only_one(run), _Session(graph, run) as session:
+            return session.watch()
+    except GraphError as error:
+        print(f"wm launch {graph.name}: {error}", file=sys.stderr)
+        return USER_ERROR
+
+
+class _Session:
+    """One supervisord with the nodes of one run."""
+
+    def __init__(self, graph: Graph, run: Run) -> None:
+        self.run = run
+        self.nodes = {node.name: node for node in graph.running(run.values)}
+        self.logs = run.path / "logs"
+        (self.logs / "params").mkdir(parents=True, exist_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="wm-")
+        self._socket = Path(self._folder.name) / "supervisor.sock"
+        self._config = self.logs / "supervisord.conf"
+        self._config.write_text(self._configuration(graph))
+        self._tails = {name: Tail(self.logs / f"{name}.log") for name in self.nodes}
+        self._errors = {name: Errors() for name in self.nodes}
+        self._pids: dict[str, int] = {}
+        self._crashes: dict[str, deque[float]] = {name: deque() for name in self.nodes}
+        self._signals = 0
+        self._process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> _Session:
+        self._handlers = {
+            number: signal.signal(number, self._note_signal)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        self._say(f"run {self.run.name}{' goes on' if self.run.resumed else ''}: {self.run.path}")
+        for note in self.run.notes:
+            self._say(note)
+        command = [sys.executable, leash.__file__, "0", sys.executable, "-m"]
+        command += ["supervisor.supervisord", "-n", "-c", str(self._config)]
+        self._process = subprocess.Popen(
+            command,
+            env={**os.environ, **graph_environment(self.run.values)},
+            stdin=subprocess.DEVNULL,
+            stdout=(self.logs / "supervisord.out").open("wb"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # the terminal's Ctrl-C comes to us alone
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._show_output()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._folder.cleanup()
+
+    def watch(self) -> int:
+        """Show output and follow the nodes until the run is over; return the exit code."""
+        code: int | None = None
+        while code is None:
+            time.sleep(LOOK_S)
+            self._show_output()
+            if self._signals:
+                code = 0
+            elif self._process.poll() is not None:
+                self._complain(f"supervisord ended with {self._process.returncode}: {self.logs}")
+                code = 1
+            else:
+                code = self._verdict(self._states())
+        self._stop()
+        self._show_output()
+        self._say(f"run {self.run.name} ended; run:={self.run.name} goes on with it")
+        return code
+
+    # --- what the nodes do ---------------------------------------------------------------------
+
+    def _states(self) -> list[dict[str, Any]]:
+        with contextlib.suppress(OSError, Fault):
+            transport = SupervisorTransport(None, None, f"unix://{self._socket}")
+            proxy: Any = ServerProxy("http://127.0.0.1", transport=transport)
+            return list(proxy.supervisor.getAllProcessInfo())
+        return []  # not up yet, or going down
+
+    def _verdict(self, states: Sequence[Mapping[str, Any]]) -> int | None:
+        for state in states:
+            code = self._judge(self.nodes[state["name"]], state)
+            if code is not None:
+                return code
+        return None
+
+    def _judge(self, node: NodeSpec, state: Mapping[str, Any]) -> int | None:
+        name, pid = node.name, int(state["pid"])
+        if state["statename"] == "EXITED":
+            if state["exitstatus"] == USER_ERROR:
+                self._last_words(name)
+                return USER_ERROR
+            if state["exitstatus"] == 0:
+                return 0 if node.on_exit == "shutdown" else None
+            self._last_words(name)
+            self._complain(f"{name} ended with {state['exitstatus']}; log: {self._log(name)}")
+            return 1 if node.on_exit == "shutdown" else None
+        if state["statename"] == "FATAL":
+            self._complain(f"{name} cannot be started: {state['spawnerr']}")
+            return 1
+        if pid and self._pids.get(name, pid) != pid:
+            return self._crashed(name, pid)
+        if pid:
+            self._pids[name] = pid
+        return None
+
+    def _crashed(self, name: str, pid: int) -> int | None:
+        self._pids[name] = pid
+        self._last_words(name)
+        self._complain(f"{name} crashed and was started again; log: {self._log(name)}")
+        now, crashes = time.monotonic(), self._crashes[name]
+        crashes.append(now)
+        while crashes and now - crashes[0] > CRASH_WINDOW_S:
+            crashes.popleft()
+        if len(crashes) <= CRASHES:
+            return None
+        self._complain(f"{name} crashed {len(crashes)} times in {CRASH_WINDOW_S:.0f} s; giving up")
+        return 1
+
+    # --- what the person sees ------------------------------------------------------------------
+
+    def _show_output(self) -> None:
+        for name, tail in self._tails.items():
+            new = tail.read()
+            if not new:
+                continue
+            errors = self._errors[name].pick(new)
+            if self.nodes[name].shown:
+                sys.stdout.buffer.write(new)
+                sys.stdout.flush()
+                continue
+            for line in errors:
+                self._complain(f"{name}: {line}")
+
+    def _last_words(self, name: str) -> None:
+        self._show_output()
+        if not self.nodes[name].shown:
+            for line in self._errors[name].last_words():
+                self._complain(f"{name}: {line}")
+        self._errors[name] = Errors()
+
+    def _log(self, name: str) -> str:
+        return os.path.relpath(self.logs / f"{name}.log")
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(f"[launch] {text}", flush=True)
+
+    @staticmethod
+    def _complain(text: str) -> None:
+        print(f"[launch] {text}", file=sys.stderr, flush=True)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _note_signal(self, number: int, frame: types.FrameType | None) -> None:
+        self._signals += 1
+
+    def _stop(self) -> None:
+        """End all nodes in order; a second Ctrl-C, or too long a wait, kills them."""
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        deadline, before = time.monotonic() + END_S, self._signals
+        while self._process.poll() is None:
+            if time.monotonic() > deadline or self._signals > max(1, before):
+                return self._kill()
+            self._states()  # any request wakes supervisord, which else looks once a second
+            time.sleep(0.05)
+            self._show_output()
+
+    def _kill(self) -> None:
+        for pid in self._pids.values():
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)  # supervisord gives every node its own group
+        self._process.kill()
+        self._process.wait()
+
+    # --- supervisord's configuration -----------------------------------------------------------
+
+    def _configuration(self, graph: Graph) -> str:
+        head = {
+            "unix_http_server": {"file": self._socket},
+            "rpcinterface:supervisor": {
+                "supervisor.rpcinterface_factory": (
+                    "supervisor.rpcinterface:make_main_rpcinterface"
+                )
+            },
+            "supervisord": {
+                "nodaemon": "true",
+                "silent": "true",
+                "logfile": self.logs / "supervisord.log",
+                "pidfile": Path(self._folder.name) / "supervisord.pid",
+                "childlogdir": self.logs,
+                "minfds": 256,
+            },
+        }
+        ranks = sorted({node.stop_rank for node in self.nodes.values()}, reverse=True)
+        for priority, rank in enumerate(ranks):  # the highest priority stops first
+            members = [node for node in self.nodes.values() if node.stop_rank == rank]
+            names = ",".join(node.name for node in members)
+            head[f"group:rank{rank}"] = {"programs": names, "priority": priority + 1}
+            head.update({f"program:{node.name}": self._program(graph, node) for node in members})
+        sections = (
+            f"[{title}]\n" + "".join(f"{key}={_escaped(value)}\n" for key, value in rows.items())
+            for title, rows in head.items()
+        )
+        return "\n".join(sections)
+
+    def _program(self, graph: Graph, node: NodeSpec) -> dict[str, object]:
+        variables = node_environment(node, self.run.values)
+        quoted = ",".join(f'{name}="{value}"' for name, value in variables.items())
+        return {
+            "command": self._command(graph, node),
+            "environment": quoted,
+            "autorestart": "unexpected" if node.restart else "false",
+            "exitcodes": f"0,{USER_ERROR}",
+            "startsecs": 0,
+            "stopsignal": "TERM",
+            "stopwaitsecs": STOP_S[node.stop_rank],
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": self.logs / f"{node.name}.log",
+            "stdout_logfile_maxbytes": "10MB",
+            "stdout_logfile_backups": 1,
+        }
+
+    def _command(self, graph: Graph, node: NodeSpec) -> str:
+        file = self.logs / "params" / f"{node.name}.yaml"
+        write_parameters(file, node.parameters(self.run.values))
+        words = [sys.executable, leash.__file__, str(node.nice)]
+        words += [sys.executable, "-m", node.module, "--ros-args"]
+        words += ["-r", f"__ns:={graph.namespace}", "--params-file", str(file)]
+        words += ["--disable-external-lib-logs"]
+        return " ".join(f'"{word}"' if " " in word else word for word in words)
+
+
+def write_parameters(file: Path, parameters: Mapping[str, Value | list[str]]) -> None:
+    """Write ROS parameters for every node of a process, whatever its name."""
+    content = {"/**": {"ros__parameters": dict(parameters)}}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def _escaped(value: object) -> str:
+    return str(value).replace("%", "%%")
+
+
+@contextlib.contextmanager
+def _only_one(run: Run) -> Iterator[IO[str]]:
+    """Hold the run's lock; refuse a second launch of the same run."""
+    with (run.path / ".launch.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise GraphError(
+                f"run: {run.name!r} is running already. Right: another run:=NAME, or end it first."
+            ) from None
+        yield stream
+

@@ -1,0 +1,43 @@
+"""Where the files that ship with the package are: config/, launch/, models/pretrained/, samples."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+NAME = "wm_nodes"
+
+
+class ShareError(FileNotFoundError):
+    """The installation has lost its shared files."""
+
+
+@cache
+def share_dir() -> Path:
+    """Return the folder that holds package.xml and the shipped files.
+
+    That is the source tree (checkout, editable or symlinked install) or else `share/wm_nodes` of the
+    prefix that this module was installed under (pip, colcon), so a plain import finds its own files.
+    """
+    here = Path(__file__).resolve()
+    for parent in here.parents:
+        for folder in (parent, parent / "share" / NAME):
+            if (folder / "package.xml").is_file() and (folder / "launch").is_dir():
+                return folder
+    raise ShareError(
+        f"shared files of {NAME}: none beside {here.parent} nor under share/{NAME} of its prefix. "
+        "Right: install the package again (pip install . or colcon build)."
+    )
+
+
+def shared(relative: str) -> Path:
+    """Return the path of one shipped file or folder, such as `config/robots`."""
+    return share_dir() / relative
+
+
+def pretrained() -> dict[str, Path]:
+    """Return the checkpoints that ship: name -> folder (empty where none do)."""
+    root = shared("models/pretrained")
+    if not root.is_dir():
+        return {}
+    return {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
