@@ -1,0 +1,73 @@
+"""Measure the blind baselines and the scripted expert; write one CSV each and the table.
+
+python docs/results/baselines/measure.py            # about 10 minutes on one core, no pictures
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from pathlib import Path
+
+from wm_nodes.evaluate import EvaluationResult, evaluate
+from wm_nodes.policies import BASELINES, Constant, baseline
+from wm_nodes.robots.metaworld import MetaWorld
+
+TASKS = ("drawer-close-v3", "window-close-v3", "reach-v3")
+LIMITS = (100, 250)
+EPISODES, SEED = 20, 0
+FOLDER = Path(__file__).parent
+
+
+def main() -> None:
+    lines = [
+        "| task | decisions | policy | success | 95 % | return | 95 % | first success |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    began = time.perf_counter()
+    for task in TASKS:
+        for limit in LIMITS:
+            for name in BASELINES:
+                result, label = measure(task, limit, name)
+                result.write_csv(FOLDER / f"{task}_{limit}_{name}.csv")
+                lines.append(row(result, limit, label))
+                print(lines[-1], flush=True)
+    minutes = (time.perf_counter() - began) / 60
+    lines.append(f"\n{EPISODES} episodes each, seed {SEED}, action repeat 2. {minutes:.0f} minutes")
+    lines[-1] += f" on one core of {processor()}, Python {platform.python_version()}."
+    (FOLDER / "table.md").write_text("\n".join(lines) + "\n")
+
+
+def measure(task: str, limit: int, name: str) -> tuple[EvaluationResult, str]:
+    """Return the result and the policy's label, with the constant action that was found."""
+    settings = {"task": task, "seed": SEED, "time_limit": limit, "render": "none"}
+    with MetaWorld(**settings) as robot:
+        policy = baseline(name, robot, SEED, settings)
+        result = evaluate(robot, policy, EPISODES, SEED, name=name)
+    if isinstance(policy, Constant):
+        name += f" ({', '.join(f'{value:g}' for value in policy.action)})"
+    return result, name
+
+
+def row(result: EvaluationResult, limit: int, label: str) -> str:
+    figures = result.summary()
+    low, high = figures["success_interval_95"]
+    below, above = figures["return_interval_95"]
+    first = figures["mean_first_success"]
+    return (
+        f"| {result.task} | {limit} | {label} | {figures['success_rate']:.2f} "
+        f"| {low:.2f} to {high:.2f} | {figures['mean_return']:.0f} | {below:.0f} to {above:.0f} "
+        f"| {'-' if first is None else f'{first:.0f}'} |"
+    )
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "an unknown processor"
+
+
+if __name__ == "__main__":
+    main()
