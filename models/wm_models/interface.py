@@ -42,8 +42,9 @@ class ModelSpec:
     has_value: bool = False
     has_actor: bool = False
     has_continue: bool = False
-    has_goal: bool = False
+    has_goal: bool = False  # encode_goal works
     has_decoder: bool = False
+    has_disagreement: bool = False  # rollouts can tell how much an ensemble's members differ
     stochastic: bool = False
     differentiable: bool = True
     max_horizon: int | None = None
@@ -152,7 +153,12 @@ class WorldModel(nn.Module):
         raise NotImplementedError
 
     def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
-        """Named quantities of a state: "feat" [B, F], "reward" [B], "cont" [B], "value" [B]."""
+        """Named quantities of a state, each [B] but "feat", which is [B, F].
+
+        "reward" was received on arriving in the state, "cont" is the probability that the episode
+        goes on from it, and "value" is the discounted sum of the rewards that come *after* it, so
+        that sum_t gamma^t reward_t + gamma^H value_H counts every reward once.
+        """
         raise NotImplementedError
 
     def rollout(
@@ -195,6 +201,9 @@ class WorldModel(nn.Module):
             state = self.step(state, flat[:, t], generator=generator)
             for name, value in self.readout(state, frozenset(each)).items():
                 each[name].append(value)
+        absent = sorted(name for name, values in each.items() if not values)
+        if absent:
+            raise ModelError(f"rollout: this model has no readout named {', '.join(absent)}.")
         out = {k: torch.stack(v, 1).unflatten(0, (batch, candidates)) for k, v in each.items()}
         value = self.readout(state, frozenset({"value"}))["value"] if "value" in want else None
         return Rollout(
@@ -207,13 +216,22 @@ class WorldModel(nn.Module):
         )
 
     def _check_want(self, want: frozenset[str]) -> None:
-        able = {"reward": self.spec.has_reward, "value": self.spec.has_value, "cont": self.spec.has_continue}
+        able = {
+            "reward": self.spec.has_reward,
+            "value": self.spec.has_value,
+            "cont": self.spec.has_continue,
+            "disagreement": self.spec.has_disagreement,
+        }
         for name in sorted(want):
             if not able.get(name, True):
                 has = sorted(k for k, v in able.items() if v) or ["nothing of the kind"]
                 raise ModelError(f"rollout: this model predicts no {name!r}; it predicts {', '.join(has)}.")
 
     # optional, declared in spec -------------------------------------------------------------
+
+    def encode_goal(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a goal observation should look like in ``Rollout.feat``: the same names, [B, ...]."""
+        raise ModelError("encode_goal: this model takes no goal pictures (spec.has_goal is False).")
 
     def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
         """Action [B, A] of the actor: its mode, or a sample."""
@@ -252,9 +270,14 @@ def _join(parts: list[Rollout], batch: int) -> Rollout:
 
 
 class Cost(Protocol):
-    """Scores candidates; lower is better."""
+    """Scores candidates; lower is better. ``needs`` names what a rollout must hold for it.
 
-    needs: frozenset[str]
+    A cost may also carry ``optional``, names that it uses where the model has them, and ``goal``,
+    True when it cannot do without a goal.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]: ...
 
     def __call__(self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor) -> Tensor:
         """Cost [B, S] of ``rollout`` under ``actions`` [B, S, H, A]."""
