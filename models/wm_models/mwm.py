@@ -215,10 +215,17 @@ class MaskedWorldModel(WorldModel):
         heads = {
             "feat": lambda: feat,
             "reward": lambda: self.dynamics.reward.predict(feat),
-            "value": lambda: self.critic.predict(feat),
+            "value": lambda: self._value_after(feat),
             "cont": lambda: self._continue(feat),
         }
         return {name: heads[name]() for name in want if name in heads}
+
+    def _value_after(self, feat: Tensor) -> Tensor:
+        """Value of what follows the state: the critic's V_k = r_k + d_k V_{k+1} counts, as Dreamer
+        does, the reward of arriving too, which a rollout has in its own ``reward`` already."""
+        going_on = self._continue(feat).clamp_min(1e-3) if self.config.discount else 1.0
+        after = self.critic.predict(feat) - self.dynamics.reward.predict(feat)
+        return after / (self.config.gamma * going_on)
 
     def _continue(self, feat: Tensor) -> Tensor:
         """Probability of going on; the discount head predicts gamma times that."""
