@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.heads import Actor, Critic
-from wm_models.interface import detach
+from wm_models.interface import check_finite, detach
 from wm_models.mwm import MaskedWorldModel
 from wm_models.rssm import RSSMState
 
@@ -134,7 +134,9 @@ class Behavior(nn.Module):
         rows = self.start_rows(terminal.numel(), generator, terminal.device)
         start = RSSMState(post.deter.flatten(0, 1)[rows], post.stoch.flatten(0, 1)[rows])
         rolled = self.imagine(model, detach(start), generator)
-        reward = self.reward_norm(model.dynamics.reward.predict(rolled.feat))  # (H + 1, N)
+        reward = model.dynamics.reward.predict(rolled.feat)  # (H + 1, N)
+        check_finite("ac/reward", float(reward.detach().sum()))  # before any running mean takes it in
+        reward = self.reward_norm(reward)
         model.critic.scale.copy_(self.reward_norm.mag)
         discount = self._discount(model, rolled.feat, terminal.flatten()[rows])
         weight = torch.cumprod(torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0).detach()
