@@ -30,7 +30,8 @@ class Optimizer:
     def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimizerConfig) -> None:
         self.name, self.config = name, config
         self.params = [p for m in modules for p in m.parameters()]
-        self._decayed = [p for p in self.params if config.decay_all or p.ndim >= 2]
+        kernels = [p for p in self.params if p.ndim in (2, 4)]  # linear and convolution, no tokens
+        self._decayed = self.params if config.decay_all else kernels
         self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=config.eps, fused=True)
         self.updates = 0
 
