@@ -12,6 +12,7 @@ from wm_datasets.errors import (
 from wm_datasets.log import LogReader, LogWriter
 from wm_datasets.sampler import Sampler
 from wm_datasets.spec import LogSpec, Source, VectorSpec
+from wm_datasets.summary import LogSummary, describe
 
 __all__ = [
     "LogBusyError",
@@ -23,8 +24,10 @@ __all__ = [
     "LogRowError",
     "LogSpec",
     "LogSpecError",
+    "LogSummary",
     "LogWriter",
     "Sampler",
     "Source",
     "VectorSpec",
+    "describe",
 ]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wm_datasets.errors import LogRowError
 from wm_datasets.reader import LogReader
 
 _FILL_ROWS = 1024
+_SHAPES = 64  # kinds of array kept for use again
 _SMALL_ROW_BYTES = 1024  # below this a gather beats one copy per window
 
 
@@ -28,10 +30,18 @@ class RowCache:
             name: np.empty((self.capacity, *f.shape), f.dtype) for name, f in specs.items()
         }
         self.start = self.stop = 0
-        self.follow()
 
     def follow(self) -> None:
-        """Take in the rows that the reader has and this has not."""
+        """Take in the rows that came to the log since the last call."""
+        self.reader.refresh()
+        while True:
+            try:
+                return self._fill()
+            except LogRowError:  # the log's capacity dropped rows while they were read
+                if not self.reader.refresh():
+                    raise
+
+    def _fill(self) -> None:
         oldest = max(self.reader.first, self.reader.length - self.capacity)
         if self.stop < oldest:
             self.start = self.stop = oldest
@@ -43,16 +53,18 @@ class RowCache:
             self.stop += count
         self.start = max(self.start, self.stop - self.capacity)
 
-    def copy_windows(self, field: str, starts: np.ndarray, out: np.ndarray) -> None:
-        """Fill out[i] with the rows from starts[i] on; out is (B, T, ...)."""
+    def copy_windows(
+        self, field: str, starts: np.ndarray, out: np.ndarray, slots: np.ndarray
+    ) -> None:
+        """Fill out[slots[i]] with the rows from starts[i] on; out is (B, T, ...)."""
         ring, length = self._rings[field], out.shape[1]
         cached = int(starts.min(initial=self.stop)) >= self.start
         if cached and ring[0].nbytes < _SMALL_ROW_BYTES:
-            rows = starts[:, None] + np.arange(length)
-            np.take(ring, rows, axis=0, out=out, mode="wrap")
+            rows = (starts[:, None] + np.arange(length)) % self.capacity
+            out[slots] = ring[rows]
             return
-        for window, start in zip(out, starts.tolist()):
-            at = start % self.capacity
+        for slot, start in zip(slots.tolist(), starts.tolist()):
+            window, at = out[slot], start % self.capacity
             if start < self.start:
                 self.reader.read(field, start, start + length, window)
             elif at + length <= self.capacity:
@@ -75,6 +87,8 @@ class BufferPool:
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return an array of arbitrary content."""
+        if len(self._buffers) > _SHAPES:
+            self._buffers.clear()
         buffers = self._buffers.setdefault((shape, dtype.str), [])
         for i in range(len(buffers)):
             if self._references(buffers, i) == self._unused:

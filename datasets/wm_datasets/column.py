@@ -65,6 +65,11 @@ class Column:
     def chunk_path(self, i: int) -> Path:
         return self.folder / ("c." + ".".join([str(i)] + ["0"] * len(self.field.shape)))
 
+    def drop_chunks(self, old: int, new: int) -> None:
+        """Delete the chunks whose rows are all below `new`, from the one of row `old` on."""
+        for i in range(old // self.chunk, new // self.chunk):
+            self.chunk_path(i).unlink(missing_ok=True)
+
     def metadata(self, length: int, attributes: dict[str, Any]) -> dict[str, Any]:
         """The array's zarr.json."""
         dtype, shape = self.field.dtype, list(self.field.shape)

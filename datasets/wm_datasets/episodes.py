@@ -19,6 +19,12 @@ class EpisodeIndex:
         self._table = np.zeros(16, EPISODE)
         self._begin = self._end = 0  # rows of _table in use
 
+    def copy(self) -> EpisodeIndex:
+        """An index of its own over the same rows."""
+        other = EpisodeIndex(self.length)
+        other._table, other._end = self.table, len(self)
+        return other
+
     def __len__(self) -> int:
         return self._end - self._begin
 

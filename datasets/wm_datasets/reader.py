@@ -53,6 +53,11 @@ class LogReader:
         return self._length
 
     @property
+    def sealed(self) -> int:
+        """One past the newest row that lies in the zarr arrays; the rest lies in segments."""
+        return self._manifest.sealed
+
+    @property
     def episodes(self) -> np.ndarray:
         """(E,) of (start, length, complete), oldest first; the last may still be growing."""
         return self._index.table
@@ -114,7 +119,7 @@ class LogReader:
         """The manifest on disk; the one at hand while its file has not changed."""
         try:
             stat = (self.path / "zarr.json").stat()
-            now = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            now: tuple[int, ...] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         except OSError:
             now = ()
         if not now or now != self._root_stat:
@@ -142,9 +147,7 @@ class LogReader:
         while True:
             if self._segment is None:
                 try:
-                    self._segment = SegmentReader(
-                        self.path / WAL_FOLDER, self._length, self._dtype
-                    )
+                    self._segment = SegmentReader(self.path / WAL_FOLDER, self._length, self._dtype)
                 except FileNotFoundError:
                     return load_manifest(self.path).sealed <= self._length
             records = self._segment.poll()
@@ -166,5 +169,3 @@ class LogReader:
             return False
         self._index.extend(*flags)
         return True
-
-

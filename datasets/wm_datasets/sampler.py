@@ -58,16 +58,15 @@ class Sampler:
             RowCache(log, list(self._fields.values()), share)
             for (log, _), share in zip(logs, shares)
         ]
-        self._views = [_View(log.episodes) for log, _ in logs]
         self._pool = BufferPool()
         self._rng = np.random.Generator(np.random.PCG64(seed))
+        self.refresh()
 
     def refresh(self) -> None:
         """Follow the logs as they stand now."""
-        for i, cache in enumerate(self._caches):
-            cache.reader.refresh()
+        for cache in self._caches:
             cache.follow()
-            self._views[i] = _View(cache.reader.episodes)
+        self._views = [_View(cache.reader.episodes) for cache in self._caches]
 
     def sample(self, batch: int | None = None, length: int | None = None) -> dict[str, np.ndarray]:
         """Return one batch: name -> (B, T, ...).
@@ -76,19 +75,11 @@ class Sampler:
         batch uses their memory again.
         """
         batch, length = batch or self.batch, length or self.length
-        which, starts = self.draw(batch, length)
-        out = {name: self._pool.take((batch, length, *self._shape(f)), self._dtype(f))
-               for name, f in self._fields.items()}  # fmt: skip
-        for i, cache in enumerate(self._caches):
-            mine = np.flatnonzero(which == i)
-            for name, field in self._fields.items():
-                if len(mine) == batch:
-                    cache.copy_windows(field, starts, out[name])
-                elif len(mine):
-                    part = self._pool.take((len(mine), *out[name].shape[1:]), out[name].dtype)
-                    cache.copy_windows(field, starts[mine], part)
-                    out[name][mine] = part
-        return out
+        try:
+            return self._read(batch, length, *self.draw(batch, length))
+        except LogRowError:  # rows that are not cached were dropped by the log's capacity
+            self.refresh()
+            return self._read(batch, length, *self.draw(batch, length))
 
     def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows without reading them: which log (B,), and its first row there (B,)."""
@@ -129,6 +120,17 @@ class Sampler:
         ]
         self._rng.bit_generator.state = state["rng"]
 
+    def _read(
+        self, batch: int, length: int, which: np.ndarray, starts: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        out = {name: self._pool.take((batch, length, *self._shape(f)), self._dtype(f))
+               for name, f in self._fields.items()}  # fmt: skip
+        for i, cache in enumerate(self._caches):
+            slots = np.flatnonzero(which == i)
+            for name, field in self._fields.items():
+                cache.copy_windows(field, starts[slots], out[name], slots)
+        return out
+
     def _draw_starts(
         self, starts: np.ndarray, windows: np.ndarray, count: int, length: int
     ) -> np.ndarray:
@@ -162,7 +164,9 @@ class Sampler:
 class _View:
     """The episodes a sampler may draw from; rows outside [first, length) are hidden."""
 
-    def __init__(self, table: np.ndarray, first: int | None = None, length: int | None = None):
+    def __init__(
+        self, table: np.ndarray, first: int | None = None, length: int | None = None
+    ) -> None:
         if first is not None and length is not None:
             table = table[(table["start"] >= first) & (table["start"] < length)].copy()
             table["length"] = np.minimum(table["length"], length - table["start"])
@@ -183,10 +187,8 @@ def _choose(
     fields: Sequence[str] | Mapping[str, str] | None, logs: Sequence[LogReader]
 ) -> dict[str, str]:
     """Return name in the batch -> field of every log, checked to be the same in all."""
-    given = logs[0].spec.fields if fields is None else fields
-    chosen = dict(given) if fields is not None and isinstance(fields, Mapping) else {
-        name: name for name in given
-    }  # fmt: skip
+    names = list(logs[0].spec.fields) if fields is None else fields
+    chosen = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
     for field in chosen.values():
         found = [log.spec.fields.get(field) for log in logs]
         for log, spec in zip(logs, found):
@@ -194,7 +196,7 @@ def _choose(
                 raise LogRowError(
                     f"no field '{field}' in {log.path}; fields: {list(log.spec.fields)}"
                 )
-            if spec != found[0]:
+            if found[0] is not None and spec != found[0]:
                 raise LogSpecError(
                     f"field '{field}' is {spec.dtype.name} {spec.shape} in {log.path}, but "
                     f"{found[0].dtype.name} {found[0].shape} in {logs[0].path}; logs that are "

@@ -15,7 +15,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def segment_path(folder: Path, start: int) -> Path:
 def seal_record(record: np.ndarray) -> bytes:
     """Frame one filled record, (1,) of record_dtype, and return its bytes."""
     record["_length"] = record.dtype.itemsize - _FRAME_BYTES
-    record["_crc"] = zlib.crc32(record.view("u1")[_FRAME_BYTES:])
+    record["_crc"] = zlib.crc32(memoryview(record.tobytes())[_FRAME_BYTES:])
     return record.tobytes()
 
 
@@ -74,8 +74,17 @@ class SegmentWriter:
         self._size += len(record)
         self.rows += 1
 
-    def sync(self) -> None:
-        os.fsync(self._fd)
+    def syncer(self) -> Callable[[], None]:
+        """Return a call, good for once and for any thread, that makes the rows so far durable."""
+        fd = os.dup(self._fd)
+
+        def sync() -> None:
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+        return sync
 
     def close(self) -> None:
         os.close(self._fd)

@@ -1,4 +1,4 @@
-"""What a log holds: the spec a user writes, and the fields (name, dtype, shape) that follow from it."""
+"""What a log holds: the spec a user writes, and the fields that follow from it."""
 
 from __future__ import annotations
 

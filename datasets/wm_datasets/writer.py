@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from wm_datasets.column import ColumnWriter, sync_folder
-from wm_datasets.episodes import EpisodeIndex
+from wm_datasets.column import sync_folder
 from wm_datasets.errors import LogError, LogFormatError, LogFullError, LogSpecError, disk_errors
 from wm_datasets.lock import LOCK_NAME, WriterLock
 from wm_datasets.manifest import Manifest, load_manifest
 from wm_datasets.reader import WAL_FOLDER
 from wm_datasets.rows import RowPacker
+from wm_datasets.sealer import Sealer
 from wm_datasets.segment import SegmentReader, SegmentWriter, record_dtype, seal_record
 from wm_datasets.spec import LogSpec
 
 _log = logging.getLogger(__name__)
+_SEAL_AT_ONCE = 16  # segments per commit
 
 
 class LogWriter:
@@ -34,12 +33,13 @@ class LogWriter:
     append() puts a row into the segment file: from then on readers see it and kill -9 cannot take
     it back. A background thread syncs the segment at most `durable_s` [s] later, which protects it
     from a power cut too, and seals full segments into the zarr arrays. append() waits for neither;
-    flush() returns when all appended rows are durable.
+    flush() returns when all appended rows are durable. Any thread may append.
 
     Opening creates the log, or continues it: whole records left in segments are sealed, a torn
     tail is dropped (`repaired` says what was), and an episode that was left open is over: it stays
     as it is, incomplete, and the next row must begin a new one. `capacity_steps` keeps the newest
-    rows: as blocks are sealed, whole oldest episodes go while more rows than that are sealed.
+    rows: whenever a segment is sealed, whole oldest episodes go while more rows than that are
+    sealed (never the newest episode).
     """
 
     def __init__(
@@ -68,21 +68,19 @@ class LogWriter:
         self._wake = threading.Condition()  # guards all below
         self._segments: list[SegmentWriter] = []  # unsealed, oldest first; the last one grows
         self._dirty_since: float | None = None
-        self._stop = False
         self._fault: LogError | None = None
         self._in_episode, self._last_stamp = False, 0
-        self._io = threading.Lock()  # held while syncing or sealing
         self._keeper = threading.Thread(target=self._keep, name="log keeper", daemon=True)
         self._keeper.start()
 
     @property
     def spec(self) -> LogSpec:
-        return self._manifest.spec
+        return self._sealer.manifest.spec
 
     @property
     def first(self) -> int:
         """The oldest row kept."""
-        return self._manifest.first
+        return self._sealer.manifest.first
 
     @property
     def length(self) -> int:
@@ -107,7 +105,7 @@ class LogWriter:
                 raise
             self._in_episode, self._last_stamp = not row["is_last"], int(row["stamp"])
             self._length += 1
-            full = self._length % self._manifest.segment_rows == 0
+            full = self._length % self._segment_rows == 0
             if full or self._dirty_since is None:
                 self._dirty_since = self._dirty_since or time.monotonic()
                 self._wake.notify()
@@ -119,20 +117,29 @@ class LogWriter:
             self._check_writable()
         self._sync()
 
-    def close(self) -> None:
-        """Seal every row into zarr and release the log; an open episode stays incomplete."""
-        if self._closed:
-            return
-        self._closed = True
+    def end_episode(self) -> None:
+        """Give up the open episode, if any: it stays incomplete, the next row begins another."""
         with self._wake:
-            self._stop = True
+            self._in_episode = False
+
+    def close(self) -> None:
+        """Seal every row into zarr and release the log; an open episode stays incomplete.
+
+        When that fails (disk full), the rows stay in their segments: readers see them, and the
+        next writer seals them.
+        """
+        with self._wake:
+            if self._closed:
+                return
+            self._closed = True
             self._wake.notify()
         self._keeper.join()
         try:
             with disk_errors(self.path):
-                while self._segments:
-                    self._seal_oldest()
-                self._seal(self._none, end_open=True)
+                self._sync()
+                while len(self._segments) > _SEAL_AT_ONCE:
+                    self._seal_oldest(_SEAL_AT_ONCE)
+                self._seal_oldest(len(self._segments), end_open=True)
         finally:
             for segment in self._segments:
                 segment.close()
@@ -157,29 +164,21 @@ class LogWriter:
             manifest.create_folders(self.path)
             (self.path / WAL_FOLDER).mkdir(exist_ok=True)
             manifest.commit(self.path)
-            sync_folder(self.path.parent)
-        self._manifest = load_manifest(self.path)
-        if differences := self._manifest.spec.differences(spec):
+        manifest = load_manifest(self.path)
+        if differences := manifest.spec.differences(spec):
             raise LogSpecError(
                 f"the log at {self.path} was made with another spec. It has "
                 f"{'; '.join(differences)} as given. Use another path, or the log's own spec."
             )
-        self._packer = RowPacker(self._manifest.spec)
-        self._dtype = record_dtype(self._manifest.spec.fields)
-        self._none = np.zeros(0, self._dtype)
-        self._sweep()
-        sealed, first = self._manifest.sealed, self._manifest.first
-        columns = self._manifest.columns(self.path)
-        self._columns = {n: ColumnWriter(c, sealed) for n, c in columns.items()}
-        episodes = self._manifest.episode_columns(self.path)
-        self._table = {n: ColumnWriter(c, self._manifest.episodes) for n, c in episodes.items()}
-        self._index = EpisodeIndex(first)
-        self._index.extend(*(columns[n].read(first, sealed) for n in ("is_first", "is_last")))
+        self._segment_rows = manifest.segment_rows
+        self._packer = RowPacker(spec)
+        self._dtype = record_dtype(spec.fields)
+        self._sealer = Sealer(self.path, manifest, self.capacity_steps)
         self._recover()
 
     def _recover(self) -> None:
         """Seal what segments hold, drop what is torn, and begin with no segment."""
-        found, start, torn = [self._none], self._manifest.sealed, 0
+        found, start, torn = [np.zeros(0, self._dtype)], self._sealer.manifest.sealed, 0
         while True:
             try:
                 segment = SegmentReader(self.path / WAL_FOLDER, start, self._dtype)
@@ -191,9 +190,9 @@ class LogWriter:
             segment.close()
             if not segment.rows:
                 break
-        self._seal(np.concatenate(found), end_open=True)
-        self._length = self._manifest.sealed
-        for path in sorted((self.path / WAL_FOLDER).glob("*.seg")):
+        self._sealer.seal(np.concatenate(found), end_open=True)
+        self._length = self._sealer.manifest.sealed
+        for path in (self.path / WAL_FOLDER).glob("*.seg"):
             if int(path.stem) > start:
                 torn += path.stat().st_size
             path.unlink()
@@ -204,15 +203,6 @@ class LogWriter:
             )
             _log.warning(self.repaired)
 
-    def _sweep(self) -> None:
-        """Remove what a killed writer left beside the log."""
-        for aside in self.path.rglob("*.tmp"):
-            aside.unlink()
-        for column in self._manifest.columns(self.path).values():
-            for path in column.folder.glob("c.*"):
-                if int(path.name.split(".")[1]) < self._manifest.first // column.chunk:
-                    path.unlink()
-
     # Appending (under _wake)
 
     def _check_writable(self) -> None:
@@ -220,7 +210,7 @@ class LogWriter:
             raise LogError(f"{self.path} is closed; open a new LogWriter to go on")
         if self._fault is not None:
             self._in_episode = False
-            raise type(self._fault)(str(self._fault)) from self._fault
+            raise type(self._fault)(*self._fault.args) from self._fault
 
     def _check_order(self, row: Mapping[str, Any]) -> None:
         if not (self._in_episode or row["is_first"]):
@@ -235,129 +225,105 @@ class LogWriter:
 
     def _segment(self) -> SegmentWriter:
         """The segment that takes the next row."""
-        if not self._segments or self._length % self._manifest.segment_rows == 0:
-            if not self._segments or self._segments[-1].start != self._length:
-                folder = self.path / WAL_FOLDER
-                self._segments.append(SegmentWriter(folder, self._length, self._dtype))
+        if not self._segments or self._is_full(self._segments[-1]):
+            folder = self.path / WAL_FOLDER
+            self._segments.append(SegmentWriter(folder, self._length, self._dtype))
         return self._segments[-1]
+
+    def _is_full(self, segment: SegmentWriter) -> bool:
+        return segment.rows > 0 and (segment.start + segment.rows) % self._segment_rows == 0
+
+    def _count_full(self) -> int:
+        return sum(self._is_full(segment) for segment in self._segments)
 
     # Keeping (the background thread)
 
     def _keep(self) -> None:
         while True:
             with self._wake:
-                while not self._stop and (wait := self._rest()) != 0:
+                while not self._closed and (wait := self._rest()) != 0:
                     self._wake.wait(wait)
-                if self._stop:
+                if self._closed:
                     return
+                full, due = min(self._count_full(), _SEAL_AT_ONCE), self._is_due()
+            fault: LogError | None = None
             try:
                 with disk_errors(self.path):
-                    self._work()
-                fault = None
+                    if due:
+                        self._sync()
+                    if full:
+                        self._seal_oldest(full)
             except LogError as error:
                 fault = error
                 _log.error("%s", error)
             with self._wake:
-                self._fault = fault
-                if fault is not None and not self._stop:
-                    if not isinstance(fault, LogFullError):
-                        return  # a disk that failed is not trusted again
+                if self._fault is None or isinstance(self._fault, LogFullError):
+                    self._fault = fault
+                if not isinstance(self._fault, LogFullError | None):
+                    return  # a disk that failed is not trusted again
+                if self._fault is not None and not self._closed:
                     self._wake.wait(max(self.durable_s, 0.1))
 
     def _rest(self) -> float | None:
         """Seconds until there is something to do; None until somebody says so."""
-        if self._fault is not None or len(self._full_segments()):
+        if self._fault is not None or self._count_full():
             return 0
         if self._dirty_since is None:
             return None
         return max(0.0, self._dirty_since + self.durable_s - time.monotonic())
 
-    def _full_segments(self) -> list[SegmentWriter]:
-        rows = self._manifest.segment_rows
-        return [s for s in self._segments if s.rows and (s.start + s.rows) % rows == 0]
-
-    def _work(self) -> None:
-        with self._wake:
-            full = len(self._full_segments())
-            dirty = self._dirty_since
-        if dirty is not None and time.monotonic() >= dirty + self.durable_s:
-            self._sync()
-        for _ in range(full):
-            self._seal_oldest()
+    def _is_due(self) -> bool:
+        return (
+            self._dirty_since is not None and time.monotonic() >= self._dirty_since + self.durable_s
+        )
 
     def _sync(self) -> None:
-        with self._io, disk_errors(self.path):
-            with self._wake:
-                self._dirty_since, segments = None, list(self._segments)
-            for segment in segments:
-                segment.sync()
+        with self._wake:
+            self._dirty_since = None
+            syncers = [segment.syncer() for segment in self._segments]
+        try:
+            for sync in syncers:
+                sync()
             sync_folder(self.path / WAL_FOLDER)
+        except OSError as error:  # the kernel may have dropped the data: not to be tried again
+            self._fault = LogError(
+                f"{self.path}: the disk did not take rows before {self._length} ({error}); "
+                "they may be lost at a power cut. Check the disk and open the log again."
+            )
+            raise self._fault from error
 
-    def _seal_oldest(self) -> None:
-        with self._io:
-            segment = self._segments[0]
-            source = SegmentReader(self.path / WAL_FOLDER, segment.start, self._dtype)
-            records = source.poll()
-            source.close()
-            if len(records) < segment.rows:
-                raise LogFormatError(f"{segment.path} changed under its writer")
-            self._seal(records)
-            with self._wake:
-                del self._segments[0]
+    def _seal_oldest(self, count: int, *, end_open: bool = False) -> None:
+        """Seal the oldest `count` segments in one commit."""
+        with self._wake:
+            segments = self._segments[:count]
+        records = [np.zeros(0, self._dtype), *map(self._read_back, segments)]
+        self._sealer.seal(np.concatenate(records), end_open=end_open)
+        with self._wake:
+            del self._segments[:count]
+        for segment in segments:
             segment.close()
             segment.path.unlink()
 
-    # Sealing (under _io)
-
-    def _seal(self, records: np.ndarray, *, end_open: bool = False) -> None:
-        """Move records into the zarr arrays; the rows count when the root's zarr.json is in place.
-
-        A failure on the way leaves the log as it was, and the same call may be made again.
-        """
-        for name, column in self._columns.items():
-            column.stage(records[name])
-        if self._index.length == self._manifest.sealed:
-            self._index.extend(records["is_first"], records["is_last"])
-        new = self._stage_episodes(end_open)
-        if new == self._manifest:
-            return
-        new.commit(self.path)
-        old, self._manifest = self._manifest, new
-        for column in (*self._columns.values(), *self._table.values()):
-            column.commit()
-        self._drop_before(old.first, new.first)
-
-    def _stage_episodes(self, end_open: bool) -> Manifest:
-        """Bring the episode table up to the index and choose what the capacity drops."""
-        old, table = self._manifest, self._index.table
-        ended = len(table) - (len(table) > 0 and not end_open and not table["complete"][-1])
-        fresh = table[max(0, old.episodes - old.first_episode) : ended]
-        for name, column in self._table.items():
-            column.stage(fresh[name.removeprefix("episode/")])
-        drop = 0
-        if self.capacity_steps is not None:
-            over = self._index.length - self.capacity_steps
-            drop = min(int(np.searchsorted(table["start"], over)), max(0, len(table) - 1))
-        return replace(
-            old,
-            sealed=self._index.length,
-            first=int(table["start"][drop]) if drop else old.first,
-            episodes=max(old.episodes, old.first_episode + ended),
-            first_episode=old.first_episode + drop,
-        )
-
-    def _drop_before(self, old: int, new: int) -> None:
-        self._index.drop_before(new)
-        for column in (c.column for c in self._columns.values()):
-            for i in range(old // column.chunk, new // column.chunk):
-                column.chunk_path(i).unlink(missing_ok=True)
+    def _read_back(self, segment: SegmentWriter) -> np.ndarray:
+        source = SegmentReader(self.path / WAL_FOLDER, segment.start, self._dtype)
+        try:
+            records = source.poll()
+        finally:
+            source.close()
+        if len(records) != segment.rows:
+            raise LogFormatError(f"{segment.path} changed under its writer")
+        return records
 
 
 def _claim_folder(path: Path) -> None:
     """Make the folder, or make sure that it is a log's."""
+    made = [p for p in (path, *path.parents) if not p.exists()]
     path.mkdir(parents=True, exist_ok=True)
-    others = [n for n in os.listdir(path) if n not in (LOCK_NAME, "zarr.json")]
-    if others and not (path / LOCK_NAME).exists() and not (path / "zarr.json").exists():
+    for folder in made:
+        sync_folder(folder.parent)
+    if (path / "zarr.json").exists():
+        load_manifest(path)
+    elif not (path / LOCK_NAME).exists() and (other := next(path.iterdir(), None)):
         raise LogFormatError(
-            f"{path} holds other things ({others[0]}, ...); give the path of a log or a new one"
+            f"{path} is not a log: it holds {other.name}. Give the path of a log or a new one."
         )
