@@ -1,7 +1,8 @@
 """Blind and scripted policies: what a learned policy must beat before it may claim eyes.
 
 `random` acts uniformly, `constant` repeats the best of 27 actions, `open_loop` replays what an
-expert did in another episode, `expert` reads the simulator's own state. None sees a picture.
+expert did in another episode, `open_loop_best` the best of 30 such recordings, `expert` reads the
+simulator's own state. None sees a picture.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from wm_nodes.robots.base import Observation, Robot, RobotError, Vector, episode_seed
 from wm_nodes.robots.metaworld import MetaWorld
 
-BASELINES = ("random", "constant", "expert", "open_loop")
+BASELINES = ("random", "constant", "open_loop", "open_loop_best", "expert")
 
 
 class Policy(Protocol):
@@ -27,6 +29,9 @@ class Policy(Protocol):
 
     def act(self, observation: Observation) -> Vector:
         """Return the action (A,) to do now."""
+
+
+P = TypeVar("P", bound=Policy)
 
 
 class Random:
@@ -73,6 +78,20 @@ class Expert:
         return np.asarray(action, np.float32)
 
 
+class Replay:
+    """The same actions (T, A) in every episode; the last is held where the episode is longer."""
+
+    def __init__(self, actions: npt.ArrayLike) -> None:
+        self.actions = np.array(actions, np.float32)
+
+    def begin(self) -> None:
+        self._next = 0
+
+    def act(self, observation: Observation) -> Vector:
+        self._next += 1
+        return self.actions[min(self._next, len(self.actions)) - 1]
+
+
 class OpenLoop:
     """An expert's actions, recorded in another episode of another stream, replayed blindly.
 
@@ -80,24 +99,26 @@ class OpenLoop:
     """
 
     def __init__(self, recorder: MetaWorld, seed: int) -> None:
-        self._recorder, self._seed, self._episode = recorder, seed, -1
+        self._recorder, self._seed, self._episode = recorder, seed, 0
         self._expert = Expert(recorder)
 
     def begin(self) -> None:
-        self._episode += 1
-        self._actions = iter(self._record())
+        self._replay = self.record()
+        self._replay.begin()
 
     def act(self, observation: Observation) -> Vector:
-        return next(self._actions)
+        return self._replay.act(observation)
 
-    def _record(self) -> list[Vector]:
+    def record(self) -> Replay:
+        """Return what the expert did in the next episode of the search stream."""
         observation = self._recorder.reset(episode_seed(self._seed, self._episode, "search"))
+        self._episode += 1
         self._expert.begin()
         actions = []
         while not observation.is_last:
             observation = self._recorder.act(self._expert.act(observation))
             actions.append(observation.executed)
-        return actions
+        return Replay(actions)
 
 
 def best_constant(
@@ -108,10 +129,27 @@ def best_constant(
     All are tried on `trials` episodes, the best five on `finals` more; success counts first, then
     return. The episodes are of the search stream: none of them is used to judge the winner.
     """
-    actions = [(*xyz, gripper) for xyz in itertools.product((-1.0, 0.0, 1.0), repeat=3)]
-    seeds = [episode_seed(seed, index, "search") for index in range(trials + finals)]
-    ranked = sorted(actions, key=lambda a: _score(robot, a, seeds[:trials]), reverse=True)
-    return Constant(max(ranked[:5], key=lambda a: _score(robot, a, seeds[trials:])))
+    actions = itertools.product((-1.0, 0.0, 1.0), repeat=3)
+    return _best(robot, [Constant((*xyz, gripper)) for xyz in actions], seed, trials, finals)
+
+
+def best_open_loop(
+    robot: Robot,
+    recorder: MetaWorld,
+    seed: int,
+    *,
+    recordings: int = 30,
+    trials: int = 5,
+    finals: int = 10,
+) -> Replay:
+    """Return the recording of an expert that does best when it is replayed in other episodes.
+
+    The strongest blind policy here: one fixed sequence, chosen like the best constant. Where it
+    succeeds, the task can be learned without looking.
+    """
+    source = OpenLoop(recorder, seed)
+    candidates = [source.record() for _ in range(recordings)]
+    return _best(robot, candidates, seed, trials, finals, first=recordings)
 
 
 def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]) -> Policy:
@@ -122,18 +160,29 @@ def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]
         return best_constant(robot, seed)
     if name == "expert":
         return Expert(robot)
-    if name == "open_loop":
-        return OpenLoop(MetaWorld(**{**settings, "render": "none"}), seed)  # type: ignore[arg-type]
+    if name in ("open_loop", "open_loop_best"):
+        twin = MetaWorld(**{**settings, "render": "none"})  # type: ignore[arg-type]
+        return OpenLoop(twin, seed) if name == "open_loop" else best_open_loop(robot, twin, seed)
     raise RobotError(f"policy: expected one of {', '.join(BASELINES)}, got {name!r}.")
 
 
-def _score(robot: Robot, action: Sequence[float], seeds: Sequence[int]) -> tuple[float, float]:
-    """Return (share of episodes with success, mean return) of one constant action."""
+def _best(
+    robot: Robot, candidates: Sequence[P], seed: int, trials: int, finals: int, first: int = 0
+) -> P:
+    """Try all on `trials` search episodes from `first` on, the best five on `finals` more."""
+    seeds = [episode_seed(seed, first + index, "search") for index in range(trials + finals)]
+    ranked = sorted(candidates, key=lambda c: _score(robot, c, seeds[:trials]), reverse=True)
+    return max(ranked[:5], key=lambda c: _score(robot, c, seeds[trials:]))
+
+
+def _score(robot: Robot, policy: Policy, seeds: Sequence[int]) -> tuple[float, float]:
+    """Return (share of episodes with success, mean return)."""
     successes, total = 0, 0.0
     for seed in seeds:
         observation, success = robot.reset(seed), False
+        policy.begin()
         while not observation.is_last:
-            observation = robot.act(action)
+            observation = robot.act(policy.act(observation))
             total += observation.reward
             success |= observation.success
         successes += success

@@ -10,7 +10,7 @@ import pytest
 if find_spec("metaworld") is None:
     pytest.skip("needs the [sim] extra", allow_module_level=True)
 from wm_nodes.evaluate import evaluate
-from wm_nodes.policies import BASELINES, Random, baseline, best_constant
+from wm_nodes.policies import BASELINES, Random, baseline, best_constant, best_open_loop
 from wm_nodes.robots.base import RobotError
 from wm_nodes.robots.metaworld import MetaWorld
 
@@ -56,3 +56,15 @@ def test_open_loop_plays_an_expert_s_episode_of_another_goal(robot):
 def test_an_unknown_baseline_names_the_choices(robot):
     with pytest.raises(RobotError, match=", ".join(BASELINES) + ".*'greedy'"):
         baseline("greedy", robot, 0, SETTINGS)
+
+
+def test_the_best_open_loop_is_one_fixed_sequence(robot):
+    with MetaWorld(**SETTINGS) as twin:
+        policy = best_open_loop(robot, twin, 0, recordings=3, trials=1, finals=1)
+    first = robot.reset()
+    plays = []
+    for _ in range(2):
+        policy.begin()
+        plays.append([policy.act(first) for _ in range(SETTINGS["time_limit"] + 2)])
+    np.testing.assert_array_equal(*plays)
+    np.testing.assert_array_equal(plays[0][-1], policy.actions[-1])

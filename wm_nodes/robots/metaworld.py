@@ -185,7 +185,7 @@ class MetaWorld(Robot):
     def _proprio(self) -> Vector:
         now = self._env._get_curr_obs_combined_no_goal()[:4].astype(np.float32)
         now[3] *= GRIPPER_RANGE_M
-        return np.clip(now, np.float32(PROPRIO.low), np.float32(PROPRIO.high))
+        return np.clip(now, *np.array([PROPRIO.low, PROPRIO.high], np.float32))
 
     def _require_open(self) -> None:
         if self._closed:

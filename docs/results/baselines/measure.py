@@ -1,4 +1,4 @@
-"""Measure the blind baselines and the scripted expert; write one CSV each and the table.
+"""Measure the blind baselines and the scripted expert; write one CSV each and print the table.
 
 python docs/results/baselines/measure.py            # about 10 minutes on one core, no pictures
 """
@@ -21,22 +21,20 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    lines = [
-        "| task | decisions | policy | success | 95 % | return | 95 % | first success |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    print("| task | decisions | policy | success | 95 % | return | 95 % | first success |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     began = time.perf_counter()
     for task in TASKS:
         for limit in LIMITS:
             for name in BASELINES:
                 result, label = measure(task, limit, name)
                 result.write_csv(FOLDER / f"{task}_{limit}_{name}.csv")
-                lines.append(row(result, limit, label))
-                print(lines[-1], flush=True)
+                print(row(result, limit, label), flush=True)
     minutes = (time.perf_counter() - began) / 60
-    lines.append(f"\n{EPISODES} episodes each, seed {SEED}, action repeat 2. {minutes:.0f} minutes")
-    lines[-1] += f" on one core of {processor()}, Python {platform.python_version()}."
-    (FOLDER / "table.md").write_text("\n".join(lines) + "\n")
+    print(
+        f"\n{EPISODES} episodes each, seed {SEED}, action repeat 2. {minutes:.0f} minutes", end=""
+    )
+    print(f" on one core of {processor()}, Python {platform.python_version()}.")
 
 
 def measure(task: str, limit: int, name: str) -> tuple[EvaluationResult, str]:
