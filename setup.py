@@ -8,8 +8,9 @@ NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
 NODES = "camera encoder world_model policy agent robot recorder trainer monitor".split()
 
-# Only what every part needs. torch and torchvision come plain, so that each machine keeps its own build.
+# torch and torchvision come plain, so that each machine keeps a build of its own.
 CORE = [
+    "numcodecs",
     "numpy<2.4",
     "opencv-python-headless",
     "pillow",
@@ -17,11 +18,13 @@ CORE = [
     "pyyaml",
     "safetensors",
     "supervisor>=4.2",
+    "tensorboard",
     "timm>=1.0.9",
     "torch>=2.2",
     "torchvision",
     "tyro>=0.9",
-    "zarr>=3.0,<3.2",
+    # The log is written without it; people read it with it. zarr 3 needs Python 3.11.
+    "zarr>=3.0,<3.2; python_version >= '3.11'",
 ]
 EXTRAS = {
     # ROS 2 Kilted from PyPI wheels, for machines without ROS 2.
@@ -37,9 +40,11 @@ EXTRAS = {
         "gymnasium-robotics==1.4.2",
         "PyOpenGL",
     ],
-    "viz": ["av", "imageio", "matplotlib", "tensorboard"],
+    "viz": ["av", "matplotlib"],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.
     "test": [
+        "colcon-bash",
+        "colcon-package-information",
         "colcon-ros",
         "hypothesis",
         "mypy",

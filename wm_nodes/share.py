@@ -16,8 +16,9 @@ class ShareError(FileNotFoundError):
 def share_dir() -> Path:
     """Return the folder that holds package.xml and the shipped files.
 
-    That is the source tree (checkout, editable or symlinked install) or else `share/wm_nodes` of the
-    prefix that this module was installed under (pip, colcon), so a plain import finds its own files.
+    That is the source tree (checkout, editable or symlinked install) or else `share/wm_nodes`
+    of the prefix that this module was installed under (pip, colcon): every installation finds
+    its own files.
     """
     here = Path(__file__).resolve()
     for parent in here.parents:

@@ -75,9 +75,7 @@ class Launched:
         package = folder / "stand_in"
         package.mkdir(exist_ok=True)
         for name in names.split(","):
-            (package / f"{name}.py").write_text(
-                NODES + f"\nsys.argv[1:] = [{name!r}]\nmain()\n"
-            )
+            (package / f"{name}.py").write_text(NODES + f"\nsys.argv[1:] = [{name!r}]\nmain()\n")
         self.events = folder / "events.txt"
         environment = {
             **os.environ,
@@ -125,9 +123,9 @@ class Launched:
         found = []
         for process in psutil.process_iter(["environ", "status"]):
             variables = process.info["environ"] or {}
-            if variables.get("WM_TEST_EVENTS") == str(self.events):
-                if process.info["status"] != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+            alive = process.info["status"] != psutil.STATUS_ZOMBIE
+            if alive and variables.get("WM_TEST_EVENTS") == str(self.events):
+                found.append(process)
         return found
 
     def gone_within(self, seconds: float) -> bool:

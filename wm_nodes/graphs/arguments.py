@@ -25,9 +25,7 @@ COMPOSITION = Argument(
     "split: camera, encoder, world_model, policy as processes; fused: all four in one.",
     choices=("split", "fused"),
 )
-PLANNER = Argument(
-    "planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi")
-)
+PLANNER = Argument("planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi"))
 REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the end.")
 NETWORK = Argument(
     "network",

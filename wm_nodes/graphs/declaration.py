@@ -159,7 +159,7 @@ def closest(word: str, names: Iterable[str], cutoff: float = 0.4) -> list[str]:
 def unknown(kind: str, word: str, names: Iterable[str]) -> str:
     """Say that there is no such name, and which there are."""
     all_names = list(names)
-    near = closest(word, all_names)
+    near = closest(word, all_names, cutoff=0.5)
     hint = f"Closest: {', '.join(near)}. " if near else ""
     return f"there is no {kind} {word!r}. {hint}Right: {', '.join(all_names)}."
 

@@ -7,6 +7,7 @@ runs/<run>/logs/      output of the processes
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from wm_nodes.graphs.declaration import Graph, GraphError, Value, show
 
@@ -56,11 +57,26 @@ def open_run(graph: Graph, given: Mapping[str, Value]) -> Run:
     return Run(path, values, resumed, tuple(notes))
 
 
+def hold(run: Run) -> IO[str]:
+    """Take the run's lock until the returned file is closed; refuse a second launch of it."""
+    stream = (run.path / ".launch.lock").open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise GraphError(
+            f"run: {run.name!r} is running already. Right: another run:=NAME, or end it first."
+        ) from None
+    return stream
+
+
 def _folder(word: str) -> Path:
     if "/" in word:
         return Path(word).expanduser().resolve()
     if not NAME.fullmatch(word):
-        raise GraphError(f"run: given {word!r}, right is letters, digits, '.', '_', '-' (or a path).")
+        raise GraphError(
+            f"run: given {word!r}, right is letters, digits, '.', '_', '-' (or a path)."
+        )
     return (Path(RUNS) / word).resolve()
 
 

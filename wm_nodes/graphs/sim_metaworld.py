@@ -65,7 +65,12 @@ ARGUMENTS = (
     ),
     Argument("camera", "corner4", "Camera of the simulator.", choices=CAMERAS, fixed=True),
     Argument(
-        "action_repeat", 2, "Simulator steps per decision of 12.5 ms each.", low=1, high=20, fixed=True
+        "action_repeat",
+        2,
+        "Simulator steps (12.5 ms) per decision.",
+        low=1,
+        high=20,
+        fixed=True,
     ),
     PLANNER,
     REPORT,
@@ -86,8 +91,12 @@ def _camera(values: Values) -> Mapping[str, Parameter]:
 
 
 def _agent_part(values: Values) -> Mapping[str, Parameter]:
-    return {"run": values["run"], "model": values["model"], "weights": values["weights"],
-            "seed": values["seed"]}
+    return {
+        "run": values["run"],
+        "model": values["model"],
+        "weights": values["weights"],
+        "seed": values["seed"],
+    }
 
 
 def _policy(values: Values) -> Mapping[str, Parameter]:

@@ -11,7 +11,6 @@ Order of the end: nodes of stop_rank 0 (the robot), then rank 1 together, then r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -20,18 +19,18 @@ import tempfile
 import time
 import types
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
-import yaml
 from supervisor.xmlrpc import SupervisorTransport
 
 from wm_nodes.graphs import leash
-from wm_nodes.graphs.declaration import Graph, GraphError, NodeSpec, Value, split_words
+from wm_nodes.graphs.declaration import Graph, GraphError, NodeSpec, split_words
 from wm_nodes.graphs.environment import graph_environment, node_environment
-from wm_nodes.graphs.runs import Run, open_run
+from wm_nodes.graphs.parameters import write_parameters
+from wm_nodes.graphs.runs import Run, hold, open_run
 from wm_nodes.graphs.tail import Errors, Tail
 
 LOOK_S = 0.2
@@ -45,7 +44,7 @@ def launch(graph: Graph, words: Sequence[str]) -> int:
     """Run the graph with `name:=value` words until it ends; return the exit code."""
     try:
         run = open_run(graph, split_words(words))
-        with _only_one(run), _Session(graph, run) as session:
+        with hold(run), _Session(graph, run) as session:
             return session.watch()
     except GraphError as error:
         print(f"wm launch {graph.name}: {error}", file=sys.stderr)
@@ -59,7 +58,7 @@ class _Session:
         self.run = run
         self.nodes = {node.name: node for node in graph.running(run.values)}
         self.logs = run.path / "logs"
-        (self.logs / "params").mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix="wm-")
         self._socket = Path(self._folder.name) / "supervisor.sock"
         self._config = self.logs / "supervisord.conf"
@@ -273,8 +272,7 @@ class _Session:
         }
 
     def _command(self, graph: Graph, node: NodeSpec) -> str:
-        file = self.logs / "params" / f"{node.name}.yaml"
-        write_parameters(file, node.parameters(self.run.values))
+        file = write_parameters(self.run.path, node, self.run.values)
         words = [sys.executable, leash.__file__, str(node.nice)]
         words += [sys.executable, "-m", node.module, "--ros-args"]
         words += ["-r", f"__ns:={graph.namespace}", "--params-file", str(file)]
@@ -282,25 +280,5 @@ class _Session:
         return " ".join(f'"{word}"' if " " in word else word for word in words)
 
 
-def write_parameters(file: Path, parameters: Mapping[str, Value | list[str]]) -> None:
-    """Write ROS parameters for every node of a process, whatever its name."""
-    content = {"/**": {"ros__parameters": dict(parameters)}}
-    file.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
 def _escaped(value: object) -> str:
     return str(value).replace("%", "%%")
-
-
-@contextlib.contextmanager
-def _only_one(run: Run) -> Iterator[IO[str]]:
-    """Hold the run's lock; refuse a second launch of the same run."""
-    with (run.path / ".launch.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise GraphError(
-                f"run: {run.name!r} is running already. Right: another run:=NAME, or end it first."
-            ) from None
-        yield stream
-

@@ -1,0 +1,11 @@
+"""`ros2 launch wm_nodes offline_train.launch.py`: the graph of wm_nodes/graphs/offline_train.py."""
+
+from launch import LaunchDescription
+
+from wm_nodes.graphs.offline_train import GRAPH
+from wm_nodes.graphs.ros_launch import launch_description
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the launch actions of the graph."""
+    return launch_description(GRAPH)

@@ -1,0 +1,11 @@
+"""`ros2 launch wm_nodes sim_metaworld.launch.py`: the graph of wm_nodes/graphs/sim_metaworld.py."""
+
+from launch import LaunchDescription
+
+from wm_nodes.graphs.ros_launch import launch_description
+from wm_nodes.graphs.sim_metaworld import GRAPH
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the launch actions of the graph."""
+    return launch_description(GRAPH)

@@ -1,0 +1,108 @@
+"""The same graph as launch and launch_ros actions: what `ros2 launch` runs.
+
+Imported by launch/*.launch.py only; the rest of the package needs no launch_ros.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import deque
+from functools import partial
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
+from launch.events.process import ProcessExited
+from launch_ros.actions import Node
+
+from wm_nodes.graphs import leash
+from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, closest, unknown
+from wm_nodes.graphs.environment import node_environment
+from wm_nodes.graphs.parameters import write_parameters
+from wm_nodes.graphs.runs import Run, hold, open_run
+from wm_nodes.graphs.supervise import CRASH_WINDOW_S, CRASHES, USER_ERROR
+
+TO_SIGTERM_S, TO_SIGKILL_S = 3, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
+
+
+def launch_description(graph: Graph) -> LaunchDescription:
+    """Return what `ros2 launch` runs: arguments with descriptions and choices, and the nodes."""
+    # The nodes come before the declarations: then only what the person gave is configured yet.
+    return LaunchDescription(
+        [OpaqueFunction(function=partial(_start, graph)), *map(_declared, graph.arguments)]
+    )
+
+
+def _declared(argument: Argument) -> DeclareLaunchArgument:
+    told = argument.choices or isinstance(argument.default, str)
+    right = "" if told else f" ({argument.right()})"
+    return DeclareLaunchArgument(
+        argument.name,
+        default_value=argument.shown(),
+        description=argument.description + right,
+        choices=list(argument.choices) or None,
+    )
+
+
+def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {str(name): str(value) for name, value in context.launch_configurations.items()}
+    known = [argument.name for argument in graph.arguments]
+    for name in set(given).difference(known):  # an including launch file may have names of its own
+        if closest(name, known, cutoff=0.6):
+            raise GraphError(unknown("argument", name, known))
+    run = open_run(graph, {name: given[name] for name in known if name in given})
+    context.extend_locals({"wm_nodes_run_lock": hold(run)})  # held while the launch lives
+    about = f"run {run.name}{' goes on' if run.resumed else ''}: {run.path}"
+    actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
+    return [
+        *actions,
+        *(_Life(graph, node, run).begin() for node in graph.running(run.values)),
+    ]
+
+
+class _Life:
+    """One node: started again after a crash, never after exit codes 0 and 2 (launch's respawn
+    looks at no exit code)."""
+
+    def __init__(self, graph: Graph, node: NodeSpec, run: Run) -> None:
+        self._graph, self._node, self._run = graph, node, run
+        self._crashes: deque[float] = deque(maxlen=CRASHES + 1)
+
+    def begin(self) -> Node:
+        """Return the action that starts the process once."""
+        node, values = self._node, self._run.values
+        file = write_parameters(self._run.path, node, values)
+        return Node(
+            package="wm_nodes",
+            executable=node.executable,
+            namespace=self._graph.namespace,
+            parameters=[str(file)],
+            additional_env=node_environment(node, values),
+            prefix=shlex.join([sys.executable, leash.__file__, str(node.nice)]),
+            output="screen",
+            sigterm_timeout=str(TO_SIGTERM_S),
+            sigkill_timeout=str(TO_SIGKILL_S),
+            on_exit=self._ended,
+        )
+
+    def _ended(
+        self, event: ProcessExited, context: LaunchContext
+    ) -> list[LaunchDescriptionEntity] | None:
+        name, code = self._node.name, event.returncode
+        if context.is_shutdown:
+            return None
+        if code == 0:
+            over = self._node.on_exit == "shutdown"
+            return [Shutdown(reason=f"{name} is done")] if over else None
+        if code == USER_ERROR:
+            return [Shutdown(reason=f"{name} refused its arguments")]
+        if not self._node.restart:
+            return None
+        times = self._crashes
+        times.append(time.monotonic())
+        if len(times) > CRASHES and times[-1] - times[0] < CRASH_WINDOW_S:
+            return [
+                Shutdown(reason=f"{name} crashed {len(self._crashes)} times, the last with {code}")
+            ]
+        return [LogInfo(msg=f"{name} crashed ({code}) and is started again"), self.begin()]
