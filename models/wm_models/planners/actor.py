@@ -1,0 +1,39 @@
+"""The learned actor behind the planner's contract: no search at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from wm_models.interface import Cost, ModelError, PlanState, State, WorldModel
+
+
+@dataclass(frozen=True)
+class ActorPlanner:
+    """One action of ``model.act``: the mode, or a sample (``explore``). The cost is not asked."""
+
+    explore: bool = False
+
+    horizon: ClassVar[int] = 1
+
+    @torch.inference_mode()
+    def plan(
+        self,
+        model: WorldModel,
+        state: State,
+        cost: Cost | None = None,
+        goal: Mapping[str, Tensor] | None = None,
+        warm: PlanState | None = None,
+        budget_s: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
+        """Actions [B, 1, A]; ``warm`` and ``budget_s`` change nothing."""
+        if not model.spec.has_actor:
+            raise ModelError("ActorPlanner: this model has no actor; plan with cem or mppi.")
+        action = model.act(state, mode=not self.explore, generator=generator)
+        plan = action.clamp(*model.spec.bounds(action))[:, None]
+        return plan, PlanState(plan), {}
