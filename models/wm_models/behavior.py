@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class BehaviorConfig:
     reward_norm: float = 0.99  # momentum of the reward normaliser; 1 turns it off
     return_norm: bool = False  # divide by the 5..95 percentile range of returns (DreamerV3)
     target_every: int = 100  # critic updates between copies into the slow critic
+    imitation: float = 0.0  # weight of the likelihood of demonstrated actions in the actor's loss
 
     def __post_init__(self) -> None:
         if self.actor_grad not in ("dynamics", "reinforce", "both"):
@@ -174,6 +176,18 @@ class Behavior(nn.Module):
             return torch.full(feat.shape[:2], gamma, device=feat.device)
         imagined = torch.sigmoid(model.dynamics.discount(feat[1:]))
         return torch.cat([gamma * (~ended).float()[None], imagined])
+
+    def imitation_loss(self, actor: Actor, post: RSSMState, batch: Mapping[str, Tensor]) -> Tensor:
+        """Negative log likelihood of demonstrated actions, per action dimension.
+
+        Counts rows where ``demo`` (B, T) holds; ``next_action`` (B, T, A) is what the demonstrator
+        chose there. Keeps a policy near demonstrations while reward improves it (MoDem; DAPG).
+        """
+        mask = batch["demo"].float()
+        policy = actor(post.feat.detach())
+        limit = policy.limit
+        nll = -policy.log_prob(batch["next_action"].clamp(-limit, limit)) / batch["next_action"].shape[-1]
+        return (nll * mask).sum() / mask.sum().clamp_min(1)
 
     def after_critic_step(self, critic: Critic) -> None:
         """Copy the critic into the slow critic at updates 0, target_every, 2 target_every, ..."""

@@ -348,6 +348,7 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result has in row t the action that *led to* o_t and the reward received *on arriving* there:
     zeros at an episode's first row. In row 0 of a window that starts inside an episode both are
     unknown; ``reward_known`` is False there, and ``is_first`` is set so that a filter starts anew.
+    ``next_action`` keeps what was chosen at o_t: ``commanded`` if the batch has it, else ``action``.
     """
     first = batch["is_first"].bool()
 
@@ -358,6 +359,7 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     start = torch.zeros_like(first)
     start[:, 0] = True
     out = dict(batch)
+    out["next_action"] = batch.get("commanded", batch["action"])
     out["action"] = shifted(batch["action"])
     out["reward"] = shifted(batch["reward"])
     out["is_terminal"] = shifted(batch["is_terminal"].float()).bool()

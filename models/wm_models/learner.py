@@ -79,7 +79,8 @@ class MWMLearner:
 
     def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8,
-        action (B, T, A), reward, is_first, is_terminal (B, T).
+        action (B, T, A), reward, is_first, is_terminal (B, T); optionally commanded (B, T, A) and
+        demo (B, T) bool, which marks the rows whose commanded action is worth imitating.
 
         Raises FloatingPointError, before the step at fault, when a loss or gradient is not finite.
         """
@@ -91,7 +92,7 @@ class MWMLearner:
             post, more = self.update_world_model(batch)
             metrics |= more
             if self.updates >= self.initial_updates:
-                metrics |= self.update_behavior(post, batch["is_terminal"])
+                metrics |= self.update_behavior(post, batch)
         self.updates += 1
         return metrics
 
@@ -110,12 +111,15 @@ class MWMLearner:
             loss, post, metrics = self.model.dynamics.loss(self.tokens(batch["image"]), batch, self.generator)
         return post, _numbers(metrics) | self.optimizers["wm"].step(loss)
 
-    def update_behavior(self, post: RSSMState, terminal: Tensor) -> dict[str, float]:
+    def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of actor and critic from one imagined rollout of the just updated world model."""
         with frozen(self.model.dynamics), self._autocast():
             actor_loss, critic_loss, metrics = self.behavior.losses(
-                self.model, post, terminal, self.generator
+                self.model, post, batch["is_terminal"], self.generator
             )
+            if self.config.behavior.imitation and "demo" in batch:
+                metrics["ac/imitation_loss"] = self.behavior.imitation_loss(self.model.actor, post, batch)
+                actor_loss = actor_loss + self.config.behavior.imitation * metrics["ac/imitation_loss"]
             numbers = _numbers(metrics) | self.optimizers["actor"].step(actor_loss)
         numbers |= self.optimizers["critic"].step(critic_loss)
         self.behavior.after_critic_step(self.model.critic)
