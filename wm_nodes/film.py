@@ -29,7 +29,8 @@ def write_video(path: str | Path, frames: Iterable[Image], rate_hz: float) -> st
             stream.pix_fmt = "yuv420p"
             stream.thread_count = 1
             for frame in frames:
-                stream.height, stream.width = frame.shape[:2]
+                if not stream.codec_context.is_open:
+                    stream.height, stream.width = frame.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
         aside.replace(path)

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -69,6 +70,7 @@ def write_report(
 
     `facts` (latencies, the command, blind baselines) are added to the summary as they are.
     """
+    _require_viz()
     reader = log if isinstance(log, LogReader) else LogReader(log)
     episodes = logged_episodes(reader)[-(settings.last or 0) :]
     if not episodes:
@@ -187,6 +189,12 @@ def _predict(
     rows = {key: reader.read(field, start, start + frames) for key, field in fields.items()}
     context = min(settings.context, frames - 1)
     return predict(model, rows, context=context, start=offset, seed=settings.seed), episode
+
+
+def _require_viz() -> None:
+    absent = [name for name in ("av", "matplotlib") if find_spec(name) is None]
+    if absent:
+        raise ReportError(f"report: not installed: {', '.join(absent)}. Right: pip install .[viz]")
 
 
 def _trailing_mean(values: np.ndarray, window: int = 20) -> np.ndarray:

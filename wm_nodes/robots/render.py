@@ -7,6 +7,7 @@ so one log keeps to one preset. `auto` takes full on a GPU, else fast; `none` ma
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -98,6 +99,7 @@ class CameraRenderer:
             self._renderer = mujoco.Renderer(model, size, size)
         except Exception as error:
             raise _no_gl(choose_gl(), error) from None
+        atexit.register(self._renderer.close)  # before EGL ends, or MuJoCo prints tracebacks
         if preset == "fast":
             flags = self._renderer.scene.flags
             flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
@@ -111,6 +113,7 @@ class CameraRenderer:
 
     def close(self) -> None:
         """Free the GL context."""
+        atexit.unregister(self._renderer.close)
         self._renderer.close()
 
     def _hangs(self, data: mujoco.MjData) -> bool:

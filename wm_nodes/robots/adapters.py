@@ -1,0 +1,44 @@
+"""Robots by name: which class stands behind `adapter`, and how it is opened."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from wm_nodes.robots.base import Robot, RobotError
+
+ADAPTERS = {"metaworld": "wm_nodes.robots.metaworld:MetaWorld"}
+
+
+def adapter_class(name: str) -> type[Robot]:
+    """Return the class of an adapter: a name of the table, or `module:Class` of your own."""
+    path = ADAPTERS.get(name, name)
+    module, mark, attribute = path.partition(":")
+    if not mark:
+        near = difflib.get_close_matches(name, ADAPTERS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise RobotError(
+            f"adapter: there is no {name!r}. {hint}Right: {', '.join(ADAPTERS)}, or module:Class."
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise RobotError(f"adapter: {name!r} cannot be imported ({error}).") from None
+    if not (inspect.isclass(found) and issubclass(found, Robot)):
+        raise RobotError(f"adapter: {name!r} is not a Robot (wm_nodes/robots/base.py).")
+    return found
+
+
+def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
+    """Open a robot with those settings that its constructor takes."""
+    kind = adapter_class(name)
+    taken = inspect.signature(kind).parameters
+    return kind(**{key: value for key, value in settings.items() if key in taken})
+
+
+def takes(name: str, setting: str) -> bool:
+    """Does this adapter have such a setting?"""
+    return setting in inspect.signature(adapter_class(name)).parameters
