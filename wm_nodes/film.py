@@ -26,6 +26,7 @@ def write_video(path: str | Path, frames: Iterable[Image], rate_hz: float) -> st
     try:
         with av.open(str(aside), "w", format="mp4") as container:
             stream = container.add_stream(codec, rate=max(1, round(rate_hz)))
+            assert isinstance(stream, av.VideoStream)
             stream.pix_fmt = "yuv420p"
             stream.thread_count = 1
             for frame in frames:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from wm_nodes.robots.base import Observation, Robot, RobotError, SpecError, Vector
@@ -80,7 +80,7 @@ class RobotContract:
         robot.reset()
         before = robot.act(self.middle(robot))
         good = self.middle(robot)
-        bad: npt.ArrayLike = {
+        bad: Any = {
             "nan": np.where(np.arange(good.size) == 0, np.nan, good),
             "inf": np.where(np.arange(good.size) == 0, np.inf, good),
             "short": good[:-1],
