@@ -170,8 +170,8 @@ def split_words(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         name, mark, value = word.partition(":=")
         if not mark or not name:
-            hint = word.lstrip("-").replace("=", ":=", 1) if "=" in word else "name:=value"
-            raise GraphError(f"argument {word!r}: right is name:=value, as in {hint}.")
+            meant = word.lstrip("-").replace("=", ":=", 1) if "=" in word else "seed:=1"
+            raise GraphError(f"argument {word!r}: right is name:=value, as in {meant}.")
         if name in given:
             raise GraphError(f"argument {name!r} is given twice: {given[name]!r} and {value!r}.")
         given[name] = value

@@ -1,0 +1,25 @@
+# Everything a newcomer types. `make setup` runs by itself and is quick once it is done.
+SHELL := /bin/bash
+BIN := .venv/bin
+
+.PHONY: demo test lint bench setup clean
+
+demo: setup
+	$(BIN)/wm demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/wm bench
+
+setup:
+	@bash scripts/setup.sh
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,84 @@
+"""`wm log info LOG`: what a replay log holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wm_datasets import LogError, LogSummary, describe
+from wm_nodes.cli.arguments import parse
+from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.declaration import unknown
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a replay log holds; it may be in use."""
+
+    log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
+    """Folder of the log, or of a run."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm log WORDS`."""
+    if not words or words[0] != "info":
+        if words and words[0] not in ("-h", "--help"):
+            raise UserError(unknown("subcommand", words[0], ["info"]))
+        print("usage: wm log info LOG [--json]")
+        return 0 if words else 2
+    wanted = parse(Info, "log info", words[1:])
+    with user_errors(LogError):
+        summary = describe(find_log(wanted.log))
+    print(json.dumps(summary.to_json(), indent=2) if wanted.json else as_text(summary))
+    return 0
+
+
+def find_log(path: Path) -> Path:
+    """Return the log's folder: the path itself, or `log` in it where a run was named."""
+    for folder in (path, path / "log", Path("runs") / path / "log"):
+        if (folder / "zarr.json").is_file():
+            return folder
+    return path  # the reader says what is wrong with it
+
+
+def as_text(summary: LogSummary) -> str:
+    """Return the summary as lines for people."""
+    spec, total = summary.spec, summary.total
+    dropped = f", {summary.first} older ones dropped" if summary.first else ""
+    lines = [
+        f"{summary.path}",
+        f"robot     {spec.robot}, task {spec.task}, one step each {spec.control_period_s:g} s",
+        f"rows      {summary.rows} ({summary.sealed_rows} sealed{dropped}), {_size(summary)} on disk",
+        f"steps     {summary.steps} actions, {summary.seconds / 60:.1f} min",
+        f"episodes  {summary.episodes}, {summary.complete} complete, success "
+        f"{total.success_rate:.2f}, mean return {_number(total.mean_return)}",
+    ]
+    for kind, tallies in (("source", summary.per_source), ("weights", summary.per_weights)):
+        for name, tally in tallies.items():
+            lines.append(
+                f"  {kind} {name}: {tally.episodes} episodes, success {tally.success_rate:.2f}, "
+                f"mean return {_number(tally.mean_return)}"
+            )
+    lines.append("fields")
+    for name, field in summary.fields.items():
+        shape = "x".join(map(str, field.shape)) or "1"
+        lines.append(
+            f"  {name:18s} {field.dtype:8s} {shape:10s} {field.bytes_on_disk / 1e6:9.2f} MB"
+        )
+    lines += [f"extra     {key}: {value}" for key, value in spec.extra.items()]
+    return "\n".join(lines)
+
+
+def _size(summary: LogSummary) -> str:
+    return f"{summary.bytes_on_disk / 1e6:.1f} MB"
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}"
