@@ -79,7 +79,7 @@ ros_constraints() {
 }
 
 build_venv() {
-    local python=$1 ros=$2 extras=ros,sim,viz,test options=()
+    local python=$1 ros=$2 extras=ros,sim,viz,test options=() quiet=()
     if [ "$ros" = yes ]; then
         say "ROS 2 found ($("$python" -c 'import rclpy; print(rclpy.__file__)')): no ROS wheels are installed"
         extras=sim,viz,test
@@ -93,7 +93,8 @@ build_venv() {
     fi
     if [ "$ros" = yes ]; then ros_constraints "$python"; else cat constraints.txt; fi >.venv/constraints.txt
     say "installing the project with [$extras]; the first time this fetches some GB (PyTorch)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    [ -t 1 ] || quiet=(--quiet)
+    .venv/bin/python -m pip install "${quiet[@]}" --disable-pip-version-check \
         -c .venv/constraints.txt -e ".[$extras]" ||
         fail "pip could not install the project (its message is above). Right: check the network and the disk ($(df -h --output=avail . | tail -1 | tr -d ' ') free), then run it again."
 }

@@ -55,7 +55,8 @@ def as_text(summary: LogSummary) -> str:
     lines = [
         f"{summary.path}",
         f"robot     {spec.robot}, task {spec.task}, one step each {spec.control_period_s:g} s",
-        f"rows      {summary.rows} ({summary.sealed_rows} sealed{dropped}), {_size(summary)} on disk",
+        f"rows      {summary.rows} ({summary.sealed_rows} sealed{dropped})",
+        f"size      {summary.bytes_on_disk / 1e6:.1f} MB on disk",
         f"steps     {summary.steps} actions, {summary.seconds / 60:.1f} min",
         f"episodes  {summary.episodes}, {summary.complete} complete, success "
         f"{total.success_rate:.2f}, mean return {_number(total.mean_return)}",
@@ -74,10 +75,6 @@ def as_text(summary: LogSummary) -> str:
         )
     lines += [f"extra     {key}: {value}" for key, value in spec.extra.items()]
     return "\n".join(lines)
-
-
-def _size(summary: LogSummary) -> str:
-    return f"{summary.bytes_on_disk / 1e6:.1f} MB"
 
 
 def _number(value: float | None) -> str:
