@@ -1,0 +1,84 @@
+"""A run goes on with the arguments it began with; what contradicts them is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.declaration import GraphError
+from wm_nodes.graphs.runs import open_run
+
+GRAPH = find_graph("sim_metaworld")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_new_run_is_named_after_its_task_and_written_down(tmp_path):
+    run = open_run(GRAPH, {"task": "reach-v3", "seed": "3"})
+    assert run.path.parent == tmp_path / "runs"
+    assert run.path.name.startswith("reach-v3-")
+    content = json.loads((run.path / "run.json").read_text())
+    assert content["graph"] == "sim_metaworld"
+    assert content["arguments"]["seed"] == 3
+    assert run.values["log"] == str(run.path / "log")
+
+
+def test_two_runs_in_one_second_are_two_runs():
+    assert open_run(GRAPH, {}).path != open_run(GRAPH, {}).path
+
+
+def test_a_resumed_run_keeps_its_arguments():
+    open_run(GRAPH, {"run": "one", "task": "reach-v3", "seed": "3", "steps": "100"})
+    run = open_run(GRAPH, {"run": "one"})
+    assert run.resumed
+    assert (run.values["task"], run.values["seed"], run.values["steps"]) == ("reach-v3", 3, 100)
+    assert run.notes == ()
+
+
+def test_a_contradicting_argument_is_refused_and_nothing_changes():
+    first = open_run(GRAPH, {"run": "one", "task": "reach-v3"})
+    before = (first.path / "run.json").read_text()
+    with pytest.raises(GraphError, match="began with task:=reach-v3, given 'push-v3'"):
+        open_run(GRAPH, {"run": "one", "task": "push-v3"})
+    assert (first.path / "run.json").read_text() == before
+
+
+def test_an_argument_that_may_change_is_noted():
+    open_run(GRAPH, {"run": "one", "steps": "100"})
+    run = open_run(GRAPH, {"run": "one", "steps": "200"})
+    assert run.values["steps"] == 200
+    assert run.notes == ("steps:=200 (was 100)",)
+
+
+def test_an_unreadable_run_json_is_refused():
+    run = open_run(GRAPH, {"run": "one"})
+    (run.path / "run.json").write_text("{ not json")
+    with pytest.raises(GraphError, match="cannot be read"):
+        open_run(GRAPH, {"run": "one"})
+
+
+def test_another_graphs_run_is_refused():
+    open_run(GRAPH, {"run": "one"})
+    with pytest.raises(GraphError, match="belongs to graph 'sim_metaworld'"):
+        open_run(replace(GRAPH, name="other"), {"run": "one"})
+
+
+@pytest.mark.parametrize("name", ["-x", "a b", ".hidden", "a:b"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(GraphError, match="right is letters"):
+        open_run(GRAPH, {"run": name})
+
+
+def test_missing_weights_are_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(GraphError, match="weights: there is no"):
+        open_run(GRAPH, {"weights": "nothing-here"})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_offline_training_needs_a_log(tmp_path):
+    with pytest.raises(GraphError, match="log: there is no replay log"):
+        open_run(find_graph("offline_train"), {"log": str(tmp_path / "nix")})

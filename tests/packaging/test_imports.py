@@ -1,0 +1,67 @@
+"""Who may import whom: two leaves that know nothing of each other nor of ROS, and one trunk."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "wm_models": ROOT / "models/wm_models",
+    "wm_datasets": ROOT / "datasets/wm_datasets",
+    "wm_nodes": ROOT / "wm_nodes",
+}
+ROS = {"rclpy", "launch", "launch_ros", "ament_index_python", "rosgraph_msgs", "rcl_interfaces"}
+ROS |= {f"{name}_msgs" for name in "sensor std trajectory diagnostic lifecycle builtin".split()}
+ROS |= {"std_srvs", "builtin_interfaces"}
+SIMULATORS = {"mujoco", "metaworld", "gymnasium", "dm_control"}
+FORBIDDEN = {
+    "wm_models": ROS | SIMULATORS | {"zarr", "wm_datasets", "wm_nodes"},
+    "wm_datasets": ROS | SIMULATORS | {"torch", "wm_models", "wm_nodes"},
+}
+# Import name -> distribution, where they differ.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
+DISTRIBUTIONS |= {"OpenGL": "pyopengl"}
+ROS_ONLY = {"launch", "launch_ros"}  # package.xml, never PyPI
+
+
+def imports(folder: Path) -> dict[str, set[Path]]:
+    """Return the top-level names imported under a folder -> the files that do it."""
+    found: dict[str, set[Path]] = {}
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            for name in names:
+                found.setdefault(name.partition(".")[0], set()).add(path.relative_to(ROOT))
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_leaves_import_neither_ros_nor_each_other(package):
+    wrong = {n: files for n, files in imports(PACKAGES[package]).items() if n in FORBIDDEN[package]}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_import_is_a_declared_dependency(package):
+    sources = (ROOT / "setup.py").read_text() + (ROOT / "package.xml").read_text()
+    declared = {word.lower() for word in re.findall(r"[A-Za-z][\w-]+", sources)}
+    for name, files in imports(PACKAGES[package]).items():
+        if name in sys.stdlib_module_names or name in PACKAGES or name in ROS | ROS_ONLY:
+            continue
+        distribution = DISTRIBUTIONS.get(name, name)
+        assert distribution.lower() in declared, f"{name} is imported by {sorted(files)}"
+
+
+def test_ros_messages_are_declared_in_package_xml():
+    declared = set(
+        re.findall(r"<exec_depend>(\w+)</exec_depend>", (ROOT / "package.xml").read_text())
+    )
+    used = {n for n in imports(ROOT / "wm_nodes") if n in ROS or n.endswith(("_msgs", "_srvs"))}
+    assert used - {"ament_index_python"} <= declared
