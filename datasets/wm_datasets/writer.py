@@ -255,7 +255,10 @@ class LogWriter:
                         self._seal_oldest(full)
             except LogError as error:
                 fault = error
-                _log.error("%s", error)
+            except Exception as error:
+                fault = LogError(f"{self.path}: recording failed inside: {error!r}")
+            if fault is not None:
+                _log.error("%s", fault)
             with self._wake:
                 if self._fault is None or isinstance(self._fault, LogFullError):
                     self._fault = fault

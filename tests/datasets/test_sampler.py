@@ -1,0 +1,230 @@
+"""Windows are drawn as promised: inside one episode, with the stated odds, again and again."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from log_rows import append_episode, make_row, make_spec
+
+from wm_datasets import LogEmptyError, LogReader, LogRowError, LogSpecError, LogWriter, Sampler
+
+SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+FIELDS = ["proprio", "is_first", "is_last", "image/front"]
+
+
+def sampler_of(path, **options):
+    values = {"batch": 8, "length": 4, "seed": 0, "fields": FIELDS}
+    return Sampler(LogReader(path), **(values | options))
+
+
+def write(tmp_path_factory, lengths):
+    path = tmp_path_factory.mktemp("sampler") / "log"
+    with LogWriter(path, make_spec()) as writer:
+        for rows in lengths:
+            append_episode(writer, rows)
+    return path
+
+
+def first_rows(batch):
+    """The row with which each window begins."""
+    return batch["proprio"][:, 0, 0].astype(int)
+
+
+def check_windows(batch):
+    """Every window holds consecutive rows of one episode, all fields from the same rows."""
+    numbers, steps = batch["proprio"][..., 0], batch["proprio"][..., 1]
+    assert (np.diff(numbers, axis=1) == 1).all()
+    assert (np.diff(steps, axis=1) == 1).all()
+    assert not batch["is_first"][:, 1:].any()
+    assert not batch["is_last"][:, :-1].any()
+    assert (batch["image/front"][..., 0, 0, 0] == numbers % 251).all()
+
+
+@settings(max_examples=25, **SLOW)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    length=st.integers(1, 8),
+    ends=st.booleans(),
+    per_episode=st.booleans(),
+)
+def test_windows_never_cross_and_every_valid_start_is_reached(
+    tmp_path_factory, lengths, length, ends, per_episode
+):
+    path = write(tmp_path_factory, lengths)
+    begins = np.cumsum([0, *lengths[:-1]])
+    valid = {b + i for b, n in zip(begins, lengths) for i in range(n - length + 1)}
+    sampler = sampler_of(path, length=length, prioritize_ends=ends, per_episode=per_episode)
+    if not valid:
+        with pytest.raises(LogEmptyError, match=f"longest episode has {max(lengths)}"):
+            sampler.sample()
+        return
+    batch = sampler.sample(batch=64)
+    check_windows(batch)
+    assert batch["image/front"].shape == (64, length, 4, 6, 3)
+    _, starts = sampler.draw(3000, length)
+    assert set(starts.tolist()) == valid
+
+
+@settings(max_examples=15, **SLOW)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    length=st.integers(1, 4),
+    ends=st.booleans(),
+    per_episode=st.booleans(),
+)
+def test_the_odds_are_the_stated_ones(tmp_path_factory, lengths, length, ends, per_episode):
+    lengths = [n + 3 for n in lengths]
+    sampler = sampler_of(
+        write(tmp_path_factory, lengths), length=length, prioritize_ends=ends,
+        per_episode=per_episode,
+    )  # fmt: skip
+    odds = np.zeros(sum(lengths))
+    for begin, n in zip(np.cumsum([0, *lengths[:-1]]), lengths):
+        windows = n - length + 1
+        tickets = np.ones(windows)
+        tickets[-1] += length * ends
+        odds[begin : begin + windows] = tickets / (tickets.sum() if per_episode else 1)
+    odds /= odds.sum()
+    count = 40_000
+    _, starts = sampler.draw(count, length)
+    seen = np.bincount(starts, minlength=len(odds)) / count
+    assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
+
+
+def test_ends_follow_the_formula_of_the_mwm_release(make_log):
+    sampler = sampler_of(make_log([100]), length=50, prioritize_ends=True)
+    _, starts = sampler.draw(20_000, 50)
+    assert np.isclose((starts == 50).mean(), 51 / 101, atol=0.02)
+
+
+@pytest.mark.parametrize("cache_rows", [1, 7, 40, 100])
+def test_the_cache_changes_the_speed_only(make_log, cache_rows):
+    path = make_log([9, 30, 2, 26])
+    row_bytes = sum(LogReader(path).spec.fields[name].row_bytes for name in FIELDS)
+    whole = sampler_of(path)
+    bounded = sampler_of(path, cache_bytes=cache_rows * row_bytes)
+    assert bounded._caches[0].capacity == cache_rows
+    for _ in range(20):
+        a, b = whole.sample(), bounded.sample()
+        check_windows(b)
+        for name in FIELDS:
+            assert np.array_equal(a[name], b[name])
+
+
+def test_equal_seeds_give_equal_batches_and_others_do_not(make_log):
+    path = make_log([30, 40])
+    one, same, other = (first_rows(sampler_of(path, seed=s, batch=64).sample()) for s in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_state_dict_continues_exactly_also_when_the_log_grew(path):
+    with LogWriter(path, make_spec()) as writer:
+        append_episode(writer, 30)
+        for step in range(10):
+            writer.append(make_row(writer.length, step, False))
+        sampler = sampler_of(path)
+        sampler.sample()
+        state = json.loads(json.dumps(sampler.state_dict()))
+        expected = [first_rows(sampler.sample()) for _ in range(20)]
+        for step in range(10, 40):
+            writer.append(make_row(writer.length, step, False))
+        resumed = sampler_of(path, seed=99)
+        resumed.load_state_dict(state)
+        assert all(np.array_equal(first_rows(resumed.sample()), rows) for rows in expected)
+        assert resumed.state_dict()["rng"] == sampler.state_dict()["rng"]
+        resumed.refresh()
+        assert max(first_rows(resumed.sample(batch=200))) > 36
+
+
+def test_a_state_of_another_log_is_refused(make_log):
+    state = sampler_of(make_log([30])).state_dict()
+    with pytest.raises(LogSpecError, match="not the log of this state"):
+        sampler_of(make_log([10], name="short")).load_state_dict(state)
+    state["logs"] *= 2
+    with pytest.raises(LogSpecError, match="of 2 logs, this sampler has 1"):
+        sampler_of(make_log([40], name="long")).load_state_dict(state)
+
+
+def test_a_growing_log_is_followed_on_refresh(path):
+    with LogWriter(path, make_spec()) as writer:
+        sampler = sampler_of(path, batch=400)
+        with pytest.raises(LogEmptyError, match="0 rows"):
+            sampler.sample()
+        for round_ in range(1, 12):
+            append_episode(writer, 13)
+            before = sampler.state_dict()["logs"][0]["length"]
+            assert before == (round_ - 1) * 13
+            sampler.refresh()
+            batch = sampler.sample()
+            check_windows(batch)
+            assert max(first_rows(batch)) >= (round_ - 1) * 13
+
+
+@pytest.mark.parametrize("cache_rows", [5, 30, 1000])
+def test_a_log_that_drops_its_oldest_rows_is_followed(path, cache_rows):
+    row_bytes = sum(make_spec().fields[name].row_bytes for name in FIELDS)
+    with LogWriter(path, make_spec(), capacity_steps=40, durable_s=0.01) as writer:
+        append_episode(writer, 10)
+        sampler = sampler_of(path, cache_bytes=cache_rows * row_bytes)
+        for round_ in range(40):
+            append_episode(writer, 10)
+            if round_ % 3 == 0:
+                sampler.refresh()
+            check_windows(sampler.sample())
+    sampler.refresh()
+    assert min(first_rows(sampler.sample(batch=200))) == 410 - 40
+
+
+def test_logs_are_mixed_by_weight(make_log):
+    long, short, tiny = make_log([90], "long"), make_log([6], "short"), make_log([2], "tiny")
+    readers = [(LogReader(long), 3.0), (LogReader(short), 1.0), (LogReader(tiny), 5.0)]
+    sampler = Sampler(readers, batch=300, length=4, seed=0, fields=FIELDS, cache_bytes=1 << 20)
+    which, starts = sampler.draw(10_000, 4)
+    assert np.isclose((which == 0).mean(), 0.75, atol=0.02)  # tiny has no window of 4
+    assert (which < 2).all()
+    assert starts[which == 1].max() == 2
+    check_windows(sampler.sample())
+
+
+def test_logs_of_other_shapes_do_not_mix(make_log, tmp_path):
+    with LogWriter(tmp_path / "other", make_spec(cameras={"front": (8, 8, 3)})):
+        pass
+    logs = [(LogReader(make_log([5])), 1.0), (LogReader(tmp_path / "other"), 1.0)]
+    options = {"batch": 2, "length": 2, "seed": 0}
+    with pytest.raises(LogSpecError, match="'image/front' is uint8"):
+        Sampler(logs, fields=["image/front"], **options)
+    with pytest.raises(LogRowError, match="no field 'image/wrist' in .*other"):
+        Sampler(logs, fields=["image/wrist"], **options)
+    with pytest.raises(LogSpecError, match="weight > 0"):
+        Sampler([(logs[0][0], 0.0)], **options)
+    assert Sampler(logs, fields=["reward"], **options).sample()["reward"].shape == (2, 2)
+
+
+def test_fields_can_be_renamed_and_default_to_all(make_log):
+    path = make_log([9])
+    batch = sampler_of(path, fields={"image": "image/front", "reward": "reward"}).sample(3, 5)
+    assert {k: v.shape for k, v in batch.items()} == {"image": (3, 5, 4, 6, 3), "reward": (3, 5)}
+    assert set(sampler_of(path, fields=None).sample()) == set(make_spec().fields)
+
+
+def test_a_batch_in_hand_is_never_overwritten_and_one_let_go_is_used_again(make_log):
+    sampler = sampler_of(make_log([60]), fields=["image/front"], batch=4)
+    view = sampler.sample()["image/front"][1:]
+    kept, address = view.copy(), view.base.ctypes.data
+    for _ in range(5):
+        assert sampler.sample()["image/front"].ctypes.data != address
+    assert np.array_equal(view, kept)
+    del view
+    gc.collect()
+    held = [sampler.sample()["image/front"] for _ in range(2)]
+    assert address in [array.ctypes.data for array in held]
+
+
+@pytest.mark.parametrize("option", ["batch", "length", "cache_bytes"])
+def test_sizes_below_one_are_refused(make_log, option):
+    with pytest.raises(LogSpecError, match="must be >= 1"):
+        sampler_of(make_log([3]), **{option: 0})
