@@ -1,0 +1,118 @@
+"""`wm train --log LOG --model mwm_cpu`: learn from recorded logs, without ROS."""
+
+from __future__ import annotations
+
+import signal
+import time
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.log import find_log
+from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.arguments import MODELS
+
+if TYPE_CHECKING:
+    from wm_nodes.learn import Learning
+
+SHOW_S = 5.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Learn from recorded logs, without ROS. The same command with --run NAME goes on."""
+
+    log: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="LOG")]
+    """Replay logs (or runs) to learn from, drawn from in equal shares."""
+    model: str = "mwm_cpu"
+    """Model preset."""
+    run: str = ""
+    """Name of the run (runs/NAME); empty: a new one."""
+    steps: int = 0
+    """End after this many updates in all; 0: at Ctrl-C."""
+    seed: int = 0
+    """Seed of weights and batches."""
+    device: str = "auto"
+    """cpu, cuda or auto (the GPU where there is one)."""
+    publish_s: float = 60.0
+    """Seconds between saved weights."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm train WORDS`."""
+    wanted = parse(Train, "train", words)
+    require_one_of("model", wanted.model, MODELS)
+    require("steps", wanted.steps, 0)
+    require("seed", wanted.seed, 0, 2**31 - 1)
+    require("publish-s", wanted.publish_s, 1.0)
+    logs = tuple(find_log(path) for path in wanted.log)
+    for path in logs:
+        if not (path / "zarr.json").is_file():
+            raise UserError(f"--log: no replay log at {path}. Right: what `wm log info` shows.")
+
+    from wm_datasets import LogError
+    from wm_models.checkpoint import WeightsError
+    from wm_models.interface import ModelError
+    from wm_nodes.learn import LearnConfig, LearnError, Learning
+
+    folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
+    config = LearnConfig(
+        run=folder,
+        logs=tuple((path, 1.0 / len(logs)) for path in logs),
+        model=wanted.model,
+        seed=wanted.seed,
+        device=wanted.device,
+        steps=wanted.steps,
+        pace=False,
+        publish_s=wanted.publish_s,
+    )
+    with user_errors(LearnError, LogError, ModelError, WeightsError):
+        _learn(Learning(config), folder)
+    return 0
+
+
+def _learn(learning: Learning, folder: Path) -> None:
+    print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
+    stop = _Stop()
+    shown = 0.0
+    try:
+        while not (learning.done or stop.asked):
+            if not learning.step():
+                raise UserError("--log: no whole episode to learn from. See `wm log info`.")
+            if time.monotonic() - shown > SHOW_S:
+                shown = time.monotonic()
+                _show(learning)
+    finally:
+        learning.close()
+    _show(learning)
+    print(f"weights: {folder / 'weights'}; --run {folder.name} goes on")
+
+
+def _show(learning: Learning) -> None:
+    progress = learning.progress
+    losses = ", ".join(f"{name} {value:.3g}" for name, value in list(progress.metrics.items())[:5])
+    print(
+        f"{progress.updates} updates, {progress.updates_per_s:.2f}/s, {progress.phase}, "
+        f"weights {progress.version}: {losses}",
+        flush=True,
+    )
+
+
+class _Stop:
+    """Ctrl-C and SIGTERM end the loop between two updates; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: types.FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
