@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
@@ -48,8 +49,36 @@ def find_weights(text: str) -> Path:
     raise GraphError(f"weights: there is no folder {text!r}. {names}")
 
 
+def first_weights(values: Values) -> str:
+    """Return the folder of the weights to begin with; empty: none, or the run has newer ones."""
+    run, weights = Path(str(values["run"])), str(values["weights"])
+    if not weights or (run / "weights" / "latest").exists():
+        return ""
+    return str(find_weights(weights))
+
+
 def check_files(values: Values) -> None:
-    """Refuse weights and logs that are not there, before any process starts."""
+    """Refuse weights that are not there or another model's, before any process starts."""
     weights = str(values.get("weights", ""))
-    if weights:
-        find_weights(weights)
+    if not weights:
+        return
+    folder = find_weights(weights)
+    preset = _preset(folder)
+    if preset != values["model"]:
+        raise GraphError(
+            f"weights: those in {folder} are of model {preset!r}, not {values['model']!r}. "
+            f"Right: model:={preset}, or other weights."
+        )
+
+
+def _preset(folder: Path) -> str:
+    """Return the model preset that a version of weights (or a store's newest) is of."""
+    latest = folder / "latest"
+    try:
+        version = folder / f"{int(latest.read_text()):010d}" if latest.exists() else folder
+        return str(json.loads((version / "manifest.json").read_text())["preset"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise GraphError(
+            f"weights: {folder} holds none of ours (no manifest.json that can be read). "
+            "Right: a version's folder, or a run's weights folder."
+        ) from None

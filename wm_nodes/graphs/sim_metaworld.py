@@ -18,6 +18,7 @@ from wm_nodes.graphs.arguments import (
     TRAIN,
     WEIGHTS,
     check_files,
+    first_weights,
 )
 from wm_nodes.graphs.declaration import Argument, Graph, NodeSpec, Parameter, Values
 
@@ -31,6 +32,7 @@ TASKS = (
     "reach reach-wall shelf-place soccer stick-pull stick-push sweep sweep-into window-close "
     "window-open"
 ).split()
+RECORDER_S = 10.0  # an episode begins without the recorder only after so long
 CAMERAS = ("corner4", "corner", "corner2", "corner3", "topview", "behindGripper", "gripperPOV")
 
 ARGUMENTS = (
@@ -73,6 +75,8 @@ ARGUMENTS = (
         fixed=True,
     ),
     PLANNER,
+    Argument("eval_every", 0, "Decisions between blocks of evaluation episodes; 0: none.", low=0),
+    Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000),
     REPORT,
     NETWORK,
 )
@@ -86,30 +90,46 @@ def _fused(values: Values) -> bool:
     return values["composition"] == "fused"
 
 
+def _pick(values: Values, *names: str) -> dict[str, Parameter]:
+    return {name: values[name] for name in names}
+
+
 def _camera(values: Values) -> Mapping[str, Parameter]:
-    return {"camera": values["camera"]}
+    return _pick(values, "camera", "mode")
 
 
-def _agent_part(values: Values) -> Mapping[str, Parameter]:
+def _thinker(values: Values) -> dict[str, Parameter]:
     return {
-        "run": values["run"],
-        "model": values["model"],
-        "weights": values["weights"],
-        "seed": values["seed"],
+        **_pick(values, "mode", "model", "run", "seed"),
+        "weights": first_weights(values),
     }
 
 
+def _encoder(values: Values) -> Mapping[str, Parameter]:
+    return {**_thinker(values), "camera": values["camera"]}
+
+
 def _policy(values: Values) -> Mapping[str, Parameter]:
-    return {**_agent_part(values), "planner": values["planner"]}
+    return {**_thinker(values), "planner": values["planner"]}
 
 
 def _agent(values: Values) -> Mapping[str, Parameter]:
-    return {**_camera(values), **_policy(values)}
+    return {**_policy(values), "camera": values["camera"]}
+
+
+def _trainer(values: Values) -> Mapping[str, Parameter]:
+    return _thinker(values)
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
-    names = ("task", "seed", "mode", "render", "camera", "action_repeat", "train")
-    return {name: values[name] for name in names}
+    names = "task seed mode episodes steps eval_every eval_episodes action_repeat render camera"
+    return {
+        **_pick(values, *names.split()),
+        "adapter": "metaworld",
+        "evaluate": not values["train"],
+        "progress": f"{values['run']}/progress.json",
+        "await_recorder_s": RECORDER_S,
+    }
 
 
 GRAPH = Graph(
@@ -118,8 +138,8 @@ GRAPH = Graph(
     arguments=ARGUMENTS,
     nodes=(
         NodeSpec("camera", "camera", _camera, condition=_split),
-        NodeSpec("encoder", "encoder", _agent_part, condition=_split),
-        NodeSpec("world_model", "world_model", _agent_part, condition=_split),
+        NodeSpec("encoder", "encoder", _encoder, condition=_split),
+        NodeSpec("world_model", "world_model", _thinker, condition=_split),
         NodeSpec("policy", "policy", _policy, condition=_split),
         NodeSpec("agent", "agent", _agent, condition=_fused),
         NodeSpec("robot", "robot", _robot, on_exit="shutdown", stop_rank=0),
@@ -127,7 +147,7 @@ GRAPH = Graph(
         NodeSpec(
             "trainer",
             "trainer",
-            _agent_part,
+            _trainer,
             condition=lambda values: bool(values["train"]),
             threads=lambda cores: max(1, cores // 2),
             nice=5,
