@@ -1,0 +1,77 @@
+"""Pictures from a device, a file or a URL through OpenCV, read by a thread; the newest wins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import cv2
+
+from wm_nodes.cores.records import Image
+
+REOPEN_S = 1.0
+
+
+class CaptureError(Exception):
+    """A source that cannot be opened."""
+
+
+class Capture:
+    """A file plays at its own rate (or at `rate_hz`); devices and URLs are opened again when lost."""
+
+    def __init__(self, source: str, *, loop: bool = False, rate_hz: float = 0.0) -> None:
+        self._source: str | int = int(source) if source.isdigit() else source
+        self._file = isinstance(self._source, str) and Path(self._source).is_file()
+        self._loop = loop
+        self._video = self._open()
+        rate = rate_hz or self._video.get(cv2.CAP_PROP_FPS) or 30.0
+        self.period_s = 1.0 / rate
+        self.ended = False
+        self._newest: Image | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
+        self._thread.start()
+
+    def newest(self) -> Image | None:
+        """Return the newest picture (H, W, 3) RGB once, None until another comes."""
+        frame, self._newest = self._newest, None
+        return frame
+
+    def close(self) -> None:
+        """End the thread and free the source."""
+        self._stop.set()
+        self._thread.join(2.0)
+        self._video.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        video = cv2.VideoCapture(self._source)
+        if not video.isOpened():
+            raise CaptureError(
+                f"source: {self._source!r} cannot be opened; right is a device (0, /dev/video0), "
+                "a video file or a URL"
+            )
+        return video
+
+    def _read(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            fine, frame = self._video.read()
+            if fine:
+                self._newest = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            elif not self._again():
+                return
+            if self._file:
+                due = max(due + self.period_s, time.monotonic() - self.period_s)
+                self._stop.wait(max(due - time.monotonic(), 0.0))
+
+    def _again(self) -> bool:
+        """The source gave nothing: begin a looped file again, reopen a lost device; or end."""
+        if self._file and not self._loop:
+            self.ended = True
+            return False
+        if not self._file:
+            self._stop.wait(REOPEN_S)
+        self._video.release()
+        self._video = cv2.VideoCapture(self._source)
+        return True

@@ -1,0 +1,73 @@
+"""From a camera's picture to the model's: crop, resize; and whether a camera is alive."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from wm_nodes.cores.records import Image
+from wm_nodes.errors import MessageError
+
+
+class ImagePipeline:
+    """Crop, then resize to (height, width); zeros keep what there is.
+
+    crop: left, top, right, bottom margins as shares of the picture.
+    """
+
+    def __init__(
+        self,
+        height: int = 0,
+        width: int = 0,
+        crop: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+    ) -> None:
+        if min(crop) < 0 or crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
+            raise ValueError(
+                f"crop: given {list(crop)}, right is left, top, right, bottom from 0, "
+                "opposite sides below 1 together"
+            )
+        self._height, self._width, self._crop = height, width, crop
+
+    def __call__(self, image: Image) -> Image:
+        """Return (height, width, 3) uint8; the same array where nothing changes."""
+        left, top, right, bottom = self._crop
+        high, wide = image.shape[:2]
+        out = image[
+            round(top * high) : high - round(bottom * high),
+            round(left * wide) : wide - round(right * wide),
+        ]
+        height, width = self._height or out.shape[0], self._width or out.shape[1]
+        if out.shape[:2] == (height, width):
+            return out
+        if not out.size:
+            raise MessageError("size", f"image: {image.shape} leaves nothing after the crop")
+        smaller = height <= out.shape[0] and width <= out.shape[1]
+        how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=how))
+
+
+class Liveness:
+    """Tells a silent camera (no pictures) and a frozen one (the same picture again and again)."""
+
+    def __init__(self, stale_s: float, frozen_s: float) -> None:
+        self._stale_s, self._frozen_s = stale_s, frozen_s
+        self._seen_at: float | None = None
+        self._changed_at = 0.0
+        self._print = -1
+
+    def saw(self, image: Image, now_s: float) -> None:
+        """A picture came. Times are of any steady clock, in seconds."""
+        mark = hash(image[::4, ::4].tobytes())
+        if mark != self._print or self._seen_at is None:
+            self._print, self._changed_at = mark, now_s
+        self._seen_at = now_s
+
+    def fault(self, now_s: float) -> str | None:
+        """Return what is wrong, None while all is well or nothing has come yet."""
+        if self._seen_at is None:
+            return None
+        if self._stale_s and now_s - self._seen_at > self._stale_s:
+            return f"camera silent for {now_s - self._seen_at:.1f} s"
+        if self._frozen_s and now_s - self._changed_at > self._frozen_s:
+            return f"camera frozen: the same picture for {now_s - self._changed_at:.1f} s"
+        return None

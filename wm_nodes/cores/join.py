@@ -1,0 +1,32 @@
+"""Bring together what carries the same stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+class Join:
+    """Parts by name and stamp; a full set is handed out once. Order of arrival does not matter.
+
+    Holds at most `size` unfinished stamps; the oldest to have come goes first, and `lost` is told.
+    """
+
+    def __init__(
+        self, parts: tuple[str, ...], size: int = 16, lost: Callable[[int], None] | None = None
+    ) -> None:
+        self._parts, self._size, self._lost = frozenset(parts), size, lost
+        self._open: dict[int, dict[str, Any]] = {}
+
+    def put(self, part: str, stamp_ns: int, value: Any) -> dict[str, Any] | None:
+        """Add a part (a repeated one replaces the first); return the set when it is full."""
+        found = self._open.setdefault(stamp_ns, {})
+        found[part] = value
+        if len(found) == len(self._parts):
+            return self._open.pop(stamp_ns)
+        if len(self._open) > self._size:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            if self._lost:
+                self._lost(oldest)
+        return None

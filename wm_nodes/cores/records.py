@@ -1,0 +1,116 @@
+"""What travels between nodes, free of ROS. Everything about one observation carries its stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from wm_datasets.spec import Source
+
+Image = npt.NDArray[np.uint8]
+Vector = npt.NDArray[np.float32]
+
+NO_VERSION = -1
+_SOURCES = {
+    "random": Source.RANDOM,
+    "person": Source.PERSON,
+    "script": Source.SCRIPT,
+    "cem": Source.PLANNER,
+    "mppi": Source.PLANNER,
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who made something, written `<model>/<module>@<weights version>` as a frame_id."""
+
+    model: str
+    module: str
+    version: int = NO_VERSION
+
+    def __str__(self) -> str:
+        return f"{self.model}/{self.module}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Origin:
+        """Read a frame_id; ValueError says what would be right."""
+        path, mark, version = text.rpartition("@")
+        model, slash, module = path.partition("/")
+        try:
+            if not (mark and slash and model and module):
+                raise ValueError
+            return cls(model, module, int(version))
+        except ValueError:
+            raise ValueError(
+                f"frame_id: given {text!r}, right is <model>/<module>@<version>, as in mwm/actor@7"
+            ) from None
+
+    @property
+    def source(self) -> Source:
+        """Who chose an action that came from here, in the replay log's terms."""
+        return _SOURCES.get(self.model, _SOURCES.get(self.module, Source.POLICY))
+
+
+RANDOM = Origin("random", "uniform")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What led to the observation of the same stamp (arrival form): zeros and false if is_first."""
+
+    stamp_ns: int
+    names: tuple[str, ...]  # action dimensions
+    executed: Vector  # (A,) after limits
+    commanded: Vector  # (A,) as planned
+    reward: float = 0.0
+    is_first: bool = False
+    is_last: bool = False
+    is_terminal: bool = False
+    success: bool = False
+    explore: bool = True  # a training episode; false: an evaluation episode
+    weights: int = NO_VERSION  # version that chose the action
+    source: int = int(Source.RANDOM)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Actions (N, A), point 0 to be done now, the next each one period later."""
+
+    stamp_ns: int
+    origin: Origin
+    names: tuple[str, ...]
+    actions: Vector
+    period_s: float
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoder output: N tokens of D numbers."""
+
+    stamp_ns: int
+    origin: Origin
+    tokens: npt.NDArray[np.float32]  # (N, D)
+
+
+@dataclass(frozen=True)
+class Latent:
+    """The filtered state, packed flat."""
+
+    stamp_ns: int
+    origin: Origin
+    state: npt.NDArray[np.float32]  # (S,)
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """The trainer's notice of new weights."""
+
+    version: int
+    path: str  # folder of the version
+    sha256: str
+    preset: str
+    step: int = 0
+    metrics: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,83 @@
+"""A robot's episodes, one decision at a time: what the robot node does, free of ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm_nodes.cores.records import NO_VERSION, RANDOM, Image, Origin, Step, Vector
+from wm_nodes.cores.schedule import Counts, Episode, Schedule
+from wm_nodes.robots.base import Observation, Robot
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One observation with the step that led to it; all carry the step's stamp."""
+
+    step: Step
+    images: dict[str, Image]
+    proprio: Vector
+
+
+class Session:
+    """Run a robot through a schedule. Stamps continue where an earlier session ended."""
+
+    def __init__(self, robot: Robot, schedule: Schedule) -> None:
+        self.robot, self.schedule = robot, schedule
+        self.episode: Episode | None = None
+        self.now: Arrival | None = None  # the newest observation
+        self.label: bool | None = None  # a person's verdict, for the next step
+        self._base_ns = schedule.counts.stamp_ns
+        self._repeat = int(robot.spec.extra.get("action_repeat", 1))
+
+    @property
+    def counts(self) -> Counts:
+        return self.schedule.counts
+
+    def begin(self, stamp_ns: int | None = None) -> Arrival | None:
+        """Start the next episode; None when the run is over."""
+        self.episode = self.schedule.next()
+        if self.episode is None:
+            return None
+        return self._arrive(self.robot.reset(self.episode.seed), RANDOM, stamp_ns)
+
+    def execute(self, action: Vector, origin: Origin, stamp_ns: int | None = None) -> Arrival:
+        """Do one action for one period. The caller checks `step.is_last` and begins anew."""
+        assert self.episode is not None
+        observation = self.robot.act(action)
+        self.schedule.decided(self.episode, self._repeat)
+        arrival = self._arrive(observation, origin, stamp_ns)
+        if observation.is_last:
+            self.schedule.ended(self.episode)
+        return arrival
+
+    def abandon(self) -> None:
+        """End the present episode where it is; nothing is executed any more."""
+        if self.episode is not None and self.now is not None and not self.now.step.is_last:
+            self.schedule.ended(self.episode)
+
+    def _arrive(self, seen: Observation, origin: Origin, stamp_ns: int | None) -> Arrival:
+        assert self.episode is not None
+        success = seen.success if self.label is None or seen.is_first else self.label
+        if not seen.is_first:
+            self.label = None
+        stamp = self._base_ns + seen.stamp_ns if stamp_ns is None else stamp_ns
+        self.counts.stamp_ns = stamp
+        step = Step(
+            stamp_ns=stamp,
+            names=self.robot.spec.action.names,
+            executed=seen.executed,
+            commanded=seen.commanded,
+            reward=float(np.float32(seen.reward)),
+            is_first=seen.is_first,
+            is_last=seen.is_last,
+            is_terminal=seen.is_terminal,
+            success=success,
+            explore=self.episode.explore,
+            weights=NO_VERSION if seen.is_first else origin.version,
+            source=int(RANDOM.source if seen.is_first else origin.source),
+        )
+        self.now = Arrival(step, seen.images, seen.proprio)
+        return self.now
+

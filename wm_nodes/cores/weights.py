@@ -1,0 +1,207 @@
+"""Versions of weights in memory: loaded aside, held side by side, switched at an episode's start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_modules, read_manifest, resolve
+from wm_models.interface import ModelError, WorldModel
+from wm_models.presets import preset
+
+from wm_nodes.cores.records import Announcement, Origin, Step
+
+KNOWN = 64  # announcements remembered
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One version, ready to use."""
+
+    version: int
+    preset: str
+    model: WorldModel
+    tokens: tuple[int, int]  # (N, D) of its features
+    state: int  # S, numbers in its packed state
+
+    def origin(self, module: str) -> Origin:
+        """Who to name as the maker of a result."""
+        return Origin(self.preset, module, self.version)
+
+
+def load_weights(
+    folder: str | Path, parts: tuple[str, ...], device: torch.device, only: str = ""
+) -> Weights:
+    """Load the modules that a node needs from one version's folder (or a store's newest).
+
+    WeightsError says what is wrong: nothing there, damaged, or another preset than `only`.
+    """
+    folder = resolve(folder)
+    manifest = read_manifest(folder)
+    if only and manifest.preset != only:
+        raise WeightsError(
+            f"weights: {folder} is of model {manifest.preset!r}, this node was started with {only!r}. "
+            "Give the same model, or other weights."
+        )
+    model = preset(manifest.preset).build(manifest.action_dim)
+    modules = model.modules_by_name()
+    load_modules(folder, {name: modules[name] for name in parts})
+    return ready(model.to(device).eval(), manifest)
+
+
+def ready(model: WorldModel, manifest: Manifest) -> Weights:
+    """Run every part once, so that the first decision is as fast as the later ones."""
+    with torch.inference_mode():
+        image = torch.zeros(1, *model.spec.obs_keys["image"][1:], 3, dtype=torch.uint8)
+        action = torch.zeros(1, model.spec.action_dim)
+        first = torch.ones(1, dtype=torch.bool)
+        for _ in range(2):
+            state = model.initial(1, device_of(model))
+            tokens = model.encode({"image": image.to(device_of(model))})
+            state = model.filter(state, action.to(tokens.device), tokens, first.to(tokens.device))
+            if model.spec.has_actor:
+                model.act(state, mode=True)
+        flat = model.pack(state)
+    shape = (tokens.shape[1], tokens.shape[2])
+    return Weights(manifest.version, manifest.preset, model, shape, flat.shape[1])
+
+
+def device_of(model: WorldModel) -> torch.device:
+    return next(model.parameters()).device
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of a name; auto takes the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device: {name!r} given, but this machine has no CUDA; right is cpu or auto")
+    return torch.device(name)
+
+
+class Shelf:
+    """What a node holds: the version in use and the newest; others come back from disk on demand.
+
+    New versions load in a thread; `poll` takes over what is ready. One thread uses a shelf.
+    """
+
+    def __init__(
+        self,
+        parts: tuple[str, ...],
+        device: torch.device,
+        only: str = "",
+        refuse: Callable[[str, str], object] = lambda reason, text: None,
+    ) -> None:
+        self.newest: Weights | None = None
+        self._parts, self._device, self._only, self._refuse = parts, device, only, refuse
+        self._held: dict[int, Weights] = {}
+        self._folders: dict[int, str] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="weights")
+        self._loading: list[tuple[int, Future[Weights]]] = []
+
+    def open(self, folder: str | Path) -> Weights:
+        """Load now, and use it as the newest. WeightsError, ModelError."""
+        weights = self._load(folder, "")
+        self._folders[weights.version] = str(resolve(folder))
+        self._keep(weights)
+        return weights
+
+    def announce(self, news: Announcement) -> None:
+        """Begin to load a version that the trainer has published."""
+        if news.version in self._held and self._folders.get(news.version) == news.path:
+            return
+        self._folders[news.version] = news.path
+        while len(self._folders) > KNOWN:
+            del self._folders[next(iter(self._folders))]
+        future = self._loader.submit(self._load, news.path, news.sha256)
+        self._loading.append((news.version, future))
+
+    def poll(self) -> bool:
+        """Take over versions that have finished loading; True if `newest` changed."""
+        before = self.newest
+        while self._loading and self._loading[0][1].done():
+            self._take(*self._loading.pop(0))
+        return self.newest is not before
+
+    def wait(self) -> None:
+        """Take over everything that is being loaded."""
+        while self._loading:
+            self._take(*self._loading.pop(0))
+
+    def get(self, origin: Origin) -> Weights | None:
+        """Return the version that made something; None if it is not known here."""
+        weights = self._held.get(origin.version)
+        if weights is None and origin.version in self._folders:
+            self.wait()
+            weights = self._held.get(origin.version) or self._again(origin.version)
+        return weights if weights is not None and weights.preset == origin.model else None
+
+    def in_use(self, weights: Weights) -> None:
+        """Drop every version but this one and the newest."""
+        newest = self.newest or weights
+        self._held = {w.version: w for w in (weights, newest)}
+
+    def close(self) -> None:
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self, folder: str | Path, sha256: str) -> Weights:
+        if sha256 and (found := read_manifest(folder).digest) != sha256:
+            raise WeightsError(
+                f"weights: {folder} has sha256 {found[:12]}, announced was {sha256[:12]}"
+            )
+        return load_weights(folder, self._parts, self._device, self._only)
+
+    def _take(self, version: int, future: Future[Weights]) -> None:
+        try:
+            weights = future.result()
+        except (WeightsError, ModelError, OSError) as error:
+            self._folders.pop(version, None)
+            self._refuse("weights/refused", str(error))
+            return
+        self._keep(weights)
+
+    def _keep(self, weights: Weights) -> None:
+        self._held[weights.version] = weights
+        self.newest = weights
+
+    def _again(self, version: int) -> Weights | None:
+        """A version that was let go is asked for: the encoder has switched to it after all."""
+        try:
+            weights = self._load(self._folders[version], "")
+        except (WeightsError, ModelError, OSError) as error:
+            self._refuse("weights/refused", str(error))
+            return None
+        self._held[version] = weights
+        return weights
+
+
+class Swap:
+    """When the encoder goes over to the newest version: at an episode's start, not inside a block of
+    evaluation episodes; at once where it has none."""
+
+    def __init__(self, mode: str = "episode") -> None:
+        self.current: Weights | None = None
+        self._mode = mode
+        self._evaluating = False
+
+    def at(self, step: Step, newest: Weights | None) -> Weights | None:
+        """Return the version for this observation."""
+        inside_block = self._evaluating and not step.explore
+        free = self._mode == "now" or (step.is_first and not inside_block)
+        if newest is not None and (self.current is None or free):
+            self.current = newest
+        if step.is_first:
+            self._evaluating = not step.explore
+        return self.current
+
+
+def find_weights(weights: str, run: str) -> Path | None:
+    """Return the folder to begin with: the one given, else the run's newest, else None."""
+    if weights:
+        return Path(weights)
+    if run and WeightStore(Path(run) / "weights").latest() is not None:
+        return Path(run) / "weights"
+    return None

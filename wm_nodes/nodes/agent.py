@@ -1,0 +1,158 @@
+"""Picture in, plan out, in one process: camera, encoder, world model and policy, hand to hand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from wm_models.interface import State
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.choose import chooser
+from wm_nodes.cores.images import Liveness
+from wm_nodes.cores.join import Join
+from wm_nodes.cores.mind import Encoder, Filter, Policy
+from wm_nodes.cores.plans import PlanMaker
+from wm_nodes.cores.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
+from wm_nodes.cores.weights import Swap, Weights
+from wm_nodes.errors import MessageError
+from wm_nodes.nodes.camera import CHECK_S, PipelineParams
+from wm_nodes.nodes.encoder import EncoderParams
+from wm_nodes.nodes.policy import PolicyParams
+from wm_nodes.nodes.thinker import Thinker
+
+
+@dataclass(frozen=True)
+class AgentParams(PolicyParams, EncoderParams, PipelineParams):
+    """Parameters of camera, encoder, world_model and policy in one."""
+
+
+class AgentNode(Thinker):
+    """Publishes the plan first; then the pictures, features and latents, if somebody looks."""
+
+    NAME = "agent"
+    PARAMS = AgentParams
+    PARTS = ("autoencoder", "world_model", "actor", "critic")
+
+    def configure(self) -> None:
+        super().configure()
+        p = self.params
+        self._pipeline = p.pipeline()
+        self._alive = Liveness(p.stale_s, p.frozen_s)
+        self._encoder, self._swap = Encoder(), Swap(p.swap)
+        self._filter = Filter(p.seed, self.device)
+        self._policy = Policy(p.seed, self.device, chooser(p.planner, p.budget_s))
+        self._maker = PlanMaker()
+        self._join = Join(("image", "step"))
+        self._answer: Plan | None = None
+        self._make_topics()
+
+    def activate(self) -> None:
+        super().activate()
+        if self.params.mode == topics.REALTIME:
+            self._check = self.create_timer(CHECK_S, self._on_check)
+
+    def deactivate(self) -> None:
+        if self.params.mode == topics.REALTIME:
+            self.destroy_timer(self._check)
+
+    def _make_topics(self) -> None:
+        p = self.params
+        self._plans = topics.PLAN.publisher(self)
+        self._images = topics.IMAGE.publisher(self, camera=p.camera)
+        self._features = topics.FEATURES.publisher(self)
+        self._latents = topics.LATENT.publisher(self)
+        qos = topics.frames_qos(p.mode)
+        self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
+        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+        self.listen(topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera)
+
+    def _on_image(self, stamp_ns: int, raw: Image) -> None:
+        try:
+            image = self._pipeline(raw)
+        except MessageError as error:
+            self.drop(f"{self.params.camera}/image_raw/{error.reason}", str(error))
+            return
+        if self.params.mode == topics.REALTIME:
+            self._alive.saw(image, time.perf_counter())
+        self._together(self._join.put("image", stamp_ns, image))
+
+    def _on_step(self, step: Step) -> None:
+        self._together(self._join.put("step", step.stamp_ns, step))
+
+    def _together(self, both: dict[str, Any] | None) -> None:
+        if both is None:
+            return
+        image, step = both["image"], both["step"]
+        if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
+            self._plans.publish(messages.plan_to_msg(self._answer))
+            self._show_image(image, step)
+            return
+        self.poll()
+        weights = self._swap.at(step, self.shelf.newest)
+        if weights is None:
+            self._decide_blindly(image, step)
+        else:
+            self.shelf.in_use(weights)
+            self.health.weights = weights.version
+            self._decide(weights, image, step)
+
+    def _decide_blindly(self, image: Image, step: Step) -> None:
+        started = time.perf_counter()
+        if not step.is_last:
+            actions = self._policy.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+            self._say(step, RANDOM, actions)
+        self.health.worked(time.perf_counter() - started)
+        self._show_image(image, step)
+
+    def _decide(self, weights: Weights, image: Image, step: Step) -> None:
+        started = time.perf_counter()
+        try:
+            tokens = self._encoder.encode(weights, image)
+        except MessageError as error:
+            self.drop(f"image/{error.reason}", str(error))
+            return
+        state = self._filter.update(weights, tokens, step)
+        if not step.is_last:
+            actions = self._policy.act(weights, state, step)
+            self._say(step, weights.origin(self._policy.module), actions)
+        self.health.worked(time.perf_counter() - started)
+        self._show_image(image, step)
+        self._show(weights, tokens, state, step)
+
+    def _say(self, step: Step, origin: Origin, actions: Vector) -> None:
+        self._answer = self._maker.plan(step, origin, actions)
+        self._plans.publish(messages.plan_to_msg(self._answer))
+
+    def _show_image(self, image: Image, step: Step) -> None:
+        if self._images.get_subscription_count():
+            msg = messages.image_to_msg(image, step.stamp_ns, self.params.camera)
+            self._images.publish(msg)
+
+    def _show(self, weights: Weights, tokens: Tensor, state: State, step: Step) -> None:
+        stamp = step.stamp_ns
+        if self._features.get_subscription_count():
+            origin = weights.origin("autoencoder")
+            features = Features(stamp, origin, tokens[0].cpu().numpy())
+            self._features.publish(messages.features_to_msg(features))
+        if self._latents.get_subscription_count():
+            flat = weights.model.pack(state)[0].float().cpu().numpy()
+            latent = Latent(stamp, weights.origin("world_model"), flat)
+            self._latents.publish(messages.latent_to_msg(latent))
+
+    def _on_check(self) -> None:
+        fault = self._alive.fault(time.perf_counter())
+        if fault:
+            self.fault("camera", fault)
+        else:
+            self.health.cleared("camera")
+
+
+def main() -> None:
+    spin.main(AgentNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Pictures in (a topic, a device, a file, a URL), pictures of the model's size out, stamps kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.capture import Capture, CaptureError
+from wm_nodes.cores.images import ImagePipeline, Liveness
+from wm_nodes.cores.records import Image
+from wm_nodes.errors import MessageError, user_errors
+from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.params import param
+
+CHECK_S = 0.1
+
+
+@dataclass(frozen=True)
+class PipelineParams(ShellParams):
+    """What both the camera node and the fused agent do to pictures."""
+
+    camera: str = param("corner4", "Camera: its topics are <camera>/image_raw and <camera>/image.")
+    mode: str = param(
+        "lockstep", "lockstep: take every picture; realtime: the newest.", choices=topics.MODES
+    )
+    height: int = param(64, "Height of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096)
+    width: int = param(64, "Width of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096)
+    crop: tuple[float, ...] = param(
+        (0.0, 0.0, 0.0, 0.0), "Margins cut off: left, top, right, bottom, as shares.", low=0.0, high=1.0
+    )
+    stale_s: float = param(1.0, "Real time: report a camera silent for so long; 0: never.", low=0.0)
+    frozen_s: float = param(
+        5.0, "Real time: report a camera that shows the same picture for so long; 0: never.", low=0.0
+    )
+
+    def pipeline(self) -> ImagePipeline:
+        """Return the core; a wrong crop is a user's mistake."""
+        with user_errors(ValueError):
+            left, top, right, bottom = self.crop
+            return ImagePipeline(self.height, self.width, (left, top, right, bottom))
+
+
+@dataclass(frozen=True)
+class CameraParams(PipelineParams):
+    source: str = param(
+        "", "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to <camera>/image_raw."
+    )
+    rate_hz: float = param(0.0, "Pictures a second, of a file or at most in real time; 0: all.", low=0.0, high=1000.0)
+    loop: bool = param(False, "A file begins again at its end; false: the node ends.")
+
+
+class CameraNode(Shell):
+    """One camera."""
+
+    NAME = "camera"
+    PARAMS = CameraParams
+
+    def configure(self) -> None:
+        p = self.params
+        self._pipeline = p.pipeline()
+        self._alive = Liveness(p.stale_s, p.frozen_s)
+        self._last = 0.0
+        self._capture: Capture | None = None
+        self._out = topics.IMAGE.publisher(self, camera=p.camera)
+        if p.source:
+            with user_errors(CaptureError):
+                self._capture = Capture(p.source, loop=p.loop, rate_hz=p.rate_hz)
+            self._raw = topics.IMAGE_RAW.publisher(self, camera=p.camera)
+        else:
+            qos = topics.frames_qos(p.mode)
+            self.listen(
+                topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
+            )
+
+    def activate(self) -> None:
+        self.health.ready = True
+        if self._capture is not None:
+            self._poll = self.create_timer(self._capture.period_s / 4, self._on_poll)
+        if self._capture is not None or self.params.mode == topics.REALTIME:
+            self._check = self.create_timer(CHECK_S, self._on_check)
+
+    def deactivate(self) -> None:
+        for timer in ("_poll", "_check"):
+            if hasattr(self, timer):
+                self.destroy_timer(getattr(self, timer))
+                delattr(self, timer)
+
+    def cleanup(self) -> None:
+        if getattr(self, "_capture", None) is not None:
+            self._capture.close()
+            self._capture = None
+
+    def _on_image(self, stamp_ns: int, image: Image) -> None:
+        """Crop, resize, publish; the stamp stays."""
+        started = time.perf_counter()
+        p = self.params
+        limited = p.rate_hz and p.mode == topics.REALTIME and self._capture is None
+        if limited and started - self._last < 0.9 / p.rate_hz:
+            return
+        self._last = started
+        try:
+            out = self._pipeline(image)
+        except MessageError as error:
+            self.drop(f"{p.camera}/image_raw/{error.reason}", str(error))
+            return
+        self._out.publish(messages.image_to_msg(out, stamp_ns, p.camera))
+        self.health.worked(time.perf_counter() - started)
+        if self._capture is not None or p.mode == topics.REALTIME:
+            self._alive.saw(out, started)
+
+    def _on_poll(self) -> None:
+        """Take the device's newest picture, if there is one."""
+        frame = self._capture.newest()
+        if frame is not None:
+            stamp_ns = self.get_clock().now().nanoseconds
+            if self._raw.get_subscription_count():
+                self._raw.publish(messages.image_to_msg(frame, stamp_ns, self.params.camera))
+            self._on_image(stamp_ns, frame)
+        elif self._capture.ended:
+            self.get_logger().info(f"{self.params.source} is at its end")
+            self.finish()
+
+    def _on_check(self) -> None:
+        fault = self._alive.fault(time.perf_counter())
+        if fault:
+            self.fault("camera", fault)
+        elif self.health.cleared("camera"):
+            self.get_logger().info("pictures are back")
+
+
+def main() -> None:
+    spin.main(CameraNode)
+
+
+if __name__ == "__main__":
+    main()

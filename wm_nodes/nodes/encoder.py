@@ -1,0 +1,82 @@
+"""Picture in, features out; decides when a new version of the weights comes into use."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.join import Join
+from wm_nodes.cores.mind import Encoder
+from wm_nodes.cores.records import Features, Image, Step
+from wm_nodes.cores.weights import Swap
+from wm_nodes.errors import MessageError
+from wm_nodes.nodes.thinker import Thinker, ThinkerParams
+from wm_nodes.params import param
+
+
+@dataclass(frozen=True)
+class EncoderParams(ThinkerParams):
+    camera: str = param("corner4", "Camera: its pictures are on <camera>/image.")
+    swap: str = param(
+        "episode", "When new weights come into use: at an episode's start, or now.",
+        choices=("episode", "now"),
+    )  # fmt: skip
+
+
+class EncoderNode(Thinker):
+    """One camera's pictures, joined with `step` to know where episodes begin."""
+
+    NAME = "encoder"
+    PARAMS = EncoderParams
+    PARTS = ("autoencoder",)
+
+    def configure(self) -> None:
+        super().configure()
+        p = self.params
+        self._core, self._swap = Encoder(), Swap(p.swap)
+        self._join = Join(("image", "step"))
+        self._answer: Features | None = None
+        self._out = topics.FEATURES.publisher(self)
+        qos = topics.frames_qos(p.mode)
+        self.listen(topics.IMAGE, messages.image_from_msg, self._on_image, qos, camera=p.camera)
+        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+
+    def _on_image(self, stamp_ns: int, image: Image) -> None:
+        self._together(self._join.put("image", stamp_ns, image))
+
+    def _on_step(self, step: Step) -> None:
+        self._together(self._join.put("step", step.stamp_ns, step))
+
+    def _together(self, both: dict | None) -> None:
+        if both is None:
+            return
+        started = time.perf_counter()
+        step: Step = both["step"]
+        if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
+            self._answer = self._encode(both["image"], step)
+        if self._answer is not None:
+            self._out.publish(messages.features_to_msg(self._answer))
+            self.health.worked(time.perf_counter() - started)
+
+    def _encode(self, image: Image, step: Step) -> Features | None:
+        self.poll()
+        weights = self._swap.at(step, self.shelf.newest)
+        if weights is None:
+            return None
+        self.shelf.in_use(weights)
+        self.health.weights = weights.version
+        try:
+            tokens = self._core.encode(weights, image)
+        except MessageError as error:
+            self.drop(f"image/{error.reason}", str(error))
+            return None
+        return Features(step.stamp_ns, weights.origin("autoencoder"), tokens[0].cpu().numpy())
+
+
+def main() -> None:
+    spin.main(EncoderNode)
+
+
+if __name__ == "__main__":
+    main()

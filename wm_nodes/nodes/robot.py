@@ -1,0 +1,335 @@
+"""Plan in, observation out: a robot or simulator on topics, in lock-step or in real time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.plans import check_plan, due_action
+from wm_nodes.cores.records import Origin, Plan, Vector
+from wm_nodes.cores.schedule import Goals, Progress, Schedule
+from wm_nodes.cores.session import Arrival, Session
+from wm_nodes.errors import MessageError, UserError, user_errors
+from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.params import param
+from wm_nodes.robots.adapters import open_robot, takes
+from wm_nodes.robots.base import RobotError
+from wm_nodes.robots.limits import read_limits
+from wm_nodes.share import shared
+
+HOLD = Origin("script", "hold")
+TICK_S = 0.05
+ACK = Duration(seconds=1.0)
+
+
+@dataclass(frozen=True)
+class RobotParams(ShellParams):
+    adapter: str = param("metaworld", "Robot: metaworld, or module:Class of your own.")
+    task: str = param("drawer-close-v3", "Task of the robot.")
+    seed: int = param(0, "Seed of all episodes.", low=0, high=2**31 - 1)
+    mode: str = param("lockstep", "lockstep: wait for each plan; realtime: never.", choices=topics.MODES)
+    episodes: int = param(0, "End after this many episodes; 0: never.", low=0)
+    steps: int = param(0, "End after this many simulator steps; 0: never.", low=0)
+    evaluate: bool = param(False, "Only evaluation episodes (explore=0).")
+    eval_every: int = param(0, "Decisions between evaluation blocks; 0: none.", low=0)
+    eval_episodes: int = param(20, "Episodes of an evaluation block.", low=1)
+    action_repeat: int = param(2, "Simulator steps per decision.", low=1, high=20)
+    time_limit: int = param(250, "Decisions per episode.", low=1)
+    render: str = param("auto", "Pictures.", choices=("auto", "fast", "full"))
+    camera: str = param("corner4", "Camera of the simulator.")
+    size: int = param(64, "Side of the pictures, in pixels.", low=8, high=1024)
+    limits: str = param("", "YAML of action limits; empty: config/robots/<adapter>.yaml.")
+    progress: str = param("", "File that keeps the counts, so that a restart goes on; empty: none.")
+    retry_s: float = param(0.5, "Lock-step: publish an unanswered observation again after.", low=0.01)
+    timeout_s: float = param(30.0, "Lock-step: report a plan as missing after.", low=0.1)
+    await_recorder_s: float = param(
+        0.0, "Lock-step: wait so long for the recorder at an episode's start; 0: do not.", low=0.0
+    )
+    pace_hz: float = param(0.0, "Lock-step: at most so many decisions a second; 0: no limit.", low=0.0)
+    rate_hz: float = param(0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0)
+    max_age_s: float = param(
+        0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
+    )
+
+
+class RobotNode(Shell):
+    """The only node that moves anything. Everything it publishes of one observation has one stamp."""
+
+    NAME = "robot"
+    PARAMS = RobotParams
+    session: Session
+
+    def configure(self) -> None:
+        p = self.params
+        self._robot = None
+        with user_errors(RobotError, ValueError):
+            self._progress = Progress(p.progress)
+            counts = self._progress.load()
+            self._robot = open_robot(p.adapter, self._settings())
+        goals = Goals(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
+        self.session = Session(self._robot, Schedule(goals, p.seed, counts))
+        self._spec = self._robot.spec
+        self._bounds = (self._spec.action.low, self._spec.action.high)
+        self._plan: Plan | None = None
+        self._waiting = False
+        self._paused = self._stopped = False
+        self._recorded_ns = -1
+        self._published_at = self._first_at = self._spoke_at = 0.0
+        self._clipped = 0
+        self._make_topics()
+
+    def activate(self) -> None:
+        self._said.publish(messages.spec_to_msg(self._spec.log_spec()))
+        self.health.ready = True
+        self._start()
+        realtime = self.params.mode == topics.REALTIME
+        period = 1.0 / self.params.rate_hz if self.params.rate_hz else self._spec.control_period_s
+        self._timer = self.create_timer(
+            period if realtime else TICK_S, self._control if realtime else self._watch
+        )
+
+    def deactivate(self) -> None:
+        self.destroy_timer(self._timer)
+        self._robot.stop()
+        self._progress.save(self.session.counts)
+
+    def cleanup(self) -> None:
+        if getattr(self, "_robot", None) is not None:
+            self._robot.close()
+            self._robot = None
+
+    # Making -------------------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, object]:
+        p = self.params
+        names = "task seed action_repeat time_limit render camera size".split()
+        settings = {name: getattr(p, name) for name in names}
+        if takes(p.adapter, "limits"):
+            path = Path(p.limits) if p.limits else shared(f"config/robots/{p.adapter}.yaml")
+            settings["limits"] = read_limits(path)
+        return settings
+
+    def _make_topics(self) -> None:
+        self._images = {c: topics.IMAGE_RAW.publisher(self, camera=c) for c in self._spec.cameras}
+        self._joints = topics.JOINT_STATES.publisher(self)
+        self._steps = topics.STEPS.publisher(self)
+        self._said = topics.SPEC.publisher(self)
+        events = {}
+        if self.params.mode == topics.REALTIME:
+            events["event_callbacks"] = SubscriptionEventCallbacks(
+                deadline=lambda info: self.health.faults.update(("plan-deadline",))
+            )
+        self.listen(topics.PLAN, messages.plan_from_msg, self._on_plan, **events)
+        self.listen(topics.RECORDED, lambda msg: msg, self._on_recorded)
+        self.create_service(Trigger, "reset", self._on_reset)
+        self.create_service(SetBool, "pause", self._on_pause)
+        self.create_service(SetBool, "estop", self._on_estop)
+        self.create_service(SetBool, "success", self._on_success)
+
+    # Both modes ---------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Begin the next episode, or end the run."""
+        self._plan = None
+        self._progress.save(self.session.counts)
+        arrival = self.session.begin(self._stamp())
+        if arrival is None:
+            self._end_run()
+            return
+        self._began_ns = arrival.step.stamp_ns
+        self._publish(arrival)
+
+    def _end_run(self) -> None:
+        self._waiting = False
+        self.health.facts["done"] = "true"
+        self._robot.stop()
+        for publisher in (self._steps, *self._images.values()):
+            publisher.wait_for_all_acked(ACK)
+        self.get_logger().info("the run is over")
+        self.finish()
+
+    def _stamp(self) -> int | None:
+        """Simulated time in lock-step (runs repeat), the clock's in real time."""
+        realtime = self.params.mode == topics.REALTIME
+        return self.get_clock().now().nanoseconds if realtime else None
+
+    def _publish(self, arrival: Arrival, again: bool = False) -> None:
+        stamp = arrival.step.stamp_ns
+        self._steps.publish(messages.step_to_msg(arrival.step))
+        if len(arrival.proprio):
+            names = self._spec.proprio.names
+            self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
+        for camera, image in arrival.images.items():
+            self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
+        now = time.perf_counter()
+        self._published_at = now
+        if not again:
+            self._first_at = self._spoke_at = now
+            self._waiting = not arrival.step.is_last
+
+    def _execute(self, action: Vector, origin: Origin) -> None:
+        arrival = self.session.execute(action, origin, self._stamp())
+        step, counts = arrival.step, self.session.counts
+        self._clipped += bool((step.executed != step.commanded).any())
+        self.health.facts.update(
+            steps=counts.steps,
+            decisions=counts.decisions,
+            episodes=counts.episodes,
+            eval_episodes=counts.eval_episodes,
+            clipped=self._clipped,
+        )
+        self._publish(arrival)
+        if step.is_last:
+            self._start()
+
+    def _on_plan(self, plan: Plan) -> None:
+        try:
+            plan = check_plan(plan, self._spec.action)
+        except MessageError as error:
+            self.drop(f"plan/{error.reason}", str(error))
+            return
+        if self.params.mode == topics.LOCKSTEP:
+            self._on_lockstep_plan(plan)
+        else:
+            self._on_realtime_plan(plan)
+
+    # Lock-step ----------------------------------------------------------------------------------
+
+    def _on_lockstep_plan(self, plan: Plan) -> None:
+        """The plan's arrival moves the simulator: the newest observation waits for nothing else."""
+        now = self.session.now
+        if now is None or plan.stamp_ns != now.step.stamp_ns:
+            self.health.drop("plan/stamp")
+            return
+        if not self._waiting:
+            return
+        self.health.cleared("plan")
+        if self._plan is None:
+            self.health.worked(time.perf_counter() - self._first_at)
+            self._plan = plan
+        self._go()
+
+    def _go(self) -> None:
+        """Execute the plan at hand, unless something holds it back; the timer tries again."""
+        if self._plan is None or self._paused or self._stopped or self._held_back():
+            return
+        plan, self._plan = self._plan, None
+        self._execute(plan.actions[0], plan.origin)
+
+    def _held_back(self) -> bool:
+        since = time.perf_counter() - self._first_at
+        pace = self.params.pace_hz
+        return (bool(pace) and since < 1.0 / pace) or not self._recorder_there(since)
+
+    def _recorder_there(self, since: float) -> bool:
+        """At an episode's start, has the recorder joined the observation? Waits for it only once."""
+        step, patience = self.session.now.step, self.params.await_recorder_s
+        if not patience or not step.is_first or self._recorded_ns >= step.stamp_ns:
+            return True
+        if since < patience and "recorder" not in self.health.lasting:
+            return False
+        self.fault("recorder", "the recorder does not answer: going on unrecorded")
+        return True
+
+    def _watch(self) -> None:
+        """Say an unanswered observation again; go on when what held a plan back has gone."""
+        if not self._waiting or self._paused or self._stopped:
+            return
+        now = time.perf_counter()
+        if self._plan is not None:
+            self._go()
+        if self._waiting and now - self._published_at >= self.params.retry_s:
+            self._publish(self.session.now, again=True)
+        if self._plan is None and now - self._spoke_at >= self.params.timeout_s:
+            self._spoke_at = now
+            self.health.faults["plan"] += 1
+            self.fault("plan", f"no plan for {now - self._first_at:.0f} s; still asking")
+
+    def _on_recorded(self, msg: Header) -> None:
+        self._recorded_ns = messages.from_time(msg.stamp)
+        if self.health.cleared("recorder"):
+            self.get_logger().info("the recorder answers")
+        if self.params.mode == topics.LOCKSTEP and self._waiting:
+            self._go()
+
+    # Real time ----------------------------------------------------------------------------------
+
+    def _control(self) -> None:
+        """Every period: the action whose time has come, or hold still."""
+        if self.session.now is not None and not self.over.done():
+            self._execute(*self._due())
+
+    def _on_realtime_plan(self, plan: Plan) -> None:
+        """Keep the newest plan of this episode, unless it claims to come from the future."""
+        age_s = (self.get_clock().now().nanoseconds - plan.stamp_ns) / 1e9
+        newest = self._began_ns if self._plan is None else self._plan.stamp_ns
+        if plan.stamp_ns < newest or age_s < 0:
+            self.health.drop("plan/stamp")
+            return
+        self._plan = plan
+        self.health.worked(age_s)
+
+    def _due(self) -> tuple[Vector, Origin]:
+        hold = np.clip(np.zeros(len(self._spec.action)), *self._bounds).astype(np.float32)
+        if self._stopped or self._paused:
+            return hold, HOLD
+        if self._plan is None:
+            self.fault("plan", "no plan yet: holding")
+            return hold, HOLD
+        now = self.get_clock().now().nanoseconds
+        action, overdue = due_action(self._plan, now, self._spec.control_period_s)
+        if overdue > self.params.max_age_s:
+            self.fault("plan", "the plan is stale: holding")
+            return hold, HOLD
+        if self.health.cleared("plan"):
+            self.get_logger().info("plans are back")
+        return action, self._plan.origin
+
+    # Services -----------------------------------------------------------------------------------
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self.active or self._stopped:
+            response.message = "not active, or stopped by estop: nothing was reset"
+            return response
+        self.session.abandon()
+        self._start()
+        response.success = True
+        return response
+
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._paused = request.data
+        response.success, response.message = True, "paused" if request.data else "going on"
+        return response
+
+    def _on_estop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Latch: nothing is executed until a person says false."""
+        self._stopped = request.data
+        if request.data:
+            self._robot.stop()
+            self._plan = None
+            self.fault("estop", "emergency stop: holding until it is cleared")
+        else:
+            self.health.cleared("estop")
+        response.success, response.message = True, "stopped" if request.data else "cleared"
+        return response
+
+    def _on_success(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.session.label = request.data
+        response.success, response.message = True, "the next step carries it"
+        return response
+
+
+def main() -> None:
+    spin.main(RobotNode)
+
+
+if __name__ == "__main__":
+    main()

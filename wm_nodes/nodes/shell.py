@@ -1,0 +1,191 @@
+"""What all nodes share: parameters, life cycle with automatic start, checked messages, health."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.task import Future
+
+from wm_nodes import topics
+from wm_nodes.errors import MessageError
+from wm_nodes.health import Health
+from wm_nodes.params import declare, param
+
+DIAGNOSE_S = 1.0
+WARN_S = 5.0  # a complaint is repeated at most so often
+
+
+@dataclass(frozen=True)
+class ShellParams:
+    """Parameters of every node."""
+
+    autostart: bool = param(True, "Configure and activate by itself; false: wait to be told.")
+
+
+class Shell(LifecycleNode):
+    """A lifecycle node around a core object.
+
+    Subclasses name themselves and their parameters, and implement `configure` (make the core, the
+    publishers and subscriptions), `activate`, `deactivate` and `cleanup`. UserError raised there
+    ends the program with one line; anything else with its traceback.
+    """
+
+    NAME: ClassVar[str]
+    PARAMS: ClassVar[type[ShellParams]] = ShellParams
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("namespace", topics.NAMESPACE)
+        super().__init__(self.NAME, **options)
+        self.params: Any = declare(self, self.PARAMS)
+        self.health = Health()
+        self.active = False
+        self.over: Future = Future()
+        self.exit_code = 0
+        self._failure: BaseException | None = None
+        self._warned: dict[str, float] = {}
+        self._diagnostics = topics.DIAGNOSTICS.always(self)
+        self.create_timer(DIAGNOSE_S, self.diagnose)
+
+    # What a subclass is made of -----------------------------------------------------------------
+
+    def configure(self) -> None:
+        """Make the core, load and warm up, publish and subscribe."""
+
+    def activate(self) -> None:
+        """Begin to act."""
+
+    def deactivate(self) -> None:
+        """Stop acting; may be activated again."""
+
+    def cleanup(self) -> None:
+        """Free what `configure` made; called once at the end too, whatever happened before."""
+
+    # Life ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start by itself if asked to; raise what went wrong."""
+        if not self.params.autostart:
+            return
+        self.trigger_configure()
+        self._raise()
+        self.trigger_activate()
+        self._raise()
+
+    def end(self) -> None:
+        """Stop acting, say the last word, free everything. Errors are reported, not raised."""
+        for step in (self._deactivate, self.diagnose, self.cleanup):
+            try:
+                step()
+            except Exception as error:
+                self.get_logger().error(f"while ending: {error}")
+
+    def finish(self, code: int = 0) -> None:
+        """Ask for the end of the program; may be called from any thread."""
+        if not self.over.done():
+            self.exit_code = code
+            self.over.set_result(None)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self.configure, super().on_configure, state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)
+        self.active = True
+        made = self._try(self.activate, None, state)
+        self.active = made == TransitionCallbackReturn.SUCCESS
+        return result if self.active else made
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._try(self._deactivate, super().on_deactivate, state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = self._try(self.cleanup, super().on_cleanup, state)
+        for entity in list(self.subscriptions):
+            self.destroy_subscription(entity)
+        return result
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.finish()
+        return super().on_shutdown(state)
+
+    def _deactivate(self) -> None:
+        if self.active:
+            self.active = False
+            self.deactivate()
+
+    def _try(
+        self,
+        own: Callable[[], None],
+        parent: Callable[[LifecycleState], TransitionCallbackReturn] | None,
+        state: LifecycleState,
+    ) -> TransitionCallbackReturn:
+        """rclpy swallows what a transition raises; keep it, say it, and fail the transition."""
+        try:
+            own()
+        except Exception as error:
+            self._failure = error
+            if not self.params.autostart:
+                self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return parent(state) if parent else TransitionCallbackReturn.SUCCESS
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # Messages -----------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        topic: topics.Topic,
+        convert: Callable[[Any], Any],
+        handle: Callable[..., None],
+        qos: QoSProfile | None = None,
+        *,
+        idle: bool = False,
+        **rest: Any,
+    ) -> None:
+        """Subscribe; what `convert` refuses is dropped and counted. `idle`: heed it when inactive."""
+        name = topic.name.format(**rest)
+
+        def callback(msg: Any) -> None:
+            if not (self.active or idle):
+                return
+            try:
+                record = convert(msg)
+            except MessageError as error:
+                self.drop(f"{name}/{error.reason}", str(error))
+                return
+            handle(*record) if type(record) is tuple else handle(record)
+
+        topic.subscription(self, callback, qos, **rest)
+
+    def drop(self, reason: str, text: str) -> None:
+        """Count a message that is not used; say why, now and then."""
+        count = self.health.drop(reason)
+        self.warn(f"drop/{reason}", f"dropped ({count} so far): {text}")
+
+    def fault(self, name: str, text: str) -> None:
+        """Report something wrong that lasts until `self.health.cleared(name)`."""
+        if self.health.fault(name, text):
+            self.get_logger().warn(text)
+
+    def warn(self, key: str, text: str) -> None:
+        """Log a warning, each key at most every WARN_S seconds."""
+        now = time.monotonic()
+        if now - self._warned.get(key, -WARN_S) >= WARN_S:
+            self._warned[key] = now
+            self.get_logger().warn(text)
+
+    def diagnose(self) -> None:
+        """Publish this node's state on /diagnostics."""
+        msg = DiagnosticArray(status=[self.health.status(self.get_fully_qualified_name())])
+        msg.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(msg)
+

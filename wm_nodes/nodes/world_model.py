@@ -1,0 +1,77 @@
+"""Features in, latent out: the filter over a robot's state, one step per observation."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.join import Join
+from wm_nodes.cores.mind import Filter
+from wm_nodes.cores.records import Features, Latent, Step
+from wm_nodes.nodes.thinker import Thinker
+
+
+class WorldModelNode(Thinker):
+    """Follows the version that the encoder names; a repeated stamp does not move the state."""
+
+    NAME = "world_model"
+    PARTS = ("world_model",)
+
+    def configure(self) -> None:
+        super().configure()
+        self._core = Filter(self.params.seed, self.device)
+        self._join = Join(("features", "step"))
+        self._answer: Latent | None = None
+        self._out = topics.LATENT.publisher(self)
+        qos = topics.frames_qos(self.params.mode)
+        self.listen(topics.FEATURES, messages.features_from_msg, self._on_features, qos)
+        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+
+    def _on_features(self, features: Features) -> None:
+        self._together(self._join.put("features", features.stamp_ns, features))
+
+    def _on_step(self, step: Step) -> None:
+        self._together(self._join.put("step", step.stamp_ns, step))
+
+    def _together(self, both: dict | None) -> None:
+        if both is None:
+            return
+        started = time.perf_counter()
+        step: Step = both["step"]
+        if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
+            answer = self._filter(both["features"], step)
+            if answer is None:
+                return
+            self._answer = answer
+        self._out.publish(messages.latent_to_msg(self._answer))
+        self.health.worked(time.perf_counter() - started)
+
+    def _filter(self, features: Features, step: Step) -> Latent | None:
+        self.poll()
+        weights = self.shelf.get(features.origin)
+        if weights is None:
+            self.drop(
+                "features/version", f"features of {features.origin}: this version is unknown here"
+            )
+            return None
+        if features.tokens.shape != weights.tokens:
+            self.drop(
+                "features/shape",
+                f"features: {features.tokens.shape}, {features.origin} has {weights.tokens}",
+            )
+            return None
+        self.shelf.in_use(weights)
+        self.health.weights = weights.version
+        state = self._core.update(weights, torch.from_numpy(features.tokens)[None], step)
+        flat = weights.model.pack(state)[0].float().cpu().numpy()
+        return Latent(step.stamp_ns, weights.origin("world_model"), flat)
+
+
+def main() -> None:
+    spin.main(WorldModelNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A frozen dataclass becomes declared ROS parameters: type, range and description in one place."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from wm_nodes.errors import UserError
+
+T = TypeVar("T")
+_OWN = ("use_sim_time", "start_type_description_service")  # rclpy's
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+class ParamError(UserError):
+    """A parameter that is unknown, of the wrong type or out of its range."""
+
+
+def param(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one field: its type is that of the default (a tuple holds texts or numbers)."""
+    meta = {"description": description, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=meta)
+
+
+def declare(node: Node, kind: type[T]) -> T:
+    """Declare every field of `kind` as a parameter of the node and return the values given.
+
+    Values come from `--ros-args -p name:=value` and `--params-file`. Parameters are fixed while the
+    node lives. ParamError names an unknown one with its closest neighbour, a wrong value with what
+    would be right.
+    """
+    specs = {spec.name: spec for spec in fields(kind)}  # type: ignore[arg-type]
+    given = {name: p.value for name, p in node._parameter_overrides.items()}
+    refuse_unknown(list(given), list(specs), node.get_name())
+    values = {}
+    for name, spec in specs.items():
+        value = checked(spec, given.get(name, _default(spec)), node.get_name())
+        shown = list(value) if isinstance(value, tuple) else value
+        node.declare_parameter(name, shown, _descriptor(spec), ignore_override=True)
+        values[name] = value
+    return kind(**values)
+
+
+def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> None:
+    """Raise ParamError for the first given name that is not known."""
+    for name in given:
+        if name in known or name in _OWN or name.startswith("qos_overrides."):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ParamError(f"{node}: there is no parameter {name!r}. {hint}Right: {', '.join(known)}.")
+
+
+def checked(spec: Field, given: Any, node: str) -> Any:
+    """Return the given value with the field's type, or raise ParamError."""
+    default = _default(spec)
+    if isinstance(default, tuple):
+        items = given.split(",") if isinstance(given, str) else list(given)
+        kind = type(default[0]) if default else str
+        return tuple(_scalar(spec, kind, item, node) for item in items if item != "")
+    return _scalar(spec, type(default), given, node)
+
+
+def _scalar(spec: Field, kind: type, given: Any, node: str) -> Any:
+    value = _converted(kind, given)
+    low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
+    fits = value is not None and (not choices or value in choices)
+    if fits and kind in (int, float):
+        fits = (low is None or value >= low) and (high is None or value <= high)
+    if not fits:
+        raise ParamError(f"{node}: {spec.name}: given {given!r}, right is {_right(spec, kind)}.")
+    return value
+
+
+def _converted(kind: type, given: Any) -> Any:
+    """Return the value as `kind`, None where that cannot be."""
+    if kind is bool or isinstance(given, bool):
+        return given if kind is bool and isinstance(given, bool) else None
+    if kind is str:
+        return str(given) if isinstance(given, (str, int, float)) else None
+    if isinstance(given, str):
+        return None
+    if kind is int:
+        return int(given) if float(given).is_integer() else None
+    return float(given) if math.isfinite(given) else None
+
+
+def _right(spec: Field, kind: type) -> str:
+    low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        return f"one of {', '.join(choices)}"
+    bounds = f" from {low}" * (low is not None) + f" to {high}" * (high is not None)
+    return _WORDS[kind] + bounds
+
+
+def _default(spec: Field) -> Any:
+    return spec.default if spec.default is not MISSING else spec.default_factory()  # type: ignore[misc]
+
+
+def _descriptor(spec: Field) -> ParameterDescriptor:
+    low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
+    default = _default(spec)
+    out = ParameterDescriptor(description=spec.metadata["description"], read_only=True)
+    if choices:
+        out.additional_constraints = f"one of {', '.join(choices)}"
+    if (low is not None or high is not None) and isinstance(default, (int, float)):
+        if isinstance(default, int):
+            bottom, top = (low if low is not None else -(2**31)), (high if high is not None else 2**62)
+            out.integer_range = [IntegerRange(from_value=int(bottom), to_value=int(top), step=0)]
+        else:
+            bottom, top = (low if low is not None else -1e300), (high if high is not None else 1e300)
+            out.floating_point_range = [FloatingPointRange(from_value=float(bottom), to_value=float(top))]
+    return out

@@ -1,0 +1,121 @@
+"""Run one node to its end. Holds the only init and shutdown of ROS in this package.
+
+Exit codes: 0 the run is over or a signal asked for the end, 1 a fault of ours (with traceback),
+2 a mistake of the user (one or two lines).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from wm_nodes.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wm_nodes.nodes.shell import Shell
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+
+def main(kind: Callable[[], Shell]) -> None:
+    """Run a node and end the process with its exit code; every node's `main` calls this.
+
+    The process ends at once: everything was closed by `run`, and taking torch apart takes a second.
+    An error of ours goes the ordinary way, with its traceback.
+    """
+    code = run(kind)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
+    """Make the node, configure and activate it if it starts by itself, spin it; return the code."""
+    try:
+        rclpy.init(
+            args=list(sys.argv if args is None else args),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+    except Exception as error:  # rclpy's own types differ between releases
+        return _refuse(f"{_first_lines(error)} Right: --ros-args -p name:=value --params-file FILE.")
+    try:
+        return _live(kind)
+    except UserError as error:
+        return _refuse(str(error))
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return DONE
+    finally:
+        rclpy.try_shutdown()
+
+
+def _live(kind: Callable[[], Shell]) -> int:
+    node = kind()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        with _signals(node.finish):
+            node.begin()
+            executor.spin_until_future_complete(node.over)
+        return node.exit_code
+    finally:
+        node.end()
+        executor.shutdown(timeout_sec=0.2)
+        node.destroy_node()
+
+
+@contextmanager
+def _signals(finish: Callable[[], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM call `finish`, so that ROS still works while the node ends.
+
+    A second signal raises KeyboardInterrupt. The executor waits inside C++, where no Python handler
+    runs: a thread reads the byte that the interpreter writes at each signal, and finishes the node.
+    """
+    seen = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+
+    def watch() -> None:
+        while os.read(reader, 1) != b"\0":
+            finish()
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=watch, name="signals", daemon=True)
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old)
+        for number, previous in before.items():
+            signal.signal(number, previous)
+        os.write(writer, b"\0")
+        thread.join(1.0)
+        os.close(writer)
+        os.close(reader)
+
+
+def _first_lines(error: Exception) -> str:
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0].rstrip(".") + "."
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return WRONG

@@ -1,0 +1,97 @@
+"""The wiring diagram: name, message type and quality of service of every topic, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Header, String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+NAMESPACE = "/robot"
+LOCKSTEP, REALTIME = "lockstep", "realtime"
+MODES = (LOCKSTEP, REALTIME)
+
+# The newest only, and never wait for one: pictures in real time.
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Every picture, in order: what all our publishers of pictures offer (it serves SENSOR readers too),
+# and what lock-step nodes and the recorder ask for, so that no row is lost.
+FRAMES = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+# Every step, in order.
+STEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
+# The newest only, surely; silence is noticed.
+COMMAND = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, deadline=Duration(seconds=1.0)
+)
+# The newest, given at once to whoever comes late.
+WEIGHTS = QoSProfile(
+    depth=1,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+REPORTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One row of the table. `{camera}` in a name is filled in by the caller."""
+
+    name: str
+    type: type
+    qos: QoSProfile
+
+    def publisher(self, node: LifecycleNode, **parts: str) -> Publisher:
+        """Make a publisher that is silent while the node is not active."""
+        return node.create_lifecycle_publisher(self.type, self.name.format(**parts), self.qos)
+
+    def always(self, node: Node, **parts: str) -> Publisher:
+        """Make a publisher that speaks in every state of the node."""
+        return node.create_publisher(self.type, self.name.format(**parts), self.qos)
+
+    def subscription(
+        self,
+        node: Node,
+        callback: Callable[[Any], None],
+        qos: QoSProfile | None = None,
+        **rest: Any,
+    ) -> Subscription:
+        """Subscribe. `rest` fills the name; `event_callbacks` goes to rclpy."""
+        events = rest.pop("event_callbacks", None)
+        return node.create_subscription(
+            self.type,
+            self.name.format(**rest),
+            callback,
+            qos or self.qos,
+            event_callbacks=events,
+        )
+
+
+IMAGE_RAW = Topic("{camera}/image_raw", Image, FRAMES)
+IMAGE = Topic("{camera}/image", Image, FRAMES)
+JOINT_STATES = Topic("joint_states", JointState, STEP)
+STEPS = Topic("step", JointState, STEP)
+FEATURES = Topic("features", Image, FRAMES)
+LATENT = Topic("latent", Image, FRAMES)
+PLAN = Topic("plan", JointTrajectory, COMMAND)
+ANNOUNCEMENTS = Topic("weights", String, WEIGHTS)
+SPEC = Topic("spec", String, WEIGHTS)  # what the robot is: names, units, bounds, cameras (JSON)
+RECORDED = Topic("recorded", Header, WEIGHTS)  # stamp of the newest observation in the log
+IMAGINATION = Topic("imagination/image", Image, FRAMES)
+DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, REPORTS)
+
+SERVICES = {"reset": Trigger, "pause": SetBool, "estop": SetBool, "success": SetBool}
+
+
+def frames_qos(mode: str) -> QoSProfile:
+    """Return how pictures, features and latents are taken: all in lock-step, else the newest."""
+    return FRAMES if mode == LOCKSTEP else SENSOR
