@@ -1,0 +1,64 @@
+"""Shifting log rows to arrival form, and the tools for states and plans."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wm_models.interface import PlanState, arrival, check_finite, expand, index
+
+
+def window(**over: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Six rows: the end of one episode (three rows), the beginning of another."""
+    rows = {
+        "image": torch.arange(6, dtype=torch.uint8).reshape(1, 6),
+        "action": torch.tensor([[1.0, 2, 0, 4, 5, 6]])[..., None],
+        "reward": torch.tensor([[10.0, 20, 0, 40, 50, 60]]),
+        "is_first": torch.tensor([[0, 0, 0, 1, 0, 0]]).bool(),
+        "is_last": torch.tensor([[0, 0, 1, 0, 0, 0]]).bool(),
+        "is_terminal": torch.tensor([[0, 1, 0, 0, 0, 0]]).bool(),
+    }
+    return {**rows, **over}
+
+
+def test_rows_carry_what_led_to_them() -> None:
+    got = arrival(window())
+    assert got["action"][0, :, 0].tolist() == [0, 1, 2, 0, 4, 5]
+    assert got["reward"][0].tolist() == [0, 10, 20, 0, 40, 50]
+    assert got["is_terminal"][0].tolist() == [False, False, True, False, False, False]
+    assert got["image"].equal(window()["image"])
+
+
+def test_a_window_inside_an_episode_starts_the_filter_anew() -> None:
+    got = arrival(window())
+    assert got["is_first"][0].tolist() == [True, False, False, True, False, False]
+    assert got["reward_known"][0].tolist() == [False, True, True, True, True, True]
+    whole = arrival(window(is_first=torch.tensor([[1, 0, 0, 1, 0, 0]]).bool()))
+    assert whole["reward_known"].all()  # at a true start the reward is 0, and known
+
+
+def test_arrival_leaves_the_batch_alone() -> None:
+    rows, same = window(), window()
+    arrival(rows)
+    assert all(rows[k].equal(same[k]) for k in rows)
+
+
+def test_copies_lie_side_by_side() -> None:
+    state = {"x": torch.tensor([1, 2]), "y": (torch.tensor([[3], [4]]),)}
+    wide = expand(state, 3)
+    assert wide["x"].tolist() == [1, 1, 1, 2, 2, 2]
+    assert index(wide, slice(None, None, 3))["y"][0].tolist() == [[3], [4]]
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(1, [2, 3, 0]), (2, [3, 0, 0]), (5, [0, 0, 0])])
+def test_plans_shift(steps: int, expected: list[int]) -> None:
+    plan = PlanState(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.ones(1, 3, 1))
+    assert plan.shifted(steps).mean[0, :, 0].tolist() == expected
+    assert plan.shifted(steps).std is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_not_finite_is_an_error(value: float) -> None:
+    with pytest.raises(FloatingPointError, match="wm/loss became"):
+        check_finite("wm/loss", value)
+    assert check_finite("x", 1.0) == 1.0

@@ -1,0 +1,117 @@
+"""The learner: schedule, exact resume, and updates that fail without a trace."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+
+from wm_models.interface import BatchSpec
+
+
+def weights(learner) -> list[torch.Tensor]:
+    slow = learner.behavior.target.parameters()
+    return [p.detach().clone() for p in (*learner.model.parameters(), *slow)]
+
+
+def test_equal_seeds_give_equal_weights(tiny, batches) -> None:
+    def run(seed: int) -> list[torch.Tensor]:
+        learner = tiny.build_learner(tiny.build(3, seed=1), seed=seed)
+        for i in range(3):
+            learner.update(batches(learner, i))
+        return weights(learner)
+
+    assert all(a.equal(b) for a, b in zip(run(0), run(0), strict=True))
+    assert not all(a.equal(b) for a, b in zip(run(0), run(1), strict=True))
+
+
+def test_training_resumes_exactly(changed, batches) -> None:
+    """Weights and state_dict, through a file, continue with identical bits."""
+    preset = changed(
+        learner={"autoencoder_init": 1, "world_model_init": 1},
+        behavior={"return_norm": True, "starts": 4, "target_every": 2},
+    )
+    learner = preset.build_learner(preset.build(3, seed=1), seed=5)
+    for i in range(4):
+        learner.update(batches(learner, i))
+    file = io.BytesIO()
+    torch.save({"model": learner.model.state_dict(), "learner": learner.state_dict()}, file)
+    for i in range(4, 8):
+        learner.update(batches(learner, i))
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    other = preset.build_learner(preset.build(3, seed=9), seed=0)
+    other.model.load_state_dict(saved["model"])
+    other.load_state_dict(saved["learner"])
+    for i in range(4, 8):
+        other.update(batches(other, i))
+    assert all(a.equal(b) for a, b in zip(weights(learner), weights(other), strict=True))
+    assert learner.generator.get_state().equal(other.generator.get_state())
+
+
+def test_parts_start_one_after_the_other(changed, batches) -> None:
+    preset = changed(learner={"autoencoder_init": 2, "world_model_init": 1, "autoencoder_every": 2})
+    learner = preset.build_learner(preset.build(3))
+    assert learner.initial_updates == 3
+    seen = []
+    for i in range(6):
+        metrics = learner.update(batches(learner, i))
+        seen.append("".join(k for k, key in _PARTS.items() if key in metrics))
+    assert seen == ["A", "A", "AW", "WB", "AWB", "WB"]
+
+
+_PARTS = {"A": "ae/pixel_loss", "W": "wm/kl", "B": "ac/actor_loss"}
+
+
+def test_each_optimiser_moves_its_own_part(changed, batches) -> None:
+    learner = changed().build_learner(changed().build(3, seed=1))
+    wanted = batches(learner)
+
+    def moved(run) -> set[str]:
+        parts = learner.model.modules_by_name()
+        before = {k: [p.detach().clone() for p in m.parameters()] for k, m in parts.items()}
+        run()
+        return {
+            k
+            for k, m in parts.items()
+            if not all(p.equal(q) for p, q in zip(m.parameters(), before[k], strict=True))
+        }
+
+    assert moved(lambda: learner.update_autoencoder(wanted["autoencoder"])) == {"autoencoder"}
+    batch = learner._prepare(wanted["agent"])
+    post = []
+    assert moved(lambda: post.append(learner.update_world_model(batch)[0])) == {"world_model"}
+    assert moved(lambda: learner.update_behavior(post[0], batch)) == {"actor", "critic"}
+
+
+@pytest.mark.parametrize("field", ["reward", "action"])
+def test_a_batch_that_is_not_finite_changes_nothing(tiny, batches, field: str) -> None:
+    learner = tiny.build_learner(tiny.build(3, seed=1))
+    learner.update(batches(learner))
+    before, state = weights(learner), copy.deepcopy(learner.state_dict())
+    bad = {"agent": batches(learner)["agent"]}
+    bad["agent"][field][:, 1] = float("nan")
+    with pytest.raises(FloatingPointError, match="training diverged"):
+        learner.update(bad)
+    assert all(a.equal(b) for a, b in zip(weights(learner), before, strict=True))
+    after = learner.state_dict()
+    assert after["updates"] == state["updates"]
+    for key, value in state["behavior"].items():
+        assert after["behavior"][key].equal(value)
+    learner.update(batches(learner))  # and training goes on
+
+
+def test_weights_do_not_run_away_on_real_batches(tiny, batches) -> None:
+    learner = tiny.build_learner(tiny.build(3, seed=1))
+    for i in range(10):
+        metrics = learner.update(batches(learner, i))
+    assert all(torch.isfinite(torch.tensor(list(metrics.values()))))
+
+
+def test_batches_are_named_with_their_sizes(tiny) -> None:
+    learner = tiny.build_learner(tiny.build(3))
+    assert learner.batch_specs == {"autoencoder": BatchSpec(4, 3), "agent": BatchSpec(2, 5)}
+    assert BatchSpec(4, 3).frames == 12

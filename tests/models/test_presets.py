@@ -1,0 +1,68 @@
+"""Presets: parameter counts of section 9.1, and errors that help."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from wm_models.autoencoder import AutoencoderConfig, MaskedAutoencoder
+from wm_models.interface import ModelError
+from wm_models.presets import PRESETS, preset
+
+
+def count(*parts: nn.Module) -> int:
+    return sum(p.numel() for part in parts for p in part.parameters())
+
+
+def test_published_counts(paper) -> None:
+    ae, wm = paper.autoencoder, paper.dynamics
+    rssm = wm.rssm
+    assert count(ae.stem) == 198_624
+    assert count(ae.encoder) + ae.cls.numel() == 3_159_808
+    decoder = (ae.embed, ae.decoder, ae.to_pixels, ae.to_reward)
+    assert count(*decoder) + ae.mask_token.numel() == 2_485_441
+    assert count(ae) == 5_843_873
+    assert count(wm.encoder) == 429_696
+    assert count(wm.decoder) == 692_224
+    assert count(rssm.img_in) == 1_100_800
+    assert count(rssm.gru, rssm.gru_norm) == 6_300_672
+    assert count(rssm.prior) == 2_099_200
+    assert count(rssm.post_in, rssm.post_out) == 2_230_272
+    assert count(wm.reward) == 1_837_569
+    assert count(wm) == 14_690_433
+    assert count(paper.actor) == 1_841_160
+    assert count(paper.critic) == 1_837_569
+    assert count(paper) + count(paper.critic) == 26_050_604  # with the slow critic
+
+
+def test_counts_of_variants() -> None:
+    assert count(MaskedAutoencoder(AutoencoderConfig(stem="patch")).stem) == 49_408
+    rlbench = PRESETS["mwm_rlbench"].build(8).dynamics
+    assert count(rlbench) == 14_690_433 + 1_837_569
+
+
+def test_cpu_preset_stays_small() -> None:
+    assert count(PRESETS["mwm_cpu"].build(4)) < 3e6
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_equal_seeds_give_equal_weights(name: str) -> None:
+    if name != "mwm_cpu":
+        pytest.skip("the same code, at 26M parameters")
+    a, b, c = (PRESETS[name].build(4, seed=s) for s in (3, 3, 4))
+    same = [x.equal(y) for x, y in zip(a.parameters(), b.parameters(), strict=True)]
+    assert all(same)
+    assert not a.actor.std.weight.equal(c.actor.std.weight)
+
+
+def test_schedule_of_the_published_preset() -> None:
+    c = PRESETS["mwm"].learner
+    assert (c.agent_batch.batch, c.agent_batch.length) == (50, 50)
+    assert c.autoencoder_batch.batch * (c.autoencoder_batch.length - 1) == 1024
+    assert (c.autoencoder_init, c.prefill, c.train_every) == (5000, 5000, 5)
+    assert (c.behavior.horizon, c.behavior.starts, c.behavior.lam) == (15, 0, 0.95)
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ModelError, match=r"'mwm_cpu'\?.*There are: mwm"):
+        preset("mwm_cpus")
