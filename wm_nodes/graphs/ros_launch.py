@@ -76,6 +76,7 @@ class _Life:
         return Node(
             package="wm_nodes",
             executable=node.executable,
+            exec_name=node.name,
             namespace=self._graph.namespace,
             parameters=[str(file)],
             additional_env=node_environment(node, values),
