@@ -107,15 +107,17 @@ class ColumnWriter:
 
     def stage(self, rows: np.ndarray) -> None:
         """Write the chunks that end with `rows`; what was committed stays readable throughout."""
-        chunk, first = self.column.chunk, self.length // self.column.chunk
-        whole = np.concatenate([self._tail, rows])
-        padding = -len(whole) % chunk
-        filled = np.concatenate([whole, np.zeros((padding, *whole.shape[1:]), whole.dtype)])
-        for i in range(len(filled) // chunk):
-            data = zstd.compress(np.ascontiguousarray(filled[i * chunk : (i + 1) * chunk]), 1, True)
-            write_whole(self.column.chunk_path(first + i), data)
-        used = len(whole) % chunk
-        self._staged = (self.length + len(rows), whole[len(whole) - used :].copy())
+        chunk, at, tail = self.column.chunk, self.length, self._tail
+        while len(rows):
+            part, rows = np.split(rows, [chunk - len(tail)])
+            filled = np.zeros((chunk, *rows.shape[1:]), rows.dtype)
+            filled[: len(tail)] = tail
+            filled[len(tail) : len(tail) + len(part)] = part
+            path = self.column.chunk_path(at // chunk)
+            write_whole(path, zstd.compress(filled, 1, True))
+            at += len(part)
+            tail = filled[: at % chunk]
+        self._staged = (at, tail)
 
     def commit(self) -> None:
         """Take the staged rows as part of the log."""
@@ -137,7 +139,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(data, indent=1, allow_nan=False).encode())
+    write_whole(path, json.dumps(data, allow_nan=False).encode())
 
 
 def sync_folder(path: Path) -> None:

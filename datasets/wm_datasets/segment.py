@@ -45,7 +45,7 @@ def segment_path(folder: Path, start: int) -> Path:
 def seal_record(record: np.ndarray) -> bytes:
     """Frame one filled record, (1,) of record_dtype, and return its bytes."""
     record["_length"] = record.dtype.itemsize - _FRAME_BYTES
-    record["_crc"] = zlib.crc32(memoryview(record.tobytes())[_FRAME_BYTES:])
+    record["_crc"] = zlib.crc32(record.view("u1").data[_FRAME_BYTES:])
     return record.tobytes()
 
 

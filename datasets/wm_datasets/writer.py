@@ -299,8 +299,9 @@ class LogWriter:
         """Seal the oldest `count` segments in one commit."""
         with self._wake:
             segments = self._segments[:count]
-        records = [np.zeros(0, self._dtype), *map(self._read_back, segments)]
-        self._sealer.seal(np.concatenate(records), end_open=end_open)
+        found = [self._read_back(segment) for segment in segments] or [np.zeros(0, self._dtype)]
+        records = found[0] if len(found) == 1 else np.concatenate(found)
+        self._sealer.seal(records, end_open=end_open)
         with self._wake:
             del self._segments[:count]
         for segment in segments:

@@ -59,7 +59,9 @@ def test_sessions_add_up(tmp_path_factory, sessions):
             for rows in lengths:
                 append_episode(writer, rows)
     with LogReader(path) as reader:
-        assert reader.episodes["length"].tolist() == sum(sessions, [])
+        assert reader.episodes["length"].tolist() == [
+            rows for lengths in sessions for rows in lengths
+        ]
         check_rows(reader)
 
 
@@ -160,10 +162,12 @@ BAD_ROWS = {
     "wrong image type": ({"image/front": np.zeros((4, 6, 3))}, "'image/front'.*uint8.*float64"),
     "nan": ({"proprio": np.array([0, np.nan, 0])}, "'proprio': must be finite"),
     "overflow": ({"reward": 1e39}, "'reward': must be finite"),
-    "flag that is no flag": ({"is_first": 1}, "'is_first': expected bool"),
+    "flag that is a number": ({"is_first": 1}, "'is_first': expected bool"),
+    "flag for a number": ({"weights": True}, "'weights': expected int32 .* got bool"),
+    "fraction for a whole number": ({"stamp": 2.5}, "'stamp': expected int64 .* got float64"),
     "text": ({"reward": "high"}, "'reward': expected float32"),
     "unknown field": ({"torque": 1.0}, r"unknown \['torque'\].*Fields of this log"),
-    "unknown source": ({"source": 9}, "source 9 is none of 0 policy"),
+    "unknown source": ({"source": 9}, "'source': 9 is none of 0 policy"),
     "weights out of range": ({"weights": 2**40}, "'weights'.*outside"),
     "action in the last row": ({"is_last": True}, "'action' must be zero"),
     "stamp that stands": ({"stamp": 1_000_000}, "stamp must grow"),
@@ -182,12 +186,24 @@ def test_a_row_that_does_not_fit_is_refused_and_leaves_no_trace(path, change, me
         check_rows(reader)
 
 
+@pytest.mark.parametrize("scalar", [lambda v: v, np.asarray, lambda v: np.asarray(v)[()]])
+def test_numbers_may_be_pythons_or_numpys(path, scalar):
+    with LogWriter(path, make_spec()) as writer:
+        for step in range(3):
+            row = make_row(step, step, step == 2)
+            plain = {k: scalar(v) if np.ndim(v) == 0 else v.tolist() for k, v in row.items()}
+            plain |= {k: v for k, v in row.items() if "image" in k}
+            writer.append(plain)
+    with LogReader(path) as reader:
+        check_rows(reader)
+
+
 def test_a_missing_field_is_named(path):
     row = make_row(0, 0, False)
     del row["commanded"]
-    with LogWriter(path, make_spec()) as writer:
-        with pytest.raises(LogSpecError, match=r"missing \['commanded'\]"):
-            writer.append(row)
+    missing = pytest.raises(LogSpecError, match=r"missing \['commanded'\]")
+    with LogWriter(path, make_spec()) as writer, missing:
+        writer.append(row)
 
 
 def test_first_row_must_begin_an_episode(path):
@@ -279,9 +295,9 @@ def test_a_damaged_chunk_is_named(make_log):
 
 def test_rows_and_fields_that_do_not_exist_are_named(make_log):
     reader = LogReader(make_log([5]))
-    with pytest.raises(LogRowError, match="rows 3 to 9 asked for; .* holds 0 to 5"):
+    with pytest.raises(LogRowError, match=r"rows 3 to 9 asked for; .* holds 0 to 5"):
         reader.read("reward", 3, 9)
-    with pytest.raises(LogRowError, match="no field 'torque'.*image/front"):
+    with pytest.raises(LogRowError, match=r"no field 'torque'.*image/front"):
         reader.read("torque", 0, 1)
 
 
@@ -303,9 +319,11 @@ def test_bad_options_are_refused(path):
 
 def test_flush_syncs_the_segment_and_its_folder(path, monkeypatch):
     synced = []
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
-    )
+
+    def note(fd):
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+
+    monkeypatch.setattr(os, "fsync", note)
     with LogWriter(path, make_spec(), durable_s=1000.0) as writer:
         append_episode(writer, 3)
         synced.clear()

@@ -197,7 +197,7 @@ def test_logs_of_other_shapes_do_not_mix(make_log, tmp_path):
     options = {"batch": 2, "length": 2, "seed": 0}
     with pytest.raises(LogSpecError, match="'image/front' is uint8"):
         Sampler(logs, fields=["image/front"], **options)
-    with pytest.raises(LogRowError, match="no field 'image/wrist' in .*other"):
+    with pytest.raises(LogRowError, match=r"no field 'image/wrist' in .*other"):
         Sampler(logs, fields=["image/wrist"], **options)
     with pytest.raises(LogSpecError, match="weight > 0"):
         Sampler([(logs[0][0], 0.0)], **options)
