@@ -14,7 +14,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Header, String
+from std_msgs.msg import Header, String, UInt64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -86,6 +86,7 @@ PLAN = Topic("plan", JointTrajectory, COMMAND)
 ANNOUNCEMENTS = Topic("weights", String, WEIGHTS)
 SPEC = Topic("spec", String, WEIGHTS)  # what the robot is: names, units, bounds, cameras (JSON)
 RECORDED = Topic("recorded", Header, WEIGHTS)  # stamp of the newest observation in the log
+PACE = Topic("pace", UInt64, WEIGHTS)  # decisions that learning has kept up with
 IMAGINATION = Topic("imagination/image", Image, FRAMES)
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, REPORTS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
-from std_msgs.msg import Header
+from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
 
 from wm_nodes import messages, spin, topics
@@ -54,6 +54,9 @@ class RobotParams(ShellParams):
         0.0, "Lock-step: wait so long for the recorder at an episode's start; 0: do not.", low=0.0
     )
     pace_hz: float = param(0.0, "Lock-step: at most so many decisions a second; 0: no limit.", low=0.0)
+    ahead: int = param(
+        0, "Lock-step: go at most so many decisions ahead of the trainer; 0: no limit.", low=0
+    )
     rate_hz: float = param(0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0)
     max_age_s: float = param(
         0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
@@ -82,6 +85,7 @@ class RobotNode(Shell):
         self._waiting = False
         self._paused = self._stopped = False
         self._recorded_ns = -1
+        self._kept_up: int | None = None
         self._published_at = self._first_at = self._spoke_at = 0.0
         self._clipped = 0
         self._make_topics()
@@ -129,6 +133,8 @@ class RobotNode(Shell):
             )
         self.listen(topics.PLAN, messages.plan_from_msg, self._on_plan, **events)
         self.listen(topics.RECORDED, lambda msg: msg, self._on_recorded)
+        if self.params.ahead and self.params.mode == topics.LOCKSTEP:
+            self.listen(topics.PACE, lambda msg: msg, self._on_pace)
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_service(SetBool, "pause", self._on_pause)
         self.create_service(SetBool, "estop", self._on_estop)
@@ -227,7 +233,17 @@ class RobotNode(Shell):
     def _held_back(self) -> bool:
         since = time.perf_counter() - self._first_at
         pace = self.params.pace_hz
-        return (bool(pace) and since < 1.0 / pace) or not self._recorder_there(since)
+        if (pace and since < 1.0 / pace) or self._ahead():
+            return True
+        return not self._recorder_there(since)
+
+    def _ahead(self) -> bool:
+        """Has the robot done more than learning can keep up with? Not if nobody learns."""
+        ahead, explores = self.params.ahead, self.session.now.step.explore
+        if not (ahead and explores) or self._kept_up is None:
+            return False
+        over = self.session.counts.decisions > self._kept_up + ahead
+        return over and self.count_publishers(topics.PACE.name) > 0
 
     def _recorder_there(self, since: float) -> bool:
         """At an episode's start, has the recorder joined the observation? Waits for it only once."""
@@ -252,6 +268,11 @@ class RobotNode(Shell):
             self._spoke_at = now
             self.health.faults["plan"] += 1
             self.fault("plan", f"no plan for {now - self._first_at:.0f} s; still asking")
+
+    def _on_pace(self, msg: UInt64) -> None:
+        self._kept_up = msg.data
+        if self._waiting:
+            self._go()
 
     def _on_recorded(self, msg: Header) -> None:
         self._recorded_ns = messages.from_time(msg.stamp)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
@@ -92,7 +93,11 @@ class Shell(LifecycleNode):
             self.over.set_result(None)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._try(self.configure, super().on_configure, state)
+        self._before = self._made()
+        result = self._try(self.configure, super().on_configure, state)
+        if result != TransitionCallbackReturn.SUCCESS:
+            self._unmake()
+        return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
@@ -106,13 +111,26 @@ class Shell(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._try(self.cleanup, super().on_cleanup, state)
-        for entity in list(self.subscriptions):
-            self.destroy_subscription(entity)
+        self._unmake()
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.finish()
         return super().on_shutdown(state)
+
+    def _made(self) -> dict[str, set[Any]]:
+        """Everything on the ROS graph that belongs to this node now."""
+        kinds = ("subscription", "publisher", "timer", "service")
+        return {kind: set(getattr(self, f"{kind}s")) for kind in kinds}
+
+    def _unmake(self) -> None:
+        """Destroy what `configure` put on the ROS graph."""
+        for kind, entities in self._made().items():
+            for entity in entities - self._before[kind]:
+                if isinstance(entity, LifecyclePublisher):
+                    self.destroy_lifecycle_publisher(entity)
+                else:
+                    getattr(self, f"destroy_{kind}")(entity)
 
     def _deactivate(self) -> None:
         if self.active:

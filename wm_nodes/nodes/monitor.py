@@ -1,0 +1,264 @@
+"""What people see: a progress line, CSV and TensorBoard, and at the run's end the summary."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.meter import EpisodeSeen, Meter
+from wm_nodes.cores.records import Step
+from wm_nodes.cores.scoreboard import Board, Table
+from wm_nodes.evaluate import wilson
+from wm_nodes.health import statuses
+from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.params import param
+
+RECENT = 20  # episodes that means are of
+SETTLE_S = 1.5  # after the robot's end, for the recorder's last rows
+GONE_S = 3.0  # a node not heard of for so long is gone
+
+
+@dataclass(frozen=True)
+class MonitorParams(ShellParams):
+    run: str = param("", "Folder of the run: metrics/, report/ go there; empty: write nothing.")
+    log: str = param("", "Replay log that the report is of; empty: the run's own.")
+    weights: str = param("", "Weights for the report's prediction; empty: the run's newest.")
+    report: bool = param(False, "Leave a report when the run is over.")
+    every_s: float = param(5.0, "Seconds between progress lines.", low=0.1)
+    wait_for: str = param("robot", "Node whose end is the run's.", choices=("robot", "trainer"))
+
+
+class MonitorNode(Shell):
+    """Watches; nobody depends on it."""
+
+    NAME = "monitor"
+    PARAMS = MonitorParams
+
+    def configure(self) -> None:
+        p = self.params
+        self._meter = Meter()
+        self._nodes: dict[str, dict[str, str]] = {}
+        self._heard: dict[str, float] = {}
+        self._train: list[EpisodeSeen] = []
+        self._evals: list[EpisodeSeen] = []
+        self._block: list[EpisodeSeen] = []
+        self._done_at: float | None = None
+        self._reporting: threading.Thread | None = None
+        self._line = ""
+        folder = Path(p.run) / "metrics" if p.run else None
+        self._episodes = Table(folder / "episodes.csv") if folder else None
+        self._evaluations = Table(folder / "evaluations.csv") if folder else None
+        self._board = Board(folder / "tensorboard") if folder else None
+        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+        self.listen(topics.DIAGNOSTICS, lambda msg: msg, self._on_diagnostics)
+
+    def activate(self) -> None:
+        self.health.ready = True
+        self._timers_ = [
+            self.create_timer(self.params.every_s, self._show),
+            self.create_timer(0.2, self._check),
+        ]
+
+    def deactivate(self) -> None:
+        for timer in self._timers_:
+            self.destroy_timer(timer)
+        self._show()
+
+    def cleanup(self) -> None:
+        if getattr(self, "_board", None) is not None:
+            self._board.close()
+
+    # Taking in ----------------------------------------------------------------------------------
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        own = self.get_namespace().rstrip("/") + "/"
+        for name, values in statuses(msg).items():
+            if name.startswith(own):
+                self._nodes[name.removeprefix(own)] = values
+                self._heard[name.removeprefix(own)] = time.monotonic()
+        if self._fact(self.params.wait_for, "done") == "true" and self._done_at is None:
+            self._done_at = time.monotonic()
+
+    def _on_step(self, step: Step) -> None:
+        episode = self._meter.step(step)
+        if step.is_first and step.explore:
+            self._close_block()
+        if episode is not None:
+            (self._train if episode.explore else self._evals).append(episode)
+            self._keep(episode)
+
+    def _keep(self, episode: EpisodeSeen) -> None:
+        steps = self._steps()
+        kind = "train" if episode.explore else "eval"
+        if not episode.explore:
+            self._block.append(episode)
+        if self._episodes is not None:
+            self._episodes.add({
+                "time": round(time.time(), 1),
+                "kind": kind,
+                "steps": steps,
+                "length": episode.length,
+                "return": round(episode.total_reward, 4),
+                "success": int(episode.success),
+                "first_success": episode.first_success,
+                "weights": episode.weights,
+            })  # fmt: skip
+        if self._board is not None:
+            values = {"return": episode.total_reward, "success": float(episode.success)}
+            self._board.add(steps, {f"episode/{k}_{kind}": v for k, v in values.items()})
+
+    def _close_block(self) -> None:
+        """A block of evaluation within training is over: one line, one row, one point."""
+        block, self._block = self._block, []
+        if not block:
+            return
+        wins, count, steps = sum(e.success for e in block), len(block), self._steps()
+        low, high = wilson(wins, count)
+        mean = fmean(e.total_reward for e in block)
+        print(
+            f"evaluation at {steps} steps: success {wins / count:.2f} [{low:.2f}, {high:.2f}], "
+            f"return {mean:.0f}, {count} episodes, weights {block[-1].weights}",
+            flush=True,
+        )
+        if self._evaluations is not None:
+            self._evaluations.add({
+                "time": round(time.time(), 1),
+                "steps": steps,
+                "updates": self._fact("trainer", "updates", "0"),
+                "episodes": count,
+                "success": round(wins / count, 4),
+                "low": round(low, 4),
+                "high": round(high, 4),
+                "return": round(mean, 4),
+                "weights": block[-1].weights,
+            })  # fmt: skip
+        if self._board is not None:
+            self._board.add(steps, {"evaluation/success": wins / count, "evaluation/return": mean})
+
+    # Telling ------------------------------------------------------------------------------------
+
+    def _fact(self, node: str, name: str, default: str = "") -> str:
+        return self._nodes.get(node, {}).get(name, default)
+
+    def _steps(self) -> int:
+        return int(self._fact("robot", "steps", "0"))
+
+    def _show(self) -> None:
+        """Print one line of progress, and put the same on the board."""
+        parts = [*self._robot_parts(), *self._trainer_parts(), *self._recorder_parts()]
+        parts += [f"{name} silent" for name in self._gone()]
+        line = " | ".join(parts)
+        if line and line != self._line:
+            print(line, flush=True)
+            self._line = line
+        if self._board is not None and self._nodes.get("robot"):
+            robot = self._nodes["robot"]
+            names = ("rate_hz", "latency_p50_ms", "latency_p99_ms")
+            self._board.add(self._steps(), {f"robot/{n}": float(robot[n]) for n in names})
+            self._board.flush()
+
+    def _robot_parts(self) -> list[str]:
+        robot = self._nodes.get("robot")
+        if robot is None:
+            return []
+        seen = (self._train or self._evals)[-RECENT:]
+        parts = [f"{robot.get('steps', 0)} steps, {robot.get('episodes', 0)} episodes"]
+        if seen:
+            mean = fmean(e.total_reward for e in seen)
+            parts.append(f"return {mean:.0f}, success {fmean(e.success for e in seen):.2f}")
+        parts.append(
+            f"{float(robot['rate_hz']):.0f}/s, latency {float(robot['latency_p50_ms']):.1f}"
+            f"/{float(robot['latency_p99_ms']):.1f} ms"
+        )
+        return parts
+
+    def _trainer_parts(self) -> list[str]:
+        trainer = self._nodes.get("trainer")
+        if trainer is None or "updates" not in trainer:
+            return []
+        return [
+            f"{trainer['updates']} updates, {trainer['updates_per_s']}/s, {trainer['phase']}, "
+            f"weights {trainer['weights']}"
+        ]
+
+    def _recorder_parts(self) -> list[str]:
+        recorder = self._nodes.get("recorder", {})
+        return [f"log {recorder['rows']} rows, {recorder['log_mb']} MB"] if "rows" in recorder else []
+
+    def _gone(self) -> list[str]:
+        now = time.monotonic()
+        return sorted(n for n, at in self._heard.items() if now - at > GONE_S and n != "monitor")
+
+    # The end ------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """When the run is over and the last rows are in the log: summary, report, end."""
+        if self._done_at is None or time.monotonic() - self._done_at < SETTLE_S:
+            return
+        if self._reporting is None:
+            self._close_block()
+            self._reporting = threading.Thread(target=self._finish_run, daemon=True)
+            self._reporting.start()
+        elif not self._reporting.is_alive():
+            self.finish()
+
+    def _finish_run(self) -> None:
+        summary = self.summary()
+        p = self.params
+        if p.run:
+            path = Path(p.run) / "metrics" / "summary.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(summary, indent=2) + "\n")
+        if p.report and p.run:
+            self._report(summary)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run's figures: what the last word on the terminal and summary.json say."""
+        judged = self._evals or self._train
+        wins = sum(e.success for e in judged)
+        robot = self._nodes.get("robot", {})
+        found: dict[str, Any] = {
+            "episodes_judged": len(judged),
+            "judged": "evaluation" if self._evals else "training",
+            "success_rate": wins / len(judged) if judged else None,
+            "success_interval_95": list(wilson(wins, len(judged))),
+            "mean_return": fmean(e.total_reward for e in judged) if judged else None,
+            "latency_p50_ms": float(robot.get("latency_p50_ms", 0)),
+            "latency_p99_ms": float(robot.get("latency_p99_ms", 0)),
+            "steps": self._steps(),
+            "drops": {n: int(v["drops"]) for n, v in self._nodes.items() if int(v.get("drops", 0))},
+        }
+        return found
+
+    def _report(self, summary: dict[str, Any]) -> None:
+        from wm_models.checkpoint import WeightsError, load_model
+
+        from wm_nodes.cores.weights import find_weights
+        from wm_nodes.report import ReportError, ReportSettings, write_report
+
+        p = self.params
+        log, folder = Path(p.log or Path(p.run) / "log"), Path(p.run) / "report"
+        weights = find_weights(p.weights, p.run)
+        try:
+            model = load_model(weights)[0] if weights is not None else None
+            settings = ReportSettings(last=summary["episodes_judged"] or None)
+            write_report(log, folder, model=model, settings=settings, facts={"run": summary})
+            print(f"report: {folder}", flush=True)
+        except (ReportError, WeightsError, OSError) as error:
+            self.get_logger().error(f"no report: {error}")
+
+
+def main() -> None:
+    spin.main(MonitorNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Replay log in, weights out: the learning loop in a thread, so that ROS stays answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from std_msgs.msg import UInt64
+from wm_datasets.errors import LogError
+from wm_models.checkpoint import Manifest, WeightsError
+from wm_models.interface import ModelError
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.cores.records import Announcement
+from wm_nodes.errors import UserError, user_errors
+from wm_nodes.learn import LearnConfig, LearnError, Learning
+from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.params import param
+
+REST_S = 0.05  # between two looks at a log that has not grown
+WATCH_S = 0.25
+SHOWN = 12  # metrics in diagnostics
+
+
+@dataclass(frozen=True)
+class TrainerParams(ShellParams):
+    run: str = param("runs/run", "Folder of the run: weights/, trainer/ and metrics/ go there.")
+    log: str = param("", "Replay log to learn from; empty: the run's own.")
+    demos: str = param("", "A second log (demonstrations) to learn from; empty: none.")
+    demos_share: float = param(0.25, "Share of windows that come from `demos`.", low=0.0, high=1.0)
+    model: str = param("mwm_cpu", "Model preset.")
+    weights: str = param("", "Weights to begin with; empty: fresh ones. A resumed run keeps its own.")
+    seed: int = param(0, "Seed of weights and batches.", low=0, high=2**31 - 1)
+    device: str = param("auto", "cpu, cuda, or auto: the GPU where there is one.")
+    threads: int = param(1, "Threads of torch.", low=1, high=256)
+    steps: int = param(0, "End after this many updates; 0: never.", low=0)
+    pace: bool = param(True, "Keep the preset's ratio of decisions to updates; off for recorded logs.")
+    publish_s: float = param(15.0, "Seconds between published weights.", low=0.1)
+
+
+class TrainerNode(Shell):
+    """Learns as the log grows; every published version is announced on `weights`."""
+
+    NAME = "trainer"
+    PARAMS = TrainerParams
+
+    def configure(self) -> None:
+        p = self.params
+        torch.set_num_threads(p.threads)
+        with user_errors(LearnError, ModelError, WeightsError, LogError):
+            self._learning = Learning(self._config(), publish=self._publish)
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._news = topics.ANNOUNCEMENTS.publisher(self)
+        self._pace = topics.PACE.publisher(self)
+
+    def activate(self) -> None:
+        self.health.ready = True
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._learn, name="learning")
+        self._thread.start()
+        self._timer = self.create_timer(WATCH_S, self._watch)
+
+    def deactivate(self) -> None:
+        """Stop after the present update; the checkpoint is saved on the way out."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.destroy_timer(self._timer)
+
+    def _config(self) -> LearnConfig:
+        p, run = self.params, Path(self.params.run)
+        share = p.demos_share if p.demos else 0.0
+        logs = [(Path(p.log or run / "log"), 1.0 - share)]
+        if p.demos:
+            logs.append((Path(p.demos), share))
+        settings: dict[str, Any] = {
+            "model": p.model,
+            "seed": p.seed,
+            "device": p.device,
+            "steps": p.steps,
+            "pace": p.pace,
+            "publish_s": p.publish_s,
+        }
+        if p.weights:
+            if "weights" not in {field.name for field in fields(LearnConfig)}:
+                raise UserError("weights: learning from given weights is not possible yet")
+            settings["weights"] = Path(p.weights)
+        return LearnConfig(run=run, logs=tuple(logs), **settings)
+
+    # The learning thread ------------------------------------------------------------------------
+
+    def _learn(self) -> None:
+        try:
+            while not (self._stop.is_set() or self._learning.done):
+                started = time.perf_counter()
+                if self._learning.step():
+                    self.health.worked(time.perf_counter() - started)
+                else:
+                    self._stop.wait(REST_S)
+            self._learning.close()
+        except Exception as error:
+            self._error = error
+        finally:
+            self._stop.set()
+
+    def _publish(self, manifest: Manifest, path: Path) -> None:
+        """Announce a version that is whole on disk."""
+        self.health.weights = manifest.version
+        news = Announcement(
+            version=manifest.version,
+            path=str(path.resolve()),
+            sha256=manifest.digest,
+            preset=manifest.preset,
+            step=manifest.step,
+            metrics=dict(manifest.metrics),
+        )
+        self._news.publish(messages.announcement_to_msg(news))
+
+    # The ROS thread -----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Tell the robot how far learning has come; end when the thread has."""
+        self._pace.publish(UInt64(data=self._kept_up()))
+        if not self._stop.is_set():
+            return
+        self._thread.join()
+        if self._error is not None:
+            self._give_up(self._error)
+        self.health.facts["done"] = "true"
+        self.finish()
+
+    def _kept_up(self) -> int:
+        """Decisions that the updates made so far are enough for, by the preset's ratio."""
+        learner = self._learning.preset.learner
+        updates = self._learning.progress.updates
+        return learner.prefill + max(0, updates - learner.initial_updates) * learner.train_every
+
+    def _give_up(self, error: BaseException) -> None:
+        """Divergence is worth a restart from the checkpoint; a wrong log or disk is not."""
+        if isinstance(error.__cause__, FloatingPointError):
+            self.get_logger().error(str(error))
+            self.finish(spin.FAILED)
+        elif isinstance(error, (LearnError, ModelError, WeightsError, LogError)):
+            raise UserError(str(error)) from error
+        else:
+            raise error
+
+    def diagnose(self) -> None:
+        if hasattr(self, "_learning"):
+            progress = self._learning.progress
+            self.health.facts.update(
+                updates=progress.updates,
+                rows=progress.decisions,
+                phase=progress.phase,
+                updates_per_s=f"{progress.updates_per_s:.2f}",
+                rollbacks=progress.rollbacks,
+            )
+            for name, value in list(progress.metrics.items())[:SHOWN]:
+                self.health.facts[f"metrics/{name}"] = f"{value:.4g}"
+        super().diagnose()
+
+
+def main() -> None:
+    spin.main(TrainerNode)
+
+
+if __name__ == "__main__":
+    main()
