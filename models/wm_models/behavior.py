@@ -184,6 +184,8 @@ class Behavior(nn.Module):
         chose there. Keeps a policy near demonstrations while reward improves it (MoDem; DAPG).
         """
         mask = batch["demo"].float()
+        if "is_last" in batch:  # a last row holds no action
+            mask = mask * (~batch["is_last"]).float()
         policy = actor(post.feat.detach())
         limit = policy.limit
         nll = -policy.log_prob(batch["next_action"].clamp(-limit, limit)) / batch["next_action"].shape[-1]

@@ -178,6 +178,29 @@ def test_rewards_that_are_not_finite_spoil_nothing(model) -> None:
     assert model.critic.scale == 1.0
 
 
+def test_imitation_counts_demonstrated_rows_that_have_an_action(model) -> None:
+    behavior = Behavior(model, BehaviorConfig())
+    feat = torch.randn(1, 4, model.config.rssm.feat, generator=seeded())
+    c = model.config.rssm
+    post = RSSMState(feat[..., : c.deter], feat[..., c.deter :].unflatten(-1, (c.stoch, c.classes)))
+    batch = {
+        "demo": torch.tensor([[True, False, True, True]]),
+        "is_last": torch.tensor([[False, False, False, True]]),
+        "next_action": torch.zeros(1, 4, 3),
+    }
+
+    def loss(row: int, value: float) -> float:
+        actions = batch["next_action"].clone()
+        actions[:, row] = value
+        got = behavior.imitation_loss(model.actor, post, {**batch, "next_action": actions})
+        return got.item()
+
+    base = loss(0, 0.0)
+    assert loss(1, 0.9) == base and loss(3, 0.9) == base
+    assert loss(0, 0.9) != base and loss(2, 0.9) != base
+    assert loss(0, 1.0) == loss(0, 1.0 - 1e-6)  # at the box's edge the density stays finite
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="'dynamics', 'reinforce' or 'both', got 'pathwise'"):
         BehaviorConfig(actor_grad="pathwise")
