@@ -54,16 +54,29 @@ class RowCache:
         self.start = max(self.start, self.stop - self.capacity)
 
     def copy_windows(
-        self, field: str, starts: np.ndarray, out: np.ndarray, slots: np.ndarray
+        self,
+        starts: np.ndarray,
+        length: int,
+        slots: np.ndarray,
+        targets: Sequence[tuple[str, np.ndarray]],
     ) -> None:
-        """Fill out[slots[i]] with the rows from starts[i] on; out is (B, T, ...)."""
-        ring, length = self._rings[field], out.shape[1]
+        """Fill target[slots[i]], (length, ...), with the field's rows from starts[i] on."""
         cached = int(starts.min(initial=self.stop)) >= self.start
-        if cached and ring[0].nbytes < _SMALL_ROW_BYTES:
-            rows = (starts[:, None] + np.arange(length)) % self.capacity
-            out[slots] = ring[rows]
-            return
-        for slot, start in zip(slots.tolist(), starts.tolist()):
+        rows = (starts[:, None] + np.arange(length)) % self.capacity
+        for field, target in targets:
+            ring = self._rings[field]
+            if not cached or ring[0].nbytes >= _SMALL_ROW_BYTES:
+                self._copy_one_by_one(field, starts.tolist(), slots.tolist(), target)
+            elif len(slots) == len(target):
+                np.take(ring, rows, axis=0, out=target, mode="clip")
+            else:
+                target[slots] = ring[rows]
+
+    def _copy_one_by_one(
+        self, field: str, starts: list[int], slots: list[int], out: np.ndarray
+    ) -> None:
+        ring, length = self._rings[field], out.shape[1]
+        for slot, start in zip(slots, starts):
             window, at = out[slot], start % self.capacity
             if start < self.start:
                 self.reader.read(field, start, start + length, window)

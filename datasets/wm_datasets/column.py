@@ -56,7 +56,7 @@ class Column:
                 f"rows {i * self.chunk} to {(i + 1) * self.chunk} of '{self.field.name}' are gone "
                 "(dropped by the log's capacity); refresh() and read rows from `first` on"
             ) from None
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise LogFormatError(f"{path} is damaged: {error}") from error
         if len(data) != self.chunk * self.field.row_bytes:
             raise LogFormatError(f"{path} is damaged: it decodes to {len(data)} bytes")

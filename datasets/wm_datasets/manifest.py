@@ -115,6 +115,8 @@ def load_manifest(root: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         what = "the folder holds no zarr.json" if root.is_dir() else "there is no such folder"
         raise LogFormatError(f"no log at {root}: {what}") from None
+    except OSError as error:
+        raise LogFormatError(f"cannot read the log at {root}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         raise LogFormatError(
             f"{root} is not a log: its zarr.json has no readable attribute 'wm_log'"

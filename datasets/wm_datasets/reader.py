@@ -24,6 +24,7 @@ class LogReader:
     Sealed rows come from the zarr arrays, newer ones from the write-ahead segments; both are one
     log here. A row seen once stays, with the same content, even when the writer is killed with
     -9 the next moment; only the log's capacity drops rows, whole oldest episodes at a time.
+    One thread at a time; as many readers as wanted.
     """
 
     def __init__(self, path: str | Path) -> None:

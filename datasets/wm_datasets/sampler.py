@@ -26,8 +26,9 @@ class Sampler:
 
     Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
     given as {name in the batch: field of the log}, renames. The newest rows are kept decoded, up
-    to `cache_bytes`. Sampling never looks at the disk for new rows; refresh() does, so between two
-    refreshes equal state gives equal batches. One thread at a time.
+    to `cache_bytes`. Only refresh() takes in new rows (sample() refreshes by itself just when rows
+    that did not fit into the cache were dropped by the log's capacity), so between two refreshes
+    equal state gives equal batches. One thread at a time.
     """
 
     def __init__(
@@ -127,8 +128,8 @@ class Sampler:
                for name, f in self._fields.items()}  # fmt: skip
         for i, cache in enumerate(self._caches):
             slots = np.flatnonzero(which == i)
-            for name, field in self._fields.items():
-                cache.copy_windows(field, starts[slots], out[name], slots)
+            targets = [(field, out[name]) for name, field in self._fields.items()]
+            cache.copy_windows(starts[slots], length, slots, targets)
         return out
 
     def _draw_starts(

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class LogSpec:
             raise LogSpecError(f"extra must be JSON: {error}") from error
         object.__setattr__(self, "extra", extra)
 
-    @property
+    @cached_property
     def fields(self) -> dict[str, Field]:
         """The log's arrays by name, in the order in which a record stores them."""
         found = [Field(f"image/{k}", np.dtype("u1"), s) for k, s in self.cameras.items()]

@@ -206,8 +206,12 @@ def test_logs_of_other_shapes_do_not_mix(make_log, tmp_path):
 
 def test_fields_can_be_renamed_and_default_to_all(make_log):
     path = make_log([9])
-    batch = sampler_of(path, fields={"image": "image/front", "reward": "reward"}).sample(3, 5)
-    assert {k: v.shape for k, v in batch.items()} == {"image": (3, 5, 4, 6, 3), "reward": (3, 5)}
+    fields = {"image": "image/front", "reward": "reward", "same": "image/front"}
+    batch = sampler_of(path, fields=fields).sample(3, 5)
+    assert {k: v.shape for k, v in batch.items()} == {
+        "image": (3, 5, 4, 6, 3), "reward": (3, 5), "same": (3, 5, 4, 6, 3)
+    }  # fmt: skip
+    assert np.array_equal(batch["image"], batch["same"])
     assert set(sampler_of(path, fields=None).sample()) == set(make_spec().fields)
 
 
