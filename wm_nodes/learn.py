@@ -20,12 +20,13 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from wm_datasets.log import LogReader
 from wm_datasets.sampler import Sampler
-from wm_datasets.spec import LogSpec
+from wm_datasets.spec import LogSpec, Source
 from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_modules
 from wm_models.interface import BatchSpec
 from wm_models.presets import Preset, preset
 
-LABELS = ("action", "reward", "is_first", "is_terminal")
+LABELS = ("action", "commanded", "reward", "is_first", "is_last", "is_terminal", "source")
+DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
 
 
 class LearnError(RuntimeError):
@@ -217,6 +218,7 @@ class Learning:
     def _batch(self, spec: BatchSpec) -> dict[str, Tensor]:
         rows = self.sampler.sample(spec.batch, spec.length)
         rows["image"] = rows.pop(f"image/{self.camera}")
+        rows["demo"] = np.isin(rows.pop("source"), DEMONSTRATORS) & ~rows["is_last"]
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in rows.items()}
 
     def _decisions(self) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wm_nodes.cli.arguments import parse, require, require_one_of
 from wm_nodes.errors import UserError, user_errors
@@ -39,6 +41,8 @@ class Eval:
     """Seed of the episodes and of the policy."""
     planner: Literal["actor", "cem", "mppi"] = "actor"
     """What chooses the agent's action."""
+    device: str = "auto"
+    """Where the agent computes: cpu, cuda, or auto (the GPU where there is one)."""
     action_repeat: int = 2
     """Simulator steps per decision."""
     time_limit: int = 250
@@ -58,11 +62,14 @@ def run(words: Sequence[str]) -> int:
     wanted = parse(Eval, "eval", words)
     _check(wanted)
 
+    from wm_models.checkpoint import WeightsError
+    from wm_models.interface import ModelError
     from wm_nodes.evaluate import evaluate
     from wm_nodes.robots.base import RobotError
     from wm_nodes.robots.metaworld import MetaWorld
 
-    with user_errors(RobotError, OSError), MetaWorld(**_settings(wanted)) as robot:
+    mistakes = (RobotError, WeightsError, ModelError, OSError)
+    with user_errors(*mistakes), closing(MetaWorld(**_settings(wanted))) as robot:
         policy = _policy(wanted, robot)
         result = evaluate(robot, policy, wanted.episodes, wanted.seed, name=wanted.policy)
         if wanted.csv is not None:
@@ -84,7 +91,7 @@ def _check(wanted: Eval) -> None:
         raise UserError(f"--csv: there is no folder {wanted.csv.parent}.")
 
 
-def _settings(wanted: Eval) -> dict[str, object]:
+def _settings(wanted: Eval) -> dict[str, Any]:
     blind = wanted.policy != "agent"
     return {
         "task": wanted.task,
@@ -101,4 +108,14 @@ def _policy(wanted: Eval, robot: MetaWorld) -> Policy:
         from wm_nodes.policies import baseline
 
         return baseline(wanted.policy, robot, wanted.seed, _settings(wanted))
-    raise UserError(f"--policy agent with {find_weights(wanted.weights)}: not wired yet.")
+    import torch
+
+    from wm_nodes.learned import LearnedPolicy, differences
+
+    torch.set_num_threads(1)  # as in the nodes: the same numbers
+    folder = find_weights(wanted.weights)
+    for difference in differences(folder, robot.spec):
+        print(f"wm eval: note: {difference}", file=sys.stderr)
+    return LearnedPolicy.load(
+        folder, robot.spec, seed=wanted.seed, planner=wanted.planner, device=wanted.device
+    )

@@ -28,8 +28,11 @@ SHOW_S = 5.0
 class Train:
     """Learn from recorded logs, without ROS. The same command with --run NAME goes on."""
 
-    log: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="LOG")]
-    """Replay logs (or runs) to learn from, drawn from in equal shares."""
+    log: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LOG[:WEIGHT]")
+    ]
+    """Replay log (or run) to learn from; give it again for more. Windows are drawn in proportion to
+    the weights (1 where none is given)."""
     model: str = "mwm_cpu"
     """Model preset."""
     run: str = ""
@@ -51,10 +54,7 @@ def run(words: Sequence[str]) -> int:
     require("steps", wanted.steps, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
     require("publish-s", wanted.publish_s, 1.0)
-    logs = tuple(find_log(path) for path in wanted.log)
-    for path in logs:
-        if not (path / "zarr.json").is_file():
-            raise UserError(f"--log: no replay log at {path}. Right: what `wm log info` shows.")
+    logs = tuple(weighted_log(text) for text in wanted.log)
 
     from wm_datasets import LogError
     from wm_models.checkpoint import WeightsError
@@ -64,7 +64,7 @@ def run(words: Sequence[str]) -> int:
     folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
     config = LearnConfig(
         run=folder,
-        logs=tuple((path, 1.0 / len(logs)) for path in logs),
+        logs=logs,
         model=wanted.model,
         seed=wanted.seed,
         device=wanted.device,
@@ -75,6 +75,25 @@ def run(words: Sequence[str]) -> int:
     with user_errors(LearnError, LogError, ModelError, WeightsError):
         _learn(Learning(config), folder)
     return 0
+
+
+def weighted_log(text: str) -> tuple[Path, float]:
+    """Return the log's folder and its weight from PATH or PATH:WEIGHT."""
+    path, mark, weight = text.rpartition(":")
+    if not mark or Path(text).exists():
+        path, weight = text, "1"
+    try:
+        share = float(weight)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < float("inf"):
+        raise UserError(
+            f"--log: given {text!r}, right is a path, or path:weight with a weight > 0."
+        )
+    folder = find_log(Path(path))
+    if not (folder / "zarr.json").is_file():
+        raise UserError(f"--log: no replay log at {folder}. Right: what `wm log info` shows.")
+    return folder, share
 
 
 def _learn(learning: Learning, folder: Path) -> None:

@@ -1,0 +1,99 @@
+"""A trained agent without ROS: the graph's own encoder, filter and chooser, hand to hand.
+
+On the same episodes it decides exactly as the nodes do: same objects, same stamps, same noise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wm_models.checkpoint import read_manifest
+from wm_nodes.cores.choose import CHOOSERS, chooser
+from wm_nodes.cores.images import ImagePipeline
+from wm_nodes.cores.mind import Encoder, Filter, Policy
+from wm_nodes.cores.records import Step
+from wm_nodes.cores.weights import Weights, device_of, load_weights, pick_device
+from wm_nodes.robots.base import Observation, RobotError, RobotSpec, Vector
+
+PARTS = ("autoencoder", "world_model", "actor", "critic")
+TELLING = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
+
+
+class LearnedPolicy:
+    """Sees one camera, filters what it sees, acts by its actor or by a search in imagination."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        robot: RobotSpec,
+        *,
+        seed: int = 0,
+        planner: str = "actor",
+        budget_s: float = 0.0,
+        explore: bool = False,
+        camera: str = "",
+    ) -> None:
+        """`explore` samples as in training episodes; `camera` may be empty if there is one only."""
+        if planner not in CHOOSERS:
+            raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
+        self.camera = _only_camera(robot, camera)
+        self._weights, self._names, self._explore = weights, robot.action.names, explore
+        self._seed, self._device = seed, device_of(weights.model)
+        _, height, width = weights.model.spec.obs_keys["image"]
+        self._pipeline = ImagePipeline(height, width)
+        self._encoder = Encoder()
+        self._policy = Policy(seed, self._device, chooser(planner, budget_s))
+        self.begin()
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        robot: RobotSpec,
+        *,
+        seed: int = 0,
+        planner: str = "actor",
+        budget_s: float = 0.0,
+        device: str = "auto",
+    ) -> LearnedPolicy:
+        """Load a version's folder, or a store's newest. WeightsError, ModelError."""
+        weights = load_weights(folder, PARTS, pick_device(device))
+        return cls(weights, robot, seed=seed, planner=planner, budget_s=budget_s)
+
+    def begin(self) -> None:
+        self._filter = Filter(self._seed, self._device)
+
+    def act(self, observation: Observation) -> Vector:
+        step = Step(
+            stamp_ns=observation.stamp_ns,
+            names=self._names,
+            executed=observation.executed,
+            commanded=observation.commanded,
+            is_first=observation.is_first,
+            explore=self._explore,
+        )
+        image = self._pipeline(observation.images[self.camera])
+        tokens = self._encoder.encode(self._weights, image)
+        state = self._filter.update(self._weights, tokens, step)
+        return self._policy.act(self._weights, state, step)[0]
+
+
+def differences(folder: str | Path, robot: RobotSpec) -> list[str]:
+    """Say in what the weights' training differs from this robot: task, camera, pictures, pace."""
+    made = read_manifest(folder).extra
+    here = {"robot": robot.name, "task": robot.task, **robot.extra}
+    return [
+        f"{name}: the weights were made with {made[name]}, this is {here[name]}"
+        for name in TELLING
+        if name in made and name in here and made[name] != here[name]
+    ]
+
+
+def _only_camera(robot: RobotSpec, camera: str) -> str:
+    found = list(robot.cameras)
+    if camera in found:
+        return camera
+    if camera or len(found) != 1:
+        asked = repr(camera) if camera else "none"
+        raise RobotError(f"camera: asked for {asked}, the robot has {found or 'no pictures'}.")
+    return found[0]
