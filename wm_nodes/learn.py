@@ -38,8 +38,10 @@ class LearnConfig:
     """One run of learning. Paths are folders; see docs/configuration.md."""
 
     run: Path  # weights/, trainer/ and metrics/ go here
-    logs: tuple[tuple[Path, float], ...]  # replay logs and the share of windows drawn from each
+    logs: tuple[tuple[Path, float], ...]  # replay logs and the share of windows drawn from each;
+    # the first is the one whose growth sets the pace, the others may be demonstrations
     model: str = "mwm_cpu"
+    weights: Path | None = None  # weights to begin with; a resumed run keeps its own
     seed: int = 0
     device: str = "auto"  # "auto" takes the GPU where there is one
     steps: int = 0  # updates to make in all; 0 for no limit
@@ -172,8 +174,16 @@ class Learning:
         )
         if self._state.exists():
             self._resume()
+        elif self.config.weights is not None:
+            self._begin_with(self.config.weights)
         self._ready = True
         return True
+
+    def _begin_with(self, folder: Path) -> None:
+        """Go on from weights of another run: their first phases are behind them."""
+        manifest = load_modules(folder, self.model.modules_by_name())
+        self.learner.behavior.target.load_state_dict(self.model.critic.state_dict())
+        self.learner.updates = min(manifest.step, self.learner.initial_updates)
 
     def _resume(self) -> None:
         state = torch.load(self._state, map_location=self.device, weights_only=True)
@@ -222,9 +232,11 @@ class Learning:
         return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in rows.items()}
 
     def _decisions(self) -> int:
-        for reader in self._readers:
-            reader.refresh()
-        return sum(reader.length for reader in self._readers)
+        """Rows of the log that sets the pace."""
+        if not self._readers:
+            return 0
+        self._readers[0].refresh()
+        return self._readers[0].length
 
     def _phase(self) -> str:
         if not self._ready:

@@ -75,7 +75,9 @@ MWM_CPU = Preset(
         world_model=OptimizerConfig(lr=3e-3, warmup=100),
         actor=OptimizerConfig(lr=1e-4),
         critic=OptimizerConfig(lr=3e-4),
-        behavior=BehaviorConfig(horizon=8, starts=128, return_norm=True, entropy=1e-3),
+        behavior=BehaviorConfig(
+            horizon=8, starts=128, return_norm=True, entropy=1e-3, imitation=0.3
+        ),
         autoencoder_init=1000,
         world_model_init=500,
         prefill=2000,

@@ -74,6 +74,22 @@ ARGUMENTS = (
         high=20,
         fixed=True,
     ),
+    Argument(
+        "time_limit",
+        250,
+        "Decisions per episode (250 as published; 100 are enough on a small machine).",
+        low=1,
+        high=250,
+        fixed=True,
+    ),
+    Argument(
+        "demos",
+        0,
+        "Demonstrations by the task's script, recorded first and learned from; 0: none.",
+        low=0,
+        high=1000,
+        fixed=True,
+    ),
     PLANNER,
     Argument("eval_every", 0, "Decisions between blocks of evaluation episodes; 0: none.", low=0),
     Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000),
@@ -117,12 +133,25 @@ def _agent(values: Values) -> Mapping[str, Parameter]:
     return {**_policy(values), "camera": values["camera"]}
 
 
+def _demonstrates(values: Values) -> bool:
+    return bool(values["train"] and values["demos"])
+
+
+def _demos(values: Values) -> str:
+    return f"{values['run']}/demos" if _demonstrates(values) else ""
+
+
+def _demonstrator(values: Values) -> Mapping[str, Parameter]:
+    names = "task seed action_repeat time_limit render camera"
+    return {**_pick(values, *names.split()), "episodes": values["demos"], "out": _demos(values)}
+
+
 def _trainer(values: Values) -> Mapping[str, Parameter]:
-    return _thinker(values)
+    return {**_thinker(values), "demos": _demos(values)}
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
-    names = "task seed mode episodes steps eval_every eval_episodes action_repeat render camera"
+    names = "task seed mode episodes steps eval_every eval_episodes action_repeat time_limit render camera"
     return {
         **_pick(values, *names.split()),
         "adapter": "metaworld",
@@ -144,6 +173,7 @@ GRAPH = Graph(
         NodeSpec("agent", "agent", _agent, condition=_fused),
         NodeSpec("robot", "robot", _robot, on_exit="shutdown", stop_rank=0),
         NodeSpec("recorder", "recorder", lambda values: {"log": values["log"]}),
+        NodeSpec("demonstrator", "demonstrator", _demonstrator, condition=_demonstrates),
         NodeSpec(
             "trainer",
             "trainer",

@@ -1,0 +1,94 @@
+"""A task's scripted expert records demonstrations into a log of their own, then ends."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from wm_datasets.errors import LogError
+from wm_nodes import spin, topics
+from wm_nodes.collect import NoisyExpert, collect
+from wm_nodes.errors import UserError
+from wm_nodes.evaluate import EpisodeRow
+from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.params import param
+from wm_nodes.policies import Expert
+from wm_nodes.robots.base import RobotError
+from wm_nodes.robots.metaworld import MetaWorld
+
+STREAM = 1_000_003  # demonstrations are no episodes of the run itself
+
+
+@dataclass(frozen=True)
+class DemonstratorParams(ShellParams):
+    out: str = param("runs/run/demos", "Replay log to make; one that is whole already is kept.")
+    task: str = param("drawer-close-v3", "Meta-World task.")
+    episodes: int = param(20, "Demonstrations.", low=1)
+    noise: float = param(0.5, "Noise in three of four episodes, as a share of half the range.", low=0.0)
+    seed: int = param(0, "Seed of episodes and noise.", low=0, high=2**31 - 1)
+    action_repeat: int = param(2, "Simulator steps per decision.", low=1, high=20)
+    time_limit: int = param(100, "Decisions per episode.", low=1)
+    render: str = param("auto", "Pictures.", choices=("auto", "fast", "full"))
+    camera: str = param("corner4", "Camera of the simulator.")
+
+
+class DemonstratorNode(Shell):
+    """Makes a whole log or none: it is recorded aside and renamed when the last episode is in."""
+
+    NAME = "demonstrator"
+    PARAMS = DemonstratorParams
+
+    def activate(self) -> None:
+        self.health.ready = True
+        self._error: Exception | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._demonstrate, name="demonstrating")
+        self._thread.start()
+        self._timer = self.create_timer(0.1, self._watch)
+
+    def deactivate(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.destroy_timer(self._timer)
+
+    def _demonstrate(self) -> None:
+        p, out = self.params, Path(self.params.out)
+        if out.exists():
+            return
+        aside = out.with_name(f".{out.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        names = "task seed action_repeat time_limit render camera".split()
+        try:
+            with MetaWorld(**{name: getattr(p, name) for name in names}) as robot:
+                player = NoisyExpert(Expert(robot), robot.spec, p.noise, p.seed)
+                collect(robot, player, aside, p.episodes, p.seed + STREAM, name="expert", watch=self._count)
+            aside.rename(out)
+        except (_Interrupted, RobotError, LogError, OSError) as error:
+            self._error = error
+
+    def _count(self, row: EpisodeRow) -> None:
+        self.health.facts["episodes"] = str(row.episode + 1)
+        if self._stop.is_set():
+            raise _Interrupted
+
+    def _watch(self) -> None:
+        if self._thread.is_alive():
+            return
+        if self._error is not None and not isinstance(self._error, _Interrupted):
+            raise UserError(str(self._error)) from self._error
+        self.health.facts["done"] = "true"
+        self.finish()
+
+
+class _Interrupted(Exception):
+    """The end was asked for before the last demonstration."""
+
+
+def main() -> None:
+    spin.main(DemonstratorNode)
+
+
+if __name__ == "__main__":
+    main()
