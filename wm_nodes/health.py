@@ -1,4 +1,4 @@
-"""What a node says about itself on /diagnostics: rate, latency, drops by reason, faults, weights."""
+"""What a node says of itself on /diagnostics: rate, latency, drops by reason, faults, weights."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Message <-> record, both ways and nothing else. What must not be used raises MessageError.
 
-Arrays go into messages as `array.array`, which rclpy copies in one piece; lists cost 100 times more.
+Arrays go into messages as `array.array`, which rclpy copies in one piece;
+lists cost 100 times more.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
 from wm_datasets.errors import LogSpecError
 from wm_datasets.spec import LogSpec, Source
-
 from wm_nodes.cores.records import (
     Announcement,
     Features,
@@ -33,9 +34,7 @@ from wm_nodes.errors import MessageError
 
 SECOND_NS = 1_000_000_000
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-SCALARS = (
-    "reward is_first is_last is_terminal success explore weights source".split()
-)
+SCALARS = "reward is_first is_last is_terminal success explore weights source".split()
 MAX_ACTIONS, MAX_POINTS = 256, 1024
 
 
@@ -238,9 +237,7 @@ def features_from_msg(msg: ImageMsg) -> Features:
 
 def latent_to_msg(latent: Latent) -> ImageMsg:
     """Return a packed state (S,) as a picture of one row."""
-    return _floats(
-        latent.state, "32FC1", 1, latent.state.size, latent.stamp_ns, latent.origin
-    )
+    return _floats(latent.state, "32FC1", 1, latent.state.size, latent.stamp_ns, latent.origin)
 
 
 def latent_from_msg(msg: ImageMsg) -> Latent:
@@ -326,4 +323,6 @@ def spec_from_msg(msg: String) -> LogSpec:
     try:
         return LogSpec.from_json(json.loads(msg.data))
     except (ValueError, TypeError, KeyError, AttributeError, LogSpecError) as error:
-        raise MessageError("json", f"spec: {error!r}; right is what the robot node publishes") from None
+        raise MessageError(
+            "json", f"spec: {error!r}; right is what the robot node publishes"
+        ) from None

@@ -15,6 +15,7 @@ from wm_nodes.errors import UserError
 
 T = TypeVar("T")
 _OWN = ("use_sim_time", "start_type_description_service")  # rclpy's
+_MOST = 2**62  # stands for "no upper bound" where a range must have one
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -61,7 +62,9 @@ def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> Non
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ParamError(f"{node}: there is no parameter {name!r}. {hint}Right: {', '.join(known)}.")
+        raise ParamError(
+            f"{node}: there is no parameter {name!r}. {hint}Right: {', '.join(known)}."
+        )
 
 
 def checked(spec: Field, given: Any, node: str) -> Any:
@@ -107,7 +110,8 @@ def _right(spec: Field, kind: type) -> str:
 
 
 def _default(spec: Field) -> Any:
-    return spec.default if spec.default is not MISSING else spec.default_factory()  # type: ignore[misc]
+    assert spec.default is not MISSING, f"{spec.name}: every parameter has a default"
+    return spec.default
 
 
 def _descriptor(spec: Field) -> ParameterDescriptor:
@@ -116,11 +120,10 @@ def _descriptor(spec: Field) -> ParameterDescriptor:
     out = ParameterDescriptor(description=spec.metadata["description"], read_only=True)
     if choices:
         out.additional_constraints = f"one of {', '.join(choices)}"
-    if (low is not None or high is not None) and isinstance(default, (int, float)):
-        if isinstance(default, int):
-            bottom, top = (low if low is not None else -(2**31)), (high if high is not None else 2**62)
-            out.integer_range = [IntegerRange(from_value=int(bottom), to_value=int(top), step=0)]
-        else:
-            bottom, top = (low if low is not None else -1e300), (high if high is not None else 1e300)
-            out.floating_point_range = [FloatingPointRange(from_value=float(bottom), to_value=float(top))]
+    if isinstance(default, int) and not isinstance(default, bool) and low is not None:
+        top = _MOST if high is None else int(high)
+        out.integer_range = [IntegerRange(from_value=int(low), to_value=top, step=0)]
+    elif isinstance(default, float) and low is not None:
+        most = float(_MOST) if high is None else float(high)
+        out.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=most)]
     return out

@@ -49,7 +49,9 @@ def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except Exception as error:  # rclpy's own types differ between releases
-        return _refuse(f"{_first_lines(error)} Right: --ros-args -p name:=value --params-file FILE.")
+        return _refuse(
+            f"{_first_lines(error)} Right: --ros-args -p name:=value --params-file FILE."
+        )
     try:
         return _live(kind)
     except UserError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -63,16 +64,13 @@ class Topic:
         node: Node,
         callback: Callable[[Any], None],
         qos: QoSProfile | None = None,
-        **rest: Any,
+        events: SubscriptionEventCallbacks | None = None,
+        **parts: str,
     ) -> Subscription:
-        """Subscribe. `rest` fills the name; `event_callbacks` goes to rclpy."""
-        events = rest.pop("event_callbacks", None)
+        """Subscribe, with the table's quality of service or another."""
+        name = self.name.format(**parts)
         return node.create_subscription(
-            self.type,
-            self.name.format(**rest),
-            callback,
-            qos or self.qos,
-            event_callbacks=events,
+            self.type, name, callback, qos or self.qos, event_callbacks=events
         )
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from wm_nodes.cores.records import Image
 
@@ -18,7 +19,7 @@ class CaptureError(Exception):
 
 
 class Capture:
-    """A file plays at its own rate (or at `rate_hz`); devices and URLs are opened again when lost."""
+    """A file plays at its own rate (or `rate_hz`); devices and URLs are opened again when lost."""
 
     def __init__(self, source: str, *, loop: bool = False, rate_hz: float = 0.0) -> None:
         self._source: str | int = int(source) if source.isdigit() else source
@@ -58,7 +59,7 @@ class Capture:
         while not self._stop.is_set():
             fine, frame = self._video.read()
             if fine:
-                self._newest = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                self._newest = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
             elif not self._again():
                 return
             if self._file:

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
 from wm_models.interface import PlanState, State, WorldModel
 from wm_models.planners import Receding, ReturnCost, planner
-
 from wm_nodes.cores.records import Step
 
 CHOOSERS = ("actor", "cem", "mppi")
@@ -20,9 +20,7 @@ class Chooser(Protocol):
 
     name: str
 
-    def choose(
-        self, model: WorldModel, state: State, step: Step, noise: torch.Generator
-    ) -> Tensor:
+    def choose(self, model: WorldModel, state: State, step: Step, noise: torch.Generator) -> Tensor:
         """Return actions [N, A] within the model's box."""
 
 
@@ -31,9 +29,7 @@ class ActorChooser:
 
     name = "actor"
 
-    def choose(
-        self, model: WorldModel, state: State, step: Step, noise: torch.Generator
-    ) -> Tensor:
+    def choose(self, model: WorldModel, state: State, step: Step, noise: torch.Generator) -> Tensor:
         low, high = model.spec.bounds(state[0])
         return model.act(state, mode=not step.explore, generator=noise).clamp(low, high)
 
@@ -51,9 +47,7 @@ class SearchChooser:
         self._cost = ReturnCost()
         self._warm: PlanState | None = None
 
-    def choose(
-        self, model: WorldModel, state: State, step: Step, noise: torch.Generator
-    ) -> Tensor:
+    def choose(self, model: WorldModel, state: State, step: Step, noise: torch.Generator) -> Tensor:
         actions, self._warm, _ = self._search[step.explore].plan(
             model,
             state,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from wm_models.interface import State
 
+from wm_models.interface import State
 from wm_nodes.cores.choose import Chooser
 from wm_nodes.cores.noise import numpy_noise, torch_noise
 from wm_nodes.cores.records import Image, Step, Vector
@@ -26,7 +26,8 @@ class Encoder:
         _, height, width = weights.model.spec.obs_keys["image"]
         if image.shape != (height, width, 3):
             raise MessageError(
-                "image-shape", f"image: {image.shape}, model {weights.preset} sees {height, width, 3}"
+                "image-shape",
+                f"image: {image.shape}, model {weights.preset} sees {height, width, 3}",
             )
         batch = torch.from_numpy(np.ascontiguousarray(image))[None]
         return weights.model.encode({"image": batch.to(device_of(weights.model))}).float()

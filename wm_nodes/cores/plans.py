@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from wm_datasets.spec import LogSpec, VectorSpec
 
+from wm_datasets.spec import LogSpec, VectorSpec
 from wm_nodes.cores.records import Origin, Plan, Step, Vector
 from wm_nodes.errors import MessageError
 
@@ -20,8 +20,8 @@ class PlanMaker:
         """Take in what the robot said it is."""
         self._period_s = spec.control_period_s
         if spec.action is not None:
-            low, high = (np.float32(b) for b in (spec.action.low, spec.action.high))
-            self._bounds[spec.action.names] = low, high
+            low = np.array(spec.action.low, np.float32)
+            self._bounds[spec.action.names] = low, np.array(spec.action.high, np.float32)
 
     def bounds(self, step: Step) -> tuple[Vector, Vector]:
         """Return the robot's bounds; -1 to 1 as long as it has not said."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from wm_datasets.spec import Source
 
 Image = npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""From arrivals to rows of the log: the one place where a step's outcome moves to the row before it.
+"""From arrivals to rows of the log: the one place where an outcome moves to the row before it.
 
 On the wire `step` comes with the observation that it led to. In the log row t holds o_t, then the
 action executed from it and what that brought: row t is whole when step t+1 is there.
@@ -7,7 +7,6 @@ action executed from it and what that brought: row t is whole when step t+1 is t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 

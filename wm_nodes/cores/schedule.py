@@ -49,14 +49,16 @@ class Episode:
 
 
 class Schedule:
-    """Hands out episodes in order. The same seed and goals give the same ones, also after a restart."""
+    """Hands out episodes in order. Equal seed and goals give equal ones, also after a restart."""
 
     def __init__(self, goals: Goals, seed: int, counts: Counts | None = None) -> None:
         self.goals, self.seed, self.counts = goals, seed, counts or Counts()
 
     @property
     def over(self) -> bool:
-        return self.goals.reached(self.counts) and not self._block_due() and not self.counts.eval_left
+        return (
+            self.goals.reached(self.counts) and not self._block_due() and not self.counts.eval_left
+        )
 
     def next(self) -> Episode | None:
         """Return the next episode, None when the run is over."""
@@ -111,7 +113,8 @@ class Progress:
             return Counts(**json.loads(self._path.read_text()))
         except (TypeError, ValueError, OSError) as error:
             raise ValueError(
-                f"progress: {self._path} cannot be read ({error}). Right: delete it to count afresh."
+                f"progress: {self._path} cannot be read ({error}). "
+                "Right: delete it to count afresh."
             ) from None
 
     def save(self, counts: Counts) -> None:

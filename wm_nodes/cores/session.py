@@ -80,4 +80,3 @@ class Session:
         )
         self.now = Arrival(step, seen.images, seen.proprio)
         return self.now
-

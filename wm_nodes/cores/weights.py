@@ -1,4 +1,4 @@
-"""Versions of weights in memory: loaded aside, held side by side, switched at an episode's start."""
+"""Versions of weights in memory: loaded aside, held together, switched at an episode's start."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_modules, read_manifest, resolve
+
+from wm_models.checkpoint import (
+    Manifest,
+    WeightsError,
+    WeightStore,
+    load_modules,
+    read_manifest,
+    resolve,
+)
 from wm_models.interface import ModelError, WorldModel
 from wm_models.presets import preset
-
 from wm_nodes.cores.records import Announcement, Origin, Step
 
 KNOWN = 64  # announcements remembered
@@ -43,8 +50,8 @@ def load_weights(
     manifest = read_manifest(folder)
     if only and manifest.preset != only:
         raise WeightsError(
-            f"weights: {folder} is of model {manifest.preset!r}, this node was started with {only!r}. "
-            "Give the same model, or other weights."
+            f"weights: {folder} is of model {manifest.preset!r}, this node was started with "
+            f"{only!r}. Give the same model, or other weights."
         )
     model = preset(manifest.preset).build(manifest.action_dim)
     modules = model.modules_by_name()
@@ -78,7 +85,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"device: {name!r} given, but this machine has no CUDA; right is cpu or auto")
+        raise ModelError(
+            f"device: {name!r} given, but this machine has no CUDA; right is cpu or auto"
+        )
     return torch.device(name)
 
 
@@ -179,8 +188,8 @@ class Shelf:
 
 
 class Swap:
-    """When the encoder goes over to the newest version: at an episode's start, not inside a block of
-    evaluation episodes; at once where it has none."""
+    """When to go over to the newest version: at an episode's start, but not inside a block of
+    evaluation episodes; at once where there was none."""
 
     def __init__(self, mode: str = "episode") -> None:
         self.current: Weights | None = None

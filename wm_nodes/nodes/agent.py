@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from wm_models.interface import State
 
+from wm_models.interface import State
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.choose import chooser
 from wm_nodes.cores.images import Liveness

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.capture import Capture, CaptureError
@@ -24,14 +25,23 @@ class PipelineParams(ShellParams):
     mode: str = param(
         "lockstep", "lockstep: take every picture; realtime: the newest.", choices=topics.MODES
     )
-    height: int = param(64, "Height of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096)
-    width: int = param(64, "Width of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096)
+    height: int = param(
+        64, "Height of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096
+    )
+    width: int = param(
+        64, "Width of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096
+    )
     crop: tuple[float, ...] = param(
-        (0.0, 0.0, 0.0, 0.0), "Margins cut off: left, top, right, bottom, as shares.", low=0.0, high=1.0
+        (0.0, 0.0, 0.0, 0.0),
+        "Margins cut off: left, top, right, bottom, as shares.",
+        low=0.0,
+        high=1.0,
     )
     stale_s: float = param(1.0, "Real time: report a camera silent for so long; 0: never.", low=0.0)
     frozen_s: float = param(
-        5.0, "Real time: report a camera that shows the same picture for so long; 0: never.", low=0.0
+        5.0,
+        "Real time: report a camera that shows the same picture for so long; 0: never.",
+        low=0.0,
     )
 
     def pipeline(self) -> ImagePipeline:
@@ -44,9 +54,12 @@ class PipelineParams(ShellParams):
 @dataclass(frozen=True)
 class CameraParams(PipelineParams):
     source: str = param(
-        "", "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to <camera>/image_raw."
+        "",
+        "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to <camera>/image_raw.",
     )
-    rate_hz: float = param(0.0, "Pictures a second, of a file or at most in real time; 0: all.", low=0.0, high=1000.0)
+    rate_hz: float = param(
+        0.0, "Pictures a second, of a file or at most in real time; 0: all.", low=0.0, high=1000.0
+    )
     loop: bool = param(False, "A file begins again at its end; false: the node ends.")
 
 
@@ -76,7 +89,8 @@ class CameraNode(Shell):
     def activate(self) -> None:
         self.health.ready = True
         if self._capture is not None:
-            self._poll = self.create_timer(self._capture.period_s / 4, self._on_poll)
+            look = partial(self._on_poll, self._capture)
+            self._poll = self.create_timer(self._capture.period_s / 4, look)
         if self._capture is not None or self.params.mode == topics.REALTIME:
             self._check = self.create_timer(CHECK_S, self._on_check)
 
@@ -87,9 +101,9 @@ class CameraNode(Shell):
                 delattr(self, timer)
 
     def cleanup(self) -> None:
-        if getattr(self, "_capture", None) is not None:
-            self._capture.close()
-            self._capture = None
+        capture = getattr(self, "_capture", None)
+        if capture is not None:
+            capture.close()
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
         """Crop, resize, publish; the stamp stays."""
@@ -109,15 +123,15 @@ class CameraNode(Shell):
         if self._capture is not None or p.mode == topics.REALTIME:
             self._alive.saw(out, started)
 
-    def _on_poll(self) -> None:
+    def _on_poll(self, capture: Capture) -> None:
         """Take the device's newest picture, if there is one."""
-        frame = self._capture.newest()
+        frame = capture.newest()
         if frame is not None:
             stamp_ns = self.get_clock().now().nanoseconds
             if self._raw.get_subscription_count():
                 self._raw.publish(messages.image_to_msg(frame, stamp_ns, self.params.camera))
             self._on_image(stamp_ns, frame)
-        elif self._capture.ended:
+        elif capture.ended:
             self.get_logger().info(f"{self.params.source} is at its end")
             self.finish()
 

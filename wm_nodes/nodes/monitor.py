@@ -73,8 +73,9 @@ class MonitorNode(Shell):
         self._show()
 
     def cleanup(self) -> None:
-        if getattr(self, "_board", None) is not None:
-            self._board.close()
+        board = getattr(self, "_board", None)
+        if board is not None:
+            board.close()
 
     # Taking in ----------------------------------------------------------------------------------
 
@@ -191,7 +192,9 @@ class MonitorNode(Shell):
 
     def _recorder_parts(self) -> list[str]:
         recorder = self._nodes.get("recorder", {})
-        return [f"log {recorder['rows']} rows, {recorder['log_mb']} MB"] if "rows" in recorder else []
+        return (
+            [f"log {recorder['rows']} rows, {recorder['log_mb']} MB"] if "rows" in recorder else []
+        )
 
     def _gone(self) -> list[str]:
         now = time.monotonic()
@@ -240,7 +243,6 @@ class MonitorNode(Shell):
 
     def _report(self, summary: dict[str, Any]) -> None:
         from wm_models.checkpoint import WeightsError, load_model
-
         from wm_nodes.cores.weights import find_weights
         from wm_nodes.report import ReportError, ReportSettings, write_report
 

@@ -74,7 +74,8 @@ class PolicyNode(Thinker):
             return
         if latent.state.size != weights.state:
             self.drop(
-                "latent/size", f"latent: {latent.state.size} numbers, {latent.origin} has {weights.state}"
+                "latent/size",
+                f"latent: {latent.state.size} numbers, {latent.origin} has {weights.state}",
             )
             return
         self.shelf.in_use(weights)

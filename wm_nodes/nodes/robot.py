@@ -17,11 +17,11 @@ from wm_nodes.cores.plans import check_plan, due_action
 from wm_nodes.cores.records import Origin, Plan, Vector
 from wm_nodes.cores.schedule import Goals, Progress, Schedule
 from wm_nodes.cores.session import Arrival, Session
-from wm_nodes.errors import MessageError, UserError, user_errors
+from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
 from wm_nodes.robots.adapters import open_robot, takes
-from wm_nodes.robots.base import RobotError
+from wm_nodes.robots.base import Robot, RobotError
 from wm_nodes.robots.limits import read_limits
 from wm_nodes.share import shared
 
@@ -35,7 +35,9 @@ class RobotParams(ShellParams):
     adapter: str = param("metaworld", "Robot: metaworld, or module:Class of your own.")
     task: str = param("drawer-close-v3", "Task of the robot.")
     seed: int = param(0, "Seed of all episodes.", low=0, high=2**31 - 1)
-    mode: str = param("lockstep", "lockstep: wait for each plan; realtime: never.", choices=topics.MODES)
+    mode: str = param(
+        "lockstep", "lockstep: wait for each plan; realtime: never.", choices=topics.MODES
+    )
     episodes: int = param(0, "End after this many episodes; 0: never.", low=0)
     steps: int = param(0, "End after this many simulator steps; 0: never.", low=0)
     evaluate: bool = param(False, "Only evaluation episodes (explore=0).")
@@ -48,31 +50,37 @@ class RobotParams(ShellParams):
     size: int = param(64, "Side of the pictures, in pixels.", low=8, high=1024)
     limits: str = param("", "YAML of action limits; empty: config/robots/<adapter>.yaml.")
     progress: str = param("", "File that keeps the counts, so that a restart goes on; empty: none.")
-    retry_s: float = param(0.5, "Lock-step: publish an unanswered observation again after.", low=0.01)
+    retry_s: float = param(
+        0.5, "Lock-step: publish an unanswered observation again after.", low=0.01
+    )
     timeout_s: float = param(30.0, "Lock-step: report a plan as missing after.", low=0.1)
     await_recorder_s: float = param(
         0.0, "Lock-step: wait so long for the recorder at an episode's start; 0: do not.", low=0.0
     )
-    pace_hz: float = param(0.0, "Lock-step: at most so many decisions a second; 0: no limit.", low=0.0)
+    pace_hz: float = param(
+        0.0, "Lock-step: at most so many decisions a second; 0: no limit.", low=0.0
+    )
     ahead: int = param(
         0, "Lock-step: go at most so many decisions ahead of the trainer; 0: no limit.", low=0
     )
-    rate_hz: float = param(0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0)
+    rate_hz: float = param(
+        0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0
+    )
     max_age_s: float = param(
         0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
     )
 
 
 class RobotNode(Shell):
-    """The only node that moves anything. Everything it publishes of one observation has one stamp."""
+    """The only node that moves anything. What it publishes of one observation has one stamp."""
 
     NAME = "robot"
     PARAMS = RobotParams
     session: Session
+    _robot: Robot
 
     def configure(self) -> None:
         p = self.params
-        self._robot = None
         with user_errors(RobotError, ValueError):
             self._progress = Progress(p.progress)
             counts = self._progress.load()
@@ -106,9 +114,9 @@ class RobotNode(Shell):
         self._progress.save(self.session.counts)
 
     def cleanup(self) -> None:
-        if getattr(self, "_robot", None) is not None:
+        if hasattr(self, "_robot"):
             self._robot.close()
-            self._robot = None
+            del self._robot
 
     # Making -------------------------------------------------------------------------------------
 
@@ -126,12 +134,11 @@ class RobotNode(Shell):
         self._joints = topics.JOINT_STATES.publisher(self)
         self._steps = topics.STEPS.publisher(self)
         self._said = topics.SPEC.publisher(self)
-        events = {}
-        if self.params.mode == topics.REALTIME:
-            events["event_callbacks"] = SubscriptionEventCallbacks(
-                deadline=lambda info: self.health.faults.update(("plan-deadline",))
-            )
-        self.listen(topics.PLAN, messages.plan_from_msg, self._on_plan, **events)
+        late = SubscriptionEventCallbacks(
+            deadline=lambda info: self.health.faults.update(("plan-deadline",))
+        )
+        events = late if self.params.mode == topics.REALTIME else None
+        self.listen(topics.PLAN, messages.plan_from_msg, self._on_plan, events=events)
         self.listen(topics.RECORDED, lambda msg: msg, self._on_recorded)
         if self.params.ahead and self.params.mode == topics.LOCKSTEP:
             self.listen(topics.PACE, lambda msg: msg, self._on_pace)
@@ -239,16 +246,18 @@ class RobotNode(Shell):
 
     def _ahead(self) -> bool:
         """Has the robot done more than learning can keep up with? Not if nobody learns."""
-        ahead, explores = self.params.ahead, self.session.now.step.explore
-        if not (ahead and explores) or self._kept_up is None:
+        ahead, now = self.params.ahead, self.session.now
+        if not (ahead and now and now.step.explore) or self._kept_up is None:
             return False
         over = self.session.counts.decisions > self._kept_up + ahead
         return over and self.count_publishers(topics.PACE.name) > 0
 
     def _recorder_there(self, since: float) -> bool:
-        """At an episode's start, has the recorder joined the observation? Waits for it only once."""
-        step, patience = self.session.now.step, self.params.await_recorder_s
-        if not patience or not step.is_first or self._recorded_ns >= step.stamp_ns:
+        """At an episode's start, has the recorder joined the observation? Waits only once."""
+        now, patience = self.session.now, self.params.await_recorder_s
+        if not patience or not now or not now.step.is_first:
+            return True
+        if self._recorded_ns >= now.step.stamp_ns:
             return True
         if since < patience and "recorder" not in self.health.lasting:
             return False
@@ -262,8 +271,9 @@ class RobotNode(Shell):
         now = time.perf_counter()
         if self._plan is not None:
             self._go()
-        if self._waiting and now - self._published_at >= self.params.retry_s:
-            self._publish(self.session.now, again=True)
+        arrival = self.session.now
+        if self._waiting and arrival and now - self._published_at >= self.params.retry_s:
+            self._publish(arrival, again=True)
         if self._plan is None and now - self._spoke_at >= self.params.timeout_s:
             self._spoke_at = now
             self.health.faults["plan"] += 1

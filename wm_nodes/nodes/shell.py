@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState
-from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.lifecycle import (
+    LifecycleNode,
+    LifecyclePublisher,
+    LifecycleState,
+    TransitionCallbackReturn,
+)
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 
@@ -167,10 +172,11 @@ class Shell(LifecycleNode):
         qos: QoSProfile | None = None,
         *,
         idle: bool = False,
-        **rest: Any,
+        events: SubscriptionEventCallbacks | None = None,
+        **names: str,
     ) -> None:
-        """Subscribe; what `convert` refuses is dropped and counted. `idle`: heed it when inactive."""
-        name = topic.name.format(**rest)
+        """Subscribe; what `convert` refuses is dropped and counted. `idle`: when inactive too."""
+        shown = topic.name.format(**names)
 
         def callback(msg: Any) -> None:
             if not (self.active or idle):
@@ -178,11 +184,11 @@ class Shell(LifecycleNode):
             try:
                 record = convert(msg)
             except MessageError as error:
-                self.drop(f"{name}/{error.reason}", str(error))
+                self.drop(f"{shown}/{error.reason}", str(error))
                 return
             handle(*record) if type(record) is tuple else handle(record)
 
-        topic.subscription(self, callback, qos, **rest)
+        topic.subscription(self, callback, qos, events, **names)
 
     def drop(self, reason: str, text: str) -> None:
         """Count a message that is not used; say why, now and then."""
@@ -206,4 +212,3 @@ class Shell(LifecycleNode):
         msg = DiagnosticArray(status=[self.health.status(self.get_fully_qualified_name())])
         msg.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(msg)
-

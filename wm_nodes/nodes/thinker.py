@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+
 from wm_models.checkpoint import WeightsError
 from wm_models.interface import ModelError
-
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Announcement
-from wm_nodes.cores.weights import Shelf, find_weights, pick_device
+from wm_nodes.cores.weights import Shelf, Weights, find_weights, pick_device
 from wm_nodes.errors import user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
@@ -33,9 +33,9 @@ class ThinkerParams(ShellParams):
 
 
 class Thinker(Shell):
-    """A node that computes with a model. Weights come by parameter, by run folder, or from `weights`."""
+    """A node that computes with a model. Weights come by parameter, run folder, or `weights`."""
 
-    PARAMS = ThinkerParams
+    PARAMS: ClassVar[type[ShellParams]] = ThinkerParams
     PARTS: ClassVar[tuple[str, ...]]  # modules it needs
 
     def configure(self) -> None:
@@ -46,11 +46,8 @@ class Thinker(Shell):
             self.shelf = Shelf(self.parts(), self.device, p.model, self.drop)
             folder = find_weights(p.weights, p.run)
             if folder is not None:
-                self.shelf.open(folder)
-                self._on_new()
-        self.listen(
-            topics.ANNOUNCEMENTS, messages.announcement_from_msg, self._on_news, idle=True
-        )
+                self._on_new(self.shelf.open(folder))
+        self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self._on_news, idle=True)
         self.create_timer(POLL_S, self.poll)
 
     def parts(self) -> tuple[str, ...]:
@@ -66,13 +63,12 @@ class Thinker(Shell):
 
     def poll(self) -> None:
         """Take over weights that have been loaded."""
-        if self.shelf.poll():
-            self._on_new()
+        if self.shelf.poll() and self.shelf.newest is not None:
+            self._on_new(self.shelf.newest)
 
     def _on_news(self, news: Announcement) -> None:
         self.shelf.announce(news)
 
-    def _on_new(self) -> None:
-        newest = self.shelf.newest
+    def _on_new(self, newest: Weights) -> None:
         self.health.weights = newest.version
         self.get_logger().info(f"weights {newest.preset}@{newest.version}")

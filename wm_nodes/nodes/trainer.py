@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from std_msgs.msg import UInt64
+
 from wm_datasets.errors import LogError
 from wm_models.checkpoint import Manifest, WeightsError
 from wm_models.interface import ModelError
-
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.records import Announcement
 from wm_nodes.errors import UserError, user_errors
@@ -31,14 +31,18 @@ class TrainerParams(ShellParams):
     run: str = param("runs/run", "Folder of the run: weights/, trainer/ and metrics/ go there.")
     log: str = param("", "Replay log to learn from; empty: the run's own.")
     demos: str = param("", "A second log (demonstrations) to learn from; empty: none.")
-    demos_share: float = param(0.25, "Share of windows that come from `demos`.", low=0.0, high=1.0)
+    demos_share: float = param(0.5, "Share of windows that come from `demos`.", low=0.0, high=1.0)
     model: str = param("mwm_cpu", "Model preset.")
-    weights: str = param("", "Weights to begin with; empty: fresh ones. A resumed run keeps its own.")
+    weights: str = param(
+        "", "Weights to begin with; empty: fresh ones. A resumed run keeps its own."
+    )
     seed: int = param(0, "Seed of weights and batches.", low=0, high=2**31 - 1)
     device: str = param("auto", "cpu, cuda, or auto: the GPU where there is one.")
     threads: int = param(1, "Threads of torch.", low=1, high=256)
     steps: int = param(0, "End after this many updates; 0: never.", low=0)
-    pace: bool = param(True, "Keep the preset's ratio of decisions to updates; off for recorded logs.")
+    pace: bool = param(
+        True, "Keep the preset's ratio of decisions to updates; off for recorded logs."
+    )
     publish_s: float = param(15.0, "Seconds between published weights.", low=0.1)
 
 
@@ -55,22 +59,20 @@ class TrainerNode(Shell):
             self._learning = Learning(self._config(), publish=self._publish)
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
         self._news = topics.ANNOUNCEMENTS.publisher(self)
         self._pace = topics.PACE.publisher(self)
 
     def activate(self) -> None:
         self.health.ready = True
         self._stop.clear()
-        self._thread = threading.Thread(target=self._learn, name="learning")
+        self._thread = threading.Thread(target=self._learn, name="learning", daemon=True)
         self._thread.start()
         self._timer = self.create_timer(WATCH_S, self._watch)
 
     def deactivate(self) -> None:
         """Stop after the present update; the checkpoint is saved on the way out."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
         self.destroy_timer(self._timer)
 
     def _config(self) -> LearnConfig:
@@ -138,8 +140,9 @@ class TrainerNode(Shell):
     def _kept_up(self) -> int:
         """Decisions that the updates made so far are enough for, by the preset's ratio."""
         learner = self._learning.preset.learner
-        updates = self._learning.progress.updates
-        return learner.prefill + max(0, updates - learner.initial_updates) * learner.train_every
+        initial = learner.autoencoder_init + learner.world_model_init
+        made = self._learning.progress.updates - initial
+        return learner.prefill + max(0, made) * learner.train_every
 
     def _give_up(self, error: BaseException) -> None:
         """Divergence is worth a restart from the checkpoint; a wrong log or disk is not."""
