@@ -147,7 +147,12 @@ def _demonstrator(values: Values) -> Mapping[str, Parameter]:
 
 
 def _trainer(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "demos": _demos(values)}
+    return {
+        **_pick(values, "model", "run", "seed"),
+        "log": values["log"],
+        "weights": first_weights(values),
+        "demos": _demos(values),
+    }
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
