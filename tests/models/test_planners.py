@@ -319,9 +319,9 @@ def test_models_that_lack_what_is_needed(point, model) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"elites": 60}, r"CEM.elites: expected at most samples \(48\), got 60"),
+        ({"elites": 70}, r"CEM.elites: expected at most samples \(64\), got 70"),
         ({"iterations": 0}, "CEM.iterations: expected at least 1, got 0"),
-        ({"n_policy": 48}, "n_policy: expected between 0 and 47"),
+        ({"n_policy": 64}, "n_policy: expected between 0 and 63"),
         ({"output": "sample"}, "output: expected 'mean' or 'best', got 'sample'"),
         ({"sigma": 1.0}, r"planner cem: option: nothing is named 'sigma'.*'sigma0'|sigma"),
     ],

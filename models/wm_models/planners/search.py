@@ -26,8 +26,8 @@ class Search:
     """
 
     horizon: int = 6  # H, model steps
-    samples: int = 48  # S, candidates per iteration
-    elites: int = 6  # K, the best candidates, to which the normal is refitted
+    samples: int = 64  # S, candidates per iteration
+    elites: int = 8  # K, the best candidates, to which the normal is refitted
     iterations: int = 3
     sigma0: PerDim = 0.5  # width at the start, in action units
     sigma_min: float = 0.05  # the width never falls below

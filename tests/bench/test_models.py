@@ -1,0 +1,53 @@
+"""Speed of training, acting and planning with `mwm_cpu` (pytest-benchmark prints the table)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from wm_models.mwm import MaskedWorldModel
+from wm_models.planners import planner
+from wm_models.presets import preset
+from wm_nodes.bench import models as bench
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> MaskedWorldModel:
+    return preset("mwm_cpu").build(bench.ACTION_DIM).eval()
+
+
+def test_training_update(benchmark) -> None:
+    config = preset("mwm_cpu")
+    learner = config.build_learner(config.build(bench.ACTION_DIM))
+    metrics = benchmark.pedantic(bench.full_update(learner), rounds=3, warmup_rounds=1)
+    assert {"ae/pixel_loss", "wm/kl", "ac/actor_loss"} <= set(metrics)
+
+
+def test_decision(benchmark, model) -> None:
+    decide, _ = bench.decision(model)
+    action = benchmark.pedantic(decide, rounds=20, warmup_rounds=3)
+    assert action.shape == (1, bench.ACTION_DIM)
+
+
+@pytest.mark.parametrize("part", ["encode", "filter", "act"])
+def test_parts_of_a_decision(benchmark, model, part: str) -> None:
+    _, parts = bench.decision(model)
+    benchmark.pedantic(parts[part], rounds=20, warmup_rounds=3)
+
+
+@pytest.mark.parametrize("name", ["actor", "cem", "mppi"])
+def test_plan(benchmark, model, name: str) -> None:
+    actions, _, _ = benchmark.pedantic(
+        bench.plan_once(model, planner(name)), rounds=5, warmup_rounds=2
+    )
+    assert actions.shape[0] == 1 and actions.shape[2] == bench.ACTION_DIM

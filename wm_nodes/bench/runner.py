@@ -1,0 +1,78 @@
+"""`wm bench`: all measurements, one table, two files."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from wm_nodes.bench import machine
+from wm_nodes.bench.rows import Row, save, table
+from wm_nodes.errors import UserError
+
+# group -> (module, what it needs besides numpy, zarr and torch, settings of a quick look)
+GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
+    "machine": ("machine", (), {"repeats": 5}),
+    "models": ("models", (), {"updates": 3, "decisions": 10}),
+    "sampler": ("sampler", (), {"rows": 404, "repeats": 5}),
+    "log": ("log", (), {"rows": 300, "seconds": 1.0}),
+    "simulator": ("simulator", ("metaworld", "mujoco"), {"decisions": 4}),
+    "graph": ("graph", ("rclpy", "supervisor"), {"decisions": 60}),
+}
+
+
+def run(
+    only: Sequence[str] = (),
+    *,
+    model: str = "mwm_cpu",
+    threads: int = 1,
+    quick: bool = False,
+    folder: str | Path | None = None,
+    show: Callable[[str], object] = print,
+) -> list[Row]:
+    """Measure the groups named in ``only`` (all, if empty), with ``threads`` of torch.
+
+    Shows each group as it is done, and a table in the end; with ``folder`` writes bench.json and
+    bench.csv there. Groups whose packages are missing are left out, and said so, unless asked for.
+    ``quick`` takes fewer repeats.
+    """
+    names = _chosen(only)
+    about = machine.describe()
+    show(machine.headline(about))
+    rows: list[Row] = []
+    with machine.threads(threads):
+        for name in names:
+            missing = [need for need in GROUPS[name][1] if find_spec(need) is None]
+            if missing and not only:
+                show(f"{name}: left out, {', '.join(missing)} missing")
+                continue
+            if missing:
+                raise UserError(f"bench {name}: needs {', '.join(missing)}, not installed here.")
+            show(f"{name} ...")
+            rows += _measure(name, model, quick)
+            gc.collect()
+    show(table(rows))
+    if folder is not None:
+        paths = save(rows, Path(folder), about)
+        show("written: " + ", ".join(map(str, paths)))
+    return rows
+
+
+def _chosen(only: Sequence[str]) -> list[str]:
+    unknown = sorted(set(only) - set(GROUPS))
+    if unknown:
+        raise UserError(
+            f"bench: no group {', '.join(map(repr, unknown))}. There are: {', '.join(GROUPS)}."
+        )
+    return [name for name in GROUPS if not only or name in only]
+
+
+def _measure(name: str, model: str, quick: bool) -> list[Row]:
+    module, _, settings = GROUPS[name]
+    options = dict(settings) if quick else {}
+    if name == "models":
+        options["name"] = model
+    found: list[Row] = import_module(f"wm_nodes.bench.{module}").run(**options)
+    return found
