@@ -1,4 +1,4 @@
-"""Learning from a log: resumes bit for bit, comes back from divergence, publishes whole versions."""
+"""Learning from a log: resumes bit for bit, returns from divergence, publishes whole versions."""
 
 from __future__ import annotations
 
