@@ -57,6 +57,11 @@ def first_weights(values: Values) -> str:
     return str(find_weights(weights))
 
 
+def trainer_threads(cores: int) -> int:
+    """Return how many threads learning may use: half the machine acts."""
+    return max(1, cores // 2)
+
+
 def check_files(values: Values) -> None:
     """Refuse weights that are not there or another model's, before any process starts."""
     weights = str(values.get("weights", ""))

@@ -96,7 +96,8 @@ class NodeSpec:
     executable: the console script in this package (its module has the same name).
     parameters: values -> ROS parameters. condition: values -> whether it runs at all.
     restart: a crash starts it again; exit codes 0 and 2 (a user's mistake) never do.
-    on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over).
+    on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over); the others have
+    `grace_s` seconds to end by themselves before (a report takes a while).
     stop_rank: nodes of rank 0 stop first, then 1, then 2; within `stop_s` seconds each rank.
     shown: its output goes to the terminal; of the others only errors do.
     """
@@ -107,6 +108,7 @@ class NodeSpec:
     condition: Callable[[Values], bool] = lambda values: True
     restart: bool = True
     on_exit: Literal["nothing", "shutdown"] = "nothing"
+    grace_s: float = 0.0
     stop_rank: int = 1
     threads: Callable[[int], int] = lambda cores: 1
     nice: int = 0

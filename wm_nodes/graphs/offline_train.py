@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,26 @@ from wm_nodes.graphs.arguments import (
     SEED,
     WEIGHTS,
     check_files,
+    first_weights,
+    trainer_threads,
 )
 from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, Parameter, Values
 
+REPORT_S = 180.0  # after the trainer's end, for the monitor's report
+
 
 def _trainer(values: Values) -> Mapping[str, Parameter]:
-    return {name: values[name] for name in ("run", "log", "model", "weights", "seed")}
+    return {
+        **{name: values[name] for name in ("run", "log", "model", "seed", "steps")},
+        "weights": first_weights(values),
+        "pace": False,
+        "threads": trainer_threads(os.cpu_count() or 1),
+    }
+
+
+def _monitor(values: Values) -> Mapping[str, Parameter]:
+    given = {name: values[name] for name in ("run", "log", "report")}
+    return {**given, "wait_for": "trainer"}
 
 
 def _check(values: Values) -> None:
@@ -48,9 +63,11 @@ GRAPH = Graph(
             "trainer",
             _trainer,
             on_exit="shutdown",
-            threads=lambda cores: max(1, cores - 1),
+            grace_s=REPORT_S,
+            stop_rank=0,
+            threads=trainer_threads,
         ),
-        NodeSpec("monitor", "monitor", on_exit="shutdown", stop_rank=2, shown=True),
+        NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
     ),
     check=_check,
 )

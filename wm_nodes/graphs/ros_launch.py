@@ -12,7 +12,7 @@ from collections import deque
 from functools import partial
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown, TimerAction
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
@@ -94,8 +94,11 @@ class _Life:
         if context.is_shutdown:
             return None
         if code == 0:
-            over = self._node.on_exit == "shutdown"
-            return [Shutdown(reason=f"{name} is done")] if over else None
+            end = Shutdown(reason=f"{name} is done")
+            grace_s = self._node.grace_s
+            if self._node.on_exit == "nothing":
+                return None
+            return [TimerAction(period=grace_s, actions=[end])] if grace_s else [end]
         if code == USER_ERROR:
             return [Shutdown(reason=f"{name} refused its arguments")]
         if not self._node.restart:

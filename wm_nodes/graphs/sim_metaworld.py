@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from wm_nodes.graphs.arguments import (
@@ -19,6 +20,7 @@ from wm_nodes.graphs.arguments import (
     WEIGHTS,
     check_files,
     first_weights,
+    trainer_threads,
 )
 from wm_nodes.graphs.declaration import Argument, Graph, NodeSpec, Parameter, Values
 
@@ -32,6 +34,7 @@ TASKS = (
     "reach reach-wall shelf-place soccer stick-pull stick-push sweep sweep-into window-close "
     "window-open"
 ).split()
+REPORT_S = 180.0  # after the robot's end, for the monitor's report
 RECORDER_S = 10.0  # an episode begins without the recorder only after so long
 CAMERAS = ("corner4", "corner", "corner2", "corner3", "topview", "behindGripper", "gripperPOV")
 
@@ -152,13 +155,19 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
         "log": values["log"],
         "weights": first_weights(values),
         "demos": _demos(values),
+        "threads": trainer_threads(os.cpu_count() or 1),
     }
 
 
+def _monitor(values: Values) -> Mapping[str, Parameter]:
+    return {**_pick(values, "run", "log", "report"), "weights": first_weights(values)}
+
+
 def _robot(values: Values) -> Mapping[str, Parameter]:
-    names = "task seed mode episodes steps eval_every eval_episodes action_repeat time_limit render camera"
+    names = "task seed mode episodes steps eval_every eval_episodes"
+    simulator = "action_repeat time_limit render camera"
     return {
-        **_pick(values, *names.split()),
+        **_pick(values, *names.split(), *simulator.split()),
         "adapter": "metaworld",
         "evaluate": not values["train"],
         "progress": f"{values['run']}/progress.json",
@@ -176,7 +185,7 @@ GRAPH = Graph(
         NodeSpec("world_model", "world_model", _thinker, condition=_split),
         NodeSpec("policy", "policy", _policy, condition=_split),
         NodeSpec("agent", "agent", _agent, condition=_fused),
-        NodeSpec("robot", "robot", _robot, on_exit="shutdown", stop_rank=0),
+        NodeSpec("robot", "robot", _robot, on_exit="shutdown", grace_s=REPORT_S, stop_rank=0),
         NodeSpec("recorder", "recorder", lambda values: {"log": values["log"]}),
         NodeSpec("demonstrator", "demonstrator", _demonstrator, condition=_demonstrates),
         NodeSpec(
@@ -184,10 +193,10 @@ GRAPH = Graph(
             "trainer",
             _trainer,
             condition=lambda values: bool(values["train"]),
-            threads=lambda cores: max(1, cores // 2),
+            threads=trainer_threads,
             nice=5,
         ),
-        NodeSpec("monitor", "monitor", on_exit="shutdown", stop_rank=2, shown=True),
+        NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
     ),
     check=check_files,
 )

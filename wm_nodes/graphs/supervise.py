@@ -68,6 +68,7 @@ class _Session:
         self._pids: dict[str, int] = {}
         self._crashes: dict[str, deque[float]] = {name: deque() for name in self.nodes}
         self._signals = 0
+        self._over_at: float | None = None  # when a node's end is to end the run
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> _Session:
@@ -129,7 +130,8 @@ class _Session:
             code = self._judge(self.nodes[state["name"]], state)
             if code is not None:
                 return code
-        return None
+        over = self._over_at is not None and time.monotonic() >= self._over_at
+        return 0 if over else None
 
     def _judge(self, node: NodeSpec, state: Mapping[str, Any]) -> int | None:
         name, pid = node.name, int(state["pid"])
@@ -138,7 +140,10 @@ class _Session:
                 self._last_words(name)
                 return USER_ERROR
             if state["exitstatus"] == 0:
-                return 0 if node.on_exit == "shutdown" else None
+                if node.on_exit == "shutdown":
+                    end = time.monotonic() + node.grace_s
+                    self._over_at = end if self._over_at is None else min(end, self._over_at)
+                return None
             self._last_words(name)
             self._complain(f"{name} ended with {state['exitstatus']}; log: {self._log(name)}")
             return 1 if node.on_exit == "shutdown" else None
