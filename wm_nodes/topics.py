@@ -43,7 +43,7 @@ WEIGHTS = QoSProfile(
 REPORTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Topic:
     """One row of the table. `{camera}` in a name is filled in by the caller."""
 

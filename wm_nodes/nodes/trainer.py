@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,13 @@ class TrainerNode(Shell):
             logs.append((Path(p.demos), share))
         settings: dict[str, Any] = {
             "model": p.model,
+            "weights": Path(p.weights) if p.weights else None,
             "seed": p.seed,
             "device": p.device,
             "steps": p.steps,
             "pace": p.pace,
             "publish_s": p.publish_s,
         }
-        if p.weights:
-            if "weights" not in {field.name for field in fields(LearnConfig)}:
-                raise UserError("weights: learning from given weights is not possible yet")
-            settings["weights"] = Path(p.weights)
         return LearnConfig(run=run, logs=tuple(logs), **settings)
 
     # The learning thread ------------------------------------------------------------------------
