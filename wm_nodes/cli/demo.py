@@ -13,6 +13,7 @@ from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.declaration import unknown
+from wm_nodes.graphs.runs import RUNS
 from wm_nodes.share import pretrained
 
 GOOD = 0.8  # a vision task counts as solved from this success rate on
@@ -77,7 +78,29 @@ def run(words: Sequence[str]) -> int:
 
     from wm_nodes.graphs.supervise import launch
 
-    return launch(find_graph("sim_metaworld"), [f"{key}:={word}" for key, word in given.items()])
+    code = launch(find_graph("sim_metaworld"), [f"{key}:={word}" for key, word in given.items()])
+    return show_summary(Path(RUNS) / given["run"], card) if code == 0 else code
+
+
+def show_summary(run: Path, card: Card | None) -> int:
+    """Print the figures of a finished run; 1 where it did not come to its end (Ctrl-C)."""
+    file = run / "metrics" / "summary.json"
+    if not file.is_file():
+        print("no summary: the run was ended before its last episode")
+        return 1
+    found = json.loads(file.read_text())
+    low, high = found["success_interval_95"]
+    print(
+        f"success {found['success_rate']:.2f} [{low:.2f}, {high:.2f}] (95 %) over "
+        f"{found['episodes_judged']} episodes, return {found['mean_return']:.0f}\n"
+        f"control latency p50 {found['latency_p50_ms']:.1f} ms, "
+        f"p99 {found['latency_p99_ms']:.1f} ms"
+    )
+    if card is not None and card.baselines:
+        beaten = [name for name, rate in card.baselines.items() if rate < found["success_rate"]]
+        print(f"better than these blind baselines: {', '.join(beaten) or 'none'}")
+    print(f"report: {run / 'report'}")
+    return 0
 
 
 def read_cards() -> list[Card]:

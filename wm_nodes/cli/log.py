@@ -16,6 +16,11 @@ from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
 
+USAGE = """usage: wm log info LOG [--json]
+
+  info   episodes, success, returns, fields and settings of a replay log (it may be in use)"""
+
+
 @dataclass(frozen=True)
 class Info:
     """Show what a replay log holds; it may be in use."""
@@ -31,7 +36,7 @@ def run(words: Sequence[str]) -> int:
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
             raise UserError(unknown("subcommand", words[0], ["info"]))
-        print("usage: wm log info LOG [--json]")
+        print(USAGE)
         return 0 if words else 2
     wanted = parse(Info, "log info", words[1:])
     with user_errors(LogError):

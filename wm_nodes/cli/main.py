@@ -48,3 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def _help() -> str:
     rows = "\n".join(f"  {name:8s} {text}" for name, text in COMMANDS.items())
     return f"usage: wm COMMAND ...\n\n{rows}\n\n`wm COMMAND --help` says more."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""`wm` for people: help, mistakes as one line with exit code 2, no traceback."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from wm_datasets import LogSpec, LogWriter, Source, VectorSpec
+from wm_nodes.cli.demo import Card, choose, show_summary
+from wm_nodes.cli.main import COMMANDS, main
+
+
+def wm(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    try:
+        code = main([command, "--help"])
+    except SystemExit as end:
+        code = end.code
+    assert code == 0
+    assert len(capsys.readouterr().out) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lunch"], "Closest: launch"),
+        (["launch", "sim_metaword"], "Closest: sim_metaworld"),
+        (["launch", "sim_metaworld", "task:=reach"], "Closest: reach-v3"),
+        (["log", "info", "/nowhere"], "no log at /nowhere"),
+        (["log", "inf"], "Right: info"),
+        (["eval", "--task", "reac-v3"], "Closest: reach-v3"),
+        (["eval", "--policy", "agent"], "--weights"),
+        (["eval", "--policy", "random", "--episodes", "0"], "right is from 1"),
+        (["train", "--log", "/nowhere"], "no replay log at /nowhere"),
+        (["train", "--log", "/nowhere", "--model", "mwm_cp"], "Closest: mwm_cpu"),
+        (["report", "/nowhere"], "no log at /nowhere"),
+        (["demo", "--weights", "nothing"], "no shipped checkpoint 'nothing'"),
+        (["bench", "speed"], "no group 'speed'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(words, said, capsys):
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert error.count("\n") <= 2
+
+
+def test_a_wrong_type_is_refused_by_the_process():
+    done = wm("eval", "--episodes", "many")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "many" in done.stderr + done.stdout
+
+
+def test_a_closed_pipe_is_no_error():
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m wm_nodes.cli.main launch | head -1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A log of one episode of three actions that succeeds."""
+    action = VectorSpec(("x",), ("m",), (-1.0,), (1.0,))
+    spec = LogSpec("point", "reach", 0.05, {"eye": (4, 4, 3)}, None, action, {"render": "fast"})
+    with LogWriter(tmp_path / "run" / "log", spec) as writer:
+        for t in range(4):
+            writer.append(
+                {
+                    "image/eye": np.zeros((4, 4, 3), np.uint8),
+                    "action": np.zeros(1, np.float32),
+                    "commanded": np.zeros(1, np.float32),
+                    "reward": float(t < 3),
+                    "is_first": t == 0,
+                    "is_last": t == 3,
+                    "is_terminal": False,
+                    "success": t == 2,
+                    "stamp": t,
+                    "source": int(Source.RANDOM),
+                    "weights": -1,
+                }
+            )
+    return tmp_path / "run"
+
+
+def test_log_info_takes_the_log_or_its_run(log, capsys):
+    assert main(["log", "info", str(log)]) == 0
+    of_run = capsys.readouterr().out
+    assert main(["log", "info", str(log / "log")]) == 0
+    assert capsys.readouterr().out == of_run
+    assert "1 complete, success 1.00, mean return 3.0" in of_run
+    assert "source random" in of_run
+
+
+def test_log_info_as_json(log, capsys):
+    assert main(["log", "info", str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["complete"] == 1
+
+
+def card(name: str, vision: bool, rate: float) -> Card:
+    return Card(name, None, "reach-v3", "mwm_cpu", vision, rate, {"random": 0.1}, {})
+
+
+def test_the_demo_prefers_a_solved_vision_task():
+    drawer, weak, window = card("drawer", False, 1.0), card("r", True, 0.5), card("w", True, 0.85)
+    assert choose([drawer, weak, window]) is window
+    assert choose([drawer, weak]) is drawer
+    assert choose([weak]) is weak
+    assert choose([]) is None
+    assert choose([drawer, window], "drawer") is drawer
+
+
+def test_the_summary_names_the_baselines_beaten(tmp_path, capsys):
+    (tmp_path / "metrics").mkdir()
+    found = {
+        "success_rate": 0.9,
+        "success_interval_95": [0.6, 0.98],
+        "episodes_judged": 10,
+        "mean_return": 12.0,
+        "latency_p50_ms": 5.0,
+        "latency_p99_ms": 9.0,
+    }
+    (tmp_path / "metrics" / "summary.json").write_text(json.dumps(found))
+    assert show_summary(tmp_path, card("w", True, 0.85)) == 0
+    out = capsys.readouterr().out
+    assert "0.90 [0.60, 0.98]" in out
+    assert "random" in out

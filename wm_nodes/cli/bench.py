@@ -1,0 +1,47 @@
+"""`wm bench`: how fast every part is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.graphs.arguments import MODELS
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure the parts on this machine: medians, with the machine named."""
+
+    only: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = ()
+    """Groups to measure; none: all (machine, models, sampler, log, simulator, graph)."""
+    model: str = "mwm_cpu"
+    """Model preset."""
+    threads: int = 1
+    """Threads of torch."""
+    quick: bool = False
+    """Fewer repeats, for a first look."""
+    out: Path | None = None
+    """Folder for bench.json and bench.csv."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm bench WORDS`."""
+    wanted = parse(Bench, "bench", words)
+    require_one_of("model", wanted.model, MODELS)
+    require("threads", wanted.threads, 1, 1024)
+
+    from wm_nodes import bench
+
+    bench.run(
+        wanted.only,
+        model=wanted.model,
+        threads=wanted.threads,
+        quick=wanted.quick,
+        folder=wanted.out,
+    )
+    return 0
