@@ -15,7 +15,6 @@ from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
-
 USAGE = """usage: wm log info LOG [--json]
 
   info   episodes, success, returns, fields and settings of a replay log (it may be in use)"""

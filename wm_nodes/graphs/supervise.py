@@ -230,7 +230,7 @@ class _Session:
     # --- supervisord's configuration -----------------------------------------------------------
 
     def _configuration(self, graph: Graph) -> str:
-        head = {
+        head: dict[str, dict[str, object]] = {
             "unix_http_server": {"file": self._socket},
             "rpcinterface:supervisor": {
                 "supervisor.rpcinterface_factory": (
