@@ -1,0 +1,103 @@
+"""Write the tables of docs/configuration.md from the code: `python scripts/document.py`.
+
+Each table stands between `<!-- name -->` and `<!-- end -->`; the text around them is by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+from wm_models.presets import PRESETS
+from wm_nodes.graphs import NAMES, find_graph
+from wm_nodes.graphs.declaration import Argument
+from wm_nodes.nodes.shell import Shell, ShellParams
+
+FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
+NODES = "camera encoder world_model policy agent robot recorder trainer demonstrator monitor"
+SHORT = 8  # longer lists of choices are counted only
+
+
+def tables() -> dict[str, str]:
+    """Return name -> table in Markdown."""
+    found = {name: _table(("argument", "default", "what it does"), _graph(name)) for name in NAMES}
+    found["nodes"] = "\n\n".join(_node(name) for name in NODES.split())
+    presets = ((f"`{name}`", preset.summary) for name, preset in PRESETS.items())
+    found["presets"] = _table(("preset", "what it is"), presets)
+    return found
+
+
+def fill(text: str, found: dict[str, str]) -> str:
+    """Return the text with every table replaced; a missing mark is an error."""
+    for name, table in found.items():
+        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text, count = marks.subn(lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text)
+        if count != 1:
+            raise SystemExit(f"{FILE}: expected one <!-- {name} --> ... <!-- end -->, got {count}")
+    return text
+
+
+def _graph(name: str) -> Iterator[tuple[str, ...]]:
+    for argument in find_graph(name).arguments:
+        yield f"`{argument.name}`", _code(argument.shown()), _told(argument)
+
+
+def _told(argument: Argument) -> str:
+    words = argument.right()
+    if len(argument.choices) > SHORT:
+        words = f"one of {len(argument.choices)}: `--show-args`"
+    plain = isinstance(argument.default, str) and not argument.choices
+    right = "" if plain else f" {words[0].upper()}{words[1:]}."
+    return f"{argument.description}{right}{' *fixed*' if argument.fixed else ''}"
+
+
+def _node(name: str) -> str:
+    module = import_module(f"wm_nodes.nodes.{name}")
+    kind = next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+        if issubclass(value, Shell)
+    )
+    common = {spec.name for spec in fields(ShellParams)}
+    rows = []
+    for spec in fields(kind.PARAMS):
+        if spec.name not in common:
+            rows.append((f"`{spec.name}`", _code(_shown(spec.default)), _range(spec.metadata)))
+    return f"**{name}**\n\n" + _table(("parameter", "default", "what it does"), rows)
+
+
+def _range(meta: object) -> str:
+    text, low, high, choices = (meta[k] for k in ("description", "low", "high", "choices"))  # type: ignore[index]
+    right = f" One of {', '.join(choices)}." if choices else ""
+    if low is not None or high is not None:
+        ends = ["" if low is None else f"from {low}", "" if high is None else f"to {high}"]
+        words = " ".join(filter(None, ends))
+        right = f" {words[0].upper()}{words[1:]}."
+    return text + right
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("<", "\\<")
+
+
+if __name__ == "__main__":
+    FILE.write_text(fill(FILE.read_text(), tables()))
