@@ -6,7 +6,9 @@ from setuptools import find_packages, setup
 
 NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
-NODES = "camera encoder world_model policy agent robot recorder demonstrator trainer monitor".split()
+NODES = (
+    "camera encoder world_model policy agent robot recorder demonstrator trainer monitor"
+).split()
 
 # torch and torchvision come plain, so that each machine keeps a build of its own.
 CORE = [

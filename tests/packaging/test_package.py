@@ -12,7 +12,8 @@ import pytest
 from wm_nodes.share import share_dir
 
 ROOT = Path(__file__).parents[2]
-NODES = "camera encoder world_model policy agent robot recorder trainer monitor".split()
+NODES = [path.stem for path in (ROOT / "wm_nodes" / "nodes").glob("*.py")]
+NODES = sorted(set(NODES) - {"__init__", "shell", "thinker"})
 
 
 def test_package_xml_and_setup_py_agree_on_name_and_version():
@@ -29,6 +30,7 @@ def test_package_xml_and_setup_py_agree_on_name_and_version():
 def test_every_node_has_a_main(node):
     source = (ROOT / "wm_nodes" / "nodes" / f"{node}.py").read_text()
     assert re.search(r"^def main\(", source, re.MULTILINE)
+    assert re.search(rf"\b{node}\b", (ROOT / "setup.py").read_text())
 
 
 def test_a_checkout_finds_its_own_shared_files():
