@@ -25,7 +25,7 @@ from wm_nodes.robots.base import Robot, RobotError
 from wm_nodes.robots.limits import read_limits
 from wm_nodes.share import shared
 
-HOLD = Origin("script", "hold")
+HOLD = Origin("robot", "hold")  # no demonstration: nobody is to imitate standing still
 TICK_S = 0.05
 ACK = Duration(seconds=1.0)
 
