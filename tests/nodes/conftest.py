@@ -69,10 +69,16 @@ class Graph:
         self.until(lambda: publisher.get_subscription_count() >= count)
         return publisher
 
+    def remove(self, node: Any) -> None:
+        """End a node and forget it."""
+        node.end()
+        self.nodes.remove(node)
+        self.executor.remove_node(node)
+        node.destroy_node()
+
     def close(self) -> None:
-        for node in self.nodes:
-            node.end()
-            node.destroy_node()
+        for node in list(self.nodes):
+            self.remove(node)
         self.probe.destroy_node()
         self.executor.shutdown()
 

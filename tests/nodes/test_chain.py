@@ -42,7 +42,9 @@ class Robot:
         stamp = tick * 100_000_000
         executed = np.float32([action])
         self.steps.publish(
-            messages.step_to_msg(Step(stamp, ("push",), executed, executed, explore=explore, **rest))
+            messages.step_to_msg(
+                Step(stamp, ("push",), executed, executed, explore=explore, **rest)
+            )
         )
         picture = np.full((64, 64, 3), 10 * tick % 255, np.uint8)
         self.image.publish(messages.image_to_msg(picture, stamp))
@@ -85,7 +87,9 @@ def loaded(graph, nodes: list, version: int) -> None:
     """Wait until every node holds the version."""
     thinkers = [n for n in nodes if hasattr(n, "shelf")]
     graph.until(
-        lambda: all(n.shelf.newest is not None and n.shelf.newest.version == version for n in thinkers)
+        lambda: all(
+            n.shelf.newest is not None and n.shelf.newest.version == version for n in thinkers
+        )
     )
 
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from wm_datasets.spec import VectorSpec
 
+from wm_datasets.spec import VectorSpec
 from wm_nodes.cores.images import ImagePipeline, Liveness
 from wm_nodes.cores.join import Join
 from wm_nodes.cores.meter import Meter
@@ -53,7 +53,9 @@ def test_unfinished_stamps_are_bounded_and_told() -> None:
 # Plans
 
 
-def plan(actions: list, stamp_ns: int = 0, names: tuple = ("x", "y"), period_s: float = 0.1) -> Plan:
+def plan(
+    actions: list, stamp_ns: int = 0, names: tuple = ("x", "y"), period_s: float = 0.1
+) -> Plan:
     return Plan(stamp_ns, Origin("m", "actor", 1), names, np.float32(actions), period_s)
 
 

@@ -13,8 +13,8 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
-from wm_datasets.spec import LogSpec, VectorSpec
 
+from wm_datasets.spec import LogSpec, VectorSpec
 from wm_nodes import messages
 from wm_nodes.cores.records import Announcement, Features, Latent, Origin, Plan, Step
 from wm_nodes.errors import MessageError
@@ -73,9 +73,7 @@ def test_other_encodings_become_rgb(encoding: str) -> None:
     step = pixels[0].size + 5  # rows may be padded
     data = np.zeros((3, step), np.uint8)
     data[:, : pixels[0].size] = pixels.reshape(3, -1)
-    msg = ImageMsg(
-        height=3, width=4, encoding=encoding, step=step, data=array("B", data.tobytes())
-    )
+    msg = ImageMsg(height=3, width=4, encoding=encoding, step=step, data=array("B", data.tobytes()))
     expected = np.repeat(rgb[:, :, :1], 3, 2) if encoding == "mono8" else rgb
     assert np.array_equal(messages.image_from_msg(msg)[1], expected)
 

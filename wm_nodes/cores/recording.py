@@ -92,7 +92,8 @@ class Recording:
         if step.names != self._action.names:
             raise MessageError("step/names", f"step: {step.names}, right is {self._action.names}")
         if not (step.explore or self.evaluation):
-            self.acknowledge(step.stamp_ns)
+            if step.is_first:
+                self.acknowledge(step.stamp_ns)
             return
         if step.is_first:
             self._first_ns = step.stamp_ns

@@ -109,6 +109,8 @@ class Shell(LifecycleNode):
         self.active = True
         made = self._try(self.activate, None, state)
         self.active = made == TransitionCallbackReturn.SUCCESS
+        if self.active:
+            self.get_logger().info("active")
         return result if self.active else made
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
