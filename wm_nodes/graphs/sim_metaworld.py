@@ -35,6 +35,7 @@ TASKS = (
     "window-open"
 ).split()
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
+AHEAD = 100  # decisions that the robot may be ahead of the trainer's ratio: it waits for learning
 RECORDER_S = 10.0  # an episode begins without the recorder only after so long
 CAMERAS = ("corner4", "corner", "corner2", "corner3", "topview", "behindGripper", "gripperPOV")
 
@@ -172,6 +173,7 @@ def _robot(values: Values) -> Mapping[str, Parameter]:
         "evaluate": not values["train"],
         "progress": f"{values['run']}/progress.json",
         "await_recorder_s": RECORDER_S,
+        "ahead": AHEAD if values["train"] else 0,
     }
 
 

@@ -198,7 +198,8 @@ class MonitorNode(Shell):
 
     def _gone(self) -> list[str]:
         now = time.monotonic()
-        return sorted(n for n, at in self._heard.items() if now - at > GONE_S and n != "monitor")
+        silent = [name for name, at in self._heard.items() if now - at > GONE_S]
+        return sorted(n for n in silent if n != "monitor" and self._fact(n, "done") != "true")
 
     # The end ------------------------------------------------------------------------------------
 
