@@ -1,1 +1,1 @@
-"""World models, behaviour and planners in PyTorch; knows neither ROS, nor zarr, nor any simulator."""
+"""World models, behaviour and planners in PyTorch; knows neither ROS, zarr nor any simulator."""

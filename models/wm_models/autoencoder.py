@@ -1,4 +1,4 @@
-"""The masked autoencoder of Masked World Models (section 3.1): conv features in, pixels and reward out."""
+"""The masked autoencoder of Masked World Models: conv features in, pixels and reward out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wm_models.blocks import ConvStem, PatchStem, Transformer, glorot_, patchify, sincos_2d, unpatchify
+from wm_models.blocks import (
+    ConvStem,
+    PatchStem,
+    Transformer,
+    glorot_,
+    patchify,
+    sincos_2d,
+    unpatchify,
+)
 from wm_models.distributions import symlog
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -20,7 +28,9 @@ class AutoencoderConfig:
     """Shape of the masked autoencoder. The defaults are the paper's."""
 
     image_size: int = 64  # pixels
-    stem: str = "conv"  # "conv" masks convolutional features, "patch" masks pixel patches (ablation)
+    stem: str = (
+        "conv"  # "conv" masks convolutional features, "patch" masks pixel patches (ablation)
+    )
     channels: tuple[int, int, int] = (32, 64, 128)
     width: int = 256
     encoder_layers: int = 4
@@ -37,15 +47,24 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         if self.image_size % PATCH:
-            raise ValueError(f"autoencoder.image_size: expected a multiple of {PATCH}, got {self.image_size}.")
+            raise ValueError(
+                f"autoencoder.image_size: expected a multiple of {PATCH}, got {self.image_size}."
+            )
         if not 0.0 <= self.mask_ratio < 1.0:
-            raise ValueError(f"autoencoder.mask_ratio: expected 0 <= ratio < 1, got {self.mask_ratio}.")
+            raise ValueError(
+                f"autoencoder.mask_ratio: expected 0 <= ratio < 1, got {self.mask_ratio}."
+            )
         if self.stem not in ("conv", "patch"):
             raise ValueError(f"autoencoder.stem: expected 'conv' or 'patch', got {self.stem!r}.")
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encode single frames to [CLS, grid tokens]; trained to paint masked tokens and guess the reward."""
+    """Encode single frames to [CLS, grid tokens]; trained to paint masked tokens and the reward."""
+
+    position: Tensor
+    decoder_position: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -99,8 +118,10 @@ class MaskedAutoencoder(nn.Module):
     def masked_encode(
         self, image: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, 1 + kept, width) of a random subset, drawn anew for every frame, and ``restore``
-        (B, grid^2), which puts kept-then-masked tokens back in their places."""
+        """Tokens (B, 1 + kept, width) of a random subset, drawn anew for every frame.
+
+        Also ``restore`` (B, grid^2), which puts kept-then-masked tokens back in their places.
+        """
         x = self.stem(self.standardise(image)) + self.position
         batch, count, width = x.shape
         keep = int(count * (1.0 - self.config.mask_ratio))

@@ -34,7 +34,8 @@ class BehaviorConfig:
     def __post_init__(self) -> None:
         if self.actor_grad not in ("dynamics", "reinforce", "both"):
             raise ValueError(
-                f"behavior.actor_grad: expected 'dynamics', 'reinforce' or 'both', got {self.actor_grad!r}."
+                "behavior.actor_grad: expected 'dynamics', 'reinforce' or 'both', "
+                f"got {self.actor_grad!r}."
             )
 
 
@@ -91,6 +92,8 @@ class Imagined(NamedTuple):
 class Behavior(nn.Module):
     """Losses of actor and critic; holds what they carry between updates."""
 
+    updates: Tensor
+
     def __init__(self, model: MaskedWorldModel, config: BehaviorConfig) -> None:
         super().__init__()
         self.config = config
@@ -99,7 +102,9 @@ class Behavior(nn.Module):
         self.return_scale = ReturnScale()
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
-    def start_rows(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    def start_rows(
+        self, count: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
         """Which of ``count`` replayed states to start from."""
         rows = torch.arange(count, device=device)
         if not self.config.starts or self.config.starts >= count:
@@ -127,7 +132,7 @@ class Behavior(nn.Module):
         terminal: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Actor and critic loss from one imagined rollout. terminal (B, T): is the replayed state final?
+        """Actor and critic loss from one imagined rollout. terminal (B, T): is the start an end?
 
         The gradient of the actor's loss passes through the world model, whose own weights must not
         require gradients meanwhile.
@@ -137,18 +142,24 @@ class Behavior(nn.Module):
         start = RSSMState(post.deter.flatten(0, 1)[rows], post.stoch.flatten(0, 1)[rows])
         rolled = self.imagine(model, detach(start), generator)
         reward = model.dynamics.reward.predict(rolled.feat)  # (H + 1, N)
-        check_finite("ac/reward", float(reward.detach().sum()))  # before any running mean takes it in
+        check_finite(
+            "ac/reward", float(reward.detach().sum())
+        )  # before any running mean takes it in
         reward = self.reward_norm(reward)
         model.critic.scale.copy_(self.reward_norm.mag)
         discount = self._discount(model, rolled.feat, terminal.flatten()[rows])
-        weight = torch.cumprod(torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0).detach()
+        weight = torch.cumprod(
+            torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0
+        ).detach()
         value = self.target(rolled.feat)
         returns = lambda_return(reward, discount, value, c.lam)  # (H, N)
 
         scale = self.return_scale(returns) if c.return_norm else returns.new_ones(())
         objective = self._objective(model.actor, rolled, returns / scale, value / scale)
         actor_loss = -(weight[:-2] * (objective + c.entropy * rolled.entropy[:-1])).mean()
-        critic_loss = (weight[:-1] * model.critic.loss(rolled.feat[:-1].detach(), returns.detach())).mean()
+        critic_loss = (
+            weight[:-1] * model.critic.loss(rolled.feat[:-1].detach(), returns.detach())
+        ).mean()
         metrics = {
             "ac/actor_loss": actor_loss,
             "ac/critic_loss": critic_loss,
@@ -167,10 +178,14 @@ class Behavior(nn.Module):
         advantage = (returns[1:] - value[:-2]).detach()
         policy = actor(rolled.feat[:-2].detach())
         reinforce = policy.log_prob(rolled.action[:-1].detach()) * advantage
-        return reinforce if c.actor_grad == "reinforce" else c.mix * returns[1:] + (1 - c.mix) * reinforce
+        return (
+            reinforce
+            if c.actor_grad == "reinforce"
+            else c.mix * returns[1:] + (1 - c.mix) * reinforce
+        )
 
     def _discount(self, model: MaskedWorldModel, feat: Tensor, ended: Tensor) -> Tensor:
-        """d_k (H + 1, N): gamma, or what the discount head says; for the replayed state the truth."""
+        """d_k (H + 1, N): gamma, or what the discount head says; of replayed states the truth."""
         gamma = model.config.gamma
         if model.dynamics.discount is None:
             return torch.full(feat.shape[:2], gamma, device=feat.device)
@@ -188,7 +203,10 @@ class Behavior(nn.Module):
             mask = mask * (~batch["is_last"]).float()
         policy = actor(post.feat.detach())
         limit = policy.limit
-        nll = -policy.log_prob(batch["next_action"].clamp(-limit, limit)) / batch["next_action"].shape[-1]
+        nll = (
+            -policy.log_prob(batch["next_action"].clamp(-limit, limit))
+            / batch["next_action"].shape[-1]
+        )
         return (nll * mask).sum() / mask.sum().clamp_min(1)
 
     def after_critic_step(self, critic: Critic) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 from timm.models.vision_transformer import Block
@@ -23,20 +24,16 @@ def glorot_(module: nn.Module) -> None:
 def mlp(width_in: int, units: int, layers: int, width_out: int, act: str = "elu") -> nn.Sequential:
     """``layers`` hidden layers of ``units`` with ``act``, and a linear output."""
     widths = [width_in, *[units] * layers]
-    hidden = [
-        part
-        for a, b in zip(widths[:-1], widths[1:], strict=True)
-        for part in (nn.Linear(a, b), ACTIVATIONS[act]())
-    ]
+    hidden = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), ACTIVATIONS[act]())]
     return nn.Sequential(*hidden, nn.Linear(widths[-1], width_out))
 
 
 class Transformer(nn.Sequential):
-    """Pre-norm ViT blocks (GELU, qkv bias, LayerNorm eps 1e-6) and a final norm: (B, N, D) -> (B, N, D)."""
+    """Pre-norm ViT blocks (GELU, qkv bias, LayerNorm eps 1e-6) and a final norm, on (B, N, D)."""
 
     def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float = 4.0) -> None:
         norm = partial(nn.LayerNorm, eps=1e-6)
-        block = partial(Block, width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)
+        block = partial(Block, width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
         super().__init__(*[block() for _ in range(depth)], norm(width))
 
 
@@ -49,11 +46,7 @@ class ConvStem(nn.Module):
     def __init__(self, channels: tuple[int, ...], width: int) -> None:
         super().__init__()
         sizes = (3, *channels)
-        convs = [
-            part
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-            for part in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())
-        ]
+        convs = [part for a, b in pairwise(sizes) for part in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
         self.net = nn.Sequential(*convs, nn.Conv2d(sizes[-1], width, 1))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -89,7 +82,7 @@ def unpatchify(tokens: Tensor, patch: int, grid: int) -> Tensor:
 def sincos_2d(width: int, grid: int) -> tuple[Tensor, Tensor]:
     """Fixed 2-D sin-cos positions: ([grid * grid, width], [width] of the extra corner token).
 
-    Built on the integers 0..grid and cropped; the corner (grid, grid) is the added token's position.
+    Built on the integers 0..grid and cropped; the corner (grid, grid) is the added token's place.
     The first half of the channels encodes the column, the second the row; each half is
     [sin(p w_i) for all i, cos(p w_i) for all i] with w_i = 10000^(-i / (width / 4)).
     """

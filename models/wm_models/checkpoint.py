@@ -1,10 +1,10 @@
 """Weights on disk: whole or absent, versioned, checked, and never pickled.
 
-    weights/
-      0000000012/             one version
-        manifest.json         preset, step, parent, metrics, sha256 of every file
-        autoencoder.safetensors  world_model.safetensors  actor.safetensors  ...
-      latest                  the newest version's number, moved last
+weights/
+  0000000012/             one version
+    manifest.json         preset, step, parent, metrics, sha256 of every file
+    autoencoder.safetensors  world_model.safetensors  actor.safetensors  ...
+  latest                  the newest version's number, moved last
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class WeightStore:
         aside.mkdir()
         digests = {}
         for name, module in modules.items():
-            data = save_bytes({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()})
+            data = save_bytes(
+                {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+            )
             digests[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
             _write(aside / f"{name}.safetensors", data)
         manifest = Manifest(**{**asdict(manifest), "sha256": digests})
@@ -115,7 +117,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         return Manifest(**json.loads((folder / "manifest.json").read_text()))
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"weights: {folder}/manifest.json is not a manifest of ours ({error}).") from None
+        raise WeightsError(
+            f"weights: {folder}/manifest.json is not a manifest of ours ({error})."
+        ) from None
 
 
 def resolve(folder: str | Path) -> Path:
@@ -126,7 +130,8 @@ def resolve(folder: str | Path) -> Path:
     version = WeightStore(folder).latest() if folder.is_dir() else None
     if version is None:
         raise WeightsError(
-            f"weights: nothing at {folder}. Right: a version's folder (with manifest.json) or a run's weights folder."
+            f"weights: nothing at {folder}. Right: a version's folder (with manifest.json) "
+            "or a run's weights folder."
         )
     return WeightStore(folder).path(version)
 
@@ -147,7 +152,9 @@ def load_modules(folder: str | Path, modules: Mapping[str, nn.Module]) -> Manife
     return manifest
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu") -> tuple[WorldModel, Manifest]:
+def load_model(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> tuple[WorldModel, Manifest]:
     """Build the model that a version's manifest names and load all its weights."""
     manifest = read_manifest(folder)
     model = preset(manifest.preset).build(manifest.action_dim)
@@ -159,12 +166,15 @@ def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise WeightsError(f"weights: {path} is missing; the manifest lists {sorted(manifest.sha256)}.") from None
+        raise WeightsError(
+            f"weights: {path} is missing; the manifest lists {sorted(manifest.sha256)}."
+        ) from None
     found = hashlib.sha256(data).hexdigest()
     wanted = manifest.sha256.get(path.name)
     if found != wanted:
         raise WeightsError(
-            f"weights: {path} is damaged or foreign: sha256 {found[:12]}, the manifest says {str(wanted)[:12]}."
+            f"weights: {path} is damaged or foreign: sha256 {found[:12]}, "
+            f"the manifest says {str(wanted)[:12]}."
         )
     try:
         return load_bytes(data)
@@ -172,7 +182,9 @@ def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise WeightsError(f"weights: {path} is not a safetensors file ({error}).") from None
 
 
-def _check_shapes(name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: Manifest) -> None:
+def _check_shapes(
+    name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: Manifest
+) -> None:
     own = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     given = {k: tuple(v.shape) for k, v in state.items()}
     if own == given:
@@ -186,7 +198,7 @@ def _check_shapes(name: str, module: nn.Module, state: Mapping[str, Tensor], man
 
 
 def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -23,7 +23,9 @@ def symexp(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.expm1(x.abs())
 
 
-def gumbel(shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+def gumbel(
+    shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator | None
+) -> Tensor:
     """Standard Gumbel noise, float32, on the device of ``like``."""
     u = torch.rand(shape, generator=generator, device=like.device, dtype=torch.float32)
     return -torch.log(-torch.log(u.clamp_(1e-20, 1.0 - 1e-7)))

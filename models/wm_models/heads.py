@@ -19,8 +19,9 @@ class HeadConfig:
     layers: int = 4
 
 
-def small_output_(layer: nn.Linear, scale: float = 0.1) -> None:
+def small_output_(layer: nn.Module, scale: float = 0.1) -> None:
     """Uniform fan-average initialisation with ``scale`` (MWM's output layers)."""
+    assert isinstance(layer, nn.Linear)
     bound = (3.0 * scale / ((layer.in_features + layer.out_features) / 2.0)) ** 0.5
     nn.init.uniform_(layer.weight, -bound, bound)
     nn.init.zeros_(layer.bias)
@@ -53,7 +54,7 @@ class ScalarHead(nn.Module):
 
 
 class Critic(ScalarHead):
-    """Value of a state, learned from normalised rewards; ``predict`` gives it in the reward's scale."""
+    """Value of a state, learned from normalised rewards; ``predict`` is in the reward's scale."""
 
     scale: Tensor
 
@@ -78,4 +79,6 @@ class Actor(nn.Module):
 
     def forward(self, feat: Tensor) -> TruncatedNormal:
         x = self.body(feat)
-        return TruncatedNormal(torch.tanh(self.mean(x).float()), 0.9 * torch.sigmoid(self.std(x).float()) + 0.1)
+        return TruncatedNormal(
+            torch.tanh(self.mean(x).float()), 0.9 * torch.sigmoid(self.std(x).float()) + 0.1
+        )

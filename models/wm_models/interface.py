@@ -61,9 +61,11 @@ class ModelSpec:
 
 @dataclass
 class Rollout:
-    """What imagining S candidate action sequences of length H gave; fields not asked for are None."""
+    """What imagining S candidates of H actions each gave; fields not asked for are None."""
 
-    feat: dict[str, Tensor] = field(default_factory=dict)  # name -> [B, S, H, ...], after each action
+    feat: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # name -> [B, S, H, ...], after each action
     reward: Tensor | None = None  # [B, S, H], brought by each action
     cont: Tensor | None = None  # [B, S, H], probability of not having terminated
     value: Tensor | None = None  # [B, S], of the last state, in the scale of ``reward``
@@ -72,7 +74,7 @@ class Rollout:
 
 
 def expand(state: State, count: int) -> State:
-    """Repeat every row ``count`` times: leaves [B, ...] -> [B * count, ...], copies side by side."""
+    """Repeat each row ``count`` times: leaves [B, ...] -> [B * count, ...], copies side by side."""
     return tree_map(lambda x: x.repeat_interleave(count, 0), state)
 
 
@@ -148,7 +150,9 @@ class WorldModel(nn.Module):
 
     # imagination ----------------------------------------------------------------------------
 
-    def step(self, state: State, action: Tensor, *, generator: torch.Generator | None = None) -> State:
+    def step(
+        self, state: State, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> State:
         """State after ``action`` [B, A], without an observation."""
         raise NotImplementedError
 
@@ -199,8 +203,8 @@ class WorldModel(nn.Module):
         each: dict[str, list[Tensor]] = {name: [] for name in want if name != "value"}
         for t in range(horizon):
             state = self.step(state, flat[:, t], generator=generator)
-            for name, value in self.readout(state, frozenset(each)).items():
-                each[name].append(value)
+            for name, found in self.readout(state, frozenset(each)).items():
+                each[name].append(found)
         absent = sorted(name for name, values in each.items() if not values)
         if absent:
             raise ModelError(f"rollout: this model has no readout named {', '.join(absent)}.")
@@ -225,12 +229,14 @@ class WorldModel(nn.Module):
         for name in sorted(want):
             if not able.get(name, True):
                 has = sorted(k for k, v in able.items() if v) or ["nothing of the kind"]
-                raise ModelError(f"rollout: this model predicts no {name!r}; it predicts {', '.join(has)}.")
+                raise ModelError(
+                    f"rollout: this model predicts no {name!r}; it predicts {', '.join(has)}."
+                )
 
     # optional, declared in spec -------------------------------------------------------------
 
     def encode_goal(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What a goal observation should look like in ``Rollout.feat``: the same names, [B, ...]."""
+        """What a goal observation looks like in ``Rollout.feat``: the same names, [B, ...]."""
         raise ModelError("encode_goal: this model takes no goal pictures (spec.has_goal is False).")
 
     def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
@@ -279,7 +285,9 @@ class Cost(Protocol):
     @property
     def needs(self) -> frozenset[str]: ...
 
-    def __call__(self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor) -> Tensor:
+    def __call__(
+        self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor
+    ) -> Tensor:
         """Cost [B, S] of ``rollout`` under ``actions`` [B, S, H, A]."""
 
 
@@ -348,7 +356,7 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result has in row t the action that *led to* o_t and the reward received *on arriving* there:
     zeros at an episode's first row. In row 0 of a window that starts inside an episode both are
     unknown; ``reward_known`` is False there, and ``is_first`` is set so that a filter starts anew.
-    ``next_action`` keeps what was chosen at o_t: ``commanded`` if the batch has it, else ``action``.
+    ``next_action`` keeps what was chosen at o_t: ``commanded`` if it is there, else ``action``.
     """
     first = batch["is_first"].bool()
 
@@ -376,5 +384,7 @@ def symmetric_box(size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def check_finite(name: str, value: float) -> float:
     """Pass a metric through; a non-finite one is an error of training, not a number to log."""
     if not math.isfinite(value):
-        raise FloatingPointError(f"{name} became {value}: training diverged; go back to the last good weights.")
+        raise FloatingPointError(
+            f"{name} became {value}: training diverged; go back to the last good weights."
+        )
     return value

@@ -21,8 +21,9 @@ from wm_models.rssm import RSSMState
 class LearnerConfig:
     """How the parts are trained. The defaults are MWM's on Meta-World."""
 
-    autoencoder_batch: BatchSpec = BatchSpec(32, 33)  # of each window all rows but the first are used
-    agent_batch: BatchSpec = BatchSpec(50, 50)
+    # of each window all rows but the first are used
+    autoencoder_batch: BatchSpec = field(default_factory=lambda: BatchSpec(32, 33))
+    agent_batch: BatchSpec = field(default_factory=lambda: BatchSpec(50, 50))
     autoencoder: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=3e-4, warmup=2500, decay_all=True)
     )
@@ -35,18 +36,25 @@ class LearnerConfig:
     autoencoder_every: int = 1  # afterwards, one autoencoder update per this many updates
     prefill: int = 5000  # random decisions before training starts
     train_every: int = 5  # decisions per update once all parts are training
-    prioritize_ends: bool = True  # draw the end of an episode more often, as released for Meta-World
+    prioritize_ends: bool = (
+        True  # draw the end of an episode more often, as released for Meta-World
+    )
 
 
 class MWMLearner:
     """Owns the optimisers, the slow critic, the normalisers and the random generator.
 
-    One :meth:`update` is a function of the weights, this object's :meth:`state_dict` and the batches
-    alone: equal inputs give equal weights, bit for bit on CPU.
+    One :meth:`update` is a function of the weights, this object's :meth:`state_dict` and the
+    batches alone: equal inputs give equal weights, bit for bit on CPU.
     """
 
     def __init__(
-        self, model: MaskedWorldModel, config: LearnerConfig, *, seed: int = 0, device: str | torch.device = "cpu"
+        self,
+        model: MaskedWorldModel,
+        config: LearnerConfig,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
@@ -108,18 +116,24 @@ class MWMLearner:
     def update_world_model(self, batch: Mapping[str, Tensor]) -> tuple[RSSMState, dict[str, float]]:
         """One step on windows in arrival form; returns the posterior states for behaviour."""
         with self._autocast():
-            loss, post, metrics = self.model.dynamics.loss(self.tokens(batch["image"]), batch, self.generator)
+            loss, post, metrics = self.model.dynamics.loss(
+                self.tokens(batch["image"]), batch, self.generator
+            )
         return post, _numbers(metrics) | self.optimizers["wm"].step(loss)
 
     def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
-        """One step of actor and critic from one imagined rollout of the just updated world model."""
+        """One step of actor and critic from one rollout of the just updated world model."""
         with frozen(self.model.dynamics), self._autocast():
             actor_loss, critic_loss, metrics = self.behavior.losses(
                 self.model, post, batch["is_terminal"], self.generator
             )
             if self.config.behavior.imitation and "demo" in batch:
-                metrics["ac/imitation_loss"] = self.behavior.imitation_loss(self.model.actor, post, batch)
-                actor_loss = actor_loss + self.config.behavior.imitation * metrics["ac/imitation_loss"]
+                metrics["ac/imitation_loss"] = self.behavior.imitation_loss(
+                    self.model.actor, post, batch
+                )
+                actor_loss = (
+                    actor_loss + self.config.behavior.imitation * metrics["ac/imitation_loss"]
+                )
             numbers = _numbers(metrics) | self.optimizers["actor"].step(actor_loss)
         numbers |= self.optimizers["critic"].step(critic_loss)
         self.behavior.after_critic_step(self.model.critic)

@@ -56,7 +56,9 @@ class MWMConfig:
 
 
 class TokenEncoder(nn.Module):
-    """Autoencoder tokens (..., N, D) -> embedding (..., width): the mean over a small ViT's tokens."""
+    """Autoencoder tokens (..., N, D) -> embedding (..., width): mean of a small ViT's tokens."""
+
+    position: Tensor
 
     def __init__(self, config: TokenViTConfig, width_in: int, grid: int) -> None:
         super().__init__()
@@ -77,6 +79,8 @@ class TokenEncoder(nn.Module):
 class TokenDecoder(nn.Module):
     """State features (..., F) -> predicted autoencoder tokens (..., N, D), CLS first."""
 
+    position: Tensor
+
     def __init__(self, config: TokenViTConfig, feat: int, width_out: int, grid: int) -> None:
         super().__init__()
         self.count = grid * grid + 1
@@ -93,7 +97,10 @@ class TokenDecoder(nn.Module):
     def forward(self, feat: Tensor) -> Tensor:
         lead = feat.shape[:-1]
         state = self.embed(feat.reshape(-1, 1, feat.shape[-1]))
-        x = torch.cat([state, self.mask_token.expand(len(state), self.count, -1)], 1) + self.position
+        x = (
+            torch.cat([state, self.mask_token.expand(len(state), self.count, -1)], 1)
+            + self.position
+        )
         x = cls_first(self.proj(self.vit(x)[:, 1:]))
         return x.reshape(*lead, *x.shape[-2:])
 
@@ -136,14 +143,17 @@ class Dynamics(nn.Module):
         scaled = (c.kl.scale * kl).clamp(c.kl.free, c.kl.clip)
         losses = {
             "wm/feature_loss": self._feature_loss(feat, tokens),
-            "wm/reward_loss": (self.reward.loss(feat, batch["reward"]) * known).sum() / known.sum().clamp_min(1),
+            "wm/reward_loss": (self.reward.loss(feat, batch["reward"]) * known).sum()
+            / known.sum().clamp_min(1),
             "wm/kl_loss": scaled.mean(),
         }
         if self.discount is not None:
             target = c.gamma * (~batch["is_terminal"]).float()
             losses["wm/discount_loss"] = bernoulli_loss(self.discount(feat), target).mean()
         weights = {"wm/reward_loss": c.reward_scale}
-        total = sum(weights.get(name, 1.0) * value for name, value in losses.items())
+        total: Tensor = sum(  # type: ignore[assignment]
+            weights.get(name, 1.0) * value for name, value in losses.items()
+        )
         return total, post, {**losses, "wm/kl": kl.mean()}
 
     def _feature_loss(self, feat: Tensor, tokens: Tensor) -> Tensor:
@@ -206,7 +216,9 @@ class MaskedWorldModel(WorldModel):
         )
         return RSSMState(states.deter[:, 0], states.stoch[:, 0])
 
-    def step(self, state: State, action: Tensor, *, generator: torch.Generator | None = None) -> RSSMState:
+    def step(
+        self, state: State, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> RSSMState:
         return self.dynamics.rssm.imagine(state, action, generator)
 
     def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Adam as the Dreamer code uses it: warm-up, global-norm clipping, decay that ignores the learning rate."""
+"""Adam as the Dreamer code uses it: warm-up, clipping, decay that ignores the learning rate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Optimizer:
 
     def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimizerConfig) -> None:
         self.name, self.config = name, config
-        self.params = [p for m in modules for p in m.parameters()]
+        self.params: list[Tensor] = [p for m in modules for p in m.parameters()]
         kernels = [p for p in self.params if p.ndim in (2, 4)]  # linear and convolution, no tokens
         self._decayed = self.params if config.decay_all else kernels
         self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=config.eps, fused=True)

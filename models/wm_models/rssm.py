@@ -1,4 +1,4 @@
-"""Recurrent state-space model with discrete latents (DreamerV2; as released with MWM, section 2.1)."""
+"""Recurrent state-space model with discrete latents (DreamerV2, as released with MWM)."""
 
 from __future__ import annotations
 
@@ -49,14 +49,18 @@ class RSSM(nn.Module):
         super().__init__()
         c = self.config = config
         if action_dim > c.action_pad:
-            raise ValueError(f"rssm.action_pad: {c.action_pad} is less than the {action_dim} action dimensions.")
+            raise ValueError(
+                f"rssm.action_pad: {c.action_pad} is less than the {action_dim} action dimensions."
+            )
         latent = c.stoch * c.classes
         self.action_dim = action_dim
         self.img_in = nn.Linear(latent + c.action_pad, c.hidden)
         self.img_in_act = nn.ELU() if c.img_in_act == "elu" else nn.Identity()
         self.gru = nn.Linear(c.hidden + c.deter, 3 * c.deter)
         self.gru_norm = nn.LayerNorm(3 * c.deter, eps=1e-3)
-        self.prior = nn.Sequential(nn.Linear(c.deter, c.hidden), nn.ELU(), nn.Linear(c.hidden, latent))
+        self.prior = nn.Sequential(
+            nn.Linear(c.deter, c.hidden), nn.ELU(), nn.Linear(c.hidden, latent)
+        )
         self.post_in = nn.Linear(c.deter + embed_dim, c.hidden)
         self.post_out = nn.Linear(c.hidden, latent)
         glorot_(self)
@@ -69,7 +73,9 @@ class RSSM(nn.Module):
     def project_action(self, action: Tensor) -> Tensor:
         """The action's share of ``img_in``, bias included: (..., A) -> (..., hidden)."""
         latent = self.config.stoch * self.config.classes
-        return F.linear(action, self.img_in.weight[:, latent : latent + self.action_dim], self.img_in.bias)
+        return F.linear(
+            action, self.img_in.weight[:, latent : latent + self.action_dim], self.img_in.bias
+        )
 
     def recur(self, state: RSSMState, action_in: Tensor) -> Tensor:
         """h_t (B, D) from s_{t-1} and the projected action (B, hidden)."""
@@ -118,7 +124,9 @@ class RSSM(nn.Module):
         for t in range(embed.shape[1]):
             state = RSSMState(state.deter * keep[:, t], state.stoch * keep[:, t, :, None])
             deter = self.recur(state, action_in[:, t])
-            logit = self._categories(self.post_out(F.elu(F.linear(deter, weight_h) + embed_in[:, t])))
+            logit = self._categories(
+                self.post_out(F.elu(F.linear(deter, weight_h) + embed_in[:, t]))
+            )
             state = RSSMState(deter, sample_onehot(logit, noise[:, t]))
             deters.append(state.deter)
             stochs.append(state.stoch)
@@ -132,7 +140,9 @@ class RSSM(nn.Module):
     def unpack(self, flat: Tensor) -> RSSMState:
         c = self.config
         if flat.shape[-1] != c.feat:
-            raise ValueError(f"latent: expected {c.feat} numbers for this preset, got {flat.shape[-1]}.")
+            raise ValueError(
+                f"latent: expected {c.feat} numbers for this preset, got {flat.shape[-1]}."
+            )
         deter, stoch = flat.split([c.deter, c.stoch * c.classes], -1)
         return RSSMState(deter, stoch.unflatten(-1, (c.stoch, c.classes)))
 
