@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,20 +21,20 @@ from wm_nodes.bench.timing import measure
 ACTION_DIM = 4
 
 
-def run(name: str = "mwm_cpu", *, updates: int = 7, decisions: int = 50) -> list[Row]:
-    """All figures of the preset ``name``."""
-    config = preset(name)
-    model = config.build(ACTION_DIM)
-    learner = config.build_learner(model)
-    is_small = name == "mwm_cpu"
+def run(*, model: str = "mwm_cpu", updates: int = 7, decisions: int = 50) -> list[Row]:
+    """All figures of the preset ``model``."""
+    config = preset(model)
+    net = config.build(ACTION_DIM)
+    learner = config.build_learner(net)
+    is_small = model == "mwm_cpu"
     rows = training(learner, updates, goal=3.0 if is_small else None)
-    model.eval()
-    rows += latency(model, decisions, goal_ms=8.0 if is_small else None)
+    net.eval()
+    rows += latency(net, decisions, goal_ms=8.0 if is_small else None)
     plans = max(5, decisions // 3)
     for kind in ("actor", "cem", "mppi"):
         goal = 60.0 if is_small and kind == "cem" else None
-        rows.append(planning(model, planner(kind), kind, plans, goal_ms=goal))
-    return [row_named(row, name) for row in rows]
+        rows.append(planning(net, planner(kind), kind, plans, goal_ms=goal))
+    return [replace(row, name=f"{model}: {row.name}") for row in rows]
 
 
 def training(learner: MWMLearner, updates: int, goal: float | None = None) -> list[Row]:
@@ -145,11 +146,6 @@ def plan_once(model: MaskedWorldModel, plan: Planner) -> Callable[[], object]:
     with torch.inference_mode():
         state = model.step(model.initial(1), torch.zeros(1, model.spec.action_dim), generator=g)
     return lambda: plan.plan(model, state, ReturnCost(), generator=g)
-
-
-def row_named(row: Row, name: str) -> Row:
-    """The row with the model's name in front."""
-    return Row(**{**vars(row), "name": f"{name}: {row.name}"})
 
 
 def _settings(plan: Planner) -> str:

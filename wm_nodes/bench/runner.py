@@ -8,9 +8,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from wm_models.interface import ModelError
 from wm_nodes.bench import machine
 from wm_nodes.bench.rows import Row, save, table
-from wm_nodes.errors import UserError
+from wm_nodes.errors import UserError, user_errors
+from wm_nodes.robots.base import RobotError
 
 # group -> (module, what it needs besides numpy, zarr and torch, settings of a quick look)
 GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
@@ -19,8 +21,9 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "sampler": ("sampler", (), {"rows": 404, "repeats": 5}),
     "log": ("log", (), {"rows": 300, "seconds": 1.0}),
     "simulator": ("simulator", ("metaworld", "mujoco"), {"decisions": 4}),
-    "graph": ("graph", ("rclpy", "supervisor"), {"decisions": 60}),
+    "graph": ("graph", ("rclpy",), {"decisions": 60}),
 }
+OF_A_MODEL = ("models", "graph")
 
 
 def run(
@@ -35,8 +38,8 @@ def run(
     """Measure the groups named in ``only`` (all, if empty), with ``threads`` of torch.
 
     Shows each group as it is done, and a table in the end; with ``folder`` writes bench.json and
-    bench.csv there. Groups whose packages are missing are left out, and said so, unless asked for.
-    ``quick`` takes fewer repeats.
+    bench.csv there. Groups that cannot be measured here (no simulator, no ROS) are left out, and
+    said so, unless they were asked for. ``quick`` takes fewer repeats.
     """
     names = _chosen(only)
     about = machine.describe()
@@ -44,14 +47,13 @@ def run(
     rows: list[Row] = []
     with machine.threads(threads):
         for name in names:
-            missing = [need for need in GROUPS[name][1] if find_spec(need) is None]
-            if missing and not only:
-                show(f"{name}: left out, {', '.join(missing)} missing")
-                continue
-            if missing:
-                raise UserError(f"bench {name}: needs {', '.join(missing)}, not installed here.")
             show(f"{name} ...")
-            rows += _measure(name, model, quick)
+            try:
+                rows += _measure(name, model, quick)
+            except UserError as error:
+                if only:
+                    raise
+                show(f"{name}: left out. {error}")
             gc.collect()
     show(table(rows))
     if folder is not None:
@@ -64,15 +66,19 @@ def _chosen(only: Sequence[str]) -> list[str]:
     unknown = sorted(set(only) - set(GROUPS))
     if unknown:
         raise UserError(
-            f"bench: no group {', '.join(map(repr, unknown))}. There are: {', '.join(GROUPS)}."
+            f"there is no group {', '.join(map(repr, unknown))}. There are: {', '.join(GROUPS)}."
         )
     return [name for name in GROUPS if not only or name in only]
 
 
 def _measure(name: str, model: str, quick: bool) -> list[Row]:
-    module, _, settings = GROUPS[name]
+    module, needs, settings = GROUPS[name]
+    missing = [need for need in needs if find_spec(need) is None]
+    if missing:
+        raise UserError(f"{name} needs {', '.join(missing)}, not installed here.")
     options = dict(settings) if quick else {}
-    if name == "models":
-        options["name"] = model
-    found: list[Row] = import_module(f"wm_nodes.bench.{module}").run(**options)
+    if name in OF_A_MODEL:
+        options["model"] = model
+    with user_errors(RobotError, ModelError):
+        found: list[Row] = import_module(f"wm_nodes.bench.{module}").run(**options)
     return found
