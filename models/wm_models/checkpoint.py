@@ -75,7 +75,12 @@ class WeightStore:
     def latest(self) -> int | None:
         """The version that the pointer names, or None when there is none yet."""
         pointer = self.folder / "latest"
-        return int(pointer.read_text()) if pointer.exists() else None
+        if not pointer.exists():
+            return None
+        text = pointer.read_text(errors="replace").strip()
+        if not text.isdigit():
+            raise WeightsError(f"weights: {pointer}: expected the number of a version, got {text!r}.")
+        return int(text)
 
     def save(self, modules: Mapping[str, nn.Module], manifest: Manifest) -> Manifest:
         """Write one version aside, flush it, rename it into place, then move ``latest`` to it."""
@@ -128,12 +133,13 @@ def resolve(folder: str | Path) -> Path:
     if (folder / "manifest.json").is_file():
         return folder
     version = WeightStore(folder).latest() if folder.is_dir() else None
-    if version is None:
+    newest = folder if version is None else WeightStore(folder).path(version)
+    if not (newest / "manifest.json").is_file():
         raise WeightsError(
-            f"weights: nothing at {folder}. Right: a version's folder (with manifest.json) "
+            f"weights: nothing at {newest}. Right: a version's folder (with manifest.json) "
             "or a run's weights folder."
         )
-    return WeightStore(folder).path(version)
+    return newest
 
 
 def load_modules(folder: str | Path, modules: Mapping[str, nn.Module]) -> Manifest:
