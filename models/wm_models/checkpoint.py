@@ -79,7 +79,9 @@ class WeightStore:
             return None
         text = pointer.read_text(errors="replace").strip()
         if not text.isdigit():
-            raise WeightsError(f"weights: {pointer}: expected the number of a version, got {text!r}.")
+            raise WeightsError(
+                f"weights: {pointer}: expected the number of a version, got {text!r}."
+            )
         return int(text)
 
     def save(self, modules: Mapping[str, nn.Module], manifest: Manifest) -> Manifest:
