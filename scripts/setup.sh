@@ -97,6 +97,9 @@ build_venv() {
     .venv/bin/python -m pip install "${quiet[@]}" --disable-pip-version-check \
         -c .venv/constraints.txt -e ".[$extras]" ||
         fail "pip could not install the project (its message is above). Right: check the network and the disk ($(df -h --output=avail . | tail -1 | tr -d ' ') free), then run it again."
+    # colcon must write the venv's Python into the nodes' scripts, also where the system has a colcon.
+    [ -x .venv/bin/colcon ] || .venv/bin/python -m pip install --quiet --force-reinstall --no-deps \
+        -c .venv/constraints.txt colcon-core
 }
 
 main() {

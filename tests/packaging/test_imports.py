@@ -27,17 +27,21 @@ DISTRIBUTIONS |= {"OpenGL": "pyopengl"}
 ROS_ONLY = {"launch", "launch_ros"}  # package.xml, never PyPI
 
 
+def names_of(node: ast.AST) -> list[str]:
+    """Return the modules that a statement imports, by absolute name."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return []
+
+
 def imports(folder: Path) -> dict[str, set[Path]]:
     """Return the top-level names imported under a folder -> the files that do it."""
     found: dict[str, set[Path]] = {}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                names = [node.module]
-            for name in names:
+            for name in names_of(node):
                 found.setdefault(name.partition(".")[0], set()).add(path.relative_to(ROOT))
     return found
 
@@ -57,6 +61,25 @@ def test_every_import_is_a_declared_dependency(package):
             continue
         distribution = DISTRIBUTIONS.get(name, name)
         assert distribution.lower() in declared, f"{name} is imported by {sorted(files)}"
+
+
+def test_what_ros2_launch_imports_needs_only_ros_and_the_standard_library():
+    """`ros2` runs in the system's Python, which has neither torch nor what pip installed."""
+    seen, todo = set(), [ROOT / "wm_nodes/graphs/ros_launch.py", *(ROOT / "launch").glob("*.py")]
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        for node in ast.parse(path.read_text()).body:
+            for name in names_of(node):
+                own = ROOT / (name.replace(".", "/") + ".py")
+                if own.exists():
+                    todo.append(own)
+                    continue
+                top = name.partition(".")[0]
+                allowed = top in sys.stdlib_module_names | ROS | {"yaml", "wm_nodes"}
+                assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_ros_messages_are_declared_in_package_xml():

@@ -13,6 +13,8 @@ from typing import Literal
 
 Value = bool | int | float | str
 Parameter = Value | list[str]
+CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
+USER_ERROR = 2  # exit code of a node that refuses what it was given
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 

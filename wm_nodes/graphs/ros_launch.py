@@ -1,6 +1,7 @@
 """The same graph as launch and launch_ros actions: what `ros2 launch` runs.
 
-Imported by launch/*.launch.py only; the rest of the package needs no launch_ros.
+Imported by launch/*.launch.py only, in the Python of the `ros2` command: like the graphs, it needs
+nothing but ROS and the standard library (the nodes run in the Python that colcon built with).
 """
 
 from __future__ import annotations
@@ -17,11 +18,20 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
 from wm_nodes.graphs import leash
-from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, closest, unknown
+from wm_nodes.graphs.declaration import (
+    CRASH_WINDOW_S,
+    CRASHES,
+    USER_ERROR,
+    Argument,
+    Graph,
+    GraphError,
+    NodeSpec,
+    closest,
+    unknown,
+)
 from wm_nodes.graphs.environment import node_environment
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
-from wm_nodes.graphs.supervise import CRASH_WINDOW_S, CRASHES, USER_ERROR
 
 TO_SIGTERM_S, TO_SIGKILL_S = 3, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
 

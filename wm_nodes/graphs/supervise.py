@@ -27,7 +27,15 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from wm_nodes.graphs import leash
-from wm_nodes.graphs.declaration import Graph, GraphError, NodeSpec, split_words
+from wm_nodes.graphs.declaration import (
+    CRASH_WINDOW_S,
+    CRASHES,
+    USER_ERROR,
+    Graph,
+    GraphError,
+    NodeSpec,
+    split_words,
+)
 from wm_nodes.graphs.environment import graph_environment, node_environment
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
@@ -36,8 +44,6 @@ from wm_nodes.graphs.tail import Errors, Tail
 LOOK_S = 0.2
 STOP_S = (1, 2, 1)  # whole seconds a rank has to end before SIGKILL; together under 5 s
 END_S = 4.8
-CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
-USER_ERROR = 2
 
 
 def launch(graph: Graph, words: Sequence[str]) -> int:
