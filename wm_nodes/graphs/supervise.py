@@ -20,6 +20,7 @@ import time
 import types
 from collections import deque
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -49,12 +50,21 @@ END_S = 4.8
 def launch(graph: Graph, words: Sequence[str]) -> int:
     """Run the graph with `name:=value` words until it ends; return the exit code."""
     try:
+        _require_ros()
         run = open_run(graph, split_words(words))
         with hold(run), _Session(graph, run) as session:
             return session.watch()
     except GraphError as error:
         print(f"wm launch {graph.name}: {error}", file=sys.stderr)
         return USER_ERROR
+
+
+def _require_ros() -> None:
+    if find_spec("rclpy") is None:
+        raise GraphError(
+            "ROS 2 is missing (no rclpy). Right: source your ROS 2, or `make setup`, or "
+            "pip install -c constraints.txt -e '.[ros]'."
+        )
 
 
 class _Session:
