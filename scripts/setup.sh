@@ -94,7 +94,7 @@ build_venv() {
     if [ "$ros" = yes ]; then ros_constraints "$python"; else cat constraints.txt; fi >.venv/constraints.txt
     say "installing the project with [$extras]; the first time this fetches some GB (PyTorch)"
     [ -t 1 ] || quiet=(--quiet)
-    .venv/bin/python -m pip install "${quiet[@]}" --disable-pip-version-check \
+    .venv/bin/python -m pip install "${quiet[@]}" --disable-pip-version-check --use-pep517 \
         -c .venv/constraints.txt -e ".[$extras]" ||
         fail "pip could not install the project (its message is above). Right: check the network and the disk ($(df -h --output=avail . | tail -1 | tr -d ' ') free), then run it again."
     # colcon must write the venv's Python into the nodes' scripts, also where the system has a colcon.
