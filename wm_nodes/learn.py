@@ -170,6 +170,7 @@ class Learning:
             seed=self.config.seed,
             fields=[f"image/{self.camera}", *LABELS],
             prioritize_ends=self.preset.learner.prioritize_ends,
+            per_episode=True,  # as DreamerV2 and MWM: short episodes are seen as often as long ones
             cache_bytes=self.config.cache_bytes,
         )
         if self._state.exists():

@@ -1,0 +1,82 @@
+"""Gather the evaluations of runs and draw them beside the blind baselines.
+
+python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv and TASK.png beside this file
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+FOLDER = Path(__file__).parent
+BASELINES = FOLDER.parent / "baselines"
+STYLES = {"random": ":", "constant": "-.", "open_loop_best": "--", "expert": "-"}
+COLUMNS = ("minutes", "steps", "updates", "episodes", "success", "low", "high", "return")
+
+
+def main(runs: list[Path]) -> None:
+    drawn = defaultdict(list)
+    for run in runs:
+        arguments = json.loads((run / "run.json").read_text())["arguments"]
+        rows = evaluations(run)
+        write(FOLDER / f"{run.name}.csv", rows)
+        drawn[arguments["task"], arguments["time_limit"]].append((run.name, arguments, rows))
+    for (task, limit), curves in drawn.items():
+        draw(task, limit, curves)
+
+
+def evaluations(run: Path) -> list[dict[str, float]]:
+    """Return the evaluation blocks of a run with the minutes since its first episode began."""
+    began = float(read(run / "metrics" / "episodes.csv")[0]["time"])
+    return [
+        {name: float(row[name]) for name in COLUMNS[1:]}
+        | {"minutes": (float(row["time"]) - began) / 60}
+        for row in read(run / "metrics" / "evaluations.csv")
+    ]
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def write(path: Path, rows: list[dict[str, float]]) -> None:
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows([f"{row[name]:.5g}" for name in COLUMNS] for row in rows)
+
+
+def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, float]]]]) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, arguments, rows in curves:
+        minutes = [row["minutes"] for row in rows]
+        label = f"{name} ({arguments['demos']} demonstrations)"
+        (line,) = axes.plot(minutes, [row["success"] for row in rows], marker="o", label=label)
+        low, high = ([row[end] for row in rows] for end in ("low", "high"))
+        axes.fill_between(minutes, low, high, alpha=0.15, color=line.get_color())
+    for name, style in STYLES.items():
+        found = read(BASELINES / f"{task}_{limit}_{name}.csv")
+        rate = fmean(float(row["success"]) for row in found)
+        axes.axhline(rate, color="0.4", linestyle=style, linewidth=1, label=name)
+    axes.set(
+        xlabel="minutes since the first episode",
+        ylabel="success of 20 evaluation episodes",
+        title=f"{task}, {limit} decisions, random goals",
+        ylim=(-0.03, 1.05),
+    )
+    axes.legend(fontsize=7)
+    figure.savefig(FOLDER / f"{task}.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]])
