@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
 NODES = (
-    "camera encoder world_model policy agent robot recorder demonstrator trainer monitor"
+    "camera encoder world_model policy agent robot recorder replay demonstrator trainer monitor"
 ).split()
 
 # torch and torchvision come plain, so that each machine keeps a build of its own.
@@ -43,6 +43,8 @@ EXTRAS = {
         "PyOpenGL",
     ],
     "viz": ["av", "matplotlib"],
+    # Other people's data in and out of a log: wm log import, wm log export.
+    "formats": ["av", "h5py", "pyarrow", "rosbags"],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.
     "test": [
         "colcon-bash",

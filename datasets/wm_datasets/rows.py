@@ -107,7 +107,7 @@ class RowPacker:
 
     def _check_last(self, number: int) -> None:
         for name in ("action", "commanded", "reward"):
-            if self._record[name].any():
+            if name in self._fields and self._record[name].any():
                 raise LogSpecError(
                     f"row {number}: the row of is_last carries no action: '{name}' must be zero, "
                     f"got {self._record[name][0].tolist()} (an action and the reward it brought "

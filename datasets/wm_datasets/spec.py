@@ -87,8 +87,8 @@ class LogSpec:
     """One robot, one task, one set of sensors: what every row of a log looks like.
 
     cameras maps a name to (height, width, 3); `action=None` declares a log without actions
-    (plain video): it has no action, commanded and reward. `extra` holds whatever else the run
-    must remember, as JSON.
+    (plain video): it has no action, commanded and reward; `reward=False` one whose actions brought
+    rewards that nobody knows. `extra` holds whatever else the run must remember, as JSON.
     """
 
     robot: str
@@ -98,8 +98,10 @@ class LogSpec:
     proprio: VectorSpec | None
     action: VectorSpec | None
     extra: dict[str, Any] = field(default_factory=dict)
+    reward: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "reward", bool(self.reward) and self.action is not None)
         if not (math.isfinite(self.control_period_s) and self.control_period_s > 0):
             raise LogSpecError(f"control_period_s must be > 0 [s], got {self.control_period_s}")
         if not self.cameras and self.proprio is None:
@@ -126,6 +128,7 @@ class LogSpec:
         if self.action is not None:
             found.append(Field("action", np.dtype("<f4"), (len(self.action),)))
             found.append(Field("commanded", np.dtype("<f4"), (len(self.action),)))
+        if self.reward:
             found.append(Field("reward", np.dtype("<f4")))
         flags = ("is_first", "is_last", "is_terminal", "success")
         found += [Field(name, np.dtype("?")) for name in flags]
@@ -143,6 +146,7 @@ class LogSpec:
             "proprio": self.proprio.to_json() if self.proprio else None,
             "action": self.action.to_json() if self.action else None,
             "extra": self.extra,
+            "reward": self.reward,
         }
 
     @classmethod
@@ -151,7 +155,8 @@ class LogSpec:
                            for v in (data["proprio"], data["action"]))  # fmt: skip
         cameras = {k: (s[0], s[1], s[2]) for k, s in data["cameras"].items()}
         return cls(data["robot"], data["task"], float(data["control_period_s"]),
-                   cameras, proprio, action, dict(data["extra"]))  # fmt: skip
+                   cameras, proprio, action, dict(data["extra"]),
+                   bool(data.get("reward", True)))  # fmt: skip
 
     def differences(self, other: LogSpec) -> list[str]:
         """One line 'part: mine, other's' for every part in which two specs differ."""

@@ -347,3 +347,17 @@ def test_the_package_needs_neither_torch_nor_ros():
     folder = Path(__file__).parents[2] / "datasets"
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert run.stdout == "set()\n", run.stderr
+
+
+def test_rewards_may_be_declared_absent_and_older_specs_have_them(path):
+    spec = make_spec(reward=False)
+    assert "reward" not in spec.fields and "action" in spec.fields
+    with LogWriter(path, spec) as writer:
+        for step in range(3):
+            row = make_row(writer.length, step, step == 2)
+            writer.append({k: v for k, v in row.items() if k != "reward"})
+    with LogReader(path) as reader:
+        assert reader.spec == spec and reader.length == 3
+    older = make_spec().to_json()
+    del older["reward"]
+    assert LogSpec.from_json(older) == make_spec()
