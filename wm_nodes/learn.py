@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
 from wm_datasets.log import LogReader
 from wm_datasets.sampler import Sampler
 from wm_datasets.spec import LogSpec, Source
@@ -66,9 +67,14 @@ class Progress:
 
 
 class Learning:
-    """Learn as the log grows. Call :meth:`step` again and again; :meth:`close` saves."""
+    """Learn as the log grows. Call :meth:`step` again and again; :meth:`close` saves.
 
-    def __init__(self, config: LearnConfig, publish: Callable[[Manifest, Path], None] | None = None) -> None:
+    One thread does all that; :attr:`progress` may be read from others.
+    """
+
+    def __init__(
+        self, config: LearnConfig, publish: Callable[[Manifest, Path], None] | None = None
+    ) -> None:
         self.config = config
         self.preset = preset(config.model)
         self.device = _device(config.device)
@@ -77,6 +83,7 @@ class Learning:
         self.rollbacks = 0
         self._publish = publish or (lambda manifest, path: None)
         self._readers: list[LogReader] = []
+        self._rows = 0  # of the log that sets the pace, when last looked at
         self._state = config.run / "trainer" / "state.pt"
         self._version: int | None = None
         self._speed = Speed()
@@ -86,9 +93,15 @@ class Learning:
 
     @property
     def progress(self) -> Progress:
-        updates = self.learner.updates if self._ready else 0
+        """What is known without looking at the log: any thread may ask."""
         return Progress(
-            updates, self._decisions(), self._phase(), self._speed.rate, self._version, self.metrics, self.rollbacks
+            updates=self.learner.updates if self._ready else 0,
+            decisions=self._rows,
+            phase=self._phase(),
+            updates_per_s=self._speed.rate,
+            version=self._version,
+            metrics=self.metrics,
+            rollbacks=self.rollbacks,
         )
 
     @property
@@ -113,7 +126,7 @@ class Learning:
         return True
 
     def save(self) -> None:
-        """Publish the weights as a new version, and write aside what is needed to resume exactly."""
+        """Publish the weights as a new version, and keep what is needed to resume exactly."""
         if not self._ready or self.learner.updates == 0:
             return
         version = (self.store.latest() or 0) + 1
@@ -128,7 +141,12 @@ class Learning:
                 parent=self._version,
                 source_log=str(self.config.logs[0][0].name),
                 metrics=self.metrics,
-                extra={"task": spec.task, "robot": spec.robot, "camera": self.camera, **dict(spec.extra)},
+                extra={
+                    "task": spec.task,
+                    "robot": spec.robot,
+                    "camera": self.camera,
+                    **dict(spec.extra),
+                },
             ),
         )
         self._version = version
@@ -191,8 +209,8 @@ class Learning:
         manifest = load_modules(self.store.path(state["version"]), self.model.modules_by_name())
         if manifest.preset != self.preset.name:
             raise WeightsError(
-                f"run {self.config.run.name}: it was trained as {manifest.preset!r}, not {self.preset.name!r}. "
-                "Give the same model, or another run."
+                f"run {self.config.run.name}: it was trained as {manifest.preset!r}, not "
+                f"{self.preset.name!r}. Give the same model, or another run."
             )
         self.learner.load_state_dict(state["learner"])
         self.sampler.load_state_dict(json.loads(state["sampler"]))
@@ -201,7 +219,7 @@ class Learning:
             self._publish(manifest, self.store.path(self._version))
 
     def _roll_back(self, error: FloatingPointError) -> None:
-        """Return to the last good version; without one, or when it happens again at once, give up."""
+        """Return to the last good version; without one, or after three returns, give up."""
         self.rollbacks += 1
         if not self._state.exists() or self.rollbacks > 3:
             raise LearnError(
@@ -237,7 +255,8 @@ class Learning:
         if not self._readers:
             return 0
         self._readers[0].refresh()
-        return self._readers[0].length
+        self._rows = self._readers[0].length
+        return self._rows
 
     def _phase(self) -> str:
         if not self._ready:
@@ -297,7 +316,7 @@ class MetricsRecorder:
         if new:
             rows.writerow(["time", "update", "metric", "value"])
         rows.writerows([f"{time.time():.1f}", update, k, f"{v:.6g}"] for k, v in means.items())
-        with open(self.path, "a") as file:
+        with self.path.open("a") as file:
             file.write(text.getvalue())
 
     def close(self) -> None:
@@ -309,7 +328,9 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise LearnError(f"device: {name!r} asked for, but this machine has no usable CUDA device; use cpu or auto.")
+        raise LearnError(
+            f"device: {name!r} asked for, but this machine has no usable CUDA; use cpu or auto."
+        )
     return name
 
 
@@ -328,10 +349,8 @@ def _camera(spec: LogSpec, chosen: Preset) -> str:
 def _write_state(path: Path, state: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".new")
-    with open(aside, "wb") as file:
+    with aside.open("wb") as file:
         torch.save(dict(state), file)
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-
-
