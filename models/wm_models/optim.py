@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.interface import check_finite
+
+LAST_SHARE = 0.1  # of the learning rate, after annealing
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class OptimizerConfig:
     decay: float = 1e-6  # w <- (1 - decay) w before each step
     decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
     warmup: int = 0  # updates over which the learning rate rises linearly from 0
+    anneal: int = 0  # updates over which it then falls to a tenth (half a cosine); 0: constant
 
 
 class Optimizer:
@@ -46,13 +50,19 @@ class Optimizer:
         with torch.no_grad():
             torch._foreach_mul_(self._decayed, 1.0 - self.config.decay)
         for group in self.adam.param_groups:
-            group["lr"] = self.config.lr * self._warmup()
+            group["lr"] = self.config.lr * self._warmup() * self._anneal()
         self.adam.step()
         self.updates += 1
         return {f"{self.name}/grad_norm": norm}
 
     def _warmup(self) -> float:
         return min(self.updates / self.config.warmup, 1.0) if self.config.warmup else 1.0
+
+    def _anneal(self) -> float:
+        if not self.config.anneal:
+            return 1.0
+        done = min(max(self.updates - self.config.warmup, 0) / self.config.anneal, 1.0)
+        return LAST_SHARE + (1.0 - LAST_SHARE) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     def state_dict(self) -> dict[str, Any]:
         return {"adam": self.adam.state_dict(), "updates": self.updates}

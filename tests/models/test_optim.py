@@ -28,6 +28,18 @@ def test_warm_up_starts_at_zero(layer) -> None:
     assert_close(torch.tensor(rates), torch.tensor([0.025, 0.05, 0.075, 0.1, 0.1]))
 
 
+def test_the_rate_falls_to_a_tenth_and_stays(layer) -> None:
+    config = OptimizerConfig(lr=0.1, warmup=2, anneal=4)
+    optimizer = Optimizer("x", [layer], config)
+    rates = []
+    for _ in range(9):
+        optimizer.step(layer(torch.ones(1, 3)).sum())
+        rates.append(optimizer.adam.param_groups[0]["lr"])
+    assert_close(rates[2], 0.1)
+    assert all(a > b for a, b in zip(rates[2:6], rates[3:7], strict=True))
+    assert_close(torch.tensor(rates[6:]), torch.full((3,), 0.01))
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_decay_ignores_the_learning_rate(layer, everything: bool) -> None:
     with torch.no_grad():
