@@ -1,4 +1,4 @@
-"""A picture in becomes a plan out, split and fused; bad messages and foreign versions do nothing."""
+"""A picture in becomes a plan out, split and fused; bad input and foreign versions do nothing."""
 
 from __future__ import annotations
 
@@ -41,11 +41,8 @@ class Robot:
         """Publish observation `tick`; its picture depends on the tick."""
         stamp = tick * 100_000_000
         executed = np.float32([action])
-        self.steps.publish(
-            messages.step_to_msg(
-                Step(stamp, ("push",), executed, executed, explore=explore, **rest)
-            )
-        )
+        step = Step(stamp, ("push",), executed, executed, explore=explore, **rest)
+        self.steps.publish(messages.step_to_msg(step))
         picture = np.full((64, 64, 3), 10 * tick % 255, np.uint8)
         self.image.publish(messages.image_to_msg(picture, stamp))
 
@@ -85,12 +82,8 @@ def announce(graph, store, version: int, publisher=None):
 
 def loaded(graph, nodes: list, version: int) -> None:
     """Wait until every node holds the version."""
-    thinkers = [n for n in nodes if hasattr(n, "shelf")]
-    graph.until(
-        lambda: all(
-            n.shelf.newest is not None and n.shelf.newest.version == version for n in thinkers
-        )
-    )
+    shelves = [n.shelf for n in nodes if hasattr(n, "shelf")]
+    graph.until(lambda: all(s.newest and s.newest.version == version for s in shelves))
 
 
 both = pytest.mark.parametrize("composition", ["split", "fused"])

@@ -53,10 +53,8 @@ def test_unfinished_stamps_are_bounded_and_told() -> None:
 # Plans
 
 
-def plan(
-    actions: list, stamp_ns: int = 0, names: tuple = ("x", "y"), period_s: float = 0.1
-) -> Plan:
-    return Plan(stamp_ns, Origin("m", "actor", 1), names, np.float32(actions), period_s)
+def plan(actions: list, names: tuple = ("x", "y")) -> Plan:
+    return Plan(0, Origin("m", "actor", 1), names, np.float32(actions), 0.1)
 
 
 def test_dimensions_are_put_in_the_robots_order() -> None:

@@ -25,9 +25,9 @@ ACTOR = Origin("mwm_cpu", "actor", 7)
 class Player:
     """Publishes a robot's episodes as robot and camera node do, and remembers them."""
 
-    def __init__(self, graph, goals: Goals = Goals(), time_limit: int = 4) -> None:
+    def __init__(self, graph, goals: Goals | None = None, time_limit: int = 4) -> None:
         self.graph = graph
-        self.session = Session(PointRobot(time_limit=time_limit), Schedule(goals, 0))
+        self.session = Session(PointRobot(time_limit=time_limit), Schedule(goals or Goals(), 0))
         self.shown: list[Arrival] = []
         self.spec = topics.SPEC.always(graph.probe)
         self.image = topics.IMAGE.always(graph.probe, camera="top")
@@ -115,9 +115,8 @@ def test_a_stop_midway_leaves_a_log_that_goes_on(graph, tmp_path) -> None:
         player.introduce()
         player.episode(stop=3)
         recorded(graph, node, 3)
-        graph.until(
-            lambda node=node: node._recording._rows.joined_ns == player.shown[-1].step.stamp_ns
-        )
+        rows, newest = node._recording._rows, player.shown[-1].step.stamp_ns
+        graph.until(lambda rows=rows, newest=newest: rows.joined_ns == newest)
         graph.remove(node)
     log = LogReader(tmp_path / "log")
     assert log.episodes["length"].tolist() == [4, 4]

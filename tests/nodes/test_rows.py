@@ -1,4 +1,4 @@
-"""The recorder's assembler: whatever order parts come in, rows are the robot's, or the episode ends."""
+"""The recorder's assembler: whatever order parts come in, rows are right or the episode ends."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ class AgentNode(Thinker):
         started = time.perf_counter()
         if not step.is_last:
             actions = self._policy.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+            self.health.worked(time.perf_counter() - started)
             self._say(step, RANDOM, actions)
-        self.health.worked(time.perf_counter() - started)
         self._show_image(image, step)
 
     def _decide(self, weights: Weights, image: Image, step: Step) -> None:
@@ -117,8 +117,8 @@ class AgentNode(Thinker):
         state = self._filter.update(weights, tokens, step)
         if not step.is_last:
             actions = self._policy.act(weights, state, step)
+            self.health.worked(time.perf_counter() - started)
             self._say(step, weights.origin(self._policy.module), actions)
-        self.health.worked(time.perf_counter() - started)
         self._show_image(image, step)
         self._show(weights, tokens, state, step)
 

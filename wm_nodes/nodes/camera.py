@@ -118,8 +118,8 @@ class CameraNode(Shell):
         except MessageError as error:
             self.drop(f"{p.camera}/image_raw/{error.reason}", str(error))
             return
-        self._out.publish(messages.image_to_msg(out, stamp_ns, p.camera))
         self.health.worked(time.perf_counter() - started)
+        self._out.publish(messages.image_to_msg(out, stamp_ns, p.camera))
         if self._capture is not None or p.mode == topics.REALTIME:
             self._alive.saw(out, started)
 

@@ -51,16 +51,15 @@ class EncoderNode(Thinker):
     def _together(self, both: dict | None) -> None:
         if both is None:
             return
-        started = time.perf_counter()
         step: Step = both["step"]
         if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
             self._answer = self._encode(both["image"], step)
         if self._answer is not None:
             self._out.publish(messages.features_to_msg(self._answer))
-            self.health.worked(time.perf_counter() - started)
 
     def _encode(self, image: Image, step: Step) -> Features | None:
         self.poll()
+        started = time.perf_counter()
         weights = self._swap.at(step, self.shelf.newest)
         if weights is None:
             return None
@@ -71,7 +70,9 @@ class EncoderNode(Thinker):
         except MessageError as error:
             self.drop(f"image/{error.reason}", str(error))
             return None
-        return Features(step.stamp_ns, weights.origin("autoencoder"), tokens[0].cpu().numpy())
+        numbers = tokens[0].cpu().numpy()
+        self.health.worked(time.perf_counter() - started)
+        return Features(step.stamp_ns, weights.origin("autoencoder"), numbers)
 
 
 def main() -> None:

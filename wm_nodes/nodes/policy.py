@@ -84,9 +84,9 @@ class PolicyNode(Thinker):
         self._say(step, weights.origin(self._core.module), actions, started)
 
     def _say(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
+        self.health.worked(time.perf_counter() - started)
         self._answer = self._maker.plan(step, origin, actions)
         self._plans.publish(messages.plan_to_msg(self._answer))
-        self.health.worked(time.perf_counter() - started)
 
 
 def main() -> None:

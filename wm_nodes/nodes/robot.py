@@ -175,14 +175,14 @@ class RobotNode(Shell):
         return self.get_clock().now().nanoseconds if realtime else None
 
     def _publish(self, arrival: Arrival, again: bool = False) -> None:
-        stamp = arrival.step.stamp_ns
+        """Publish an observation: what a decision waits for first, pictures before the step."""
+        now, stamp = time.perf_counter(), arrival.step.stamp_ns
+        for camera, image in arrival.images.items():
+            self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
         self._steps.publish(messages.step_to_msg(arrival.step))
         if len(arrival.proprio):
             names = self._spec.proprio.names
             self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
-        for camera, image in arrival.images.items():
-            self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
-        now = time.perf_counter()
         self._published_at = now
         if not again:
             self._first_at = self._spoke_at = now

@@ -38,7 +38,6 @@ class WorldModelNode(Thinker):
     def _together(self, both: dict | None) -> None:
         if both is None:
             return
-        started = time.perf_counter()
         step: Step = both["step"]
         if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
             answer = self._filter(both["features"], step)
@@ -46,10 +45,10 @@ class WorldModelNode(Thinker):
                 return
             self._answer = answer
         self._out.publish(messages.latent_to_msg(self._answer))
-        self.health.worked(time.perf_counter() - started)
 
     def _filter(self, features: Features, step: Step) -> Latent | None:
         self.poll()
+        started = time.perf_counter()
         weights = self.shelf.get(features.origin)
         if weights is None:
             self.drop(
@@ -66,6 +65,7 @@ class WorldModelNode(Thinker):
         self.health.weights = weights.version
         state = self._core.update(weights, torch.from_numpy(features.tokens)[None], step)
         flat = weights.model.pack(state)[0].float().cpu().numpy()
+        self.health.worked(time.perf_counter() - started)
         return Latent(step.stamp_ns, weights.origin("world_model"), flat)
 
 
