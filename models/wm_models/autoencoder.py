@@ -162,7 +162,7 @@ class MaskedAutoencoder(nn.Module):
         reward_known: Tensor,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error over all pixels plus that of the symlog reward (section 3.1).
+        """Mean squared error over all pixels plus that of the symlog reward (MWM, section 4.1).
 
         image (N, ...), reward (N,) on arriving at the frame, reward_known (N,) bool.
         """

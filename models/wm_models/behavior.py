@@ -1,4 +1,4 @@
-"""Actor and critic trained in imagination (section 2.5)."""
+"""Actor and critic trained in imagination (DreamerV2; MWM, appendix A)."""
 
 from __future__ import annotations
 

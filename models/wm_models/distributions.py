@@ -35,7 +35,7 @@ def sample_onehot(logits: Tensor, noise: Tensor) -> Tensor:
     """Straight-through sample of one-hot categoricals over the last dimension.
 
     ``noise`` is Gumbel noise of the shape of ``logits`` (zeros give the mode). The value is exactly
-    one-hot, the gradient is that of the probabilities (DreamerV2, section 2).
+    one-hot, the gradient is that of the probabilities (DreamerV2, algorithm 1).
     """
     logits = logits.float()
     probs = logits.softmax(-1)

@@ -1,4 +1,4 @@
-"""Training of Masked World Models: the schedule of updates and each of them (sections 3.3, 2.5)."""
+"""Training of Masked World Models: the schedule of updates and each of them (appendix D)."""
 
 from __future__ import annotations
 

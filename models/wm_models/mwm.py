@@ -1,4 +1,4 @@
-"""Masked World Models: an RSSM on the tokens of a masked autoencoder (sections 3.1 and 3.2)."""
+"""Masked World Models: an RSSM on the tokens of a masked autoencoder (Seo et al., CoRL 2022)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TokenViTConfig:
 
 @dataclass(frozen=True)
 class KLConfig:
-    """KL term of the world model's loss (section 3.2)."""
+    """KL term of the world model's loss (DreamerV2's balancing, MWM's free bits)."""
 
     scale: float = 1.0
     balance: float = 0.8  # weight of the term that trains the prior

@@ -17,7 +17,7 @@ LAST_SHARE = 0.1  # of the learning rate, after annealing
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Settings of one optimiser. The defaults are those of MWM's world model (section 2.6)."""
+    """Settings of one optimiser. The defaults are those of MWM's world model, as released."""
 
     lr: float = 3e-4
     eps: float = 1e-5

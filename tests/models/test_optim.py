@@ -36,7 +36,7 @@ def test_the_rate_falls_to_a_tenth_and_stays(layer) -> None:
         optimizer.step(layer(torch.ones(1, 3)).sum())
         rates.append(optimizer.adam.param_groups[0]["lr"])
     assert_close(rates[2], 0.1)
-    assert all(a > b for a, b in zip(rates[2:6], rates[3:7], strict=True))
+    assert rates[2:7] == sorted(set(rates[2:7]), reverse=True)
     assert_close(torch.tensor(rates[6:]), torch.full((3,), 0.01))
 
 

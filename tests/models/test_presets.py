@@ -1,4 +1,4 @@
-"""Presets: parameter counts of section 9.1, and errors that help."""
+"""Presets: parameter counts per module, and errors that help."""
 
 from __future__ import annotations
 
