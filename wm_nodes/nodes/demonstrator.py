@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wm_datasets.errors import LogError
-from wm_nodes import spin, topics
+from wm_nodes import spin
 from wm_nodes.collect import NoisyExpert, collect
 from wm_nodes.errors import UserError
 from wm_nodes.evaluate import EpisodeRow
@@ -26,7 +26,9 @@ class DemonstratorParams(ShellParams):
     out: str = param("runs/run/demos", "Replay log to make; one that is whole already is kept.")
     task: str = param("drawer-close-v3", "Meta-World task.")
     episodes: int = param(20, "Demonstrations.", low=1)
-    noise: float = param(0.5, "Noise in three of four episodes, as a share of half the range.", low=0.0)
+    noise: float = param(
+        0.5, "Noise in three of four episodes, as a share of half the range.", low=0.0
+    )
     seed: int = param(0, "Seed of episodes and noise.", low=0, high=2**31 - 1)
     action_repeat: int = param(2, "Simulator steps per decision.", low=1, high=20)
     time_limit: int = param(100, "Decisions per episode.", low=1)
@@ -63,9 +65,17 @@ class DemonstratorNode(Shell):
         try:
             with MetaWorld(**{name: getattr(p, name) for name in names}) as robot:
                 player = NoisyExpert(Expert(robot), robot.spec, p.noise, p.seed)
-                collect(robot, player, aside, p.episodes, p.seed + STREAM, name="expert", watch=self._count)
+                collect(
+                    robot,
+                    player,
+                    aside,
+                    p.episodes,
+                    p.seed + STREAM,
+                    name="expert",
+                    watch=self._count,
+                )
             aside.rename(out)
-        except (_Interrupted, RobotError, LogError, OSError) as error:
+        except Exception as error:  # raised again on the ROS thread
             self._error = error
 
     def _count(self, row: EpisodeRow) -> None:
@@ -76,8 +86,10 @@ class DemonstratorNode(Shell):
     def _watch(self) -> None:
         if self._thread.is_alive():
             return
-        if self._error is not None and not isinstance(self._error, _Interrupted):
+        if isinstance(self._error, (RobotError, LogError, OSError)):
             raise UserError(str(self._error)) from self._error
+        if self._error is not None and not isinstance(self._error, _Interrupted):
+            raise self._error
         self.health.facts["done"] = "true"
         self.finish()
 
