@@ -6,6 +6,7 @@ Exit codes: 0 the run is over or a signal asked for the end, 1 a fault of ours (
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -69,6 +70,8 @@ def _live(kind: Callable[[], Shell]) -> int:
     try:
         with _signals(node.finish):
             node.begin()
+            gc.collect()
+            gc.freeze()  # what is there now stays: no collection walks through torch again
             executor.spin_until_future_complete(node.over)
         return node.exit_code
     finally:

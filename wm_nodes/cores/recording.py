@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from wm_datasets.errors import LogError, LogSpecError
 from wm_datasets.log import LogReader, LogWriter
@@ -158,8 +159,8 @@ class Recording:
 
 def open_existing(file: LogFile) -> LogWriter | None:
     """Open a log that is there with its own spec; None where there is none yet."""
-    try:
-        spec = LogReader(file.path).spec
-    except FileNotFoundError:
+    if not (Path(file.path) / "zarr.json").exists():
         return None
+    with LogReader(file.path) as reader:
+        spec = reader.spec
     return file.open(spec)

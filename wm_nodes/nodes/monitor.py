@@ -243,7 +243,9 @@ class MonitorNode(Shell):
         return found
 
     def _report(self, summary: dict[str, Any]) -> None:
+        from wm_datasets.errors import LogError
         from wm_models.checkpoint import WeightsError, load_model
+        from wm_models.interface import ModelError
         from wm_nodes.cores.weights import find_weights
         from wm_nodes.report import ReportError, ReportSettings, write_report
 
@@ -255,7 +257,7 @@ class MonitorNode(Shell):
             settings = ReportSettings(last=summary["episodes_judged"] or None)
             write_report(log, folder, model=model, settings=settings, facts={"run": summary})
             print(f"report: {folder}", flush=True)
-        except (ReportError, WeightsError, OSError) as error:
+        except (ReportError, WeightsError, ModelError, LogError, OSError) as error:
             self.get_logger().error(f"no report: {error}")
 
 

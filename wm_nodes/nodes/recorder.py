@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from wm_datasets.errors import LogError
@@ -39,8 +38,7 @@ class RecorderNode(Shell):
         self._recording: Recording | None = None
         self._spec: LogSpec | None = None
         with user_errors(LogError):
-            exists = (Path(p.log) / "zarr.json").exists()
-            self._writer = open_existing(self._file) if exists else None
+            self._writer = open_existing(self._file)
         if self._writer is not None and self._writer.repaired:
             self.get_logger().warn(self._writer.repaired)
         self._recorded = topics.RECORDED.publisher(self)

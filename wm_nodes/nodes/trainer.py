@@ -31,7 +31,12 @@ class TrainerParams(ShellParams):
     run: str = param("runs/run", "Folder of the run: weights/, trainer/ and metrics/ go there.")
     log: str = param("", "Replay log to learn from; empty: the run's own.")
     demos: str = param("", "A second log (demonstrations) to learn from; empty: none.")
-    demos_share: float = param(0.5, "Share of windows that come from `demos`.", low=0.0, high=1.0)
+    offline: tuple[str, ...] = param(
+        (), "More recorded logs to learn from, as LOG:WEIGHT; `demos` has the weight 1."
+    )
+    demos_share: float = param(
+        0.5, "Share of windows that come from `demos` and `offline`.", low=0.0, high=1.0
+    )
     model: str = param("mwm_cpu", "Model preset.")
     weights: str = param(
         "", "Weights to begin with; empty: fresh ones. A resumed run keeps its own."
@@ -77,10 +82,12 @@ class TrainerNode(Shell):
 
     def _config(self) -> LearnConfig:
         p, run = self.params, Path(self.params.run)
-        share = p.demos_share if p.demos else 0.0
+        others = [weighted_log(word) for word in p.offline]
+        others += [(Path(p.demos), 1.0)] * bool(p.demos)
+        share = p.demos_share if others else 0.0
+        total = sum(weight for _, weight in others)
         logs = [(Path(p.log or run / "log"), 1.0 - share)]
-        if p.demos:
-            logs.append((Path(p.demos), share))
+        logs += [(path, share * weight / total) for path, weight in others]
         settings: dict[str, Any] = {
             "model": p.model,
             "weights": Path(p.weights) if p.weights else None,
@@ -125,7 +132,7 @@ class TrainerNode(Shell):
 
     def _watch(self) -> None:
         """Tell the robot how far learning has come; end when the thread has."""
-        self._pace.publish(UInt64(data=self._kept_up()))
+        self._pace.publish(UInt64(data=self._learning.kept_up))
         if not self._stop.is_set():
             return
         self._thread.join()
@@ -133,13 +140,6 @@ class TrainerNode(Shell):
             self._give_up(self._error)
         self.health.facts["done"] = "true"
         self.finish()
-
-    def _kept_up(self) -> int:
-        """Decisions that the updates made so far are enough for, by the preset's ratio."""
-        learner = self._learning.preset.learner
-        initial = learner.autoencoder_init + learner.world_model_init
-        made = self._learning.progress.updates - initial
-        return learner.prefill + max(0, made) * learner.train_every
 
     def _give_up(self, error: BaseException) -> None:
         """Divergence is worth a restart from the checkpoint; a wrong log or disk is not."""
@@ -164,6 +164,17 @@ class TrainerNode(Shell):
             for name, value in list(progress.metrics.items())[:SHOWN]:
                 self.health.facts[f"metrics/{name}"] = f"{value:.4g}"
         super().diagnose()
+
+
+def weighted_log(word: str) -> tuple[Path, float]:
+    """Return folder and weight of a log given as LOG:WEIGHT."""
+    path, _, weight = word.rpartition(":")
+    try:
+        return Path(path), float(weight)
+    except ValueError:
+        raise UserError(
+            f"offline: given {word!r}, right is LOG:WEIGHT, as in runs/a/log:1"
+        ) from None
 
 
 def main() -> None:
