@@ -19,9 +19,9 @@ class ImagePipeline:
         self,
         height: int = 0,
         width: int = 0,
-        crop: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0),
+        crop: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
     ) -> None:
-        if min(crop) < 0 or crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
+        if len(crop) != 4 or min(crop) < 0 or crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
             raise ValueError(
                 f"crop: given {list(crop)}, right is left, top, right, bottom from 0, "
                 "opposite sides below 1 together"

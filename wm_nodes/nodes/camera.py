@@ -47,8 +47,7 @@ class PipelineParams(ShellParams):
     def pipeline(self) -> ImagePipeline:
         """Return the core; a wrong crop is a user's mistake."""
         with user_errors(ValueError):
-            left, top, right, bottom = self.crop
-            return ImagePipeline(self.height, self.width, (left, top, right, bottom))
+            return ImagePipeline(self.height, self.width, self.crop)
 
 
 @dataclass(frozen=True)

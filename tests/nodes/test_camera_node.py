@@ -1,0 +1,109 @@
+"""The camera node: size, stamp, rate; files; silent and frozen cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+cv2 = pytest.importorskip("cv2")
+
+from wm_nodes import messages, topics
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.camera import CameraNode
+
+TOP = {"camera": "top"}
+
+
+@pytest.fixture
+def pictures(graph):
+    """Return a function that publishes a picture, and what the node makes of them."""
+    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    publisher = topics.IMAGE_RAW.always(graph.probe, **TOP)
+
+    def show(stamp_ns: int, value: int = 0, shape: tuple = (48, 64, 3)) -> None:
+        graph.joined(publisher)
+        image = np.full(shape, value, np.uint8)
+        publisher.publish(messages.image_to_msg(image, stamp_ns))
+
+    return show, heard
+
+
+def video(path: Path, frames: int = 6) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
+    for index in range(frames):
+        writer.write(np.full((48, 64, 3), 40 * index, np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_picture_leaves_in_the_models_size_with_its_stamp(graph, pictures) -> None:
+    show, heard = pictures
+    graph.add(CameraNode, **TOP, height=16, width=32)
+    show(123)
+    graph.until(lambda: heard)
+    assert heard[0][0] == 123 and heard[0][1].shape == (16, 32, 3)
+
+
+def test_in_lockstep_every_picture_leaves_in_order(graph, pictures) -> None:
+    show, heard = pictures
+    graph.add(CameraNode, **TOP)
+    for stamp in range(1, 51):
+        show(stamp)
+    graph.until(lambda: len(heard) == 50)
+    assert [stamp for stamp, _ in heard] == list(range(1, 51))
+
+
+def test_in_real_time_the_rate_is_bounded(graph, pictures) -> None:
+    show, heard = pictures
+    graph.add(CameraNode, **TOP, mode="realtime", rate_hz=5.0)
+    for stamp in range(1, 31):
+        show(stamp)
+        graph.spin(0.02)
+    graph.spin(0.1)
+    assert 1 <= len(heard) <= 12
+
+
+def test_a_silent_and_a_frozen_camera_are_faults_until_they_are_back(graph, pictures) -> None:
+    show, _ = pictures
+    node = graph.add(CameraNode, **TOP, mode="realtime", stale_s=0.5, frozen_s=1.0)
+    show(1)
+    graph.until(lambda: "silent" in node.health.lasting.get("camera", ""))
+    ticks = iter(range(2, 10_000))
+
+    def again(value: int = 9) -> bool:
+        show(next(ticks), value)
+        return False
+
+    graph.until(lambda: again() or "frozen" in node.health.lasting.get("camera", ""))
+    graph.until(lambda: again(next(ticks) % 255) or "camera" not in node.health.lasting)
+
+
+def test_a_file_plays_to_its_end_and_the_node_ends(graph, pictures, tmp_path) -> None:
+    _, heard = pictures
+    node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")))
+    graph.until(node.over.done)
+    assert node.exit_code == 0 and heard
+    stamps = [stamp for stamp, _ in heard]
+    assert stamps == sorted(stamps) and heard[0][1].shape == (64, 64, 3)
+
+
+def test_a_file_may_be_played_again_and_again(graph, pictures, tmp_path) -> None:
+    _, heard = pictures
+    node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")), loop=True)
+    graph.until(lambda: len(heard) > 8, 20)
+    assert not node.over.done()
+
+
+@pytest.mark.parametrize("source", ["/nowhere.mp4", "/dev/video99", "http://127.0.0.1:9/none"])
+def test_a_source_that_cannot_be_opened_is_a_mistake_of_the_user(graph, source: str) -> None:
+    with pytest.raises(UserError, match="cannot be opened"):
+        graph.add(CameraNode, **TOP, source=source)
+
+
+@pytest.mark.parametrize("crop", [[0.6, 0.0, 0.6, 0.0], [0.0, 0.0]])
+def test_a_wrong_crop_is_a_mistake_of_the_user(graph, crop: list) -> None:
+    with pytest.raises(UserError, match="crop"):
+        graph.add(CameraNode, **TOP, crop=crop)
