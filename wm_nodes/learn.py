@@ -85,6 +85,10 @@ class Learning:
         self._readers: list[LogReader] = []
         self._rows = 0  # of the log that sets the pace, when last looked at
         self._state = config.run / "trainer" / "state.pt"
+        learner = self.preset.learner
+        self._initial = learner.autoencoder_init + learner.world_model_init
+        self._origin = (self._initial, learner.prefill)  # updates, decisions: the ratio begins here
+        self._moved = False  # whether it was set anew, as the run went on elsewhere
         self._version: int | None = None
         self._speed = Speed()
         self._published_at = time.monotonic()
@@ -154,6 +158,9 @@ class Learning:
             "version": version,
             "learner": self.learner.state_dict(),
             "sampler": json.dumps(self.sampler.state_dict(), default=str),
+            "logs": self._log_names(),
+            "origin": list(self._origin),
+            "paced": self.config.pace,
         }
         _write_state(self._state, state)
         self._published_at = time.monotonic()
@@ -173,7 +180,8 @@ class Learning:
             if not all((path / "zarr.json").exists() for path, _ in self.config.logs):
                 return False
             self._readers = [LogReader(path) for path, _ in self.config.logs]
-        prefill = self.preset.learner.prefill if self.config.pace else 1
+        resumed = self._state.exists()
+        prefill = self.preset.learner.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
             return False
         spec = self._readers[0].spec
@@ -191,7 +199,7 @@ class Learning:
             per_episode=True,  # as DreamerV2 and MWM: short episodes are seen as often as long ones
             cache_bytes=self.config.cache_bytes,
         )
-        if self._state.exists():
+        if resumed:
             self._resume()
         elif self.config.weights is not None:
             self._begin_with(self.config.weights)
@@ -213,10 +221,26 @@ class Learning:
                 f"{self.preset.name!r}. Give the same model, or another run."
             )
         self.learner.load_state_dict(state["learner"])
-        self.sampler.load_state_dict(json.loads(state["sampler"]))
+        same = state.get("logs", self._log_names()) == self._log_names()
+        if same:
+            self.sampler.load_state_dict(json.loads(state["sampler"]))
+        if same and (state.get("paced", True) or not self.config.pace):
+            self._origin = tuple(state.get("origin", self._origin))
+        elif not self._moved:
+            self._move()
         self._version = state["version"]
         if self.learner.updates >= self.learner.initial_updates:
             self._publish(manifest, self.store.path(self._version))
+
+    def _move(self) -> None:
+        """Go on with other logs than before, or on line after off line: the ratio of decisions to
+        updates counts from here. A log that is alone must hold the prefill first."""
+        self._moved = True
+        prefill = self.preset.learner.prefill if len(self._readers) == 1 else 0
+        self._origin = (max(self.learner.updates, self._initial), max(self._rows, prefill))
+
+    def _log_names(self) -> list[str]:
+        return [str(path.resolve()) for path, _ in self.config.logs]
 
     def _roll_back(self, error: FloatingPointError) -> None:
         """Return to the last good version; without one, or after three returns, give up."""
@@ -228,13 +252,20 @@ class Learning:
             ) from error
         self._resume()
 
+    @property
+    def kept_up(self) -> int:
+        """Decisions that the updates made so far are enough for, by the preset's ratio."""
+        updates, decisions = self._origin
+        made = max(0, self.progress.updates - updates)
+        return decisions + made * self.preset.learner.train_every
+
     def _due(self) -> bool:
         """Is an update due, by the preset's ratio of decisions to updates?"""
-        if not self.config.pace or self.learner.updates < self.learner.initial_updates:
+        if not self.config.pace:
             return True
-        c = self.preset.learner
-        made = self.learner.updates - self.learner.initial_updates
-        return made * c.train_every < self._decisions() - c.prefill
+        if self.learner.updates < self._initial:
+            return self._decisions() >= self._origin[1]
+        return self.kept_up < self._decisions()
 
     def _publish_due(self) -> bool:
         first = self.learner.updates == self.learner.initial_updates
