@@ -1,4 +1,4 @@
-"""`wm log info LOG`: what a replay log holds."""
+"""`wm log info|import|export`: what a replay log holds, and other formats in and out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from typing import Annotated
 import tyro
 
 from wm_datasets import LogError, LogSummary, describe
+from wm_nodes.cli import transfer
 from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
 USAGE = """usage: wm log info LOG [--json]
+       wm log import FORMAT SRC LOG
+       wm log export FORMAT LOG DST
 
-  info   episodes, success, returns, fields and settings of a replay log (it may be in use)"""
+  info     episodes, success, returns, fields and settings of a replay log (it may be in use)
+  import   bring recordings of another format into a log
+  export   write a log in another format"""
+MOVES = {"import": transfer.run_import, "export": transfer.run_export}
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,11 @@ class Info:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm log WORDS`."""
+    if words and words[0] in MOVES:
+        return MOVES[words[0]](words[1:])
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
-            raise UserError(unknown("subcommand", words[0], ["info"]))
+            raise UserError(unknown("subcommand", words[0], ["info", *MOVES]))
         print(USAGE)
         return 0 if words else 2
     wanted = parse(Info, "log info", words[1:])

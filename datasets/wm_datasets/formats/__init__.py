@@ -1,0 +1,27 @@
+"""Other people's formats, both ways: one file each, behind one small contract (docs/formats.md)."""
+
+from wm_datasets.formats.contract import (
+    CorruptInputError,
+    Exporter,
+    FormatError,
+    Importer,
+    MissingExtraError,
+    Options,
+    load_format,
+)
+
+FORMATS = {
+    "robomimic": "HDF5 in the robomimic layout",
+    "video": "video files, or folders of them",
+}
+
+__all__ = [
+    "FORMATS",
+    "CorruptInputError",
+    "Exporter",
+    "FormatError",
+    "Importer",
+    "MissingExtraError",
+    "Options",
+    "load_format",
+]

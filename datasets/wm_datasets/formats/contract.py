@@ -1,0 +1,185 @@
+"""What every format is to us: an Importer yields episodes of log rows, an Exporter takes them.
+
+Both say in `losses`, before anything is written, what the other side cannot hold.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.errors import LogError
+from wm_datasets.reader import LogReader
+from wm_datasets.spec import LogSpec, Source
+
+EXTRA = "pip install -c constraints.txt -e '.[formats]'"
+
+
+class FormatError(LogError):
+    """The source, the destination or an option does not fit the format."""
+
+
+class CorruptInputError(FormatError):
+    """A file of the source cannot be read: which, and what is wrong with it."""
+
+    def __init__(self, path: Path, what: object) -> None:
+        super().__init__(f"{path}: {what}")
+        self.path, self.what = path, str(what)
+
+
+class MissingExtraError(FormatError):
+    """A library that this format needs is not installed."""
+
+
+def need(module: str) -> Any:
+    """Import a library of the extra [formats], or say how to get it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise
+        raise MissingExtraError(
+            f"this format needs '{error.name}', which is not installed. Right: {EXTRA}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may say where the source does not; None: what the format says itself."""
+
+    robot: str | None = None
+    task: str | None = None
+    period_s: float | None = None
+    camera: str | None = None
+    size: tuple[int, int] | None = None
+    topics: Path | None = None
+    version: str | None = None
+    lossy: bool = False
+    layout: str | None = None
+
+
+class Importer(ABC):
+    """Episodes of a source, each under a key that stays the same from one run to the next.
+
+    Opening reads what is needed for `spec`, `keys` and `losses`, and writes nothing.
+    """
+
+    spec: LogSpec
+    keys: list[str]
+    losses: list[str]
+
+    @abstractmethod
+    def rows(self, key: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of one episode, all fields of `spec`; CorruptInputError where broken."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of the source."""
+
+    def __enter__(self) -> Importer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of a log; arrays are read when asked for."""
+
+    reader: LogReader
+    index: int
+    start: int
+    length: int
+    complete: bool
+
+    @property
+    def spec(self) -> LogSpec:
+        return self.reader.spec
+
+    @property
+    def steps(self) -> int:
+        """Actions: rows less the last one, which has none unless the episode was cut."""
+        return self.length - self.complete
+
+    def read(self, field: str) -> np.ndarray:
+        """Return one field of all rows, (length, *shape)."""
+        return self.reader.read(field, self.start, self.start + self.length)
+
+    def frames(self, camera: str, block: int = 64) -> Iterator[np.ndarray]:
+        """Yield a camera's frames one after the other, (H, W, 3) uint8."""
+        stop = self.start + self.length
+        for at in range(self.start, stop, block):
+            yield from self.reader.read(f"image/{camera}", at, min(stop, at + block))
+
+
+class Exporter(ABC):
+    """Writes episodes into a new folder or file; `finish` makes it whole."""
+
+    losses: list[str]
+
+    @abstractmethod
+    def __init__(self, reader: LogReader, options: Options) -> None:
+        """Look at the log and say in `losses` what will not be kept; write nothing."""
+
+    @abstractmethod
+    def open(self, destination: Path) -> None:
+        """Begin to write at `destination`, which does not exist yet."""
+
+    @abstractmethod
+    def write(self, episode: Episode) -> None:
+        """Write one episode."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Write what comes last and close everything."""
+
+
+def episodes_of(reader: LogReader) -> list[Episode]:
+    """The episodes of a log, oldest first."""
+    return [
+        Episode(reader, i, int(e["start"]), int(e["length"]), bool(e["complete"]))
+        for i, e in enumerate(reader.episodes)
+    ]
+
+
+def load_format(name: str) -> ModuleType:
+    """Return the module of a format, whose `Import` and `Export` are its two ways."""
+    return import_module(f"wm_datasets.formats.{name}")
+
+
+def rows_of(
+    spec: LogSpec, fields: dict[str, np.ndarray], rows: int, *, complete: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Turn arrays (rows, ...) into the rows of one episode; what is not given gets its default.
+
+    The last row of a complete episode carries no action: what `fields` has there is set to zero.
+    """
+    stamps = (np.arange(rows) * spec.control_period_s * 1e9).round().astype(np.int64)
+    defaults = {"stamp": stamps, "source": Source.PERSON, "weights": -1}
+    if spec.action is not None and "commanded" not in fields:
+        fields = fields | {"commanded": fields["action"]}
+    for t in range(rows):
+        last = complete and t == rows - 1
+        row: dict[str, Any] = {"is_first": t == 0, "is_last": last}
+        for name, field in spec.fields.items():
+            if name in row:
+                continue
+            value = fields.get(name, defaults.get(name, False))
+            row[name] = value[t] if isinstance(value, np.ndarray) else value
+            if last and name in ("action", "commanded", "reward"):
+                row[name] = np.zeros(field.shape, np.float32)
+            elif last and name in ("is_terminal",):
+                row[name] = False
+        yield row

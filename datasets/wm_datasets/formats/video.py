@@ -1,0 +1,240 @@
+"""Plain video: files into a log without actions, and a log's frames into files.
+
+SRC is a file, a folder of files (an episode each), or a folder of folders named by camera, in which
+files of one name are one episode seen by several cameras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.formats.contract import (
+    CorruptInputError,
+    Episode,
+    Exporter,
+    FormatError,
+    Importer,
+    Options,
+    need,
+    rows_of,
+)
+from wm_datasets.reader import LogReader
+from wm_datasets.spec import LogSpec
+
+SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+TICK = Fraction(1, 1_000_000)  # [s], of the stamps in what is written
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file's header says."""
+
+    height: int
+    width: int
+    period_s: float
+    pixels: str
+    audio: bool
+
+
+def probe(path: Path) -> VideoInfo:
+    """Read a video's header, or say that the file is corrupt."""
+    av = need("av")
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            rate = stream.average_rate or stream.guessed_rate
+            if not rate:
+                raise ValueError("it does not say its frame rate")
+            return VideoInfo(stream.codec_context.height, stream.codec_context.width,
+                             float(1 / rate), stream.codec_context.pix_fmt or "",
+                             bool(container.streams.audio))  # fmt: skip
+    except IndexError:
+        raise CorruptInputError(path, "it holds no video") from None
+    except (av.FFmpegError, ValueError) as error:
+        raise CorruptInputError(path, f"not a readable video ({error})") from error
+
+
+def decode(path: Path, size: tuple[int, int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (stamp [ns], frame (H, W, 3) uint8); CorruptInputError at the first broken frame."""
+    av = need("av")
+    last = -1
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            stream.codec_context.options = {"err_detect": "explode"}
+            seen = 0
+            for frame in container.decode(stream):
+                if frame.pts is None or frame.is_corrupt:
+                    raise ValueError(f"frame {seen} is damaged")
+                stamp = round(frame.pts * frame.time_base * 1_000_000_000)
+                if stamp <= last:
+                    raise ValueError(f"frame {seen} has time {stamp} ns, after {last} ns")
+                last, seen = stamp, seen + 1
+                height, width = size or (frame.height, frame.width)
+                yield stamp, frame.to_ndarray(format="rgb24", height=height, width=width)
+            if stream.frames and seen < stream.frames:
+                raise ValueError(f"it ends after {seen} of {stream.frames} frames")
+            if not seen:
+                raise ValueError("it holds no frame")
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        raise CorruptInputError(path, error) from error
+
+
+class Import(Importer):
+    """A log with frames and stamps only: nobody knows actions, rewards or joints."""
+
+    def __init__(self, source: Path, options: Options) -> None:
+        self._files = _find(source, options.camera or "camera")
+        self.keys = sorted(self._files)
+        self.losses: list[str] = []
+        cameras: dict[str, VideoInfo] = {}
+        infos: list[VideoInfo] = []
+        for key in self.keys:
+            for camera, path in self._files[key].items():
+                try:
+                    info = probe(path)
+                except CorruptInputError:
+                    continue  # said when its turn comes
+                infos.append(info)
+                first = cameras.setdefault(camera, info)
+                shape, other = (first.height, first.width), (info.height, info.width)
+                if shape != other and options.size is None:
+                    raise FormatError(
+                        f"{path} has frames of {other}, the files before it {shape} (height, "
+                        "width). Right: --size HEIGHT WIDTH, or one log per size."
+                    )
+        if not infos:
+            raise CorruptInputError(source, "none of its files is a readable video")
+        self._size = options.size
+        self.spec = LogSpec(
+            robot=options.robot or "unknown",
+            task=options.task or source.stem,
+            control_period_s=options.period_s or infos[0].period_s,
+            cameras={c: (*(self._size or (i.height, i.width)), 3) for c, i in cameras.items()},
+            proprio=None,
+            action=None,
+            extra={"absent": ["action", "reward", "proprio", "success"]},
+        )
+        self._say_losses(infos)
+
+    def rows(self, key: str) -> Iterator[dict[str, Any]]:
+        files = self._files[key]
+        if files.keys() != self.spec.cameras.keys():
+            missing = sorted(self.spec.cameras.keys() - files.keys())
+            raise CorruptInputError(next(iter(files.values())), f"no file of the cameras {missing}")
+        films = {c: decode(path, self._size) for c, path in files.items()}
+        before: dict[str, Any] | None = None
+        t = 0
+        while frames := {c: f for c, film in films.items() if (f := next(film, None))}:
+            if len(frames) != len(films):
+                ended = sorted(films.keys() - frames.keys())
+                raise CorruptInputError(files[ended[0]], f"it ends after {t} frames, others do not")
+            if before is not None:
+                yield before
+            arrays = {f"image/{c}": frame[None] for c, (_, frame) in frames.items()}
+            arrays["stamp"] = np.array([next(iter(frames.values()))[0]])
+            before = next(rows_of(self.spec, arrays, 1)) | {"is_first": t == 0, "is_last": False}
+            t += 1
+        if before is not None:
+            yield before | {"is_last": True}
+
+    def _say_losses(self, infos: list[VideoInfo]) -> None:
+        period = self.spec.control_period_s
+        rates = sorted({round(1 / i.period_s, 3) for i in infos})
+        if any(abs(i.period_s - period) > 0.01 * period for i in infos):
+            self.losses.append(
+                f"one rate: the files have {rates} Hz, the log says {1 / period:g} Hz (the stamps "
+                "of the frames are kept)"
+            )
+        if any(i.audio for i in infos):
+            self.losses.append("sound")
+        if deep := sorted({i.pixels for i in infos if i.pixels.endswith(("10le", "12le", "16le"))}):
+            self.losses.append(f"more than 8 bits per colour ({', '.join(deep)})")
+        if self._size and any((i.height, i.width) != self._size for i in infos):
+            self.losses.append(f"frames are resized to {self._size[0]} x {self._size[1]}")
+        if len(self.spec.cameras) > 1:
+            self.losses.append("stamps of all cameras but the first, whose are the rows'")
+
+
+class Export(Exporter):
+    """DST/<camera>/episode_000000.mkv (FFV1, exact) or .mp4 (H.264) with `lossy`."""
+
+    def __init__(self, reader: LogReader, options: Options) -> None:
+        self._spec, self._lossy = reader.spec, options.lossy
+        if not self._spec.cameras:
+            raise FormatError("this log has no camera, so there is nothing to film")
+        kept = {f"image/{c}" for c in self._spec.cameras} | {"stamp", "is_first", "is_last"}
+        self.losses = [f"fields: {', '.join(f for f in self._spec.fields if f not in kept)}"]
+        self.losses.append("robot, units, names, extra; stamps begin at 0 and are rounded to 1 us")
+        if self._lossy:
+            self.losses.append("exact pixels (H.264 at crf 18, colours at half resolution)")
+        if not all(reader.episodes["complete"]):
+            self.losses.append("which episodes were cut")
+
+    def open(self, destination: Path) -> None:
+        self._folder, self._count = destination, 0
+        for camera in self._spec.cameras:
+            (destination / camera).mkdir(parents=True)
+
+    def write(self, episode: Episode) -> None:
+        suffix = "mp4" if self._lossy else "mkv"
+        stamps = episode.read("stamp")
+        for camera in self._spec.cameras:
+            path = self._folder / camera / f"episode_{self._count:06d}.{suffix}"
+            encode(path, episode.frames(camera), stamps, self._spec.control_period_s, self._lossy)
+        self._count += 1
+
+    def finish(self) -> None:
+        pass
+
+
+def encode(
+    path: Path, frames: Iterator[np.ndarray], stamps: np.ndarray, period_s: float, lossy: bool
+) -> None:
+    """Write a video whose frames carry `stamps` [ns], the first at 0."""
+    av = need("av")
+    rate = Fraction(1 / period_s).limit_denominator(1001)
+    with closing(av.open(str(path), "w")) as container:
+        stream = container.add_stream("libx264" if lossy else "ffv1", rate=rate)
+        stream.time_base = stream.codec_context.time_base = TICK
+        stream.thread_type = "NONE"
+        last = -1
+        for frame, stamp in zip(frames, stamps):
+            if last < 0:
+                stream.height, stream.width = frame.shape[:2]
+                odd = stream.height % 2 or stream.width % 2
+                stream.pix_fmt = ("yuv444p" if odd else "yuv420p") if lossy else "bgr0"
+                if lossy:
+                    stream.options = {"crf": "18", "preset": "veryfast"}
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            last = max(last + 1, round((int(stamp) - int(stamps[0])) / 1000))
+            picture.pts, picture.time_base = last, TICK
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def _find(source: Path, camera: str) -> dict[str, dict[str, Path]]:
+    """Episode's key -> camera -> file."""
+    if source.is_file():
+        return {source.stem: {camera: source}}
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
+        parts = path.relative_to(source).parts
+        if len(parts) > 2:
+            raise FormatError(f"{path} lies too deep: right is SRC/*.mp4 or SRC/<camera>/*.mp4")
+        files = found.setdefault(path.stem, {})
+        name = parts[0] if len(parts) == 2 else camera
+        if name in files:
+            raise FormatError(f"{path} and {files[name]} have one name: which is the episode?")
+        files[name] = path
+    if not found:
+        raise FormatError(f"{source} holds no video ({', '.join(SUFFIXES)})")
+    return found

@@ -1,0 +1,40 @@
+"""Taking back the newest rows of a log that nobody has begun to read: an unfinished import's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from wm_datasets.episodes import EpisodeIndex
+from wm_datasets.errors import LogRowError, disk_errors
+from wm_datasets.lock import WriterLock
+from wm_datasets.manifest import load_manifest
+from wm_datasets.writer import LogWriter
+
+
+def rewind(path: str | Path, length: int) -> int:
+    """Make `length` the log's length, which must be an episode's end; return how many rows went.
+
+    Readers that follow the log meanwhile are told that it was replaced.
+    """
+    root = Path(path)
+    LogWriter(root, load_manifest(root).spec).close()  # seals what a killed writer left
+    with disk_errors(root):
+        lock = WriterLock(root)
+        try:
+            old = load_manifest(root)
+            if not old.first <= length <= old.sealed:
+                raise LogRowError(f"{root} holds rows {old.first} to {old.sealed}, not {length}")
+            index = EpisodeIndex(old.first)
+            columns = old.columns(root)
+            index.extend(*(columns[n].read(old.first, old.sealed) for n in ("is_first", "is_last")))
+            starts = index.table["start"]
+            if length not in (*starts.tolist(), old.sealed):
+                raise LogRowError(f"{root}: row {length} is in the middle of an episode")
+            kept = int((starts < length).sum())
+            replace(old, sealed=length, episodes=old.first_episode + kept).commit(root)
+            for column in columns.values():
+                column.drop_chunks(length + column.chunk - 1, old.sealed + column.chunk - 1)
+            return old.sealed - length
+        finally:
+            lock.release()
