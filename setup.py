@@ -42,7 +42,7 @@ EXTRAS = {
         "gymnasium-robotics==1.4.2",
         "PyOpenGL",
     ],
-    "viz": ["av", "matplotlib"],
+    "viz": ["av", "matplotlib", "rerun-sdk>=0.23"],
     # Other people's data in and out of a log: wm log import, wm log export.
     "formats": ["av", "h5py", "pyarrow", "rosbags"],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.

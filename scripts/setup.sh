@@ -74,7 +74,7 @@ ros_constraints() {
     version=$("$1" -c 'import numpy; print(numpy.__version__)' 2>/dev/null) || version=""
     case $version in
         "" | 2.*) cat constraints.txt ;;
-        *) sed -E '/^(numpy|scipy|opencv-python-headless|matplotlib|contourpy)==/d' constraints.txt; echo "numpy==$version" ;;
+        *) sed -E '/^(numpy|scipy|opencv-python-headless|matplotlib|contourpy|rerun-sdk)==/d' constraints.txt; echo "numpy==$version" ;;
     esac
 }
 

@@ -1,4 +1,4 @@
-"""`wm log info|import|export`: what a replay log holds, and other formats in and out."""
+"""`wm log info|show|stats|import|export`: what a replay log holds, and other formats in and out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
 USAGE = """usage: wm log info LOG [--json]
+       wm log show LOG --episode N [--rerun [FILE.rrd]]
+       wm log stats LOG [--figure FILE.png]
        wm log import FORMAT SRC LOG
        wm log export FORMAT LOG DST
 
   info     episodes, success, returns, fields and settings of a replay log (it may be in use)
+  show     an episode as a film with a strip of actions and reward, or in the rerun viewer
+  stats    ranges of every dimension, rates, lengths, success by source and by weights
   import   bring recordings of another format into a log
   export   write a log in another format"""
+LOOKS = ("show", "stats")
 MOVES = {"import": transfer.run_import, "export": transfer.run_export}
 
 
@@ -40,9 +45,13 @@ def run(words: Sequence[str]) -> int:
     """Run `wm log WORDS`."""
     if words and words[0] in MOVES:
         return MOVES[words[0]](words[1:])
+    if words and words[0] in LOOKS:
+        from wm_nodes.cli import look
+
+        return {"show": look.run_show, "stats": look.run_stats}[words[0]](words[1:])
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
-            raise UserError(unknown("subcommand", words[0], ["info", *MOVES]))
+            raise UserError(unknown("subcommand", words[0], ["info", *LOOKS, *MOVES]))
         print(USAGE)
         return 0 if words else 2
     wanted = parse(Info, "log info", words[1:])
