@@ -291,13 +291,19 @@ def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
     graph.add(AgentNode, **TOP, weights=str(store.path(1)))
     heard = {
         topic: graph.hear(topic, **names)
-        for topic, names in ((topics.IMAGE, TOP), (topics.FEATURES, {}), (topics.LATENT, {}))
+        for topic, names in (
+            (topics.IMAGE, TOP),
+            (topics.FEATURES, {}),
+            (topics.LATENT, {}),
+            (topics.IMAGINATION, {}),
+        )
     }
     robot = robot_for(graph, "fused")
     robot.ask(1, is_first=True)
     graph.until(lambda: all(heard.values()))
     assert {messages.from_time(m[0].header.stamp) for m in heard.values()} == {100_000_000}
     assert heard[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
+    assert heard[topics.IMAGINATION][0].width == 128
 
 
 def test_a_plan_of_a_policy_is_a_valid_message(graph) -> None:

@@ -146,6 +146,34 @@ def test_a_killed_agent_comes_back_and_the_run_goes_on(processes, store, tmp_pat
     assert (stamps[1:] - stamps[:-1] == 100_000_000).all() and before < read.length
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_each_killed_node_of_the_split_graph_comes_back(processes, store, tmp_path) -> None:
+    log = tmp_path / "log"
+    weights = f"weights:={store.path(1)}"
+    given = {
+        "camera": TOP,
+        "encoder": [*TOP, weights],
+        "world_model": [weights],
+        "policy": [weights],
+        "robot": [*POINT, "time_limit:=20", f"progress:={tmp_path / 'progress.json'}"],
+    }
+    processes.start("recorder", f"log:={log}")
+    for name, parameters in given.items():
+        processes.start(name, *parameters, "autostart:=true")
+    grows(log, 5, 120)
+    for name, parameters in given.items():
+        processes.stop(name, signal.SIGKILL)
+        processes.start(name, *parameters)
+        grows(log, 100, 120)
+    assert processes.stop("robot")[0] == processes.stop("recorder")[0] == 0
+    read = LogReader(log)
+    table = read.episodes
+    whole = table[table["complete"]]
+    assert (whole["length"] == 21).sum() > 10  # only the killed robot cut an episode
+    assert len(table) - (table["length"] == 21).sum() <= 2
+
+
 @pytest.mark.timeout(300)
 def test_a_killed_recorder_loses_nothing_it_had_and_control_goes_on(
     processes, store, tmp_path

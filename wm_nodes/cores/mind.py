@@ -82,6 +82,13 @@ class Policy:
         return noise.uniform(low, high).astype(np.float32)[None]
 
 
+@torch.inference_mode()
+def decode(weights: Weights, state: State) -> Image:
+    """Return the picture (H, W, 3) that a state stands for."""
+    picture = weights.model.decode(state)["image"][0].clamp(0.0, 1.0)  # (3, H, W)
+    return (picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
 def check_action(weights: Weights, step: Step) -> None:
     """Refuse a robot with another number of action dimensions than the weights were made for."""
     if weights.model.spec.action_dim != len(step.names):

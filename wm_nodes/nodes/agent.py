@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from wm_models.interface import State
@@ -13,7 +14,7 @@ from wm_nodes import messages, spin, topics
 from wm_nodes.cores.choose import chooser
 from wm_nodes.cores.images import Liveness
 from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Encoder, Filter, Policy
+from wm_nodes.cores.mind import Encoder, Filter, Policy, decode
 from wm_nodes.cores.plans import PlanMaker
 from wm_nodes.cores.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
 from wm_nodes.cores.weights import Swap, Weights
@@ -64,6 +65,7 @@ class AgentNode(Thinker):
         self._images = topics.IMAGE.publisher(self, camera=p.camera)
         self._features = topics.FEATURES.publisher(self)
         self._latents = topics.LATENT.publisher(self)
+        self._imagined = topics.IMAGINATION.publisher(self)
         qos = topics.frames_qos(p.mode)
         self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
@@ -121,6 +123,7 @@ class AgentNode(Thinker):
             self._say(step, weights.origin(self._policy.module), actions)
         self._show_image(image, step)
         self._show(weights, tokens, state, step)
+        self._show_imagination(weights, state, image, step)
 
     def _say(self, step: Step, origin: Origin, actions: Vector) -> None:
         self._answer = self._maker.plan(step, origin, actions)
@@ -141,6 +144,12 @@ class AgentNode(Thinker):
             flat = weights.model.pack(state)[0].float().cpu().numpy()
             latent = Latent(stamp, weights.origin("world_model"), flat)
             self._latents.publish(messages.latent_to_msg(latent))
+
+    def _show_imagination(self, weights: Weights, state: State, image: Image, step: Step) -> None:
+        """Publish the picture and, at its right, what the model believes it to be."""
+        if self._imagined.get_subscription_count() and weights.model.spec.has_decoder:
+            both = np.concatenate([image, decode(weights, state)], axis=1)
+            self._imagined.publish(messages.image_to_msg(both, step.stamp_ns, self.params.camera))
 
     def _on_check(self) -> None:
         fault = self._alive.fault(time.perf_counter())

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from rclpy.duration import Duration
-from rclpy.event_handler import SubscriptionEventCallbacks
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
 
@@ -134,7 +133,7 @@ class RobotNode(Shell):
         self._joints = topics.JOINT_STATES.publisher(self)
         self._steps = topics.STEPS.publisher(self)
         self._said = topics.SPEC.publisher(self)
-        late = SubscriptionEventCallbacks(
+        late = topics.SubscriptionEventCallbacks(
             deadline=lambda info: self.health.faults.update(("plan-deadline",))
         )
         events = late if self.params.mode == topics.REALTIME else None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import (
     LifecycleNode,
     LifecyclePublisher,
@@ -174,7 +173,7 @@ class Shell(LifecycleNode):
         qos: QoSProfile | None = None,
         *,
         idle: bool = False,
-        events: SubscriptionEventCallbacks | None = None,
+        events: topics.SubscriptionEventCallbacks | None = None,
         **names: str,
     ) -> None:
         """Subscribe; what `convert` refuses is dropped and counted. `idle`: when inactive too."""
