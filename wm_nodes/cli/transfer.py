@@ -17,8 +17,6 @@ from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
-Word = tyro.conf.Positional
-
 
 @dataclass(frozen=True)
 class Import:
@@ -27,11 +25,11 @@ class Import:
     Stopped or killed, the same command goes on behind the last whole episode.
     """
 
-    format: Annotated[Word[str], tyro.conf.arg(metavar="FORMAT")]
+    format: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FORMAT")]
     """Name of the format (docs/formats.md): robomimic, video, ..."""
-    source: Annotated[Word[Path], tyro.conf.arg(metavar="SRC")]
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SRC")]
     """File or folder to read."""
-    log: Annotated[Word[Path], tyro.conf.arg(metavar="LOG")]
+    log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log."""
     yes: bool = False
     """Go on without asking when something cannot be kept."""
@@ -55,11 +53,11 @@ class Import:
 class Export:
     """Write a replay log in another format; the destination appears when it is whole."""
 
-    format: Annotated[Word[str], tyro.conf.arg(metavar="FORMAT")]
+    format: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FORMAT")]
     """Name of the format (docs/formats.md): robomimic, video, ..."""
-    log: Annotated[Word[Path], tyro.conf.arg(metavar="LOG")]
+    log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log, or of a run."""
-    destination: Annotated[Word[Path], tyro.conf.arg(metavar="DST")]
+    destination: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
     """File or folder to make."""
     yes: bool = False
     """Go on without asking when something cannot be kept."""

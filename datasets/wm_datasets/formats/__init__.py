@@ -13,6 +13,7 @@ from wm_datasets.formats.contract import (
 FORMATS = {
     "robomimic": "HDF5 in the robomimic layout",
     "video": "video files, or folders of them",
+    "dino_wm": "folders of DINO-WM: point_maze, wall, pusht",
 }
 
 __all__ = [
