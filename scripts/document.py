@@ -17,7 +17,7 @@ from wm_nodes.graphs.declaration import Argument
 from wm_nodes.nodes.shell import Shell, ShellParams
 
 FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
-NODES = "camera encoder world_model policy agent robot recorder trainer demonstrator monitor"
+NODES = "camera encoder world_model policy agent robot recorder replay trainer demonstrator monitor"
 SHORT = 8  # longer lists of choices are counted only
 
 

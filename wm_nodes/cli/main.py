@@ -17,6 +17,7 @@ COMMANDS = {
     "collect": "record demonstrations or play into a replay log, without ROS",
     "eval": "success and return of a policy, with confidence intervals",
     "report": "film, plot and figures of a run",
+    "replay": "play a logged episode onto a robot's topics: wm replay LOG --episode 3",
     "bench": "measure speeds on this machine",
     "log": "look into a replay log: wm log info LOG",
 }

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from wm_nodes.graphs.declaration import Graph, GraphError, unknown
 
-NAMES = ("sim_metaworld", "offline_train")
+NAMES = ("sim_metaworld", "offline_train", "replay")
 
 
 def find_graph(name: str) -> Graph:

@@ -1,0 +1,66 @@
+"""`wm replay LOG --episode N`: a logged episode on a robot's topics, with its timing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.log import find_log
+from wm_nodes.errors import UserError
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Play a logged episode onto the topics of a robot, with its stamps and its timing.
+
+    `wm launch replay` adds nodes that decide on it, and a recorder."""
+
+    log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
+    """Folder of the log, or a run; it may be in use."""
+    episode: int = -1
+    """Episode to play, from 0; -1: the newest."""
+    rate: float = 1.0
+    """Times as fast as it was; 0: without any pause."""
+    answers: tuple[Literal["recorded", "plan"], ...] = ()
+    """Wait for these: recorded (the recorder, at the episode's start), plan (at each
+    observation)."""
+    as_camera: bool = False
+    """Publish CAMERA/image too: no camera node is needed then."""
+    restamp: bool = False
+    """Stamp with the present time, not with the logged one."""
+    wait_s: float = 10.0
+    """Begin when somebody hears `step`, or after so long."""
+    network: Literal["local", "subnet"] = "local"
+    """local: within this computer only; subnet: other computers hear it too."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm replay WORDS`."""
+    wanted = parse(Replay, "replay", words)
+    require("rate", wanted.rate, 0.0, 1000.0)
+    require("wait-s", wanted.wait_s, 0.0)
+    if find_spec("rclpy") is None:
+        raise UserError("ROS 2 is missing (no rclpy). Right: source your ROS 2, or `make setup`.")
+    ranges = {"local": "LOCALHOST", "subnet": "SUBNET"}
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = ranges[wanted.network]
+
+    from rclpy.parameter import Parameter
+
+    from wm_nodes import spin
+    from wm_nodes.nodes.replay import ReplayNode
+
+    names = "episode rate as_camera restamp wait_s"
+    given: dict[str, Any] = {name: getattr(wanted, name) for name in names.split()}
+    given["log"] = str(find_log(wanted.log))
+    if wanted.answers:
+        given["answers"] = list(wanted.answers)
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    return spin.run(partial(ReplayNode, parameter_overrides=overrides), [])

@@ -1,0 +1,133 @@
+"""A logged episode in, on a robot's topics: to debug nodes, to record it again, to see plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from wm_nodes.graphs.arguments import (
+    COMPOSITION,
+    LOG,
+    MODEL,
+    NETWORK,
+    PLANNER,
+    RUN,
+    SEED,
+    WEIGHTS,
+    check_files,
+    first_weights,
+)
+from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, Parameter, Values
+
+SETTLE_S = 2.0  # after the episode's end, for the recorder's last rows
+NONE = "none"
+
+
+def _answers(values: Values) -> list[str]:
+    """Who is waited for: no row is lost while nodes start, no plan is skipped."""
+    recorded = ["recorded"] if values["record"] else []
+    return recorded + (["plan"] if values["composition"] != NONE else [])
+
+
+def _replay(values: Values) -> Mapping[str, Parameter]:
+    given: dict[str, Parameter] = {name: values[name] for name in ("log", "episode", "rate")}
+    answers = _answers(values)
+    return {**given, "as_camera": True, **({"answers": answers} if answers else {})}
+
+
+def _cameras(log: Path) -> list[str]:
+    """Return the names of a log's cameras, with nothing but the standard library."""
+    try:
+        root = json.loads((log / "zarr.json").read_text())
+        return list(root["attributes"]["wm_log"]["spec"]["cameras"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise GraphError(
+            f"log: there is no replay log {str(log)!r}. Right: log:=FOLDER, as `wm log info` shows."
+        ) from None
+
+
+def _camera(values: Values) -> str:
+    return str(values["camera"]) or next(iter(_cameras(Path(str(values["log"])))), "")
+
+
+def _thinker(values: Values) -> dict[str, Parameter]:
+    given: dict[str, Parameter] = {name: values[name] for name in ("model", "run", "seed")}
+    return {**given, "weights": first_weights(values)}
+
+
+def _encoder(values: Values) -> Mapping[str, Parameter]:
+    return {**_thinker(values), "camera": _camera(values)}
+
+
+def _policy(values: Values) -> Mapping[str, Parameter]:
+    return {**_thinker(values), "planner": values["planner"]}
+
+
+def _agent(values: Values) -> Mapping[str, Parameter]:
+    return {**_policy(values), "camera": _camera(values)}
+
+
+def _split(values: Values) -> bool:
+    return values["composition"] == "split"
+
+
+def _check(values: Values) -> None:
+    check_files(values)
+    cameras, camera = _cameras(Path(str(values["log"]))), str(values["camera"])
+    if camera and camera not in cameras:
+        raise GraphError(f"camera: the log has no {camera!r}, it has {', '.join(cameras)}.")
+
+
+GRAPH = Graph(
+    name="replay",
+    description="A logged episode onto a robot's topics, with its timing.",
+    arguments=(
+        replace(LOG, description="Replay log to play from (a folder)."),
+        Argument("episode", -1, "Episode to play, from 0; -1: the newest."),
+        Argument(
+            "rate", 1.0, "Times as fast as it was; 0: without any pause.", low=0.0, high=1000.0
+        ),
+        Argument("record", False, "Record what is played, to runs/NAME/log."),
+        replace(
+            COMPOSITION,
+            default=NONE,
+            description="Nodes that decide on what is played (their plans are not executed). none: "
+            "no node; split: encoder, world_model, policy; fused: one agent.",
+            choices=(NONE, *COMPOSITION.choices),
+        ),
+        MODEL,
+        WEIGHTS,
+        PLANNER,
+        Argument("camera", "", "Camera that the deciding nodes see; empty: the log's first."),
+        SEED,
+        RUN,
+        NETWORK,
+    ),
+    nodes=(
+        NodeSpec("encoder", "encoder", _encoder, condition=_split),
+        NodeSpec("world_model", "world_model", _thinker, condition=_split),
+        NodeSpec("policy", "policy", _policy, condition=_split),
+        NodeSpec(
+            "agent", "agent", _agent, condition=lambda values: values["composition"] == "fused"
+        ),
+        NodeSpec(
+            "recorder",
+            "recorder",
+            lambda values: {"log": f"{values['run']}/log"},
+            condition=lambda values: bool(values["record"]),
+        ),
+        NodeSpec(
+            "replay",
+            "replay",
+            _replay,
+            restart=False,
+            on_exit="shutdown",
+            grace_s=SETTLE_S,
+            stop_rank=0,
+            shown=True,
+        ),
+    ),
+    check=_check,
+)
