@@ -17,6 +17,7 @@ from wm_nodes.cli.arguments import parse, require, require_one_of
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
+from wm_nodes.graphs.runs import write_training
 
 if TYPE_CHECKING:
     from wm_nodes.learn import Learning
@@ -72,6 +73,8 @@ def run(words: Sequence[str]) -> int:
         pace=False,
         publish_s=wanted.publish_s,
     )
+    words = [f"{path.resolve()}:{weight:g}" for path, weight in logs]
+    write_training(folder, {"model": wanted.model, "seed": wanted.seed, "logs": words})
     with user_errors(LearnError, LogError, ModelError, WeightsError):
         _learn(Learning(config), folder)
     return 0
@@ -110,7 +113,10 @@ def _learn(learning: Learning, folder: Path) -> None:
     finally:
         learning.close()
     _show(learning)
-    print(f"weights: {folder / 'weights'}; --run {folder.name} goes on")
+    print(
+        f"weights: {folder / 'weights'}; --run {folder.name} goes on; so does, acting, "
+        f"wm launch sim_metaworld run:={folder.name}"
+    )
 
 
 def _show(learning: Learning) -> None:

@@ -28,6 +28,13 @@ COMPOSITION = Argument(
 )
 PLANNER = Argument("planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi"))
 REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the end.")
+OFFLINE = Argument(
+    "offline",
+    "",
+    "Recorded logs to learn from as well, as LOG or LOG:WEIGHT, with commas between; a run that "
+    "`wm train` began goes on with those it had. Empty: none.",
+    fixed=True,
+)
 NETWORK = Argument(
     "network",
     "local",
@@ -57,6 +64,32 @@ def first_weights(values: Values) -> str:
     return str(find_weights(weights))
 
 
+def split_logs(values: Values) -> list[str]:
+    """Return the words of `offline`, with whole paths."""
+    found = []
+    for word in str(values.get("offline", "")).split(","):
+        path, mark, weight = word.strip().rpartition(":")
+        if not mark or Path(word.strip()).exists():
+            path, weight = word.strip(), "1"
+        if not path:
+            continue
+        folder = Path(path).expanduser().resolve()
+        if not (folder / "zarr.json").is_file() or not _positive(weight):
+            raise GraphError(
+                f"offline: there is no replay log {word.strip()!r}. Right: LOG or LOG:WEIGHT with "
+                "a weight > 0, commas between."
+            )
+        found.append(f"{folder}:{weight}")
+    return found
+
+
+def _positive(word: str) -> bool:
+    try:
+        return 0 < float(word) < float("inf")
+    except ValueError:
+        return False
+
+
 def trainer_threads(cores: int) -> int:
     """Return how many threads learning may use: half the machine acts."""
     return max(1, cores // 2)
@@ -64,6 +97,7 @@ def trainer_threads(cores: int) -> int:
 
 def check_files(values: Values) -> None:
     """Refuse weights that are not there or another model's, before any process starts."""
+    split_logs(values)
     weights = str(values.get("weights", ""))
     if not weights:
         return

@@ -132,6 +132,7 @@ class Graph:
     nodes: tuple[NodeSpec, ...]
     namespace: str = "/robot"
     check: Callable[[Values], None] = field(default=lambda values: None)
+    continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
 
     def defaults(self) -> dict[str, Value]:
         """Return every argument at its default."""

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import IO, Any
 from wm_nodes.graphs.declaration import Graph, GraphError, Value, show
 
 RUNS = "runs"
+TRAIN = "train"  # what run.json calls `wm train`
+ROBOT = ("task", "camera", "render", "action_repeat", "time_limit")  # in a log's `extra`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -44,8 +47,10 @@ def open_run(graph: Graph, given: Mapping[str, Value]) -> Run:
     path = _folder(str(wanted.get("run", "")) or _fresh_name(graph, wanted))
     file = path / "run.json"
     resumed = file.exists()
-    before = _read(file, graph) if resumed else {}
+    before = _read(file, graph, wanted) if resumed else {}
     notes = _compare(graph, path, before, wanted) if resumed else []
+    if before.get("offline"):
+        notes.append(f"learned before, and learns on, from {before['offline']}")
     arguments = {**graph.defaults(), **before, **wanted, "run": path.name}
     values = _complete(graph, path, arguments)
     graph.check(values)
@@ -99,7 +104,8 @@ def _complete(graph: Graph, path: Path, arguments: Mapping[str, Value]) -> dict[
     return values
 
 
-def _read(file: Path, graph: Graph) -> dict[str, Value]:
+def _read(file: Path, graph: Graph, wanted: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the arguments that a run began with; what it did not know yet is as wanted now."""
     try:
         content: dict[str, Any] = json.loads(file.read_text())
         name, arguments = content["graph"], dict(content["arguments"])
@@ -107,9 +113,54 @@ def _read(file: Path, graph: Graph) -> dict[str, Value]:
         raise GraphError(
             f"run: {file} cannot be read ({error}). Right: another run:=NAME, or mend the file."
         ) from None
+    if name in graph.continues:
+        return {**wanted, **_learned(file.parent, graph, arguments)}
     if name != graph.name:
         raise GraphError(f"run: {file} belongs to graph {name!r}, not to {graph.name!r}.")
     return graph.parse({key: value for key, value in arguments.items() if key in graph.defaults()})
+
+
+def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str, Value]:
+    """Return what a run that has learned off line means for a graph that acts.
+
+    The seed is the run's, model and robot are those of its newest weights; the logs it learned
+    from go on to be learned from.
+    """
+    own = str(path / "log")
+    logs = arguments.get("logs") or [arguments.get("log")]
+    logs = [str(log) for log in logs if log and str(log).rpartition(":")[0] != own != str(log)]
+    found = {"seed": arguments.get("seed", 0), "model": arguments.get("model")}
+    found |= {"offline": ",".join(logs), **_robot(path)}
+    known = {argument.name: argument for argument in graph.arguments}
+    kept: dict[str, Value] = {}
+    for name, value in found.items():
+        if name in known and value is not None:
+            with suppress(GraphError):  # of another robot: the person says what is right here
+                kept[name] = known[name].parse(value)
+    return kept
+
+
+def _robot(path: Path) -> dict[str, Any]:
+    """Return what the newest weights say of model and robot; nothing where there are none."""
+    try:
+        version = int((path / "weights" / "latest").read_text())
+        file = path / "weights" / f"{version:010d}" / "manifest.json"
+        manifest = json.loads(file.read_text())
+        facts = {name: manifest["extra"][name] for name in ROBOT if name in manifest["extra"]}
+        return {**facts, "model": manifest["preset"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
+    """Note what `wm train` learns from, so that a graph can go on with the run; a run that a graph
+    has begun stays that graph's."""
+    file = path / "run.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        if json.loads(file.read_text())["graph"] != TRAIN:
+            return
+    path.mkdir(parents=True, exist_ok=True)
+    _write(file, {"graph": TRAIN, "arguments": dict(arguments)})
 
 
 def _compare(

@@ -11,6 +11,7 @@ from wm_nodes.graphs.arguments import (
     LOG,
     MODEL,
     NETWORK,
+    OFFLINE,
     PLANNER,
     REPORT,
     RUN,
@@ -20,6 +21,7 @@ from wm_nodes.graphs.arguments import (
     WEIGHTS,
     check_files,
     first_weights,
+    split_logs,
     trainer_threads,
 )
 from wm_nodes.graphs.declaration import Argument, Graph, NodeSpec, Parameter, Values
@@ -94,6 +96,7 @@ ARGUMENTS = (
         high=1000,
         fixed=True,
     ),
+    OFFLINE,
     PLANNER,
     Argument("eval_every", 0, "Decisions between blocks of evaluation episodes; 0: none.", low=0),
     Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000),
@@ -151,7 +154,9 @@ def _demonstrator(values: Values) -> Mapping[str, Parameter]:
 
 
 def _trainer(values: Values) -> Mapping[str, Parameter]:
+    offline = split_logs(values)
     return {
+        **({"offline": offline} if offline else {}),
         **_pick(values, "model", "run", "seed"),
         "log": values["log"],
         "weights": first_weights(values),
@@ -201,4 +206,5 @@ GRAPH = Graph(
         NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
     ),
     check=check_files,
+    continues=("train", "offline_train"),
 )
