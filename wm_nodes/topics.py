@@ -29,6 +29,8 @@ MODES = (LOCKSTEP, REALTIME)
 
 # The newest only, and never wait for one: pictures in real time.
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Pictures in real time for who handles each in no time: a short delay loses none.
+STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Every picture, in order: what all our publishers of pictures offer (it serves SENSOR readers too),
 # and what lock-step nodes and the recorder ask for, so that no row is lost.
 FRAMES = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
@@ -95,6 +97,6 @@ DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, REPORTS)
 SERVICES = {"reset": Trigger, "pause": SetBool, "estop": SetBool, "success": SetBool}
 
 
-def frames_qos(mode: str) -> QoSProfile:
+def frames_qos(mode: str, realtime: QoSProfile = SENSOR) -> QoSProfile:
     """Return how pictures, features and latents are taken: all in lock-step, else the newest."""
-    return FRAMES if mode == LOCKSTEP else SENSOR
+    return FRAMES if mode == LOCKSTEP else realtime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("rclpy")
 
@@ -13,7 +14,9 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, topics
+from wm_nodes.cores.mind import Filter
 from wm_nodes.cores.records import Announcement, Features, Latent, Origin, Step
+from wm_nodes.cores.weights import load_weights
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.agent import AgentNode
 from wm_nodes.nodes.camera import CameraNode
@@ -190,6 +193,41 @@ def test_no_plan_follows_an_episodes_last_observation(graph, store) -> None:
         robot.ask(3, is_first=True)
         for node in nodes:
             node.trigger_deactivate()
+
+
+def test_in_real_time_the_agent_passes_on_all_pictures_and_thinks_about_the_newest(
+    graph, store
+) -> None:
+    graph.add(AgentNode, **TOP, weights=str(store.path(1)), mode="realtime")
+    passed = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    robot = robot_for(graph, "fused")
+    robot.ask(1, is_first=True)
+    graph.until(lambda: passed)
+    for tick in range(2, 8):
+        robot.show(tick, is_first=tick == 4)
+    graph.until(lambda: robot.plans[-1].stamp_ns == 700_000_000 and len(passed) == 7)
+    assert len(robot.plans) < 7
+
+
+def test_a_filter_begins_anew_though_it_missed_an_episodes_first_picture(store) -> None:
+    device = torch.device("cpu")
+    weights = load_weights(store.path(1), ("autoencoder", "world_model"), device)
+    steps = [
+        Step(t, ("push",), np.float32([0.5]), np.float32([0.5]), is_first=t == 3) for t in range(6)
+    ]
+    tokens = torch.randn(1, *weights.tokens)
+    seen, missed, new = (Filter(0, device) for _ in range(3))
+    for step in steps:
+        for one in (seen, missed, new):
+            one.heard(step)
+    missed.update(weights, tokens, steps[2])
+    for one in (missed, new):
+        state = one.update(weights, tokens, steps[4])
+    assert torch.equal(weights.model.pack(missed._state), weights.model.pack(state))
+    seen.update(weights, tokens, steps[3])
+    assert not torch.equal(
+        weights.model.pack(seen.update(weights, tokens, steps[4])), weights.model.pack(state)
+    )
 
 
 # Bad input -------------------------------------------------------------------------------------

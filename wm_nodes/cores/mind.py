@@ -40,6 +40,12 @@ class Filter:
         self._seed, self._noise = seed, torch.Generator(device)
         self._weights: Weights | None = None
         self._state: State | None = None
+        self._stamp_ns = self._start_ns = -1
+
+    def heard(self, step: Step) -> None:
+        """Take note of every step: in real time an episode's first picture may be passed over."""
+        if step.is_first:
+            self._start_ns = step.stamp_ns
 
     @torch.inference_mode()
     def update(self, weights: Weights, tokens: Tensor, step: Step) -> State:
@@ -51,12 +57,13 @@ class Filter:
         check_action(weights, step)
         device = device_of(model)
         fresh = self._state is None or weights is not self._weights
+        fresh |= self._stamp_ns < self._start_ns <= step.stamp_ns
         first = torch.tensor([step.is_first or fresh], device=device)
         state = model.initial(1, device) if fresh else self._state
         action = torch.from_numpy(step.executed)[None].to(device)
         noise = torch_noise(self._noise, self._seed, "world_model", step.stamp_ns)
         state = model.filter(state, action, tokens.to(device), first, generator=noise)
-        self._state, self._weights = state, weights
+        self._state, self._weights, self._stamp_ns = state, weights, step.stamp_ns
         return state
 
 

@@ -48,6 +48,8 @@ class AgentNode(Thinker):
         self._maker = PlanMaker()
         self._join = Join(("image", "step"))
         self._answer: Plan | None = None
+        self._newest: dict[str, Any] = {}
+        self._catching_up = False
         self._make_topics()
 
     def activate(self) -> None:
@@ -66,10 +68,12 @@ class AgentNode(Thinker):
         self._features = topics.FEATURES.publisher(self)
         self._latents = topics.LATENT.publisher(self)
         self._imagined = topics.IMAGINATION.publisher(self)
-        qos = topics.frames_qos(p.mode)
+        qos = topics.frames_qos(p.mode, topics.STREAM)
         self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
-        self.listen(topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera)
+        self._take_images = self.listen(
+            topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
+        )
 
     def _on_image(self, stamp_ns: int, raw: Image) -> None:
         try:
@@ -79,35 +83,49 @@ class AgentNode(Thinker):
             return
         if self.params.mode == topics.REALTIME:
             self._alive.saw(image, time.perf_counter())
+            self._show_image(image, stamp_ns)
         self._together(self._join.put("image", stamp_ns, image))
 
     def _on_step(self, step: Step) -> None:
+        self._filter.heard(step)
         self._together(self._join.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict[str, Any] | None) -> None:
+        """Think of every observation in lock-step, of the newest that has come in real time."""
         if both is None:
             return
-        image, step = both["image"], both["step"]
+        self._newest = both
+        if self.params.mode == topics.LOCKSTEP:
+            self._think()
+        elif not self._catching_up:
+            self._catching_up = True
+            self._take_images()
+            self._catching_up = False
+            self._think()
+
+    def _think(self) -> None:
+        """Answer the observation in the mailbox; one that was answered before, as before."""
+        image, step = self._newest["image"], self._newest["step"]
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
-            self._show_image(image, step)
-            return
-        self.poll()
-        weights = self._swap.at(step, self.shelf.newest)
-        if weights is None:
-            self._decide_blindly(image, step)
         else:
-            self.shelf.in_use(weights)
-            self.health.weights = weights.version
-            self._decide(weights, image, step)
+            self.poll()
+            weights = self._swap.at(step, self.shelf.newest)
+            if weights is None:
+                self._decide_blindly(step)
+            else:
+                self.shelf.in_use(weights)
+                self.health.weights = weights.version
+                self._decide(weights, image, step)
+        if self.params.mode == topics.LOCKSTEP:
+            self._show_image(image, step.stamp_ns)
 
-    def _decide_blindly(self, image: Image, step: Step) -> None:
+    def _decide_blindly(self, step: Step) -> None:
         started = time.perf_counter()
         if not step.is_last:
             actions = self._policy.act_blindly(*self._maker.bounds(step), step.stamp_ns)
             self.health.worked(time.perf_counter() - started)
             self._say(step, RANDOM, actions)
-        self._show_image(image, step)
 
     def _decide(self, weights: Weights, image: Image, step: Step) -> None:
         started = time.perf_counter()
@@ -121,7 +139,6 @@ class AgentNode(Thinker):
             actions = self._policy.act(weights, state, step)
             self.health.worked(time.perf_counter() - started)
             self._say(step, weights.origin(self._policy.module), actions)
-        self._show_image(image, step)
         self._show(weights, tokens, state, step)
         self._show_imagination(weights, state, image, step)
 
@@ -129,10 +146,9 @@ class AgentNode(Thinker):
         self._answer = self._maker.plan(step, origin, actions)
         self._plans.publish(messages.plan_to_msg(self._answer))
 
-    def _show_image(self, image: Image, step: Step) -> None:
+    def _show_image(self, image: Image, stamp_ns: int) -> None:
         if self._images.get_subscription_count():
-            msg = messages.image_to_msg(image, step.stamp_ns, self.params.camera)
-            self._images.publish(msg)
+            self._images.publish(messages.image_to_msg(image, stamp_ns, self.params.camera))
 
     def _show(self, weights: Weights, tokens: Tensor, state: State, step: Step) -> None:
         stamp = step.stamp_ns
@@ -156,7 +172,7 @@ class AgentNode(Thinker):
         if fault:
             self.fault("camera", fault)
         else:
-            self.health.cleared("camera")
+            self.well("camera", "pictures are back")
 
 
 def main() -> None:

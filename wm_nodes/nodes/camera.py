@@ -80,7 +80,7 @@ class CameraNode(Shell):
                 self._capture = Capture(p.source, loop=p.loop, rate_hz=p.rate_hz)
             self._raw = topics.IMAGE_RAW.publisher(self, camera=p.camera)
         else:
-            qos = topics.frames_qos(p.mode)
+            qos = topics.frames_qos(p.mode, topics.STREAM)
             self.listen(
                 topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
             )
@@ -138,8 +138,8 @@ class CameraNode(Shell):
         fault = self._alive.fault(time.perf_counter())
         if fault:
             self.fault("camera", fault)
-        elif self.health.cleared("camera"):
-            self.get_logger().info("pictures are back")
+        else:
+            self.well("camera", "pictures are back")
 
 
 def main() -> None:

@@ -113,8 +113,8 @@ class RecorderNode(Shell):
         fault = self._recording.fault if self._recording is not None else None
         if fault is not None:
             self.fault("log", f"not recording: {fault}")
-        elif self.health.cleared("log"):
-            self.get_logger().info("recording again")
+        else:
+            self.well("log", "recording again")
 
     def _acknowledge(self, stamp_ns: int) -> None:
         """Tell a lock-step robot that an episode's first observation is in hand."""

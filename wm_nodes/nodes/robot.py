@@ -223,7 +223,7 @@ class RobotNode(Shell):
             return
         if not self._waiting:
             return
-        self.health.cleared("plan")
+        self.well("plan", "plans are back")
         if self._plan is None:
             self.health.worked(time.perf_counter() - self._first_at)
             self._plan = plan
@@ -285,8 +285,7 @@ class RobotNode(Shell):
 
     def _on_recorded(self, msg: Header) -> None:
         self._recorded_ns = messages.from_time(msg.stamp)
-        if self.health.cleared("recorder"):
-            self.get_logger().info("the recorder answers")
+        self.well("recorder", "the recorder answers")
         if self.params.mode == topics.LOCKSTEP and self._waiting:
             self._go()
 
@@ -295,7 +294,7 @@ class RobotNode(Shell):
     def _control(self) -> None:
         """Every period: the action whose time has come, or hold still."""
         if self.session.now is not None and not self.over.done():
-            self._execute(*self._due())
+            self._execute(*self._due_now())
 
     def _on_realtime_plan(self, plan: Plan) -> None:
         """Keep the newest plan of this episode, unless it claims to come from the future."""
@@ -307,7 +306,7 @@ class RobotNode(Shell):
         self._plan = plan
         self.health.worked(age_s)
 
-    def _due(self) -> tuple[Vector, Origin]:
+    def _due_now(self) -> tuple[Vector, Origin]:
         hold = np.clip(np.zeros(len(self._spec.action)), *self._bounds).astype(np.float32)
         if self._stopped or self._paused:
             return hold, HOLD
@@ -319,8 +318,7 @@ class RobotNode(Shell):
         if overdue > self.params.max_age_s:
             self.fault("plan", "the plan is stale: holding")
             return hold, HOLD
-        if self.health.cleared("plan"):
-            self.get_logger().info("plans are back")
+        self.well("plan", "plans are back")
         return action, self._plan.origin
 
     # Services -----------------------------------------------------------------------------------

@@ -175,8 +175,11 @@ class Shell(LifecycleNode):
         idle: bool = False,
         events: topics.SubscriptionEventCallbacks | None = None,
         **names: str,
-    ) -> None:
-        """Subscribe; what `convert` refuses is dropped and counted. `idle`: when inactive too."""
+    ) -> Callable[[], None]:
+        """Subscribe; what `convert` refuses is dropped and counted. `idle`: when inactive too.
+
+        Returns a function that handles at once all messages that have come already.
+        """
         shown = topic.name.format(**names)
 
         def callback(msg: Any) -> None:
@@ -189,7 +192,14 @@ class Shell(LifecycleNode):
                 return
             handle(*record) if type(record) is tuple else handle(record)
 
-        topic.subscription(self, callback, qos, events, **names)
+        subscription = topic.subscription(self, callback, qos, events, **names)
+
+        def take() -> None:
+            with subscription.handle:
+                while taken := subscription.handle.take_message(subscription.msg_type, False):
+                    callback(taken[0])
+
+        return take
 
     def drop(self, reason: str, text: str) -> None:
         """Count a message that is not used; say why, now and then."""
@@ -197,16 +207,26 @@ class Shell(LifecycleNode):
         self.warn(f"drop/{reason}", f"dropped ({count} so far): {text}")
 
     def fault(self, name: str, text: str) -> None:
-        """Report something wrong that lasts until `self.health.cleared(name)`."""
+        """Report something wrong that lasts until it is `well` again."""
         if self.health.fault(name, text):
-            self.get_logger().warn(text)
+            self.warn(f"fault/{name}", text)
+
+    def well(self, name: str, text: str) -> None:
+        """Report that a fault is over; nothing if there was none."""
+        if self.health.cleared(name) and self._due(f"well/{name}"):
+            self.get_logger().info(text)
 
     def warn(self, key: str, text: str) -> None:
         """Log a warning, each key at most every WARN_S seconds."""
-        now = time.monotonic()
-        if now - self._warned.get(key, -WARN_S) >= WARN_S:
-            self._warned[key] = now
+        if self._due(key):
             self.get_logger().warn(text)
+
+    def _due(self, key: str) -> bool:
+        now = time.monotonic()
+        due = now - self._warned.get(key, -WARN_S) >= WARN_S
+        if due:
+            self._warned[key] = now
+        return due
 
     def diagnose(self) -> None:
         """Publish this node's state on /diagnostics."""

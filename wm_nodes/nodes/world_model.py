@@ -33,6 +33,7 @@ class WorldModelNode(Thinker):
         self._together(self._join.put("features", features.stamp_ns, features))
 
     def _on_step(self, step: Step) -> None:
+        self._core.heard(step)
         self._together(self._join.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict | None) -> None:
