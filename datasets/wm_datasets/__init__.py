@@ -1,5 +1,6 @@
 """Replay logs on disk and the samplers that read them (numpy and zarr's format, nothing else)."""
 
+from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import (
     LogBusyError,
     LogEmptyError,
@@ -15,7 +16,9 @@ from wm_datasets.spec import LogSpec, Source, VectorSpec
 from wm_datasets.summary import LogSummary, describe
 
 __all__ = [
+    "Damage",
     "LogBusyError",
+    "LogDamageError",
     "LogEmptyError",
     "LogError",
     "LogFormatError",

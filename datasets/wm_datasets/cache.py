@@ -19,7 +19,7 @@ class RowCache:
     """The newest `capacity` rows of a log: row r of a field lies at index r modulo capacity.
 
     Memory is taken from the system as rows arrive, not before. What does not fit is read from the
-    log each time: slower, but the same rows.
+    log each time: slower, but the same rows. Lost rows are zeros; they are not to be drawn.
     """
 
     def __init__(self, reader: LogReader, fields: Sequence[str], cache_bytes: int) -> None:
@@ -49,7 +49,7 @@ class RowCache:
             at = self.stop % self.capacity
             count = min(_FILL_ROWS, self.reader.length - self.stop, self.capacity - at)
             for name, ring in self._rings.items():
-                self.reader.read(name, self.stop, self.stop + count, ring[at : at + count])
+                self.reader.read_around(name, self.stop, self.stop + count, ring[at : at + count])
             self.stop += count
         self.start = max(self.start, self.stop - self.capacity)
 

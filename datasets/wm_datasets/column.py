@@ -5,8 +5,12 @@ zarr v3 library reads them. They are written here because zarr-python never call
 chunks of zeros, and needs tens of milliseconds of CPU where this needs one.
 """
 
+# A simulated power cut records what is asked of `os` (powercut.py):
+# ruff: noqa: PTH105, PTH108
+
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 from numcodecs import zstd
 
-from wm_datasets.errors import LogFormatError, LogRowError
+from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.spec import Field
 
 _CHUNK_BYTES = 1 << 20
@@ -52,15 +56,16 @@ class Column:
         try:
             data = zstd.decompress(path.read_bytes())
         except FileNotFoundError:
-            raise LogRowError(
-                f"rows {i * self.chunk} to {(i + 1) * self.chunk} of '{self.field.name}' are gone "
-                "(dropped by the log's capacity); refresh() and read rows from `first` on"
-            ) from None
-        except (RuntimeError, OSError) as error:
-            raise LogFormatError(f"{path} is damaged: {error}") from error
+            raise self._damage(i, "the file is missing") from None
+        except (RuntimeError, OSError, ValueError, MemoryError, OverflowError) as error:
+            raise self._damage(i, str(error)) from error
         if len(data) != self.chunk * self.field.row_bytes:
-            raise LogFormatError(f"{path} is damaged: it decodes to {len(data)} bytes")
+            raise self._damage(i, f"it decodes to {len(data)} bytes")
         return np.frombuffer(data, self.field.dtype).reshape(self.chunk, *self.field.shape)
+
+    def _damage(self, i: int, reason: str) -> LogDamageError:
+        start = i * self.chunk
+        return LogDamageError(Damage(self.chunk_path(i), start, start + self.chunk, reason))
 
     def chunk_path(self, i: int) -> Path:
         return self.folder / ("c." + ".".join([str(i)] + ["0"] * len(self.field.shape)))
@@ -68,7 +73,8 @@ class Column:
     def drop_chunks(self, old: int, new: int) -> None:
         """Delete the chunks whose rows are all below `new`, from the one of row `old` on."""
         for i in range(old // self.chunk, new // self.chunk):
-            self.chunk_path(i).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.chunk_path(i))
 
     def metadata(self, length: int, attributes: dict[str, Any]) -> dict[str, Any]:
         """The array's zarr.json."""
@@ -97,12 +103,17 @@ class Column:
 
 
 class ColumnWriter:
-    """The end of a column: rows are staged in whole files, and count only once committed."""
+    """The end of a column: rows are staged in whole files, and count only once committed.
 
-    def __init__(self, column: Column, length: int) -> None:
+    `lost` names the rows of the last chunk when that is damaged: they are zeros from now on.
+    `tail`, where given, stands in for a last chunk that is not to be trusted.
+    """
+
+    def __init__(self, column: Column, length: int, tail: np.ndarray | None = None) -> None:
         self.column, self.length = column, length
-        last, used = divmod(length, column.chunk)
-        self._tail = column.read_chunk(last)[:used] if used else self._none()
+        self.lost: Damage | None = None
+        self.sizes: dict[int, int] = {}  # bytes of the chunks on disk, as far as they are known
+        self._tail = self._read_tail() if tail is None else tail
         self._staged = (self.length, self._tail)
 
     def stage(self, rows: np.ndarray) -> None:
@@ -113,8 +124,9 @@ class ColumnWriter:
             filled = np.zeros((chunk, *rows.shape[1:]), rows.dtype)
             filled[: len(tail)] = tail
             filled[len(tail) : len(tail) + len(part)] = part
-            path = self.column.chunk_path(at // chunk)
-            write_whole(path, zstd.compress(filled, 1, True))
+            data = zstd.compress(filled, 1, True)
+            write_whole(self.column.chunk_path(at // chunk), data)
+            self.sizes[at // chunk] = len(data)
             at += len(part)
             tail = filled[: at % chunk]
         self._staged = (at, tail)
@@ -123,19 +135,35 @@ class ColumnWriter:
         """Take the staged rows as part of the log."""
         self.length, self._tail = self._staged
 
-    def _none(self) -> np.ndarray:
-        return np.zeros((0, *self.column.field.shape), self.column.field.dtype)
+    def drop(self, old: int, new: int) -> None:
+        """Delete the chunks that end with `new` or before; none below `old` is left."""
+        self.column.drop_chunks(old, new)
+        for i in range(old // self.column.chunk, new // self.column.chunk):
+            self.sizes.pop(i, None)
+
+    def _read_tail(self) -> np.ndarray:
+        last, used = divmod(self.length, self.column.chunk)
+        if used:
+            try:
+                return self.column.read_chunk(last)[:used]
+            except LogDamageError as error:
+                found = error.damage
+                self.lost = Damage(found.path, found.start, self.length, found.reason)
+        return np.zeros((used, *self.column.field.shape), self.column.field.dtype)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place at once: written aside, fsync, rename. Sync the folder afterwards."""
     aside = path.with_name(path.name + ".tmp")
-    with aside.open("wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())
-    aside.replace(path)
+    fd = os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+    try:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(fd, memoryview(data)[done:], done)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(aside, path)
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -19,11 +19,16 @@ class EpisodeIndex:
         self._table = np.zeros(16, EPISODE)
         self._begin = self._end = 0  # rows of _table in use
 
+    @classmethod
+    def of(cls, table: np.ndarray, length: int) -> EpisodeIndex:
+        """An index of the rows before `length`; `table`, (E,) of EPISODE, holds their episodes."""
+        index = cls(length)
+        index._table, index._end = table.copy(), len(table)
+        return index
+
     def copy(self) -> EpisodeIndex:
         """An index of its own over the same rows."""
-        other = EpisodeIndex(self.length)
-        other._table, other._end = self.table, len(self)
-        return other
+        return EpisodeIndex.of(self.table, self.length)
 
     def __len__(self) -> int:
         return self._end - self._begin

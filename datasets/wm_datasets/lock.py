@@ -33,3 +33,18 @@ class WriterLock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def is_locked(root: Path) -> bool:
+    """Does a writer have the log right now?"""
+    try:
+        fd = os.open(root / LOCK_NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -7,6 +7,8 @@ one file in place commits a block of all fields at once.
 from __future__ import annotations
 
 import json
+import logging
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +17,15 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.column import Column, chunk_rows, sync_folder, write_json
+from wm_datasets.damage import Damage
 from wm_datasets.errors import LogFormatError
 from wm_datasets.spec import Field, LogSpec
 
+_log = logging.getLogger(__name__)
+
 SCHEMA = 1
+ROOT = "zarr.json"
+ROOT_COPY = "zarr.json.copy"  # read when the root is damaged
 _EPISODE_FIELDS = (
     Field("episode/start", np.dtype("<i8")),
     Field("episode/length", np.dtype("<i8")),
@@ -32,6 +39,7 @@ class Manifest:
     """Rows [first, sealed) lie in the zarr arrays; episodes [first_episode, episodes) have ended.
 
     Both count from the log's beginning: a row keeps its number when older ones are dropped.
+    `lost` are ranges of rows whose content was damaged before it could be sealed: zeros.
     """
 
     spec: LogSpec
@@ -41,6 +49,7 @@ class Manifest:
     sealed: int = 0
     first_episode: int = 0
     episodes: int = 0
+    lost: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def new(cls, spec: LogSpec) -> Manifest:
@@ -63,8 +72,19 @@ class Manifest:
         for name, node in nodes.items():
             write_json(root / name / "zarr.json", node)
             sync_folder(root / name)
-        write_json(root / "zarr.json", self._group(nodes))
+        group = self.root(nodes)
+        write_json(root / ROOT_COPY, group)
+        write_json(root / ROOT, group)
         sync_folder(root)
+
+    def damage(self, root: Path) -> list[Damage]:
+        """What is known to be lost of the sealed rows."""
+        reason = "they were damaged before they were sealed"
+        return [Damage(root, start, stop, reason) for start, stop in self.lost]
+
+    def metadata(self) -> dict[str, dict[str, Any]]:
+        """The zarr.json that every array and group below the root should have."""
+        return dict(self._nodes(Path()))
 
     def create_folders(self, root: Path) -> None:
         for name, _ in self._nodes(root):
@@ -84,7 +104,8 @@ class Manifest:
             return vector.to_json()
         return {"units": "ns"} if name == "stamp" else {}
 
-    def _group(self, nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def root(self, nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """The root's zarr.json; `nodes` is metadata()."""
         log = {
             "schema": SCHEMA,
             "first": self.first,
@@ -93,8 +114,10 @@ class Manifest:
             "episodes": self.episodes,
             "segment_rows": self.segment_rows,
             "chunk_rows": self.chunks,
+            "lost": [[a, min(b, self.sealed)] for a, b in self.lost if a < self.sealed],
             "spec": self.spec.to_json(),
         }
+        log["crc32"] = _checksum(log)
         return {
             "zarr_format": 3,
             "node_type": "group",
@@ -107,27 +130,61 @@ class Manifest:
         }
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_bytes())
+
+
 def load_manifest(root: Path) -> Manifest:
-    """Read what is committed; LogFormatError when there is no log of this schema."""
+    """Read what is committed; LogFormatError when there is no log of this schema.
+
+    A root that is damaged is replaced by its copy, which was written just before it.
+    """
     try:
-        log = json.loads((root / "zarr.json").read_text())["attributes"]["wm_log"]
+        return read_root(root, ROOT)
+    except LogFormatError as error:
+        if not (root / ROOT_COPY).is_file() or isinstance(error, _OtherSchema):
+            raise
+        try:
+            manifest = read_root(root, ROOT_COPY)
+        except LogFormatError:
+            raise error from None
+        _log.warning("%s; read from %s instead", error, ROOT_COPY)
+        return manifest
+
+
+class _OtherSchema(LogFormatError):
+    pass
+
+
+def read_root(root: Path, name: str) -> Manifest:
+    """Read the root, or its copy, and check it against its checksum."""
+    try:
+        log = read_json(root / name)["attributes"]["wm_log"]
         schema = log["schema"]
     except (FileNotFoundError, NotADirectoryError):
-        what = "the folder holds no zarr.json" if root.is_dir() else "there is no such folder"
+        what = f"the folder holds no {name}" if root.is_dir() else "there is no such folder"
         raise LogFormatError(f"no log at {root}: {what}") from None
     except OSError as error:
         raise LogFormatError(f"cannot read the log at {root}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):
         raise LogFormatError(
-            f"{root} is not a log: its zarr.json has no readable attribute 'wm_log'"
+            f"{root} is not a log: its {name} has no readable attribute 'wm_log'"
         ) from None
+    crc = log.pop("crc32", None)
+    if crc is not None and crc != _checksum(log) and schema == SCHEMA:
+        raise LogFormatError(f"{root / name} is damaged: its checksum does not fit")
     if schema != SCHEMA:
-        raise LogFormatError(f"{root} has schema {schema}, this version reads schema {SCHEMA}")
+        raise _OtherSchema(f"{root} has schema {schema}, this version reads schema {SCHEMA}")
     try:
         return Manifest(
             LogSpec.from_json(log["spec"]),
             **{k: log[k] for k in ("segment_rows", "first", "sealed", "first_episode", "episodes")},
             chunks=dict(log["chunk_rows"]),
+            lost=tuple((start, stop) for start, stop in log.get("lost", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise LogFormatError(f"{root} has a damaged attribute 'wm_log': {error!r}") from None
+
+
+def _checksum(log: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(log, sort_keys=True).encode())

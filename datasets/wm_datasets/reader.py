@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from wm_datasets.damage import Damage, LogDamageError, episodes_hit, read_around
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogFormatError, LogRowError
+from wm_datasets.index import sealed_index
 from wm_datasets.manifest import Manifest, load_manifest
-from wm_datasets.segment import SegmentReader, record_dtype
+from wm_datasets.segment import SegmentReader, record_dtype, segment_path
 from wm_datasets.spec import LogSpec
+
+_log = logging.getLogger(__name__)
 
 WAL_FOLDER = "wal"
 _PATIENCE = 1000
@@ -24,6 +30,8 @@ class LogReader:
     Sealed rows come from the zarr arrays, newer ones from the write-ahead segments; both are one
     log here. A row seen once stays, with the same content, even when the writer is killed with
     -9 the next moment; only the log's capacity drops rows, whole oldest episodes at a time.
+    What is lost to a damaged file raises LogDamageError when it is read, is named in `damage` and
+    logged once; all other rows stay readable.
     One thread at a time; as many readers as wanted.
     """
 
@@ -32,8 +40,11 @@ class LogReader:
         self._root_stat: tuple[int, ...] | None = None
         self._manifest = self._load()
         self._columns = self._manifest.columns(self.path)
-        self._dtype = record_dtype(self.spec.fields)
-        self._index = EpisodeIndex(self.first)
+        self._dtype, self._rows = record_dtype(self.spec.fields), self._manifest.segment_rows
+        self._damage: dict[tuple[Path, int], Damage] = {}  # found so far
+        self._index, found = sealed_index(self.path, self._manifest)
+        for damage in found:
+            self.note(damage)
         self._segment: SegmentReader | None = None
         self._pieces: list[np.ndarray] = []  # records of rows [sealed, length)
         self._length = self._manifest.sealed
@@ -63,6 +74,23 @@ class LogReader:
         """(E,) of (start, length, complete), oldest first; the last may still be growing."""
         return self._index.table
 
+    @property
+    def intact(self) -> np.ndarray:
+        """The episodes of which no row is known to be lost."""
+        table = self.episodes
+        return table[~episodes_hit(table, self.damage)]
+
+    @property
+    def damage(self) -> list[Damage]:
+        """What is known to be lost so far; files are only looked at when they are read."""
+        found = [d for d in self._damage.values() if d.stop > self.first or d.start == d.stop]
+        return self._manifest.damage(self.path) + found
+
+    @property
+    def unsealed(self) -> np.ndarray:
+        """The records of rows [sealed, length), (n,) of record_dtype; lost ones are zeros."""
+        return np.concatenate([np.zeros(0, self._dtype), *self._pieces])
+
     def refresh(self) -> bool:
         """Follow the log; True when rows came or went."""
         before = (self.first, self.length)
@@ -74,24 +102,29 @@ class LogReader:
         raise LogFormatError(f"{self.path}: its segments and its zarr.json do not fit together")
 
     def read(self, field: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Return rows [start, stop) of a field, (stop - start, *shape), in `out` if given."""
+        """Return rows [start, stop) of a field, (stop - start, *shape), in `out` if given.
+
+        LogDamageError where one of them is lost: read_around() gives the others.
+        """
         if field not in self._columns:
             raise LogRowError(f"no field '{field}' in {self.path}; fields: {list(self._columns)}")
         if not self.first <= start <= stop <= self.length:
             raise LogRowError(
                 f"rows {start} to {stop} asked for; {self.path} holds {self.first} to {self.length}"
             )
-        column, sealed = self._columns[field], self._manifest.sealed
+        self._refuse_lost(start, stop)
         if out is None:
-            out = np.empty((stop - start, *column.field.shape), column.field.dtype)
-        if start < sealed:
-            column.read(start, min(stop, sealed), out[: sealed - start])
-        at = sealed
-        for piece in self._pieces:
-            lo, hi = max(start, at), min(stop, at + len(piece))
-            if lo < hi:
-                out[lo - start : hi - start] = piece[field][lo - at : hi - at]
-            at += len(piece)
+            out = self._empty(field, stop - start)
+        self._read(field, start, stop, out)
+        return out
+
+    def read_around(
+        self, field: str, start: int, stop: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Like read(), but lost rows are zeros instead of an error; `damage` names them."""
+        if out is None:
+            out = self._empty(field, stop - start)
+        read_around(partial(self.read, field), start, stop, out)
         return out
 
     def read_rows(
@@ -115,6 +148,52 @@ class LogReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _empty(self, field: str, rows: int) -> np.ndarray:
+        spec = self.spec.fields[field]
+        return np.empty((rows, *spec.shape), spec.dtype)
+
+    def _read(self, field: str, start: int, stop: int, out: np.ndarray) -> None:
+        """Fill `out` with rows [start, stop), whatever stands there for lost records included."""
+        sealed = self._manifest.sealed
+        if start < sealed:
+            try:
+                self._columns[field].read(start, min(stop, sealed), out[: sealed - start])
+            except LogDamageError as error:
+                raise self._explain(error.damage) from error
+        at = sealed
+        for piece in self._pieces:
+            lo, hi = max(start, at), min(stop, at + len(piece))
+            if lo < hi:
+                out[lo - start : hi - start] = piece[field][lo - at : hi - at]
+            at += len(piece)
+
+    def note(self, damage: Damage) -> None:
+        """Take damage as known, and log it once."""
+        if (damage.path, damage.start) not in self._damage:
+            self._damage[damage.path, damage.start] = damage
+            _log.error("%s", damage)
+
+    def _refuse_lost(self, start: int, stop: int) -> None:
+        """Refuse rows that were lost before they were sealed; files say it of themselves."""
+        if not (self._damage or self._manifest.lost):
+            return
+        lost = [d for d in self._damage.values() if d.path.suffix == ".seg"]
+        for damage in sorted(self._manifest.damage(self.path) + lost, key=lambda d: d.start):
+            if damage.start < stop and start < damage.stop:
+                raise LogDamageError(damage)
+
+    def _explain(self, found: Damage) -> LogDamageError | LogRowError:
+        """Is the file damaged, or has the capacity dropped its rows since the last refresh?"""
+        if not found.path.exists() and load_manifest(self.path).first >= found.stop:
+            return LogRowError(
+                f"rows {found.start} to {found.stop} of '{found.path.parent.name}' are gone "
+                "(dropped by the log's capacity); refresh() and read rows from `first` on"
+            )
+        start, stop = max(found.start, self.first), min(found.stop, self.sealed)
+        damage = Damage(found.path, start, stop, found.reason)
+        self.note(damage)
+        return LogDamageError(damage)
 
     def _load(self) -> Manifest:
         """The manifest on disk; the one at hand while its file has not changed."""
@@ -146,27 +225,77 @@ class LogReader:
     def _follow_segments(self) -> bool:
         """Read on through the segments; False when the log was sealed underneath."""
         while True:
+            if self._segment is None and not self._open_segment():
+                return load_manifest(self.path).sealed <= self._length
             if self._segment is None:
-                try:
-                    self._segment = SegmentReader(self.path / WAL_FOLDER, self._length, self._dtype)
-                except FileNotFoundError:
-                    return load_manifest(self.path).sealed <= self._length
-            records = self._segment.poll()
-            if len(records):
-                self._pieces.append(records)
-                self._length += len(records)
-            if self._segment.rows == 0 or self._length % self._manifest.segment_rows:
+                continue
+            self._take(self._segment, 0)
+            following = (self._length // self._rows + 1) * self._rows
+            if self._segment.rows and self._length % self._rows == 0:
+                self.close()
+            elif self._has_rows(following):  # so this one is full, and what it lacks is lost
+                if load_manifest(self.path).sealed > self._manifest.sealed:
+                    return False
+                self._take(self._segment, following - self._segment.start)
+            else:
                 return True
-            self.close()
+
+    def _take(self, segment: SegmentReader, known: int) -> None:
+        """Append what the segment has; its first `known` records must exist."""
+        lost = len(segment.lost)
+        records = segment.poll(known)
+        if len(records):
+            self._pieces.append(records)
+            self._length += len(records)
+        for row in segment.lost[lost:]:
+            self.note(Damage(segment.path, row, row + 1, "the checksum does not fit"))
+
+    def _open_segment(self) -> bool:
+        """Open the segment of the next row; skip over one that is missing; False without any."""
+        folder = self.path / WAL_FOLDER
+        later: list[int] = []
+        for _ in range(2):
+            try:
+                self._segment = SegmentReader(folder, self._length, self._dtype)
+                return True
+            except FileNotFoundError:
+                later = later or sorted(
+                    int(path.stem) for path in folder.glob("*.seg") if int(path.stem) > self._length
+                )
+        found = next((start for start in later if self._has_rows(start)), None)
+        if found is None or load_manifest(self.path).sealed > self._manifest.sealed:
+            return False
+        missing = np.zeros(found - self._length, self._dtype)
+        missing["is_first"][0] = True
+        path = segment_path(folder, self._length)
+        self.note(Damage(path, self._length, found, "the file is missing"))
+        self._pieces.append(missing)
+        self._length = found
+        return True
+
+    def _has_rows(self, start: int) -> bool:
+        """Is there a segment from row `start` on with a whole record in it?"""
+        try:
+            segment = SegmentReader(self.path / WAL_FOLDER, start, self._dtype)
+        except FileNotFoundError:
+            return False
+        try:
+            return len(segment.poll()) > 0
+        finally:
+            segment.close()
 
     def _follow_episodes(self) -> bool:
         if self.first > self._index.length:
             self._index = EpisodeIndex(self.first)
         self._index.drop_before(self.first)
         start, stop = self._index.length, self.length
+        flags = {name: np.zeros(stop - start, bool) for name in ("is_first", "is_last")}
         try:
-            flags = self.read("is_first", start, stop), self.read("is_last", start, stop)
+            for name, values in flags.items():
+                for found in read_around(partial(self._read, name), start, stop, values):
+                    if name == "is_first":  # an episode of unknown rows begins
+                        values[found.start - start] = True
         except LogRowError:
             return False
-        self._index.extend(*flags)
+        self._index.extend(flags["is_first"], flags["is_last"])
         return True

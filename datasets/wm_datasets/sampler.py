@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wm_datasets.cache import BufferPool, RowCache
+from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import LogEmptyError, LogRowError, LogSpecError
 from wm_datasets.reader import LogReader
 
@@ -28,7 +30,8 @@ class Sampler:
     given as {name in the batch: field of the log}, renames. The newest rows are kept decoded, up
     to `cache_bytes`. Only refresh() takes in new rows (sample() refreshes by itself just when rows
     that did not fit into the cache were dropped by the log's capacity), so between two refreshes
-    equal state gives equal batches. One thread at a time.
+    equal state gives equal batches. Episodes with a row that is lost to a damaged file are left
+    out, from the moment when the damage is met; the reader names it. One thread at a time.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Sampler:
         """Follow the logs as they stand now."""
         for cache in self._caches:
             cache.follow()
-        self._views = [_View(cache.reader.episodes) for cache in self._caches]
+        self._views = [_View(cache.reader.intact) for cache in self._caches]
 
     def sample(self, batch: int | None = None, length: int | None = None) -> dict[str, np.ndarray]:
         """Return one batch: name -> (B, T, ...).
@@ -76,11 +79,20 @@ class Sampler:
         batch uses their memory again.
         """
         batch, length = batch or self.batch, length or self.length
-        try:
-            return self._read(batch, length, *self.draw(batch, length))
-        except LogRowError:  # rows that are not cached were dropped by the log's capacity
-            self.refresh()
-            return self._read(batch, length, *self.draw(batch, length))
+        followed = False
+        while True:
+            try:
+                return self._read(batch, length, *self.draw(batch, length))
+            except LogDamageError:  # noted by its reader: each turn leaves more episodes out
+                self._views = [
+                    _View(cache.reader.intact, view.first, view.length)
+                    for cache, view in zip(self._caches, self._views)
+                ]
+            except LogRowError:  # rows that are not cached were dropped by the log's capacity
+                if followed:
+                    raise
+                followed = True
+                self.refresh()
 
     def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows without reading them: which log (B,), and its first row there (B,)."""
@@ -100,7 +112,11 @@ class Sampler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what continues the sequence of batches exactly, as JSON."""
-        views = [{"first": v.first, "length": v.length} for v in self._views]
+        views = [
+            {"first": view.first, "length": view.length,
+             "lost": [[d.start, d.stop, str(d.path), d.reason] for d in cache.reader.damage]}
+            for cache, view in zip(self._caches, self._views)
+        ]  # fmt: skip
         return {"rng": self._rng.bit_generator.state, "logs": views}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,8 +131,11 @@ class Sampler:
                     f"the state has seen {view['length']} rows, {cache.reader.path} has "
                     f"{cache.reader.length}: it is not the log of this state"
                 )
+        for cache, view in zip(self._caches, state["logs"]):
+            for start, stop, path, reason in view.get("lost", ()):
+                cache.reader.note(Damage(Path(path), start, stop, reason))
         self._views = [
-            _View(cache.reader.episodes, view["first"], view["length"])
+            _View(cache.reader.intact, view["first"], view["length"])
             for cache, view in zip(self._caches, state["logs"])
         ]
         self._rng.bit_generator.state = state["rng"]

@@ -1,51 +1,79 @@
 """Moving rows from the write-ahead segments into the zarr arrays, whole or not at all."""
 
+# A simulated power cut records what is asked of `os` (powercut.py):
+# ruff: noqa: PTH108
+
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from wm_datasets.column import ColumnWriter
+from wm_datasets.column import Column, ColumnWriter
+from wm_datasets.damage import merge
 from wm_datasets.episodes import EpisodeIndex
+from wm_datasets.index import sealed_index
 from wm_datasets.manifest import Manifest
 
 
 class Sealer:
-    """The zarr side of a log that is open for writing; not safe for several threads."""
+    """The zarr side of a log that is open for writing; not safe for several threads.
 
-    def __init__(self, root: Path, manifest: Manifest, capacity_steps: int | None) -> None:
+    The newest episodes are kept: as many as fit into `capacity_steps` rows and `capacity_bytes`
+    bytes of chunks, and always the newest one. `damage` is what opening found.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        capacity_steps: int | None = None,
+        capacity_bytes: int | None = None,
+    ) -> None:
         self.manifest = manifest  # what is committed
-        self._root, self._capacity = root, capacity_steps
-        columns, table = manifest.columns(root), manifest.episode_columns(root)
+        self._root, self._steps, self._bytes = root, capacity_steps, capacity_bytes
+        self._index, self.damage = sealed_index(root, manifest)
+        self._rows = {
+            name: ColumnWriter(column, manifest.sealed)
+            for name, column in manifest.columns(root).items()
+        }
+        self._table = {
+            name: self._open_table(name, column)
+            for name, column in manifest.episode_columns(root).items()
+        }
         self._sweep()
-        self._rows = {n: ColumnWriter(c, manifest.sealed) for n, c in columns.items()}
-        self._table = {n: ColumnWriter(c, manifest.episodes) for n, c in table.items()}
-        self._index = EpisodeIndex(manifest.first)
-        flags = [columns[n].read(manifest.first, manifest.sealed) for n in ("is_first", "is_last")]
-        self._index.extend(*flags)
+        found = [column.lost for column in self._rows.values() if column.lost]
+        self.damage += found
+        self._lost = [(damage.start, damage.stop) for damage in found]
 
-    def seal(self, records: np.ndarray, *, end_open: bool = False) -> None:
+    def seal(
+        self, records: np.ndarray, *, end_open: bool = False, lost: Sequence[int] = ()
+    ) -> None:
         """Append records, (n,) of record_dtype; they count when the root's zarr.json is in place.
 
-        `end_open` closes an episode that is still open, as incomplete. A failure on the way leaves
-        the log as it was, and the call may be made again.
+        `end_open` closes an episode that is still open, as incomplete; `lost` are the rows whose
+        records only stand in for damaged ones. A failure on the way leaves the log as it was, and
+        the call may be made again.
         """
         for name, column in self._rows.items():
             column.stage(records[name])
         index = self._index.copy()
         index.extend(records["is_first"], records["is_last"])
         new = self._stage_episodes(index, end_open)
+        ranges = [*new.lost, *self._lost, *((row, row + 1) for row in lost)]
+        new = replace(new, lost=merge(ranges, new.first))
         if new == self.manifest:
             return
         new.commit(self._root)
         for column in (*self._rows.values(), *self._table.values()):
             column.commit()
-        old, self.manifest, self._index = self.manifest, new, index
+        old, self.manifest, self._index, self._lost = self.manifest, new, index, []
         index.drop_before(new.first)
         for column in self._rows.values():
-            column.column.drop_chunks(old.first, new.first)
+            column.drop(old.first, new.first)
 
     def _stage_episodes(self, index: EpisodeIndex, end_open: bool) -> Manifest:
         """Write the episodes that ended and choose the ones that the capacity drops."""
@@ -55,10 +83,7 @@ class Sealer:
         ended = max(known, len(table) - still_open)
         for name, column in self._table.items():
             column.stage(table[known:ended][name.removeprefix("episode/")])
-        drop = 0
-        if self._capacity is not None:
-            oldest = index.length - self._capacity
-            drop = min(int(np.searchsorted(table["start"], oldest)), max(0, len(table) - 1))
+        drop = self._count_dropped(table["start"], index.length)
         return replace(
             old,
             sealed=index.length,
@@ -67,10 +92,52 @@ class Sealer:
             first_episode=old.first_episode + drop,
         )
 
+    def _count_dropped(self, starts: np.ndarray, length: int) -> int:
+        """How many of the oldest episodes go; `starts` (E,) are the first rows of all."""
+        drop = 0
+        if self._steps is not None:
+            drop = int(np.searchsorted(starts, length - self._steps))
+        if self._bytes is not None:
+            drop = max(drop, int(np.searchsorted(-self._bytes_from(starts), -self._bytes)))
+        return min(drop, max(0, len(starts) - 1))
+
+    def _bytes_from(self, rows: np.ndarray) -> np.ndarray:
+        """Bytes of the chunks that stay when each of `rows` (E,) is the first one kept."""
+        chunks = [
+            ((i + 1) * writer.column.chunk, size)
+            for writer in self._rows.values()
+            for i, size in writer.sizes.items()
+        ]
+        ends, sizes = np.array(sorted(chunks), np.int64).reshape(-1, 2).T
+        kept = np.append(sizes[::-1].cumsum()[::-1], 0)
+        return kept[np.searchsorted(ends, rows, side="right")]
+
+    def _open_table(self, name: str, column: Column) -> ColumnWriter:
+        """Go on with the episode table; its last chunk is made anew where it is damaged."""
+        count, begin = self.manifest.episodes, self.manifest.first_episode
+        used = count % column.chunk
+        if not self.damage or not used:
+            return ColumnWriter(column, count)
+        values = np.zeros(count, column.field.dtype)
+        known = self._index.table[name.removeprefix("episode/")][: count - begin]
+        values[begin : begin + len(known)] = known
+        return ColumnWriter(column, count, values[count - used :])
+
     def _sweep(self) -> None:
-        """Remove what a killed writer left beside the log."""
-        for aside in self._root.rglob("*.tmp"):
-            aside.unlink()
-        for column in self.manifest.columns(self._root).values():
-            chunks = [int(path.name.split(".")[1]) for path in column.folder.glob("c.*")]
-            column.drop_chunks(min(chunks, default=0) * column.chunk, self.manifest.first)
+        """Remove what a killed writer left beside the log, and see what the chunks take."""
+        groups = [self._root, self._root / "episode", self._root / "image"]
+        for folder in (*groups, *(writer.column.folder for writer in self._table.values())):
+            for entry in os.scandir(folder) if folder.is_dir() else ():
+                if entry.name.endswith(".tmp"):
+                    os.unlink(entry.path)
+        for writer in self._rows.values():
+            oldest = self.manifest.first // writer.column.chunk
+            for entry in os.scandir(writer.column.folder):
+                if entry.name.endswith(".tmp"):
+                    os.unlink(entry.path)
+                elif entry.name.startswith("c."):
+                    i = int(entry.name.split(".")[1])
+                    if i < oldest:
+                        os.unlink(entry.path)
+                    elif self._bytes is not None:
+                        writer.sizes[i] = entry.stat().st_size

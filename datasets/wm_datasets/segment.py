@@ -8,6 +8,9 @@
 if and only if both agree: a torn write is never mistaken for a row.
 """
 
+# A simulated power cut records what is asked of `os` (powercut.py):
+# ruff: noqa: PTH108
+
 from __future__ import annotations
 
 import contextlib
@@ -29,6 +32,7 @@ _VERSION = 1
 _HEADER = struct.Struct("<8sIIqI")
 HEADER_BYTES = _HEADER.size + 4
 _FRAME_BYTES = 8  # length and crc
+_FRAME = struct.Struct("<IIq")
 
 
 def record_dtype(fields: Mapping[str, Field]) -> np.dtype[Any]:
@@ -60,7 +64,7 @@ class SegmentWriter:
             self._write(_header(start, dtype), 0)
         except OSError:
             os.close(self._fd)
-            self.path.unlink(missing_ok=True)
+            os.unlink(self.path)
             raise
 
     def append(self, record: bytes) -> None:
@@ -103,45 +107,76 @@ class SegmentReader:
         self.path, self.start, self.rows, self._dtype = segment_path(folder, start), start, 0, dtype
         self._fd = os.open(self.path, os.O_RDONLY)
         self._headed = False
+        self.lost: list[int] = []  # rows that are damaged
 
-    def poll(self) -> np.ndarray:
-        """Return the records that became whole since the last call: (n,) of record_dtype."""
-        if not self._headed and not self._check_header():
+    def poll(self, known: int = 0) -> np.ndarray:
+        """Return the records that became whole since the last call: (n,) of record_dtype.
+
+        A record that is damaged, which shows in whole ones after it, comes as zeros and its row is
+        noted in `lost`; it begins an episode where the one before ended. The same holds for what
+        is missing of the `known` first records, which are known to have been written.
+        """
+        if not self._headed and not self._check_header() and not known:
             return np.zeros(0, self._dtype)
         size, offset = self._dtype.itemsize, HEADER_BYTES + self.rows * self._dtype.itemsize
         data = _pread(self._fd, max(0, os.fstat(self._fd).st_size - offset) // size * size, offset)
         records = np.frombuffer(data, self._dtype, count=len(data) // size)
-        whole = records[: self._count_whole(records, memoryview(data))]
-        self.rows += len(whole)
-        return whole
-
-    def torn_bytes(self) -> int:
-        """Bytes after the last whole record."""
-        size = os.fstat(self._fd).st_size
-        good = HEADER_BYTES + self.rows * self._dtype.itemsize if self._headed else 0
-        return max(0, size - good)
+        whole = self._find_whole(records, memoryview(data))
+        count = max(known - self.rows, int(np.flatnonzero(whole).max(initial=-1)) + 1)
+        if not whole[:count].all() or count > len(whole):
+            records = self._mend(records, whole, count)
+        self.rows += count
+        return records[:count]
 
     def close(self) -> None:
         os.close(self._fd)
 
     def _check_header(self) -> bool:
         data = _pread(self._fd, HEADER_BYTES, 0)
-        if len(data) < HEADER_BYTES or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        if len(data) < HEADER_BYTES:
             return False
+        if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            return True  # damaged: the records speak for themselves
         if data != _header(self.start, self._dtype):
             raise LogFormatError(f"{self.path} is a segment of another log or format version")
         self._headed = True
         return True
 
-    def _count_whole(self, records: np.ndarray, data: memoryview) -> int:
+    def _find_whole(self, records: np.ndarray, data: memoryview) -> np.ndarray:
+        """Return a mask (n,) of the records whose length, number and crc agree."""
         size, first = self._dtype.itemsize, self.start + self.rows
-        for i, (length, crc, row) in enumerate(
-            zip(records["_length"], records["_crc"], records["_row"])
-        ):
-            body = data[i * size + _FRAME_BYTES : (i + 1) * size]
-            if length != len(body) or row != first + i or crc != zlib.crc32(body):
-                return i
-        return len(records)
+        whole = records["_length"] == size - _FRAME_BYTES
+        whole &= records["_row"] == np.arange(first, first + len(records))
+        crcs = records["_crc"].tolist()
+        for i in np.flatnonzero(whole).tolist():
+            whole[i] = crcs[i] == zlib.crc32(data[i * size + _FRAME_BYTES : (i + 1) * size])
+        return whole
+
+    def _mend(self, records: np.ndarray, whole: np.ndarray, count: int) -> np.ndarray:
+        """Read the bad ones of the first `count` records again; what stays bad becomes zeros.
+
+        One that was just being written when the file was read is whole now, as its successor is.
+        """
+        size, mended = self._dtype.itemsize, np.zeros(count, self._dtype)
+        mended[: len(whole)] = records[:count]
+        for i in [i for i in range(count) if i >= len(whole) or not whole[i]]:
+            row = self.start + self.rows + i
+            data = _pread(self._fd, size, HEADER_BYTES + (self.rows + i) * size)
+            mended[i] = np.zeros((), self._dtype)
+            if len(data) == size and is_whole(data, row):
+                mended[i] = np.frombuffer(data, self._dtype)[0]
+                continue
+            mended[i]["_row"] = row
+            mended[i]["is_first"] = i == 0 or mended[i - 1]["is_last"]
+            self.lost.append(row)
+        return mended
+
+
+def is_whole(record: bytes, row: int) -> bool:
+    """Do the record's length, number and crc agree with its content and with `row`?"""
+    length, crc, number = _FRAME.unpack_from(record)
+    body = record[_FRAME_BYTES:]
+    return (length, number, crc) == (len(body), row, zlib.crc32(body))
 
 
 def _header(start: int, dtype: np.dtype[Any]) -> bytes:

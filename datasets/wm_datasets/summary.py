@@ -126,7 +126,7 @@ def _at_starts(log: LogReader, name: str, starts: np.ndarray) -> np.ndarray:
 
 
 def _whole(log: LogReader, name: str) -> np.ndarray:
-    return log.read(name, log.first, log.length)
+    return log.read_around(name, log.first, log.length)
 
 
 def _bytes(folder: Path) -> int:

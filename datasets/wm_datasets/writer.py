@@ -1,11 +1,16 @@
 """Writing a log: append to a write-ahead segment, seal full blocks into zarr, lose nothing."""
 
+# A simulated power cut records what is asked of `os` (powercut.py):
+# ruff: noqa: PTH108
+
 from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,15 +21,22 @@ import numpy as np
 from wm_datasets.column import sync_folder
 from wm_datasets.errors import LogError, LogFormatError, LogFullError, LogSpecError, disk_errors
 from wm_datasets.lock import LOCK_NAME, WriterLock
-from wm_datasets.manifest import Manifest, load_manifest
-from wm_datasets.reader import WAL_FOLDER
+from wm_datasets.manifest import ROOT, ROOT_COPY, Manifest, load_manifest
+from wm_datasets.reader import WAL_FOLDER, LogReader
 from wm_datasets.rows import RowPacker
 from wm_datasets.sealer import Sealer
-from wm_datasets.segment import SegmentReader, SegmentWriter, record_dtype, seal_record
+from wm_datasets.segment import (
+    HEADER_BYTES,
+    SegmentReader,
+    SegmentWriter,
+    record_dtype,
+    seal_record,
+)
 from wm_datasets.spec import LogSpec
 
 _log = logging.getLogger(__name__)
 _SEAL_AT_ONCE = 16  # segments per commit
+RATE_TOLERANCE = 0.1  # of the declared control period
 
 
 class LogWriter:
@@ -37,9 +49,12 @@ class LogWriter:
 
     Opening creates the log, or continues it: whole records left in segments are sealed, a torn
     tail is dropped (`repaired` says what was), and an episode that was left open is over: it stays
-    as it is, incomplete, and the next row must begin a new one. `capacity_steps` keeps the newest
-    rows: whenever a segment is sealed, whole oldest episodes go while more rows than that are
-    sealed (never the newest episode).
+    as it is, incomplete, and the next row must begin a new one. Rows that a damaged file has taken
+    never keep a log from being written: they stay as lost rows, which readers refuse.
+
+    `capacity_steps` and `capacity_bytes` keep the newest rows: whenever a segment is sealed, whole
+    oldest episodes go while more rows are sealed, or more bytes of chunks, than that (never the
+    newest episode). When an episode ends, its rate is held against the declared one (`irregular`).
     """
 
     def __init__(
@@ -49,13 +64,17 @@ class LogWriter:
         *,
         durable_s: float = 1.0,
         capacity_steps: int | None = None,
+        capacity_bytes: int | None = None,
     ) -> None:
         if not (math.isfinite(durable_s) and durable_s >= 0):
             raise LogSpecError(f"durable_s must be >= 0 [s], got {durable_s}")
-        if capacity_steps is not None and capacity_steps < 1:
-            raise LogSpecError(f"capacity_steps must be >= 1 or None, got {capacity_steps}")
-        self.path, self.durable_s, self.capacity_steps = Path(path), durable_s, capacity_steps
+        for name, value in (("steps", capacity_steps), ("bytes", capacity_bytes)):
+            if value is not None and value < 1:
+                raise LogSpecError(f"capacity_{name} must be >= 1 or None, got {value}")
+        self.path, self.durable_s = Path(path), durable_s
+        self.capacity_steps, self.capacity_bytes = capacity_steps, capacity_bytes
         self.repaired: str | None = None
+        self.irregular: deque[str] = deque(maxlen=100)  # episodes whose rate is not the declared
         self._closed = False
         with disk_errors(self.path):
             _claim_folder(self.path)
@@ -69,7 +88,9 @@ class LogWriter:
         self._segments: list[SegmentWriter] = []  # unsealed, oldest first; the last one grows
         self._dirty_since: float | None = None
         self._fault: LogError | None = None
+        self._durable = self._length
         self._in_episode, self._last_stamp = False, 0
+        self._first_row, self._first_stamp = -1, 0  # of the open episode
         self._keeper = threading.Thread(target=self._keep, name="log keeper", daemon=True)
         self._keeper.start()
 
@@ -87,6 +108,11 @@ class LogWriter:
         """One past the newest row."""
         return self._length
 
+    @property
+    def durable(self) -> int:
+        """Rows before this one would survive a power cut."""
+        return self._durable
+
     def append(self, row: Mapping[str, Any]) -> int:
         """Record one row, given as field -> value, and return its number.
 
@@ -103,8 +129,13 @@ class LogWriter:
             except LogError:
                 self._in_episode = False
                 raise
+            if row["is_first"]:
+                self._check_rate()
+                self._first_row, self._first_stamp = self._length, int(row["stamp"])
             self._in_episode, self._last_stamp = not row["is_last"], int(row["stamp"])
             self._length += 1
+            if row["is_last"]:
+                self._check_rate()
             full = self._length % self._segment_rows == 0
             if full or self._dirty_since is None:
                 self._dirty_since = self._dirty_since or time.monotonic()
@@ -120,6 +151,7 @@ class LogWriter:
     def end_episode(self) -> None:
         """Give up the open episode, if any: it stays incomplete, the next row begins another."""
         with self._wake:
+            self._check_rate()
             self._in_episode = False
 
     def close(self) -> None:
@@ -159,7 +191,7 @@ class LogWriter:
     # Opening
 
     def _open(self, spec: LogSpec) -> None:
-        if not (self.path / "zarr.json").exists():
+        if not (self.path / ROOT).exists() and not (self.path / ROOT_COPY).exists():
             manifest = Manifest.new(spec)
             manifest.create_folders(self.path)
             (self.path / WAL_FOLDER).mkdir(exist_ok=True)
@@ -173,35 +205,43 @@ class LogWriter:
         self._segment_rows = manifest.segment_rows
         self._packer = RowPacker(spec)
         self._dtype = record_dtype(spec.fields)
-        self._sealer = Sealer(self.path, manifest, self.capacity_steps)
+        self._sealer = Sealer(self.path, manifest, self.capacity_steps, self.capacity_bytes)
         self._recover()
 
     def _recover(self) -> None:
         """Seal what segments hold, drop what is torn, and begin with no segment."""
-        found, start, torn = [np.zeros(0, self._dtype)], self._sealer.manifest.sealed, 0
-        while True:
-            try:
-                segment = SegmentReader(self.path / WAL_FOLDER, start, self._dtype)
-            except FileNotFoundError:
-                break
-            found.append(segment.poll())
-            torn += segment.torn_bytes()
-            start += segment.rows
-            segment.close()
-            if not segment.rows:
-                break
-        self._sealer.seal(np.concatenate(found), end_open=True)
-        self._length = self._sealer.manifest.sealed
+        sealed, said = self._sealer.manifest.sealed, [str(d) for d in self._sealer.damage]
+        with LogReader(self.path) as reader:
+            records, self._length = reader.unsealed, reader.length
+            segments = [d for d in reader.damage if d.path.suffix == ".seg"]
+        lost = [row for d in segments for row in range(d.start, d.stop)]
+        torn = 0
         for path in (self.path / WAL_FOLDER).glob("*.seg"):
-            if int(path.stem) > start:
-                torn += path.stat().st_size
-            path.unlink()
+            if int(path.stem) >= sealed:
+                torn += self._torn_bytes(path)
+        while True:
+            part, records = np.split(records, [_SEAL_AT_ONCE * self._segment_rows])
+            self._sealer.seal(part, end_open=not len(records), lost=lost)
+            if not len(records):
+                break
+        for path in (self.path / WAL_FOLDER).glob("*.seg"):
+            os.unlink(path)
         if torn:
-            self.repaired = (
-                f"{self.path}: dropped {torn} bytes of an unfinished write after row "
-                f"{self._length - 1}; {self._length - self.first} whole rows kept"
-            )
+            said.insert(0, f"dropped {torn} bytes of an unfinished write after row "
+                           f"{self._length - 1}")  # fmt: skip
+        said += [str(damage) for damage in segments]
+        if said:
+            whole = self._length - self.first - len(lost)
+            self.repaired = f"{self.path}: {'; '.join(said)}; {whole} whole rows kept"
             _log.warning(self.repaired)
+
+    def _torn_bytes(self, path: Path) -> int:
+        """Bytes of a segment that are no whole record."""
+        size, start = path.stat().st_size, int(path.stem)
+        end = (start // self._segment_rows + 1) * self._segment_rows
+        rows = max(0, min(self._length, end) - start)
+        good = HEADER_BYTES + rows * self._dtype.itemsize
+        return size if size < HEADER_BYTES else max(0, size - good)
 
     # Appending (under _wake)
 
@@ -222,6 +262,22 @@ class LogWriter:
                 f"row {self._length}: stamp must grow within an episode, got {row['stamp']} ns "
                 f"after {self._last_stamp} ns"
             )
+
+    def _check_rate(self) -> None:
+        """Hold the rate of the episode that ends here against the declared one."""
+        steps = self._length - 1 - self._first_row
+        if self._first_row < 0 or steps < 1:
+            return
+        declared = self.spec.control_period_s
+        seconds = (self._last_stamp - self._first_stamp) * 1e-9
+        if not math.isclose(seconds, steps * declared, rel_tol=RATE_TOLERANCE):
+            said = (
+                f"rows {self._first_row} to {self._length}: one step took {seconds / steps:.4g} s "
+                f"on average, {declared:g} s are declared"
+            )
+            self.irregular.append(said)
+            _log.warning("%s: %s", self.path, said)
+        self._first_row = -1
 
     def _segment(self) -> SegmentWriter:
         """The segment that takes the next row."""
@@ -282,7 +338,7 @@ class LogWriter:
 
     def _sync(self) -> None:
         with self._wake:
-            self._dirty_since = None
+            self._dirty_since, length = None, self._length
             syncers = [segment.syncer() for segment in self._segments]
         try:
             for sync in syncers:
@@ -294,29 +350,36 @@ class LogWriter:
                 "they may be lost at a power cut. Check the disk and open the log again."
             )
             raise self._fault from error
+        self._durable = max(self._durable, length)
 
     def _seal_oldest(self, count: int, *, end_open: bool = False) -> None:
         """Seal the oldest `count` segments in one commit."""
         with self._wake:
             segments = self._segments[:count]
-        found = [self._read_back(segment) for segment in segments] or [np.zeros(0, self._dtype)]
-        records = found[0] if len(found) == 1 else np.concatenate(found)
-        self._sealer.seal(records, end_open=end_open)
+        found, lost = [np.zeros(0, self._dtype)], []
+        for segment in segments:
+            records, damaged = self._read_back(segment)
+            found.append(records)
+            lost += damaged
+        self._sealer.seal(
+            found[1] if len(found) == 2 else np.concatenate(found), end_open=end_open, lost=lost
+        )
         with self._wake:
             del self._segments[:count]
         for segment in segments:
             segment.close()
-            segment.path.unlink()
+            os.unlink(segment.path)
 
-    def _read_back(self, segment: SegmentWriter) -> np.ndarray:
+    def _read_back(self, segment: SegmentWriter) -> tuple[np.ndarray, list[int]]:
+        """Return a segment's records, checked, and the rows that its file has lost."""
         source = SegmentReader(self.path / WAL_FOLDER, segment.start, self._dtype)
         try:
-            records = source.poll()
+            records = source.poll(segment.rows)[: segment.rows]
         finally:
             source.close()
-        if len(records) != segment.rows:
-            raise LogFormatError(f"{segment.path} changed under its writer")
-        return records
+        if source.lost:
+            _log.error("%s is damaged, rows %s are lost", segment.path, source.lost)
+        return records, source.lost
 
 
 def _claim_folder(path: Path) -> None:
@@ -325,7 +388,7 @@ def _claim_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in made:
         sync_folder(folder.parent)
-    if (path / "zarr.json").exists():
+    if (path / ROOT).exists() or (path / ROOT_COPY).exists():
         load_manifest(path)
     elif not (path / LOCK_NAME).exists() and (other := next(path.iterdir(), None)):
         raise LogFormatError(

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from wm_datasets import LogError, LogSummary, describe
-from wm_nodes.cli import transfer
+from wm_nodes.cli import durability, transfer
 from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
@@ -19,15 +19,20 @@ from wm_nodes.graphs.declaration import unknown
 USAGE = """usage: wm log info LOG [--json]
        wm log show LOG --episode N [--rerun [FILE.rrd]]
        wm log stats LOG [--figure FILE.png]
+       wm log verify LOG [--json]
+       wm log torture LOG [--kills N] [--power-cut] [--out OUT]
        wm log import FORMAT SRC LOG
        wm log export FORMAT LOG DST
 
   info     episodes, success, returns, fields and settings of a replay log (it may be in use)
   show     an episode as a film with a strip of actions and reward, or in the rerun viewer
   stats    ranges of every dimension, rates, lengths, success by source and by weights
+  verify   read every block; name each fault with file and rows (exit code 1)
+  torture  kill writers of a new log at random moments, and look whether it lost anything
   import   bring recordings of another format into a log
   export   write a log in another format"""
 LOOKS = ("show", "stats")
+CHECKS = ("verify", "torture")
 MOVES = {"import": transfer.run_import, "export": transfer.run_export}
 
 
@@ -49,9 +54,13 @@ def run(words: Sequence[str]) -> int:
         from wm_nodes.cli import look
 
         return {"show": look.run_show, "stats": look.run_stats}[words[0]](words[1:])
+    if words and words[0] == "verify":
+        return durability.run_verify(words[1:], find_log)
+    if words and words[0] == "torture":
+        return durability.run_torture(words[1:])
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
-            raise UserError(unknown("subcommand", words[0], ["info", *LOOKS, *MOVES]))
+            raise UserError(unknown("subcommand", words[0], ["info", *LOOKS, *CHECKS, *MOVES]))
         print(USAGE)
         return 0 if words else 2
     wanted = parse(Info, "log info", words[1:])

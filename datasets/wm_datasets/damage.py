@@ -1,0 +1,72 @@
+"""Which rows of a log are lost, in which file, and which episodes that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_datasets.errors import LogFormatError
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Rows [start, stop) that `path` should hold and does not."""
+
+    path: Path
+    start: int
+    stop: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is damaged, rows {self.start} to {self.stop} are lost: {self.reason}"
+
+
+class LogDamageError(LogFormatError):
+    """Rows were asked for that are lost to a damaged file; `damage` says which."""
+
+    def __init__(self, damage: Damage) -> None:
+        super().__init__(damage)
+        self.damage = damage
+
+
+def read_around(
+    read: Callable[[int, int, np.ndarray], object], start: int, stop: int, out: np.ndarray
+) -> list[Damage]:
+    """Call read(lo, hi, out) for rows [start, stop); lost ones become zeros and are returned."""
+    found, at = [], start
+    while at < stop:
+        try:
+            read(at, stop, out[at - start :])
+            break
+        except LogDamageError as error:
+            lost = error.damage
+            if lost.start > at:
+                read(at, lost.start, out[at - start : lost.start - start])
+            begin, at = max(at, lost.start), min(stop, lost.stop)
+            out[begin - start : at - start] = 0
+            found.append(Damage(lost.path, begin, at, lost.reason))
+    return found
+
+
+def episodes_hit(table: np.ndarray, damage: Iterable[Damage]) -> np.ndarray:
+    """Return a mask (E,) of the episodes, oldest first, that hold a lost row."""
+    hit = np.zeros(len(table), bool)
+    starts, ends = table["start"], table["start"] + table["length"]
+    for lost in damage:
+        begin = np.searchsorted(ends, lost.start, side="right")
+        hit[begin : np.searchsorted(starts, lost.stop)] = True
+    return hit
+
+
+def merge(ranges: Iterable[tuple[int, int]], first: int = 0) -> tuple[tuple[int, int], ...]:
+    """Return row ranges in order, joined where they touch, without the rows below `first`."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted((max(a, first), b) for a, b in ranges if b > first):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)

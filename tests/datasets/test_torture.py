@@ -1,0 +1,124 @@
+"""The shipped torture keeps finding nothing, and would find something."""
+
+import json
+import os
+import random
+
+import numpy as np
+import pytest
+
+from wm_datasets import LogSpecError, LogWriter, torture
+from wm_datasets.powercut import Recorder, cut_power
+from wm_datasets.torture import TortureConfig
+from wm_datasets.verify import verify
+
+QUICK = {"kills": 6, "longest_s": 0.4, "most_rows": 400, "seed": 3}
+
+
+@pytest.mark.parametrize("power_cut", [False, True])
+def test_a_log_survives_its_writers(tmp_path, power_cut):
+    lives = []
+    result = torture.torture(
+        tmp_path / "log", TortureConfig(power_cut=power_cut, **QUICK),
+        lambda life, faults: lives.append(life),
+    )  # fmt: skip
+    assert not result.faults
+    assert len(lives) == len(result.lives) == 6
+    kinds = {fault.kind for fault in verify(tmp_path / "log").faults}
+    assert kinds <= ({"damage"} if power_cut else set())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log"]
+    assert json.loads(json.dumps(result.to_json()))["kept_its_promises"]
+    assert "6 power cuts" in result.line() if power_cut else "6 kills" in result.line()
+
+
+class Liar(LogWriter):
+    """Says that rows are durable as soon as they are appended."""
+
+    @property
+    def durable(self):
+        return self.length
+
+
+def test_a_writer_that_lies_about_what_is_durable_is_caught(tmp_path, monkeypatch):
+    monkeypatch.setattr(torture, "LogWriter", Liar)
+    more = {"longest_s": 1.2, "most_rows": 10**6}
+    config = TortureConfig(power_cut=True, durable_s=60.0, **(QUICK | more))
+    result = torture.torture(tmp_path / "log", config)
+    assert any("was durable" in fault for fault in result.faults)
+
+
+def test_a_log_that_loses_or_doubles_rows_is_caught(tmp_path):
+    log = tmp_path / "log"
+    run = torture._Torture(log, TortureConfig())
+    with LogWriter(log, run.spec) as writer:
+        for step in range(10):
+            row = torture._row(run.config, step, step, 0, step == 9)
+            writer.append(row)
+            run._sums[step] = torture._checksum(run.spec, row)
+    run._check(0)
+    assert not run.result.faults
+    run._sums[10] = 1
+    run._sums[4] ^= 1
+    run._check(0)
+    assert [fault.split(": ")[1] for fault in run.result.faults] == [
+        "rows 10 to 11 were acknowledged and are gone", "row 4 is not what was appended"
+    ]  # fmt: skip
+    with LogWriter(log, run.spec) as writer:
+        writer.append(torture._row(run.config, 3, 0, 3, False))
+    run.result.faults.clear()
+    run._check(10)
+    assert any("shifted or doubled" in fault for fault in run.result.faults)
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "cat.jpg").touch()
+    with pytest.raises(LogSpecError, match="give a new path"):
+        torture.torture(tmp_path, TortureConfig())
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """Return a folder whose operations are recorded, and a function that cuts the power."""
+    for name in ("open", "fsync", "replace", "unlink"):
+        monkeypatch.setattr(os, name, getattr(os, name))
+    folder, stash = tmp_path / "disk", tmp_path / "stash"
+    folder.mkdir()
+    stash.mkdir()
+    (folder / "old").write_text("old")
+    Recorder(folder, tmp_path / "journal", stash).install()
+    return folder, lambda seed: cut_power(folder, tmp_path / "journal", random.Random(seed))
+
+
+def put(folder, name, text, *, sync):
+    fd = os.open(folder / f"{name}.tmp", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    os.pwrite(fd, text.encode(), 0)
+    if sync:
+        os.fsync(fd)
+    os.close(fd)
+    os.replace(folder / f"{name}.tmp", folder / name)  # noqa: PTH105
+
+
+def sync_names(folder):
+    fd = os.open(folder, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_was_synced_outlives_a_power_cut_and_the_rest_may_not(disk, seed):
+    folder, cut = disk
+    put(folder, "safe", "x" * 5000, sync=True)
+    sync_names(folder)
+    put(folder, "old", "new", sync=True)
+    put(folder, "loose", "y" * 5000, sync=False)
+    cut(seed)
+    assert (folder / "safe").read_text() == "x" * 5000
+    assert (folder / "old").read_text() in ("old", "new")
+
+
+def test_reading_back_compares_bits(tmp_path):
+    config = TortureConfig()
+    row = torture._row(config, 5, 2, 3, False)
+    spec = torture._spec(config)
+    changed = row | {"image/front": row["image/front"] ^ np.uint8(1)}
+    assert torture._checksum(spec, row) != torture._checksum(spec, changed)
