@@ -226,6 +226,42 @@ def test_updates_keep_pace_with_a_growing_log(tmp_path, start):
     assert learning.step()
 
 
+def test_a_run_learned_off_line_goes_on_on_line_at_the_ratio(tmp_path, start, log):
+    offline = start()
+    advance(offline, INITIAL + 7)
+    offline.close()
+    kept = weights(offline)
+
+    growing = record(tmp_path / "growing", 1)  # 9 rows: less than the prefill
+    both = ((growing, 0.5), (log, 0.5))
+    online = start(logs=both, pace=True)
+    assert not online.step()  # what was learned off line is no debt, and no credit
+    assert online.progress.updates == INITIAL + 7 and online.kept_up == 9
+    assert all(torch.equal(value, weights(online)[name]) for name, value in kept.items())
+    record(growing, 2)
+    while online.step():
+        pass
+    made = -(-18 // TINY.learner.train_every)
+    assert online.progress.updates == INITIAL + 7 + made
+    online.close()
+
+    again = start(logs=both, pace=True)  # resumed on line: counts from where it went on line
+    assert not again.step()
+    assert (again.progress.updates, again.kept_up) == (INITIAL + 7 + made, online.kept_up)
+    assert again.progress.version == online.progress.version
+
+
+def test_on_line_with_a_new_log_alone_the_prefill_comes_first(tmp_path, start):
+    offline = start()
+    advance(offline, 3)  # in the first phases still
+    offline.close()
+    growing = record(tmp_path / "growing", 2)  # 18 rows of 20
+    online = start(logs=((growing, 1.0),), pace=True)
+    assert not online.step()
+    record(growing, 1)
+    assert online.step() and online.progress.updates == 4
+
+
 def test_metrics_are_averaged_into_rows(start):
     learning = start(log_every=4)
     advance(learning, 8)
