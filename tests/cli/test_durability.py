@@ -4,8 +4,8 @@ import csv
 import json
 
 import pytest
-from wm_datasets.torture import TortureConfig, torture
 
+from wm_datasets.torture import TortureConfig, torture
 from wm_nodes.cli import log
 from wm_nodes.errors import UserError
 
