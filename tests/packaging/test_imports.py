@@ -23,7 +23,7 @@ FORBIDDEN = {
 }
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
-DISTRIBUTIONS |= {"OpenGL": "pyopengl"}
+DISTRIBUTIONS |= {"OpenGL": "pyopengl", "rerun": "rerun-sdk"}
 ROS_ONLY = {"launch", "launch_ros"}  # package.xml, never PyPI
 
 
