@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.random import default_rng  # before any fork
 
 from wm_datasets.errors import LogSpecError
 from wm_datasets.manifest import Manifest
@@ -327,7 +328,7 @@ def _create(root: Path, spec: LogSpec, segment_rows: int) -> None:
 
 def _row(config: TortureConfig, number: int, step: int, start: int, last: bool) -> dict[str, Any]:
     """Row `number` of the episode that begins with row `start`."""
-    rng = np.random.default_rng((config.seed, number))
+    rng = default_rng((config.seed, number))
     action = np.zeros(2, np.float32) if last else rng.uniform(-1, 1, 2).astype(np.float32)
     return {
         "image/front": rng.integers(0, 256, (config.frame, config.frame, 3), np.uint8),

@@ -220,7 +220,9 @@ class LogWriter:
             if int(path.stem) >= sealed:
                 torn += self._torn_bytes(path)
         while True:
-            part, records = np.split(records, [_SEAL_AT_ONCE * self._segment_rows])
+            # sealed rows end where a segment does, so that a kill in between leaves no half of one
+            into = self._sealer.manifest.sealed % self._segment_rows
+            part, records = np.split(records, [_SEAL_AT_ONCE * self._segment_rows - into])
             self._sealer.seal(part, end_open=not len(records), lost=lost)
             if not len(records):
                 break

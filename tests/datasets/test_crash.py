@@ -205,9 +205,14 @@ def test_a_crash_at_any_step_of_sealing_loses_nothing(path, crash_after, capacit
     check_zarr_agrees(path)
 
 
-def test_a_crash_at_any_step_of_opening_loses_nothing(path, crash_after):
+@pytest.mark.parametrize("at_once", [1, 16])
+def test_a_crash_at_any_step_of_opening_loses_nothing(path, crash_after, monkeypatch, at_once):
+    monkeypatch.setattr("wm_datasets.writer._SEAL_AT_ONCE", at_once)
+    with LogWriter(path, make_spec()) as writer:
+        append_episode(writer, 5)
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    append_episode(writer, 13)
+    writer._count_full = lambda: 0
+    append_episode(writer, 33)
     append_episode(writer, 2, complete=False)
     abandon(writer)
     crashes = 0
@@ -221,7 +226,7 @@ def test_a_crash_at_any_step_of_opening_loses_nothing(path, crash_after):
         finally:
             crash_after(10**9)
         with LogReader(path) as reader:
-            assert reader.length == 15
+            assert reader.length == 40
             check_rows(reader)
     writer.close()
     assert crashes > 10
