@@ -75,9 +75,9 @@ def run_stats(words: Sequence[str]) -> int:
 
     with user_errors(LogError):
         stats = measure(find_log(wanted.log))
-    print(json.dumps(stats.to_json(), indent=2) if wanted.json else as_text(stats))
-    if wanted.figure is not None:
+    if wanted.figure is not None:  # first: `| head` may end the printing
         draw(stats, wanted.figure)
+    print(json.dumps(stats.to_json(), indent=2) if wanted.json else as_text(stats))
     return 0
 
 
