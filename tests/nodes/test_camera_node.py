@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
+
+import cv2
 
 from wm_nodes import messages, topics
 from wm_nodes.errors import UserError

@@ -63,7 +63,8 @@ class DemonstratorNode(Shell):
         shutil.rmtree(aside, ignore_errors=True)
         names = "task seed action_repeat time_limit render camera".split()
         try:
-            with MetaWorld(**{name: getattr(p, name) for name in names}) as robot:
+            robot = MetaWorld(**{name: getattr(p, name) for name in names})
+            with robot:
                 player = NoisyExpert(Expert(robot), robot.spec, p.noise, p.seed)
                 collect(
                     robot,

@@ -1,6 +1,6 @@
 """Gather the evaluations of runs and draw them beside the blind baselines.
 
-python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv and TASK.png beside this file
+python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv, TASK.png beside it
 """
 
 from __future__ import annotations
