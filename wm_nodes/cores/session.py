@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +22,15 @@ class Arrival:
 
 
 class Session:
-    """Run a robot through a schedule. Stamps continue where an earlier session ended."""
+    """Run a robot through a schedule.
 
-    def __init__(self, robot: Robot, schedule: Schedule) -> None:
-        self.robot, self.schedule = robot, schedule
+    Stamps are the robot's own, going on where an earlier session ended; or `clock`'s [ns].
+    """
+
+    def __init__(
+        self, robot: Robot, schedule: Schedule, clock: Callable[[], int] | None = None
+    ) -> None:
+        self.robot, self.schedule, self._clock = robot, schedule, clock
         self.episode: Episode | None = None
         self.now: Arrival | None = None  # the newest observation
         self.label: bool | None = None  # a person's verdict, for the next step
@@ -35,19 +41,19 @@ class Session:
     def counts(self) -> Counts:
         return self.schedule.counts
 
-    def begin(self, stamp_ns: int | None = None) -> Arrival | None:
+    def begin(self) -> Arrival | None:
         """Start the next episode; None when the run is over."""
         self.episode = self.schedule.next()
         if self.episode is None:
             return None
-        return self._arrive(self.robot.reset(self.episode.seed), RANDOM, stamp_ns)
+        return self._arrive(self.robot.reset(self.episode.seed), RANDOM)
 
-    def execute(self, action: Vector, origin: Origin, stamp_ns: int | None = None) -> Arrival:
+    def execute(self, action: Vector, origin: Origin) -> Arrival:
         """Do one action for one period. The caller checks `step.is_last` and begins anew."""
         assert self.episode is not None
         observation = self.robot.act(action)
         self.schedule.decided(self.episode, self._repeat)
-        arrival = self._arrive(observation, origin, stamp_ns)
+        arrival = self._arrive(observation, origin)
         if observation.is_last:
             self.schedule.ended(self.episode)
         return arrival
@@ -57,12 +63,12 @@ class Session:
         if self.episode is not None and self.now is not None and not self.now.step.is_last:
             self.schedule.ended(self.episode)
 
-    def _arrive(self, seen: Observation, origin: Origin, stamp_ns: int | None) -> Arrival:
+    def _arrive(self, seen: Observation, origin: Origin) -> Arrival:
         assert self.episode is not None
         success = seen.success if self.label is None or seen.is_first else self.label
         if not seen.is_first:
             self.label = None
-        stamp = self._base_ns + seen.stamp_ns if stamp_ns is None else stamp_ns
+        stamp = self._clock() if self._clock else self._base_ns + seen.stamp_ns
         self.counts.stamp_ns = stamp
         step = Step(
             stamp_ns=stamp,

@@ -85,7 +85,8 @@ class RobotNode(Shell):
             counts = self._progress.load()
             self._robot = open_robot(p.adapter, self._settings())
         goals = Goals(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
-        self.session = Session(self._robot, Schedule(goals, p.seed, counts))
+        clock = self._clock_ns if p.mode == topics.REALTIME else None
+        self.session = Session(self._robot, Schedule(goals, p.seed, counts), clock)
         self._spec = self._robot.spec
         self._bounds = (self._spec.action.low, self._spec.action.high)
         self._plan: Plan | None = None
@@ -152,7 +153,7 @@ class RobotNode(Shell):
         """Begin the next episode, or end the run."""
         self._plan = None
         self._progress.save(self.session.counts)
-        arrival = self.session.begin(self._stamp())
+        arrival = self.session.begin()
         if arrival is None:
             self._end_run()
             return
@@ -168,17 +169,15 @@ class RobotNode(Shell):
         self.get_logger().info("the run is over")
         self.finish()
 
-    def _stamp(self) -> int | None:
-        """Simulated time in lock-step (runs repeat), the clock's in real time."""
-        realtime = self.params.mode == topics.REALTIME
-        return self.get_clock().now().nanoseconds if realtime else None
+    def _clock_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
 
     def _publish(self, arrival: Arrival, again: bool = False) -> None:
-        """Publish an observation: what a decision waits for first, pictures before the step."""
+        """Publish an observation; what a decision waits for goes first."""
         now, stamp = time.perf_counter(), arrival.step.stamp_ns
+        self._steps.publish(messages.step_to_msg(arrival.step))
         for camera, image in arrival.images.items():
             self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
-        self._steps.publish(messages.step_to_msg(arrival.step))
         if len(arrival.proprio):
             names = self._spec.proprio.names
             self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
@@ -188,7 +187,7 @@ class RobotNode(Shell):
             self._waiting = not arrival.step.is_last
 
     def _execute(self, action: Vector, origin: Origin) -> None:
-        arrival = self.session.execute(action, origin, self._stamp())
+        arrival = self.session.execute(action, origin)
         step, counts = arrival.step, self.session.counts
         self._clipped += bool((step.executed != step.commanded).any())
         self.health.facts.update(
@@ -298,7 +297,7 @@ class RobotNode(Shell):
 
     def _on_realtime_plan(self, plan: Plan) -> None:
         """Keep the newest plan of this episode, unless it claims to come from the future."""
-        age_s = (self.get_clock().now().nanoseconds - plan.stamp_ns) / 1e9
+        age_s = (self._clock_ns() - plan.stamp_ns) / 1e9
         newest = self._began_ns if self._plan is None else self._plan.stamp_ns
         if plan.stamp_ns < newest or age_s < 0:
             self.health.drop("plan/stamp")
@@ -313,7 +312,7 @@ class RobotNode(Shell):
         if self._plan is None:
             self.fault("plan", "no plan yet: holding")
             return hold, HOLD
-        now = self.get_clock().now().nanoseconds
+        now = self._clock_ns()
         action, overdue = due_action(self._plan, now, self._spec.control_period_s)
         if overdue > self.params.max_age_s:
             self.fault("plan", "the plan is stale: holding")
