@@ -44,7 +44,7 @@ EXTRAS = {
     ],
     "viz": ["av", "matplotlib", "rerun-sdk>=0.23"],
     # Other people's data in and out of a log: wm log import, wm log export.
-    "formats": ["av", "h5py", "pyarrow", "rosbags"],
+    "formats": ["av", "h5py"],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.
     "test": [
         "colcon-bash",
@@ -54,6 +54,7 @@ EXTRAS = {
         "mypy",
         "pre-commit",
         "pytest",
+        "pytest-benchmark",
         "pytest-timeout",
         "ruff",
         "types-PyYAML",

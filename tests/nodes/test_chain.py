@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, topics
-from wm_nodes.cores.mind import Filter
+from wm_nodes.cores.mind import Encoder, Filter
 from wm_nodes.cores.records import Announcement, Features, Latent, Origin, Step
 from wm_nodes.cores.weights import load_weights
 from wm_nodes.errors import UserError
@@ -196,8 +198,15 @@ def test_no_plan_follows_an_episodes_last_observation(graph, store) -> None:
 
 
 def test_in_real_time_the_agent_passes_on_all_pictures_and_thinks_about_the_newest(
-    graph, store
+    graph, store, monkeypatch
 ) -> None:
+    encode = Encoder.encode
+
+    def slowly(*arguments: object) -> torch.Tensor:
+        time.sleep(0.05)  # pictures come faster than this
+        return encode(*arguments)
+
+    monkeypatch.setattr(Encoder, "encode", slowly)
     graph.add(AgentNode, **TOP, weights=str(store.path(1)), mode="realtime")
     passed = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
     robot = robot_for(graph, "fused")
