@@ -70,7 +70,7 @@ class AgentNode(Thinker):
         self._imagined = topics.IMAGINATION.publisher(self)
         qos = topics.frames_qos(p.mode, topics.STREAM)
         self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
-        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+        self._take_steps = self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
         self._take_images = self.listen(
             topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
         )
@@ -100,6 +100,7 @@ class AgentNode(Thinker):
         elif not self._catching_up:
             self._catching_up = True
             self._take_images()
+            self._take_steps()
             self._catching_up = False
             self._think()
 
