@@ -24,6 +24,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
+from wm_models.body import Body
 from wm_models.interface import WorldModel
 from wm_models.presets import preset
 
@@ -47,7 +48,13 @@ class Manifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     sha256: Mapping[str, str] = field(default_factory=dict)  # file -> digest
     extra: Mapping[str, Any] = field(default_factory=dict)  # task, camera, render preset, ...
+    body: Mapping[str, Any] | None = None  # the robot it is for; None: actions in -1..1
     schema: int = SCHEMA
+
+    @property
+    def robot(self) -> Body:
+        """The body that the model was built for."""
+        return Body.unit(self.action_dim) if self.body is None else Body.from_json(self.body)
 
     @property
     def digest(self) -> str:
@@ -95,8 +102,10 @@ class WeightStore:
             data = save_bytes(
                 {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
             )
-            digests[f"{name}.safetensors"] = hashlib.sha256(data).hexdigest()
-            _write(aside / f"{name}.safetensors", data)
+            file, digest = f"{name}.safetensors", hashlib.sha256(data).hexdigest()
+            digests[file] = digest
+            if not self._linked(file, digest, aside):
+                _write(aside / file, data)
         manifest = Manifest(**{**asdict(manifest), "sha256": digests})
         _write(aside / "manifest.json", json.dumps(asdict(manifest), indent=1).encode())
         _sync_folder(aside)
@@ -111,6 +120,19 @@ class WeightStore:
         _sync_folder(self.folder)
         self._drop_old()
         return manifest
+
+    def _linked(self, file: str, digest: str, aside: Path) -> bool:
+        """Share the file of the newest version where it holds the same, as frozen encoders do."""
+        newest = self.latest()
+        if newest is None:
+            return False
+        try:
+            if read_manifest(self.path(newest)).sha256.get(file) != digest:
+                return False
+            os.link(self.path(newest) / file, aside / file)
+        except (OSError, WeightsError):
+            return False  # other file systems do without
+        return True
 
     def _drop_old(self) -> None:
         if self.keep is not None:
@@ -165,7 +187,7 @@ def load_model(
 ) -> tuple[WorldModel, Manifest]:
     """Build the model that a version's manifest names and load all its weights."""
     manifest = read_manifest(folder)
-    model = preset(manifest.preset).build(manifest.action_dim)
+    model = preset(manifest.preset).build(manifest.robot)
     load_modules(folder, model.modules_by_name())
     return model.to(device).eval(), manifest
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+VERBS = ("encode", "filter", "act", "plan", "decode")  # what a node may need a model for
 State = Any  # a pytree of tensors [B, ...]
 
 
@@ -251,6 +252,14 @@ class WorldModel(nn.Module):
         """The parts that are stored, versioned and swapped as files of their own."""
         raise NotImplementedError
 
+    def parts_for(self, *verbs: str) -> tuple[str, ...]:
+        """Names of the modules without whose weights these verbs do not work: any of VERBS."""
+        return self._parts({verb: set(self.modules_by_name()) for verb in VERBS}, verbs)
+
+    def _parts(self, needed: Mapping[str, set[str]], verbs: tuple[str, ...]) -> tuple[str, ...]:
+        wanted = set().union(*(needed[verb] for verb in verbs))
+        return tuple(name for name in self.modules_by_name() if name in wanted)
+
 
 def _join(parts: list[Rollout], batch: int) -> Rollout:
     """Concatenate the rollouts of consecutive chunks of candidates."""
@@ -336,9 +345,31 @@ class BatchSpec:
 
 
 class Learner(Protocol):
-    """Owns the optimisers and everything else that training changes besides the weights."""
+    """Owns the optimisers and everything else that training changes besides the weights.
 
-    batch_specs: Mapping[str, BatchSpec]
+    ``fields`` names what a batch must hold of each log row: "image", "proprio", "action" (in the
+    model's units per robot step), "commanded", "reward", the flags, and "demo", rows whose
+    commanded action is worth imitating.
+    """
+
+    updates: int
+
+    @property
+    def batch_specs(self) -> Mapping[str, BatchSpec]: ...
+
+    @property
+    def fields(self) -> frozenset[str]: ...
+
+    @property
+    def initial_updates(self) -> int:
+        """First updates, which do not wait for new experience and give no usable weights yet."""
+
+    @property
+    def phase(self) -> str:
+        """What is being trained now, in a word."""
+
+    def begin_with(self, step: int) -> None:
+        """Take note that the model has got weights which were trained for ``step`` updates."""
 
     def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         """One optimiser step of everything the model owns, on one batch of log rows per name in

@@ -16,6 +16,10 @@ from wm_models.mwm import MaskedWorldModel
 from wm_models.optim import Optimizer, OptimizerConfig
 from wm_models.rssm import RSSMState
 
+FIELDS = frozenset(
+    {"image", "action", "commanded", "reward", "is_first", "is_last", "is_terminal", "demo"}
+)
+
 
 @dataclass(frozen=True)
 class LearnerConfig:
@@ -59,6 +63,7 @@ class MWMLearner:
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.config = config
+        self.fields = FIELDS
         self.behavior = Behavior(model, config.behavior).to(self.device)
         self.updates = 0
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -84,6 +89,16 @@ class MWMLearner:
     def initial_updates(self) -> int:
         """Updates that precede behaviour learning; they do not wait for new experience."""
         return self.config.autoencoder_init + self.config.world_model_init
+
+    @property
+    def phase(self) -> str:
+        if self.updates < self.config.autoencoder_init:
+            return "autoencoder"
+        return "world_model" if self.updates < self.initial_updates else "behaviour"
+
+    def begin_with(self, step: int) -> None:
+        self.behavior.target.load_state_dict(self.model.critic.state_dict())
+        self.updates = min(step, self.initial_updates)
 
     def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8,

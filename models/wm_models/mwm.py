@@ -164,7 +164,7 @@ class Dynamics(nn.Module):
 class MaskedWorldModel(WorldModel):
     """MWM behind the world-model contract: autoencoder, dynamics, actor and critic."""
 
-    def __init__(self, config: MWMConfig, action_dim: int) -> None:
+    def __init__(self, config: MWMConfig, action_dim: int, period_s: float = 0.0) -> None:
         super().__init__()
         feat = config.rssm.feat
         self.config = config
@@ -178,6 +178,7 @@ class MaskedWorldModel(WorldModel):
             action_low=low,
             action_high=high,
             obs_keys={"image": (3, size, size)},
+            model_dt=period_s,
             has_reward=True,
             has_value=True,
             has_actor=True,
@@ -193,6 +194,16 @@ class MaskedWorldModel(WorldModel):
             "actor": self.actor,
             "critic": self.critic,
         }
+
+    def parts_for(self, *verbs: str) -> tuple[str, ...]:
+        needed = {
+            "encode": {"autoencoder"},
+            "filter": {"world_model"},
+            "act": {"actor"},
+            "plan": {"world_model", "actor", "critic"},
+            "decode": {"autoencoder", "world_model"},
+        }
+        return self._parts(needed, verbs)
 
     def initial(self, batch: int, device: torch.device | str | None = None) -> RSSMState:
         like = self.autoencoder.cls if device is None else self.autoencoder.cls.to(device)

@@ -9,38 +9,45 @@ import torch
 
 from wm_models.autoencoder import AutoencoderConfig
 from wm_models.behavior import BehaviorConfig
+from wm_models.body import Body
 from wm_models.heads import HeadConfig
-from wm_models.interface import BatchSpec, ModelError
+from wm_models.interface import BatchSpec, ModelError, WorldModel
 from wm_models.learner import LearnerConfig, MWMLearner
 from wm_models.mwm import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
 from wm_models.optim import OptimizerConfig
+from wm_models.preset import Pace, Preset
 from wm_models.rssm import RSSMConfig
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A model with the way to train it."""
+class MWMPreset(Preset):
+    """Masked World Models."""
 
-    name: str
-    summary: str
     model: MWMConfig = field(default_factory=MWMConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
 
-    def build(self, action_dim: int, seed: int = 0) -> MaskedWorldModel:
-        """The model with freshly drawn weights; equal seeds give equal weights."""
+    @property
+    def pace(self) -> Pace:
+        c = self.learner
+        initial = c.autoencoder_init + c.world_model_init
+        return Pace(c.prefill, c.train_every, initial, c.prioritize_ends)
+
+    def build(self, body: Body | int, seed: int = 0) -> MaskedWorldModel:
+        body = Body.of(body)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MaskedWorldModel(self.model, action_dim)
+            return MaskedWorldModel(self.model, body.action_dim, body.period_s)
 
     def build_learner(
-        self, model: MaskedWorldModel, seed: int = 0, device: str | torch.device = "cpu"
+        self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
     ) -> MWMLearner:
+        assert isinstance(model, MaskedWorldModel)
         return MWMLearner(model, self.learner, seed=seed, device=device)
 
 
-MWM = Preset("mwm", "Masked World Models as published, Meta-World column (26M parameters).")
+MWM = MWMPreset("mwm", "Masked World Models as published, Meta-World column (26M parameters).")
 
-MWM_DMC = Preset(
+MWM_DMC = MWMPreset(
     "mwm_dmc",
     "The DeepMind Control column: batch 16 x 50, no reward normalisation.",
     learner=LearnerConfig(
@@ -50,7 +57,7 @@ MWM_DMC = Preset(
     ),
 )
 
-MWM_RLBENCH = Preset(
+MWM_RLBENCH = MWMPreset(
     "mwm_rlbench",
     "The RLBench column: discount head, KL weight 0.1 with 1 nat free before scaling.",
     model=MWMConfig(kl=KLConfig(scale=0.1, free=0.1), discount=True),
@@ -69,7 +76,7 @@ MWM_RLBENCH = Preset(
 #   first reward as well as the last.
 # - Where demonstrations are in the log, the actor also imitates them (MoDem, DAPG). Without any
 #   this changes nothing.
-MWM_CPU = Preset(
+MWM_CPU = MWMPreset(
     "mwm_cpu",
     "Every mechanism of MWM at 1.2M parameters, for learning on one CPU core.",
     model=MWMConfig(
@@ -111,6 +118,6 @@ def preset(name: str) -> Preset:
     raise ModelError(f"model: no preset {name!r}.{hint} There are: {', '.join(PRESETS)}.")
 
 
-def with_learner(base: Preset, **changes: object) -> Preset:
+def with_learner(base: MWMPreset, **changes: object) -> MWMPreset:
     """``base`` with some fields of its learner's configuration changed."""
     return replace(base, learner=replace(base.learner, **changes))  # type: ignore[arg-type]

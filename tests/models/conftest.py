@@ -16,14 +16,14 @@ from wm_models.interface import BatchSpec
 from wm_models.learner import LearnerConfig
 from wm_models.mwm import MaskedWorldModel, MWMConfig, TokenViTConfig
 from wm_models.optim import OptimizerConfig
-from wm_models.presets import PRESETS, Preset
+from wm_models.presets import PRESETS, MWMPreset
 from wm_models.rssm import RSSMConfig
 
 torch.set_num_threads(1)
 
 ACTIONS = 3
 
-TINY = Preset(
+TINY = MWMPreset(
     "tiny",
     "as small as every mechanism allows",
     model=MWMConfig(
@@ -53,7 +53,7 @@ TINY = Preset(
 
 
 @pytest.fixture
-def tiny() -> Preset:
+def tiny() -> MWMPreset:
     return TINY
 
 
@@ -69,10 +69,10 @@ def paper() -> MaskedWorldModel:
 
 
 @pytest.fixture
-def changed() -> Callable[..., Preset]:
+def changed() -> Callable[..., MWMPreset]:
     """TINY with some fields of its parts changed: changed(autoencoder={...}, behavior={...})."""
 
-    def make(**parts: dict[str, object]) -> Preset:
+    def make(**parts: dict[str, object]) -> MWMPreset:
         model, learner = TINY.model, TINY.learner
         for part, fields in parts.items():
             if part == "behavior":

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from wm_models.body import Body
 from wm_models.checkpoint import (
     Manifest,
     WeightsError,
@@ -157,3 +158,24 @@ def test_an_unknown_preset_is_named(store) -> None:
     store.save(parts(1), Manifest(version=0, preset="mwm_gpu", action_dim=4))
     with pytest.raises(ModelError, match="no preset 'mwm_gpu'"):
         load_model(store.folder)
+
+
+def test_a_body_travels_with_the_weights(tmp_path: Path) -> None:
+    body = Body((-2.0,) * 3, (0.5,) * 3, (0.1,) * 3, (0.7,) * 3, (1.0,), (2.0,), 0.05)
+    manifest = Manifest(1, "mwm_cpu", 3, body=body.to_json())
+    WeightStore(tmp_path).save({"world_model": nn.Linear(2, 2)}, manifest)
+    assert read_manifest(tmp_path).robot == body
+    assert Manifest(1, "mwm_cpu", 3).robot == Body.unit(3)
+
+
+def test_what_does_not_change_is_stored_once(tmp_path: Path) -> None:
+    store, frozen, learned = WeightStore(tmp_path, keep=2), nn.Linear(4, 4), nn.Linear(2, 2)
+    for version in (1, 2, 3):
+        with torch.no_grad():
+            learned.weight.fill_(version)
+        store.save({"frozen": frozen, "learned": learned}, Manifest(version, "any", 2))
+    paths = [store.path(v) for v in store.versions()]
+    assert len({(p / "frozen.safetensors").stat().st_ino for p in paths}) == 1
+    assert len({(p / "learned.safetensors").stat().st_ino for p in paths}) == 2
+    for path in paths:  # the version that it came from is gone, its file is not
+        load_modules(path, {"frozen": nn.Linear(4, 4)})

@@ -15,13 +15,13 @@ from wm_models.interface import BatchSpec
 from wm_models.learner import LearnerConfig
 from wm_models.mwm import MWMConfig, TokenViTConfig
 from wm_models.optim import OptimizerConfig
-from wm_models.presets import Preset
+from wm_models.presets import MWMPreset
 from wm_models.rssm import RSSMConfig
 from wm_nodes.collect import HeldRandom, NoisyExpert, collect
 
 SIZE = 32
 
-TINY = Preset(
+TINY = MWMPreset(
     "tiny",
     "as small as every mechanism allows",
     model=MWMConfig(

@@ -1,0 +1,50 @@
+"""What a preset is: a model and the way to train it, under a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from wm_models.body import Body
+from wm_models.interface import Learner, WorldModel
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How learning goes along with acting."""
+
+    prefill: int  # random decisions before training starts
+    train_every: int  # decisions per update once all parts are training
+    initial: int = 0  # first updates, which do not wait for new experience; none is published
+    prioritize_ends: bool = False  # draw the end of an episode more often
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model with the way to train it. Subclasses hold the configurations."""
+
+    name: str
+    summary: str
+
+    @property
+    def pace(self) -> Pace:
+        raise NotImplementedError
+
+    def build(self, body: Body | int, seed: int = 0) -> WorldModel:
+        """The model with freshly drawn weights; equal seeds give equal weights.
+
+        ``body`` is the robot it is for, or just the number of its actions in -1..1.
+        """
+        raise NotImplementedError
+
+    def build_learner(
+        self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> Learner:
+        raise NotImplementedError
+
+    def pretrain(self, model: WorldModel) -> dict[str, Any]:
+        """Put weights that were trained elsewhere into a model that begins to learn; what they are
+        and where they came from, for the manifest. Nothing for most models."""
+        return {}
