@@ -3,12 +3,9 @@ are thin shells around :class:`Learning`."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from wm_datasets.log import LogReader
 from wm_datasets.sampler import Sampler
@@ -25,6 +21,8 @@ from wm_datasets.spec import LogSpec, Source
 from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_modules
 from wm_models.interface import BatchSpec
 from wm_models.presets import Preset, preset
+from wm_nodes.heldout import HeldOut, evaluate_held_out
+from wm_nodes.metrics import MetricsRecorder, Speed
 
 LABELS = ("action", "commanded", "reward", "is_first", "is_last", "is_terminal", "source")
 DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
@@ -51,6 +49,8 @@ class LearnConfig:
     keep: int = 10  # versions of weights to keep
     log_every: int = 25  # updates between rows of metrics
     cache_bytes: int = 2 << 30  # decoded frames kept in memory
+    eval_every: int = 0  # updates between evaluations; 0: none
+    hold_out: float = 0.0  # share of every log's episodes that is judged by, not learned from
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,13 @@ class Learning:
     """
 
     def __init__(
-        self, config: LearnConfig, publish: Callable[[Manifest, Path], None] | None = None
+        self,
+        config: LearnConfig,
+        publish: Callable[[Manifest, Path], None] | None = None,
+        evaluate: Callable[[Path], Mapping[str, float]] | None = None,
     ) -> None:
+        """`publish` is told of every version; `evaluate` gets the folder of one each `eval_every`
+        updates, and returns metrics."""
         self.config = config
         self.preset = preset(config.model)
         self.device = _device(config.device)
@@ -82,6 +87,9 @@ class Learning:
         self.metrics: dict[str, float] = {}
         self.rollbacks = 0
         self._publish = publish or (lambda manifest, path: None)
+        self._evaluate_weights = evaluate
+        self._held_out = HeldOut(config.hold_out)
+        self.evaluation: Mapping[str, float] = {}  # the newest
         self._readers: list[LogReader] = []
         self._rows = 0  # of the log that sets the pace, when last looked at
         self._state = config.run / "trainer" / "state.pt"
@@ -125,20 +133,23 @@ class Learning:
             return True
         self._speed.tick()
         self._recorder.add(self.learner.updates, self.metrics)
+        if self.config.eval_every and self.learner.updates % self.config.eval_every == 0:
+            self._evaluate()
         if self.learner.updates >= self.learner.initial_updates and self._publish_due():
             self.save()
         return True
 
     def save(self) -> None:
         """Publish the weights as a new version, and keep what is needed to resume exactly."""
-        if not self._ready or self.learner.updates == 0:
-            return
-        version = (self.store.latest() or 0) + 1
+        if self._ready and self.learner.updates:
+            self._keep(self._write_weights())
+
+    def _write_weights(self) -> Manifest:
         spec = self._readers[0].spec
-        manifest = self.store.save(
+        return self.store.save(
             self.model.modules_by_name(),
             Manifest(
-                version=version,
+                version=(self.store.latest() or 0) + 1,
                 preset=self.preset.name,
                 action_dim=self.model.spec.action_dim,
                 step=self.learner.updates,
@@ -153,19 +164,23 @@ class Learning:
                 },
             ),
         )
-        self._version = version
+
+    def _keep(self, manifest: Manifest) -> None:
+        """Make a version of weights the one to resume from, and publish it."""
+        self._version = manifest.version
         state = {
-            "version": version,
+            "version": manifest.version,
             "learner": self.learner.state_dict(),
             "sampler": json.dumps(self.sampler.state_dict(), default=str),
             "logs": self._log_names(),
             "origin": list(self._origin),
             "paced": self.config.pace,
+            "metrics": self._recorder.state_dict(),
         }
         _write_state(self._state, state)
         self._published_at = time.monotonic()
         if self.learner.updates >= self.learner.initial_updates:
-            self._publish(manifest, self.store.path(version))
+            self._publish(manifest, self.store.path(manifest.version))
 
     def close(self) -> None:
         """Save, and close the metrics."""
@@ -184,6 +199,8 @@ class Learning:
         prefill = self.preset.learner.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
             return False
+        if self.config.eval_every and self.config.hold_out:
+            self._check_held_out()
         spec = self._readers[0].spec
         self.camera = _camera(spec, self.preset)
         assert spec.action is not None
@@ -196,15 +213,26 @@ class Learning:
             seed=self.config.seed,
             fields=[f"image/{self.camera}", *LABELS],
             prioritize_ends=self.preset.learner.prioritize_ends,
+            episodes=self._held_out.learned if self.config.hold_out else None,
             per_episode=True,  # as DreamerV2 and MWM: short episodes are seen as often as long ones
             cache_bytes=self.config.cache_bytes,
         )
         if resumed:
             self._resume()
-        elif self.config.weights is not None:
-            self._begin_with(self.config.weights)
+        else:
+            self._recorder.resume(0, {})  # of a run that was killed before it was saved
+            if self.config.weights is not None:
+                self._begin_with(self.config.weights)
         self._ready = True
         return True
+
+    def _check_held_out(self) -> None:
+        counts = [len(r.episodes[self._held_out.held(r.episodes)]) for r in self._readers]
+        if not any(counts):
+            raise LearnError(
+                f"hold_out: {self.config.hold_out:g} of the episodes is none of those in the logs. "
+                "Hold out more, or record more episodes."
+            )
 
     def _begin_with(self, folder: Path) -> None:
         """Go on from weights of another run: their first phases are behind them."""
@@ -229,8 +257,25 @@ class Learning:
         elif not self._moved:
             self._move()
         self._version = state["version"]
+        self._recorder.resume(self.learner.updates, state.get("metrics", {}))
         if self.learner.updates >= self.learner.initial_updates:
             self._publish(manifest, self.store.path(self._version))
+
+    def _evaluate(self) -> None:
+        """Judge the model; its own random numbers leave those of learning alone."""
+        found: dict[str, float] = {}
+        if self.config.hold_out:
+            found |= evaluate_held_out(
+                self.model, self._readers, self.camera, self._held_out, seed=self.config.seed
+            )
+        manifest = None
+        if self._evaluate_weights is not None:
+            manifest = self._write_weights()
+            found |= self._evaluate_weights(self.store.path(manifest.version))
+        self.evaluation = found
+        self._recorder.write(self.learner.updates, found)
+        if manifest is not None:  # only now: a kill before would have lost the figures
+            self._keep(manifest)
 
     def _move(self) -> None:
         """Go on with other logs than before, or on line after off line: the ratio of decisions to
@@ -297,62 +342,6 @@ class Learning:
         if self.learner.updates < self.preset.learner.autoencoder_init:
             return "autoencoder"
         return "world_model" if self.learner.updates < self.learner.initial_updates else "behaviour"
-
-
-class Speed:
-    """Updates per second over the last half minute or so."""
-
-    def __init__(self, memory_s: float = 30.0) -> None:
-        self.memory_s = memory_s
-        self._times: list[float] = []
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        self._times = [t for t in self._times if now - t < self.memory_s] + [now]
-
-    @property
-    def rate(self) -> float:
-        if len(self._times) < 2:
-            return 0.0
-        return (len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-9)
-
-
-class MetricsRecorder:
-    """Averages of metrics as rows of metrics/train.csv and as TensorBoard scalars."""
-
-    def __init__(self, folder: Path, every: int) -> None:
-        self.path = folder / "train.csv"
-        self.every = every
-        self._sums: dict[str, list[float]] = defaultdict(list)
-        self._board: SummaryWriter | None = None
-        self._folder = folder
-
-    def add(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Take in one update's metrics; write a row each ``every`` updates."""
-        for name, value in metrics.items():
-            self._sums[name].append(value)
-        if update % self.every == 0:
-            self._write(update, {k: float(np.mean(v)) for k, v in self._sums.items()})
-            self._sums.clear()
-
-    def _write(self, update: int, means: Mapping[str, float]) -> None:
-        if self._board is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
-        for name, value in means.items():
-            self._board.add_scalar(name, value, update)
-        text = io.StringIO()
-        rows = csv.writer(text)
-        new = not self.path.exists()
-        if new:
-            rows.writerow(["time", "update", "metric", "value"])
-        rows.writerows([f"{time.time():.1f}", update, k, f"{v:.6g}"] for k, v in means.items())
-        with self.path.open("a") as file:
-            file.write(text.getvalue())
-
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
 
 
 def _device(name: str) -> str:

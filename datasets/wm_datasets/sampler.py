@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class Sampler:
     Several readers with weights mix logs: each window comes from log i with probability
     weight_i / sum, over the logs that hold a window at all.
 
+    `episodes` chooses episodes to draw from: it gets the log's table, (E,) of (start, length,
+    complete), and returns a mask (E,). It must always choose alike, or resuming is not exact.
+
     Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
     given as {name in the batch: field of the log}, renames. The newest rows are kept decoded, up
     to `cache_bytes`. Only refresh() takes in new rows (sample() refreshes by itself just when rows
@@ -44,6 +47,7 @@ class Sampler:
         fields: Sequence[str] | Mapping[str, str] | None = None,
         prioritize_ends: bool = False,
         per_episode: bool = False,
+        episodes: Callable[[np.ndarray], np.ndarray] | None = None,
         cache_bytes: int = 2 << 30,
     ) -> None:
         logs = [(reader, 1.0)] if isinstance(reader, LogReader) else list(reader)
@@ -55,6 +59,7 @@ class Sampler:
             )
         self.batch, self.length = batch, length
         self.prioritize_ends, self.per_episode = prioritize_ends, per_episode
+        self._episodes = episodes or (lambda table: np.ones(len(table), bool))
         self._fields = _choose(fields, [log for log, _ in logs])
         self._weights = np.array([weight for _, weight in logs])
         shares = _shares(logs, list(self._fields.values()), cache_bytes)
@@ -70,7 +75,7 @@ class Sampler:
         """Follow the logs as they stand now."""
         for cache in self._caches:
             cache.follow()
-        self._views = [_View(cache.reader.intact) for cache in self._caches]
+        self._views = [_View(self._table(cache.reader)) for cache in self._caches]
 
     def sample(self, batch: int | None = None, length: int | None = None) -> dict[str, np.ndarray]:
         """Return one batch: name -> (B, T, ...).
@@ -85,7 +90,7 @@ class Sampler:
                 return self._read(batch, length, *self.draw(batch, length))
             except LogDamageError:  # noted by its reader: each turn leaves more episodes out
                 self._views = [
-                    _View(cache.reader.intact, view.first, view.length)
+                    _View(self._table(cache.reader), view.first, view.length)
                     for cache, view in zip(self._caches, self._views)
                 ]
             except LogRowError:  # rows that are not cached were dropped by the log's capacity
@@ -135,7 +140,7 @@ class Sampler:
             for start, stop, path, reason in view.get("lost", ()):
                 cache.reader.note(Damage(Path(path), start, stop, reason))
         self._views = [
-            _View(cache.reader.intact, view["first"], view["length"])
+            _View(self._table(cache.reader), view["first"], view["length"])
             for cache, view in zip(self._caches, state["logs"])
         ]
         self._rng.bit_generator.state = state["rng"]
@@ -150,6 +155,16 @@ class Sampler:
             targets = [(field, out[name]) for name, field in self._fields.items()]
             cache.copy_windows(starts[slots], length, slots, targets)
         return out
+
+    @property
+    def longest(self) -> int:
+        """Rows of the longest episode that is drawn from; 0 without any."""
+        return max((int(v.table["length"].max(initial=0)) for v in self._views), default=0)
+
+    def _table(self, reader: LogReader) -> np.ndarray:
+        """The episodes of a log to draw from."""
+        table = reader.intact
+        return table[np.asarray(self._episodes(table), bool)]
 
     def _draw_starts(
         self, starts: np.ndarray, windows: np.ndarray, count: int, length: int
@@ -173,11 +188,10 @@ class Sampler:
 
     def _too_short(self, length: int) -> str:
         rows = sum(v.length - v.first for v in self._views)
-        longest = max((int(v.table["length"].max(initial=0)) for v in self._views), default=0)
         paths = ", ".join(str(c.reader.path) for c in self._caches)
         return (
             f"no window of {length} rows in {paths}: {rows} rows, the longest episode has "
-            f"{longest}. Record longer episodes or ask for shorter windows."
+            f"{self.longest}. Record longer episodes or ask for shorter windows."
         )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.bar import Bar
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
@@ -22,7 +22,7 @@ from wm_nodes.graphs.runs import write_training
 if TYPE_CHECKING:
     from wm_nodes.learn import Learning
 
-SHOW_S = 5.0
+SHOWN = 3  # losses in the bar
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,12 @@ class Train:
     """cpu, cuda or auto (the GPU where there is one)."""
     publish_s: float = 60.0
     """Seconds between saved weights."""
+    eval_every: int = 0
+    """Updates between evaluations; 0: none."""
+    hold_out: float = 0.1
+    """Share of each log's episodes that is kept from learning and judged by (with --eval-every)."""
+    eval_episodes: int = 0
+    """Judge in the simulator of the log's task as well, by so many episodes (with --eval-every)."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -54,13 +60,17 @@ def run(words: Sequence[str]) -> int:
     require_one_of("model", wanted.model, MODELS)
     require("steps", wanted.steps, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
-    require("publish-s", wanted.publish_s, 1.0)
+    require("publish-s", wanted.publish_s, 0.0)
+    require("eval-every", wanted.eval_every, 0)
+    require("hold-out", wanted.hold_out, 0.0, 0.9)
+    require("eval-episodes", wanted.eval_episodes, 0)
     logs = tuple(weighted_log(text) for text in wanted.log)
 
     from wm_datasets import LogError
     from wm_models.checkpoint import WeightsError
     from wm_models.interface import ModelError
     from wm_nodes.learn import LearnConfig, LearnError, Learning
+    from wm_nodes.robots.base import RobotError
 
     folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
     config = LearnConfig(
@@ -72,12 +82,25 @@ def run(words: Sequence[str]) -> int:
         steps=wanted.steps,
         pace=False,
         publish_s=wanted.publish_s,
+        eval_every=wanted.eval_every,
+        hold_out=wanted.hold_out if wanted.eval_every else 0.0,
     )
     words = [f"{path.resolve()}:{weight:g}" for path, weight in logs]
     write_training(folder, {"model": wanted.model, "seed": wanted.seed, "logs": words})
-    with user_errors(LearnError, LogError, ModelError, WeightsError):
-        _learn(Learning(config), folder)
+    with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError):
+        _learn(Learning(config, evaluate=_judge(wanted, logs[0][0])), folder)
     return 0
+
+
+def _judge(wanted: Train, log: Path) -> Callable[[Path], Mapping[str, float]] | None:
+    """Return what judges weights in the simulator of the first log; None where none is asked."""
+    if not (wanted.eval_every and wanted.eval_episodes):
+        return None
+    from wm_datasets import LogReader
+    from wm_nodes.judge import SimulatorJudge
+
+    with LogReader(log) as reader:
+        return SimulatorJudge(reader.spec, wanted.eval_episodes, wanted.seed)
 
 
 def weighted_log(text: str) -> tuple[Path, float]:
@@ -101,32 +124,36 @@ def weighted_log(text: str) -> tuple[Path, float]:
 
 def _learn(learning: Learning, folder: Path) -> None:
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
-    stop = _Stop()
-    shown = 0.0
+    stop, bar = _Stop(), Bar(learning.config.steps, "updates")
+    judged: Mapping[str, float] = {}
     try:
         while not (learning.done or stop.asked):
             if not learning.step():
                 raise UserError("--log: no whole episode to learn from. See `wm log info`.")
-            if time.monotonic() - shown > SHOW_S:
-                shown = time.monotonic()
-                _show(learning)
+            _show(bar, learning)
+            if learning.evaluation is not judged:
+                judged = learning.evaluation
+                bar.close()
+                print(f"{learning.progress.updates} updates: {_values(judged)}", flush=True)
     finally:
         learning.close()
-    _show(learning)
+    _show(bar, learning, now=True)
+    bar.close()
     print(
         f"weights: {folder / 'weights'}; --run {folder.name} goes on; so does, acting, "
         f"wm launch sim_metaworld run:={folder.name}"
     )
 
 
-def _show(learning: Learning) -> None:
+def _show(bar: Bar, learning: Learning, *, now: bool = False) -> None:
     progress = learning.progress
-    losses = ", ".join(f"{name} {value:.3g}" for name, value in list(progress.metrics.items())[:5])
-    print(
-        f"{progress.updates} updates, {progress.updates_per_s:.2f}/s, {progress.phase}, "
-        f"weights {progress.version}: {losses}",
-        flush=True,
-    )
+    losses = dict(list(progress.metrics.items())[:SHOWN])
+    text = f"{progress.phase}, weights {progress.version}, {_values(losses)}"
+    bar.show(progress.updates, progress.updates_per_s, text, now=now)
+
+
+def _values(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
 
 
 class _Stop:
