@@ -57,6 +57,7 @@ def evaluate_held_out(
     sampler = Sampler(
         [(reader, 1.0) for reader in readers], batch=windows, length=length, seed=seed,
         fields=fields, per_episode=True, episodes=held_out.held, cache_bytes=1,
+        disk_bytes=0,
     )  # fmt: skip
     length = min(length, sampler.longest)
     if length <= context:

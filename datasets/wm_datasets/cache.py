@@ -1,14 +1,19 @@
-"""A decoded copy of a log's newest rows in memory, bounded, from which windows are copied."""
+"""A decoded copy of a log's rows, bounded, from which windows are copied: the newest in memory."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from wm_datasets.decoded import DecodedRows, open_decoded
 from wm_datasets.errors import LogRowError
 from wm_datasets.reader import LogReader
+
+_log = logging.getLogger(__name__)
 
 _FILL_ROWS = 1024
 _SHAPES = 64  # kinds of array kept for use again
@@ -18,17 +23,28 @@ _SMALL_ROW_BYTES = 1024  # below this a gather beats one copy per window
 class RowCache:
     """The newest `capacity` rows of a log: row r of a field lies at index r modulo capacity.
 
-    Memory is taken from the system as rows arrive, not before. What does not fit is read from the
-    log each time: slower, but the same rows. Lost rows are zeros; they are not to be drawn.
+    Memory is taken from the system as rows arrive, not before. What does not fit into `cache_bytes`
+    is decoded into memory-mapped files of at most `disk_bytes`; what does not fit there either is
+    read from the log each time: slower, but the same rows. Lost rows are zeros; they are not to be
+    drawn.
     """
 
-    def __init__(self, reader: LogReader, fields: Sequence[str], cache_bytes: int) -> None:
+    def __init__(
+        self,
+        reader: LogReader,
+        fields: Sequence[str],
+        cache_bytes: int,
+        disk_bytes: int = 0,
+        folder: Path | None = None,
+    ) -> None:
         self.reader = reader
         specs = {name: reader.spec.fields[name] for name in fields}
         self.capacity = max(1, cache_bytes // sum(f.row_bytes for f in specs.values()))
         self._rings = {
             name: np.empty((self.capacity, *f.shape), f.dtype) for name, f in specs.items()
         }
+        self._disk_bytes, self._folder = disk_bytes, folder
+        self._decoded: DecodedRows | None = None
         self.start = self.stop = 0
 
     def follow(self) -> None:
@@ -40,6 +56,12 @@ class RowCache:
             except LogRowError:  # the log's capacity dropped rows while they were read
                 if not self.reader.refresh():
                     raise
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self._decoded is not None:
+            self._decoded.close()
+            self._decoded = None
 
     def _fill(self) -> None:
         oldest = max(self.reader.first, self.reader.length - self.capacity)
@@ -61,30 +83,53 @@ class RowCache:
         targets: Sequence[tuple[str, np.ndarray]],
     ) -> None:
         """Fill target[slots[i]], (length, ...), with the field's rows from starts[i] on."""
-        cached = int(starts.min(initial=self.stop)) >= self.start
-        rows = (starts[:, None] + np.arange(length)) % self.capacity
+        near = starts >= self.start
         for field, target in targets:
-            ring = self._rings[field]
-            if not cached or ring[0].nbytes >= _SMALL_ROW_BYTES:
-                self._copy_one_by_one(field, starts.tolist(), slots.tolist(), target)
-            elif len(slots) == len(target):
-                np.take(ring, rows, axis=0, out=target, mode="clip")
-            else:
-                target[slots] = ring[rows]
+            _copy(self._rings[field], starts[near], slots[near], target)
+        if near.all():
+            return
+        starts, slots = starts[~near], slots[~near]
+        held = self._hold(starts, length, [field for field, _ in targets])
+        for field, target in targets:
+            if held.any() and self._decoded is not None:
+                _copy(self._decoded.ring(field), starts[held], slots[held], target)
+            for slot, start in zip(slots[~held].tolist(), starts[~held].tolist()):
+                self.reader.read(field, start, start + length, target[slot])
 
-    def _copy_one_by_one(
-        self, field: str, starts: list[int], slots: list[int], out: np.ndarray
-    ) -> None:
-        ring, length = self._rings[field], out.shape[1]
-        for slot, start in zip(slots, starts):
-            window, at = out[slot], start % self.capacity
-            if start < self.start:
-                self.reader.read(field, start, start + length, window)
-            elif at + length <= self.capacity:
-                window[...] = ring[at : at + length]
-            else:
-                head = self.capacity - at
-                window[:head], window[head:] = ring[at:], ring[: length - head]
+    def _hold(self, starts: np.ndarray, length: int, fields: Sequence[str]) -> np.ndarray:
+        """Decode windows into files; return a mask (n,) of those that lie there now."""
+        if self._disk_bytes < 1:
+            return np.zeros(len(starts), bool)
+        if self._decoded is None:
+            names = list(self._rings)
+            try:
+                self._decoded = open_decoded(self.reader, names, self._disk_bytes, self._folder)
+            except OSError as error:  # a folder that cannot be written
+                _log.warning("no decoded rows are kept on disk: %s", error)
+                self._disk_bytes = 0
+                return np.zeros(len(starts), bool)
+        return self._decoded.hold(starts, length, fields)
+
+
+def _copy(ring: np.ndarray, starts: np.ndarray, slots: np.ndarray, target: np.ndarray) -> None:
+    """Fill target[slots[i]], (T, ...), with rows starts[i] on: row r is ring[r % len(ring)]."""
+    if not len(slots):
+        return
+    capacity, length = len(ring), target.shape[1]
+    if ring[0].nbytes < _SMALL_ROW_BYTES:
+        rows = (starts[:, None] + np.arange(length)) % capacity
+        if len(slots) == len(target):
+            np.take(ring, rows, axis=0, out=target, mode="clip")
+        else:
+            target[slots] = ring[rows]
+        return
+    for slot, start in zip(slots.tolist(), (starts % capacity).tolist()):
+        window = target[slot]
+        if start + length <= capacity:
+            window[...] = ring[start : start + length]
+        else:
+            head = capacity - start
+            window[:head], window[head:] = ring[start:], ring[: length - head]
 
 
 class BufferPool:

@@ -63,6 +63,14 @@ class Column:
             raise self._damage(i, f"it decodes to {len(data)} bytes")
         return np.frombuffer(data, self.field.dtype).reshape(self.chunk, *self.field.shape)
 
+    def signature(self, i: int) -> tuple[int, int]:
+        """Two numbers that change when the chunk's file does: its time [ns] and size; or (0, 0)."""
+        try:
+            stat = self.chunk_path(i).stat()
+        except OSError:
+            return 0, 0
+        return stat.st_mtime_ns, stat.st_size
+
     def _damage(self, i: int, reason: str) -> LogDamageError:
         start = i * self.chunk
         return LogDamageError(Damage(self.chunk_path(i), start, start + self.chunk, reason))

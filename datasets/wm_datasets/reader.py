@@ -133,6 +133,21 @@ class LogReader:
         """Return rows [start, stop) of several fields (default all)."""
         return {name: self.read(name, start, stop) for name in fields or self._columns}
 
+    def chunk_rows(self, field: str) -> int:
+        """Rows per chunk of a field's array."""
+        return self._columns[field].chunk
+
+    def read_chunk(self, field: str, i: int) -> np.ndarray:
+        """Decode the i-th chunk of a field, (chunk_rows, *shape), which must be sealed whole."""
+        try:
+            return self._columns[field].read_chunk(i)
+        except LogDamageError as error:
+            raise self._explain(error.damage) from error
+
+    def chunk_signature(self, field: str, i: int) -> tuple[int, int]:
+        """Two numbers that change when the chunk's file does."""
+        return self._columns[field].signature(i)
+
     def close(self) -> None:
         if self._segment is not None:
             self._segment.close()

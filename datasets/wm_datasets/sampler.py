@@ -26,15 +26,22 @@ class Sampler:
     Several readers with weights mix logs: each window comes from log i with probability
     weight_i / sum, over the logs that hold a window at all.
 
+    `recency` is a half-life in rows: the odds of a window halve with each so many rows between its
+    first row and that of the newest window of its log; with `per_episode` the age of an episode's
+    newest window counts, and its windows are equally likely. Beside `prioritize_ends` the odds
+    multiply.
+
     `episodes` chooses episodes to draw from: it gets the log's table, (E,) of (start, length,
     complete), and returns a mask (E,). It must always choose alike, or resuming is not exact.
 
     Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
-    given as {name in the batch: field of the log}, renames. The newest rows are kept decoded, up
-    to `cache_bytes`. Only refresh() takes in new rows (sample() refreshes by itself just when rows
-    that did not fit into the cache were dropped by the log's capacity), so between two refreshes
-    equal state gives equal batches. Episodes with a row that is lost to a damaged file are left
-    out, from the moment when the damage is met; the reader names it. One thread at a time.
+    given as {name in the batch: field of the log}, renames. The newest rows are kept decoded in
+    memory, up to `cache_bytes`; older ones, where there are any, in memory-mapped files of up to
+    `disk_bytes` under `cache_folder` (default ~/.cache/wm_nodes), which outlive the process. Only
+    refresh() takes in new rows (sample() refreshes by itself just when rows that did not fit into
+    the cache were dropped by the log's capacity), so between two refreshes equal state gives equal
+    batches. Episodes with a row that is lost to a damaged file are left out, from the moment when
+    the damage is met; the reader names it. One thread at a time.
     """
 
     def __init__(
@@ -48,24 +55,32 @@ class Sampler:
         prioritize_ends: bool = False,
         per_episode: bool = False,
         episodes: Callable[[np.ndarray], np.ndarray] | None = None,
+        recency: float | None = None,
         cache_bytes: int = 2 << 30,
+        disk_bytes: int = 16 << 30,
+        cache_folder: Path | None = None,
     ) -> None:
         logs = [(reader, 1.0)] if isinstance(reader, LogReader) else list(reader)
         if not logs or not all(np.isfinite(w) and w > 0 for _, w in logs):
             raise LogSpecError("the sampler needs one log or more, each with a weight > 0")
-        if min(batch, length, cache_bytes) < 1:
+        if min(batch, length, cache_bytes) < 1 or disk_bytes < 0:
             raise LogSpecError(
-                f"batch, length and cache_bytes must be >= 1, got {batch}, {length}, {cache_bytes}"
+                "batch, length and cache_bytes must be >= 1, disk_bytes >= 0, "
+                f"got {batch}, {length}, {cache_bytes}, {disk_bytes}"
             )
         self.batch, self.length = batch, length
         self.prioritize_ends, self.per_episode = prioritize_ends, per_episode
+        if recency is not None and not (np.isfinite(recency) and recency > 0):
+            raise LogSpecError(f"recency must be a half-life > 0 [rows] or None, got {recency}")
+        self.recency = recency
         self._episodes = episodes or (lambda table: np.ones(len(table), bool))
         self._fields = _choose(fields, [log for log, _ in logs])
         self._weights = np.array([weight for _, weight in logs])
-        shares = _shares(logs, list(self._fields.values()), cache_bytes)
+        stored = list(self._fields.values())
+        shares = zip(_shares(logs, stored, cache_bytes), _shares(logs, stored, disk_bytes))
         self._caches = [
-            RowCache(log, list(self._fields.values()), share)
-            for (log, _), share in zip(logs, shares)
+            RowCache(log, stored, memory, disk, cache_folder)
+            for (log, _), (memory, disk) in zip(logs, shares)
         ]
         self._pool = BufferPool()
         self._rng = np.random.Generator(np.random.PCG64(seed))
@@ -112,7 +127,8 @@ class Sampler:
         for i, (starts, windows) in enumerate(counts):
             mine = np.flatnonzero(which == i)
             if len(mine):
-                rows[mine] = self._draw_starts(starts, windows, len(mine), length)
+                draw = self._draw_starts if self.recency is None else self._draw_recent
+                rows[mine] = draw(starts, windows, len(mine), length)
         return which, rows
 
     def state_dict(self) -> dict[str, Any]:
@@ -179,6 +195,32 @@ class Sampler:
             episode = np.searchsorted(ends, ticket, side="right")
             offset = ticket - (ends[episode] - tickets[episode])
         return starts[episode] + np.minimum(offset, windows[episode] - 1)
+
+    def _draw_recent(
+        self, starts: np.ndarray, windows: np.ndarray, count: int, length: int
+    ) -> np.ndarray:
+        """Like _draw_starts, but a window's odds halve with each `recency` rows of its age."""
+        assert self.recency is not None
+        fall = np.log(2) / self.recency  # of the logarithm of the odds, per row
+        last = starts + windows - 1  # the newest window of each episode, of weight 1 inside it
+        odds = np.exp(fall * (last - last.max()))
+        inside = np.expm1(-fall * windows) / np.expm1(-fall)  # summed weights of the windows
+        ends = length * self.prioritize_ends  # what the newest window has on top
+        ladder = np.cumsum(odds if self.per_episode else odds * (inside + ends))
+        episode = np.searchsorted(ladder, self._rng.random(count) * ladder[-1], side="right")
+        episode = np.minimum(episode, len(starts) - 1)
+        windows, chance = windows[episode], self._rng.random((2, count))
+        if self.per_episode:
+            offset = np.floor(chance[0] * (windows + ends)).astype(np.int64)
+            return starts[episode] + np.minimum(offset, windows - 1)
+        back = np.floor(-np.log1p(chance[0] * np.expm1(-fall * windows)) / fall).astype(np.int64)
+        back[chance[1] * (inside[episode] + ends) < ends] = 0
+        return last[episode] - np.minimum(back, windows - 1)
+
+    def close(self) -> None:
+        """Let go of the files that decoded rows are kept in; the readers stay open."""
+        for cache in self._caches:
+            cache.close()
 
     def _shape(self, field: str) -> tuple[int, ...]:
         return self._caches[0].reader.spec.fields[field].shape

@@ -94,6 +94,59 @@ def test_the_odds_are_the_stated_ones(tmp_path_factory, lengths, length, ends, p
     assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
 
 
+@settings(max_examples=15, **SLOW)
+@given(
+    lengths=st.lists(st.integers(4, 15), min_size=1, max_size=5),
+    length=st.integers(1, 4),
+    half_life=st.floats(1.0, 50.0),
+    ends=st.booleans(),
+    per_episode=st.booleans(),
+)
+def test_recent_windows_have_the_stated_odds(
+    tmp_path_factory, lengths, length, half_life, ends, per_episode
+):
+    sampler = sampler_of(
+        write(tmp_path_factory, lengths), length=length, recency=half_life, prioritize_ends=ends,
+        per_episode=per_episode,
+    )  # fmt: skip
+    odds, newest = np.zeros(sum(lengths)), sum(lengths) - length
+    for begin, n in zip(np.cumsum([0, *lengths[:-1]]), lengths):
+        rows = begin + np.arange(n - length + 1)
+        tickets = 0.5 ** ((newest - rows) / half_life) if not per_episode else np.ones(len(rows))
+        tickets[-1] += tickets[-1] * length * ends
+        if per_episode:
+            tickets *= 0.5 ** ((newest - rows[-1]) / half_life) / tickets.sum()
+        odds[rows] = tickets
+    odds /= odds.sum()
+    count = 40_000
+    _, starts = sampler.draw(count, length)
+    seen = np.bincount(starts, minlength=len(odds)) / count
+    assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
+
+
+def test_recency_of_any_length_is_safe_in_a_long_log(make_log):
+    path = make_log([30] * 20)
+    for half_life in (0.01, 1e12):
+        _, starts = sampler_of(path, recency=half_life).draw(2000, 4)
+        assert starts.min() >= 0 and starts.max() == 596
+        assert half_life > 1 or (starts == 596).all()
+    with pytest.raises(LogSpecError, match="recency must be a half-life > 0"):
+        sampler_of(path, recency=0.0)
+
+
+@pytest.mark.parametrize("per_episode", [True, False])
+def test_the_state_of_a_recency_sampler_continues_exactly(make_log, per_episode):
+    path = make_log([30, 40, 50])
+    options = {"recency": 20.0, "per_episode": per_episode}
+    sampler = sampler_of(path, **options)
+    sampler.sample()
+    state = json.loads(json.dumps(sampler.state_dict()))
+    expected = [first_rows(sampler.sample()) for _ in range(10)]
+    resumed = sampler_of(path, seed=9, **options)
+    resumed.load_state_dict(state)
+    assert all(np.array_equal(first_rows(resumed.sample()), rows) for rows in expected)
+
+
 def test_ends_follow_the_formula_of_the_mwm_release(make_log):
     sampler = sampler_of(make_log([100]), length=50, prioritize_ends=True)
     _, starts = sampler.draw(20_000, 50)
@@ -105,7 +158,7 @@ def test_the_cache_changes_the_speed_only(make_log, cache_rows):
     path = make_log([9, 30, 2, 26])
     row_bytes = sum(LogReader(path).spec.fields[name].row_bytes for name in FIELDS)
     whole = sampler_of(path)
-    bounded = sampler_of(path, cache_bytes=cache_rows * row_bytes)
+    bounded = sampler_of(path, cache_bytes=cache_rows * row_bytes, disk_bytes=0)
     assert bounded._caches[0].capacity == cache_rows
     for _ in range(20):
         a, b = whole.sample(), bounded.sample()
