@@ -44,7 +44,7 @@ EXTRAS = {
     ],
     "viz": ["av", "matplotlib", "rerun-sdk>=0.23"],
     # Other people's data in and out of a log: wm log import, wm log export.
-    "formats": ["av", "h5py"],
+    "formats": ["av", "h5py", "pyarrow", "rosbags"],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.
     "test": [
         "colcon-bash",
@@ -93,7 +93,7 @@ setup(
         *find_packages("datasets"),
     ],
     package_dir={"wm_models": "models/wm_models", "wm_datasets": "datasets/wm_datasets"},
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed", "*.yaml"]},
     data_files=shared_files(),
     install_requires=CORE,
     extras_require=EXTRAS,

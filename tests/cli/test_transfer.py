@@ -42,6 +42,18 @@ def test_a_script_says_yes_to_what_is_lost_or_nothing_is_written(source, tmp_pat
     assert h5py.File(out)["data"].attrs["total"] == 6
 
 
+def test_a_log_goes_through_a_bag_and_comes_back(source, tmp_path):
+    pytest.importorskip("rosbags")
+    log, bag, back = (str(tmp_path / name) for name in ("log", "bag", "back"))
+    assert main(["log", "import", "robomimic", str(source), log, "--yes"]) == 0
+    assert main(["log", "export", "rosbag", log, bag, "--layout", "sqlite3", "--yes"]) == 0
+    assert main(["log", "import", "rosbag", bag, back]) == 0
+    with LogReader(log) as one, LogReader(back) as other:
+        assert one.spec == other.spec
+        for name in ("proprio", "action", "stamp"):
+            assert np.array_equal(one.read(name, 0, 8), other.read(name, 0, 8))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -62,9 +62,11 @@ class Export:
     yes: bool = False
     """Go on without asking when something cannot be kept."""
     lossy: bool = False
-    """Small video that everything plays (H.264) instead of exact video (FFV1)."""
+    """Small pictures (video: H.264 for FFV1; rosbag: JPEG) instead of exact ones."""
     layout: str | None = None
-    """Which of the format's layouts (dino_wm: point_maze, wall, pusht)."""
+    """Which of the format's layouts (dino_wm: point_maze, wall, pusht; rosbag: mcap, sqlite3)."""
+    topics: Path | None = None
+    """YAML file that maps fields to topics (rosbag)."""
     version: str | None = None
     """Version of the format (lerobot: v3.0, v2.1)."""
 
@@ -99,7 +101,9 @@ def run_export(words: Sequence[str]) -> int:
 
     wanted = parse(Export, "log export", words)
     module = _module(wanted.format)
-    options = Options(lossy=wanted.lossy, layout=wanted.layout, version=wanted.version)
+    options = Options(
+        lossy=wanted.lossy, layout=wanted.layout, version=wanted.version, topics=wanted.topics
+    )
     with user_errors(LogError), LogReader(find_log(wanted.log)) as reader:
         exporter = module.Export(reader, options)
         _agree(exporter.losses, wanted.yes)

@@ -14,6 +14,7 @@ FORMATS = {
     "robomimic": "HDF5 in the robomimic layout",
     "video": "video files, or folders of them",
     "dino_wm": "folders of DINO-WM: point_maze, wall, pusht",
+    "rosbag": "rosbag2: MCAP or SQLite bags of ROS 2",
 }
 
 __all__ = [

@@ -1,0 +1,175 @@
+"""A bag of our own topics: `step` says where episodes begin, and all is joined by exact stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.formats.contract import CorruptInputError
+from wm_datasets.formats.rosbag.arrivals import Arrival, nothing_led
+from wm_datasets.formats.rosbag.bag import Bag, Message
+from wm_datasets.formats.rosbag.messages import FLAGS, SCALARS, picture, stamp_of, vector
+from wm_datasets.spec import LogSpec, Source
+
+SLACK_NS = 2_000_000_000  # parts of one observation are received within this time
+AHEAD = 64  # whole observations behind one that misses a part
+
+
+@dataclass
+class Take:
+    """An episode in a bag: when its steps were received, and their stamps."""
+
+    start_ns: int
+    stop_ns: int
+    begins: bool  # with is_first; else the recording was begun in its middle
+    stamps: list[int] = field(default_factory=list)
+
+
+def find_takes(bag: Bag, topic: str) -> list[Take]:
+    """Episodes in the order of the bag; one begins at is_first, or where stamps turn back."""
+    takes: list[Take] = []
+    for message in bag.messages([topic]):
+        step = message.decode()
+        stamp = stamp_of(step) or 0
+        known = takes[-1].stamps[-1] if takes else None
+        if stamp == known:
+            continue  # published again
+        names = list(step.name)
+        begins = "is_first" in names and bool(step.position[names.index("is_first")])
+        if known is None or begins or stamp < known:
+            takes.append(Take(message.received_ns, message.received_ns, begins))
+        takes[-1].stamps.append(stamp)
+        takes[-1].stop_ns = message.received_ns
+    return takes
+
+
+@dataclass
+class _Waiting:
+    parts: dict[str, Any] = field(default_factory=dict)
+    step: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Where the parts of an observation are found."""
+
+    step: str  # topic
+    cameras: dict[str, str]  # camera -> topic
+    depth_m: dict[str, tuple[float, float] | None]  # of each camera
+    proprio: tuple[str, tuple[str, ...]] | None  # topic, fields of its messages
+
+
+def arrivals(bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> Iterator[Arrival]:
+    """Yield an episode's arrivals.
+
+    Parts may come in any order. CorruptInputError where an observation misses one, unless the
+    recording was begun or stopped there.
+    """
+    topics = {fields.step, *fields.cameras.values()}
+    topics |= {fields.proprio[0]} if fields.proprio else set()
+    join = _Join(bag, take, spec, fields)
+    start, stop = take.start_ns - SLACK_NS, take.stop_ns + SLACK_NS + 1
+    for message in bag.messages(topics, max(start, 0), stop):
+        join.put(message)
+        yield from join.drain(force=join.whole > AHEAD)
+        if join.whole > AHEAD:
+            break
+    yield from join.drain(force=True)
+    yield from join.end()
+
+
+class _Join:
+    """Observations of one episode that are not whole yet, and those behind them."""
+
+    def __init__(self, bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> None:
+        self._bag, self._take, self._spec, self._fields = bag, take, spec, fields
+        self._cameras = {topic: camera for camera, topic in fields.cameras.items()}
+        self._wanted = {f"image/{camera}" for camera in fields.cameras}
+        self._wanted |= {"proprio"} if fields.proprio else set()
+        self._waiting = {stamp: _Waiting() for stamp in take.stamps}
+        self._begun = False
+        self.whole = 0  # behind the first that waits
+
+    def put(self, message: Message) -> None:
+        """Take in one message, of whatever topic."""
+        decoded = message.decode()
+        at = self._waiting.get(stamp_of(decoded) or 0)
+        if at is None or self._is_whole(at):
+            return
+        try:
+            if message.topic == self._fields.step:
+                at.step = at.step or _step(decoded)
+            elif message.topic in self._cameras:
+                self._see(at, self._cameras[message.topic], decoded)
+            elif self._fields.proprio and self._spec.proprio is not None:
+                found = vector(decoded, self._fields.proprio[1], self._spec.proprio.names)
+                at.parts |= {} if found is None else {"proprio": found}
+        except ValueError as error:
+            raise CorruptInputError(self._bag.path, f"{message.topic}: {error}") from error
+        self.whole += self._is_whole(at)
+
+    def drain(self, *, force: bool) -> Iterator[Arrival]:
+        """Yield what is whole, in order; `force`: leave out what was before the recording began."""
+        for stamp in list(self._waiting):
+            found = self._waiting[stamp]
+            if self._is_whole(found):
+                yield self._arrival(stamp, found)
+                self.whole -= 1
+                self._begun = True
+            elif self._begun or self._take.begins or not force:
+                return
+            del self._waiting[stamp]
+
+    def end(self) -> Iterator[Arrival]:
+        """Yield the step after the last observation, where the recording was stopped there."""
+        for stamp, found in self._waiting.items():
+            lasts = [w.step is not None and w.step["is_last"] for w in self._waiting.values()]
+            if not self._begun or any(lasts) or self.whole > 0:
+                missing = sorted(self._wanted - found.parts.keys()) or ["step"]
+                raise CorruptInputError(
+                    self._bag.path, f"the observation of {stamp} ns misses {missing}"
+                )
+            if found.step is not None:
+                yield self._arrival(stamp, _Waiting({}, found.step))
+            return
+
+    def _see(self, at: _Waiting, camera: str, message: Any) -> None:
+        name = f"image/{camera}"
+        if name in at.parts:
+            return
+        frame, wanted = picture(message, self._fields.depth_m[camera]), self._spec.cameras[camera]
+        if frame.shape != wanted:
+            raise ValueError(f"a picture of {frame.shape}, the log has {wanted} (height, width, 3)")
+        at.parts[name] = frame
+
+    def _is_whole(self, waiting: _Waiting) -> bool:
+        return waiting.step is not None and waiting.parts.keys() == self._wanted
+
+    def _arrival(self, stamp: int, whole: _Waiting) -> Arrival:
+        step, spec = whole.step or {}, self._spec
+        led = nothing_led(spec)
+        names = spec.action.names if spec.action else ()
+        try:
+            for kind in ("action", "commanded"):
+                if kind in led:
+                    led[kind] = np.array([step[f"{kind}/{n}"] for n in names], np.float32)
+            if "reward" in led:
+                led["reward"] = step["reward"]
+            led |= {name: bool(step[name]) for name in FLAGS if name in led}
+            led |= {"source": Source(int(step["source"])), "weights": int(step["weights"])}
+        except (KeyError, ValueError) as error:
+            raise CorruptInputError(self._bag.path, f"the step of {stamp} ns: {error!r}") from error
+        return Arrival(stamp, whole.parts, led, bool(step["is_last"]))
+
+
+def _step(message: Any) -> dict[str, float]:
+    values = np.asarray(message.position, np.float64)
+    if len(values) != len(message.name) or not np.isfinite(values).all():
+        raise ValueError(f"{len(message.name)} names for {len(values)} finite numbers")
+    step = dict(zip(message.name, values.tolist()))
+    if missing := sorted(set(SCALARS) - step.keys()):
+        raise ValueError(f"a step without {missing}")
+    return step

@@ -1,0 +1,152 @@
+"""The YAML file that says which topic becomes which field of a log."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wm_datasets.formats.contract import FormatError
+
+DEFAULT = Path(__file__).with_name("topics.yaml")
+ENCODINGS = ("raw", "png", "jpeg")
+STAMPS = ("header", "received")
+
+
+@dataclass(frozen=True)
+class CameraTopic:
+    """A camera's topic: the first of `topics` in the bag; depth is seen between near and far."""
+
+    topics: tuple[str, ...]
+    depth_m: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Dimensions of a vector: fields of one topic's messages; None: said by the messages."""
+
+    topic: str
+    fields: tuple[str, ...]
+    names: tuple[str, ...] | None = None
+    units: tuple[str, ...] = ("",)  # one for each dimension, or one for all
+    low: tuple[float, ...] = (-math.inf,)
+    high: tuple[float, ...] = (math.inf,)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A whole file; see topics.yaml and docs/formats.md for what each key means."""
+
+    cameras: dict[str, CameraTopic]
+    proprio: tuple[Part, ...] = ()
+    action: tuple[Part, ...] = ()
+    step: str | None = None
+    spec: str | None = None
+    clock: str | None = None  # a camera, each of whose pictures makes a row
+    period_s: float | None = None  # or rows at this distance
+    stamps: str = "header"
+    max_age_s: float = 1.0  # of an observation's parts
+    ignore: tuple[str, ...] = ()
+    images: str = "raw"
+
+    def camera_topics(self, topics: list[str]) -> dict[str, str]:
+        """Camera -> its topic among `topics`; `{camera}` in a name and its topics is a pattern."""
+        found: dict[str, str] = {}
+        for name, camera in self.cameras.items():
+            for pattern in camera.topics:
+                parts = [re.escape(part) for part in pattern.split("{camera}")]
+                expression = re.compile("(?P<name>[^/]+)".join(parts[:2]) + "".join(parts[2:]))
+                for topic in topics:
+                    match = expression.fullmatch(topic)
+                    if match and topic not in self.ignore:
+                        found.setdefault(match.groupdict().get("name", name), topic)
+        return found
+
+    def depth_m(self, camera: str) -> tuple[float, float] | None:
+        found = self.cameras.get(camera) or self.cameras.get("{camera}")
+        return found.depth_m if found else None
+
+    def topic_of(self, camera: str, ending: str) -> str:
+        """Topic that an export writes a camera to; `ending` is appended when it is not there."""
+        found = self.cameras.get(camera) or self.cameras.get("{camera}")
+        if found is None:
+            raise FormatError(f"--topics: no topic for the camera {camera!r}")
+        topic = found.topics[0].replace("{camera}", camera)
+        return topic if topic.endswith(ending) else topic + ending
+
+
+def load_mapping(path: Path | None) -> Mapping:
+    """Read a mapping; FormatError names the key that is wrong."""
+    path = path or DEFAULT
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise FormatError(f"--topics: cannot read {path} ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FormatError(f"--topics: {path} is not YAML: {error}") from None
+    try:
+        return _mapping(data)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise FormatError(f"--topics: {path}: {error}") from None
+
+
+def _mapping(data: Any) -> Mapping:
+    _check_keys("file", data, {field.name for field in fields(Mapping)})
+    given = dict(data)
+    given["cameras"] = {k: _camera(k, v) for k, v in (given.get("cameras") or {}).items()}
+    for name in ("proprio", "action"):
+        given[name] = tuple(_part(name, part) for part in given.get(name) or ())
+    given["ignore"] = tuple(given.get("ignore") or ())
+    for name, right in (("images", ENCODINGS), ("stamps", STAMPS)):
+        if name in given and given[name] not in right:
+            raise ValueError(f"{name}: given {given[name]!r}, right: {', '.join(right)}")
+    for name in ("period_s", "max_age_s"):
+        if given.get(name) is not None and not float(given[name]) > 0:
+            raise ValueError(f"{name}: given {given[name]!r}, right: seconds > 0")
+    return Mapping(**given)
+
+
+def _camera(name: str, given: Any) -> CameraTopic:
+    if not isinstance(given, dict):
+        return CameraTopic(_texts(given))
+    _check_keys(f"cameras: {name}", given, {"topic", "depth_m"}, {"topic"})
+    depth = given.get("depth_m")
+    if depth is not None:
+        near, far = (float(x) for x in depth)
+        if not 0 <= near < far:
+            raise ValueError(f"cameras: {name}: depth_m: given {depth}, right: [near, far] in m")
+        depth = (near, far)
+    return CameraTopic(_texts(given["topic"]), depth)
+
+
+def _part(where: str, given: Any) -> Part:
+    right = {"topic", "field", "names", "unit", "low", "high"}
+    _check_keys(where, given, right, {"topic", "field"})
+    low, high = (_numbers(given.get(k, s * math.inf)) for k, s in (("low", -1), ("high", 1)))
+    names = _texts(given["names"]) if given.get("names") else None
+    return Part(str(given["topic"]), _texts(given["field"]), names,
+                _texts(given.get("unit", "")), low, high)  # fmt: skip
+
+
+def _check_keys(
+    where: str, given: Any, right: set[str], wanted: set[str] | frozenset[str] = frozenset()
+) -> None:
+    if not isinstance(given, MappingOf):
+        raise ValueError(f"{where}: given {given!r}, right: a mapping of {sorted(right)}")
+    if unknown := sorted(set(given) - right):
+        raise ValueError(f"{where}: unknown {unknown}, right: {sorted(right)}")
+    if missing := sorted(wanted - set(given)):
+        raise ValueError(f"{where}: {missing} missing")
+
+
+def _texts(given: Any) -> tuple[str, ...]:
+    return tuple(str(x) for x in given) if isinstance(given, list) else (str(given),)
+
+
+def _numbers(given: Any) -> tuple[float, ...]:
+    return tuple(float(x) for x in given) if isinstance(given, list) else (float(given),)
