@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 VERBS = ("encode", "filter", "act", "plan", "decode")  # what a node may need a model for
+SCALARS = frozenset({"reward", "value", "cont", "disagreement"})  # of a rollout; not features
 State = Any  # a pytree of tensors [B, ...]
 
 
@@ -66,12 +67,13 @@ class Rollout:
 
     feat: dict[str, Tensor] = field(
         default_factory=dict
-    )  # name -> [B, S, H, ...], after each action
+    )  # name -> [B, S, H, ...], after each action; [B, S, 1, ...] where "last" was wanted
     reward: Tensor | None = None  # [B, S, H], brought by each action
     cont: Tensor | None = None  # [B, S, H], probability of not having terminated
     value: Tensor | None = None  # [B, S], of the last state, in the scale of ``reward``
     disagreement: Tensor | None = None  # [B, S, H]
     last: State | None = None  # state after the last action, batch B * S
+    approximate: bool = False  # the model took a short cut that changes the result
 
 
 def expand(state: State, count: int) -> State:
@@ -179,7 +181,8 @@ class WorldModel(nn.Module):
         """Imagine candidates ``actions`` [B, S, H, A] from ``state`` [B, ...].
 
         ``chunk`` bounds how many candidates are imagined at once (memory, not meaning: with a
-        stochastic model the noise of each chunk is drawn in turn from ``generator``).
+        stochastic model the noise of each chunk is drawn in turn from ``generator``). "last" in
+        ``want`` keeps features of the last step alone.
         """
         self._check_want(want)
         candidates = actions.shape[1]
@@ -201,10 +204,12 @@ class WorldModel(nn.Module):
         batch, candidates, horizon, _ = actions.shape
         flat = actions.flatten(0, 1)  # (B*S, H, A)
         state = expand(state, candidates)
-        each: dict[str, list[Tensor]] = {name: [] for name in want if name != "value"}
+        each: dict[str, list[Tensor]] = {name: [] for name in want - {"value", "last"}}
         for t in range(horizon):
             state = self.step(state, flat[:, t], generator=generator)
             for name, found in self.readout(state, frozenset(each)).items():
+                if "last" in want and name not in SCALARS:
+                    each[name].clear()
                 each[name].append(found)
         absent = sorted(name for name, values in each.items() if not values)
         if absent:
@@ -212,7 +217,7 @@ class WorldModel(nn.Module):
         out = {k: torch.stack(v, 1).unflatten(0, (batch, candidates)) for k, v in each.items()}
         value = self.readout(state, frozenset({"value"}))["value"] if "value" in want else None
         return Rollout(
-            feat={k: v for k, v in out.items() if k not in ("reward", "cont", "disagreement")},
+            feat={k: v for k, v in out.items() if k not in SCALARS},
             reward=out.get("reward"),
             cont=out.get("cont"),
             disagreement=out.get("disagreement"),
@@ -281,13 +286,15 @@ def _join(parts: list[Rollout], batch: int) -> Rollout:
         value=cat(lambda p: p.value),
         disagreement=cat(lambda p: p.disagreement),
         last=last,
+        approximate=any(p.approximate for p in parts),
     )
 
 
 class Cost(Protocol):
     """Scores candidates; lower is better. ``needs`` names what a rollout must hold for it.
 
-    A cost may also carry ``optional``, names that it uses where the model has them, and ``goal``,
+    "last" among them says that it looks at the features of the last step only. A cost may also
+    carry ``optional``, names that it uses where the model has them, and ``goal``,
     True when it cannot do without a goal.
     """
 

@@ -29,11 +29,11 @@ class OptimizerConfig:
 
 
 class Optimizer:
-    """One Adam over the parameters of some modules."""
+    """One Adam over the parameters of some modules, those that are frozen now left out."""
 
     def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimizerConfig) -> None:
         self.name, self.config = name, config
-        self.params: list[Tensor] = [p for m in modules for p in m.parameters()]
+        self.params: list[Tensor] = [p for m in modules for p in m.parameters() if p.requires_grad]
         kernels = [p for p in self.params if p.ndim in (2, 4)]  # linear and convolution, no tokens
         self._decayed = self.params if config.decay_all else kernels
         self.adam = torch.optim.Adam(self.params, lr=config.lr, eps=config.eps, fused=True)

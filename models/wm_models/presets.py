@@ -10,6 +10,7 @@ import torch
 from wm_models.autoencoder import AutoencoderConfig
 from wm_models.behavior import BehaviorConfig
 from wm_models.body import Body
+from wm_models.dino_wm.presets import DINO_PRESETS
 from wm_models.heads import HeadConfig
 from wm_models.interface import BatchSpec, ModelError, WorldModel
 from wm_models.learner import LearnerConfig, MWMLearner
@@ -106,7 +107,9 @@ MWM_CPU = MWMPreset(
     ),
 )
 
-PRESETS: dict[str, Preset] = {p.name: p for p in (MWM, MWM_DMC, MWM_RLBENCH, MWM_CPU)}
+PRESETS: dict[str, Preset] = {
+    p.name: p for p in (MWM, MWM_DMC, MWM_RLBENCH, MWM_CPU, *DINO_PRESETS)
+}
 
 
 def preset(name: str) -> Preset:

@@ -64,7 +64,7 @@ def test_goal_reduction_and_weights() -> None:
     assert_close(every, torch.tensor([[(1 * 1 + 2 * 2 + 4 * 3) / 7]]))
     both = GoalCost("l1", keys={"visual": 1.0, "proprio": 0.5})
     assert_close(both(rollout, goal, ACTIONS), torch.tensor([[4.5]]))
-    assert both.needs == {"visual", "proprio"}
+    assert both.needs == {"visual", "proprio", "last"}
 
 
 def test_goal_errors_say_what_is_missing() -> None:
@@ -100,3 +100,13 @@ def test_costs_add_and_scale() -> None:
     assert (a + GoalCost()).goal
     with pytest.raises(ModelError, match="holds no reward"):
         a(Rollout(), None, actions)
+
+
+def test_only_costs_of_the_last_step_ask_for_the_last_step_alone() -> None:
+    last, whole = GoalCost(), GoalCost(reduce="all")
+    assert last.needs == {"visual", "last"} and whole.needs == {"visual"}
+    assert (last + ReturnCost(use_value=False) + ActionPenalty()).needs == {
+        "visual", "last", "reward",
+    }  # fmt: skip
+    assert (last + 2.0 * whole).needs == {"visual"}
+    assert ReturnCost().needs == {"reward", "value"}

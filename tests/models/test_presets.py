@@ -47,12 +47,12 @@ def test_cpu_preset_stays_small() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_equal_seeds_give_equal_weights(name: str) -> None:
-    if name != "mwm_cpu":
-        pytest.skip("the same code, at 26M parameters")
+    if not name.endswith("_cpu"):
+        pytest.skip("the same code, larger")
     a, b, c = (PRESETS[name].build(4, seed=s) for s in (3, 3, 4))
     same = [x.equal(y) for x, y in zip(a.parameters(), b.parameters(), strict=True)]
     assert all(same)
-    assert not a.actor.std.weight.equal(c.actor.std.weight)
+    assert not all(x.equal(y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
 
 
 def test_schedule_of_the_published_preset() -> None:

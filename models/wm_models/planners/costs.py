@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wm_models.interface import Cost, ModelError, Rollout
+from wm_models.interface import SCALARS, Cost, ModelError, Rollout
 
 METRICS = ("mse", "l1", "cos")
 
@@ -37,7 +37,10 @@ class Sum(Summable):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset().union(*(cost.needs for _, cost in self.terms))
+        needs = [cost.needs for _, cost in self.terms]
+        looking = [names for names in needs if names - SCALARS]  # at features
+        whole = any("last" not in names for names in looking)
+        return frozenset().union(*needs) - ({"last"} if whole else set())
 
     @property
     def optional(self) -> frozenset[str]:
@@ -113,7 +116,7 @@ class GoalCost(Summable):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset(self.keys)
+        return frozenset(self.keys) | ({"last"} if self.reduce == "last" else set())
 
     def __call__(
         self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from wm_models.planners.search import Best, Search, take
+from wm_models.planners.search import Best, Scorer, Search, take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +44,7 @@ class MPPI(Search):
         mean: Tensor,
         elites: Tensor,
         elite_cost: Tensor,
-        score: Callable[[Tensor, torch.Generator | None], Tensor],
+        score: Scorer,
         box: tuple[Tensor, Tensor] | None,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:

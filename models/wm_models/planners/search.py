@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -75,10 +75,13 @@ class Search:
         At least one iteration is made; another one only while it is expected to end within
         ``budget_s``. Info: "cost" [B] of the plan, "start_cost" [B] of the first candidate (with
         ``include_mean`` the mean at the start), "best_cost" [iterations, B] seen so far, "std" [B]
-        after the search, "iterations" [].
+        after the search, "iterations" [], "approximate" [] bool.
         """
         deadline = Deadline(budget_s, leading(state).device)
-        score = scorer(model, state, cost, goal, self)
+        score = Scorer(
+            model, state, cost, goal,
+            horizon=self.horizon, repeats=self.repeats, chunk=self.chunk,
+        )  # fmt: skip
         mean, std = self._start(model, state, warm)
         proposals = policy_candidates(model, state, self, mean, generator)
         box = model.spec.bounds(mean) if self.clip else None
@@ -105,6 +108,7 @@ class Search:
             "best_cost": torch.stack(history),
             "std": std.mean((1, 2)),
             "iterations": torch.tensor(len(history)),
+            "approximate": torch.tensor(score.approximate),
         }
         return self._explored(plan, std, box, generator), warm, info
 
@@ -172,7 +176,7 @@ class Search:
         mean: Tensor,
         elites: Tensor,
         elite_cost: Tensor,
-        score: Callable[[Tensor, torch.Generator | None], Tensor],
+        score: Scorer,
         box: tuple[Tensor, Tensor] | None,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
@@ -242,36 +246,46 @@ class Deadline:
         return now - self._start + self._longest <= self.budget_s
 
 
-def scorer(
-    model: WorldModel,
-    state: State,
-    cost: Cost,
-    goal: Mapping[str, Tensor] | None,
-    search: Search,
-) -> Callable[[Tensor, torch.Generator | None], Tensor]:
-    """A function (actions [B, S, H, A], generator) -> finite costs [B, S]; checks first that the
-    model can give what the cost needs."""
-    want = wanted(model, cost, goal)
-    limit = model.spec.max_horizon
-    if limit is not None and search.horizon > limit:
-        raise ModelError(
-            f"horizon: this model imagines at most {limit} steps, got {search.horizon}."
-        )
-    repeats = search.repeats if model.spec.stochastic else 1
+class Scorer:
+    """Costs of candidates by imagining them; checks first that the model can give what the cost
+    needs. ``approximate`` tells whether the model took a short cut so far."""
 
-    def score(actions: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __init__(
+        self,
+        model: WorldModel,
+        state: State,
+        cost: Cost,
+        goal: Mapping[str, Tensor] | None,
+        *,
+        horizon: int,
+        repeats: int = 1,
+        chunk: int | None = None,
+    ) -> None:
+        self._want = wanted(model, cost, goal)
+        limit = model.spec.max_horizon
+        if limit is not None and horizon > limit:
+            raise ModelError(f"horizon: this model imagines at most {limit} steps, got {horizon}.")
+        self._model, self._state, self._cost, self._goal = model, state, cost, goal
+        self._repeats = repeats if model.spec.stochastic else 1
+        self._chunk = chunk
+        self.approximate = False
+
+    def __call__(self, actions: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Finite costs [B, S] of actions [B, S, H, A]."""
+        repeats = self._repeats
         many = actions.repeat_interleave(repeats, 1) if repeats > 1 else actions
-        rollout = model.rollout(state, many, want=want, chunk=search.chunk, generator=generator)
-        each = cost(rollout, goal, many).float()
+        rollout = self._model.rollout(
+            self._state, many, want=self._want, chunk=self._chunk, generator=generator
+        )
+        self.approximate |= rollout.approximate
+        each = self._cost(rollout, self._goal, many).float()
         if each.shape != many.shape[:2]:
             raise ModelError(
-                f"{type(cost).__name__}: expected costs {tuple(many.shape[:2])}, "
+                f"{type(self._cost).__name__}: expected costs {tuple(many.shape[:2])}, "
                 f"got {tuple(each.shape)}."
             )
         each = each.unflatten(1, (-1, repeats)).mean(-1)
         return each.nan_to_num(_WORST, _WORST, -_WORST)
-
-    return score
 
 
 def wanted(model: WorldModel, cost: Cost, goal: Mapping[str, Tensor] | None) -> frozenset[str]:

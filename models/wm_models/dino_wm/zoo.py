@@ -1,0 +1,153 @@
+"""Frozen encoders by name, and where their weights are looked for on this computer.
+
+Nothing is ever downloaded. The order is: the path given, $WM_NODES_WEIGHTS/<name>.safetensors (.pt,
+.pth), the Hugging Face cache, $TORCH_HOME/hub/checkpoints/<the original file>.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from wm_models.interface import ModelError
+
+ENVIRONMENT = "WM_NODES_WEIGHTS"
+SUFFIXES = (".safetensors", ".pt", ".pth")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One encoder: how timm calls it, what it gives, and whose it is."""
+
+    timm_name: str
+    width: int  # numbers per token
+    patch: int  # pixels per token side
+    hub: str  # repository at Hugging Face
+    file: str  # the original file's name; empty: none known
+    licence: str
+    resizes: bool = True  # takes img_size
+
+
+_DINOV3 = "DINOv3 licence"
+ZOO: Mapping[str, Entry] = {
+    "dinov2_s": Entry(
+        "vit_small_patch14_dinov2", 384, 14, "timm/vit_small_patch14_dinov2.lvd142m",
+        "dinov2_vits14_pretrain.pth", "Apache-2.0",
+    ),
+    "dinov2_s_reg": Entry(
+        "vit_small_patch14_reg4_dinov2", 384, 14, "timm/vit_small_patch14_reg4_dinov2.lvd142m",
+        "dinov2_vits14_reg4_pretrain.pth", "Apache-2.0",
+    ),
+    "dinov2_b": Entry(
+        "vit_base_patch14_dinov2", 768, 14, "timm/vit_base_patch14_dinov2.lvd142m",
+        "dinov2_vitb14_pretrain.pth", "Apache-2.0",
+    ),
+    "dinov3_s": Entry(
+        "vit_small_patch16_dinov3", 384, 16, "timm/vit_small_patch16_dinov3.lvd1689m", "", _DINOV3,
+    ),
+    "dinov3_b": Entry(
+        "vit_base_patch16_dinov3", 768, 16, "timm/vit_base_patch16_dinov3.lvd1689m", "", _DINOV3,
+    ),
+    "dino_s16": Entry(
+        "vit_small_patch16_224", 384, 16, "timm/vit_small_patch16_224.dino",
+        "dino_deitsmall16_pretrain.pth", "Apache-2.0",
+    ),
+    "resnet18": Entry(
+        "resnet18", 512, 32, "timm/resnet18.tv_in1k", "resnet18-f37072fd.pth", "BSD-3-Clause",
+        resizes=False,
+    ),
+}  # fmt: skip
+
+
+def entry(name: str) -> Entry:
+    """The encoder of that name; a ModelError names the nearest one otherwise."""
+    if name in ZOO:
+        return ZOO[name]
+    near = difflib.get_close_matches(name, ZOO, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ModelError(f"encoder: there is no {name!r}.{hint} There are: {', '.join(ZOO)}.")
+
+
+def make_backbone(name: str, input_size: int) -> nn.Module:
+    """The network with random weights, for square pictures of ``input_size`` pixels."""
+    found = entry(name)
+    options: dict[str, Any] = {"img_size": input_size} if found.resizes else {}
+    return timm.create_model(found.timm_name, pretrained=False, num_classes=0, **options)
+
+
+def find_weights(name: str, given: str | Path | None = None) -> Path:
+    """The file of weights on this computer; a ModelError lists all places that were looked at."""
+    found = entry(name)
+    if given is not None:
+        if Path(given).is_file():
+            return Path(given)
+        raise ModelError(f"encoder {name}: weights: there is no file {given}.")
+    folder = os.environ.get(ENVIRONMENT)
+    places = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES] if folder else []
+    for file in _HUB_FILES:
+        cached = try_to_load_from_cache(found.hub, file)
+        places += [Path(cached)] if isinstance(cached, str) else []
+    if found.file:
+        places.append(Path(torch.hub.get_dir()) / "checkpoints" / found.file)
+    for place in places:
+        if place.is_file():
+            return place
+    raise ModelError(
+        f"encoder {name}: no weights on this computer, and none are downloaded. Looked for: a path "
+        f"given; ${ENVIRONMENT}/{name}.safetensors, .pt or .pth ({folder or 'not set'}); "
+        f"{found.hub} in the Hugging Face cache; "
+        f"{Path(torch.hub.get_dir()) / 'checkpoints' / (found.file or '(no file known)')}. Get "
+        "them with a browser, or choose a preset whose encoder is our own (dino_wm_cpu)."
+    )
+
+
+def load_backbone(name: str, input_size: int, file: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with the weights of ``file``, and what they are: name, file, sha256, licence.
+
+    timm adapts foreign keys and the size of the position table.
+    """
+    found = entry(name)
+    options: dict[str, Any] = {"img_size": input_size} if found.resizes else {}
+    overlay = {"state_dict": _read(file), "num_classes": 0}
+    try:
+        net = timm.create_model(
+            found.timm_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay,
+            **options,
+        )  # fmt: skip
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"encoder {name}: {file} does not fit {found.timm_name} ({reason})."
+        ) from None
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    facts = {"name": name, "init": "pretrained", "file": file.name, "sha256": digest}
+    return net, {**facts, "licence": found.licence}
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file; nothing in it is executed."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"encoder: {file} cannot be read as weights ({reason}).") from None
+    for key in ("state_dict", "model", "teacher"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    return state
