@@ -1,6 +1,6 @@
 """Decoded chunks in memory-mapped files: what a log larger than memory is sampled from.
 
-A file holds one field, full chunk i in slot i modulo the number of slots, so that the rows of a
+A file holds one field, chunk i in slot i modulo the number of slots, so that the rows of a
 window lie side by side. The kernel keeps in memory what is used and takes it back when memory is
 short: no process is killed for it. A slot counts when its entry in the index names the very chunk
 file (time, size) that it was decoded from and its checksum fits, so the files outlive the process,
@@ -46,7 +46,7 @@ def default_cache_folder() -> Path:
 
 
 class DecodedRows:
-    """The newest full chunks of some fields of a log, at most `disk_bytes` of them.
+    """The newest sealed chunks of some fields of a log, at most `disk_bytes` of them.
 
     Chunks are decoded when they are first needed. The last gigabyte of the disk is left alone; a
     disk that is full ends the taking, not the reading.
@@ -129,23 +129,30 @@ class _DecodedColumn:
         data = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
         self.ring = np.frombuffer(data, field.dtype).reshape(rows, *field.shape)
         self._held = np.full(self._slots, -1, np.int64)  # chunks that this process has checked
+        self._until = np.zeros(self._slots, np.int64)  # one past the newest row of each
         self._full = False  # the disk
 
     def covers(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Which windows lie in the newest chunks that are full and have a slot?"""
-        end = self._reader.sealed // self._chunk
-        begin = max(0, end - self._slots)
-        return (starts >= begin * self._chunk) & (starts + length <= end * self._chunk)
+        """Which windows lie in the newest sealed chunks, as many as there are slots?"""
+        sealed = self._reader.sealed
+        begin = max(0, -(-sealed // self._chunk) - self._slots)
+        return (starts >= begin * self._chunk) & (starts + length <= sealed)
 
     def load(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Decode the chunks of these windows; return a mask (n,) of those that are ready."""
         first, last = starts // self._chunk, (starts + length - 1) // self._chunk
         spans = int((last - first).max(initial=0)) + 1
         chunks = np.minimum(first + np.arange(spans)[:, None], last)  # (spans, n)
-        for chunk in np.unique(chunks[self._held[chunks % self._slots] != chunks]).tolist():
+        for chunk in np.unique(chunks[~self._holds(chunks)]).tolist():
             self._load(chunk)
-        ready: np.ndarray = (self._held[chunks % self._slots] == chunks).all(axis=0)
-        return ready
+        return self._holds(chunks).all(axis=0)
+
+    def _holds(self, chunks: np.ndarray) -> np.ndarray:
+        """Which chunks are held with all their rows? The last one gets more as the log grows."""
+        slots, sealed = chunks % self._slots, self._reader.sealed
+        all_rows = np.minimum((chunks + 1) * self._chunk, sealed)
+        held: np.ndarray = (self._held[slots] == chunks) & (self._until[slots] >= all_rows)
+        return held
 
     def close(self) -> None:
         os.close(self._file)
@@ -153,6 +160,7 @@ class _DecodedColumn:
     def _load(self, chunk: int) -> None:
         slot = chunk % self._slots
         entry, at = self._index[slot], slot * self._slot_bytes
+        until = min((chunk + 1) * self._chunk, self._reader.sealed)
         time, size = self._reader.chunk_signature(self._name, chunk)
         known = bool(entry["used"]) and (entry["chunk"], entry["time"], entry["size"]) == (
             chunk, time, size,
@@ -165,7 +173,7 @@ class _DecodedColumn:
             rows = self._reader.read_chunk(self._name, chunk)
             if not self._store(slot, at, chunk, (time, size), rows.tobytes()):
                 return
-        self._held[slot] = chunk
+        self._held[slot], self._until[slot] = chunk, until
 
     def _store(
         self, slot: int, at: int, chunk: int, signature: tuple[int, int], data: bytes

@@ -14,7 +14,7 @@ from wm_datasets.damage import Damage, LogDamageError, episodes_hit, read_around
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogFormatError, LogRowError
 from wm_datasets.index import sealed_index
-from wm_datasets.manifest import Manifest, load_manifest
+from wm_datasets.manifest import ROOT, Manifest, load_manifest
 from wm_datasets.segment import SegmentReader, record_dtype, segment_path
 from wm_datasets.spec import LogSpec
 
@@ -211,16 +211,25 @@ class LogReader:
         return LogDamageError(damage)
 
     def _load(self) -> Manifest:
-        """The manifest on disk; the one at hand while its file has not changed."""
-        try:
-            stat = (self.path / "zarr.json").stat()
-            now: tuple[int, ...] = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-        except OSError:
-            now = ()
+        """Take the manifest on disk; the one at hand while its file has not changed."""
+        now = self._stat_root()
         if not now or now != self._root_stat:
             self._manifest = load_manifest(self.path)
             self._root_stat = now
         return self._manifest
+
+    def _peek(self) -> Manifest:
+        """The manifest on disk, as _load(), without taking it."""
+        now = self._stat_root()
+        return self._manifest if now and now == self._root_stat else load_manifest(self.path)
+
+    def _stat_root(self) -> tuple[int, ...]:
+        """What changes when the root's file does; () where that cannot be known."""
+        try:
+            stat = (self.path / ROOT).stat()
+        except OSError:
+            return ()
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _follow_manifest(self) -> None:
         old, new = self._manifest, self._load()
@@ -241,7 +250,7 @@ class LogReader:
         """Read on through the segments; False when the log was sealed underneath."""
         while True:
             if self._segment is None and not self._open_segment():
-                return load_manifest(self.path).sealed <= self._length
+                return self._peek().sealed <= self._length
             if self._segment is None:
                 continue
             self._take(self._segment, 0)
@@ -249,7 +258,7 @@ class LogReader:
             if self._segment.rows and self._length % self._rows == 0:
                 self.close()
             elif self._has_rows(following):  # so this one is full, and what it lacks is lost
-                if load_manifest(self.path).sealed > self._manifest.sealed:
+                if self._peek().sealed > self._manifest.sealed:
                     return False
                 self._take(self._segment, following - self._segment.start)
             else:
@@ -278,7 +287,7 @@ class LogReader:
                     int(path.stem) for path in folder.glob("*.seg") if int(path.stem) > self._length
                 )
         found = next((start for start in later if self._has_rows(start)), None)
-        if found is None or load_manifest(self.path).sealed > self._manifest.sealed:
+        if found is None or self._peek().sealed > self._manifest.sealed:
             return False
         missing = np.zeros(found - self._length, self._dtype)
         missing["is_first"][0] = True

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,44 +18,103 @@ from wm_datasets.sampler import Sampler
 from wm_datasets.spec import LogSpec, VectorSpec
 from wm_nodes.bench import machine
 from wm_nodes.bench.rows import Row
-from wm_nodes.bench.timing import measure
+from wm_nodes.bench.timing import Timing, measure
 
 EPISODE = 101  # rows, as the CPU presets have it
 
 
+FIELDS = ("image/camera", "action", "reward", "is_first", "is_terminal")
+GOAL = 80.0  # % of the speed of a copy: 1.25 times its time
+RATE_HZ = 50.0
+
+
 def run(*, rows: int = 5050, batch: int = 50, length: int = 50, repeats: int = 21) -> list[Row]:
-    """Batches of 64 x 64 pictures with their actions, from a log of ``rows`` rows."""
+    """Batches of 64 x 64 pictures with their actions, from a log of ``rows`` rows.
+
+    Measured with the whole log in memory, while another process appends to it at 50 Hz, and with
+    an eighth of it in memory: the rest in memory-mapped files, when these are filled and not yet.
+    """
+    found: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "log"
+        path, cache = Path(folder) / "log", Path(folder) / "cache"
         write(path, rows)
+
+        def sampler(reader: LogReader, **options: Any) -> Sampler:
+            return Sampler(reader, batch=batch, length=length, seed=0, fields=FIELDS,
+                           cache_folder=cache, **options)  # fmt: skip
+
         with LogReader(path) as reader:
-            sampler = Sampler(
-                reader,
-                batch=batch,
-                length=length,
-                seed=0,
-                fields=("image/camera", "action", "reward", "is_first", "is_terminal"),
-            )
-            got = sampler.sample()
-            timing = measure(sampler.sample, repeats=repeats, warmup=3)
-    size = sum(x.nbytes for x in got.values())
-    copied = machine.copy_bytes(size, repeats)
-    what = f"{batch} x {length} rows of 64 x 64 x 3"
-    return [
-        timing.row(
-            "sampler", f"one batch, {what}", note=f"{size / 1e6:.3g} MB, rows decoded before"
-        ),
-        copied.row("sampler", "memory copy of the same bytes"),
-        Row(
-            "sampler",
-            "copy time / batch time",
-            100 * copied.typical / timing.typical,
-            "%",
-            samples=repeats,
-            goal=50.0,
-            better="higher",
-        ),
-    ]
+            drawn = sampler(reader)
+            size = sum(x.nbytes for x in drawn.sample().values())
+            inside = measure(drawn.sample, repeats=repeats, warmup=3)
+        copied = machine.copy_bytes(size, repeats)
+        what = f"{batch} x {length} rows of 64 x 64 x 3"
+        found += [
+            inside.row("sampler", f"one batch, {what}", note=f"{size / 1e6:.3g} MB, all in memory"),
+            copied.row("sampler", "memory copy of the same bytes"),
+            share("copy time / batch time", copied, inside, goal=GOAL),
+        ]
+        with growing(path), LogReader(path) as reader:
+            drawn = sampler(reader)
+
+            def follow() -> None:
+                drawn.refresh()
+                drawn.sample()
+
+            while_grown = measure(follow, repeats=repeats, warmup=3)
+            beside = machine.copy_bytes(size, repeats)
+            found.append(share("... while the log grows at 50 Hz", beside, while_grown, goal=GOAL))
+        with LogReader(path) as reader:
+            budget = (reader.length - reader.first) * size // (8 * batch * length)
+            drawn = sampler(reader, cache_bytes=budget)
+            cold = measure(drawn.sample, repeats=3, warmup=0)
+            for _ in range(4 * rows // (batch * length) + 20):
+                drawn.sample()
+            warm = measure(drawn.sample, repeats=repeats, warmup=3)
+            drawn.close()
+            chunks = sampler(reader, cache_bytes=budget, disk_bytes=0)
+            without = measure(chunks.sample, repeats=3, warmup=1)
+        found += [
+            share("... 8 times the memory budget, files filled", copied, warm),
+            cold.row("sampler", "... the first batches, which fill them"),
+            without.row("sampler", "... without files: chunks decoded each time"),
+        ]
+    return found
+
+
+def share(name: str, copied: Timing, batch: Timing, goal: float | None = None) -> Row:
+    """How near a batch comes to the speed of a copy of its bytes, in percent."""
+    factor = f"{batch.typical / copied.typical:.2f} times the copy"
+    value, count = 100 * copied.typical / batch.typical, len(batch.seconds)
+    return Row("sampler", name, value, "%", samples=count, goal=goal, better="higher", note=factor)
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[None]:
+    """Another process appends to the log at 50 Hz meanwhile."""
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=append_for_ever, args=(path,), daemon=True)
+    process.start()
+    with LogReader(path) as reader:
+        before = reader.length
+        while reader.length == before and process.is_alive():
+            reader.refresh()
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def append_for_ever(path: Path) -> None:
+    """The writer's process."""
+    with LogWriter(path, spec()) as log:
+        due = time.monotonic()
+        for i in itertools.count():
+            log.append(row(i % EPISODE == 0, i % EPISODE == EPISODE - 1, log.length))
+            due += 1 / RATE_HZ
+            time.sleep(max(0.0, due - time.monotonic()))
 
 
 def write(path: Path, rows: int) -> None:
