@@ -110,7 +110,9 @@ def step_to_msg(step: Step) -> JointState:
     scalars = np.array([float(getattr(step, name)) for name in SCALARS])
     names = [f"action/{name}" for name in step.names]
     names += [f"commanded/{name}" for name in step.names]
-    values = np.concatenate([step.executed, step.commanded, scalars])
+    names += [f"signal/{name}" for name in step.signal_names]
+    signals = np.zeros(len(step.signal_names)) if step.signals is None else step.signals
+    values = np.concatenate([step.executed, step.commanded, signals, scalars])
     return JointState(
         header=header(step.stamp_ns), name=[*names, *SCALARS], position=_doubles(values)
     )
@@ -121,7 +123,9 @@ def step_from_msg(msg: JointState) -> Step:
     names, values = _named(msg, "step")
     at = {name: index for index, name in enumerate(names)}
     dims = tuple(name[7:] for name in names if name.startswith("action/"))
-    wanted = [*(f"action/{d}" for d in dims), *(f"commanded/{d}" for d in dims), *SCALARS]
+    about = tuple(name[7:] for name in names if name.startswith("signal/"))
+    wanted = [f"{part}/{d}" for part in ("action", "commanded") for d in dims]
+    wanted += [*(f"signal/{name}" for name in about), *SCALARS]
     if not dims or set(wanted) != set(names):
         raise MessageError(
             "names",
@@ -130,7 +134,8 @@ def step_from_msg(msg: JointState) -> Step:
         )
     ordered = values[[at[name] for name in wanted]]
     count = len(dims)
-    executed, commanded, scalars = np.split(ordered, (count, 2 * count))
+    ends = (count, 2 * count, 2 * count + len(about))
+    executed, commanded, signals, scalars = np.split(ordered, ends)
     reward, first, last, terminal, success, explore, weights, source = scalars.tolist()
     if int(source) not in Source._value2member_map_:
         raise MessageError("source", f"step: source {source}, right is 0 to {max(Source).value}")
@@ -147,6 +152,8 @@ def step_from_msg(msg: JointState) -> Step:
         explore=bool(explore),
         weights=int(weights),
         source=int(source),
+        signal_names=about,
+        signals=signals.astype(np.float32) if about else None,
     )
 
 

@@ -88,7 +88,8 @@ class LogSpec:
 
     cameras maps a name to (height, width, 3); `action=None` declares a log without actions
     (plain video): it has no action, commanded and reward; `reward=False` one whose actions brought
-    rewards that nobody knows. `extra` holds whatever else the run must remember, as JSON.
+    rewards that nobody knows. `signals` names numbers about an action that are no observation
+    (latency, interventions). `extra` holds whatever else the run must remember, as JSON.
     """
 
     robot: str
@@ -99,6 +100,7 @@ class LogSpec:
     action: VectorSpec | None
     extra: dict[str, Any] = field(default_factory=dict)
     reward: bool = True
+    signals: VectorSpec | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reward", bool(self.reward) and self.action is not None)
@@ -128,6 +130,8 @@ class LogSpec:
         if self.action is not None:
             found.append(Field("action", np.dtype("<f4"), (len(self.action),)))
             found.append(Field("commanded", np.dtype("<f4"), (len(self.action),)))
+        if self.signals is not None:
+            found.append(Field("signals", np.dtype("<f4"), (len(self.signals),)))
         if self.reward:
             found.append(Field("reward", np.dtype("<f4")))
         flags = ("is_first", "is_last", "is_terminal", "success")
@@ -147,16 +151,17 @@ class LogSpec:
             "action": self.action.to_json() if self.action else None,
             "extra": self.extra,
             "reward": self.reward,
+            "signals": self.signals.to_json() if self.signals else None,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LogSpec:
-        proprio, action = (VectorSpec.from_json(v) if v else None
-                           for v in (data["proprio"], data["action"]))  # fmt: skip
+        given = (data["proprio"], data["action"], data.get("signals"))
+        proprio, action, signals = (VectorSpec.from_json(v) if v else None for v in given)
         cameras = {k: (s[0], s[1], s[2]) for k, s in data["cameras"].items()}
         return cls(data["robot"], data["task"], float(data["control_period_s"]),
                    cameras, proprio, action, dict(data["extra"]),
-                   bool(data.get("reward", True)))  # fmt: skip
+                   bool(data.get("reward", True)), signals)  # fmt: skip
 
     def differences(self, other: LogSpec) -> list[str]:
         """One line 'part: mine, other's' for every part in which two specs differ."""

@@ -5,20 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wm_nodes.cli.arguments import parse, require, require_one_of
-from wm_nodes.errors import user_errors
+from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.sim_metaworld import CAMERAS, TASKS
 
 if TYPE_CHECKING:
     from wm_nodes.collect import Player
     from wm_nodes.evaluate import EpisodeRow
-    from wm_nodes.robots.metaworld import MetaWorld
+    from wm_nodes.robots.base import Robot
 
 SHOW_S = 2.0
+_TASKS = {
+    "metaworld": [f"{task}-v3" for task in TASKS],
+    "arm_sim": ["reach", "goal", "push", "lift"],
+}
+_CAMERAS = {"metaworld": CAMERAS, "arm_sim": ("front", "side", "wrist")}
+_DEFAULTS = {"metaworld": ("drawer-close-v3", "corner4", 2), "arm_sim": ("goal", "front", 5)}
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,13 @@ class Collect:
 
     out: Path
     """Folder of the replay log; made if it is not there."""
-    task: str = "drawer-close-v3"
-    """Meta-World task."""
-    policy: Literal["expert", "random"] = "expert"
-    """expert: the task's script, which reads the simulator's state; random: uniform actions."""
+    robot: Literal["metaworld", "arm_sim"] = "metaworld"
+    """metaworld, or the simulated arm with its safety filter."""
+    task: str = ""
+    """Meta-World task (drawer-close-v3), or the arm's: reach, goal, push, lift (goal)."""
+    policy: Literal["expert", "random", "play"] = "expert"
+    """expert: the task's script, which reads the simulator's state; random: uniform actions; play:
+    smooth motion to random places (arm_sim)."""
     episodes: int = 20
     """Episodes to add."""
     noise: float = 0.5
@@ -43,12 +52,14 @@ class Collect:
     """random: decisions for which an action is held, in the mean."""
     time_limit: int = 100
     """Decisions per episode."""
-    action_repeat: int = 2
-    """Simulator steps per decision."""
+    action_repeat: int = 0
+    """Simulator steps (arm: control periods of 20 ms) per decision; 0: 2 (arm: 5)."""
     seed: int = 0
     """Seed of episodes and noise."""
-    camera: str = "corner4"
-    """Camera of the simulator."""
+    camera: str = ""
+    """Camera of the simulator (corner4); of the arm one or more of front,side,wrist (front)."""
+    size: int = 64
+    """Side of the pictures, in pixels."""
     render: Literal["auto", "fast", "full"] = "auto"
     """Pictures."""
 
@@ -56,25 +67,29 @@ class Collect:
 def run(words: Sequence[str]) -> int:
     """Run `wm collect WORDS`."""
     wanted = parse(Collect, "collect", words)
-    require_one_of("task", wanted.task, [f"{task}-v3" for task in TASKS])
-    require_one_of("camera", wanted.camera, CAMERAS)
+    wanted = _with_defaults(wanted)
+    require_one_of("task", wanted.task, _TASKS[wanted.robot])
+    for camera in wanted.camera.split(","):
+        require_one_of("camera", camera, _CAMERAS[wanted.robot])
+    require("size", wanted.size, 8, 1024)
     require("episodes", wanted.episodes, 1)
     require("noise", wanted.noise, 0, 10)
     require("hold", wanted.hold, 1)
     require("time-limit", wanted.time_limit, 1)
-    require("action-repeat", wanted.action_repeat, 1, 20)
+    require("action-repeat", wanted.action_repeat, 0, 20)
     require("seed", wanted.seed, 0, 2**31 - 1)
 
     from wm_datasets import LogError
     from wm_nodes.collect import collect
+    from wm_nodes.robots.adapters import open_robot
     from wm_nodes.robots.base import RobotError
-    from wm_nodes.robots.metaworld import MetaWorld
 
-    settings = {
-        name: getattr(wanted, name)
-        for name in ("task", "seed", "camera", "action_repeat", "time_limit", "render")
-    }
-    with user_errors(RobotError, LogError, OSError), closing(MetaWorld(**settings)) as robot:
+    names = "task seed camera size action_repeat time_limit render"
+    settings = {name: getattr(wanted, name) for name in names.split()}
+    with (
+        user_errors(RobotError, LogError, OSError),
+        closing(open_robot(wanted.robot, settings)) as robot,
+    ):
         show = _Progress(wanted.episodes)
         player = _player(wanted, robot)
         result = collect(
@@ -85,13 +100,34 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _player(wanted: Collect, robot: MetaWorld) -> Player:
+def _with_defaults(wanted: Collect) -> Collect:
+    task, camera, repeat = _DEFAULTS[wanted.robot]
+    return replace(
+        wanted,
+        task=wanted.task or task,
+        camera=wanted.camera or camera,
+        action_repeat=wanted.action_repeat or repeat,
+    )
+
+
+def _player(wanted: Collect, robot: Robot) -> Player:
     from wm_nodes.collect import HeldRandom, NoisyExpert
     from wm_nodes.policies import Expert
+    from wm_nodes.robots.metaworld import MetaWorld
 
     if wanted.policy == "random":
         return HeldRandom(robot.spec, wanted.hold, wanted.seed)
-    return NoisyExpert(Expert(robot), robot.spec, wanted.noise, wanted.seed)
+    if isinstance(robot, MetaWorld):
+        if wanted.policy == "play":
+            raise UserError("--policy: Meta-World has no play. Right: expert or random.")
+        return NoisyExpert(Expert(robot), robot.spec, wanted.noise, wanted.seed)
+    from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
+    from wm_nodes.robots.arm.simulated import SimulatedArm
+
+    assert isinstance(robot, SimulatedArm)
+    if wanted.policy == "play":
+        return SmoothPlay(robot, wanted.seed)
+    return NoisyExpert(ArmExpert(robot.spec, robot.world), robot.spec, wanted.noise, wanted.seed)
 
 
 class _Progress:

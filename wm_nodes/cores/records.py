@@ -74,6 +74,8 @@ class Step:
     explore: bool = True  # a training episode; false: an evaluation episode
     weights: int = NO_VERSION  # version that chose the action
     source: int = int(Source.RANDOM)
+    signal_names: tuple[str, ...] = ()
+    signals: Vector | None = None  # (S,) about the action that led here; None: all zero
 
 
 @dataclass(frozen=True)

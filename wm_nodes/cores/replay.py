@@ -71,6 +71,8 @@ def _step(log: LogReader, row: dict[str, np.ndarray], before: dict[str, np.ndarr
         success=bool(led.get("success", False)),
         weights=int(led.get("weights", NO_VERSION)),
         source=int(led.get("source", RANDOM.source)),
+        signal_names=log.spec.signals.names if log.spec.signals else (),
+        signals=led.get("signals"),
     )
 
 

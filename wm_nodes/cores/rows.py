@@ -144,6 +144,7 @@ class RowAssembler:
             **arrival.parts,
             "action": outcome.executed if outcome else self._zeros,
             "commanded": outcome.commanded if outcome else self._zeros,
+            **({"signals": _signals(own, outcome)} if own.signal_names else {}),
             "reward": np.float32(outcome.reward if outcome else 0.0),
             "is_first": first,
             "is_last": outcome is None,
@@ -153,3 +154,9 @@ class RowAssembler:
             "source": last.source,
             "weights": last.weights,
         }
+
+
+def _signals(own: Step, outcome: Step | None) -> Vector:
+    if outcome is None or outcome.signals is None:
+        return np.zeros(len(own.signal_names), np.float32)
+    return outcome.signals

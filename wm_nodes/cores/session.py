@@ -35,6 +35,7 @@ class Session:
         self.now: Arrival | None = None  # the newest observation
         self.label: bool | None = None  # a person's verdict, for the next step
         self._base_ns = schedule.counts.stamp_ns
+        self._signals = robot.spec.signals.names if robot.spec.signals else ()
         self._repeat = int(robot.spec.extra.get("action_repeat", 1))
 
     @property
@@ -83,6 +84,8 @@ class Session:
             explore=self.episode.explore,
             weights=NO_VERSION if seen.is_first else origin.version,
             source=int(RANDOM.source if seen.is_first else origin.source),
+            signal_names=self._signals,
+            signals=seen.signals,
         )
         self.now = Arrival(step, seen.images, seen.proprio)
         return self.now

@@ -10,7 +10,10 @@ from typing import Any
 
 from wm_nodes.robots.base import Robot, RobotError
 
-ADAPTERS = {"metaworld": "wm_nodes.robots.metaworld:MetaWorld"}
+ADAPTERS = {
+    "metaworld": "wm_nodes.robots.metaworld:MetaWorld",
+    "arm_sim": "wm_nodes.robots.arm.simulated:SimulatedArm",
+}
 
 
 def adapter_class(name: str) -> type[Robot]:

@@ -39,6 +39,7 @@ class RobotSpec:
     proprio: VectorSpec
     action: VectorSpec
     extra: dict[str, Any] = field(default_factory=dict)  # JSON-able, recorded with the log
+    signals: VectorSpec | None = None  # numbers about what an action did, recorded with it
 
     def log_spec(self) -> LogSpec:
         """Return the specification of a replay log of this robot."""
@@ -50,6 +51,7 @@ class RobotSpec:
             proprio=self.proprio,
             action=self.action,
             extra=dict(self.extra),
+            signals=self.signals,
         )
 
 
@@ -70,12 +72,35 @@ class Observation:
     is_terminal: bool = False
     success: bool = False  # of this step; an episode succeeds if any of its steps does
     stamp_ns: int = 0  # time of the observation, strictly growing over episodes
+    signals: Vector | None = None  # (S,) of the action that led here; None: all zero
 
 
 class Robot(abc.ABC):
     """A simulator or an arm. Use as a context manager; one thread only (GL contexts are)."""
 
     spec: RobotSpec
+
+    @property
+    def tick_s(self) -> float:
+        """Period [s] at which `tick` is called in real time; 0: it is not, only `act` is."""
+        return 0.0
+
+    def prepare(self, seed: int) -> None:  # noqa: B027 - most have nothing to do
+        """Real time: get ready for the episode of this seed, without blocking."""
+
+    def settle(self) -> bool:
+        """Real time: called each tick between episodes; True when `reset` can begin the next."""
+        return True
+
+    def tick(
+        self, action: npt.ArrayLike | None, made_s: float = float("inf"), age_s: float = 0.0
+    ) -> bool:
+        """Real time: one control period towards `action`; None: stop. True: call `act` now.
+
+        made_s: steady time of the observation that the action answers; age_s: how old its picture
+        is. May be called from another thread than the rest.
+        """
+        return True
 
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> Observation:

@@ -1,0 +1,21 @@
+"""The shipped arms, for tests."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
+from wm_nodes.robots.arm.kinematics import Kinematics
+
+NAMES = ("arm_sim",)
+
+
+@cache
+def config(name: str = "arm_sim") -> ArmConfig:
+    return read_config(find_config(name))
+
+
+@cache
+def kinematics(name: str = "arm_sim") -> Kinematics:
+    given = config(name)
+    return Kinematics(given.model, given.limits.joints, given.hand)

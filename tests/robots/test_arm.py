@@ -1,0 +1,106 @@
+"""The arm behind the Robot contract, in simulated time: same adapter, same filter as on topics."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+pytest.importorskip("mujoco", reason="needs the [sim] extra")
+
+from tests.robots.arms import config
+from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
+from wm_nodes.robots.arm.simulated import SimulatedArm
+from wm_nodes.robots.arm.tasks import TASKS
+from wm_nodes.robots.arm.trial import audit
+from wm_nodes.robots.base import Robot, RobotError
+from wm_nodes.robots.contract import RobotContract
+
+
+class TestReach(RobotContract):
+    def make_robot(self) -> Robot:
+        return SimulatedArm("reach", time_limit=5)
+
+
+class TestLiftFromTwoCameras(RobotContract):
+    def make_robot(self) -> Robot:
+        return SimulatedArm("lift", time_limit=5, camera="front,wrist", size=32, action_repeat=2)
+
+
+class TestPushWithoutPictures(RobotContract):
+    def make_robot(self) -> Robot:
+        return SimulatedArm("push", time_limit=5, render="none")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_script_succeeds(task):
+    with SimulatedArm(task, render="none", time_limit=120) as arm:
+        expert, solved = ArmExpert(arm.spec, arm.world), 0
+        for seed in range(4):
+            seen = arm.reset(seed)
+            while not (seen.success or seen.is_last):
+                seen = arm.act(expert.act(seen))
+            solved += seen.success
+    assert solved == 4
+
+
+def test_a_seed_alone_gives_its_scene_and_an_episode_is_repeatable():
+    def play(seed: int) -> list[np.ndarray]:
+        with SimulatedArm("push", seed=3, render="none") as arm:
+            play, seen = SmoothPlay(arm, 1), arm.reset(seed)
+            play.begin(0)
+            rows = [seen.proprio]
+            rows += [arm.act(play.choose(arm.observe())[1]).proprio for _ in range(10)]
+            return [*rows, arm.world.scene.cube]
+
+    for one, other in zip(play(5), play(5)):
+        np.testing.assert_array_equal(one, other)
+    assert play(5)[-1] != play(6)[-1]
+
+
+def test_play_stays_within_limits_and_covers_the_box():
+    with SimulatedArm("goal", render="none", time_limit=400) as arm:
+        sent: list[np.ndarray] = []
+        send = arm._bus.send
+        arm._bus.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
+        play, seen = SmoothPlay(arm, 0), arm.reset(0)
+        play.begin(0)
+        home = sent.index(sent[-1])
+        places = []
+        while not seen.is_last:
+            seen = arm.act(play.choose(seen)[1])
+            places.append(seen.proprio[-3:])
+        found = audit(config().limits, arm.kinematics, np.array(sent[home:]), arm.period_s)
+        assert not +found.violations
+    low, high = config().limits.box_low, config().limits.box_high
+    covered = np.ptp(places, axis=0) / (high - low)
+    assert (covered > 0.5).all()
+
+
+def test_executed_is_what_the_hand_did():
+    with SimulatedArm("goal", render="none") as arm:
+        arm.reset(0)
+        for _ in range(5):
+            before = arm.guard.filter.hand.copy()
+            seen = arm.act([0.1, 0.05, 0.0])
+            moved = (arm.guard.filter.hand - before) / arm.spec.control_period_s
+            np.testing.assert_allclose(seen.executed, moved, atol=1e-6)
+        np.testing.assert_allclose(seen.executed, [0.1, 0.05, 0.0], atol=0.02)
+
+
+def test_signals_say_what_was_done_to_an_action():
+    with SimulatedArm("goal", render="none") as arm:
+        arm.reset(0)
+        calm = arm.act([0.0, 0.0, 0.0])
+        assert calm.signals is not None and not calm.signals.any()
+        for _ in range(20):
+            driven = arm.act([0.0, 0.0, -0.2])
+        assert driven.signals[1] > 0  # the table
+
+
+@pytest.mark.parametrize("task", ["reech", ""])
+def test_an_unknown_task_is_refused(task):
+    with pytest.raises(RobotError, match=r"reach, goal, push, lift"):
+        SimulatedArm(task, render="none")

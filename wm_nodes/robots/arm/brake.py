@@ -1,0 +1,132 @@
+"""Stopping: a family of finite, linear stopping motions in discrete time.
+
+A command is a position per control period; velocity, acceleration and jerk are its backward
+differences: v_k = (x_k - x_{k-1}) / dt, and so on. From the state (x, v, a) a motion of the family
+stops in N periods: the acceleration a is led to zero along a ramp r, and the velocity that is then
+left, v* = v + a dt sum(r), is taken away along a bump t of area one:
+
+    a_k = a r_k - v* t_k,   r_0 = 1, r_N = 0,   dt sum(t) = 1,   t_0 = t_{N+1} = 0
+
+Everything about it is linear in v and a, so a whole motion of all joints is two products; all
+joints stop together, hence the hand stays near its path. A short motion suits a slow arm, a long
+one a fast arm: the shortest that keeps acceleration and jerk within their limits is taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wm_nodes.robots.arm.limits import ArmLimits, Floats
+from wm_nodes.robots.base import SpecError
+
+SHORTEST = 2
+GROWTH = 1.35  # of the number of periods, from one motion of the family to the next
+LONGEST_S = 5.0
+SHARE = 0.5  # of acceleration and jerk that stopping from full speed may need: the rest is for `a`
+
+
+@dataclass(frozen=True)
+class Motion:
+    """One member of the family: N periods; what v and a contribute at the end of each, (N,)."""
+
+    periods: int
+    drop: float  # v* = v + drop * a
+    peak: float  # largest |t|  [1/s]
+    edge: float  # largest change of t per period [1/s]
+    ramp_edge: float  # largest change of r per period
+    x_v: Floats
+    x_a: Floats
+    v_v: Floats
+    v_a: Floats
+    a_v: Floats
+    a_a: Floats
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A stopping motion of all joints: state at the end of each of N periods, all (N, n)."""
+
+    x: Floats
+    v: Floats
+    a: Floats
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+class Brake:
+    """The family for one arm and control period dt [s]."""
+
+    def __init__(self, limits: ArmLimits, dt: float) -> None:
+        self.dt, self._limits = dt, limits
+        self._motions = self._family()
+        self._drop = np.array([m.drop for m in self._motions])[:, None]
+        self._peak = np.array([m.peak for m in self._motions])[:, None]
+        self._edge = np.array([m.edge for m in self._motions])[:, None] / dt
+        self._ramp = np.array([m.ramp_edge for m in self._motions])[:, None] / dt
+        self.longest_s = self._motions[-1].periods * dt
+
+    def stop(self, x: Floats, v: Floats, a: Floats) -> Stop | None:
+        """Return the shortest motion that stops from here within acceleration and jerk."""
+        left = np.abs(v + self._drop * a)  # (motions, n)
+        own = np.abs(a)
+        limits = self._limits
+        fits = (left * self._edge + own * self._ramp <= limits.jerk) & (
+            left * self._peak + own <= limits.acceleration
+        )
+        whole = fits.all(axis=1)
+        index = int(whole.argmax())
+        if not whole[index]:
+            return None
+        m = self._motions[index]
+        return Stop(
+            x + m.x_v[:, None] * v + m.x_a[:, None] * a,
+            m.v_v[:, None] * v + m.v_a[:, None] * a,
+            m.a_v[:, None] * v + m.a_a[:, None] * a,
+        )
+
+    def _family(self) -> list[Motion]:
+        """Return motions from the shortest to the first that stops every joint at full speed."""
+        motions, periods = [], SHORTEST
+        while periods * self.dt <= LONGEST_S:
+            motion = _motion(periods, self.dt)
+            motions.append(motion)
+            if self._suffices(motion):
+                return motions
+            periods = max(periods + 1, round(periods * GROWTH))
+        raise SpecError(
+            f"limits: within {LONGEST_S} s not every joint can stop from its full velocity. "
+            "Right: more acceleration or jerk, or less velocity."
+        )
+
+    def _suffices(self, motion: Motion) -> bool:
+        limits, dt = self._limits, self.dt
+        jerk = limits.velocity * motion.edge / dt + SHARE * limits.acceleration * (
+            motion.ramp_edge / dt
+        )
+        return bool(
+            (limits.velocity * motion.peak <= SHARE * limits.acceleration).all()
+            and (jerk <= limits.jerk).all()
+        )
+
+
+def _motion(periods: int, dt: float) -> Motion:
+    """Return the motion of N periods: a trapezoid bump, and a ramp over half of them."""
+    k = np.arange(1, periods + 1)
+    rise = max(1, (periods + 1) // 3)
+    bump = np.minimum(np.minimum(k, periods + 1 - k), rise).astype(np.float64)
+    bump /= bump.sum() * dt
+    half = max(1, periods // 2)
+    ramp = np.maximum(0.0, 1.0 - k / half)
+    drop = float(ramp.sum() * dt)
+    a_v, a_a = -bump, ramp - drop * bump
+    v_v, v_a = 1.0 + dt * np.cumsum(a_v), dt * np.cumsum(a_a)
+    v_v[-1] = v_a[-1] = 0.0  # but for rounding they are
+    x_v, x_a = dt * np.cumsum(v_v), dt * np.cumsum(v_a)
+    edges = np.abs(np.diff(np.concatenate([[0.0], bump, [0.0]])))
+    return Motion(
+        periods, drop, float(bump.max()), float(edges.max()), 1.0 / half,
+        x_v, x_a, v_v, v_a, a_v, a_a,
+    )  # fmt: skip

@@ -1,0 +1,187 @@
+"""The simulated arm's driver: what a controller box does with commands, and everything that fails.
+
+Free of ROS: node `arm_sim` puts it on topics in real time, `WorldBus` runs it in simulated time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from wm_nodes.robots.arm.kinematics import Kinematics
+from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.world import STEP_S, ArmWorld, noisy
+from wm_nodes.robots.base import Image
+
+COMMAND_TIMEOUT_S = 0.1  # velocities and twists end so long after the last command
+DAMPING = 1e-3
+
+
+@dataclass
+class Faults:
+    """Everything that can be wrong, all switchable while it runs."""
+
+    joint_noise_rad: float = 0.0
+    image_noise: float = 1.5  # grey levels; cameras are never perfectly still
+    actuation_delay_s: float = 0.0
+    camera_dropped: bool = False
+    camera_frozen: bool = False
+    joint_delay_s: float = 0.0
+    driver_dead: bool = False  # no joint states, commands unheard, the arm holds
+    protective_stop: bool = False  # joint states go on, commands unheard, the arm holds
+
+
+@dataclass
+class _Pending:
+    due_s: float
+    kind: str
+    value: Floats
+
+
+@dataclass
+class Driver:
+    """Follows positions, velocities, trajectories or twists, one kind at a time."""
+
+    world: ArmWorld
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        config = self.world.config
+        self._n, self._arm = len(config.limits.joints), config.arm_joints
+        self._target = self.world.positions()
+        self._velocity = np.zeros(self._n)
+        self._commanded_s = -np.inf
+        self._queue: deque[_Pending] = deque()
+        self._points: deque[tuple[float, Floats]] = deque()
+        self._random = np.random.default_rng(self.seed)
+        self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)
+        self._heard: deque[tuple[float, Floats, Floats]] = deque(maxlen=2000)
+        self._frozen: dict[str, Image] = {}
+        self.refused = 0
+
+    # Commands -----------------------------------------------------------------------------------
+
+    def command(self, kind: str, value: npt.ArrayLike) -> None:
+        """Take a command: position, velocity (arm joints), gripper (1,), twist (6,).
+
+        What is mis-shaped or not finite is refused and counted, as good drivers do.
+        """
+        sizes = {"position": self._arm, "velocity": self._arm, "gripper": 1, "twist": 6}
+        array = np.asarray(value, np.float64)
+        if array.shape != (sizes[kind],) or not np.isfinite(array).all():
+            self.refused += 1
+            return
+        due = self.world.time_s + self.faults.actuation_delay_s
+        self._queue.append(_Pending(due, kind, array))
+
+    def trajectory(self, points: list[tuple[float, npt.ArrayLike]]) -> None:
+        """Take a trajectory: (seconds from now, positions (arm joints,)), replacing the last."""
+        start = self.world.time_s + self.faults.actuation_delay_s
+        taken = [(start + due, np.asarray(place, np.float64)) for due, place in points]
+        if any(p.shape != (self._arm,) or not np.isfinite(p).all() for _, p in taken):
+            self.refused += 1
+            return
+        now = self.world.time_s
+        if not (self.faults.driver_dead or self.faults.protective_stop):
+            self._points = deque([(now, self._target[: self._arm].copy()), *taken])
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass."""
+        end = self.world.time_s + seconds - STEP_S / 2
+        while self.world.time_s < end:
+            self._obey()
+            self.world.advance(self._target)
+            self._heard.append((self.world.time_s, self.world.positions(), self.world.velocities()))
+
+    def _obey(self) -> None:
+        now, faults = self.world.time_s, self.faults
+        deaf = faults.driver_dead or faults.protective_stop
+        while self._queue and self._queue[0].due_s <= now + 1e-9:
+            pending = self._queue.popleft()
+            if not deaf:
+                self._take(pending, now)
+        if deaf:
+            self._hold()
+            return
+        if now - self._commanded_s > COMMAND_TIMEOUT_S:
+            self._velocity[:] = 0.0
+        self._target[: self._arm] += self._velocity[: self._arm] * STEP_S
+        if self._points:
+            self._target[: self._arm] = self._along(now)
+
+    def _take(self, pending: _Pending, now: float) -> None:
+        n = self._arm
+        if pending.kind == "gripper":
+            self._target[n:] = pending.value
+            return
+        self._commanded_s = now
+        self._points.clear()
+        if pending.kind == "position":
+            self._velocity[:] = 0.0
+            self._target[:n] = pending.value
+        elif pending.kind == "velocity":
+            self._velocity[:n] = pending.value
+        else:
+            self._velocity[:n] = self._from_twist(pending.value)
+
+    def _from_twist(self, twist: Floats) -> Floats:
+        _, linear, angular = self._kinematics.jacobian(self._target)
+        both = np.concatenate([linear[:, : self._arm], angular[:, : self._arm]])
+        square = both @ both.T + DAMPING * np.eye(6)
+        out: Floats = both.T @ np.linalg.solve(square, twist)
+        return out
+
+    def _hold(self) -> None:
+        """Brakes on: the arm stays where it is, whatever was commanded."""
+        if self._velocity.any() or self._points or not np.isclose(self._commanded_s, -np.inf):
+            self._target[: self._arm] = self.world.positions()[: self._arm]
+            self._velocity[:] = 0.0
+            self._points.clear()
+            self._commanded_s = -np.inf
+
+    def _along(self, now: float) -> Floats:
+        """Return where the trajectory is now, on straight lines between its points."""
+        while len(self._points) > 1 and self._points[1][0] <= now:
+            self._points.popleft()
+        (start, here), after = self._points[0], self._points
+        if len(after) == 1:
+            return here
+        end, there = after[1]
+        share = (now - start) / max(end - start, 1e-9)
+        return here + min(max(share, 0.0), 1.0) * (there - here)
+
+    # Sensors ------------------------------------------------------------------------------------
+
+    def joint_states(self) -> tuple[Floats, Floats, float] | None:
+        """Return (positions, velocities, age [s]) as the driver says them now; None: silent."""
+        if self.faults.driver_dead:
+            return None
+        now = self.world.time_s
+        age, place, speed = 0.0, self.world.positions(), self.world.velocities()
+        if self.faults.joint_delay_s > 0:
+            for then, past, pace in self._heard:
+                if then >= now - self.faults.joint_delay_s:
+                    age, place, speed = now - then, past, pace
+                    break
+        noise = self.faults.joint_noise_rad
+        if noise > 0:
+            place = place + self._random.normal(0.0, noise, self._n)
+        return place, speed, age
+
+    def picture(self, camera: str, size: int) -> Image | None:
+        """Return what a camera sends now; None: nothing comes."""
+        return None if self.faults.camera_dropped else self.look(camera, size)
+
+    def look(self, camera: str, size: int) -> Image:
+        """Return (size, size, 3): the camera's picture, or the old one while it is frozen."""
+        if self.faults.camera_frozen and camera in self._frozen:
+            return self._frozen[camera]
+        image = self.world.picture(camera, size, None)
+        if self.faults.image_noise > 0:
+            image = noisy(image, self.faults.image_noise, self._random)
+        self._frozen[camera] = image
+        return image

@@ -1,0 +1,145 @@
+"""The simulated arm's world: MuJoCo physics of arm, table and cube, and its cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_nodes.robots import render as rendering
+from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.tasks import TASKS, Scene, State
+from wm_nodes.robots.base import Image, RobotError
+
+STEP_S = 0.002
+NOISE_LEVELS = 1.5  # standard deviation of a pixel, as cameras have
+
+
+class ArmWorld:
+    """Positions in, physics, joint states and pictures out. Time is counted, not measured."""
+
+    def __init__(self, config: ArmConfig, task: str = "reach", *, render: str = "fast") -> None:
+        if task not in TASKS:
+            raise RobotError(f"task: there is no {task!r}. Right: {', '.join(TASKS)}.")
+        preset, _ = rendering.resolve(render)
+        import mujoco
+
+        self._mj, self.config, self.task = mujoco, config, TASKS[task]
+        self.model = mujoco.MjModel.from_xml_path(str(Path(config.model)))
+        self.data = mujoco.MjData(self.model)
+        joints = [self.model.joint(name) for name in config.limits.joints]
+        self._at = np.array([joint.qposadr[0] for joint in joints])
+        self._dof = np.array([joint.dofadr[0] for joint in joints])
+        names = [self.model.actuator(index).name for index in range(self.model.nu)]
+        self._actuators = np.array([names.index(name) for name in config.limits.joints])
+        self._cube = self.model.joint("cube").qposadr[0]
+        self._mocap = {n: self.model.body(n).mocapid[0] for n in ("marker", "disc")}
+        self._hand = self.model.site(config.hand).id
+        self._preset = preset
+        self._cameras: dict[str, rendering.CameraRenderer] = {}
+        self.scene = Scene()
+        self._hold(config.home)
+        self.set_scene(0)
+
+    # Time ---------------------------------------------------------------------------------------
+
+    @property
+    def time_s(self) -> float:
+        """Simulated seconds since the beginning."""
+        return float(self.data.time)
+
+    def advance(self, target: Floats) -> None:
+        """Let STEP_S pass with the servos pulling towards `target` (n,)."""
+        self.data.ctrl[self._actuators] = target
+        self._mj.mj_step(self.model, self.data)
+
+    def positions(self) -> Floats:
+        """Return joint positions (n,)."""
+        out: Floats = self.data.qpos[self._at].copy()
+        return out
+
+    def velocities(self) -> Floats:
+        """Return joint velocities (n,)."""
+        out: Floats = self.data.qvel[self._dof].copy()
+        return out
+
+    # Episodes -----------------------------------------------------------------------------------
+
+    def set_task(self, task: str) -> None:
+        """Go over to another task, from the next scene on."""
+        if task not in TASKS:
+            raise RobotError(f"task: there is no {task!r}. Right: {', '.join(TASKS)}.")
+        self.task = TASKS[task]
+
+    def set_scene(self, seed: int) -> None:
+        """Lay things out as this seed says; the arm stays where it is."""
+        self.scene = self.task.scene(np.random.default_rng(seed))
+        self.data.qpos[self._cube : self._cube + 7] = [*self.scene.cube, 1, 0, 0, 0]
+        dof = self.model.joint("cube").dofadr[0]
+        self.data.qvel[dof : dof + 6] = 0.0
+        if self.scene.cube[2] < 0:
+            self.data.qpos[self._cube : self._cube + 3] = [-1.0, 0.0, 0.025]  # behind, out of sight
+        self.data.mocap_pos[self._mocap["marker"]] = self.scene.marker
+        self.data.mocap_pos[self._mocap["disc"]] = self.scene.disc
+        self._mj.mj_forward(self.model, self.data)
+
+    def state(self) -> State:
+        """Return what scripts and judges know."""
+        limits = self.config.limits
+        opening = self.data.qpos[self._at[-1]] / limits.high[-1] if self.config.gripper else 1.0
+        return State(
+            hand=self.data.site_xpos[self._hand].copy(),
+            cube=self.data.qpos[self._cube : self._cube + 3].copy(),
+            goal=np.array(self.scene.goal),
+            opening=float(opening),
+        )
+
+    def success(self) -> bool:
+        state = self.state()
+        return bool(self.task.distance(state) < self.task.enough)
+
+    # Pictures -----------------------------------------------------------------------------------
+
+    def picture(self, camera: str, size: int, noise: np.random.Generator | None) -> Image:
+        """Return (size, size, 3) of a camera now, with a sensor's noise if asked for."""
+        key = f"{camera}/{size}"
+        if key not in self._cameras:
+            self._cameras[key] = rendering.CameraRenderer(self.model, camera, size, self._preset)
+        image = self._cameras[key].render(self.data)
+        return image if noise is None else noisy(image, NOISE_LEVELS, noise)
+
+    def goal_picture(self, pose: Floats, camera: str, size: int) -> Image:
+        """Return what `camera` would see with the arm resting in `pose` (n,); nothing moves."""
+        kept = self.data.qpos.copy(), self.data.qvel.copy()
+        self.data.qpos[self._at] = pose
+        self._mirror_finger()
+        self._mj.mj_forward(self.model, self.data)
+        image = self.picture(camera, size, None)
+        self.data.qpos[:], self.data.qvel[:] = kept
+        self._mj.mj_forward(self.model, self.data)
+        return image
+
+    def close(self) -> None:
+        """Free the GL contexts."""
+        for camera in self._cameras.values():
+            camera.close()
+        self._cameras.clear()
+
+    def _hold(self, pose: Floats) -> None:
+        self.data.qpos[self._at] = pose
+        self._mirror_finger()
+        self.data.ctrl[self._actuators] = pose
+        self._mj.mj_forward(self.model, self.data)
+
+    def _mirror_finger(self) -> None:
+        right: Any = self.model.joint("finger_right_joint")
+        self.data.qpos[right.qposadr[0]] = self.data.qpos[self._at[-1]]
+
+
+def noisy(image: Image, levels: float, random: np.random.Generator) -> Image:
+    """Return the picture with normal noise of so many grey levels."""
+    noise = random.normal(0.0, levels, image.shape)
+    out: Image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    return out
