@@ -49,20 +49,26 @@ def evaluate_held_out(
 ) -> dict[str, float]:
     """See `context` frames of held-out windows, imagine the rest; return the mean errors.
 
+    A frame is a step of the model: `frameskip` rows. Nothing is judged of a model without a
+    decoder.
     Equal weights, logs and seed give equal figures; nothing of the learner's state is touched.
     LogEmptyError where no episode is held out, or none is long enough.
     """
-    fields = {"image": f"image/{camera}", "action": "action", "reward": "reward"}
+    if not model.spec.has_decoder:
+        return {}
+    skip = model.spec.frameskip
+    fields = {"image": f"image/{camera}", "action": "action"}
+    fields |= {"reward": "reward"} if all(r.spec.reward for r in readers) else {}
     fields |= {"proprio": "proprio"} if "proprio" in model.spec.obs_keys else {}
     sampler = Sampler(
-        [(reader, 1.0) for reader in readers], batch=windows, length=length, seed=seed,
+        [(reader, 1.0) for reader in readers], batch=windows, length=1, seed=seed,
         fields=fields, per_episode=True, episodes=held_out.held, cache_bytes=1,
         disk_bytes=0,
     )  # fmt: skip
-    length = min(length, sampler.longest)
-    if length <= context:
+    length, least = min((length - 1) * skip + 1, sampler.longest), context * skip + 1
+    if length < least:
         raise LogEmptyError(
-            f"no episode of {context + 1} rows is held out ({held_out.share:g} of each log). "
+            f"no episode of {least} rows is held out ({held_out.share:g} of each log). "
             "Hold out more, or record more episodes."
         )
     batch = sampler.sample(length=length)

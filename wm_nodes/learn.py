@@ -18,13 +18,21 @@ from torch import Tensor
 from wm_datasets.log import LogReader
 from wm_datasets.sampler import Sampler
 from wm_datasets.spec import LogSpec, Source
-from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_modules
-from wm_models.interface import BatchSpec
-from wm_models.presets import Preset, preset
+from wm_models.body import ActionAdapter, Body
+from wm_models.checkpoint import (
+    Manifest,
+    WeightsError,
+    WeightStore,
+    load_modules,
+    read_manifest,
+)
+from wm_models.interface import BatchSpec, ModelSpec
+from wm_models.presets import preset
+from wm_nodes.body import measure_body
 from wm_nodes.heldout import HeldOut, evaluate_held_out
 from wm_nodes.metrics import MetricsRecorder, Speed
 
-LABELS = ("action", "commanded", "reward", "is_first", "is_last", "is_terminal", "source")
+FOREIGN = ("encoder",)  # what a manifest tells of weights that were trained elsewhere
 DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
 
 
@@ -93,9 +101,9 @@ class Learning:
         self._readers: list[LogReader] = []
         self._rows = 0  # of the log that sets the pace, when last looked at
         self._state = config.run / "trainer" / "state.pt"
-        learner = self.preset.learner
-        self._initial = learner.autoencoder_init + learner.world_model_init
-        self._origin = (self._initial, learner.prefill)  # updates, decisions: the ratio begins here
+        pace = self.preset.pace
+        self._initial = pace.initial
+        self._origin = (pace.initial, pace.prefill)  # updates, decisions: the ratio begins here
         self._moved = False  # whether it was set anew, as the run went on elsewhere
         self._version: int | None = None
         self._speed = Speed()
@@ -151,7 +159,8 @@ class Learning:
             Manifest(
                 version=(self.store.latest() or 0) + 1,
                 preset=self.preset.name,
-                action_dim=self.model.spec.action_dim,
+                action_dim=self.body.action_dim,
+                body=self.body.to_json(),
                 step=self.learner.updates,
                 parent=self._version,
                 source_log=str(self.config.logs[0][0].name),
@@ -161,6 +170,7 @@ class Learning:
                     "robot": spec.robot,
                     "camera": self.camera,
                     **dict(spec.extra),
+                    **self._pretrained,
                 },
             ),
         )
@@ -196,23 +206,26 @@ class Learning:
                 return False
             self._readers = [LogReader(path) for path, _ in self.config.logs]
         resumed = self._state.exists()
-        prefill = self.preset.learner.prefill if self.config.pace and not resumed else 1
+        prefill = self.preset.pace.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
             return False
         if self.config.eval_every and self.config.hold_out:
             self._check_held_out()
-        spec = self._readers[0].spec
-        self.camera = _camera(spec, self.preset)
-        assert spec.action is not None
-        self.model = self.preset.build(len(spec.action.names), self.config.seed)
+        self.body = self._find_body(resumed)
+        self.model = self.preset.build(self.body, self.config.seed)
+        self._actions = ActionAdapter.of(self.model)
+        self.camera = _camera(self._readers[0].spec, self.model.spec, self.preset.name)
+        fresh = not resumed and self.config.weights is None
+        self._pretrained = self.preset.pretrain(self.model) if fresh else {}
         self.learner = self.preset.build_learner(self.model, self.config.seed, self.device)
+        fields = _log_fields(self.learner.fields, self.camera)
         self.sampler = Sampler(
             list(zip(self._readers, [share for _, share in self.config.logs], strict=True)),
-            batch=self.preset.learner.agent_batch.batch,
-            length=self.preset.learner.agent_batch.length,
+            batch=1,
+            length=1,  # each batch says its own
             seed=self.config.seed,
-            fields=[f"image/{self.camera}", *LABELS],
-            prioritize_ends=self.preset.learner.prioritize_ends,
+            fields=fields,
+            prioritize_ends=self.preset.pace.prioritize_ends,
             episodes=self._held_out.learned if self.config.hold_out else None,
             per_episode=True,  # as DreamerV2 and MWM: short episodes are seen as often as long ones
             cache_bytes=self.config.cache_bytes,
@@ -234,11 +247,29 @@ class Learning:
                 "Hold out more, or record more episodes."
             )
 
+    def _find_body(self, resumed: bool) -> Body:
+        """The robot that the model is for: as its weights know it, else as the logs show it."""
+        begin = self.config.weights
+        if resumed:
+            state = torch.load(self._state, map_location="cpu", weights_only=True)
+            begin = self.store.path(state["version"])
+        if begin is None:
+            return measure_body(self._readers)
+        manifest = read_manifest(begin)
+        action = self._readers[0].spec.action
+        assert action is not None
+        if manifest.action_dim != len(action):
+            raise WeightsError(
+                f"weights: {begin} are for {manifest.action_dim} action dimensions, the log has "
+                f"{len(action)}: {', '.join(action.names)}."
+            )
+        return manifest.robot
+
     def _begin_with(self, folder: Path) -> None:
         """Go on from weights of another run: their first phases are behind them."""
         manifest = load_modules(folder, self.model.modules_by_name())
-        self.learner.behavior.target.load_state_dict(self.model.critic.state_dict())
-        self.learner.updates = min(manifest.step, self.learner.initial_updates)
+        self._pretrained = {k: manifest.extra[k] for k in FOREIGN if k in manifest.extra}
+        self.learner.begin_with(manifest.step)
 
     def _resume(self) -> None:
         state = torch.load(self._state, map_location=self.device, weights_only=True)
@@ -248,6 +279,7 @@ class Learning:
                 f"run {self.config.run.name}: it was trained as {manifest.preset!r}, not "
                 f"{self.preset.name!r}. Give the same model, or another run."
             )
+        self._pretrained = {k: manifest.extra[k] for k in FOREIGN if k in manifest.extra}
         self.learner.load_state_dict(state["learner"])
         same = state.get("logs", self._log_names()) == self._log_names()
         if same:
@@ -281,7 +313,7 @@ class Learning:
         """Go on with other logs than before, or on line after off line: the ratio of decisions to
         updates counts from here. A log that is alone must hold the prefill first."""
         self._moved = True
-        prefill = self.preset.learner.prefill if len(self._readers) == 1 else 0
+        prefill = self.preset.pace.prefill if len(self._readers) == 1 else 0
         self._origin = (max(self.learner.updates, self._initial), max(self._rows, prefill))
 
     def _log_names(self) -> list[str]:
@@ -302,7 +334,7 @@ class Learning:
         """Decisions that the updates made so far are enough for, by the preset's ratio."""
         updates, decisions = self._origin
         made = max(0, self.progress.updates - updates)
-        return decisions + made * self.preset.learner.train_every
+        return decisions + made * self.preset.pace.train_every
 
     def _due(self) -> bool:
         """Is an update due, by the preset's ratio of decisions to updates?"""
@@ -322,9 +354,15 @@ class Learning:
 
     def _batch(self, spec: BatchSpec) -> dict[str, Tensor]:
         rows = self.sampler.sample(spec.batch, spec.length)
-        rows["image"] = rows.pop(f"image/{self.camera}")
-        rows["demo"] = np.isin(rows.pop("source"), DEMONSTRATORS) & ~rows["is_last"]
-        return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in rows.items()}
+        if "demo" in self.learner.fields:
+            rows["demo"] = np.isin(rows.pop("source"), DEMONSTRATORS) & ~rows["is_last"]
+        batch = {n: torch.from_numpy(np.ascontiguousarray(value)) for n, value in rows.items()}
+        return self._in_model_units(batch)
+
+    def _in_model_units(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        for name in batch.keys() & {"action", "commanded"}:
+            batch[name] = self._actions.scale(batch[name])
+        return batch
 
     def _decisions(self) -> int:
         """Rows of the log that sets the pace."""
@@ -339,9 +377,7 @@ class Learning:
             return "waiting"
         if self.done:
             return "done"
-        if self.learner.updates < self.preset.learner.autoencoder_init:
-            return "autoencoder"
-        return "world_model" if self.learner.updates < self.learner.initial_updates else "behaviour"
+        return self.learner.phase
 
 
 def _device(name: str) -> str:
@@ -354,16 +390,23 @@ def _device(name: str) -> str:
     return name
 
 
-def _camera(spec: LogSpec, chosen: Preset) -> str:
-    """The log's camera that the model sees: the only one, of the preset's image size."""
-    size = chosen.model.autoencoder.image_size
-    fitting = [name for name, shape in spec.cameras.items() if tuple(shape) == (size, size, 3)]
+def _camera(spec: LogSpec, model: ModelSpec, name: str) -> str:
+    """The log's camera that the model sees: the only one, of the model's image size."""
+    _, height, width = model.obs_keys["image"]
+    fitting = [c for c, shape in spec.cameras.items() if tuple(shape) == (height, width, 3)]
     if not fitting:
         raise LearnError(
-            f"log: no camera of {size}x{size}x3 as model {chosen.name!r} needs; the log has "
+            f"log: no camera of {height}x{width}x3 as model {name!r} needs; the log has "
             f"{ {k: tuple(v) for k, v in spec.cameras.items()} }."
         )
     return fitting[0]
+
+
+def _log_fields(wanted: frozenset[str], camera: str) -> dict[str, str]:
+    """Fields of the log by their names in a batch; "demo" is made of two of them."""
+    more = {"source", "is_last"} if "demo" in wanted else set()
+    names = sorted((wanted - {"image", "demo"}) | more)
+    return {"image": f"image/{camera}", **{name: name for name in names}}
 
 
 def _write_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from wm_models.body import ActionAdapter
 from wm_models.interface import WorldModel
 from wm_nodes.robots.base import Image
 
@@ -58,17 +59,19 @@ def predict(
 ) -> Prediction:
     """Filter `context` frames of consecutive log rows of one episode, then imagine the others.
 
-    rows: image (T, H, W, 3) uint8, action (T, A), reward (T,), and proprio (T, P) if the model
-    wants it. The filter starts anew at row 0. Equal seed, equal prediction.
+    rows: image (T, H, W, 3) uint8, action (T, A), and as far as they are there reward (T,) and
+    proprio (T, P), which some models want. A model with a frameskip sees every such row. The filter
+    starts anew at row 0. Equal seed, equal prediction.
     """
+    rows = _model_rows(rows, model)
     frames = len(rows["image"])
     if not 1 <= context < frames:
         raise ValueError(f"context: expected 1 to {frames - 1} of {frames} frames, got {context}.")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     obs = {key: _on(rows[key], key, model, device) for key in model.spec.obs_keys}
-    actions = torch.as_tensor(np.asarray(rows["action"], np.float32), device=device)
-    arriving = torch.cat([torch.zeros_like(actions[:1]), actions[:-1]])  # (T, A) led to frame t
+    done = torch.as_tensor(np.asarray(rows["action"], np.float32), device=device)
+    arriving = torch.cat([torch.zeros_like(done[:1]), done[:-1]])  # (T, A) led to frame t
     state = model.initial(1, device)
     images, rewards = [], []
     for t in range(frames):
@@ -92,6 +95,24 @@ def predict(
         context=context,
         start=start,
     )
+
+
+def _model_rows(
+    rows: Mapping[str, npt.NDArray[Any]], model: WorldModel
+) -> dict[str, npt.NDArray[Any]]:
+    """Rows at the model's pace and in its units: `frameskip` actions side by side, rewards added
+    up; what is left over at the end does not count."""
+    skip = model.spec.frameskip
+    frames = (len(rows["image"]) - 1) // skip + 1
+    whole = (frames - 1) * skip
+    out = {k: rows[k][: whole + 1 : skip] for k in rows if k not in ("action", "reward")}
+    done = torch.as_tensor(np.asarray(rows["action"][:whole], np.float32))
+    done = ActionAdapter.of(model).from_robot(done.unflatten(0, (frames - 1, skip)))
+    out["action"] = np.concatenate([done.numpy(), np.zeros((1, done.shape[1]), np.float32)])
+    reward = np.asarray(rows.get("reward", np.zeros(len(rows["image"]))), np.float32)
+    brought = reward[:whole].reshape(frames - 1, skip).sum(1)
+    out["reward"] = np.concatenate([brought, np.zeros(1, np.float32)])
+    return out
 
 
 def draw_prediction(

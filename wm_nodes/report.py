@@ -179,15 +179,18 @@ def _predict(
 ) -> tuple[Prediction, LoggedEpisode]:
     """Predict the stretch up to success of the newest episode that has one, else of the newest."""
     episode = next((e for e in reversed(episodes) if e.success), episodes[-1])
-    frames = min(settings.frames, episode.length + 1)
+    skip = model.spec.frameskip
+    frames = min((settings.frames - 1) * skip + 1, episode.length + 1)
     goal = episode.first_success if episode.success else 0
     offset = int(np.clip(goal + 5 - frames, 0, episode.length + 1 - frames))
     start = episode.start + offset
-    fields = {"image": f"image/{camera}", "action": "action", "reward": "reward"}
+    fields = {"image": f"image/{camera}", "action": "action"}
+    if reader.spec.reward:
+        fields["reward"] = "reward"
     if "proprio" in model.spec.obs_keys:
         fields["proprio"] = "proprio"
     rows = {key: reader.read(field, start, start + frames) for key, field in fields.items()}
-    context = min(settings.context, frames - 1)
+    context = max(1, min(settings.context, (frames - 1) // skip))
     return predict(model, rows, context=context, start=offset, seed=settings.seed), episode
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wm_models.interface import ModelError, ModelSpec
+from wm_models.interface import ModelError, ModelSpec, WorldModel
 
 Numbers = tuple[float, ...]
 
@@ -60,7 +60,7 @@ class Body:
         return cls(**found)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @property
     def action_dim(self) -> int:
@@ -81,6 +81,16 @@ class ActionAdapter:
     model_low: Numbers  # [A], of one robot step
     model_high: Numbers
     frameskip: int = 1
+
+    @classmethod
+    def of(cls, model: WorldModel) -> ActionAdapter:
+        """The adapter of a model to its robot; without a body the two speak alike."""
+        spec = model.spec
+        if model.body is not None:
+            return cls.between(model.body, spec)
+        size = spec.action_dim // spec.frameskip
+        low, high = spec.action_low[:size], spec.action_high[:size]
+        return cls(low, high, low, high, spec.frameskip)
 
     @classmethod
     def between(cls, body: Body, spec: ModelSpec) -> ActionAdapter:

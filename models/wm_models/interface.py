@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+
+if TYPE_CHECKING:
+    from wm_models.body import Body
 
 VERBS = ("encode", "filter", "act", "plan", "decode")  # what a node may need a model for
 SCALARS = frozenset({"reward", "value", "cont", "disagreement"})  # of a rollout; not features
@@ -105,6 +108,7 @@ class WorldModel(nn.Module):
     """Filter, imagine, read out. Subclasses set ``spec`` and implement the abstract verbs."""
 
     spec: ModelSpec
+    body: Body | None = None  # the robot it is for; None: robot and model actions are the same
 
     # filter ---------------------------------------------------------------------------------
 

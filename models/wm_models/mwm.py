@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wm_models.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.blocks import Transformer, glorot_, sincos_2d
+from wm_models.body import Body
 from wm_models.distributions import balanced_kl, bernoulli_loss
 from wm_models.heads import Actor, Critic, HeadConfig, ScalarHead
 from wm_models.interface import ModelSpec, State, WorldModel, symmetric_box
@@ -164,8 +165,9 @@ class Dynamics(nn.Module):
 class MaskedWorldModel(WorldModel):
     """MWM behind the world-model contract: autoencoder, dynamics, actor and critic."""
 
-    def __init__(self, config: MWMConfig, action_dim: int, period_s: float = 0.0) -> None:
+    def __init__(self, config: MWMConfig, body: Body) -> None:
         super().__init__()
+        self.body, action_dim = body, body.action_dim
         feat = config.rssm.feat
         self.config = config
         self.autoencoder = MaskedAutoencoder(config.autoencoder)
@@ -178,7 +180,7 @@ class MaskedWorldModel(WorldModel):
             action_low=low,
             action_high=high,
             obs_keys={"image": (3, size, size)},
-            model_dt=period_s,
+            model_dt=body.period_s,
             has_reward=True,
             has_value=True,
             has_actor=True,

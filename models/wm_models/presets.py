@@ -34,10 +34,9 @@ class MWMPreset(Preset):
         return Pace(c.prefill, c.train_every, initial, c.prioritize_ends)
 
     def build(self, body: Body | int, seed: int = 0) -> MaskedWorldModel:
-        body = Body.of(body)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MaskedWorldModel(self.model, body.action_dim, body.period_s)
+            return MaskedWorldModel(self.model, Body.of(body))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

@@ -28,8 +28,9 @@ def model() -> MaskedWorldModel:
 
 def test_training_update(benchmark) -> None:
     config = preset("mwm_cpu")
-    learner = config.build_learner(config.build(bench.ACTION_DIM))
-    metrics = benchmark.pedantic(bench.full_update(learner), rounds=3, warmup_rounds=1)
+    net = config.build(bench.ACTION_DIM)
+    update = bench.full_update(net, config.build_learner(net))
+    metrics = benchmark.pedantic(update, rounds=3, warmup_rounds=1)
     assert {"ae/pixel_loss", "wm/kl", "ac/actor_loss"} <= set(metrics)
 
 

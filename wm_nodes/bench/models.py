@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from wm_models.interface import BatchSpec, Planner
-from wm_models.learner import MWMLearner
-from wm_models.mwm import MaskedWorldModel
-from wm_models.planners import ReturnCost, planner
+from wm_models.interface import BatchSpec, Learner, Planner, WorldModel
+from wm_models.planners import GoalCost, ReturnCost, planner
 from wm_models.presets import preset
 from wm_nodes.bench import machine
 from wm_nodes.bench.rows import Row
@@ -27,20 +25,22 @@ def run(*, model: str = "mwm_cpu", updates: int = 7, decisions: int = 50) -> lis
     net = config.build(ACTION_DIM)
     learner = config.build_learner(net)
     is_small = model == "mwm_cpu"
-    rows = training(learner, updates, goal=3.0 if is_small else None)
+    rows = training(net, learner, updates, goal=3.0 if is_small else None)
     net.eval()
     rows += latency(net, decisions, goal_ms=8.0 if is_small else None)
     plans = max(5, decisions // 3)
-    for kind in ("actor", "cem", "mppi"):
+    for kind in ("actor", "cem", "mppi") if net.spec.has_actor else ("cem", "mppi"):
         goal = 60.0 if is_small and kind == "cem" else None
         rows.append(planning(net, planner(kind), kind, plans, goal_ms=goal))
     return [replace(row, name=f"{model}: {row.name}") for row in rows]
 
 
-def training(learner: MWMLearner, updates: int, goal: float | None = None) -> list[Row]:
+def training(
+    model: WorldModel, learner: Learner, updates: int, goal: float | None = None
+) -> list[Row]:
     """Whole updates (autoencoder, world model, behaviour) per second, and how much of the rate of
     a plain matrix product they reach."""
-    update = full_update(learner)
+    update = full_update(model, learner)
     with FlopCounterMode(display=False) as counter:
         update()
     timing = measure(update, repeats=updates, warmup=1)
@@ -60,7 +60,7 @@ def training(learner: MWMLearner, updates: int, goal: float | None = None) -> li
     ]
 
 
-def latency(model: MaskedWorldModel, decisions: int, goal_ms: float | None = None) -> list[Row]:
+def latency(model: WorldModel, decisions: int, goal_ms: float | None = None) -> list[Row]:
     """What one decision costs from picture to action, whole and by parts."""
     decide, parts = decision(model)
     rows = [
@@ -72,7 +72,7 @@ def latency(model: MaskedWorldModel, decisions: int, goal_ms: float | None = Non
 
 
 def planning(
-    model: MaskedWorldModel, plan: Planner, name: str, plans: int, goal_ms: float | None = None
+    model: WorldModel, plan: Planner, name: str, plans: int, goal_ms: float | None = None
 ) -> Row:
     """What one plan costs, from a state that has seen a picture."""
     return measure(plan_once(model, plan), repeats=plans).row(
@@ -83,22 +83,23 @@ def planning(
 # what is timed, for tests/bench too ------------------------------------------------------------
 
 
-def full_update(learner: MWMLearner) -> Callable[[], object]:
+def full_update(model: WorldModel, learner: Learner) -> Callable[[], object]:
     """One update of everything on fixed made-up batches; training is past its beginnings."""
     learner.updates = learner.initial_updates
-    batches = {name: log_rows(learner, spec) for name, spec in learner.batch_specs.items()}
+    batches = {name: log_rows(model, spec) for name, spec in learner.batch_specs.items()}
     return lambda: learner.update(batches)
 
 
-def log_rows(learner: MWMLearner, spec: BatchSpec, seed: int = 0) -> dict[str, Tensor]:
+def log_rows(model: WorldModel, spec: BatchSpec, seed: int = 0) -> dict[str, Tensor]:
     """Log rows of random pictures, actions and rewards, each window inside one episode."""
     g = torch.Generator().manual_seed(seed)
     shape = (spec.batch, spec.length)
-    size = learner.model.config.autoencoder.image_size
+    actions = model.spec.action_dim // model.spec.frameskip
+    size = model.spec.obs_keys["image"][1]
     never = torch.zeros(shape, dtype=torch.bool)
     return {
         "image": torch.randint(0, 256, (*shape, size, size, 3), generator=g, dtype=torch.uint8),
-        "action": torch.rand(*shape, learner.model.spec.action_dim, generator=g) * 2 - 1,
+        "action": torch.rand(*shape, actions, generator=g) * 2 - 1,
         "reward": torch.rand(shape, generator=g),
         "is_first": never,
         "is_last": never.clone(),
@@ -107,10 +108,10 @@ def log_rows(learner: MWMLearner, spec: BatchSpec, seed: int = 0) -> dict[str, T
 
 
 def decision(
-    model: MaskedWorldModel,
+    model: WorldModel,
 ) -> tuple[Callable[[], object], dict[str, Callable[[], object]]]:
     """A function that makes one decision, and functions for its parts."""
-    size = model.config.autoencoder.image_size
+    size = model.spec.obs_keys["image"][1]
     g = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, size, size, 3), generator=g, dtype=torch.uint8)
     action, first = torch.zeros(1, model.spec.action_dim), torch.zeros(1, dtype=torch.bool)
@@ -123,7 +124,7 @@ def decision(
     @torch.inference_mode()
     def decide() -> Tensor:
         seen = model.observe(start, action, {"image": image}, first, generator=g)
-        return model.act(seen, mode=False, generator=g)
+        return model.act(seen, mode=False, generator=g) if model.spec.has_actor else action
 
     @torch.inference_mode()
     def encode() -> Tensor:
@@ -137,15 +138,19 @@ def decision(
     def act() -> Tensor:
         return model.act(state, mode=False, generator=g)
 
-    return decide, {"encode": encode, "filter": filter_, "act": act}
+    parts: dict[str, Callable[[], object]] = {"encode": encode, "filter": filter_}
+    return decide, {**parts, "act": act} if model.spec.has_actor else parts
 
 
-def plan_once(model: MaskedWorldModel, plan: Planner) -> Callable[[], object]:
+def plan_once(model: WorldModel, plan: Planner) -> Callable[[], object]:
     """A function that makes one plan, each with fresh noise."""
     g = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         state = model.step(model.initial(1), torch.zeros(1, model.spec.action_dim), generator=g)
-    return lambda: plan.plan(model, state, ReturnCost(), generator=g)
+        if model.spec.has_reward:
+            return lambda: plan.plan(model, state, ReturnCost(), generator=g)
+        goal = model.encode_goal({"image": torch.rand(1, *model.spec.obs_keys["image"])})
+    return lambda: plan.plan(model, state, GoalCost(), goal, generator=g)
 
 
 def _settings(plan: Planner) -> str:

@@ -87,6 +87,8 @@ class DinoWorldModel(WorldModel):
     newest frame alone. Features: "visual" [N, d], "proprio" [p], "feat" both, flat.
     """
 
+    body: Body
+
     def __init__(self, config: DinoConfig, body: Body) -> None:
         super().__init__()
         self.config, self.body = config, body
