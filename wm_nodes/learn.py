@@ -31,6 +31,7 @@ from wm_models.presets import preset
 from wm_nodes.body import measure_body
 from wm_nodes.heldout import HeldOut, evaluate_held_out
 from wm_nodes.metrics import MetricsRecorder, Speed
+from wm_nodes.resident import ResidentRows
 
 FOREIGN = ("encoder",)  # what a manifest tells of weights that were trained elsewhere
 DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
@@ -56,7 +57,11 @@ class LearnConfig:
     publish_s: float = 15.0  # seconds between published weights
     keep: int = 10  # versions of weights to keep
     log_every: int = 25  # updates between rows of metrics
-    cache_bytes: int = 2 << 30  # decoded frames kept in memory
+    cache_bytes: int = 2 << 30  # decoded rows kept in memory
+    disk_bytes: int = 16 << 30  # decoded rows kept in files, of a log larger than that
+    resident_bytes: int = 0  # decoded rows kept on the device, in place of memory; 0: none
+    pinned: bool = True  # batches for a GPU lie in pinned memory
+    recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: all alike
     eval_every: int = 0  # updates between evaluations; 0: none
     hold_out: float = 0.0  # share of every log's episodes that is judged by, not learned from
 
@@ -228,7 +233,15 @@ class Learning:
             prioritize_ends=self.preset.pace.prioritize_ends,
             episodes=self._held_out.learned if self.config.hold_out else None,
             per_episode=True,  # as DreamerV2 and MWM: short episodes are seen as often as long ones
-            cache_bytes=self.config.cache_bytes,
+            recency=self.config.recency or None,
+            cache_bytes=1 if self.config.resident_bytes else self.config.cache_bytes,
+            disk_bytes=self.config.disk_bytes,
+            allocate=pinned if self.config.pinned and self.device != "cpu" else np.empty,
+        )
+        self._resident = (
+            ResidentRows(self._readers, fields, self.config.resident_bytes, self.device)
+            if self.config.resident_bytes
+            else None
         )
         if resumed:
             self._resume()
@@ -349,15 +362,22 @@ class Learning:
         return first or time.monotonic() - self._published_at >= self.config.publish_s
 
     def _batches(self) -> dict[str, dict[str, Tensor]]:
+        if self._resident is not None:
+            self._resident.follow()
         self.sampler.refresh()
         return {name: self._batch(spec) for name, spec in self.learner.batch_specs.items()}
 
     def _batch(self, spec: BatchSpec) -> dict[str, Tensor]:
-        rows = self.sampler.sample(spec.batch, spec.length)
+        drawn = self.sampler.draw(spec.batch, spec.length)
+        rows = self._resident.gather(*drawn, spec.length) if self._resident is not None else {}
+        if not rows:
+            found = self.sampler.sample(spec.batch, spec.length, drawn)
+            rows = {name: torch.from_numpy(value) for name, value in found.items()}
         if "demo" in self.learner.fields:
-            rows["demo"] = np.isin(rows.pop("source"), DEMONSTRATORS) & ~rows["is_last"]
-        batch = {n: torch.from_numpy(np.ascontiguousarray(value)) for n, value in rows.items()}
-        return self._in_model_units(batch)
+            source = rows.pop("source")
+            demonstrated = torch.isin(source, source.new_tensor([int(s) for s in DEMONSTRATORS]))
+            rows["demo"] = demonstrated & ~rows["is_last"]
+        return self._in_model_units(rows)
 
     def _in_model_units(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         for name in batch.keys() & {"action", "commanded"}:
@@ -378,6 +398,13 @@ class Learning:
         if self.done:
             return "done"
         return self.learner.phase
+
+
+def pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an array in memory that a GPU copies from by itself."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    array: np.ndarray = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
+    return array
 
 
 def _device(name: str) -> str:

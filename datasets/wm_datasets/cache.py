@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from wm_datasets.reader import LogReader
 
 _log = logging.getLogger(__name__)
 
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
 _FILL_ROWS = 1024
 _SHAPES = 64  # kinds of array kept for use again
 _SMALL_ROW_BYTES = 1024  # below this a gather beats one copy per window
@@ -139,7 +141,8 @@ class BufferPool:
     left alone while anything refers to it (a view, a tensor made from it): nobody need copy.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allocate: Allocate = np.empty) -> None:
+        self._allocate = allocate
         self._buffers: dict[tuple[tuple[int, ...], str], list[np.ndarray]] = {}
         self._unused = self._references([np.empty(0)], 0)
 
@@ -151,7 +154,7 @@ class BufferPool:
         for i in range(len(buffers)):
             if self._references(buffers, i) == self._unused:
                 return buffers[i]
-        buffers.append(np.empty(shape, dtype))
+        buffers.append(self._allocate(shape, dtype))
         return buffers[-1]
 
     @staticmethod

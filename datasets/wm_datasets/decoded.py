@@ -145,7 +145,8 @@ class _DecodedColumn:
         chunks = np.minimum(first + np.arange(spans)[:, None], last)  # (spans, n)
         for chunk in np.unique(chunks[~self._holds(chunks)]).tolist():
             self._load(chunk)
-        return self._holds(chunks).all(axis=0)
+        ready: np.ndarray = np.logical_and.reduce(self._holds(chunks), axis=0)
+        return ready
 
     def _holds(self, chunks: np.ndarray) -> np.ndarray:
         """Which chunks are held with all their rows? The last one gets more as the log grows."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.cache import BufferPool, RowCache
+from wm_datasets.cache import Allocate, BufferPool, RowCache
 from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import LogEmptyError, LogRowError, LogSpecError
 from wm_datasets.reader import LogReader
@@ -40,8 +40,9 @@ class Sampler:
     `disk_bytes` under `cache_folder` (default ~/.cache/wm_nodes), which outlive the process. Only
     refresh() takes in new rows (sample() refreshes by itself just when rows that did not fit into
     the cache were dropped by the log's capacity), so between two refreshes equal state gives equal
-    batches. Episodes with a row that is lost to a damaged file are left out, from the moment when
-    the damage is met; the reader names it. One thread at a time.
+    batches. The arrays of a batch are made by `allocate` (in pinned memory, say). Episodes with a
+    row that is lost to a damaged file are left out, from the moment when the damage is met; the
+    reader names it. One thread at a time.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Sampler:
         cache_bytes: int = 2 << 30,
         disk_bytes: int = 16 << 30,
         cache_folder: Path | None = None,
+        allocate: Allocate = np.empty,
     ) -> None:
         logs = [(reader, 1.0)] if isinstance(reader, LogReader) else list(reader)
         if not logs or not all(np.isfinite(w) and w > 0 for _, w in logs):
@@ -82,7 +84,7 @@ class Sampler:
             RowCache(log, stored, memory, disk, cache_folder)
             for (log, _), (memory, disk) in zip(logs, shares)
         ]
-        self._pool = BufferPool()
+        self._pool = BufferPool(allocate)
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self.refresh()
 
@@ -92,8 +94,13 @@ class Sampler:
             cache.follow()
         self._views = [_View(self._table(cache.reader)) for cache in self._caches]
 
-    def sample(self, batch: int | None = None, length: int | None = None) -> dict[str, np.ndarray]:
-        """Return one batch: name -> (B, T, ...).
+    def sample(
+        self,
+        batch: int | None = None,
+        length: int | None = None,
+        drawn: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Return one batch: name -> (B, T, ...), of windows that draw() gave or of new ones.
 
         The arrays are the caller's for as long as anything refers to them; drop them, and a later
         batch uses their memory again.
@@ -101,8 +108,9 @@ class Sampler:
         batch, length = batch or self.batch, length or self.length
         followed = False
         while True:
+            windows, drawn = drawn or self.draw(batch, length), None
             try:
-                return self._read(batch, length, *self.draw(batch, length))
+                return self._read(batch, length, *windows)
             except LogDamageError:  # noted by its reader: each turn leaves more episodes out
                 self._views = [
                     _View(self._table(cache.reader), view.first, view.length)

@@ -22,6 +22,7 @@ from wm_nodes.graphs.runs import write_training
 if TYPE_CHECKING:
     from wm_nodes.learn import Learning
 
+GB = 10**9
 SHOWN = 3  # losses in the bar
 
 
@@ -46,6 +47,14 @@ class Train:
     """cpu, cuda or auto (the GPU where there is one)."""
     publish_s: float = 60.0
     """Seconds between saved weights."""
+    recency: float = 0.0
+    """Half-life of an episode's odds to be drawn, in rows of the log; 0: all alike."""
+    cache_gb: float = 2.0
+    """Decoded rows kept in memory [GB]."""
+    disk_gb: float = 16.0
+    """Decoded rows kept in memory-mapped files, of a log larger than that [GB]; 0: none."""
+    gpu_gb: float = 0.0
+    """Decoded rows kept in the GPU's memory instead [GB]; 0: none."""
     eval_every: int = 0
     """Updates between evaluations; 0: none."""
     hold_out: float = 0.1
@@ -61,6 +70,9 @@ def run(words: Sequence[str]) -> int:
     require("steps", wanted.steps, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
     require("publish-s", wanted.publish_s, 0.0)
+    require("recency", wanted.recency, 0.0)
+    for name in ("cache_gb", "disk_gb", "gpu_gb"):
+        require(name.replace("_", "-"), getattr(wanted, name), 0.0)
     require("eval-every", wanted.eval_every, 0)
     require("hold-out", wanted.hold_out, 0.0, 0.9)
     require("eval-episodes", wanted.eval_episodes, 0)
@@ -82,6 +94,10 @@ def run(words: Sequence[str]) -> int:
         steps=wanted.steps,
         pace=False,
         publish_s=wanted.publish_s,
+        recency=wanted.recency,
+        cache_bytes=max(1, round(wanted.cache_gb * GB)),
+        disk_bytes=round(wanted.disk_gb * GB),
+        resident_bytes=round(wanted.gpu_gb * GB),
         eval_every=wanted.eval_every,
         hold_out=wanted.hold_out if wanted.eval_every else 0.0,
     )

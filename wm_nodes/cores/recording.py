@@ -24,11 +24,16 @@ class LogFile:
     path: str
     durable_s: float = 1.0
     capacity_steps: int | None = None
+    capacity_bytes: int | None = None
 
     def open(self, spec: LogSpec) -> LogWriter:
         """Open the log, or make it with this spec. LogBusyError, LogSpecError, LogFullError."""
         return LogWriter(
-            self.path, spec, durable_s=self.durable_s, capacity_steps=self.capacity_steps
+            self.path,
+            spec,
+            durable_s=self.durable_s,
+            capacity_steps=self.capacity_steps,
+            capacity_bytes=self.capacity_bytes,
         )
 
 

@@ -20,6 +20,16 @@ STEPS = Argument("steps", 0, "End after this many simulator steps; 0: never.", l
 EPISODES = Argument("episodes", 0, "End after this many episodes; 0: never.", low=0)
 RUN = Argument("run", "", "Name of the run (runs/NAME): an old one goes on; empty: a new one.")
 LOG = Argument("log", "", "Replay log; empty: the run's own (runs/NAME/log).", fixed=True)
+CAPACITY = (  # of the recorder
+    Argument("capacity_steps", 0, "Keep the newest so many steps of the log; 0: all.", low=0),
+    Argument("capacity_bytes", 0, "Keep the newest so many bytes of the log; 0: all.", low=0),
+)
+RECENCY = Argument(
+    "recency",
+    0.0,
+    "Half-life of an episode's odds to be learned from, in rows of the log; 0: all alike.",
+    low=0.0,
+)
 COMPOSITION = Argument(
     "composition",
     "split",

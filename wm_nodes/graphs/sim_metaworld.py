@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from wm_nodes.graphs.arguments import (
+    CAPACITY,
     COMPOSITION,
     EPISODES,
     LOG,
@@ -13,6 +14,7 @@ from wm_nodes.graphs.arguments import (
     NETWORK,
     OFFLINE,
     PLANNER,
+    RECENCY,
     REPORT,
     RUN,
     SEED,
@@ -57,6 +59,8 @@ ARGUMENTS = (
     EPISODES,
     RUN,
     LOG,
+    *CAPACITY,
+    RECENCY,
     Argument(
         "mode",
         "lockstep",
@@ -157,12 +161,16 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
     offline = split_logs(values)
     return {
         **({"offline": offline} if offline else {}),
-        **_pick(values, "model", "run", "seed"),
+        **_pick(values, "model", "run", "seed", "recency"),
         "log": values["log"],
         "weights": first_weights(values),
         "demos": _demos(values),
         "threads": trainer_threads(os.cpu_count() or 1),
     }
+
+
+def _recorder(values: Values) -> Mapping[str, Parameter]:
+    return _pick(values, "log", "capacity_steps", "capacity_bytes")
 
 
 def _monitor(values: Values) -> Mapping[str, Parameter]:
@@ -193,7 +201,7 @@ GRAPH = Graph(
         NodeSpec("policy", "policy", _policy, condition=_split),
         NodeSpec("agent", "agent", _agent, condition=_fused),
         NodeSpec("robot", "robot", _robot, on_exit="shutdown", grace_s=REPORT_S, stop_rank=0),
-        NodeSpec("recorder", "recorder", lambda values: {"log": values["log"]}),
+        NodeSpec("recorder", "recorder", _recorder),
         NodeSpec("demonstrator", "demonstrator", _demonstrator, condition=_demonstrates),
         NodeSpec(
             "trainer",

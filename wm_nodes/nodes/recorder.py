@@ -23,6 +23,7 @@ class RecorderParams(ShellParams):
     cameras: tuple[str, ...] = param((), "Cameras to record; empty: all of the robot's.")
     durable_s: float = param(1.0, "What is older survives a power cut.", low=0.0, high=60.0)
     capacity_steps: int = param(0, "Keep at most so many steps; 0: all.", low=0)
+    capacity_bytes: int = param(0, "Keep at most so many bytes, as compressed; 0: all.", low=0)
     evaluation: bool = param(True, "Record evaluation episodes (explore=0) too.")
 
 
@@ -34,7 +35,7 @@ class RecorderNode(Shell):
 
     def configure(self) -> None:
         p = self.params
-        self._file = LogFile(p.log, p.durable_s, p.capacity_steps or None)
+        self._file = LogFile(p.log, p.durable_s, p.capacity_steps or None, p.capacity_bytes or None)
         self._recording: Recording | None = None
         self._spec: LogSpec | None = None
         with user_errors(LogError):

@@ -49,6 +49,13 @@ class TrainerParams(ShellParams):
         True, "Keep the preset's ratio of decisions to updates; off for recorded logs."
     )
     publish_s: float = param(15.0, "Seconds between published weights.", low=0.1)
+    recency: float = param(
+        0.0, "Half-life of an episode's odds to be drawn, in rows; 0: all alike.", low=0.0
+    )
+    cache_bytes: int = param(2 << 30, "Decoded rows kept in memory.", low=1)
+    disk_bytes: int = param(16 << 30, "Decoded rows kept in files, of longer logs.", low=0)
+    resident_bytes: int = param(0, "Decoded rows kept on the GPU instead; 0: none.", low=0)
+    pinned: bool = param(True, "Batches for a GPU lie in pinned memory.")
 
 
 class TrainerNode(Shell):
@@ -96,6 +103,11 @@ class TrainerNode(Shell):
             "steps": p.steps,
             "pace": p.pace,
             "publish_s": p.publish_s,
+            "recency": p.recency,
+            "cache_bytes": p.cache_bytes,
+            "disk_bytes": p.disk_bytes,
+            "resident_bytes": p.resident_bytes,
+            "pinned": p.pinned,
         }
         return LearnConfig(run=run, logs=tuple(logs), **settings)
 
