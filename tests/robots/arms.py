@@ -7,7 +7,7 @@ from functools import cache
 from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
 from wm_nodes.robots.arm.kinematics import Kinematics
 
-NAMES = ("arm_sim",)
+NAMES = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
 
 
 @cache

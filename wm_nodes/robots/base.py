@@ -114,6 +114,11 @@ class Robot(abc.ABC):
     def observe(self) -> Observation:
         """Return the newest observation again; nothing moves. RobotError before the first reset."""
 
+    def goal(self) -> Observation | None:
+        """Return what this episode is to bring about, as it would be seen; None: the task shows no
+        goal. Its action, reward and stamp mean nothing."""
+        return None
+
     @abc.abstractmethod
     def act(self, action: npt.ArrayLike) -> Observation:
         """Execute `action` (A,) for one control period and return what follows.

@@ -23,7 +23,7 @@ from wm_nodes.robots.base import SpecError
 
 SHORTEST = 2
 GROWTH = 1.35  # of the number of periods, from one motion of the family to the next
-LONGEST_S = 5.0
+LONGEST_S = 2.0
 SHARE = 0.5  # of acceleration and jerk that stopping from full speed may need: the rest is for `a`
 
 
@@ -67,6 +67,12 @@ class Brake:
         self._edge = np.array([m.edge for m in self._motions])[:, None] / dt
         self._ramp = np.array([m.ramp_edge for m in self._motions])[:, None] / dt
         self.longest_s = self._motions[-1].periods * dt
+        # A joint that cannot stop from its own limit within LONGEST_S may not go so fast.
+        self.velocity = np.minimum(limits.velocity, self._stoppable(self._motions[-1]))
+        if not (self.velocity > 0).all():
+            raise SpecError(
+                f"limits: jerk is too low to stop within {LONGEST_S} s. Right: more jerk."
+            )
 
     def stop(self, x: Floats, v: Floats, a: Floats) -> Stop | None:
         """Return the shortest motion that stops from here within acceleration and jerk."""
@@ -89,27 +95,22 @@ class Brake:
 
     def _family(self) -> list[Motion]:
         """Return motions from the shortest to the first that stops every joint at full speed."""
-        motions, periods = [], SHORTEST
-        while periods * self.dt <= LONGEST_S:
-            motion = _motion(periods, self.dt)
-            motions.append(motion)
-            if self._suffices(motion):
-                return motions
+        motions: list[Motion] = []
+        periods = SHORTEST
+        while not motions or (periods * self.dt <= LONGEST_S and not self._suffices(motions[-1])):
+            motions.append(_motion(periods, self.dt))
             periods = max(periods + 1, round(periods * GROWTH))
-        raise SpecError(
-            f"limits: within {LONGEST_S} s not every joint can stop from its full velocity. "
-            "Right: more acceleration or jerk, or less velocity."
-        )
+        return motions
 
     def _suffices(self, motion: Motion) -> bool:
+        return bool((self._stoppable(motion) >= self._limits.velocity).all())
+
+    def _stoppable(self, motion: Motion) -> Floats:
+        """Return the velocities (n,) that this motion stops with the usual acceleration left."""
         limits, dt = self._limits, self.dt
-        jerk = limits.velocity * motion.edge / dt + SHARE * limits.acceleration * (
-            motion.ramp_edge / dt
-        )
-        return bool(
-            (limits.velocity * motion.peak <= SHARE * limits.acceleration).all()
-            and (jerk <= limits.jerk).all()
-        )
+        pull = SHARE * limits.acceleration
+        jerk = np.maximum(limits.jerk - pull * motion.ramp_edge / dt, 0.0)
+        return np.minimum(pull / motion.peak, jerk * dt / motion.edge)
 
 
 def _motion(periods: int, dt: float) -> Motion:

@@ -184,6 +184,8 @@ def _config(content: Any, path: Path) -> ArmConfig:
     if missing := sorted(needed - set(content)):
         raise SpecError(f"missing {', '.join(missing)}. A robot without limits does not start.")
     joints = dict(content["joints"] or {})
+    if not joints:
+        raise SpecError("joints: none. A robot without limits does not start.")
     gripper = None
     if content.get("gripper"):
         given = dict(content["gripper"])

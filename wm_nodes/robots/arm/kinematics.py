@@ -49,6 +49,7 @@ class Kinematics:
         self._dof = np.array([one.jnt_dofadr[one.joint(name).id] for name in joints])
         many = mujoco.MjSpec()
         many.compiler.boundmass = many.compiler.boundinertia = LIGHT
+        many.compiler.degree, many.compiler.eulerseq = bare.compiler.degree, bare.compiler.eulerseq
         for copy in range(BATCH):
             many.worldbody.add_frame().attach_body(
                 _bare(path).worldbody.first_body(), f"{copy}_", ""
@@ -61,6 +62,7 @@ class Kinematics:
         self._hands = np.array(first)
         self._jacp = np.zeros((3, one.nv))
         self._jacr = np.zeros((3, one.nv))
+        self._check(path)
 
     def positions(self, q: Floats) -> Floats:
         """Return where the hand is [m] in each pose: q (N, n) -> (N, 3)."""
@@ -85,6 +87,13 @@ class Kinematics:
         self._place(q)
         turned: Floats = self._data.site_xmat[self._site].reshape(3, 3).copy()
         return turned
+
+    def _check(self, path: str | Path) -> None:
+        """Refuse a model whose copies are not what it is."""
+        poses = np.random.default_rng(0).uniform(-1, 1, (BATCH, len(self.joints)))
+        single = np.array([self.jacobian(pose)[0] for pose in poses])
+        if np.abs(self.positions(poses) - single).max() > 1e-9:
+            raise SpecError(f"model {path}: its copies differ from it. Right: angles as quat.")
 
     def _place(self, q: Floats) -> None:
         self._data.qpos[self._at] = q

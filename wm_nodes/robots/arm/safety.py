@@ -31,6 +31,8 @@ EARLY = 0.5  # a call within so much of a period after the last moves nothing
 BLENDS = (1.0, 0.5, 0.2)  # how much of what is wanted is tried before stopping
 SLOW = 0.25  # of all speeds while degraded
 DAMPING = 1e-3
+WALL_M = 0.008  # this near to a wall of the box, motion along it is led inwards: joints make arcs
+INWARD = 0.02  # m/s at most
 
 
 class Hand(Protocol):
@@ -75,6 +77,8 @@ class SafetyFilter:
         self._jerk_step = SHARE * inner.jerk * period_s
         self._ahead_s = min(0.5 * self._brake.longest_s + 2.0 / FOLLOW_PER_S, 0.8)
         self._box = np.stack([limits.box_low, limits.box_high])
+        edge = np.minimum(WALL_M, 0.1 * (limits.box_high - limits.box_low))
+        self._inner_box = self._box + np.stack([edge, -edge])
         self.interventions: Counter[str] = Counter()
         self.start(np.clip(np.zeros(self._n), limits.low, limits.high))
 
@@ -174,14 +178,16 @@ class SafetyFilter:
 
     def _shape(self, target: Floats, slow: bool, why: list[str]) -> Floats:
         """Return a velocity near `target` (n,) that is likely to be allowed."""
+        if not target.any():
+            return target
         if slow:
             why.append("slow")
             target = target * SLOW
         v = self._within_joints(target, why)
         _, jacobian, _ = self._hand.jacobian(self.x)
         hand = jacobian @ v
-        low, high = (self._box - self.hand) / self._ahead_s
-        along = _clip(hand, np.minimum(low, 0.0), np.maximum(high, 0.0))
+        low, high = (self._inner_box - self.hand) / self._ahead_s
+        along = _clip(hand, np.minimum(low, INWARD), np.maximum(high, -INWARD))
         if (np.abs(along - hand) > 1e-6).any():
             why.append("workspace")
             square = jacobian @ jacobian.T
@@ -198,7 +204,7 @@ class SafetyFilter:
     def _within_joints(self, v: Floats, why: list[str]) -> Floats:
         """Slow each joint down to its velocity limit and before its position limits."""
         limits = self.limits
-        most = NEAR * self._velocity
+        most = NEAR * self._brake.velocity
         high = np.minimum(np.maximum((limits.high - self.x) / self._ahead_s, 0.0), most)
         low = np.maximum(np.minimum((limits.low - self.x) / self._ahead_s, 0.0), -most)
         kept = _clip(v, low, high)
@@ -215,9 +221,8 @@ class SafetyFilter:
 
     def _towards(self, v: Floats, why: list[str]) -> None:
         """Take the largest tried part of the step towards velocity `v`, or the next of stopping."""
-        pull = SHARE * self._acceleration
-        meant = _clip(FOLLOW_PER_S * (v - self.v), -pull, pull)
-        meant = _clip(meant, self.a - self._jerk_step, self.a + self._jerk_step)
+        meant = _scaled(FOLLOW_PER_S * (v - self.v), SHARE * self._acceleration)
+        meant = self.a + _scaled(meant - self.a, self._jerk_step)
         if not meant.any() and self.at_rest:
             self._follow_stop()
             return
@@ -284,3 +289,9 @@ class SafetyFilter:
 def _clip(value: Floats, low: Floats, high: Floats) -> Floats:
     """Do what np.clip does, in a third of its time for a few numbers."""
     return np.minimum(np.maximum(value, low), high)
+
+
+def _scaled(value: Floats, most: Floats) -> Floats:
+    """Return the value (n,), shortened as a whole until no part is beyond its bound."""
+    over = float(np.max(np.abs(value) / most))
+    return value / over if over > 1.0 else value
