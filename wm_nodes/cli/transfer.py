@@ -62,7 +62,7 @@ class Export:
     yes: bool = False
     """Go on without asking when something cannot be kept."""
     lossy: bool = False
-    """Small pictures (video: H.264 for FFV1; rosbag: JPEG) instead of exact ones."""
+    """Small pictures (video, lerobot: H.264; rosbag: JPEG) instead of exact ones."""
     layout: str | None = None
     """Which of the format's layouts (dino_wm: point_maze, wall, pusht; rosbag: mcap, sqlite3)."""
     topics: Path | None = None

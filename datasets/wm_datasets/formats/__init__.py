@@ -15,6 +15,7 @@ FORMATS = {
     "video": "video files, or folders of them",
     "dino_wm": "folders of DINO-WM: point_maze, wall, pusht",
     "rosbag": "rosbag2: MCAP or SQLite bags of ROS 2",
+    "lerobot": "LeRobotDataset v3.0 and v2.1",
 }
 
 __all__ = [

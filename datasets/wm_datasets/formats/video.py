@@ -196,29 +196,58 @@ class Export(Exporter):
         pass
 
 
+class Film:
+    """A video that is being written, frame by frame: FFV1, exact, or with `lossy` H.264.
+
+    `tick` [s] is the unit of its frames' times; every `keys`-th frame can be sought, 0: as the
+    encoder likes.
+    """
+
+    def __init__(
+        self, path: Path, rate: Fraction, *, lossy: bool, tick: Fraction = TICK, keys: int = 0
+    ) -> None:
+        self._av, self._lossy, self._tick, self._keys = need("av"), lossy, tick, keys
+        self._container = self._av.open(str(path), "w")
+        self._stream = self._container.add_stream("libx264" if lossy else "ffv1", rate=rate)
+        self._stream.time_base = self._stream.codec_context.time_base = tick
+        self._stream.thread_type = "NONE"
+        self._last = -1
+
+    def add(self, frame: np.ndarray, at: int) -> None:
+        """Append a frame (H, W, 3) uint8 at a time [ticks], or a tick after the one before."""
+        stream = self._stream
+        if self._last < 0:
+            stream.height, stream.width = frame.shape[:2]
+            stream.pix_fmt = pixel_format(*frame.shape[:2]) if self._lossy else "bgr0"
+            if self._lossy:
+                stream.options = {"crf": "18", "preset": "veryfast"}
+                stream.options |= {"g": str(self._keys), "bf": "0"} if self._keys else {}
+        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        self._last = max(self._last + 1, at)
+        picture.pts, picture.time_base = self._last, self._tick
+        self._container.mux(stream.encode(picture))
+
+    def close(self) -> None:
+        """Write what the encoder still holds."""
+        try:
+            self._container.mux(self._stream.encode())
+        finally:
+            self._container.close()
+
+
+def pixel_format(height: int, width: int) -> str:
+    """Of H.264: colours at half resolution need even sides."""
+    return "yuv444p" if height % 2 or width % 2 else "yuv420p"
+
+
 def encode(
     path: Path, frames: Iterator[np.ndarray], stamps: np.ndarray, period_s: float, lossy: bool
 ) -> None:
     """Write a video whose frames carry `stamps` [ns], the first at 0."""
-    av = need("av")
     rate = Fraction(1 / period_s).limit_denominator(1001)
-    with closing(av.open(str(path), "w")) as container:
-        stream = container.add_stream("libx264" if lossy else "ffv1", rate=rate)
-        stream.time_base = stream.codec_context.time_base = TICK
-        stream.thread_type = "NONE"
-        last = -1
+    with closing(Film(path, rate, lossy=lossy)) as film:
         for frame, stamp in zip(frames, stamps):
-            if last < 0:
-                stream.height, stream.width = frame.shape[:2]
-                odd = stream.height % 2 or stream.width % 2
-                stream.pix_fmt = ("yuv444p" if odd else "yuv420p") if lossy else "bgr0"
-                if lossy:
-                    stream.options = {"crf": "18", "preset": "veryfast"}
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-            last = max(last + 1, round((int(stamp) - int(stamps[0])) / 1000))
-            picture.pts, picture.time_base = last, TICK
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
+            film.add(frame, round((int(stamp) - int(stamps[0])) / 1000))
 
 
 def _find(source: Path, camera: str) -> dict[str, dict[str, Path]]:
