@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from log_rows import append_episode, make_spec
+from log_rows import append_episode, make_row, make_spec
 
-from wm_datasets import LogReader, LogWriter
+from wm_datasets import LogReader, LogWriter, VectorSpec
 from wm_datasets.formats import FormatError, Options, load_format
 from wm_datasets.formats.transfer import export_from, import_into
 from wm_datasets.rewind import rewind
@@ -113,6 +113,20 @@ def test_export_overwrites_nothing_and_leaves_nothing_half(make_log, tmp_path, m
     with pytest.raises(ZeroDivisionError):
         export("robomimic", log, tmp_path / "b.hdf5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdf5", "log"]
+
+
+@pytest.mark.parametrize("name", ["robomimic", "dino_wm", "rosbag", "lerobot"])
+def test_signals_about_actions_come_back(tmp_path, name):
+    signals = VectorSpec(("latency", "limited"), ("s", "1"), (0, 0), (1, 1))
+    spec = make_spec(signals=signals, cameras={"front": (4, 6, 3)})
+    with LogWriter(tmp_path / "log", spec) as writer:
+        for step in range(5):
+            row = make_row(step, step, step == 4) | {"success": False}
+            row["signals"] = np.array([0.01 * step, 1]) * (step < 4)
+            writer.append({field: row[field] for field in spec.fields})
+    assert export(name, tmp_path / "log", tmp_path / "there") == []
+    bring(name, tmp_path / "there", tmp_path / "out")
+    assert_same(tmp_path / "log", tmp_path / "out")
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):

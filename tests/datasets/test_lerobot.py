@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from log_rows import append_episode, make_row, make_spec
+from log_rows import make_row, make_spec
 from test_formats import assert_same, bring, contents, cut_log, export
 from test_rosbag import recorded_log
 
@@ -17,7 +17,7 @@ pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("av")
 from wm_datasets.formats.lerobot import layout, stats, writing  # noqa: E402
 
-REAL = Path(__file__).parent / "lerobot"
+REAL = Path(__file__).parent / "lerobot_made"
 VERSIONS = ["v3.0", "v2.1"]
 PICTURES = ("image/front", "image/wrist")
 
@@ -271,29 +271,3 @@ def test_features_that_a_log_has_no_place_for_are_listed(broken, tmp_path):
 def test_versions_that_are_not_written_are_refused(make_log):
     with LogReader(make_log([3])) as reader, pytest.raises(FormatError, match=r"v3\.0, v2\.1"):
         load_format("lerobot").Export(reader, Options(version="v1.6"))
-
-
-def test_signals_are_kept(tmp_path):
-    if "signals" not in make_spec().to_json():
-        pytest.skip("logs have no signals")
-    from wm_datasets import VectorSpec
-
-    signals = VectorSpec(("latency",), ("s",), (0,), (1,))
-    with LogWriter(tmp_path / "log", make_spec(signals=signals)) as writer:
-        append_episode(WithSignals(writer), 4)
-    assert export("lerobot", tmp_path / "log", tmp_path / "set") == []
-    bring("lerobot", tmp_path / "set", tmp_path / "out")
-    assert_same(tmp_path / "log", tmp_path / "out")
-
-
-class WithSignals:
-    """A writer that adds a signal to every row that has an action."""
-
-    def __init__(self, writer):
-        self._writer = writer
-
-    length = property(lambda self: self._writer.length)
-
-    def append(self, row):
-        value = 0.0 if row["is_last"] else 0.25
-        return self._writer.append(row | {"signals": np.array([value], np.float32)})

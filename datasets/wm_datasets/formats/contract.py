@@ -178,7 +178,7 @@ def rows_of(
                 continue
             value = fields.get(name, defaults.get(name, False))
             row[name] = value[t] if isinstance(value, np.ndarray) else value
-            if last and name in ("action", "commanded", "reward"):
+            if last and name in ("action", "commanded", "signals", "reward"):
                 row[name] = np.zeros(field.shape, np.float32)
             elif last and name in ("is_terminal",):
                 row[name] = False

@@ -29,7 +29,7 @@ from wm_datasets.formats.contract import (
 from wm_datasets.reader import LogReader
 from wm_datasets.spec import LogSpec, VectorSpec
 
-_OWN = ("commanded", "success", "is_terminal", "stamp", "source", "weights")
+_OWN = ("commanded", "signals", "success", "is_terminal", "stamp", "source", "weights")
 
 
 class Import(Importer):
@@ -189,7 +189,7 @@ class Export(Exporter):
             options = {"compression": "gzip", "compression_opts": 1} if value.ndim == 4 else {}
             demo.create_dataset(f"obs/{name}", data=value[:steps], **options)
             demo.create_dataset(f"next_obs/{name}", data=value[after], **options)
-        for name in _OWN:
+        for name in [n for n in _OWN if n in self._spec.fields]:
             demo[f"wm/{name}"] = episode.read(name)
         self._total += steps
 

@@ -315,7 +315,7 @@ def _columns(spec: LogSpec) -> dict[str, tuple[str, list[str] | None]]:
         found[REWARD] = ("reward", None)
     found[SUCCESS] = ("success", None)
     for name in [n for n in OWN if n in spec.fields]:
-        vector = {"commanded": spec.action, "signals": getattr(spec, "signals", None)}.get(name)
+        vector = {"commanded": spec.action, "signals": spec.signals}.get(name)
         found[OWN[name]] = (name, list(vector.names) if vector else None)
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from wm_datasets.spec import LogSpec, Source
 
-LED = ("action", "commanded", "reward", "is_terminal", "success", "source", "weights")
+LED = ("action", "commanded", "signals", "reward", "is_terminal", "success", "source", "weights")
 
 
 @dataclass
@@ -30,8 +30,10 @@ class Arrival:
 def nothing_led(spec: LogSpec) -> dict[str, Any]:
     """What leads to an episode's first observation."""
     actions = np.zeros(len(spec.action) if spec.action else 0, np.float32)
-    led = {"action": actions, "commanded": actions, "reward": 0.0, "is_terminal": False,
-           "success": False, "source": Source.RANDOM, "weights": -1}  # fmt: skip
+    signals = np.zeros(len(spec.signals) if spec.signals else 0, np.float32)
+    led = {"action": actions, "commanded": actions, "signals": signals, "reward": 0.0,
+           "is_terminal": False, "success": False, "source": Source.RANDOM,
+           "weights": -1}  # fmt: skip
     return {name: value for name, value in led.items() if name in spec.fields}
 
 
@@ -49,8 +51,8 @@ def rows_of_arrivals(spec: LogSpec, arrivals: Iterable[Arrival]) -> Iterator[dic
             first = False
         held = arrival if arrival.parts else None
     if held is not None:
-        none = {k: v for k, v in nothing_led(spec).items() if k in ("action", "commanded")}
-        none |= {"reward": 0.0} if spec.reward else {}
+        about = ("action", "commanded", "signals", "reward")
+        none = {name: value for name, value in nothing_led(spec).items() if name in about}
         yield _row(held, held.led | none, first, last=True)
 
 

@@ -11,7 +11,14 @@ import numpy as np
 from wm_datasets.formats.contract import CorruptInputError
 from wm_datasets.formats.rosbag.arrivals import Arrival, nothing_led
 from wm_datasets.formats.rosbag.bag import Bag, Message
-from wm_datasets.formats.rosbag.messages import FLAGS, SCALARS, picture, stamp_of, vector
+from wm_datasets.formats.rosbag.messages import (
+    FLAGS,
+    SCALARS,
+    picture,
+    stamp_of,
+    vector,
+    vector_names,
+)
 from wm_datasets.spec import LogSpec, Source
 
 SLACK_NS = 2_000_000_000  # parts of one observation are received within this time
@@ -151,11 +158,9 @@ class _Join:
     def _arrival(self, stamp: int, whole: _Waiting) -> Arrival:
         step, spec = whole.step or {}, self._spec
         led = nothing_led(spec)
-        names = spec.action.names if spec.action else ()
         try:
-            for kind in ("action", "commanded"):
-                if kind in led:
-                    led[kind] = np.array([step[f"{kind}/{n}"] for n in names], np.float32)
+            for field, names in vector_names(spec).items():
+                led[field] = np.array([step[name] for name in names], np.float32)
             if "reward" in led:
                 led["reward"] = step["reward"]
             led |= {name: bool(step[name]) for name in FLAGS if name in led}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.formats.contract import need
+from wm_datasets.spec import LogSpec
 
 SECOND_NS = 1_000_000_000
 IMAGE = "sensor_msgs/msg/Image"
@@ -19,6 +20,14 @@ _ORDER = {"rgb8": [0, 1, 2], "rgba8": [0, 1, 2], "bgr8": [2, 1, 0], "bgra8": [2,
           "mono8": [0, 0, 0], "8UC1": [0, 0, 0], "8UC3": [2, 1, 0]}  # fmt: skip
 _DEPTH = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4", 1.0)}  # to metres
 _DEPTH_HEADER = 12  # bytes before the PNG of compressed_depth_image_transport
+
+
+def vector_names(spec: LogSpec) -> dict[str, list[str]]:
+    """What the dimensions of the log's vectors are called in `step`, field by field."""
+    kinds = (("action", "action", spec.action), ("commanded", "commanded", spec.action),
+             ("signals", "signal", spec.signals))  # fmt: skip
+    return {field: [f"{kind}/{name}" for name in vector.names]
+            for field, kind, vector in kinds if vector is not None}  # fmt: skip
 
 
 def stamp_of(message: Any) -> int | None:

@@ -178,10 +178,12 @@ class Import(Importer):
             names = bag.first(self._mapping.step or "").decode().name
             dims = [n[7:] for n in names if n.startswith("action/")]
             action = _free(dims) if dims else None
+            about = [n[7:] for n in names if n.startswith("signal/")]
+            signals = _free(about) if about else None
             reward = "reward" in names
         else:
             action = self._vector([p for p in self._names if p in self._mapping.action], "action")
-            reward = False
+            reward, signals = False, None
         absent = [
             *([] if action else ["action"]), *([] if reward and action else ["reward"]),
             *([] if proprio else ["proprio"]), *([] if self._joins else ["success"]),
@@ -195,6 +197,7 @@ class Import(Importer):
             action=action,
             extra={"absent": absent, "rosbag": self._origin()},
             reward=reward,
+            signals=signals,
         )
 
     def _origin(self) -> dict[str, Any]:

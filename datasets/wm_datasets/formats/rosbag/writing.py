@@ -19,7 +19,15 @@ from wm_datasets.formats.contract import (
 from wm_datasets.formats.rosbag.arrivals import Arrival, arrivals_of_rows, nothing_led
 from wm_datasets.formats.rosbag.joined import SLACK_NS
 from wm_datasets.formats.rosbag.mapping import load_mapping
-from wm_datasets.formats.rosbag.messages import COMPRESSED, IMAGE, JOINTS, SCALARS, TEXT, Maker
+from wm_datasets.formats.rosbag.messages import (
+    COMPRESSED,
+    IMAGE,
+    JOINTS,
+    SCALARS,
+    TEXT,
+    Maker,
+    vector_names,
+)
 from wm_datasets.reader import LogReader
 
 STORAGES = ("mcap", "sqlite3")
@@ -66,9 +74,8 @@ class Export(Exporter):
             for topic, kind in wanted.items()
         }  # fmt: skip
         self._now_ns = -1
-        names = self._spec.action.names if self._spec.action else ()
-        self._names = [f"{kind}/{name}" for kind in ("action", "commanded") for name in names]
-        self._names += SCALARS
+        self._vectors = vector_names(self._spec)
+        self._names = [name for names in self._vectors.values() for name in names] + [*SCALARS]
         self._said = False
 
     def write(self, episode: Episode) -> None:
@@ -105,8 +112,8 @@ class Export(Exporter):
     def _step(self, arrival: Arrival, *, first: bool) -> Any:
         led = arrival.led
         values: list[float] = []
-        for kind in ("action", "commanded"):
-            values += np.asarray(led.get(kind, [])).tolist()
+        for field in self._vectors:
+            values += np.asarray(led[field]).tolist()
         flags = {"is_first": first, "is_last": arrival.last, "explore": True, "reward": 0.0}
         values += [float((flags | led)[name]) for name in SCALARS]
         return self._make.joints(self._names, np.array(values), arrival.stamp_ns)
