@@ -9,6 +9,8 @@ from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogRowError, disk_errors
 from wm_datasets.lock import WriterLock
 from wm_datasets.manifest import load_manifest
+from wm_datasets.reader import WAL_FOLDER
+from wm_datasets.segment import MARK
 from wm_datasets.writer import LogWriter
 
 
@@ -32,6 +34,7 @@ def rewind(path: str | Path, length: int) -> int:
             if length not in (*starts.tolist(), old.sealed):
                 raise LogRowError(f"{root}: row {length} is in the middle of an episode")
             kept = int((starts < length).sum())
+            (root / WAL_FOLDER / MARK).unlink(missing_ok=True)
             replace(old, sealed=length, episodes=old.first_episode + kept).commit(root)
             for column in columns.values():
                 column.drop_chunks(length + column.chunk - 1, old.sealed + column.chunk - 1)

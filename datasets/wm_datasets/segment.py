@@ -27,6 +27,7 @@ import numpy as np
 from wm_datasets.errors import LogFormatError
 from wm_datasets.spec import Field
 
+MARK = "durable"  # beside the segments
 _MAGIC = b"WMLOGSEG"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIqI")
@@ -177,6 +178,27 @@ def is_whole(record: bytes, row: int) -> bool:
     length, crc, number = _FRAME.unpack_from(record)
     body = record[_FRAME_BYTES:]
     return (length, number, crc) == (len(body), row, zlib.crc32(body))
+
+
+def mark_durable(folder: Path, rows: int) -> None:
+    """Note that all rows before `rows` are on the disk: a whole segment that is gone is missed."""
+    data = struct.pack("<q", rows)
+    fd = os.open(folder / MARK, os.O_CREAT | os.O_WRONLY, 0o644)
+    try:
+        os.pwrite(fd, data + zlib.crc32(data).to_bytes(4, "little"), 0)
+    finally:
+        os.close(fd)
+
+
+def read_mark(folder: Path) -> int:
+    """Return what mark_durable() noted last; 0 where that cannot be known."""
+    try:
+        data = (folder / MARK).read_bytes()
+    except OSError:
+        return 0
+    if len(data) != 12 or zlib.crc32(data[:8]) != int.from_bytes(data[8:], "little"):
+        return 0
+    return int(struct.unpack("<q", data[:8])[0])
 
 
 def _header(start: int, dtype: np.dtype[Any]) -> bytes:

@@ -15,8 +15,8 @@ from wm_datasets.index import read_table
 from wm_datasets.lock import is_locked
 from wm_datasets.manifest import ROOT, ROOT_COPY, load_manifest, read_json, read_root
 from wm_datasets.reader import WAL_FOLDER, LogReader
-from wm_datasets.segment import HEADER_BYTES, record_dtype
-from wm_datasets.writer import RATE_TOLERANCE
+from wm_datasets.segment import HEADER_BYTES, read_mark, record_dtype, segment_path
+from wm_datasets.writer import MISSING, RATE_TOLERANCE
 
 _ROWS = 4096  # read at a time, at most
 _EMPTY_LAST = ("action", "commanded", "reward")  # zero in the last row of an episode
@@ -162,6 +162,9 @@ class _Check:
             if start >= self._reader.sealed and torn > 0:
                 reason = f"{torn} bytes of an unfinished write; the next writer drops them"
                 self._add("unfinished", path, self._stop, self._stop, reason)
+        if (mark := read_mark(self._root / WAL_FOLDER)) > self._stop:
+            path = segment_path(self._root / WAL_FOLDER, self._stop)
+            self._add("damage", path, self._stop, mark, MISSING)
 
     def _check_episodes(self, columns: dict[str, np.ndarray], known: np.ndarray) -> None:
         """The episode table against the rows' own flags."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.column import sync_folder
+from wm_datasets.damage import Damage
 from wm_datasets.errors import LogError, LogFormatError, LogFullError, LogSpecError, disk_errors
 from wm_datasets.lock import LOCK_NAME, WriterLock
 from wm_datasets.manifest import ROOT, ROOT_COPY, Manifest, load_manifest
@@ -29,13 +31,17 @@ from wm_datasets.segment import (
     HEADER_BYTES,
     SegmentReader,
     SegmentWriter,
+    mark_durable,
+    read_mark,
     record_dtype,
     seal_record,
+    segment_path,
 )
 from wm_datasets.spec import LogSpec
 
 _log = logging.getLogger(__name__)
 _SEAL_AT_ONCE = 16  # segments per commit
+MISSING = "they were on the disk, and the file is missing or cut"
 RATE_TOLERANCE = 0.1  # of the declared control period
 
 
@@ -232,6 +238,11 @@ class LogWriter:
             said.insert(0, f"dropped {torn} bytes of an unfinished write after row "
                            f"{self._length - 1}")  # fmt: skip
         said += [str(damage) for damage in segments]
+        wal = self.path / WAL_FOLDER
+        if (mark := read_mark(wal)) > self._length:
+            gone = Damage(segment_path(wal, self._length), self._length, mark, MISSING)
+            said.append(str(gone))
+        mark_durable(wal, self._length)
         if said:
             whole = self._length - self.first - len(lost)
             self.repaired = f"{self.path}: {'; '.join(said)}; {whole} whole rows kept"
@@ -353,6 +364,8 @@ class LogWriter:
             )
             raise self._fault from error
         self._durable = max(self._durable, length)
+        with contextlib.suppress(OSError):  # it only tells of a segment that is gone
+            mark_durable(self.path / WAL_FOLDER, self._durable)
 
     def _seal_oldest(self, count: int, *, end_open: bool = False) -> None:
         """Seal the oldest `count` segments in one commit."""

@@ -212,3 +212,35 @@ def test_capacity_in_bytes_drops_whole_oldest_episodes(path):
         check_rows(reader)
     with LogWriter(path, make_spec(), capacity_bytes=1) as writer:
         assert writer.first == 590
+
+
+@pytest.mark.parametrize("way", ["missing", "cut"])
+def test_rows_that_were_durable_and_whose_segment_is_gone_are_missed(path, way):
+    """No row, no table and no later segment tells of them; what was synced was noted."""
+    writer = LogWriter(path, make_spec(), durable_s=1000.0)
+    append_episode(writer, 8)
+    writer.flush()
+    abandon(writer)
+    (segment,) = (path / "wal").glob("*.seg")
+    if way == "missing":
+        segment.unlink()
+    else:
+        os.truncate(segment, 0)
+    (fault,) = [fault for fault in verify(path).faults if fault.kind == "damage"]
+    assert (fault.path, fault.start, fault.stop) == (str(segment), 0, 8)
+    with LogWriter(path, make_spec()) as again:
+        assert "rows 0 to 8 are lost" in again.repaired
+        append_episode(again, 5)
+    assert not verify(path).faults
+
+
+def test_a_sweep_of_damage_keeps_every_promise(monkeypatch):
+    from wm_datasets import column, manifest
+    from wm_datasets.sweep import FILES, WAYS, sweep
+
+    monkeypatch.setattr(manifest, "_SEGMENT_BYTES", 1 << 20)
+    monkeypatch.setattr(column, "_CHUNK_BYTES", 1 << 18)
+    found = sweep(trials=1, episodes=45)
+    assert [(o.file, o.way) for o in found] == [(file, way) for file in FILES for way in WAYS]
+    assert [o for o in found if o.broken_promises or o.errors] == []
+    assert any(o.mean_rows for o in found)

@@ -2,21 +2,68 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from wm_datasets.log import LogWriter
+import numpy as np
+
+from wm_datasets.log import LogReader, LogWriter
+from wm_datasets.manifest import load_manifest
+from wm_datasets.sealer import Sealer
+from wm_datasets.segment import record_dtype
+from wm_datasets.spec import LogSpec, VectorSpec
 from wm_nodes.bench.rows import Row
 from wm_nodes.bench.sampler import EPISODE, row, spec
 
 RATE_HZ = 50.0
+_BLOCK = 100_000  # rows sealed at once
 
 
-def run(*, rows: int = 3000, seconds: float = 10.0) -> list[Row]:
-    """Appending ``rows`` rows as fast as possible, then ``seconds`` at 50 Hz."""
+def run(*, rows: int = 3000, seconds: float = 10.0, reopened_rows: int = 1_000_000) -> list[Row]:
+    """Appending ``rows`` rows as fast as possible, then at 50 Hz; opening a long log."""
     with tempfile.TemporaryDirectory() as folder:
-        return [_fastest(Path(folder) / "a", rows), _share(Path(folder) / "b", seconds)]
+        return [
+            _fastest(Path(folder) / "a", rows),
+            _share(Path(folder) / "b", seconds),
+            *_reopen(Path(folder) / "c", reopened_rows),
+        ]
+
+
+def _reopen(path: Path, rows: int) -> list[Row]:
+    """Wall-clock time until a log of many rows, with no picture in it, is open."""
+    pose = VectorSpec(("x",), ("m",), (-1.0,), (1.0,))
+    bare = LogSpec("bench", "none", 0.02, {}, pose, None)
+    _seal(path, bare, rows)
+    with LogWriter(path, bare) as log:  # a segment for the next writer to take in
+        for i in range(EPISODE):
+            log.append({name: value for name, value in row(i == 0, i == EPISODE - 1, i).items()
+                        if name in bare.fields} | {"proprio": [0.0]})  # fmt: skip
+        left = path.with_name("left")
+        shutil.copytree(path, left)  # as a killed writer leaves it
+    found = []
+    for what, kind in (("reader", LogReader), ("writer, repairing", partial(LogWriter, spec=bare))):
+        start = time.perf_counter()
+        log_again = kind(left)
+        seconds = time.perf_counter() - start
+        assert log_again.length == rows + EPISODE
+        log_again.close()
+        found.append(Row("log", f"open {rows} rows: {what}", 1e3 * seconds, "ms", goal=1e3))
+    return found
+
+
+def _seal(path: Path, bare: LogSpec, rows: int) -> None:
+    """A log of so many rows, sealed in large blocks: by append it would take minutes."""
+    LogWriter(path, bare).close()
+    sealer = Sealer(path, load_manifest(path))
+    for start in range(0, rows, _BLOCK):
+        records = np.zeros(min(_BLOCK, rows - start), record_dtype(bare.fields))
+        step = np.arange(start, start + len(records)) % EPISODE
+        records["is_first"], records["is_last"] = step == 0, step == EPISODE - 1
+        records["stamp"] = 20_000_000 * (step + 1)
+        sealer.seal(records, end_open=start + len(records) == rows)
 
 
 def _fastest(path: Path, rows: int) -> Row:

@@ -1,4 +1,5 @@
-"""`wm log verify LOG`, `wm log torture LOG`: is a log what it says, and does it lose anything?"""
+"""`wm log verify|torture|sweep`: is a log what it says, does it lose anything, what does damage
+cost?"""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from wm_datasets import LogError
+from wm_datasets.sweep import sweep
 from wm_datasets.torture import Life, TortureConfig, TortureResult, torture
 from wm_datasets.verify import Report, verify
 from wm_datasets.writer import RATE_TOLERANCE
@@ -20,6 +22,8 @@ from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import user_errors
 
 _SHOWN = 50  # faults
+SWEPT = ("file", "way", "trials", "harmless", "named", "mean_rows", "most_episodes",
+         "broken_promises")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,24 @@ class Torture:
     """Longest life of a writer, its start included [s]."""
     out: Path | None = None
     """Write OUT.json and OUT.csv (one line per writer)."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Break every kind of file of a small log in every way. Exit code 1: a promise was broken.
+
+    Damage must be named by verify, read around, and cost only the episodes that it lies in; what
+    is read must be right, bit for bit, and the next writer must go on.
+    """
+
+    trials: int = 20
+    """Of every kind of file and every way to break it."""
+    episodes: int = 60
+    """Of the log, 25 rows each."""
+    seed: int = 0
+    """Of the rows and of the damage."""
+    out: Path | None = None
+    """Write the table as OUT.csv."""
 
 
 def run_verify(words: Sequence[str], find_log: Callable[[Path], Path]) -> int:
@@ -96,6 +118,30 @@ def run_torture(words: Sequence[str]) -> int:
         print(fault)
     print(result.line())
     return 1 if result.faults else 0
+
+
+def run_sweep(words: Sequence[str]) -> int:
+    """Run `wm log sweep WORDS`."""
+    wanted = parse(Sweep, "log sweep", words)
+    require("trials", wanted.trials, 1)
+    require("episodes", wanted.episodes, 20)
+    found = sweep(wanted.trials, wanted.episodes, wanted.seed, _show_progress)
+    _clear()
+    if wanted.out is not None:
+        wanted.out.parent.mkdir(parents=True, exist_ok=True)
+        with wanted.out.with_suffix(".csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(SWEPT)
+            table.writerows([getattr(outcome, name) for name in SWEPT] for outcome in found)
+    print("  ".join([f"{'file':21s}", f"{'way':16s}", *SWEPT[2:]]))
+    for outcome in found:
+        cells = [f"{getattr(outcome, name)!s:>{len(name)}s}" for name in SWEPT[2:]]
+        print("  ".join([f"{outcome.file:21s}", f"{outcome.way:16s}", *cells]))
+    for error in [error for outcome in found for error in outcome.errors][:_SHOWN]:
+        print(error)
+    broken = sum(outcome.broken_promises for outcome in found)
+    print(f"{sum(o.trials for o in found)} trials, {broken} broken promises")
+    return 1 if broken else 0
 
 
 def write_result(out: Path, result: TortureResult) -> None:

@@ -21,6 +21,7 @@ USAGE = """usage: wm log info LOG [--json]
        wm log stats LOG [--figure FILE.png]
        wm log verify LOG [--json]
        wm log torture LOG [--kills N] [--power-cut] [--out OUT]
+       wm log sweep [--trials N] [--out OUT]
        wm log import FORMAT SRC LOG
        wm log export FORMAT LOG DST
 
@@ -29,10 +30,11 @@ USAGE = """usage: wm log info LOG [--json]
   stats    ranges of every dimension, rates, lengths, success by source and by weights
   verify   read every block; name each fault with file and rows (exit code 1)
   torture  kill writers of a new log at random moments, and look whether it lost anything
+  sweep    break files of a log in every way, and count what it costs
   import   bring recordings of another format into a log
   export   write a log in another format"""
 LOOKS = ("show", "stats")
-CHECKS = ("verify", "torture")
+CHECKS = ("verify", "torture", "sweep")
 MOVES = {"import": transfer.run_import, "export": transfer.run_export}
 
 
@@ -58,6 +60,8 @@ def run(words: Sequence[str]) -> int:
         return durability.run_verify(words[1:], find_log)
     if words and words[0] == "torture":
         return durability.run_torture(words[1:])
+    if words and words[0] == "sweep":
+        return durability.run_sweep(words[1:])
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
             raise UserError(unknown("subcommand", words[0], ["info", *LOOKS, *CHECKS, *MOVES]))
