@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
 NODES = (
-    "camera encoder world_model policy agent robot recorder replay demonstrator trainer monitor"
+    "camera encoder world_model policy agent robot recorder replay demonstrator trainer monitor "
+    "arm_sim player"
 ).split()
 
 # torch and torchvision come plain, so that each machine keeps a build of its own.

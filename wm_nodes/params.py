@@ -30,9 +30,14 @@ def param(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    live: bool = False,
 ) -> Any:
-    """Declare one field: its type is that of the default (a tuple holds texts or numbers)."""
+    """Declare one field: its type is that of the default (a tuple holds texts or numbers).
+
+    `live` parameters may be set while the node runs; the node listens for that itself.
+    """
     meta = {"description": description, "low": low, "high": high, "choices": choices}
+    meta["live"] = live
     return field(default=default, metadata=meta)
 
 
@@ -40,8 +45,8 @@ def declare(node: Node, kind: type[T]) -> T:
     """Declare every field of `kind` as a parameter of the node and return the values given.
 
     Values come from `--ros-args -p name:=value` and `--params-file`. Parameters are fixed while the
-    node lives. ParamError names an unknown one with its closest neighbour, a wrong value with what
-    would be right.
+    node lives, but for `live` ones. ParamError names an unknown one with its closest neighbour, a
+    wrong value with what would be right.
     """
     specs = {spec.name: spec for spec in fields(kind)}  # type: ignore[arg-type]
     given = {name: p.value for name, p in node._parameter_overrides.items()}
@@ -117,7 +122,8 @@ def _default(spec: Field) -> Any:
 def _descriptor(spec: Field) -> ParameterDescriptor:
     low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
     default = _default(spec)
-    out = ParameterDescriptor(description=spec.metadata["description"], read_only=True)
+    fixed = not spec.metadata["live"]
+    out = ParameterDescriptor(description=spec.metadata["description"], read_only=fixed)
     if choices:
         out.additional_constraints = f"one of {', '.join(choices)}"
     if isinstance(default, int) and not isinstance(default, bool) and low is not None:

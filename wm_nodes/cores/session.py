@@ -32,6 +32,7 @@ class Session:
     ) -> None:
         self.robot, self.schedule, self._clock = robot, schedule, clock
         self.episode: Episode | None = None
+        self._chosen: Episode | None = None
         self.now: Arrival | None = None  # the newest observation
         self.label: bool | None = None  # a person's verdict, for the next step
         self._base_ns = schedule.counts.stamp_ns
@@ -42,9 +43,16 @@ class Session:
     def counts(self) -> Counts:
         return self.schedule.counts
 
+    def prepare(self) -> bool:
+        """Real time: choose the next episode, let the robot get ready; False: the run is over."""
+        self._chosen = self.schedule.next()
+        if self._chosen is not None:
+            self.robot.prepare(self._chosen.seed)
+        return self._chosen is not None
+
     def begin(self) -> Arrival | None:
-        """Start the next episode; None when the run is over."""
-        self.episode = self.schedule.next()
+        """Start the next episode (the prepared one, if any); None when the run is over."""
+        self.episode, self._chosen = self._chosen or self.schedule.next(), None
         if self.episode is None:
             return None
         return self._arrive(self.robot.reset(self.episode.seed), RANDOM)

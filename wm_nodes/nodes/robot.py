@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
 
 from wm_nodes import messages, spin, topics
+from wm_nodes.cores.cadence import SWITCH_S, Cadence
 from wm_nodes.cores.plans import check_plan, due_action
 from wm_nodes.cores.records import Origin, Plan, Vector
 from wm_nodes.cores.schedule import Goals, Progress, Schedule
@@ -24,8 +28,12 @@ from wm_nodes.robots.base import Robot, RobotError
 from wm_nodes.robots.limits import read_limits
 from wm_nodes.share import shared
 
+READY, ACTING, ENDING = "ready", "acting", "ending"  # phases of the control loop
+KEEP = 4096  # newest latencies
+REST_S = 3.0  # patience for coming to rest at the end
 HOLD = Origin("robot", "hold")  # no demonstration: nobody is to imitate standing still
 TICK_S = 0.05
+MADE = 512  # newest observations whose plans are still known by
 ACK = Duration(seconds=1.0)
 
 
@@ -65,6 +73,9 @@ class RobotParams(ShellParams):
     rate_hz: float = param(
         0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0
     )
+    robot: str = param("arm_sim", "Adapter arm: a name of config/robots, or the path of a YAML.")
+    dry_run: bool = param(False, "Adapter arm: do everything but command.")
+    home: bool = param(True, "Adapter arm: go to the home pose before each episode.")
     max_age_s: float = param(
         0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
     )
@@ -77,6 +88,7 @@ class RobotNode(Shell):
     PARAMS = RobotParams
     session: Session
     _robot: Robot
+    _told: set[str]
 
     def configure(self) -> None:
         p = self.params
@@ -96,11 +108,18 @@ class RobotNode(Shell):
         self._kept_up: int | None = None
         self._published_at = self._first_at = self._spoke_at = 0.0
         self._clipped = 0
+        self._told = set()
+        self._cadence: Cadence | None = None
+        self._seen_at: dict[int, tuple[float, float]] = {}
+        self._plan_made = (0.0, 0.0)
         self._make_topics()
 
     def activate(self) -> None:
         self._said.publish(messages.spec_to_msg(self._spec.log_spec()))
         self.health.ready = True
+        if self._robot.tick_s:
+            self._start_ticking()
+            return
         self._start()
         realtime = self.params.mode == topics.REALTIME
         period = 1.0 / self.params.rate_hz if self.params.rate_hz else self._spec.control_period_s
@@ -109,7 +128,10 @@ class RobotNode(Shell):
         )
 
     def deactivate(self) -> None:
-        self.destroy_timer(self._timer)
+        if self._cadence is not None:
+            self._stop_ticking()
+        else:
+            self.destroy_timer(self._timer)
         self._robot.stop()
         self._progress.save(self.session.counts)
 
@@ -122,12 +144,26 @@ class RobotNode(Shell):
 
     def _settings(self) -> dict[str, object]:
         p = self.params
-        names = "task seed action_repeat time_limit render camera size".split()
+        names = "task seed action_repeat time_limit render camera size dry_run home".split()
         settings = {name: getattr(p, name) for name in names}
+        if takes(p.adapter, "bus"):
+            settings |= self._wires()
         if takes(p.adapter, "limits"):
             path = Path(p.limits) if p.limits else shared(f"config/robots/{p.adapter}.yaml")
             settings["limits"] = read_limits(path)
         return settings
+
+    def _wires(self) -> dict[str, object]:
+        """Return an arm's configuration and its topics."""
+        from wm_nodes.nodes.arm_bus import RosBus
+        from wm_nodes.robots.arm.config import find_config, read_config
+
+        if self.params.mode != topics.REALTIME:
+            raise RobotError("mode: an arm does not wait. Right: mode:=realtime.")
+        config = read_config(find_config(self.params.robot))
+        if self.params.rate_hz:
+            config = replace(config, rate_hz=self.params.rate_hz)
+        return {"config": config, "bus": RosBus(self, config)}
 
     def _make_topics(self) -> None:
         self._images = {c: topics.IMAGE_RAW.publisher(self, camera=c) for c in self._spec.cameras}
@@ -163,7 +199,8 @@ class RobotNode(Shell):
     def _end_run(self) -> None:
         self._waiting = False
         self.health.facts["done"] = "true"
-        self._robot.stop()
+        if self._cadence is None:
+            self._robot.stop()
         for publisher in (self._steps, *self._images.values()):
             publisher.wait_for_all_acked(ACK)
         self.get_logger().info("the run is over")
@@ -175,6 +212,7 @@ class RobotNode(Shell):
     def _publish(self, arrival: Arrival, again: bool = False) -> None:
         """Publish an observation; what a decision waits for goes first."""
         now, stamp = time.perf_counter(), arrival.step.stamp_ns
+        self._note(stamp)
         self._steps.publish(messages.step_to_msg(arrival.step))
         for camera, image in arrival.images.items():
             self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
@@ -186,8 +224,21 @@ class RobotNode(Shell):
             self._first_at = self._spoke_at = now
             self._waiting = not arrival.step.is_last
 
+    def _note(self, stamp_ns: int) -> None:
+        """Remember when an observation was made, by the steady clock, and how old its pictures."""
+        if self.params.mode == topics.REALTIME:
+            self._seen_at[stamp_ns] = time.monotonic(), self._robot.picture_age_s()
+            while len(self._seen_at) > MADE:
+                del self._seen_at[next(iter(self._seen_at))]
+
     def _execute(self, action: Vector, origin: Origin) -> None:
         arrival = self.session.execute(action, origin)
+        self._count(arrival)
+        self._publish(arrival)
+        if arrival.step.is_last:
+            self._start()
+
+    def _count(self, arrival: Arrival) -> None:
         step, counts = arrival.step, self.session.counts
         self._clipped += bool((step.executed != step.commanded).any())
         self.health.facts.update(
@@ -197,9 +248,6 @@ class RobotNode(Shell):
             eval_episodes=counts.eval_episodes,
             clipped=self._clipped,
         )
-        self._publish(arrival)
-        if step.is_last:
-            self._start()
 
     def _on_plan(self, plan: Plan) -> None:
         try:
@@ -302,8 +350,11 @@ class RobotNode(Shell):
         if plan.stamp_ns < newest or age_s < 0:
             self.health.drop("plan/stamp")
             return
+        now_s = time.monotonic()
+        made_s, picture_s = self._seen_at.get(plan.stamp_ns, (now_s - age_s, 0.0))
+        self._plan_made = made_s, picture_s
         self._plan = plan
-        self.health.worked(age_s)
+        self.health.worked(now_s - made_s)
 
     def _due_now(self) -> tuple[Vector, Origin]:
         hold = np.clip(np.zeros(len(self._spec.action)), *self._bounds).astype(np.float32)
@@ -312,7 +363,8 @@ class RobotNode(Shell):
         if self._plan is None:
             self.fault("plan", "no plan yet: holding")
             return hold, HOLD
-        now = self._clock_ns()
+        age_s = time.monotonic() - self._plan_made[0]  # steady: nobody can set this clock
+        now = self._plan.stamp_ns + round(age_s * 1e9)
         action, overdue = due_action(self._plan, now, self._spec.control_period_s)
         if overdue > self.params.max_age_s:
             self.fault("plan", "the plan is stale: holding")
@@ -320,7 +372,119 @@ class RobotNode(Shell):
         self.well("plan", "plans are back")
         return action, self._plan.origin
 
+    # Real time, with a control period of the robot's own ----------------------------------------
+
+    def _start_ticking(self) -> None:
+        """Begin the control loop in a thread of its own: what the executor does is no delay."""
+        sys.setswitchinterval(SWITCH_S)
+        self._lock = threading.Lock()
+        self._phase, self._settled = READY, False
+        self._origin = HOLD
+        self._ages: deque[float] = deque(maxlen=KEEP)
+        self._bell = self.create_guard_condition(self._on_bell)
+        if not self.session.prepare():
+            self._end_run()
+            return
+        self._cadence = Cadence(self._robot.tick_s, self._tick)
+        self._cadence.start()
+        self._timer = self.create_timer(TICK_S, self._look)
+
+    def _stop_ticking(self) -> None:
+        """Come to rest while the loop still beats, then end it."""
+        self._phase = ENDING
+        end = time.monotonic() + REST_S
+        while time.monotonic() < end and self._robot.facts().get("moving") == "true":
+            time.sleep(self._robot.tick_s)
+        assert self._cadence is not None
+        self._cadence.stop()
+        self._cadence = None
+        self.destroy_timer(self._timer)
+        self.destroy_guard_condition(self._bell)
+
+    def _tick(self) -> None:
+        """One control period, in the control thread."""
+        if self._phase == READY:
+            with self._lock:
+                self._settled = self._robot.settle()
+            if self._settled:
+                self._bell.trigger()
+            return
+        due = self._due_now() if self._phase == ACTING else (None, HOLD)
+        action, origin = due if due[1] is not HOLD else (None, HOLD)
+        made_s, picture_s = self._plan_made
+        age_s = time.monotonic() - made_s + picture_s if action is not None else 0.0
+        with self._lock:
+            whole = self._robot.tick(action, made_s, age_s)
+        if action is not None:
+            self._ages.append(age_s)
+        if whole:
+            self._bell.trigger()
+        self._origin = origin
+
+    def _on_bell(self) -> None:
+        """A decision is whole, or the robot is ready for an episode: say what is seen."""
+        if not self.active or self.over.done():
+            return
+        if self._phase == READY:
+            if not self._settled:
+                return
+            with self._lock:
+                self._settled, self._plan = False, None
+                arrival = self.session.begin()
+            if arrival is not None:
+                self._began_ns = arrival.step.stamp_ns
+                self._phase = ACTING
+                self._publish(arrival)
+            return
+        if self._phase != ACTING:
+            return
+        hold = np.clip(np.zeros(len(self._spec.action)), *self._bounds).astype(np.float32)
+        with self._lock:
+            arrival = self.session.execute(hold, self._origin)
+        self._count(arrival)
+        self._publish(arrival)
+        if arrival.step.is_last:
+            self._next_episode()
+
+    def _next_episode(self) -> None:
+        self._progress.save(self.session.counts)
+        self._plan = None
+        if self.session.prepare():
+            self._phase = READY
+        else:
+            self._phase = ENDING
+            self._end_run()
+
+    def _look(self) -> None:
+        """Report what is wrong with the robot, and how evenly the loop beats."""
+        cadence = self._cadence
+        if cadence is None:
+            return
+        if cadence.error is not None:
+            raise cadence.error
+        now = self._robot.faults()
+        for name in [name for name in self._told if name not in now]:
+            self._told.discard(name)
+            self.well(name, f"over: {name}")
+        for name, text in now.items():
+            if name != "plan" or self._phase == ACTING:
+                self._told.add(name)
+                self.fault(name, text)
+        self.health.facts.update(self._robot.facts())
+        self.health.facts.update(cadence.figures())
+        if self._ages:
+            p50, p99 = np.percentile(self._ages, (50, 99)) * 1e3
+            self.health.facts.update(camera_to_command_p50_ms=f"{p50:.1f}")
+            self.health.facts.update(camera_to_command_p99_ms=f"{p99:.1f}")
+
     # Services -----------------------------------------------------------------------------------
+
+    def _estop(self, on: bool) -> None:
+        if self._cadence is None:
+            self._robot.estop(on)
+            return
+        with self._lock:
+            self._robot.estop(on)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if not self.active or self._stopped:
@@ -340,10 +504,11 @@ class RobotNode(Shell):
         """Latch: nothing is executed until a person says false."""
         self._stopped = request.data
         if request.data:
-            self._robot.stop()
+            self._estop(True)
             self._plan = None
             self.fault("estop", "emergency stop: holding until it is cleared")
         else:
+            self._estop(False)
             self.health.cleared("estop")
         response.success, response.message = True, "stopped" if request.data else "cleared"
         return response

@@ -12,6 +12,7 @@ from wm_nodes.robots.base import Robot, RobotError
 
 ADAPTERS = {
     "metaworld": "wm_nodes.robots.metaworld:MetaWorld",
+    "arm": "wm_nodes.robots.arm.adapter:Arm",
     "arm_sim": "wm_nodes.robots.arm.simulated:SimulatedArm",
     "wall": "wm_nodes.robots.wall:Wall",
     "point_maze": "wm_nodes.robots.point_maze:PointMaze",

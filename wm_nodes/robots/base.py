@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -91,6 +92,23 @@ class Robot(abc.ABC):
     def settle(self) -> bool:
         """Real time: called each tick between episodes; True when `reset` can begin the next."""
         return True
+
+    def estop(self, on: bool) -> None:
+        """Stop and stay stopped until it is called with false."""
+        if on:
+            self.stop()
+
+    def faults(self) -> Mapping[str, str]:
+        """Return what is wrong with the robot now: name -> what it means."""
+        return {}
+
+    def facts(self) -> Mapping[str, object]:
+        """Return figures for the diagnostics."""
+        return {}
+
+    def picture_age_s(self) -> float:
+        """Return how old the newest pictures are [s]."""
+        return 0.0
 
     def tick(
         self, action: npt.ArrayLike | None, made_s: float = float("inf"), age_s: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,18 @@ from wm_nodes.robots.base import (
     episode_seed,
 )
 
-DAMPING = 1e-3  # of inverse kinematics, near singular poses
 UPRIGHT_PER_S = 3.0  # how fast a turned hand is turned back
 HOMING_PER_S = 2.5
 AT_HOME = 0.004  # rad (m)
 FOLLOW = 0.1  # of the deviation, each period, where only velocities are commanded
+TELLS = {  # what a stop means, for people
+    "estop": "emergency stop: holding until it is cleared",
+    "tracking": "the arm does not follow: holding until it is cleared",
+    "driver": "no joint states: stopped",
+    "camera": "no pictures: stopped",
+    "frozen": "the same picture again and again: stopped",
+    "plan": "no plan that counts: holding",
+}
 SIGNALS = VectorSpec(
     names=("latency_ms", "interventions", "stopped"),
     units=("ms", "1", "1"),
@@ -196,6 +204,29 @@ class Arm(Robot):
         self._homing = self._home
         self._bus.begin(seed)
 
+    def estop(self, on: bool) -> None:
+        """Latch a stop, or clear every latch: only a plan made after that moves the arm again."""
+        if on:
+            self.guard.estop()
+        else:
+            self.guard.clear(self._bus.now_s())
+
+    def faults(self) -> Mapping[str, str]:
+        guard = self.guard
+        found = {name: TELLS.get(name, name) for name in guard.stopping}
+        found |= {name: f"{TELLS[name]} ({why})" for name, why in guard.latched.items()}
+        if guard.filter.outside:
+            found["outside"] = f"beyond its limits: {', '.join(guard.filter.outside)}"
+        if self._waiting:
+            found["waiting"] = self.waiting_for
+        return found
+
+    def facts(self) -> Mapping[str, object]:
+        guard = self.guard
+        done = {f"interventions/{k}": v for k, v in sorted(guard.filter.interventions.items())}
+        stops = {f"stops/{k}": v for k, v in sorted(guard.stops.items())}
+        return {**done, **stops, "moving": str(not guard.filter.at_rest).lower()}
+
     def settle(self) -> bool:
         """Between episodes, each control period: go home; True when the next one can begin."""
         if self._settled_for is not None:
@@ -208,8 +239,9 @@ class Arm(Robot):
         self._command(wanted, made_s=now, now=now)
         ready = ready and self._all_seen()
         if ready and self.guard.filter.at_rest and (not self._homing or self._off_home() < 2):
-            self._settled_for = self._preparing
+            self._settled_for, self._waiting = self._preparing, False
             return True
+        self._waiting = True
         return False
 
     @property
@@ -307,14 +339,8 @@ class Arm(Robot):
         if not action[:3].any():
             return out  # nothing asked for is nothing done: the hand is not even turned back
         x = self.guard.filter.x
-        _, linear, angular = self.kinematics.jacobian(x)
-        turned = self.kinematics.orientation(x)
-        off = 0.5 * np.cross(turned.T, self._upright.T).sum(axis=0)
-        both = np.concatenate([linear[:, :count], angular[:, :count]])
-        twist = np.concatenate([action[:3], UPRIGHT_PER_S * off])
-        square = both @ both.T
-        square[np.diag_indices(6)] += DAMPING
-        out[:count] = both.T @ np.linalg.solve(square, twist)
+        back = UPRIGHT_PER_S * self.kinematics.turned(x, self._upright)
+        out[:count] = self.kinematics.follow(x, np.concatenate([action[:3], back]), count)
         return out
 
     def _executed(self) -> Vector:
@@ -347,7 +373,7 @@ class Arm(Robot):
 
     _settled_for: int | None = None
     _preparing = 0
-    _homing = False
+    _homing = _waiting = False
     _stamp_ns = 0
     _whole: tuple[Vector, Vector, Vector] | None = None  # executed, commanded, signals
 

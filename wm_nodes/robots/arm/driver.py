@@ -17,7 +17,6 @@ from wm_nodes.robots.arm.world import STEP_S, ArmWorld, noisy
 from wm_nodes.robots.base import Image
 
 COMMAND_TIMEOUT_S = 0.1  # velocities and twists end so long after the last command
-DAMPING = 1e-3
 
 
 @dataclass
@@ -129,11 +128,7 @@ class Driver:
             self._velocity[:n] = self._from_twist(pending.value)
 
     def _from_twist(self, twist: Floats) -> Floats:
-        _, linear, angular = self._kinematics.jacobian(self._target)
-        both = np.concatenate([linear[:, : self._arm], angular[:, : self._arm]])
-        square = both @ both.T + DAMPING * np.eye(6)
-        out: Floats = both.T @ np.linalg.solve(square, twist)
-        return out
+        return self._kinematics.follow(self._target, twist, self._arm)
 
     def _hold(self) -> None:
         """Brakes on: the arm stays where it is, whatever was commanded."""

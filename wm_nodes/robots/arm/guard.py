@@ -14,6 +14,7 @@ from wm_nodes.robots.arm.safety import SafetyFilter, Setpoint
 
 LATCHES = ("estop", "tracking")  # only a person ends these
 RESYNC = 0.02  # rad: how far from the measured position a resting arm may be held
+NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
 LAG_S = 0.1  # how long the arm may be too far behind before that is believed
 SETTLED = 0.05  # rad/s: the measured arm stands still
 
@@ -49,7 +50,7 @@ class Guard:
         self._measured, self._driver_s = position, now_s
         self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
         if silent and self.filter.at_rest:
-            self.filter.start(position)
+            self.filter.start(self._held(position))
 
     def saw_camera(self, name: str, now_s: float, changed: bool = True) -> None:
         """A picture came; `changed`: it is not the one before, to the pixel."""
@@ -71,7 +72,7 @@ class Guard:
         self.latched.clear()
         self._free_s, self._lag_s = now_s, None
         if self.filter.at_rest and self._measured is not None and not self._silent(now_s):
-            self.filter.start(self._measured)
+            self.filter.start(self._held(self._measured))
 
     def ignore_tracking(self) -> None:
         """A dry run commands nothing: the arm cannot follow."""
@@ -142,4 +143,10 @@ class Guard:
         if self.filter.at_rest and self._speed < SETTLED and off > RESYNC:
             held = self.filter.x.copy()
             held[: self._arm] = self._measured[: self._arm]
-            self.filter.start(held)
+            self.filter.start(self._held(held))
+
+    def _held(self, measured: Floats) -> Floats:
+        """Return where to hold: a sensor's noise does not take a joint beyond its limit."""
+        limits = self.filter.limits
+        inside = np.clip(measured, limits.low, limits.high)
+        return np.where(np.abs(measured - inside) < NOISE, inside, measured)

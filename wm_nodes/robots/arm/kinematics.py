@@ -17,6 +17,7 @@ from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.base import SpecError
 
 BATCH = 32
+DAMPING = 1e-3
 LIGHT = 1e-3  # [kg, kg m²] of links without any: only dynamics would care
 
 
@@ -81,6 +82,23 @@ class Kinematics:
         self._mj.mj_jacSite(self._one, self._data, self._jacp, self._jacr, self._site)
         position: Floats = self._data.site_xpos[self._site].copy()
         return position, self._jacp[:, self._dof], self._jacr[:, self._dof]
+
+    def follow(self, q: Floats, twist: Floats, arm: int) -> Floats:
+        """Return velocities (arm,) of the first joints that move the hand with `twist` (6,).
+
+        Damped least squares: near singular poses the hand lags rather than the joints race.
+        """
+        _, linear, angular = self.jacobian(q)
+        both = np.concatenate([linear[:, :arm], angular[:, :arm]])
+        square = both @ both.T
+        square[np.diag_indices(6)] += DAMPING
+        out: Floats = both.T @ np.linalg.solve(square, twist)
+        return out
+
+    def turned(self, q: Floats, upright: Floats) -> Floats:
+        """Return the small rotation (3,) [rad] that would bring the hand to attitude `upright`."""
+        off: Floats = 0.5 * np.cross(self.orientation(q).T, upright.T).sum(axis=0)
+        return off
 
     def orientation(self, q: Floats) -> Floats:
         """Return the hand's rotation matrix (3, 3) in pose q (n,)."""

@@ -58,6 +58,6 @@ class SimulatedArm(Arm):
         return self._wires.world
 
     @property
-    def faults(self) -> Faults:
+    def switches(self) -> Faults:
         """What is wrong with the driver now; may be changed at any time."""
         return self._wires.driver.faults

@@ -9,6 +9,7 @@ import numpy as np
 
 from wm_nodes.robots import render as rendering
 from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.tasks import TASKS, Scene, State
 from wm_nodes.robots.base import Image, RobotError
@@ -120,6 +121,18 @@ class ArmWorld:
         self.data.qpos[:], self.data.qvel[:] = kept
         self._mj.mj_forward(self.model, self.data)
         return image
+
+    def goal_pose(self) -> Floats:
+        """Return joints (n,) that bring the hand to the scene's goal with home's attitude."""
+        config = self.config
+        chain = Kinematics(config.model, config.limits.joints, config.hand)
+        upright, pose, arm = chain.orientation(config.home), config.home.copy(), config.arm_joints
+        for _ in range(200):
+            off = np.array(self.scene.goal) - chain.positions(pose[None])[0]
+            twist = np.concatenate([off, chain.turned(pose, upright)])
+            pose[:arm] += 0.5 * chain.follow(pose, twist, arm)
+            pose = np.clip(pose, config.limits.low, config.limits.high)
+        return pose
 
     def close(self) -> None:
         """Free the GL contexts."""

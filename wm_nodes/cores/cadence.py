@@ -1,0 +1,90 @@
+"""A steady beat: a thread that calls a function every period, and how evenly it did."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+KEEP = 4096  # newest intervals that figures are of
+SWITCH_S = 0.0005  # other threads give the interpreter back after so long
+SPIN_S = 0.0002  # the last of a wait is not slept: waking takes about as long
+
+
+class Cadence:
+    """Calls `beat` from a thread of its own every `period_s` by the steady clock.
+
+    A late beat moves those after it: two never come closer than a period, no burst makes up for
+    lost time. Where the system allows it the thread has real-time priority.
+    """
+
+    def __init__(self, period_s: float, beat: Callable[[], None]) -> None:
+        self.period_s, self._beat = period_s, beat
+        self._intervals: deque[float] = deque(maxlen=KEEP)
+        self._busy: deque[float] = deque(maxlen=KEEP)
+        self._end = threading.Event()
+        self.realtime = False
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns when it has ended."""
+        self._end.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(5.0)
+
+    def figures(self) -> dict[str, str]:
+        """Return period and jitter of the newest beats, for people."""
+        if len(self._intervals) < 2:
+            return {}
+        periods = np.array(self._intervals)
+        off = np.abs(periods - self.period_s) / self.period_s
+        return {
+            "period_ms": f"{1e3 * float(periods.mean()):.3f}",
+            "jitter_p99": f"{float(np.percentile(off, 99)):.4f}",
+            "jitter_max": f"{float(off.max()):.4f}",
+            "busy_p99_ms": f"{1e3 * float(np.percentile(self._busy, 99)):.3f}",
+        }
+
+    def intervals_s(self) -> list[float]:
+        """Return the newest intervals between beats."""
+        return list(self._intervals)
+
+    def _run(self) -> None:
+        self.realtime = _ask_for_realtime()
+        due = time.monotonic()
+        last: float | None = None
+        while not self._end.is_set():
+            began = time.monotonic()
+            if last is not None:
+                self._intervals.append(began - last)
+            last = began
+            try:
+                self._beat()
+            except BaseException as error:
+                self.error = error
+                return
+            now = time.monotonic()
+            self._busy.append(now - began)
+            due = max(due + self.period_s, began + self.period_s / 2, now)
+            left = due - now - SPIN_S
+            if left > 0 and self._end.wait(left):
+                return
+            while time.monotonic() < due:
+                pass
+
+
+def _ask_for_realtime() -> bool:
+    """Ask for SCHED_FIFO for this thread; most systems refuse it to ordinary users."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
+    except (OSError, AttributeError):
+        return False
+    return True

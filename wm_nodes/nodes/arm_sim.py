@@ -1,0 +1,247 @@
+"""A simulated arm that looks like a driver: joint states, commands, cameras, in real time.
+
+Every fault of `Faults` is a parameter that may be set while it runs:
+`ros2 param set /arm_sim/arm_sim camera_dropped true`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from geometry_msgs.msg import TwistStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from wm_nodes import messages, spin, topics
+from wm_nodes.errors import user_errors
+from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.params import param
+from wm_nodes.robots.arm.config import find_config, read_config
+from wm_nodes.robots.arm.driver import Driver, Faults
+from wm_nodes.robots.arm.world import ArmWorld
+from wm_nodes.robots.base import RobotError, episode_seed
+
+HERE = "/arm_sim"
+COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
+
+
+@dataclass(frozen=True)
+class ArmSimParams(ShellParams):
+    robot: str = param("arm_sim", "Robot whose model is simulated: a name of config/robots.")
+    task: str = param("reach", "Scene: reach, goal, push, lift.")
+    seed: int = param(0, "Seed of scenes and noise.", low=0, high=2**31 - 1)
+    render: str = param("fast", "Pictures.", choices=("auto", "fast", "full", "none"))
+    rate_hz: float = param(100.0, "Joint states a second.", low=10.0, high=500.0)
+    camera_hz: float = param(30.0, "Pictures a second of each camera.", low=1.0, high=120.0)
+    camera_px: int = param(96, "Side of the pictures, pixels.", low=16, high=1024)
+    joint_noise_rad: float = param(0.0005, "Noise of joint positions.", low=0.0, live=True)
+    image_noise: float = param(1.5, "Noise of pictures, grey levels.", low=0.0, live=True)
+    actuation_delay_s: float = param(0.0, "Commands act so late.", low=0.0, high=5.0, live=True)
+    camera_dropped: bool = param(False, "No pictures come.", live=True)
+    camera_frozen: bool = param(False, "The same picture comes again and again.", live=True)
+    joint_delay_s: float = param(0.0, "Joint states are so old.", low=0.0, high=2.0, live=True)
+    driver_dead: bool = param(False, "Silent and deaf; the arm holds.", live=True)
+    protective_stop: bool = param(False, "Deaf; the arm holds.", live=True)
+
+
+class ArmSimNode(Shell):
+    """One thread lets time pass, draws and publishes; commands come by the executor."""
+
+    NAME = "arm_sim"
+    PARAMS = ArmSimParams
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("namespace", HERE)
+        super().__init__(**options)
+
+    def configure(self) -> None:
+        p = self.params
+        with user_errors(RobotError):
+            self._config = read_config(find_config(p.robot))
+        self._cameras = list(self._config.cameras) if p.render != "none" else []
+        self._episode = 0
+        self._wanted_scene: int | None = None
+        self._scene_set = threading.Event()
+        self._joints = self.create_publisher(JointState, f"{HERE}/joint_states", STATES)
+        self._scores = self.create_publisher(JointState, f"{HERE}/score", STATES)
+        self._pictures = {
+            name: self.create_publisher(ImageMsg, f"{HERE}/{name}/image_raw", STATES)
+            for name in self._cameras
+        }
+        goal = f"{topics.NAMESPACE}/{topics.GOAL.name}"
+        self._goal = self.create_publisher(ImageMsg, goal, topics.GOAL.qos)
+        for name, handle in (("position", self._on_position), ("velocity", self._on_velocity)):
+            topic = f"{HERE}/forward_{name}_controller/commands"
+            self.create_subscription(Float64MultiArray, topic, handle, COMMANDS)
+        gripper = f"{HERE}/gripper_controller/commands"
+        self.create_subscription(Float64MultiArray, gripper, self._on_gripper, COMMANDS)
+        trajectory = f"{HERE}/joint_trajectory_controller/joint_trajectory"
+        self.create_subscription(JointTrajectory, trajectory, self._on_trajectory, COMMANDS)
+        twist = f"{HERE}/servo_node/delta_twist_cmds"
+        self.create_subscription(TwistStamped, twist, self._on_twist, COMMANDS)
+        self.create_service(Trigger, f"{HERE}/reset", self._on_reset)
+        self._faults = Faults(**{f.name: getattr(p, f.name) for f in fields(Faults)})
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def activate(self) -> None:
+        self._end = threading.Event()
+        self._ready = threading.Event()
+        self._failed: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
+        self._thread.start()
+        self._ready.wait(60.0)
+        if self._failed is not None:
+            with user_errors(RobotError):
+                raise self._failed
+        self.health.ready = True
+
+    def deactivate(self) -> None:
+        self._end.set()
+        self._thread.join(5.0)
+
+    # Time ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Let the world's time follow the steady clock. GL contexts live in this thread only."""
+        p = self.params
+        try:
+            world = ArmWorld(self._config, p.task, render=p.render)
+        except Exception as error:
+            self._failed = error
+            self._ready.set()
+            return
+        self._driver = driver = Driver(world, self._faults, p.seed)
+        self._set_scene(world)
+        self._ready.set()
+        period, frame_s = 1.0 / p.rate_hz, 1.0 / p.camera_hz
+        due = time.monotonic()
+        next_frame = due
+        while not self._end.is_set():
+            began = time.perf_counter()
+            if self._wanted_scene is not None:
+                self._set_scene(world)
+            driver.advance(period)
+            self._say_joints(driver)
+            now = time.monotonic()
+            if now >= next_frame:
+                next_frame = max(next_frame + frame_s, now)
+                self._say_frames(driver, world)
+            self.health.worked(time.perf_counter() - began)
+            due += period
+            late = time.monotonic() - due
+            if late > BEHIND_S:
+                due += late
+                self.health.faults["late"] += 1
+            self._end.wait(max(due - time.monotonic(), 0.0))
+        world.close()
+
+    def _set_scene(self, world: ArmWorld) -> None:
+        world.set_scene(episode_seed(self.params.seed, self._episode))
+        self._wanted_scene = None
+        if world.task.name == "goal" and self._cameras:
+            camera = self._cameras[0]
+            image = world.goal_picture(world.goal_pose(), camera, self.params.camera_px)
+            self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))
+        self._scene_set.set()
+
+    def _say_joints(self, driver: Driver) -> None:
+        said = driver.joint_states()
+        if said is None:
+            return
+        place, speed, age = said
+        stamp = messages.to_time(self._now_ns() - round(age * 1e9))
+        msg = JointState(name=list(self._config.limits.joints))
+        msg.header.stamp = stamp
+        msg.position, msg.velocity = place.tolist(), speed.tolist()
+        self._joints.publish(msg)
+
+    def _say_frames(self, driver: Driver, world: ArmWorld) -> None:
+        for name, publisher in self._pictures.items():
+            stamp = self._now_ns()
+            image = driver.picture(name, self.params.camera_px)
+            if image is not None:
+                publisher.publish(messages.image_to_msg(image, stamp, name))
+        state = world.state()
+        facts = {"reward": world.task.reward(state), "success": float(world.success())}
+        facts["opening"] = state.opening
+        for what in ("hand", "cube", "goal"):
+            facts |= {f"{what}_{axis}": v for axis, v in zip("xyz", getattr(state, what).tolist())}
+        msg = JointState(name=list(facts), position=[float(v) for v in facts.values()])
+        msg.header.stamp = messages.to_time(self._now_ns())
+        self._scores.publish(msg)
+
+    def _now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    # Commands -----------------------------------------------------------------------------------
+
+    def _command(self, kind: str, values: object) -> None:
+        if self.active:
+            self._driver.command(kind, np.asarray(values, np.float64))
+            self.health.facts["refused"] = self._driver.refused
+
+    def _on_position(self, msg: Float64MultiArray) -> None:
+        self._command("position", msg.data)
+
+    def _on_velocity(self, msg: Float64MultiArray) -> None:
+        self._command("velocity", msg.data)
+
+    def _on_gripper(self, msg: Float64MultiArray) -> None:
+        self._command("gripper", msg.data)
+
+    def _on_twist(self, msg: TwistStamped) -> None:
+        linear, angular = msg.twist.linear, msg.twist.angular
+        self._command("twist", [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
+
+    def _on_trajectory(self, msg: JointTrajectory) -> None:
+        wanted = list(self._config.limits.joints[: self._config.arm_joints])
+        if not self.active or sorted(msg.joint_names) != sorted(wanted):
+            return
+        order = [list(msg.joint_names).index(name) for name in wanted]
+        points: list[tuple[float, npt.ArrayLike]] = []
+        for point in msg.points:
+            if len(point.positions) != len(wanted):
+                return
+            due = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
+            points.append((due, np.asarray(point.positions)[order]))
+        self._driver.trajectory(points)
+
+    # Scenes and faults --------------------------------------------------------------------------
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Lay things out for the next episode; the arm stays where it is."""
+        self._episode += 1
+        self._scene_set.clear()
+        self._wanted_scene = self._episode
+        response.success = self._scene_set.wait(2.0)
+        response.message = f"scene {self._episode}"
+        return response
+
+    def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:
+        known = {spec.name: spec for spec in fields(Faults)}
+        for parameter in given:
+            if parameter.name in known:
+                kind = type(getattr(self._faults, parameter.name))
+                setattr(self._faults, parameter.name, kind(parameter.value))
+                self.get_logger().warn(f"fault switch {parameter.name}: {parameter.value}")
+        return SetParametersResult(successful=True)
+
+
+def main() -> None:
+    spin.main(ArmSimNode)
+
+
+if __name__ == "__main__":
+    main()
