@@ -41,6 +41,8 @@ def recorded_log(path, lengths, *, weights=3, **changes):
 def test_a_log_comes_back_bit_equal_and_nothing_is_lost(tmp_path, layout):
     log = recorded_log(tmp_path / "log", [5, 2, 17])
     assert export("rosbag", log, tmp_path / "bag", layout=layout) == []
+    name = "log.mcap" if layout == "mcap" else "log.db3"
+    assert {p.name for p in (tmp_path / "bag").iterdir()} == {"metadata.yaml", name}
     bring("rosbag", tmp_path / "bag", tmp_path / "out")
     assert_same(log, tmp_path / "out")
 

@@ -30,6 +30,7 @@ from wm_datasets.formats.rosbag.messages import (
 )
 from wm_datasets.reader import LogReader
 
+NAME = "log"  # of the file: log.mcap, log.db3
 STORAGES = ("mcap", "sqlite3")
 METADATA_VERSION = 8  # of rosbag2; newer ones write other names of QoS
 LAST = ("is_terminal", "success", "source", "weights")
@@ -59,7 +60,9 @@ class Export(Exporter):
         self._store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
         self._make = Maker(self._store)
         plugin = rosbag2.StoragePlugin[self._storage.upper()]
-        self._bag = rosbag2.Writer(destination, version=METADATA_VERSION, storage_plugin=plugin)
+        # The writer names its file like its folder, and the file's name is written in both.
+        self._folder = destination / NAME
+        self._bag = rosbag2.Writer(self._folder, version=METADATA_VERSION, storage_plugin=plugin)
         self._bag.open()
         picture = IMAGE if self._images == "raw" else COMPRESSED
         wanted = {self._mapping.spec: TEXT, self._mapping.step: JOINTS}
@@ -102,6 +105,9 @@ class Export(Exporter):
     def finish(self) -> None:
         self._say_spec(0)
         self._bag.close()
+        for path in self._folder.iterdir():
+            path.rename(self._folder.parent / path.name)
+        self._folder.rmdir()
 
     def _say_spec(self, at_ns: int) -> None:
         if not self._said:
