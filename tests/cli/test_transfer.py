@@ -1,11 +1,16 @@
 """`wm log import` and `wm log export`, as a person or a script calls them."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
-from wm_datasets import LogReader
+from wm_datasets import LogReader, LogSpec, LogWriter, VectorSpec
 from wm_nodes.cli.main import main
 
 h5py = pytest.importorskip("h5py")
@@ -52,6 +57,46 @@ def test_a_log_goes_through_a_bag_and_comes_back(source, tmp_path):
         assert one.spec == other.spec
         for name in ("proprio", "action", "stamp"):
             assert np.array_equal(one.read(name, 0, 8), other.read(name, 0, 8))
+
+
+@pytest.mark.parametrize("name", ["rosbag", "lerobot"])
+def test_an_import_killed_with_9_goes_on_where_it_was(tmp_path, name):
+    pytest.importorskip("rosbags" if name == "rosbag" else "pyarrow")
+    vector = VectorSpec(("x", "y"), ("m", "m"), (-1, -1), (1, 1))
+    spec = LogSpec("arm", "reach", 0.05, {"front": (48, 64, 3)}, vector, vector)
+    with LogWriter(tmp_path / "log", spec) as writer:
+        for number in range(60 * 20):
+            last = number % 20 == 19
+            moved = np.full(2, (number % 9) / 9 * (not last), np.float32)
+            writer.append({
+                "image/front": np.full((48, 64, 3), number % 251, np.uint8),
+                "proprio": moved, "action": moved, "commanded": moved, "reward": moved[0],
+                "is_first": number % 20 == 0, "is_last": last, "is_terminal": False,
+                "success": False, "stamp": 50_000_000 * (number + 1), "source": 1, "weights": 7,
+            })  # fmt: skip
+    there, back = str(tmp_path / "there"), tmp_path / "back"
+    assert main(["log", "export", name, str(tmp_path / "log"), there]) == 0
+    words = [sys.executable, "-m", "wm_nodes.cli.main", "log", "import", name, there, str(back)]
+    process = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    while process.poll() is None and len(_done(back)) < 3:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    known = _done(back)
+    assert 3 <= len(known) < 60
+    assert main(words[3:]) == 0
+    assert _done(back)[: len(known)] == known
+    with LogReader(tmp_path / "log") as one, LogReader(back) as other:
+        assert one.spec == other.spec and one.episodes.tolist() == other.episodes.tolist()
+        for field in spec.fields:
+            assert np.array_equal(one.read(field, 0, 1200), other.read(field, 0, 1200)), field
+
+
+def _done(log):
+    try:
+        return json.loads((log / "import.json").read_text())["done"]
+    except FileNotFoundError:
+        return []
 
 
 @pytest.mark.parametrize(
