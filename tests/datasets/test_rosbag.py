@@ -133,6 +133,21 @@ def test_the_step_is_what_the_nodes_understand(tmp_path):
     assert (steps[2].is_last, steps[2].weights, steps[2].names) == (True, 3, ("dx", "grip"))
 
 
+def test_a_recording_without_spec_has_names_and_rate_and_no_units(tmp_path):
+    log = recorded_log(tmp_path / "log", [5, 4])
+    export("rosbag", log, tmp_path / "bag")
+    with AnyReader([tmp_path / "bag"]) as reader:
+        found = [(at, c.topic, reader.deserialize(raw, c.msgtype))
+                 for c, at, raw in reader.messages() if c.topic != "/robot/spec"]  # fmt: skip
+    bring("rosbag", write_bag(tmp_path / "mute", found), tmp_path / "out", robot="arm")
+    (spec, episodes, rows), (old, episodes2, rows2) = contents(tmp_path / "out"), contents(log)
+    assert (spec.robot, spec.control_period_s, spec.cameras) == ("arm", 0.05, old.cameras)
+    assert (spec.action.names, spec.action.units) == (("dx", "grip"), ("", ""))
+    assert spec.proprio.names == ("x", "y", "z")
+    assert episodes.tolist() == episodes2.tolist()
+    assert all(np.array_equal(rows[name], rows2[name]) for name in rows2)
+
+
 # Bags of others -------------------------------------------------------------------------------
 
 
