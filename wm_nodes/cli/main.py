@@ -19,6 +19,8 @@ COMMANDS = {
     "report": "film, plot and figures of a run",
     "replay": "play a logged episode onto a robot's topics: wm replay LOG --episode 3",
     "bench": "measure speeds on this machine",
+    "arm": "check an arm's wiring, try its safety filter: wm arm check, wm arm safety",
+    "faults": "break everything around the simulated arm and see that it stops",
     "log": "look into a replay log: wm log info LOG",
 }
 

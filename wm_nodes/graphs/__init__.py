@@ -6,7 +6,7 @@ from importlib import import_module
 
 from wm_nodes.graphs.declaration import Graph, GraphError, unknown
 
-NAMES = ("sim_metaworld", "offline_train", "replay")
+NAMES = ("sim_metaworld", "offline_train", "replay", "arm_mpc")
 
 
 def find_graph(name: str) -> Graph:

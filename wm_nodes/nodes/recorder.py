@@ -24,6 +24,7 @@ class RecorderParams(ShellParams):
     durable_s: float = param(1.0, "What is older survives a power cut.", low=0.0, high=60.0)
     capacity_steps: int = param(0, "Keep at most so many steps; 0: all.", low=0)
     capacity_bytes: int = param(0, "Keep at most so many bytes, as compressed; 0: all.", low=0)
+    raw: bool = param(False, "Record <camera>/image_raw: an arm's pictures are cropped already.")
     evaluation: bool = param(True, "Record evaluation episodes (explore=0) too.")
 
 
@@ -92,7 +93,8 @@ class RecorderNode(Shell):
             )
         for camera in cameras:
             take = partial(self._take, record.image, camera)
-            self.listen(topics.IMAGE, messages.image_from_msg, take, camera=camera)
+            topic = topics.IMAGE_RAW if self.params.raw else topics.IMAGE
+            self.listen(topic, messages.image_from_msg, take, camera=camera)
         self.listen(topics.STEPS, messages.step_from_msg, partial(self._take, record.step))
         self.health.ready = True
 

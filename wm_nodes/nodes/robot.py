@@ -155,7 +155,7 @@ class RobotNode(Shell):
 
     def _wires(self) -> dict[str, object]:
         """Return an arm's configuration and its topics."""
-        from wm_nodes.nodes.arm_bus import RosBus
+        from wm_nodes.arm_bus import RosBus
         from wm_nodes.robots.arm.config import find_config, read_config
 
         if self.params.mode != topics.REALTIME:

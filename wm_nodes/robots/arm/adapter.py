@@ -215,7 +215,7 @@ class Arm(Robot):
         guard = self.guard
         found = {name: TELLS.get(name, name) for name in guard.stopping}
         found |= {name: f"{TELLS[name]} ({why})" for name, why in guard.latched.items()}
-        if guard.filter.outside:
+        if guard.filter.outside and self._bus.joints() is not None:
             found["outside"] = f"beyond its limits: {', '.join(guard.filter.outside)}"
         if self._waiting:
             found["waiting"] = self.waiting_for

@@ -1,0 +1,128 @@
+"""`wm arm check --robot R`: is an arm wired as its YAML says? `wm arm safety`: try its filter."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_nodes.cli.arguments import parse, require
+from wm_nodes.errors import UserError, user_errors
+
+USAGE = "usage: wm arm check [--robot NAME] | wm arm safety [--robots NAME ...]"
+
+
+@dataclass(frozen=True)
+class Safety:
+    """Give the safety filter commands made to break limits, and audit what leaves it.
+
+    Random, adversarial and recorded-like sequences, with stutter, bursts, old commands, clock jumps
+    and rubbish among them. Exit code 1: a limit was broken.
+    """
+
+    robots: tuple[str, ...] = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
+    """Names of config/robots, or paths of YAML files."""
+    steps: int = 1_000_000
+    """Steps in all, shared by the robots."""
+    seed: int = 0
+    """Of the commands."""
+    rate_hz: float = 0.0
+    """Control rate; 0: each robot's own."""
+    out: Path | None = None
+    """Write OUT.json and OUT.csv."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Verify topics, rates, clocks, joint order and sign, cameras; say how to mend what is wrong.
+
+    Start the driver (and cameras) first. Motions are tiny and asked for before each. Exit code 1:
+    something is wrong.
+    """
+
+    robot: str = "arm_sim"
+    """A name of config/robots, or the path of a YAML."""
+    seconds: float = 3.0
+    """How long to listen."""
+    move: bool = False
+    """Also move each joint by a little, after asking, to see order and sign."""
+    yes: bool = False
+    """Do not ask (simulated arm)."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm arm WORDS`."""
+    if words and words[0] == "safety":
+        return _safety(parse(Safety, "arm safety", words[1:]))
+    if words and words[0] == "check":
+        return _check(parse(Check, "arm check", words[1:]))
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    raise UserError(f"expected check or safety. {USAGE}")
+
+
+def _check(wanted: Check) -> int:
+    require("seconds", wanted.seconds, 1.0, 60.0)
+    from wm_nodes.robots.arm.config import find_config, read_config
+    from wm_nodes.robots.base import RobotError
+
+    with user_errors(RobotError):
+        config = read_config(find_config(wanted.robot))
+    from wm_nodes.arm_check import ArmCheck
+
+    return ArmCheck(config, wanted.seconds, wanted.yes).run(wanted.move)
+
+
+def _safety(wanted: Safety) -> int:
+    require("steps", wanted.steps, 1)
+    from wm_nodes.robots.arm.config import find_config, read_config
+    from wm_nodes.robots.arm.kinematics import Kinematics
+    from wm_nodes.robots.arm.trial import run_trial
+    from wm_nodes.robots.base import RobotError
+
+    rows, broken = [], 0
+    for index, name in enumerate(wanted.robots):
+        with user_errors(RobotError):
+            config = read_config(find_config(name))
+            hand = Kinematics(config.model, config.limits.joints, config.hand)
+        steps = wanted.steps // len(wanted.robots)
+        steps += wanted.steps % len(wanted.robots) if index == 0 else 0
+        found = run_trial(
+            config.limits, hand, config.home,
+            rate_hz=wanted.rate_hz or config.rate_hz, steps=steps, seed=wanted.seed,
+        )  # fmt: skip
+        for kind, audit in found.items():
+            times = np.array(audit.seconds) * 1e6
+            broken += sum(audit.violations.values())
+            rows.append(
+                {
+                    "robot": config.robot,
+                    "joints": len(config.limits.joints),
+                    "rate_hz": wanted.rate_hz or config.rate_hz,
+                    "commands": kind,
+                    "steps": audit.steps,
+                    "violations": sum(audit.violations.values()),
+                    **{f"most_{k}": round(v, 6) for k, v in sorted(audit.worst.items())},
+                    "cpu_us_p50": round(float(np.percentile(times, 50)), 1),
+                    "cpu_us_p99": round(float(np.percentile(times, 99)), 1),
+                    "interventions": sum(audit.interventions.values()),
+                }
+            )
+            shown = {k: rows[-1][k] for k in ("robot", "commands", "steps", "violations")}
+            print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
+    done = sum(row["steps"] for row in rows)
+    print(f"{broken} violations in {done} steps")
+    if wanted.out is not None:
+        wanted.out.parent.mkdir(parents=True, exist_ok=True)
+        total = {"steps": done, "violations": broken, "seed": wanted.seed, "rows": rows}
+        wanted.out.with_suffix(".json").write_text(json.dumps(total, indent=2) + "\n")
+        with wanted.out.with_suffix(".csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, fieldnames=list(rows[0]))
+            table.writeheader()
+            table.writerows(rows)
+    return 1 if broken else 0

@@ -1,0 +1,165 @@
+"""An arm and who plans for it: a model with a goal, or a script; the same for a simulated arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from wm_nodes.graphs.arguments import (
+    EPISODES,
+    LOG,
+    MODEL,
+    NETWORK,
+    RUN,
+    SEED,
+    WEIGHTS,
+    check_files,
+    first_weights,
+)
+from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, Parameter, Values
+from wm_nodes.share import shared
+
+TASKS = ("reach", "goal", "push", "lift")
+PLAYERS = ("expert", "random", "hold")
+SIM, REAL = "sim", "real"
+
+ARGUMENTS = (
+    Argument(
+        "hardware",
+        SIM,
+        "sim: start arm_sim too; real: start no simulator, change nothing else.",
+        choices=(SIM, REAL),
+    ),
+    Argument("robot", "arm_sim", "A name of config/robots, or the path of a YAML.", fixed=True),
+    Argument("dry_run", False, "Do everything but command the arm."),
+    Argument("task", "reach", "Scene and judge of the simulated arm; a word for the log.", fixed=True),
+    Argument(
+        "policy",
+        "expert",
+        "Who plans: model (weights and, for a planner, a goal), expert (a task's script: simulated "
+        "arm), random (smooth), hold.",
+        choices=("model", *PLAYERS),
+    ),
+    replace(MODEL, default="dino_wm_cpu"),
+    WEIGHTS,
+    Argument("planner", "cem", "What chooses the action.", choices=("cem", "mppi", "gd", "actor")),
+    Argument("goal", "", "Picture of the goal, a file; empty: topic goal/image says."),
+    Argument("budget_s", 0.4, "Seconds for a search.", low=0.0, high=10.0),
+    Argument("execute", 1, "Model steps that are done before the next search.", low=1, high=50),
+    Argument("camera", "front", "Camera that the model sees.", fixed=True),
+    Argument("home", True, "Go to the home pose before each episode."),
+    Argument(
+        "rate_hz", 0.0, "Control rate; 0: the robot's own (50 Hz).", low=0.0, high=200.0
+    ),
+    Argument(
+        "action_repeat", 5, "Control periods per decision and row of the log.", low=1, high=50,
+        fixed=True,
+    ),
+    Argument("time_limit", 100, "Decisions per episode.", low=1, fixed=True),
+    EPISODES,
+    Argument("actuation_delay_s", 0.0, "Simulated arm: commands act so late.", low=0.0, high=2.0),
+    Argument("record", True, "Record to the run's log."),
+    SEED,
+    RUN,
+    LOG,
+    NETWORK,
+)  # fmt: skip
+
+
+def _pick(values: Values, *names: str) -> dict[str, Parameter]:
+    return {name: values[name] for name in names}
+
+
+def _arm_sim(values: Values) -> Mapping[str, Parameter]:
+    return _pick(values, "robot", "task", "seed", "actuation_delay_s")
+
+
+def _robot(values: Values) -> Mapping[str, Parameter]:
+    names = "robot dry_run task home rate_hz action_repeat time_limit episodes seed"
+    return {
+        **_pick(values, *names.split()),
+        "adapter": "arm",
+        "mode": "realtime",
+        "max_age_s": 0.0,  # a plan is played to its end and not beyond
+        "progress": f"{values['run']}/progress.json",
+    }
+
+
+def _player(values: Values) -> Mapping[str, Parameter]:
+    return _pick(values, "policy", "task", "seed")
+
+
+def _agent(values: Values) -> Mapping[str, Parameter]:
+    names = "model run seed planner goal budget_s execute camera"
+    return {
+        **_pick(values, *names.split()),
+        "mode": "realtime",
+        "weights": first_weights(values),
+        "height": 0,
+        "width": 0,
+    }
+
+
+def _plays(values: Values) -> bool:
+    return values["policy"] != "model"
+
+
+def _check(values: Values) -> None:
+    robot = str(values["robot"])
+    path = (
+        Path(robot) if robot.endswith((".yaml", ".yml")) else shared(f"config/robots/{robot}.yaml")
+    )
+    if not path.is_file():
+        raise GraphError(f"robot: there is no {path}. Right: a name of config/robots, or a path.")
+    if values["hardware"] == SIM or values["policy"] == "expert":
+        if values["task"] not in TASKS:
+            raise GraphError(
+                f"task: the simulated arm has no {values['task']!r}. Right: {', '.join(TASKS)}."
+            )
+    if values["hardware"] == SIM and robot != "arm_sim" and not robot.endswith((".yaml", ".yml")):
+        raise GraphError(
+            f"robot: {robot} is not simulated. Right: robot:=arm_sim, or hardware:=real."
+        )
+    if values["hardware"] == REAL and values["policy"] == "expert":
+        raise GraphError("policy: the script reads a simulator. Right: model, random or hold.")
+    if values["goal"] and not Path(str(values["goal"])).expanduser().is_file():
+        raise GraphError(f"goal: there is no file {values['goal']!r}.")
+    if not _plays(values):
+        if not first_weights(values) and not (Path(str(values["run"])) / "weights").exists():
+            raise GraphError("policy: a model needs weights:=FOLDER (or policy:=expert).")
+        check_files(values)
+
+
+GRAPH = Graph(
+    name="arm_mpc",
+    description="An arm, simulated or real, behind a safety filter; a model or a script plans.",
+    arguments=ARGUMENTS,
+    nodes=(
+        NodeSpec(
+            "arm_sim",
+            "arm_sim",
+            _arm_sim,
+            condition=lambda values: values["hardware"] == SIM,
+            stop_rank=2,
+        ),
+        NodeSpec("player", "player", _player, condition=_plays),
+        NodeSpec("agent", "agent", _agent, condition=lambda values: not _plays(values)),
+        NodeSpec("robot", "robot", _robot, on_exit="shutdown", grace_s=2.0, stop_rank=0),
+        NodeSpec(
+            "recorder",
+            "recorder",
+            lambda values: {"log": values["log"], "raw": True},
+            condition=lambda values: bool(values["record"]),
+        ),
+        NodeSpec(
+            "monitor",
+            "monitor",
+            lambda values: _pick(values, "run", "log"),
+            on_exit="shutdown",
+            stop_rank=2,
+            shown=True,
+        ),
+    ),
+    check=_check,
+)
