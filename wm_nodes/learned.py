@@ -5,17 +5,19 @@ On the same episodes it decides exactly as the nodes do: same objects, same stam
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wm_models.checkpoint import read_manifest
-from wm_nodes.cores.choose import CHOOSERS, chooser
+from wm_nodes.cores.choose import CHOOSERS, SearchSettings, chooser
+from wm_nodes.cores.goal import Goal
 from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.cores.mind import Encoder, Filter, Policy
 from wm_nodes.cores.records import Step
 from wm_nodes.cores.weights import Weights, device_of, load_weights, pick_device
-from wm_nodes.robots.base import Observation, RobotError, RobotSpec, Vector
+from wm_nodes.robots.base import Observation, Robot, RobotError, RobotSpec, Vector
 
-PARTS = ("autoencoder", "world_model", "actor", "critic")
+NEEDS = ("encode", "filter", "act", "plan")
 TELLING = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
 
 
@@ -29,11 +31,15 @@ class LearnedPolicy:
         *,
         seed: int = 0,
         planner: str = "actor",
-        budget_s: float = 0.0,
+        search: SearchSettings | None = None,
         explore: bool = False,
         camera: str = "",
+        goal: Callable[[], Goal | None] | None = None,
     ) -> None:
-        """`explore` samples as in training episodes; `camera` may be empty if there is one only."""
+        """`explore` samples as in training episodes; `camera` may be empty if there is one only.
+
+        `goal` is asked at each episode's beginning; a planner then plans for what it returns.
+        """
         if planner not in CHOOSERS:
             raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
         self.camera = _only_camera(robot, camera)
@@ -42,8 +48,9 @@ class LearnedPolicy:
         _, height, width = weights.model.spec.obs_keys["image"]
         self._pipeline = ImagePipeline(height, width)
         self._encoder = Encoder()
-        self._policy = Policy(seed, self._device, chooser(planner, budget_s))
-        self.begin()
+        self._policy = Policy(seed, self._device, chooser(planner, search))
+        self._goal, self._robot = goal, robot
+        self._filter = Filter(self._seed, self._device)
 
     @classmethod
     def load(
@@ -53,15 +60,18 @@ class LearnedPolicy:
         *,
         seed: int = 0,
         planner: str = "actor",
-        budget_s: float = 0.0,
+        search: SearchSettings | None = None,
         device: str = "auto",
+        goal: Callable[[], Goal | None] | None = None,
     ) -> LearnedPolicy:
         """Load a version's folder, or a store's newest. WeightsError, ModelError."""
-        weights = load_weights(folder, PARTS, pick_device(device))
-        return cls(weights, robot, seed=seed, planner=planner, budget_s=budget_s)
+        weights = load_weights(folder, NEEDS, pick_device(device))
+        return cls(weights, robot, seed=seed, planner=planner, search=search, goal=goal)
 
     def begin(self) -> None:
         self._filter = Filter(self._seed, self._device)
+        if self._goal is not None:
+            self._policy.goal = self._goal()
 
     def act(self, observation: Observation) -> Vector:
         step = Step(
@@ -73,9 +83,24 @@ class LearnedPolicy:
             explore=self._explore,
         )
         image = self._pipeline(observation.images[self.camera])
-        tokens = self._encoder.encode(self._weights, image)
+        tokens = self._encoder.encode(self._weights, image, observation.proprio)
         state = self._filter.update(self._weights, tokens, step)
+        if not self._policy.can_act(self._weights):
+            raise RobotError(
+                f"{self._weights.preset}: plans to goals, and {self._robot.task!r} shows none. "
+                "Right: a task that does, or a model that predicts rewards."
+            )
         return self._policy.act(self._weights, state, step)[0]
+
+
+def goal_of(robot: Robot, camera: str) -> Callable[[], Goal | None]:
+    """Return a function that gives what a robot's present episode is to bring about."""
+
+    def now() -> Goal | None:
+        seen = robot.goal()
+        return None if seen is None else Goal(seen.images[camera], seen.proprio)
+
+    return now
 
 
 def differences(folder: str | Path, robot: RobotSpec) -> list[str]:

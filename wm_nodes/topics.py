@@ -46,8 +46,8 @@ WEIGHTS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-# One now and then, surely, from anybody: latched or not.
-GOAL = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+# The newest from those who do not latch it: what `ros2 topic pub` and camera tools offer.
+UNLATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 REPORTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -94,8 +94,7 @@ SPEC = Topic("spec", String, WEIGHTS)  # what the robot is: names, units, bounds
 RECORDED = Topic("recorded", Header, WEIGHTS)  # stamp of the newest observation in the log
 PACE = Topic("pace", UInt64, WEIGHTS)  # decisions that learning has kept up with
 GOAL = Topic("goal/image", Image, WEIGHTS)  # what the camera is to see: who plans goes there
-GOAL_IMAGE = Topic("goal/image", Image, GOAL)  # what is to be seen
-GOAL_JOINTS = Topic("goal/joint_states", JointState, GOAL)  # proprioception there, same stamp
+GOAL_JOINTS = Topic("goal/joint_states", JointState, WEIGHTS)  # proprioception there, same stamp
 IMAGINATION = Topic("imagination/image", Image, FRAMES)
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, REPORTS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,11 @@ class Preset:
     @property
     def pace(self) -> Pace:
         raise NotImplementedError
+
+    @property
+    def planning(self) -> Mapping[str, Mapping[str, Any]]:
+        """Settings of planners, by name, that suit the model; the planners' own for the others."""
+        return {}
 
     def build(self, body: Body | int, seed: int = 0) -> WorldModel:
         """The model with freshly drawn weights; equal seeds give equal weights.

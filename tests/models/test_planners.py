@@ -53,7 +53,7 @@ def test_the_best_plan_of_a_linear_model_is_found(pendulum, search) -> None:
     x = torch.tensor([[0.0, 0.0], [0.3, -0.1]])
     expected = pendulum.best_plan(x, horizon=4, gamma=0.99)
     assert expected.abs().max() < 1.0
-    options = {"temperature": 20.0, "output": "mean"} if search is MPPI else {}
+    options = {"temperature": 2.0, "output": "mean"} if search is MPPI else {}
     wide = search(
         horizon=4, samples=400, elites=20, iterations=40, sigma0=0.5, sigma_min=0.0, **options
     )
@@ -135,8 +135,19 @@ def test_mppi_weights() -> None:
         assert_close(weights, MPPI(temperature=temperature).weights(cost + 100.0))
     assert_close(MPPI(temperature=0.0).weights(cost), torch.full((1, 4), 0.25))
     assert_close(MPPI(temperature=1e6).weights(cost), torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
-    ratio = MPPI(temperature=0.5).weights(cost)
+    ratio = MPPI(temperature=0.5, scale="cost").weights(cost)
     assert_close(ratio[0, 1] / ratio[0, 2], torch.tensor(0.5).exp())
+
+
+def test_mppi_weighs_large_and_small_returns_alike() -> None:
+    cost = torch.tensor([[3.0, 1.0, 2.0, 1.5]])
+    for scale in (1e-3, 1.0, 1e4):
+        assert_close(MPPI().weights(scale * cost), MPPI().weights(cost))
+    large = MPPI(scale="cost").weights(1e4 * cost)
+    assert_close(large, torch.tensor([[0.0, 1.0, 0.0, 0.0]]))  # the best alone, as TD-MPC2 has it
+    assert_close(MPPI().weights(torch.full((1, 4), 7.0)), torch.full((1, 4), 0.25))
+    with pytest.raises(ModelError, match="scale: expected 'elites' or 'cost'"):
+        MPPI(scale="returns")
 
 
 def test_mppi_samples_one_of_its_elites(point) -> None:
@@ -334,5 +345,5 @@ def test_planners_by_name() -> None:
     assert planner("actor") == ActorPlanner()
     assert planner("cem", horizon=3) == CEM(horizon=3)
     assert planner("mppi", temperature=2.0) == MPPI(temperature=2.0)
-    with pytest.raises(ModelError, match=r"'cem'\? There are: actor, cem, mppi"):
+    with pytest.raises(ModelError, match=r"'cem'\? There are: actor, cem, mppi, gd"):
         planner("cen")

@@ -220,7 +220,7 @@ def test_in_real_time_the_agent_passes_on_all_pictures_and_thinks_about_the_newe
 
 def test_a_filter_begins_anew_though_it_missed_an_episodes_first_picture(store) -> None:
     device = torch.device("cpu")
-    weights = load_weights(store.path(1), ("autoencoder", "world_model"), device)
+    weights = load_weights(store.path(1), ("encode", "filter"), device)
     steps = [
         Step(t, ("push",), np.float32([0.5]), np.float32([0.5]), is_first=t == 3) for t in range(6)
     ]

@@ -56,7 +56,7 @@ def test_phases_and_resuming_bit_for_bit(tmp_path, log):
     while whole.progress.updates < 9:
         phases.append(whole.progress.phase)
         assert whole.step()
-    assert phases == ["waiting", "encoder", *["world_model"] * 7]
+    assert phases == ["waiting", "encoder", "scale", *["world_model"] * 6]
     for stop in (1, 6):
         part = learning(tmp_path / "part", log)
         advance(part, stop)

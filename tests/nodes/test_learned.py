@@ -15,7 +15,7 @@ from wm_nodes.cores.schedule import Goals, Schedule
 from wm_nodes.cores.session import Session
 from wm_nodes.cores.weights import load_weights
 from wm_nodes.evaluate import evaluate
-from wm_nodes.learned import PARTS, LearnedPolicy, differences
+from wm_nodes.learned import NEEDS, LearnedPolicy, differences
 from wm_nodes.robots.base import RobotError
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("planner", ["actor", "cem"])
 def test_it_acts_as_the_graph_s_parts_in_evaluation_episodes(folder, planner):
     """The robot node's session, the split nodes' packed states, and this loop: the same actions."""
-    weights = load_weights(folder, PARTS, CPU)
+    weights = load_weights(folder, NEEDS, CPU)
     encoder, filter_ = Encoder(), Filter(3, CPU)
     policy = Policy(3, CPU, chooser(planner))
     graph = []
@@ -71,7 +71,7 @@ def test_begin_forgets_the_last_episode(folder):
 
 
 def test_exploring_differs_from_the_mode(folder):
-    weights = load_weights(folder, PARTS, CPU)
+    weights = load_weights(folder, NEEDS, CPU)
     with SeenPoint() as robot:
         seen = robot.reset(0)
         actions = {
@@ -96,9 +96,9 @@ def test_what_differs_from_training_is_said(folder):
 
 
 def test_unknown_camera_and_planner_are_refused(folder):
-    weights = load_weights(folder, PARTS, CPU)
+    weights = load_weights(folder, NEEDS, CPU)
     with SeenPoint() as robot:
         with pytest.raises(RobotError, match=r"asked for 'side', the robot has \['top'\]"):
             LearnedPolicy(weights, robot.spec, camera="side")
-        with pytest.raises(RobotError, match="expected one of actor, cem, mppi, got 'mpc'"):
+        with pytest.raises(RobotError, match="expected one of actor, cem, mppi, gd, got 'mpc'"):
             LearnedPolicy(weights, robot.spec, planner="mpc")

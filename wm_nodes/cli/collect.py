@@ -22,9 +22,17 @@ SHOW_S = 2.0
 _TASKS = {
     "metaworld": [f"{task}-v3" for task in TASKS],
     "arm_sim": ["reach", "goal", "push", "lift"],
+    "wall": ["wall-any", "wall-same", "wall-door"],
+    "point_maze": ["maze-u"],
 }
 _CAMERAS = {"metaworld": CAMERAS, "arm_sim": ("front", "side", "wrist")}
-_DEFAULTS = {"metaworld": ("drawer-close-v3", "corner4", 2), "arm_sim": ("goal", "front", 5)}
+_CAMERAS |= {"wall": ("top",), "point_maze": ("top",)}
+_DEFAULTS = {
+    "metaworld": ("drawer-close-v3", "corner4", 2),
+    "arm_sim": ("goal", "front", 5),
+    "wall": ("wall-any", "top", 1),
+    "point_maze": ("maze-u", "top", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,8 @@ class Collect:
 
     out: Path
     """Folder of the replay log; made if it is not there."""
-    robot: Literal["metaworld", "arm_sim"] = "metaworld"
-    """metaworld, or the simulated arm with its safety filter."""
+    robot: Literal["metaworld", "arm_sim", "wall", "point_maze"] = "metaworld"
+    """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds."""
     task: str = ""
     """Meta-World task (drawer-close-v3), or the arm's: reach, goal, push, lift (goal)."""
     policy: Literal["expert", "random", "play"] = "expert"
@@ -121,6 +129,8 @@ def _player(wanted: Collect, robot: Robot) -> Player:
         if wanted.policy == "play":
             raise UserError("--policy: Meta-World has no play. Right: expert or random.")
         return NoisyExpert(Expert(robot), robot.spec, wanted.noise, wanted.seed)
+    if wanted.robot in ("wall", "point_maze"):
+        raise UserError(f"--policy: {wanted.robot} has no {wanted.policy}. Right: random.")
     from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
     from wm_nodes.robots.arm.simulated import SimulatedArm
 

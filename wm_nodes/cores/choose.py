@@ -1,64 +1,153 @@
-"""What chooses the action: the actor, or a search in the model's imagination around it."""
+"""What chooses the action: the actor, or a search in imagination, for reward or for a goal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from wm_models.interface import PlanState, State, WorldModel
-from wm_models.planners import Receding, ReturnCost, planner
+from wm_models.interface import Cost, ModelError, Planner, PlanState, State
+from wm_models.planners import GoalCost, ReturnCost, planner
+from wm_models.presets import preset
 from wm_nodes.cores.records import Step
+from wm_nodes.cores.weights import Weights
 
-CHOOSERS = ("actor", "cem", "mppi")
+CHOOSERS = ("actor", "cem", "mppi", "gd")
 FROM_ACTOR = 12  # candidates of a search that the actor proposes
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How to search; 0 leaves a number to the model's preset, or to the planner."""
+
+    budget_s: float = 0.0  # 0: all iterations
+    horizon: int = 0  # model steps
+    samples: int = 0
+    iterations: int = 0
+    execute: int = 1  # model steps that are done before the next search
+    goal_proprio: float = 1.0  # weight of the goal's proprioception beside its picture
 
 
 class Chooser(Protocol):
     """Actions from a state."""
 
     name: str
+    execute: int  # model steps of a plan that are done before the next one is due
 
-    def choose(self, model: WorldModel, state: State, step: Step, noise: torch.Generator) -> Tensor:
-        """Return actions [N, A] within the model's box."""
+    def can_choose(self, weights: Weights, has_goal: bool) -> bool:
+        """Whether this model gives it something to choose by."""
+
+    def choose(
+        self,
+        weights: Weights,
+        state: State,
+        step: Step,
+        noise: torch.Generator,
+        goal: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        """Return model actions [H, f A] within the model's box."""
+
+    def forget(self) -> None:
+        """The goal is another one: begin the next search anew."""
 
 
 class ActorChooser:
     """The actor's sample in training episodes, its mode in evaluation."""
 
     name = "actor"
+    execute = 1
 
-    def choose(self, model: WorldModel, state: State, step: Step, noise: torch.Generator) -> Tensor:
+    def can_choose(self, weights: Weights, has_goal: bool) -> bool:
+        if not weights.model.spec.has_actor:
+            raise ModelError(
+                f"planner: model {weights.preset} has no actor. Right: cem, mppi or gd."
+            )
+        return True
+
+    @torch.inference_mode()
+    def choose(
+        self,
+        weights: Weights,
+        state: State,
+        step: Step,
+        noise: torch.Generator,
+        goal: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        model = weights.model
         low, high = model.spec.bounds(state[0])
         return model.act(state, mode=not step.explore, generator=noise).clamp(low, high)
 
+    def forget(self) -> None:
+        pass
+
 
 class SearchChooser:
-    """CEM or MPPI for the imagined return, begun at the last plan moved on by one action."""
+    """CEM, MPPI or gradient descent: for the goal where there is one, else for the imagined
+    return; begun at the last plan moved on by what was done of it."""
 
-    def __init__(self, name: str, budget_s: float = 0.0) -> None:
-        self.name = name
-        self._budget_s = budget_s or None
-        self._search = {
-            explore: Receding(planner(name, n_policy=FROM_ACTOR, explore=explore))
-            for explore in (False, True)
-        }
-        self._cost = ReturnCost()
+    def __init__(self, name: str, settings: SearchSettings) -> None:
+        self.name, self.execute = name, settings.execute
+        self._settings = settings
+        self._searches: dict[tuple[str, bool], Planner] = {}
         self._warm: PlanState | None = None
 
-    def choose(self, model: WorldModel, state: State, step: Step, noise: torch.Generator) -> Tensor:
-        actions, self._warm, _ = self._search[step.explore].plan(
-            model,
+    def can_choose(self, weights: Weights, has_goal: bool) -> bool:
+        spec = weights.model.spec
+        return (has_goal and spec.has_goal) or spec.has_reward
+
+    def choose(
+        self,
+        weights: Weights,
+        state: State,
+        step: Step,
+        noise: torch.Generator,
+        goal: Mapping[str, Tensor] | None,
+    ) -> Tensor:
+        search = self._search(weights, step.explore)
+        actions, after, _ = search.plan(
+            weights.model,
             state,
-            self._cost,
+            self._cost(goal),
+            goal,
             warm=None if step.is_first else self._warm,
-            budget_s=self._budget_s,
+            budget_s=self._settings.budget_s or None,
             generator=noise,
         )
+        self._warm = PlanState(after.shifted(self.execute).mean)
         return actions[0]
 
+    def forget(self) -> None:
+        self._warm = None
 
-def chooser(name: str, budget_s: float = 0.0) -> Chooser:
-    """Return the chooser of a name; `budget_s` bounds a search, 0 lets it do all its iterations."""
-    return ActorChooser() if name == "actor" else SearchChooser(name, budget_s)
+    def _cost(self, goal: Mapping[str, Tensor] | None) -> Cost:
+        if goal is None:
+            return ReturnCost()
+        keys = {"visual": 1.0} if "visual" in goal else {"feat": 1.0}
+        if "proprio" in goal and self._settings.goal_proprio:
+            keys["proprio"] = self._settings.goal_proprio
+        return GoalCost(keys=keys)
+
+    def _search(self, weights: Weights, explore: bool) -> Planner:
+        """The search for this model; made once, as planners remember nothing."""
+        key = (weights.preset, explore)
+        if key not in self._searches:
+            options = dict(preset(weights.preset).planning.get(self.name, {}))
+            given = asdict(self._settings)
+            for name in ("horizon", "samples", "iterations"):
+                if given[name]:
+                    options[name] = given[name]
+            if self.name != "gd":
+                has_actor = weights.model.spec.has_actor
+                options |= {"n_policy": FROM_ACTOR if has_actor else 0, "explore": explore}
+            self._searches[key] = planner(self.name, **options)
+        return self._searches[key]
+
+
+def chooser(name: str, settings: SearchSettings | None = None) -> Chooser:
+    """Return the chooser of a name."""
+    if name == "actor":
+        return ActorChooser()
+    return SearchChooser(name, settings or SearchSettings())

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from wm_models.interface import State
 from wm_nodes.cores.choose import Chooser
+from wm_nodes.cores.goal import Goal
+from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.cores.noise import numpy_noise, torch_noise
 from wm_nodes.cores.records import Image, Step, Vector
 from wm_nodes.cores.weights import Weights, device_of
@@ -18,19 +20,36 @@ from wm_nodes.errors import MessageError, UserError
 
 
 class Encoder:
-    """Pictures to tokens; remembers nothing."""
+    """Observations to tokens; remembers nothing."""
 
     @torch.inference_mode()
-    def encode(self, weights: Weights, image: Image) -> Tensor:
-        """Return tokens [1, N, D] of image (H, W, 3)."""
-        _, height, width = weights.model.spec.obs_keys["image"]
-        if image.shape != (height, width, 3):
+    def encode(self, weights: Weights, image: Image, proprio: Vector | None = None) -> Tensor:
+        """Return tokens [1, N, D] of image (H, W, 3), and of proprio (P,) if the model wants it."""
+        return weights.model.encode(observed(weights, image, proprio)).float()
+
+
+def observed(weights: Weights, image: Image, proprio: Vector | None) -> dict[str, Tensor]:
+    """Return an observation as the model takes it, batch 1; MessageError if it does not fit.
+
+    Without `proprio` it holds the picture alone.
+    """
+    wanted, device = weights.model.spec.obs_keys, device_of(weights.model)
+    _, height, width = wanted["image"]
+    if image.shape != (height, width, 3):
+        raise MessageError(
+            "image-shape",
+            f"image: {image.shape}, model {weights.preset} sees {height, width, 3}",
+        )
+    found = {"image": torch.from_numpy(np.ascontiguousarray(image))[None].to(device)}
+    if proprio is not None and weights.wants_proprio:
+        if proprio.shape != wanted["proprio"]:
             raise MessageError(
-                "image-shape",
-                f"image: {image.shape}, model {weights.preset} sees {height, width, 3}",
+                "proprio-shape",
+                f"joint_states: {proprio.size} numbers, model {weights.preset} sees "
+                f"{wanted['proprio'][0]}",
             )
-        batch = torch.from_numpy(np.ascontiguousarray(image))[None]
-        return weights.model.encode({"image": batch.to(device_of(weights.model))}).float()
+        found["proprio"] = torch.from_numpy(np.ascontiguousarray(proprio))[None].to(device)
+    return found
 
 
 class Filter:
@@ -40,48 +59,134 @@ class Filter:
         self._seed, self._noise = seed, torch.Generator(device)
         self._weights: Weights | None = None
         self._state: State | None = None
-        self._stamp_ns = self._start_ns = -1
+        self._stamp_ns = self._start_ns = self._heard_ns = -1
+        self._done: list[Vector] = []  # actions executed since the last frame
 
     def heard(self, step: Step) -> None:
         """Take note of every step: in real time an episode's first picture may be passed over."""
         if step.is_first:
             self._start_ns = step.stamp_ns
+            self._done.clear()
+        elif step.stamp_ns > self._heard_ns:
+            self._done.append(step.executed)
+        self._heard_ns = step.stamp_ns
 
     @torch.inference_mode()
     def update(self, weights: Weights, tokens: Tensor, step: Step) -> State:
         """Return the state after tokens [1, N, D] of the step's observation.
 
-        It begins anew where an episode does, where nothing came before, and with other weights.
+        It begins anew where an episode does, where nothing came before, and with other weights. A
+        model with a frameskip takes an observation every so many steps, and begins anew where more
+        have passed; in between its state stays. Where it looks at one frame only, every observation
+        is one.
         """
-        model = weights.model
+        model, spec = weights.model, weights.model.spec
         check_action(weights, step)
         device = device_of(model)
+        if step.stamp_ns != self._heard_ns:
+            self.heard(step)
         fresh = self._state is None or weights is not self._weights
         fresh |= self._stamp_ns < self._start_ns <= step.stamp_ns
-        first = torch.tensor([step.is_first or fresh], device=device)
-        state = model.initial(1, device) if fresh else self._state
-        action = torch.from_numpy(step.executed)[None].to(device)
+        first = fresh or step.is_first
+        if spec.frameskip > 1 and not first:
+            if spec.context > 1 and len(self._done) < spec.frameskip:
+                return self._state
+            first = spec.context == 1 or len(self._done) > spec.frameskip
+        action = self._action(weights, step, first).to(device)
         noise = torch_noise(self._noise, self._seed, "world_model", step.stamp_ns)
-        state = model.filter(state, action, tokens.to(device), first, generator=noise)
+        state = model.initial(1, device) if fresh else self._state
+        begins = torch.tensor([first], device=device)
+        state = model.filter(state, action, tokens.to(device), begins, generator=noise)
         self._state, self._weights, self._stamp_ns = state, weights, step.stamp_ns
+        self._done.clear()
         return state
+
+    def _action(self, weights: Weights, step: Step, first: bool) -> Tensor:
+        """The model's action [1, f A] that led to the step's observation."""
+        skip = weights.model.spec.frameskip
+        if skip == 1:
+            return weights.actions.from_robot(torch.from_numpy(step.executed)[None, None])
+        if first:
+            return torch.zeros(1, weights.model.spec.action_dim)
+        return weights.actions.from_robot(torch.from_numpy(np.stack(self._done))[None])
+
+
+class Aim:
+    """A goal in the terms of whichever weights are in use."""
+
+    def __init__(self, goal: Goal) -> None:
+        self.goal = goal
+        self._seen: tuple[Weights, dict[str, Tensor]] | None = None
+
+    @torch.inference_mode()
+    def features(self, weights: Weights) -> dict[str, Tensor] | None:
+        """Return the goal as the model imagines it, None where the model takes none."""
+        spec = weights.model.spec
+        if not spec.has_goal:
+            return None
+        if self._seen is None or self._seen[0] is not weights:
+            _, height, width = spec.obs_keys["image"]
+            image = ImagePipeline(height, width)(self.goal.image)
+            found = weights.model.encode_goal(observed(weights, image, self.goal.proprio))
+            self._seen = weights, found
+        return self._seen[1]
 
 
 class Policy:
-    """State to actions, or random ones as long as there are no weights."""
+    """State to actions, or random ones as long as there are no weights.
+
+    A plan of a model with a frameskip is carried out for the model steps that the chooser says, and
+    only then made anew.
+    """
 
     def __init__(self, seed: int, device: torch.device, chooser: Chooser) -> None:
         self._seed, self._noise = seed, torch.Generator(device)
         self._chooser = chooser
+        self._aim: Aim | None = None
+        self._made: tuple[Weights, int, Vector] | None = None  # by what, when, actions
         self.module = chooser.name
 
-    @torch.inference_mode()
+    @property
+    def goal(self) -> Goal | None:
+        """What is to be brought about; None: whatever brings reward."""
+        return self._aim.goal if self._aim else None
+
+    @goal.setter
+    def goal(self, goal: Goal | None) -> None:
+        self._aim = Aim(goal) if goal is not None else None
+        self._made = None
+        self._chooser.forget()
+
+    def can_act(self, weights: Weights) -> bool:
+        """Whether there is something to act for: a goal, rewards, or an actor."""
+        return self._chooser.can_choose(weights, self._aim is not None)
+
     def act(self, weights: Weights, state: State, step: Step) -> Vector:
-        """Return actions (N, A), the first to be done now. Explores in training episodes only."""
+        """Return actions (N, A) in the robot's units, the first to be done now. Explores in
+        training episodes only. MessageError where the goal does not fit the model."""
         check_action(weights, step)
+        left = self._left(weights, step)
+        if left is not None:
+            return left
         noise = torch_noise(self._noise, self._seed, "policy", step.stamp_ns)
-        actions = self._chooser.choose(weights.model, state, step, noise)
-        return actions.float().cpu().numpy().reshape(-1, len(step.names))
+        goal = self._aim.features(weights) if self._aim else None
+        chosen = self._chooser.choose(weights, state, step, noise, goal).detach()
+        robot = weights.actions.to_robot(chosen.float()).flatten(0, 1)  # (H f, A)
+        actions: Vector = robot.cpu().numpy()
+        self._made = (weights, step.stamp_ns, actions)
+        return actions
+
+    def _left(self, weights: Weights, step: Step) -> Vector | None:
+        """What is left of the plan in hand; None where a new one is due."""
+        spec, execute = weights.model.spec, self._chooser.execute
+        if self._made is None or spec.frameskip * execute == 1 or step.is_first:
+            return None
+        by, stamp_ns, actions = self._made
+        period_ns = spec.model_dt / spec.frameskip * 1e9
+        if by is not weights or not period_ns:
+            return None
+        passed = round((step.stamp_ns - stamp_ns) / period_ns)
+        return actions[passed:] if 0 < passed < spec.frameskip * execute else None
 
     def act_blindly(self, low: Vector, high: Vector, stamp_ns: int) -> Vector:
         """Return one uniform action (1, A)."""
@@ -98,9 +203,10 @@ def decode(weights: Weights, state: State) -> Image:
 
 def check_action(weights: Weights, step: Step) -> None:
     """Refuse a robot with another number of action dimensions than the weights were made for."""
-    if weights.model.spec.action_dim != len(step.names):
+    size = len(weights.actions.robot_low)
+    if size != len(step.names):
         raise UserError(
             f"weights: version {weights.version} of {weights.preset} acts in "
-            f"{weights.model.spec.action_dim} dimensions, this robot in {len(step.names)}: "
+            f"{size} dimensions, this robot in {len(step.names)}: "
             f"{', '.join(step.names)}"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from wm_models.body import ActionAdapter
 from wm_models.checkpoint import (
     Manifest,
     WeightsError,
@@ -33,6 +34,12 @@ class Weights:
     model: WorldModel
     tokens: tuple[int, int]  # (N, D) of its features
     state: int  # S, numbers in its packed state
+    actions: ActionAdapter  # between the robot's actions and the model's
+
+    @property
+    def wants_proprio(self) -> bool:
+        """Whether the model sees joint_states besides the picture."""
+        return "proprio" in self.model.spec.obs_keys
 
     def origin(self, module: str) -> Origin:
         """Who to name as the maker of a result."""
@@ -40,9 +47,10 @@ class Weights:
 
 
 def load_weights(
-    folder: str | Path, parts: tuple[str, ...], device: torch.device, only: str = ""
+    folder: str | Path, verbs: tuple[str, ...], device: torch.device, only: str = ""
 ) -> Weights:
-    """Load the modules that a node needs from one version's folder (or a store's newest).
+    """Load what a node needs for `verbs` (wm_models.interface.VERBS) from one version's folder (or
+    a store's newest).
 
     WeightsError says what is wrong: nothing there, damaged, or another preset than `only`.
     """
@@ -53,27 +61,30 @@ def load_weights(
             f"weights: {folder} is of model {manifest.preset!r}, this node was started with "
             f"{only!r}. Give the same model, or other weights."
         )
-    model = preset(manifest.preset).build(manifest.action_dim)
+    model = preset(manifest.preset).build(manifest.robot)
     modules = model.modules_by_name()
-    load_modules(folder, {name: modules[name] for name in parts})
+    load_modules(folder, {name: modules[name] for name in model.parts_for(*verbs)})
     return ready(model.to(device).eval(), manifest)
 
 
 def ready(model: WorldModel, manifest: Manifest) -> Weights:
     """Run every part once, so that the first decision is as fast as the later ones."""
     with torch.inference_mode():
-        image = torch.zeros(1, *model.spec.obs_keys["image"][1:], 3, dtype=torch.uint8)
-        action = torch.zeros(1, model.spec.action_dim)
-        first = torch.ones(1, dtype=torch.bool)
+        device = device_of(model)
+        sizes = model.spec.obs_keys
+        image = torch.zeros(1, *sizes["image"][1:], 3, dtype=torch.uint8, device=device)
+        more = {k: torch.zeros(1, *s, device=device) for k, s in sizes.items() if k != "image"}
+        action = torch.zeros(1, model.spec.action_dim, device=device)
+        first = torch.ones(1, dtype=torch.bool, device=device)
         for _ in range(2):
-            state = model.initial(1, device_of(model))
-            tokens = model.encode({"image": image.to(device_of(model))})
-            state = model.filter(state, action.to(tokens.device), tokens, first.to(tokens.device))
+            tokens = model.encode({"image": image, **more})
+            state = model.filter(model.initial(1, device), action, tokens, first)
             if model.spec.has_actor:
                 model.act(state, mode=True)
         flat = model.pack(state)
     shape = (tokens.shape[1], tokens.shape[2])
-    return Weights(manifest.version, manifest.preset, model, shape, flat.shape[1])
+    actions = ActionAdapter.of(model)
+    return Weights(manifest.version, manifest.preset, model, shape, flat.shape[1], actions)
 
 
 def device_of(model: WorldModel) -> torch.device:
@@ -99,13 +110,13 @@ class Shelf:
 
     def __init__(
         self,
-        parts: tuple[str, ...],
+        verbs: tuple[str, ...],
         device: torch.device,
         only: str = "",
         refuse: Callable[[str, str], object] = lambda reason, text: None,
     ) -> None:
         self.newest: Weights | None = None
-        self._parts, self._device, self._only, self._refuse = parts, device, only, refuse
+        self._verbs, self._device, self._only, self._refuse = verbs, device, only, refuse
         self._held: dict[int, Weights] = {}
         self._folders: dict[int, str] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="weights")
@@ -161,7 +172,7 @@ class Shelf:
             raise WeightsError(
                 f"weights: {folder} has sha256 {found[:12]}, announced was {sha256[:12]}"
             )
-        return load_weights(folder, self._parts, self._device, self._only)
+        return load_weights(folder, self._verbs, self._device, self._only)
 
     def _take(self, version: int, future: Future[Weights]) -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
 from wm_nodes.share import pretrained
 
-MODELS = ("mwm_cpu", "mwm", "mwm_dmc", "mwm_rlbench")
+MODELS = ("mwm_cpu", "mwm", "mwm_dmc", "mwm_rlbench", "dino_wm_cpu", "dino_wm", "dino_wm_repo")
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
 WEIGHTS = Argument(

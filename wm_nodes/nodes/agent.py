@@ -11,7 +11,6 @@ from torch import Tensor
 
 from wm_models.interface import State
 from wm_nodes import messages, spin, topics
-from wm_nodes.cores.choose import chooser
 from wm_nodes.cores.images import Liveness
 from wm_nodes.cores.join import Join
 from wm_nodes.cores.mind import Encoder, Filter, Policy, decode
@@ -20,7 +19,8 @@ from wm_nodes.cores.records import RANDOM, Features, Image, Latent, Origin, Plan
 from wm_nodes.cores.weights import Swap, Weights
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import CHECK_S, PipelineParams
-from wm_nodes.nodes.encoder import EncoderParams
+from wm_nodes.nodes.encoder import EncoderParams, observed_parts, proprio_of
+from wm_nodes.nodes.goals import GoalListener, GoalSpeaker
 from wm_nodes.nodes.policy import PolicyParams
 from wm_nodes.nodes.thinker import Thinker
 
@@ -35,18 +35,19 @@ class AgentNode(Thinker):
 
     NAME = "agent"
     PARAMS = AgentParams
-    PARTS = ("autoencoder", "world_model", "actor", "critic")
+    NEEDS = ("encode", "filter", "act", "plan", "decode")
 
     def configure(self) -> None:
+        self._join = Join(("image", "step"))
         super().configure()
         p = self.params
         self._pipeline = p.pipeline()
         self._alive = Liveness(p.stale_s, p.frozen_s)
         self._encoder, self._swap = Encoder(), Swap(p.swap)
         self._filter = Filter(p.seed, self.device)
-        self._policy = Policy(p.seed, self.device, chooser(p.planner, p.budget_s))
+        self._policy = Policy(p.seed, self.device, p.chooser())
+        self._goal, self._goals = GoalListener(self, self._policy, p.goal), GoalSpeaker(self)
         self._maker = PlanMaker()
-        self._join = Join(("image", "step"))
         self._answer: Plan | None = None
         self._newest: dict[str, Any] = {}
         self._catching_up = False
@@ -74,6 +75,16 @@ class AgentNode(Thinker):
         self._take_images = self.listen(
             topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
         )
+        self._take_joints = self.listen(
+            topics.JOINT_STATES, messages.joints_from_msg, self._on_joints
+        )
+
+    def _on_new(self, newest: Weights) -> None:
+        super()._on_new(newest)
+        self._join.want(observed_parts(newest))
+
+    def _on_joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
+        self._together(self._join.put("joints", stamp_ns, (names, values)))
 
     def _on_image(self, stamp_ns: int, raw: Image) -> None:
         try:
@@ -101,12 +112,14 @@ class AgentNode(Thinker):
             self._catching_up = True
             self._take_images()
             self._take_steps()
+            self._take_joints()
             self._catching_up = False
             self._think()
 
     def _think(self) -> None:
         """Answer the observation in the mailbox; one that was answered before, as before."""
         image, step = self._newest["image"], self._newest["step"]
+        self._goals.saw(step.stamp_ns, image, self._newest.get("joints"))
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
         else:
@@ -117,7 +130,7 @@ class AgentNode(Thinker):
             else:
                 self.shelf.in_use(weights)
                 self.health.weights = weights.version
-                self._decide(weights, image, step)
+                self._decide(weights, image, proprio_of(self._newest), step)
         if self.params.mode == topics.LOCKSTEP:
             self._show_image(image, step.stamp_ns)
 
@@ -128,20 +141,33 @@ class AgentNode(Thinker):
             self.health.worked(time.perf_counter() - started)
             self._say(step, RANDOM, actions)
 
-    def _decide(self, weights: Weights, image: Image, step: Step) -> None:
+    def _decide(self, weights: Weights, image: Image, proprio: Vector | None, step: Step) -> None:
         started = time.perf_counter()
         try:
-            tokens = self._encoder.encode(weights, image)
+            tokens = self._encoder.encode(weights, image, proprio)
         except MessageError as error:
             self.drop(f"image/{error.reason}", str(error))
             return
         state = self._filter.update(weights, tokens, step)
         if not step.is_last:
-            actions = self._policy.act(weights, state, step)
-            self.health.worked(time.perf_counter() - started)
-            self._say(step, weights.origin(self._policy.module), actions)
+            self._act(weights, state, step, started)
         self._show(weights, tokens, state, step)
         self._show_imagination(weights, state, image, step)
+
+    def _act(self, weights: Weights, state: State, step: Step, started: float) -> None:
+        """Answer; without anything to act for at random in lock-step, in real time not at all."""
+        if not self._policy.can_act(weights):
+            self._goal.missing()
+            if self.params.mode == topics.LOCKSTEP:
+                self._decide_blindly(step)
+            return
+        try:
+            actions = self._policy.act(weights, state, step)
+        except MessageError as error:
+            self.drop(f"goal/{error.reason}", str(error))
+            return
+        self.health.worked(time.perf_counter() - started)
+        self._say(step, weights.origin(self._policy.module), actions)
 
     def _say(self, step: Step, origin: Origin, actions: Vector) -> None:
         self._answer = self._maker.plan(step, origin, actions)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.join import Join
 from wm_nodes.cores.mind import Encoder
-from wm_nodes.cores.records import Features, Image, Step
-from wm_nodes.cores.weights import Swap
+from wm_nodes.cores.records import Features, Image, Step, Vector
+from wm_nodes.cores.weights import Swap, Weights
 from wm_nodes.errors import MessageError
+from wm_nodes.nodes.goals import GoalSpeaker
 from wm_nodes.nodes.thinker import Thinker, ThinkerParams
 from wm_nodes.params import param
 
@@ -24,23 +25,42 @@ class EncoderParams(ThinkerParams):
     )  # fmt: skip
 
 
+def observed_parts(weights: Weights) -> tuple[str, ...]:
+    """What must have come of an observation before a model can look at it."""
+    return ("image", "step", "joints") if weights.wants_proprio else ("image", "step")
+
+
+def proprio_of(both: dict) -> Vector | None:
+    """The proprioception of an observation that has come, if it belongs to it."""
+    return both["joints"][1] if "joints" in both else None
+
+
 class EncoderNode(Thinker):
     """One camera's pictures, joined with `step` to know where episodes begin."""
 
     NAME = "encoder"
     PARAMS = EncoderParams
-    PARTS = ("autoencoder",)
+    NEEDS = ("encode",)
 
     def configure(self) -> None:
+        self._join = Join(("image", "step"))
         super().configure()
         p = self.params
         self._core, self._swap = Encoder(), Swap(p.swap)
-        self._join = Join(("image", "step"))
+        self._goals = GoalSpeaker(self)
         self._answer: Features | None = None
         self._out = topics.FEATURES.publisher(self)
         qos = topics.frames_qos(p.mode)
         self.listen(topics.IMAGE, messages.image_from_msg, self._on_image, qos, camera=p.camera)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+        self.listen(topics.JOINT_STATES, messages.joints_from_msg, self._on_joints)
+
+    def _on_new(self, newest: Weights) -> None:
+        super()._on_new(newest)
+        self._join.want(observed_parts(newest))
+
+    def _on_joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
+        self._together(self._join.put("joints", stamp_ns, (names, values)))
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
         self._together(self._join.put("image", stamp_ns, image))
@@ -52,12 +72,13 @@ class EncoderNode(Thinker):
         if both is None:
             return
         step: Step = both["step"]
+        self._goals.saw(step.stamp_ns, both["image"], both.get("joints"))
         if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
-            self._answer = self._encode(both["image"], step)
+            self._answer = self._encode(both, step)
         if self._answer is not None:
             self._out.publish(messages.features_to_msg(self._answer))
 
-    def _encode(self, image: Image, step: Step) -> Features | None:
+    def _encode(self, both: dict, step: Step) -> Features | None:
         self.poll()
         started = time.perf_counter()
         weights = self._swap.at(step, self.shelf.newest)
@@ -66,7 +87,7 @@ class EncoderNode(Thinker):
         self.shelf.in_use(weights)
         self.health.weights = weights.version
         try:
-            tokens = self._core.encode(weights, image)
+            tokens = self._core.encode(weights, both["image"], proprio_of(both))
         except MessageError as error:
             self.drop(f"image/{error.reason}", str(error))
             return None

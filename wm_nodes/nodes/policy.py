@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from wm_nodes import messages, spin, topics
-from wm_nodes.cores.choose import CHOOSERS, chooser
+from wm_nodes.cores.choose import CHOOSERS, Chooser, SearchSettings, chooser
 from wm_nodes.cores.join import Join
 from wm_nodes.cores.mind import Policy
 from wm_nodes.cores.plans import PlanMaker
 from wm_nodes.cores.records import RANDOM, Latent, Origin, Plan, Step, Vector
+from wm_nodes.errors import MessageError
+from wm_nodes.nodes.goals import GoalListener
 from wm_nodes.nodes.thinker import Thinker, ThinkerParams
 from wm_nodes.params import param
 
@@ -20,7 +22,24 @@ from wm_nodes.params import param
 @dataclass(frozen=True)
 class PolicyParams(ThinkerParams):
     planner: str = param("actor", "What chooses the action.", choices=CHOOSERS)
-    budget_s: float = param(0.0, "cem, mppi: seconds for a search; 0: all its iterations.", low=0.0)
+    budget_s: float = param(0.0, "Seconds for a search; 0: all its iterations.", low=0.0)
+    horizon: int = param(0, "Model steps that a search looks ahead; 0: as suits the model.", low=0)
+    samples: int = param(0, "cem, mppi: candidates; 0: as suits the model.", low=0)
+    iterations: int = param(0, "cem, mppi: rounds of a search; 0: as suits the model.", low=0)
+    execute: int = param(1, "Model steps that are done before the next search.", low=1)
+    goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
+    goal_proprio: float = param(1.0, "Weight of a goal's joint states beside its picture.", low=0.0)
+
+    def chooser(self) -> Chooser:
+        settings = SearchSettings(
+            self.budget_s,
+            self.horizon,
+            self.samples,
+            self.iterations,
+            self.execute,
+            self.goal_proprio,
+        )
+        return chooser(self.planner, settings)
 
 
 class PolicyNode(Thinker):
@@ -29,14 +48,14 @@ class PolicyNode(Thinker):
     NAME = "policy"
     PARAMS = PolicyParams
 
-    def parts(self) -> tuple[str, ...]:
-        actor = self.params.planner == "actor"
-        return ("actor",) if actor else ("world_model", "actor", "critic")
+    def needs(self) -> tuple[str, ...]:
+        return ("act",) if self.params.planner == "actor" else ("plan",)
 
     def configure(self) -> None:
         super().configure()
         p = self.params
-        self._core = Policy(p.seed, self.device, chooser(p.planner, p.budget_s))
+        self._core = Policy(p.seed, self.device, p.chooser())
+        self._goals = GoalListener(self, self._core, p.goal)
         self._maker = PlanMaker()
         self._join = Join(("latent", "step"))
         self._answer: Plan | None = None
@@ -53,9 +72,7 @@ class PolicyNode(Thinker):
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
         elif self.shelf.newest is None:
-            started = time.perf_counter()
-            actions = self._core.act_blindly(*self._maker.bounds(step), step.stamp_ns)
-            self._say(step, RANDOM, actions, started)
+            self._say_blindly(step)
         else:
             self._together(self._join.put("step", step.stamp_ns, step))
 
@@ -79,9 +96,23 @@ class PolicyNode(Thinker):
             )
             return
         self.shelf.in_use(weights)
+        if not self._core.can_act(weights):
+            self._goals.missing()
+            if self.params.mode == topics.LOCKSTEP:
+                self._say_blindly(step)
+            return
         flat = torch.from_numpy(latent.state)[None].to(self.device)
-        actions = self._core.act(weights, weights.model.unpack(flat), step)
+        try:
+            actions = self._core.act(weights, weights.model.unpack(flat), step)
+        except MessageError as error:
+            self.drop(f"goal/{error.reason}", str(error))
+            return
         self._say(step, weights.origin(self._core.module), actions, started)
+
+    def _say_blindly(self, step: Step) -> None:
+        started = time.perf_counter()
+        actions = self._core.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+        self._say(step, RANDOM, actions, started)
 
     def _say(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
         self.health.worked(time.perf_counter() - started)

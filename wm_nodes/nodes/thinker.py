@@ -36,23 +36,23 @@ class Thinker(Shell):
     """A node that computes with a model. Weights come by parameter, run folder, or `weights`."""
 
     PARAMS: ClassVar[type[ShellParams]] = ThinkerParams
-    PARTS: ClassVar[tuple[str, ...]]  # modules it needs
+    NEEDS: ClassVar[tuple[str, ...]]  # what it needs the model for: some of VERBS
 
     def configure(self) -> None:
         p = self.params
         torch.set_num_threads(p.threads)
         with user_errors(WeightsError, ModelError):
             self.device = pick_device(p.device)
-            self.shelf = Shelf(self.parts(), self.device, p.model, self.drop)
+            self.shelf = Shelf(self.needs(), self.device, p.model, self.drop)
             folder = find_weights(p.weights, p.run)
             if folder is not None:
                 self._on_new(self.shelf.open(folder))
         self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self._on_news, idle=True)
         self.create_timer(POLL_S, self.poll)
 
-    def parts(self) -> tuple[str, ...]:
-        """Modules of the model that this node loads."""
-        return self.PARTS
+    def needs(self) -> tuple[str, ...]:
+        """What this node needs the model for (wm_models.interface.VERBS)."""
+        return self.NEEDS
 
     def activate(self) -> None:
         self.health.ready = True

@@ -17,7 +17,7 @@ class WorldModelNode(Thinker):
     """Follows the version that the encoder names; a repeated stamp does not move the state."""
 
     NAME = "world_model"
-    PARTS = ("world_model",)
+    NEEDS = ("filter",)
 
     def configure(self) -> None:
         super().configure()

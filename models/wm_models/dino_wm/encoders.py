@@ -161,6 +161,10 @@ class ConvEncoder(PictureEncoder):
     def __init__(self, config: ConvConfig) -> None:
         super().__init__(config.image_size, config.mean, config.std)
         self.stem = ConvStem(config.channels, config.width)
+        for layer in self.stem.modules():  # so that small things in a picture are not lost
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
 
     def forward(self, image: Tensor) -> Tensor:

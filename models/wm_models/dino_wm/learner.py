@@ -37,6 +37,7 @@ class DinoLearnerConfig:
     )
     encoder_batch: int = 64  # single frames
     encoder_updates: int = 0  # first updates, of our own encoder and the decoder
+    measure_updates: int = 0  # then looks at frames to find the scale of tokens, where it is used
     decoder_every: int = 1  # updates of the predictor per one of decoder and probe
     feature_bytes: int = 4 << 30  # features of the frozen encoder kept in memory
     prefill: int = 2000
@@ -59,6 +60,11 @@ class DinoLearner:
         device: str | torch.device = "cpu",
     ) -> None:
         own = model.config.encoder.trains
+        if (config.measure_updates > 0) != (model.encoder.scale is not None):
+            raise ModelError(
+                "measure_updates: expected more than 0 where the model standardises, and only "
+                f"there, got {config.measure_updates}."
+            )
         if config.encoder_updates and not (own and model.decoder is not None):
             raise ModelError(
                 "encoder_updates: expected 0 unless the encoder is our own and there is a decoder "
@@ -78,7 +84,7 @@ class DinoLearner:
         if model.probe is not None:
             self.optimizers["probe"] = Optimizer("probe", [model.probe], config.decoder)
         if config.encoder_updates and model.decoder is not None:
-            painting = [model.encoder.visual, model.decoder]
+            painting = [model.encoder.picture, model.decoder]
             self.optimizers["encoder"] = Optimizer("encoder", painting, config.encoder)
 
     @property
@@ -88,18 +94,20 @@ class DinoLearner:
     @property
     def batch_specs(self) -> Mapping[str, BatchSpec]:
         """Single frames for the encoder; then windows of log rows, ``frameskip`` per frame."""
-        if self.updates < self.config.encoder_updates:
+        if self.updates < self.initial_updates:
             return {"frames": BatchSpec(self.config.encoder_batch, 1)}
         c = self.model.config
         return {"windows": BatchSpec(self.config.batch, c.num_hist * c.frameskip + 1)}
 
     @property
     def initial_updates(self) -> int:
-        return self.config.encoder_updates
+        return self.config.encoder_updates + self.config.measure_updates
 
     @property
     def phase(self) -> str:
-        return "encoder" if self.updates < self.config.encoder_updates else "world_model"
+        if self.updates < self.config.encoder_updates:
+            return "encoder"
+        return "scale" if self.updates < self.initial_updates else "world_model"
 
     def begin_with(self, step: int) -> None:
         self.updates = min(step, self.initial_updates)
@@ -115,7 +123,9 @@ class DinoLearner:
         with torch.random.fork_rng(self._gpus()):  # dropout draws from the global generator
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
             if "frames" in batches:
-                metrics |= self.update_encoder(batches["frames"]["image"][:, 0])
+                images = batches["frames"]["image"][:, 0]
+                paints = self.phase == "encoder"
+                metrics |= self.update_encoder(images) if paints else self.measure(images)
             if "windows" in batches:
                 metrics |= self.update_predictor(batches["windows"])
         self.updates += 1
@@ -123,13 +133,22 @@ class DinoLearner:
 
     def update_encoder(self, images: Tensor) -> dict[str, float]:
         """One step of our own encoder and the decoder on pictures (B, H, W, 3)."""
-        decoder, encoder = self.model.decoder, self.model.encoder.visual
+        decoder, encoder = self.model.decoder, self.model.encoder.picture
         assert decoder is not None
         images = images.to(self.device)
         loss = F.mse_loss(decoder(encoder(images)), _signed(images))
         norm = self.optimizers["encoder"].step(loss)
         self.features.clear()
         return {"encoder/pixel_loss": float(loss.detach()), **norm}
+
+    def measure(self, images: Tensor) -> dict[str, float]:
+        """Take pictures (B, H, W, 3) into the scale of tokens."""
+        scale = self.model.encoder.scale
+        assert scale is not None
+        with torch.no_grad():
+            scale.measure(self.model.encoder.picture(images.to(self.device)))
+        self.features.clear()
+        return {"scale/deviation": float(scale.variance.mean().sqrt())}
 
     def update_predictor(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of the predictor and the embeddings on windows; now and then of the decoder."""

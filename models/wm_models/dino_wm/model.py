@@ -14,6 +14,7 @@ from wm_models.dino_wm.decoder import Decoder, DecoderConfig
 from wm_models.dino_wm.encoders import EncoderConfig, TimmConfig
 from wm_models.dino_wm.predictor import Predictor, PredictorConfig, repeat_cache
 from wm_models.dino_wm.probe import Probe, ProbeConfig
+from wm_models.dino_wm.scale import TokenScale
 from wm_models.dino_wm.tokens import Embedding, Layout, ProprioEmbedding, TokenConfig
 from wm_models.interface import ModelError, ModelSpec, Rollout, State, WorldModel, expand, index
 
@@ -44,6 +45,7 @@ class DinoConfig:
     num_hist: int = 3  # frames that the predictor sees
     frameskip: int = 5  # robot steps per model step
     context: int = 1  # frames that the filter keeps: what a plan begins from
+    standardise: bool = False  # z-score every token's numbers over the first frames learned from
     residual: bool = False  # predict the change; at first, that nothing changes
     slide: str = "exact"  # when the window slides: "exact" computes it anew, "cached" does not
 
@@ -61,10 +63,16 @@ class Sees(nn.Module):
 
     def __init__(self, config: DinoConfig, layout: Layout, body: Body) -> None:
         super().__init__()
-        self.visual = config.encoder.make()
+        self.picture = config.encoder.make()
+        self.scale = TokenScale(layout.count, layout.visual) if config.standardise else None
         self.proprio = None
         if body.proprio_dim:
             self.proprio = ProprioEmbedding(config.tokens.proprio, body, layout.proprio)
+
+    def visual(self, image: Tensor) -> Tensor:
+        """Tokens (B, N, d) of pictures, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
+        found = self.picture(image)
+        return found if self.scale is None else self.scale(found)
 
 
 class Predicts(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +27,24 @@ class DinoPreset(Preset):
 
     model: DinoConfig = field(default_factory=DinoConfig)
     learner: DinoLearnerConfig = field(default_factory=DinoLearnerConfig)
+    samples: int = 300  # candidates of a search; a tenth of them elites
+    iterations: int = 10
+
+    @property
+    def planning(self) -> Mapping[str, Mapping[str, Any]]:
+        """Five model steps; actions are z-scored, so that a search begins with width 1."""
+        search: dict[str, float] = {
+            "horizon": 5,
+            "samples": self.samples,
+            "iterations": self.iterations,
+        }
+        search |= {"elites": max(2, self.samples // 10), "sigma0": 1.0}
+        return {"cem": search, "mppi": search, "gd": {"horizon": 5}}
 
     @property
     def pace(self) -> Pace:
         c = self.learner
-        return Pace(c.prefill, c.train_every, c.encoder_updates)
+        return Pace(c.prefill, c.train_every, c.encoder_updates + c.measure_updates)
 
     def build(self, body: Body | int, seed: int = 0) -> DinoWorldModel:
         with torch.random.fork_rng(devices=[]):
@@ -47,7 +61,7 @@ class DinoPreset(Preset):
         """The weights of a frozen encoder, found on this computer; ModelError where there are
         none. The file's name and digest go into the manifest, the weights into the version."""
         assert isinstance(model, DinoWorldModel)
-        return {"encoder": model.encoder.visual.pretrain()}
+        return {"encoder": model.encoder.picture.pretrain()}
 
 
 DINO_WM_REPO = DinoPreset("dino_wm_repo", "DINO-WM as released (20M parameters, DINOv2-S frozen).")
@@ -82,34 +96,39 @@ DINO_WM = DinoPreset(
     ),
 )
 
-# `dino_wm_cpu` is smaller, and besides: an encoder of our own, trained first to paint its pictures
-# again (a small model has no DINOv2 to lean on); no dropout, as so small a predictor never
-# overfits; larger learning rates, which it bears.
+# `dino_wm_cpu` is smaller, and besides:
+# - The encoder is random convolutions, frozen, whose tokens are z-scored. Trained to paint its
+#   pictures again, a small encoder left out the moving dot of Wall for 1000 updates: it is a
+#   thousandth of the picture.
+# - No dropout, as so small a predictor does not overfit, and larger learning rates, which it bears.
 DINO_WM_CPU = DinoPreset(
     "dino_wm_cpu",
     "Every mechanism of DINO-WM small enough for one CPU core: 64 pixels, our own encoder.",
     model=DinoConfig(
-        encoder=ConvConfig(),
+        encoder=ConvConfig(channels=(8, 16, 32, 64)),
         tokens=_OURS,
-        predictor=PredictorConfig(depth=3, heads=4, head_width=32, hidden=256, dropout=0.0),
-        decoder=DecoderConfig(channels=48, blocks=1, narrow=24),
+        predictor=PredictorConfig(depth=2, heads=4, head_width=32, hidden=256, dropout=0.0),
+        decoder=DecoderConfig(channels=32, blocks=0, narrow=8),
         probe=ProbeConfig(),
         context=1,
+        standardise=True,
         residual=True,
     ),
     learner=DinoLearnerConfig(
         batch=32,
         predictor=OptimizerConfig(
-            lr=1e-3, eps=1e-8, clip=1.0, decay=1e-6, decay_all=True, warmup=200, anneal=5000
+            lr=1e-3, eps=1e-8, clip=1.0, decay=1e-6, decay_all=True, warmup=200, anneal=3000
         ),
         decoder=OptimizerConfig(lr=1e-3, eps=1e-8, clip=1.0, decay=0.0),
-        encoder=OptimizerConfig(lr=1e-3, eps=1e-8, clip=1.0, decay=0.0, warmup=100),
-        encoder_updates=1000,
+        encoder_batch=32,
+        measure_updates=50,
         decoder_every=10,
         feature_bytes=1 << 30,
         prefill=2000,
         train_every=2,
     ),
+    samples=96,
+    iterations=5,
 )
 
 DINO_PRESETS = (DINO_WM, DINO_WM_REPO, DINO_WM_CPU)

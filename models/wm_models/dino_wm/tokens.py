@@ -22,7 +22,7 @@ class EmbeddingConfig:
 
     width: int = 10
     repeat: int = 1  # copies side by side, for more weight (concat_dim 1 only)
-    fixed: bool = False  # an isometry that is not trained
+    fixed: bool = False  # not trained: keeps distances, and gives numbers of unit variance
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ class TokenConfig:
 
 
 class Embedding(nn.Linear):
-    """DINO-WM's Conv1d of kernel 1. Fixed: distances are kept where there are enough numbers."""
+    """DINO-WM's Conv1d of kernel 1. Fixed: an isometry times a factor, where width >= size, so that
+    z-scores become numbers of unit variance, as the visual tokens are."""
 
     def __init__(self, size: int, width: int, fixed: bool) -> None:
         super().__init__(size, width)
         if fixed:
-            nn.init.orthogonal_(self.weight)
+            nn.init.orthogonal_(self.weight, gain=(width / size) ** 0.5)
             nn.init.zeros_(self.bias)
             self.requires_grad_(False)
 

@@ -11,12 +11,14 @@ from wm_models.planners.costs import (
     Sum,
 )
 from wm_models.planners.factory import PLANNERS, planner
+from wm_models.planners.gd import GD
 from wm_models.planners.mppi import MPPI
 from wm_models.planners.receding import Pending, Receding
 from wm_models.planners.search import Search
 
 __all__ = [
     "CEM",
+    "GD",
     "MPPI",
     "PLANNERS",
     "ActionPenalty",

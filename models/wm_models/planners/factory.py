@@ -10,13 +10,19 @@ from typing import Any
 from wm_models.interface import ModelError, Planner
 from wm_models.planners.actor import ActorPlanner
 from wm_models.planners.cem import CEM
+from wm_models.planners.gd import GD
 from wm_models.planners.mppi import MPPI
 
-PLANNERS: Mapping[str, type[Any]] = {"actor": ActorPlanner, "cem": CEM, "mppi": MPPI}
+PLANNERS: Mapping[str, type[Any]] = {
+    "actor": ActorPlanner,
+    "cem": CEM,
+    "mppi": MPPI,
+    "gd": GD,
+}
 
 
 def planner(name: str, **options: Any) -> Planner:
-    """The planner ``actor``, ``cem`` or ``mppi``; ``options`` are fields of its class."""
+    """The planner ``actor``, ``cem``, ``mppi`` or ``gd``; ``options`` are fields of its class."""
     make: Callable[..., Planner] = PLANNERS[_known("planner", name, list(PLANNERS))]
     names = [f.name for f in fields(PLANNERS[name])]
     for option in options:
