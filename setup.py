@@ -46,12 +46,20 @@ EXTRAS = {
     "viz": ["av", "matplotlib", "rerun-sdk>=0.23"],
     # Other people's data in and out of a log: wm log import, wm log export.
     "formats": ["av", "h5py", "pyarrow", "rosbags"],
+    # Archives of logs in object stores: wm log archive, wm train --log s3://...
+    "s3": [
+        "obstore>=0.8",
+        "zarr>=3.1,<3.2; python_version >= '3.11'",
+    ],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.
     "test": [
         "colcon-bash",
         "colcon-package-information",
         "colcon-ros",
+        "flask",  # with flask-cors and moto: an S3 server on this computer
+        "flask-cors",
         "hypothesis",
+        "moto[s3]>=5",
         "mypy",
         "pre-commit",
         "pytest",

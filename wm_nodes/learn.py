@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from wm_datasets.log import LogReader
+from wm_datasets.remote import open_log
 from wm_datasets.sampler import Sampler
 from wm_datasets.spec import LogSpec, Source
+from wm_datasets.store import is_url
 from wm_models.body import ActionAdapter, Body
 from wm_models.checkpoint import (
     Manifest,
@@ -46,8 +48,8 @@ class LearnConfig:
     """One run of learning. Paths are folders; see docs/configuration.md."""
 
     run: Path  # weights/, trainer/ and metrics/ go here
-    logs: tuple[tuple[Path, float], ...]  # replay logs and the share of windows drawn from each;
-    # the first is the one whose growth sets the pace, the others may be demonstrations
+    logs: tuple[tuple[Path | str, float], ...]  # replay logs, or URLs of archives, and the share of
+    # windows drawn from each; the growth of the first sets the pace, others may be demonstrations
     model: str = "mwm_cpu"
     weights: Path | None = None  # weights to begin with; a resumed run keeps its own
     seed: int = 0
@@ -59,6 +61,7 @@ class LearnConfig:
     log_every: int = 25  # updates between rows of metrics
     cache_bytes: int = 2 << 30  # decoded rows kept in memory
     disk_bytes: int = 16 << 30  # decoded rows kept in files, of a log larger than that
+    download_bytes: int = 8 << 30  # chunks of logs in object stores, kept in files
     resident_bytes: int = 0  # decoded rows kept on the device, in place of memory; 0: none
     pinned: bool = True  # batches for a GPU lie in pinned memory
     recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: all alike
@@ -168,7 +171,7 @@ class Learning:
                 body=self.body.to_json(),
                 step=self.learner.updates,
                 parent=self._version,
-                source_log=str(self.config.logs[0][0].name),
+                source_log=Path(self.config.logs[0][0]).name,
                 metrics=self.metrics,
                 extra={
                     "task": spec.task,
@@ -207,9 +210,11 @@ class Learning:
     def _open(self) -> bool:
         """Open logs and model once the log is there and holds the prefill."""
         if not self._readers:
-            if not all((path / "zarr.json").exists() for path, _ in self.config.logs):
+            places = [place for place, _ in self.config.logs]
+            if not all(is_url(place) or (Path(place) / "zarr.json").exists() for place in places):
                 return False
-            self._readers = [LogReader(path) for path, _ in self.config.logs]
+            kept = self.config.download_bytes
+            self._readers = [open_log(place, download_bytes=kept) for place in places]
         resumed = self._state.exists()
         prefill = self.preset.pace.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
@@ -330,7 +335,7 @@ class Learning:
         self._origin = (max(self.learner.updates, self._initial), max(self._rows, prefill))
 
     def _log_names(self) -> list[str]:
-        return [str(path.resolve()) for path, _ in self.config.logs]
+        return [absolute(place) for place, _ in self.config.logs]
 
     def _roll_back(self, error: FloatingPointError) -> None:
         """Return to the last good version; without one, or after three returns, give up."""
@@ -398,6 +403,11 @@ class Learning:
         if self.done:
             return "done"
         return self.learner.phase
+
+
+def absolute(place: Path | str) -> str:
+    """Return a log's place as it is called from everywhere."""
+    return str(place) if is_url(place) else str(Path(place).resolve())
 
 
 def pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

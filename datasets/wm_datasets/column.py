@@ -52,9 +52,8 @@ class Column:
 
     def read_chunk(self, i: int) -> np.ndarray:
         """Return the i-th chunk whole: (chunk, *shape); rows past the log's end are anything."""
-        path = self.chunk_path(i)
         try:
-            data = zstd.decompress(path.read_bytes())
+            data = zstd.decompress(self._read_bytes(i))
         except FileNotFoundError:
             raise self._damage(i, "the file is missing") from None
         except (RuntimeError, OSError, ValueError, MemoryError, OverflowError) as error:
@@ -62,6 +61,10 @@ class Column:
         if len(data) != self.chunk * self.field.row_bytes:
             raise self._damage(i, f"it decodes to {len(data)} bytes")
         return np.frombuffer(data, self.field.dtype).reshape(self.chunk, *self.field.shape)
+
+    def _read_bytes(self, i: int) -> bytes:
+        """The chunk's file; FileNotFoundError without one."""
+        return self.chunk_path(i).read_bytes()
 
     def signature(self, i: int) -> tuple[int, int]:
         """Two numbers that change when the chunk's file does: its time [ns] and size; or (0, 0)."""

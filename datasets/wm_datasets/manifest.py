@@ -159,20 +159,30 @@ class _OtherSchema(LogFormatError):
 def read_root(root: Path, name: str) -> Manifest:
     """Read the root, or its copy, and check it against its checksum."""
     try:
-        log = read_json(root / name)["attributes"]["wm_log"]
-        schema = log["schema"]
+        found = read_json(root / name)
     except (FileNotFoundError, NotADirectoryError):
         what = f"the folder holds no {name}" if root.is_dir() else "there is no such folder"
         raise LogFormatError(f"no log at {root}: {what}") from None
     except OSError as error:
         raise LogFormatError(f"cannot read the log at {root}: {error.strerror}") from error
+    except ValueError:
+        found = None
+    return parse_root(found, root / name)
+
+
+def parse_root(found: Any, path: Path | str) -> Manifest:
+    """Make a manifest of a root's content, which `path` held; checked against its checksum."""
+    root, _, name = str(path).rpartition("/")
+    try:
+        log = dict(found["attributes"]["wm_log"])
+        schema = log["schema"]
     except (ValueError, KeyError, TypeError):
         raise LogFormatError(
             f"{root} is not a log: its {name} has no readable attribute 'wm_log'"
         ) from None
     crc = log.pop("crc32", None)
     if crc is not None and crc != _checksum(log) and schema == SCHEMA:
-        raise LogFormatError(f"{root / name} is damaged: its checksum does not fit")
+        raise LogFormatError(f"{path} is damaged: its checksum does not fit")
     if schema != SCHEMA:
         raise _OtherSchema(f"{root} has schema {schema}, this version reads schema {SCHEMA}")
     try:

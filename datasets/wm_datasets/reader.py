@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from wm_datasets.column import Column
 from wm_datasets.damage import Damage, LogDamageError, episodes_hit, read_around
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogFormatError, LogRowError
@@ -39,7 +40,7 @@ class LogReader:
         self.path = Path(path)
         self._root_stat: tuple[int, ...] | None = None
         self._manifest = self._load()
-        self._columns = self._manifest.columns(self.path)
+        self._columns = self._make_columns(self._manifest)
         self._dtype, self._rows = record_dtype(self.spec.fields), self._manifest.segment_rows
         self._damage: dict[tuple[Path, int], Damage] = {}  # found so far
         self._index, found = sealed_index(self.path, self._manifest)
@@ -163,6 +164,9 @@ class LogReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _make_columns(self, manifest: Manifest) -> dict[str, Column]:
+        return manifest.columns(self.path)
 
     def _empty(self, field: str, rows: int) -> np.ndarray:
         spec = self.spec.fields[field]

@@ -22,6 +22,7 @@ USAGE = """usage: wm log info LOG [--json]
        wm log verify LOG [--json]
        wm log torture LOG [--kills N] [--power-cut] [--out OUT]
        wm log sweep [--trials N] [--out OUT]
+       wm log archive LOG s3://BUCKET/FOLDER [--follow]
        wm log import FORMAT SRC LOG
        wm log export FORMAT LOG DST
 
@@ -31,10 +32,11 @@ USAGE = """usage: wm log info LOG [--json]
   verify   read every block; name each fault with file and rows (exit code 1)
   torture  kill writers of a new log at random moments, and look whether it lost anything
   sweep    break files of a log in every way, and count what it costs
+  archive  upload a log to an object store, also while it is recorded
   import   bring recordings of another format into a log
   export   write a log in another format"""
 LOOKS = ("show", "stats")
-CHECKS = ("verify", "torture", "sweep")
+CHECKS = ("verify", "torture", "sweep", "archive")
 MOVES = {"import": transfer.run_import, "export": transfer.run_export}
 
 
@@ -62,6 +64,10 @@ def run(words: Sequence[str]) -> int:
         return durability.run_torture(words[1:])
     if words and words[0] == "sweep":
         return durability.run_sweep(words[1:])
+    if words and words[0] == "archive":
+        from wm_nodes.cli.archive import run_archive
+
+        return run_archive(words[1:], find_log)
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
             raise UserError(unknown("subcommand", words[0], ["info", *LOOKS, *CHECKS, *MOVES]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from wm_datasets.store import is_url
 from wm_nodes.cli.arguments import parse, require, require_one_of
 from wm_nodes.cli.bar import Bar
 from wm_nodes.cli.log import find_log
@@ -33,8 +34,8 @@ class Train:
     log: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LOG[:WEIGHT]")
     ]
-    """Replay log (or run) to learn from; give it again for more. Windows are drawn in proportion to
-    the weights (1 where none is given)."""
+    """Replay log (or run) to learn from, or its archive as s3://BUCKET/FOLDER; give it again for
+    more. Windows are drawn in proportion to the weights (1 where none is given)."""
     model: str = "mwm_cpu"
     """Model preset."""
     run: str = ""
@@ -53,6 +54,8 @@ class Train:
     """Decoded rows kept in memory [GB]."""
     disk_gb: float = 16.0
     """Decoded rows kept in memory-mapped files, of a log larger than that [GB]; 0: none."""
+    download_gb: float = 8.0
+    """Chunks of logs in object stores that are kept on this disk [GB]."""
     gpu_gb: float = 0.0
     """Decoded rows kept in the GPU's memory instead [GB]; 0: none."""
     eval_every: int = 0
@@ -71,7 +74,7 @@ def run(words: Sequence[str]) -> int:
     require("seed", wanted.seed, 0, 2**31 - 1)
     require("publish-s", wanted.publish_s, 0.0)
     require("recency", wanted.recency, 0.0)
-    for name in ("cache_gb", "disk_gb", "gpu_gb"):
+    for name in ("cache_gb", "disk_gb", "download_gb", "gpu_gb"):
         require(name.replace("_", "-"), getattr(wanted, name), 0.0)
     require("eval-every", wanted.eval_every, 0)
     require("hold-out", wanted.hold_out, 0.0, 0.9)
@@ -81,7 +84,7 @@ def run(words: Sequence[str]) -> int:
     from wm_datasets import LogError
     from wm_models.checkpoint import WeightsError
     from wm_models.interface import ModelError
-    from wm_nodes.learn import LearnConfig, LearnError, Learning
+    from wm_nodes.learn import LearnConfig, LearnError, Learning, absolute
     from wm_nodes.robots.base import RobotError
 
     folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
@@ -97,32 +100,33 @@ def run(words: Sequence[str]) -> int:
         recency=wanted.recency,
         cache_bytes=max(1, round(wanted.cache_gb * GB)),
         disk_bytes=round(wanted.disk_gb * GB),
+        download_bytes=round(wanted.download_gb * GB),
         resident_bytes=round(wanted.gpu_gb * GB),
         eval_every=wanted.eval_every,
         hold_out=wanted.hold_out if wanted.eval_every else 0.0,
     )
-    words = [f"{path.resolve()}:{weight:g}" for path, weight in logs]
+    words = [f"{absolute(place)}:{weight:g}" for place, weight in logs]
     write_training(folder, {"model": wanted.model, "seed": wanted.seed, "logs": words})
     with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError):
         _learn(Learning(config, evaluate=_judge(wanted, logs[0][0])), folder)
     return 0
 
 
-def _judge(wanted: Train, log: Path) -> Callable[[Path], Mapping[str, float]] | None:
+def _judge(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
     """Return what judges weights in the simulator of the first log; None where none is asked."""
     if not (wanted.eval_every and wanted.eval_episodes):
         return None
-    from wm_datasets import LogReader
+    from wm_datasets.remote import open_log
     from wm_nodes.judge import SimulatorJudge
 
-    with LogReader(log) as reader:
+    with open_log(log) as reader:
         return SimulatorJudge(reader.spec, wanted.eval_episodes, wanted.seed)
 
 
-def weighted_log(text: str) -> tuple[Path, float]:
-    """Return the log's folder and its weight from PATH or PATH:WEIGHT."""
+def weighted_log(text: str) -> tuple[Path | str, float]:
+    """Return the log's folder, or its URL, and its weight from LOG or LOG:WEIGHT."""
     path, mark, weight = text.rpartition(":")
-    if not mark or Path(text).exists():
+    if not mark or Path(text).exists() or (is_url(text) and not is_url(path)):
         path, weight = text, "1"
     try:
         share = float(weight)
@@ -132,6 +136,8 @@ def weighted_log(text: str) -> tuple[Path, float]:
         raise UserError(
             f"--log: given {text!r}, right is a path, or path:weight with a weight > 0."
         )
+    if is_url(path):
+        return path, share
     folder = find_log(Path(path))
     if not (folder / "zarr.json").is_file():
         raise UserError(f"--log: no replay log at {folder}. Right: what `wm log info` shows.")

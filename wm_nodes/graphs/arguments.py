@@ -8,7 +8,8 @@ from pathlib import Path
 from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
 from wm_nodes.share import pretrained
 
-MODELS = ("mwm_cpu", "mwm", "mwm_dmc", "mwm_rlbench", "dino_wm_cpu", "dino_wm", "dino_wm_repo")
+URL = "://"  # of an archive in an object store; whether it is there, the trainer finds out
+MODELS = ("mwm_cpu", "mwm_cpu_fine", "mwm", "mwm_dmc", "mwm_rlbench", "dino_wm_cpu", "dino_wm", "dino_wm_repo")
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
 WEIGHTS = Argument(
@@ -79,9 +80,13 @@ def split_logs(values: Values) -> list[str]:
     found = []
     for word in str(values.get("offline", "")).split(","):
         path, mark, weight = word.strip().rpartition(":")
-        if not mark or Path(word.strip()).exists():
+        whole = URL in word and URL not in path
+        if not mark or whole or Path(word.strip()).exists():
             path, weight = word.strip(), "1"
         if not path:
+            continue
+        if URL in path and _positive(weight):
+            found.append(f"{path}:{weight}")
             continue
         folder = Path(path).expanduser().resolve()
         if not (folder / "zarr.json").is_file() or not _positive(weight):

@@ -12,6 +12,7 @@ import torch
 from std_msgs.msg import UInt64
 
 from wm_datasets.errors import LogError
+from wm_datasets.store import is_url
 from wm_models.checkpoint import Manifest, WeightsError
 from wm_models.interface import ModelError
 from wm_nodes import messages, spin, topics
@@ -93,7 +94,8 @@ class TrainerNode(Shell):
         others += [(Path(p.demos), 1.0)] * bool(p.demos)
         share = p.demos_share if others else 0.0
         total = sum(weight for _, weight in others)
-        logs = [(Path(p.log or run / "log"), 1.0 - share)]
+        own = p.log if is_url(p.log) else Path(p.log or run / "log")
+        logs: list[tuple[Path | str, float]] = [(own, 1.0 - share)]
         logs += [(path, share * weight / total) for path, weight in others]
         settings: dict[str, Any] = {
             "model": p.model,
@@ -178,11 +180,11 @@ class TrainerNode(Shell):
         super().diagnose()
 
 
-def weighted_log(word: str) -> tuple[Path, float]:
-    """Return folder and weight of a log given as LOG:WEIGHT."""
+def weighted_log(word: str) -> tuple[Path | str, float]:
+    """Return folder, or URL, and weight of a log given as LOG:WEIGHT."""
     path, _, weight = word.rpartition(":")
     try:
-        return Path(path), float(weight)
+        return path if is_url(path) else Path(path), float(weight)
     except ValueError:
         raise UserError(
             f"offline: given {word!r}, right is LOG:WEIGHT, as in runs/a/log:1"
