@@ -100,6 +100,20 @@ def test_signals_say_what_was_done_to_an_action():
         assert driven.signals[1] > 0  # the table
 
 
+def test_nothing_is_commanded_before_the_driver_has_said_where_the_arm_is():
+    with SimulatedArm("goal", render="none") as arm:
+        arm.switches.driver_dead = True
+        sent: list[object] = []
+        arm._bus.send = sent.append
+        for _ in range(20):
+            arm.tick([0.1, 0.0, 0.0])
+            arm._bus.wait(arm.period_s)
+        assert not sent
+        arm.switches.driver_dead = False
+        arm.tick(None)
+        assert len(sent) == 1
+
+
 @pytest.mark.parametrize("task", ["reech", ""])
 def test_an_unknown_task_is_refused(task):
     with pytest.raises(RobotError, match=r"reach, goal, push, lift"):

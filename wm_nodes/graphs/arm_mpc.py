@@ -33,7 +33,7 @@ ARGUMENTS = (
     ),
     Argument("robot", "arm_sim", "A name of config/robots, or the path of a YAML.", fixed=True),
     Argument("dry_run", False, "Do everything but command the arm."),
-    Argument("task", "reach", "Scene and judge of the simulated arm; a word for the log.", fixed=True),
+    Argument("task", "reach", "What the simulated arm sets up and judges.", fixed=True),
     Argument(
         "policy",
         "expert",
@@ -107,17 +107,15 @@ def _plays(values: Values) -> bool:
 
 def _check(values: Values) -> None:
     robot = str(values["robot"])
-    path = (
-        Path(robot) if robot.endswith((".yaml", ".yml")) else shared(f"config/robots/{robot}.yaml")
-    )
+    own = robot.endswith((".yaml", ".yml"))
+    path = Path(robot) if own else shared(f"config/robots/{robot}.yaml")
     if not path.is_file():
         raise GraphError(f"robot: there is no {path}. Right: a name of config/robots, or a path.")
-    if values["hardware"] == SIM or values["policy"] == "expert":
-        if values["task"] not in TASKS:
-            raise GraphError(
-                f"task: the simulated arm has no {values['task']!r}. Right: {', '.join(TASKS)}."
-            )
-    if values["hardware"] == SIM and robot != "arm_sim" and not robot.endswith((".yaml", ".yml")):
+    if values["hardware"] == SIM and values["task"] not in TASKS:
+        raise GraphError(
+            f"task: the simulated arm has no {values['task']!r}. Right: {', '.join(TASKS)}."
+        )
+    if values["hardware"] == SIM and robot != "arm_sim" and not own:
         raise GraphError(
             f"robot: {robot} is not simulated. Right: robot:=arm_sim, or hardware:=real."
         )

@@ -307,7 +307,7 @@ class Arm(Robot):
 
     def _command(self, wanted: Floats | None, *, made_s: float, now: float) -> Setpoint:
         setpoint = self.guard.step(wanted, made_s, now)
-        if not self._dry:
+        if not self._dry and self.guard.knows:  # where the arm is: else a command would be a jump
             self._bus.send(setpoint)
         return setpoint
 

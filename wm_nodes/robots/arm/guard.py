@@ -14,6 +14,7 @@ from wm_nodes.robots.arm.safety import SafetyFilter, Setpoint
 
 LATCHES = ("estop", "tracking")  # only a person ends these
 RESYNC = 0.02  # rad: how far from the measured position a resting arm may be held
+REST_PERIODS = 5  # that the same position was commanded before it is corrected
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
 LAG_S = 0.1  # how long the arm may be too far behind before that is believed
 SETTLED = 0.05  # rad/s: the measured arm stands still
@@ -40,17 +41,23 @@ class Guard:
         self._changed: dict[str, float] = {}
         self._free_s = -np.inf  # since when nothing forbids motion
         self._lag_s: float | None = None
+        self._rested = 0
         self._watch_tracking = watch.tracking_rad > 0
 
     # What is heard ------------------------------------------------------------------------------
 
     def saw_driver(self, position: Floats, velocity: Floats, now_s: float) -> None:
         """Joint states came: position (n,) [rad], velocity (n,) [rad/s]."""
-        silent = self._silent(now_s)
+        first, silent = self._measured is None, self._silent(now_s)
         self._measured, self._driver_s = position, now_s
         self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
-        if silent and self.filter.at_rest:
+        if first or (silent and self.filter.at_rest and self._off() > RESYNC):
             self.filter.start(self._held(position))
+
+    @property
+    def knows(self) -> bool:
+        """Has the arm ever said where it is? Before that there is nothing to command."""
+        return self._measured is not None
 
     def saw_camera(self, name: str, now_s: float, changed: bool = True) -> None:
         """A picture came; `changed`: it is not the one before, to the pixel."""
@@ -71,8 +78,6 @@ class Guard:
         """A person says that the cause is gone; plans made from now on may move the arm again."""
         self.latched.clear()
         self._free_s, self._lag_s = now_s, None
-        if self.filter.at_rest and self._measured is not None and not self._silent(now_s):
-            self.filter.start(self._held(self._measured))
 
     def ignore_tracking(self) -> None:
         """A dry run commands nothing: the arm cannot follow."""
@@ -139,11 +144,16 @@ class Guard:
         """Hold a resting arm where it is, not where it should be: what is freed must not jump."""
         if not self.stopping or self._measured is None or self._silent(now_s):
             return
-        off = np.abs(self._measured - self.filter.x)[: self._arm].max(initial=0.0)
-        if self.filter.at_rest and self._speed < SETTLED and off > RESYNC:
+        self._rested = self._rested + 1 if self.filter.at_rest else 0
+        if self._rested >= REST_PERIODS and self._speed < SETTLED and self._off() > RESYNC:
             held = self.filter.x.copy()
             held[: self._arm] = self._measured[: self._arm]
             self.filter.start(self._held(held))
+
+    def _off(self) -> float:
+        """Return how far the arm is from where it is commanded to be [rad]."""
+        assert self._measured is not None
+        return float(np.abs(self._measured - self.filter.x)[: self._arm].max(initial=0.0))
 
     def _held(self, measured: Floats) -> Floats:
         """Return where to hold: a sensor's noise does not take a joint beyond its limit."""

@@ -53,10 +53,15 @@ class Audit:
             self.worst[name] = max(value, self.worst.get(name, 0.0))
 
 
-def audit(limits: ArmLimits, hand: Kinematics, path: Floats, period_s: float) -> Audit:
-    """Examine positions (T, n), one per period; the arm stood still at path[0] before."""
+def audit(
+    limits: ArmLimits, hand: Kinematics, path: Floats, period_s: float, *, rested: bool = True
+) -> Audit:
+    """Examine positions (T, n), one per period; `rested`: the arm stood still at path[0] before.
+
+    What began outside its limits may not go further out.
+    """
     found = Audit(steps=len(path))
-    still = np.repeat(path[:1], 3, axis=0)
+    still = np.repeat(path[:1], 3 if rested else 0, axis=0)
     speeds = np.diff(np.concatenate([still, path]), axis=0) / period_s
     pulls = np.diff(speeds, axis=0) / period_s
     jerks = np.diff(pulls, axis=0) / period_s
@@ -66,12 +71,14 @@ def audit(limits: ArmLimits, hand: Kinematics, path: Floats, period_s: float) ->
         ("jerk", jerks, limits.jerk),
     ):
         share = np.abs(values) / most
-        found.worst[name] = float(share.max())
+        found.worst[name] = float(share.max(initial=0.0))
         found.violations[name] += int((share > 1 + ROUNDING).sum())
-    outside = (path < limits.low) | (path > limits.high)
+    low, high = np.minimum(limits.low, path[0]), np.maximum(limits.high, path[0])
+    outside = (path < low) | (path > high)
     found.violations["position"] += int(outside.sum())
     places = hand.positions(path)
-    beyond = (places < limits.box_low - ROUNDING) | (places > limits.box_high + ROUNDING)
+    low, high = np.minimum(limits.box_low, places[0]), np.maximum(limits.box_high, places[0])
+    beyond = (places < low - ROUNDING) | (places > high + ROUNDING)
     found.violations["workspace"] += int(beyond.any(axis=1).sum())
     pace = np.linalg.norm(np.diff(places, axis=0), axis=1) / period_s / limits.hand_speed
     found.worst["hand_speed"] = float(pace.max(initial=0.0))

@@ -1,0 +1,93 @@
+"""`wm faults`: break everything around the simulated arm, with real processes, and see."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_nodes.cli.arguments import parse, require, require_one_of
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Inject each fault at random moments, with real processes, and audit every command.
+
+    Exit code 1: a limit was broken, the arm did not stop where it must, or it did not recover.
+    """
+
+    count: int = 200
+    """Injections in all; the faults take turns in random order."""
+    only: tuple[str, ...] = ()
+    """Only these faults."""
+    seed: int = 0
+    """Of moments and motion."""
+    out: Path | None = None
+    """Write OUT.json and OUT.csv."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm faults WORDS`."""
+    wanted = parse(Faults, "faults", words)
+    require("count", wanted.count, 1)
+    from wm_nodes.faults.matrix import FAULTS, Outcome, run_matrix
+
+    for name in wanted.only:
+        require_one_of("only", name, FAULTS)
+    names = wanted.only or FAULTS
+    random = np.random.default_rng(wanted.seed)
+    order: list[str] = []
+    while len(order) < wanted.count:
+        order += [str(name) for name in random.permutation(names)]
+
+    def show(outcome: Outcome) -> None:
+        verdict = "fine" if outcome.fine else "NOT FINE"
+        print(
+            f"{outcome.number + 1:4d} {outcome.fault:18s} {verdict:8s} violations "
+            f"{outcome.violations}, stop {outcome.stop_s:.2f} s, recover {outcome.recover_s:.2f} s,"
+            f" lost {outcome.lost_steps}: {outcome.state}",
+            flush=True,
+        )
+
+    outcomes, witness = run_matrix(order[: wanted.count], wanted.seed, show)
+    bad = sum(not outcome.fine for outcome in outcomes)
+    total = sum(witness.violations.values())
+    line = (
+        f"{len(outcomes)} faults, {bad} not fine, {total} violations in {witness.commands} "
+        f"commands {witness.violations or ''}"
+    )
+    print(line)
+    if wanted.out is not None:
+        wanted.out.parent.mkdir(parents=True, exist_ok=True)
+        summary = {"line": line, "seed": wanted.seed, "faults": _summary(outcomes)}
+        wanted.out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
+        with wanted.out.with_suffix(".csv").open("w", newline="") as file:
+            table = csv.DictWriter(file, fieldnames=list(asdict(outcomes[0])))
+            table.writeheader()
+            table.writerows(asdict(outcome) for outcome in outcomes)
+    return 1 if bad or total else 0
+
+
+def _summary(outcomes: Sequence[object]) -> dict[str, dict[str, object]]:
+    """Return each fault's counts and worst times."""
+    rows = [asdict(outcome) for outcome in outcomes]  # type: ignore[call-overload]
+    found: dict[str, dict[str, object]] = {}
+    for name in dict.fromkeys(row["fault"] for row in rows):
+        mine = [row for row in rows if row["fault"] == name]
+        stops = [row["stop_s"] for row in mine if row["stop_s"] >= 0]
+        backs = [row["recover_s"] for row in mine if row["recover_s"] >= 0]
+        found[name] = {
+            "injections": len(mine),
+            "violations": sum(row["violations"] for row in mine),
+            "not_fine": sum(not row["fine"] for row in mine),
+            "stop_s_median": round(float(np.median(stops)), 3) if stops else None,
+            "stop_s_most": max(stops, default=None),
+            "recover_s_median": round(float(np.median(backs)), 3) if backs else None,
+            "recover_s_most": max(backs, default=None),
+            "lost_steps_median": int(np.median([row["lost_steps"] for row in mine])),
+        }
+    return found

@@ -1,0 +1,131 @@
+"""The witness: hears what the arm is commanded and where it is, and audits both by itself."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from wm_nodes import messages, topics
+from wm_nodes.cores.records import Step
+from wm_nodes.errors import MessageError
+from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.kinematics import Kinematics
+from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.trial import audit
+
+ALL = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
+STILL = 1e-9  # rad: a command that does not differ
+NEAR_RAD = 0.03  # a command to hold where the arm is, this near to where it says it is
+SILENT_S = 0.3
+STANDS_RAD_S = 0.02
+MOVING = 2e-4  # rad per period
+
+
+@dataclass
+class Witness:
+    """Subscribe to the arm's topics on `node`; `violations` adds up over the whole trial.
+
+    Commands are one path as long as each follows the one before. A resting arm may be told to hold
+    where it is measured (it was pushed, its driver was away, the robot node is new): a new path.
+    """
+
+    node: Node
+    config: ArmConfig
+    path: list[Floats] = field(default_factory=list)
+    violations: dict[str, int] = field(default_factory=dict)
+    jumps: int = 0
+    commands: int = 0
+    stopped: int = 0  # control periods without motion, as the robot says in its steps
+    steps: int = 0
+    state: str = ""
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self._hand = Kinematics(config.model, config.limits.joints, config.hand)
+        self._grip = config.home[config.arm_joints :]
+        self._measured: Floats | None = None
+        self._rested = True
+        self._speed, self._said_s = 0.0, 0.0
+        self._recent: deque[tuple[float, Floats]] = deque(maxlen=50)
+        listen = self.node.create_subscription
+        listen(Float64MultiArray, config.command.topic, self._on_command, ALL)
+        listen(JointState, config.joint_states, self._on_joints, ALL)
+        listen(JointState, f"{topics.NAMESPACE}/step", self._on_step, topics.STEP)
+        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, topics.REPORTS)
+
+    def stands(self) -> bool:
+        """Does the arm itself stand still, by its own word or by its silence?"""
+        return time.monotonic() - self._said_s > SILENT_S or self._speed < STANDS_RAD_S
+
+    def moving(self) -> bool:
+        """Was the arm commanded to move just now?"""
+        now = time.monotonic()
+        recent = [place for when, place in self._recent if now - when < 0.15]
+        return len(recent) >= 3 and float(np.abs(np.diff(recent, axis=0)).max()) > MOVING
+
+    def finish(self) -> None:
+        """Audit the path so far."""
+        if len(self.path) > 3:
+            whole = np.array([np.concatenate([place, self._grip]) for place in self.path])
+            found = audit(
+                self.config.limits, self._hand, whole, 1.0 / self.config.rate_hz,
+                rested=self._rested,
+            )  # fmt: skip
+            for name, count in (+found.violations).items():
+                self.violations[name] = self.violations.get(name, 0) + count
+            self.path, self._rested = self.path[-3:], False  # differences go on over the cut
+
+    def _on_command(self, msg: Float64MultiArray) -> None:
+        place = np.array(msg.data, np.float64)
+        self.commands += 1
+        if place.shape != (self.config.arm_joints,) or not np.isfinite(place).all():
+            self.violations["malformed"] = self.violations.get("malformed", 0) + 1
+            return
+        if self.path and self._begins_anew(place):
+            self.finish()
+            self.path, self._rested = [], True
+        self.path.append(place)
+        self._recent.append((time.monotonic(), place))
+
+    def _begins_anew(self, place: Floats) -> bool:
+        """Is this the command to hold where the arm rests, not the next of a motion?"""
+        before = self.path[-4:]
+        silent = time.monotonic() - self._recent[-1][0] > SILENT_S  # the robot node was away
+        resting = silent or all(np.abs(one - before[-1]).max() < STILL for one in before)
+        differs = np.abs(place - before[-1]).max() > STILL
+        if not (resting and differs) or self._measured is None:
+            return False
+        step = np.abs(place - before[-1]) * self.config.rate_hz**3
+        if (step <= self.config.limits.jerk[: len(place)] * (1 + 1e-9)).all():
+            return False  # a motion may begin so
+        near = np.abs(place - self._measured[: len(place)]).max() < NEAR_RAD
+        self.jumps += near
+        return bool(near)
+
+    def _on_joints(self, msg: JointState) -> None:
+        self._said_s = time.monotonic()
+        self._speed = float(np.abs(msg.velocity[: self.config.arm_joints]).max())
+        at = {name: index for index, name in enumerate(msg.name)}
+        self._measured = np.array([msg.position[at[name]] for name in self.config.limits.joints])
+
+    def _on_step(self, msg: JointState) -> None:
+        try:
+            step: Step = messages.step_from_msg(msg)
+        except MessageError:
+            return
+        self.steps += 1
+        if step.signals is not None and not step.is_first:
+            self.stopped += int(dict(zip(step.signal_names, step.signals))["stopped"])
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.name.endswith("/robot"):
+                self.state = status.message
