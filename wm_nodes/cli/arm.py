@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,8 @@ def _safety(wanted: Safety) -> int:
     from wm_nodes.robots.arm.trial import run_trial
     from wm_nodes.robots.base import RobotError
 
-    rows, broken = [], 0
+    rows: list[dict[str, Any]] = []
+    broken = 0
     for index, name in enumerate(wanted.robots):
         with user_errors(RobotError):
             config = read_config(find_config(name))

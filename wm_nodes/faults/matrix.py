@@ -116,8 +116,8 @@ class Matrix:
     def __init__(self, plant: Plant, node: Node, witness: Witness, seed: int) -> None:
         self._plant, self._node, self.witness = plant, node, witness
         self._random = np.random.default_rng(seed)
-        self._set = node.create_client(SetParameters, "/arm_sim/arm_sim/set_parameters")
-        self._estop = node.create_client(SetBool, f"{topics.NAMESPACE}/estop")
+        self._set: Any = node.create_client(SetParameters, "/arm_sim/arm_sim/set_parameters")
+        self._estop: Any = node.create_client(SetBool, f"{topics.NAMESPACE}/estop")
         self._plans = topics.PLAN.always(node)
 
     def ready(self) -> None:
@@ -200,7 +200,7 @@ class Matrix:
             end.set()
             thread.join()
 
-    def _switch(self, name: str, value: object) -> None:
+    def _switch(self, name: str, value: Any) -> None:
         self._set.wait_for_service(START_S)
         parameter = Parameter(name, value=value).to_parameter_msg()
         self._set.call_async(SetParameters.Request(parameters=[parameter]))

@@ -52,7 +52,7 @@ class Witness:
         self._hand = Kinematics(config.model, config.limits.joints, config.hand)
         self._grip = config.home[config.arm_joints :]
         self._measured: Floats | None = None
-        self._rested = True
+        self._rested = False  # who comes late may hear the middle of a motion
         self._speed, self._said_s = 0.0, 0.0
         self._recent: deque[tuple[float, Floats]] = deque(maxlen=50)
         listen = self.node.create_subscription
