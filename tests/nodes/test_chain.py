@@ -27,7 +27,7 @@ from wm_nodes.nodes.policy import PolicyNode
 from wm_nodes.nodes.world_model import WorldModelNode
 
 TOP = {"camera": "top"}
-CHAIN = {CameraNode: TOP, EncoderNode: TOP, WorldModelNode: {}, PolicyNode: {}}
+CHAIN = {CameraNode: TOP, EncoderNode: TOP, WorldModelNode: TOP, PolicyNode: {}}
 
 
 class Robot:
@@ -351,6 +351,27 @@ def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
     assert {messages.from_time(m[0].header.stamp) for m in heard.values()} == {100_000_000}
     assert heard[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
     assert heard[topics.IMAGINATION][0].width == 128
+
+
+def test_split_and_fused_imagine_alike(graph, store) -> None:
+    shown = {}
+    for composition in ("split", "fused"):
+        nodes = brain(graph, composition, weights=str(store.path(1)), seed=5)
+        pictures = graph.hear(topics.IMAGINATION, messages.image_from_msg)
+        robot = robot_for(graph, composition)
+        tick = 0
+        while len(pictures) < 4:  # the first come before somebody is known to look
+            tick += 1
+            robot.ask(tick, is_first=tick == 1)
+        shown[composition] = dict(pictures)
+        for node in nodes:
+            node.trigger_deactivate()
+    for stamp in shown["split"].keys() & shown["fused"].keys():
+        split, fused = shown["split"][stamp], shown["fused"][stamp]
+        assert np.array_equal(split, fused)
+        truth = np.full((64, 64, 3), 10 * (stamp // 100_000_000) % 255, np.uint8)
+        assert np.array_equal(split[:, :64], truth) and split.shape == (64, 128, 3)
+    assert len(shown["split"].keys() & shown["fused"].keys()) >= 2
 
 
 def test_a_plan_of_a_policy_is_a_valid_message(graph) -> None:

@@ -157,6 +157,11 @@ class Policy:
         self._made = None
         self._chooser.forget()
 
+    @property
+    def planned_ns(self) -> int:
+        """Stamp of the observation that the plan in hand answers; -1: there is none."""
+        return self._made[1] if self._made else -1
+
     def can_act(self, weights: Weights) -> bool:
         """Whether there is something to act for: a goal, rewards, or an actor."""
         return self._chooser.can_choose(weights, self._aim is not None)
@@ -199,6 +204,11 @@ def decode(weights: Weights, state: State) -> Image:
     """Return the picture (H, W, 3) that a state stands for."""
     picture = weights.model.decode(state)["image"][0].clamp(0.0, 1.0)  # (3, H, W)
     return (picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def beside_truth(weights: Weights, state: State, image: Image) -> Image:
+    """Return the picture (H, W, 3) and, at its right, what the model believes it to be."""
+    return np.concatenate([image, decode(weights, state)], axis=1)
 
 
 def check_action(weights: Weights, step: Step) -> None:

@@ -9,7 +9,16 @@ from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
 from wm_nodes.share import pretrained
 
 URL = "://"  # of an archive in an object store; whether it is there, the trainer finds out
-MODELS = ("mwm_cpu", "mwm_cpu_fine", "mwm", "mwm_dmc", "mwm_rlbench", "dino_wm_cpu", "dino_wm", "dino_wm_repo")
+MODELS = (
+    "mwm_cpu",
+    "mwm_cpu_fine",
+    "mwm",
+    "mwm_dmc",
+    "mwm_rlbench",
+    "dino_wm_cpu",
+    "dino_wm",
+    "dino_wm_repo",
+)
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
 WEIGHTS = Argument(

@@ -57,7 +57,7 @@ def _thinker(values: Values) -> dict[str, Parameter]:
     return {**given, "weights": first_weights(values)}
 
 
-def _encoder(values: Values) -> Mapping[str, Parameter]:
+def _seeing(values: Values) -> Mapping[str, Parameter]:
     return {**_thinker(values), "camera": _camera(values)}
 
 
@@ -106,8 +106,8 @@ GRAPH = Graph(
         NETWORK,
     ),
     nodes=(
-        NodeSpec("encoder", "encoder", _encoder, condition=_split),
-        NodeSpec("world_model", "world_model", _thinker, condition=_split),
+        NodeSpec("encoder", "encoder", _seeing, condition=_split),
+        NodeSpec("world_model", "world_model", _seeing, condition=_split),
         NodeSpec("policy", "policy", _policy, condition=_split),
         NodeSpec(
             "agent", "agent", _agent, condition=lambda values: values["composition"] == "fused"

@@ -132,7 +132,7 @@ def _thinker(values: Values) -> dict[str, Parameter]:
     }
 
 
-def _encoder(values: Values) -> Mapping[str, Parameter]:
+def _seeing(values: Values) -> Mapping[str, Parameter]:
     return {**_thinker(values), "camera": values["camera"]}
 
 
@@ -196,8 +196,8 @@ GRAPH = Graph(
     arguments=ARGUMENTS,
     nodes=(
         NodeSpec("camera", "camera", _camera, condition=_split),
-        NodeSpec("encoder", "encoder", _encoder, condition=_split),
-        NodeSpec("world_model", "world_model", _thinker, condition=_split),
+        NodeSpec("encoder", "encoder", _seeing, condition=_split),
+        NodeSpec("world_model", "world_model", _seeing, condition=_split),
         NodeSpec("policy", "policy", _policy, condition=_split),
         NodeSpec("agent", "agent", _agent, condition=_fused),
         NodeSpec("robot", "robot", _robot, on_exit="shutdown", grace_s=REPORT_S, stop_rank=0),

@@ -6,14 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from wm_models.interface import State
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.images import Liveness
 from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Encoder, Filter, Policy, decode
+from wm_nodes.cores.mind import Encoder, Filter, Policy, beside_truth
 from wm_nodes.cores.plans import PlanMaker
 from wm_nodes.cores.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
 from wm_nodes.cores.weights import Swap, Weights
@@ -189,9 +188,9 @@ class AgentNode(Thinker):
             self._latents.publish(messages.latent_to_msg(latent))
 
     def _show_imagination(self, weights: Weights, state: State, image: Image, step: Step) -> None:
-        """Publish the picture and, at its right, what the model believes it to be."""
+        """Publish what is seen and believed, if somebody looks."""
         if self._imagined.get_subscription_count() and weights.model.spec.has_decoder:
-            both = np.concatenate([image, decode(weights, state)], axis=1)
+            both = beside_truth(weights, state, image)
             self._imagined.publish(messages.image_to_msg(both, step.stamp_ns, self.params.camera))
 
     def _on_check(self) -> None:

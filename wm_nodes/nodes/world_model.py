@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 
+from wm_models.interface import State
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Filter
-from wm_nodes.cores.records import Features, Latent, Step
-from wm_nodes.nodes.thinker import Thinker
+from wm_nodes.cores.mind import Filter, beside_truth
+from wm_nodes.cores.records import Features, Image, Latent, Step
+from wm_nodes.cores.weights import Weights
+from wm_nodes.nodes.thinker import Thinker, ThinkerParams
+from wm_nodes.params import param
+
+
+@dataclass(frozen=True)
+class WorldModelParams(ThinkerParams):
+    camera: str = param("corner4", "Camera whose pictures imagination/image shows as the truth.")
 
 
 class WorldModelNode(Thinker):
     """Follows the version that the encoder names; a repeated stamp does not move the state."""
 
     NAME = "world_model"
-    NEEDS = ("filter",)
+    PARAMS = WorldModelParams
+    NEEDS = ("filter", "decode")
 
     def configure(self) -> None:
         super().configure()
@@ -25,6 +35,9 @@ class WorldModelNode(Thinker):
         self._join = Join(("features", "step"))
         self._answer: Latent | None = None
         self._out = topics.LATENT.publisher(self)
+        self._imagined = topics.IMAGINATION.publisher(self)
+        self._looked_at = Join(("image", "state"))
+        self._sees_pictures = False
         qos = topics.frames_qos(self.params.mode)
         self.listen(topics.FEATURES, messages.features_from_msg, self._on_features, qos)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
@@ -67,7 +80,28 @@ class WorldModelNode(Thinker):
         state = self._core.update(weights, torch.from_numpy(features.tokens)[None], step)
         flat = weights.model.pack(state)[0].float().cpu().numpy()
         self.health.worked(time.perf_counter() - started)
+        self._show_imagination(weights, state, step)
         return Latent(step.stamp_ns, weights.origin("world_model"), flat)
+
+    def _show_imagination(self, weights: Weights, state: State, step: Step) -> None:
+        """Decode the state as soon as its picture is here too, if somebody looks."""
+        if not (self._imagined.get_subscription_count() and weights.model.spec.has_decoder):
+            return
+        if not self._sees_pictures:  # it needs them for this alone
+            self._sees_pictures = True
+            qos, camera = topics.frames_qos(self.params.mode), self.params.camera
+            self.listen(topics.IMAGE, messages.image_from_msg, self._on_image, qos, camera=camera)
+        self._look(step.stamp_ns, self._looked_at.put("state", step.stamp_ns, (weights, state)))
+
+    def _on_image(self, stamp_ns: int, image: Image) -> None:
+        if self._imagined.get_subscription_count():
+            self._look(stamp_ns, self._looked_at.put("image", stamp_ns, image))
+
+    def _look(self, stamp_ns: int, both: dict | None) -> None:
+        if both is not None:
+            weights, state = both["state"]
+            picture = beside_truth(weights, state, both["image"])
+            self._imagined.publish(messages.image_to_msg(picture, stamp_ns, self.params.camera))
 
 
 def main() -> None:
