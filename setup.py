@@ -13,6 +13,7 @@ NODES = (
 
 # torch and torchvision come plain, so that each machine keeps a build of its own.
 CORE = [
+    "huggingface_hub",
     "numcodecs",
     "numpy<2.4",
     "opencv-python-headless",
