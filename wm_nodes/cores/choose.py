@@ -17,6 +17,8 @@ from wm_nodes.cores.weights import Weights
 
 CHOOSERS = ("actor", "cem", "mppi", "gd")
 FROM_ACTOR = 12  # candidates of a search that the actor proposes
+ELITES = 8  # of a search whose candidates are fewer than usual, at most
+GD_NAMES = {"horizon": "horizon", "samples": "restarts", "iterations": "steps"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class SearchChooser:
         keys = {"visual": 1.0} if "visual" in goal else {"feat": 1.0}
         if "proprio" in goal and self._settings.goal_proprio:
             keys["proprio"] = self._settings.goal_proprio
-        return GoalCost(keys=keys)
+        return GoalCost(keys=keys, reduce="all")  # "last" would always arrive a horizon from now
 
     def _search(self, weights: Weights, explore: bool) -> Planner:
         """The search for this model; made once, as planners remember nothing."""
@@ -136,12 +138,13 @@ class SearchChooser:
         if key not in self._searches:
             options = dict(preset(weights.preset).planning.get(self.name, {}))
             given = asdict(self._settings)
-            for name in ("horizon", "samples", "iterations"):
-                if given[name]:
-                    options[name] = given[name]
+            names = GD_NAMES if self.name == "gd" else {name: name for name in GD_NAMES}
+            options |= {names[name]: given[name] for name in names if given[name]}
             if self.name != "gd":
                 has_actor = weights.model.spec.has_actor
                 options |= {"n_policy": FROM_ACTOR if has_actor else 0, "explore": explore}
+                if "samples" in options:
+                    options["elites"] = min(options.get("elites", ELITES), options["samples"])
             self._searches[key] = planner(self.name, **options)
         return self._searches[key]
 
