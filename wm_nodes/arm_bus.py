@@ -32,7 +32,7 @@ from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
 
 IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears every publisher
-OUT = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)  # none lost to a slow hearer
 OLDEST_S = 10.0  # a picture whose stamp is older than this was stamped by another clock
 POLL_S = 1.0 / 60.0
 TAIL = 20  # points of the stopping motion that a trajectory carries

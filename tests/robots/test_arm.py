@@ -11,6 +11,8 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.robots.arms import config
+from wm_nodes.evaluate import evaluate
+from wm_nodes.policies import Constant
 from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
 from wm_nodes.robots.arm.simulated import SimulatedArm
 from wm_nodes.robots.arm.tasks import TASKS
@@ -118,3 +120,28 @@ def test_nothing_is_commanded_before_the_driver_has_said_where_the_arm_is():
 def test_an_unknown_task_is_refused(task):
     with pytest.raises(RobotError, match=r"reach, goal, push, lift"):
         SimulatedArm(task, render="none")
+
+
+def test_a_goal_is_the_picture_of_a_pose_whose_hand_is_there():
+    with SimulatedArm("goal", camera="front", size=32) as arm:
+        arm.reset(4)
+        before = arm.world.positions()
+        goal = arm.goal()
+        assert goal is not None and goal.images["front"].shape == (32, 32, 3)
+        np.testing.assert_allclose(goal.proprio[-3:], arm.world.scene.goal, atol=0.005)
+        np.testing.assert_array_equal(arm.world.positions(), before)
+        hand = arm.world.state().hand
+        assert arm.distance() == pytest.approx(np.linalg.norm(hand - goal.proprio[-3:]), abs=0.005)
+    with SimulatedArm("reach", render="none") as arm:
+        arm.reset(4)
+        assert arm.goal() is None
+
+
+def test_evaluation_says_how_near_the_hand_came():
+    with SimulatedArm("goal", render="none", time_limit=40) as arm:
+        there = evaluate(arm, ArmExpert(arm.spec, arm.world), 3, seed=0)
+        still = evaluate(arm, Constant([0.0, 0.0, 0.0]), 3, seed=0)
+    assert there.nearness is not None and still.nearness is not None
+    assert there.nearness.at_end == 1.0 and there.nearness.worst < 0.01
+    assert still.nearness.ever == 0.0 and still.nearness.median > there.nearness.worst
+    assert all(row.least_m <= row.end_m for row in (*there.rows, *still.rows))

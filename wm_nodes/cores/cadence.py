@@ -12,14 +12,15 @@ import numpy as np
 
 KEEP = 4096  # newest intervals that figures are of
 SWITCH_S = 0.0005  # other threads give the interpreter back after so long
+CLOSEST = 0.7
 SPIN_S = 0.0002  # the last of a wait is not slept: waking takes about as long
 
 
 class Cadence:
     """Calls `beat` from a thread of its own every `period_s` by the steady clock.
 
-    A late beat moves those after it: two never come closer than a period, no burst makes up for
-    lost time. Where the system allows it the thread has real-time priority.
+    After a late beat the next may come sooner, never sooner than CLOSEST of a period: no burst
+    makes up for lost time. Where the system allows it the thread has real-time priority.
     """
 
     def __init__(self, period_s: float, beat: Callable[[], None]) -> None:
@@ -73,7 +74,7 @@ class Cadence:
                 return
             now = time.monotonic()
             self._busy.append(now - began)
-            due = max(due + self.period_s, began + self.period_s / 2, now)
+            due = max(due + self.period_s, began + CLOSEST * self.period_s, now)
             left = due - now - SPIN_S
             if left > 0 and self._end.wait(left):
                 return

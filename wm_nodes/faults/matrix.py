@@ -87,8 +87,7 @@ class Plant:
         self._processes[name] = subprocess.Popen(words, stdout=output, stderr=output)
 
     def kill(self, name: str) -> None:
-        self._processes[name].kill()
-        self._processes[name].wait()
+        self._processes[name].kill()  # `revive` reaps it
 
     def send(self, name: str, number: signal.Signals) -> None:
         self._processes[name].send_signal(number)

@@ -25,6 +25,7 @@ ALL = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 STILL = 1e-9  # rad: a command that does not differ
 NEAR_RAD = 0.03  # a command to hold where the arm is, this near to where it says it is
 SILENT_S = 0.3
+CONFIRM_S = 1.0
 STANDS_RAD_S = 0.02
 MOVING = 2e-4  # rad per period
 
@@ -54,6 +55,7 @@ class Witness:
         self._measured: Floats | None = None
         self._rested = False  # who comes late may hear the middle of a motion
         self._speed, self._said_s = 0.0, 0.0
+        self._claim: tuple[Floats, float] | None = None
         self._recent: deque[tuple[float, Floats]] = deque(maxlen=50)
         listen = self.node.create_subscription
         listen(Float64MultiArray, config.command.topic, self._on_command, ALL)
@@ -96,25 +98,39 @@ class Witness:
         self._recent.append((time.monotonic(), place))
 
     def _begins_anew(self, place: Floats) -> bool:
-        """Is this the command to hold where the arm rests, not the next of a motion?"""
-        before = self.path[-4:]
-        silent = time.monotonic() - self._recent[-1][0] > SILENT_S  # the robot node was away
-        resting = silent or all(np.abs(one - before[-1]).max() < STILL for one in before)
-        differs = np.abs(place - before[-1]).max() > STILL
-        if not (resting and differs) or self._measured is None:
+        """Is this the command to hold where a resting arm is, and not the next of a motion?"""
+        before = self.path[-3:]
+        if len(before) < 3 and not self._rested:
             return False
-        step = np.abs(place - before[-1]) * self.config.rate_hz**3
-        if (step <= self.config.limits.jerk[: len(place)] * (1 + 1e-9)).all():
-            return False  # a motion may begin so
-        near = np.abs(place - self._measured[: len(place)]).max() < NEAR_RAD
-        self.jumps += near
-        return bool(near)
+        before = [before[0]] * (3 - len(before)) + before
+        jerk = np.abs(place - 3 * before[2] + 3 * before[1] - before[0]) * self.config.rate_hz**3
+        if (jerk <= self.config.limits.jerk[: len(place)] * (1 + 1e-9)).all():
+            return False
+        silent = time.monotonic() - self._recent[-1][0] > SILENT_S  # driver or robot node was away
+        resting = all(np.abs(one - before[-1]).max() < STILL for one in before)
+        if not (silent or resting):
+            return False
+        self.jumps += 1
+        self._claim = place, time.monotonic()
+        return True
+
+    def _check_claim(self) -> None:
+        """The arm's own word must soon confirm that it was where it was told to hold."""
+        if self._claim is None or self._measured is None:
+            return
+        place, when = self._claim
+        if np.abs(place - self._measured[: len(place)]).max() < NEAR_RAD:
+            self._claim = None
+        elif time.monotonic() - when > CONFIRM_S:
+            self._claim = None
+            self.violations["jump"] = self.violations.get("jump", 0) + 1
 
     def _on_joints(self, msg: JointState) -> None:
         self._said_s = time.monotonic()
         self._speed = float(np.abs(msg.velocity[: self.config.arm_joints]).max())
         at = {name: index for index, name in enumerate(msg.name)}
         self._measured = np.array([msg.position[at[name]] for name in self.config.limits.joints])
+        self._check_claim()
 
     def _on_step(self, msg: JointState) -> None:
         try:

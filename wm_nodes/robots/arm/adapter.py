@@ -28,6 +28,7 @@ from wm_nodes.robots.base import (
 
 UPRIGHT_PER_S = 3.0  # how fast a turned hand is turned back
 HOMING_PER_S = 2.5
+REPEATS = 5  # of the last place, to a driver that has gone silent
 AT_HOME = 0.004  # rad (m)
 FOLLOW = 0.1  # of the deviation, each period, where only velocities are commanded
 TELLS = {  # what a stop means, for people
@@ -307,9 +308,20 @@ class Arm(Robot):
 
     def _command(self, wanted: Floats | None, *, made_s: float, now: float) -> Setpoint:
         setpoint = self.guard.step(wanted, made_s, now)
-        if not self._dry and self.guard.knows:  # where the arm is: else a command would be a jump
+        if not self._dry and setpoint.moved and self._may_send():
             self._bus.send(setpoint)
         return setpoint
+
+    def _may_send(self) -> bool:
+        """Say nothing before the arm has said where it is, nor to a silent one that rests.
+
+        A driver that comes back must not find a position to jump to.
+        """
+        guard = self.guard
+        places = self.config.command.interface in ("position", "trajectory")
+        away = "driver" in guard.stopping and guard.filter.at_rest and places
+        self._away = self._away + 1 if away else 0
+        return guard.knows and self._away <= REPEATS
 
     # Actions ------------------------------------------------------------------------------------
 
@@ -375,6 +387,7 @@ class Arm(Robot):
     _preparing = 0
     _homing = _waiting = False
     _stamp_ns = 0
+    _away = 0  # periods at rest with a silent driver
     _whole: tuple[Vector, Vector, Vector] | None = None  # executed, commanded, signals
 
     def _begin_sums(self) -> None:

@@ -51,7 +51,8 @@ class Guard:
         first, silent = self._measured is None, self._silent(now_s)
         self._measured, self._driver_s = position, now_s
         self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
-        if first or (silent and self.filter.at_rest and self._off() > RESYNC):
+        settled = self.filter.at_rest and self._speed < SETTLED and self._off() > RESYNC
+        if first or (silent and settled):
             self.filter.start(self._held(position))
 
     @property

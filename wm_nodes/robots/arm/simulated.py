@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from wm_nodes.robots.arm.adapter import Arm
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver import Faults
 from wm_nodes.robots.arm.tasks import TASKS
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.arm.world_bus import WorldBus
-from wm_nodes.robots.base import RobotError
+from wm_nodes.robots.base import Observation, RobotError
 
 ROBOT = "arm_sim"
 
@@ -40,6 +42,7 @@ class SimulatedArm(Arm):
         if render == "none":
             cameras = {}
         config = replace(config, cameras=cameras)
+        self._views = cameras
         if task not in TASKS:
             raise RobotError(f"task: the arm has no {task!r}. Right: {', '.join(TASKS)}.")
         self._wires = WorldBus(config, task, render=render, seed=seed)
@@ -51,6 +54,24 @@ class SimulatedArm(Arm):
             action_repeat=action_repeat,
             time_limit=time_limit,
         )
+
+    def goal(self) -> Observation | None:
+        """Return what the cameras would see with the hand at rest in the goal of this scene."""
+        if self.spec.task != "goal":
+            return None
+        world = self.world
+        pose = world.goal_pose()
+        zeros = np.zeros(len(self.spec.action), np.float32)
+        return Observation(
+            images={n: world.goal_picture(pose, n, c.height) for n, c in self._views.items()},
+            proprio=self._proprio(pose),
+            executed=zeros,
+            commanded=zeros.copy(),
+        )
+
+    def distance(self) -> float:
+        """Return how far the task is from done now [m], by the simulator's own state."""
+        return self.world.task.distance(self.world.state())
 
     @property
     def world(self) -> ArmWorld:

@@ -1,0 +1,207 @@
+"""The robot node with an arm on topics: real nodes, real messages, a simulated driver."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+pytest.importorskip("mujoco", reason="needs the [sim] extra")
+pytest.importorskip("rclpy")
+
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import SetBool
+
+from tests.robots.arms import config
+from wm_nodes import messages, topics
+from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.errors import UserError
+from wm_nodes.faults.fuzz import KINDS
+from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.nodes.robot import RobotNode
+
+ARM = {
+    "adapter": "arm",
+    "mode": "realtime",
+    "task": "goal",
+    "time_limit": 100_000,
+    "max_age_s": 0.0,
+}
+PLANNER = Origin("mwm_cpu", "cem", 3)
+LOW, HIGH = config().limits.low, config().limits.high
+
+
+class Brain:
+    """Answers every step with a plan; hears what the arm is told."""
+
+    def __init__(self, graph) -> None:
+        self.graph, self.speed, self.points = graph, (0.0, 0.1, 0.0), 4
+        self.steps: list = []
+        self.commands: list = []
+        self.plans = topics.PLAN.always(graph.probe)
+        topics.STEPS.subscription(graph.probe, self._on_step)
+        command = config().command.topic
+        graph.probe.create_subscription(
+            Float64MultiArray, command, lambda m: self.commands.append(np.array(m.data)), 100
+        )
+
+    def _on_step(self, msg: JointState) -> None:
+        step = messages.step_from_msg(msg)
+        self.steps.append(step)
+        if self.speed is not None:
+            actions = np.repeat(np.float32([self.speed]), self.points, axis=0)
+            plan = Plan(step.stamp_ns, PLANNER, ("x", "y", "z"), actions, 0.1)
+            self.plans.publish(messages.plan_to_msg(plan))
+
+    def rests(self) -> bool:
+        """Has it been told the same place for a while?"""
+        return len(self.commands) > 20 and not np.diff(self.commands[-20:], axis=0).any()
+
+    def moving(self) -> bool:
+        return len(self.commands) > 3 and np.abs(np.diff(self.commands[-3:], axis=0)).max() > 1e-4
+
+
+@pytest.fixture
+def arm(graph):
+    """Return (robot node, simulator, brain) with the arm in an episode."""
+
+    def made(**parameters):
+        sim = graph.add(ArmSimNode, task="goal", camera_px=32)
+        brain = Brain(graph)
+        node = graph.add(RobotNode, **{**ARM, **parameters})
+        graph.until(lambda: brain.steps, 20.0)
+        return node, sim, brain
+
+    return made
+
+
+def test_it_moves_as_planned_says_so_and_stops_without_plans(arm) -> None:
+    node, _, brain = arm()
+    brain.graph.until(lambda: brain.steps[-1].executed[1] > 0.08)
+    newest = brain.steps[-1]
+    assert (newest.weights, newest.source) == (3, 1)
+    assert newest.signal_names == ("latency_ms", "interventions", "stopped")
+    assert 0 < newest.signals[0] < 1000
+    brain.speed = None
+    brain.graph.until(lambda: "plan" in node.health.lasting and brain.rests())
+    before = len(brain.steps)
+    brain.graph.spin(0.5)
+    assert len(brain.steps) > before and brain.rests()  # it goes on to say what it sees
+    brain.speed = (0.0, -0.1, 0.0)
+    brain.graph.until(brain.moving)
+    assert "plan" not in node.health.lasting
+
+
+def test_the_rest_of_the_last_plan_is_played_to_its_end(arm) -> None:
+    _, _, brain = arm()
+    brain.points = 10
+    brain.graph.until(brain.moving)
+    brain.graph.spin(0.3)
+    brain.speed = None
+    before = len(brain.commands)
+    brain.graph.until(brain.rests)
+    moves = np.abs(np.diff(brain.commands[before:], axis=0)).max(axis=1) > 1e-4
+    assert moves.sum() > 30  # periods of 20 ms: a second was planned
+
+
+def test_estop_latches_over_topics(arm) -> None:
+    node, _, brain = arm()
+    brain.graph.until(brain.moving)
+    client = brain.graph.probe.create_client(SetBool, "estop")
+    assert client.wait_for_service(5.0)
+
+    def call(on: bool) -> None:
+        future = client.call_async(SetBool.Request(data=on))
+        brain.graph.until(future.done)
+
+    call(True)
+    brain.graph.until(brain.rests)
+    brain.graph.spin(0.5)
+    assert brain.rests() and "estop" in node.health.lasting
+    call(False)
+    brain.graph.until(brain.moving)
+
+
+@pytest.mark.parametrize(
+    ("switch", "value", "fault"),
+    [
+        ("camera_dropped", True, "camera"),
+        ("camera_frozen", True, "frozen"),
+        ("driver_dead", True, "driver"),
+        ("protective_stop", True, "tracking"),
+    ],
+)
+def test_a_fault_stops_the_arm_and_its_end_lets_it_go(arm, switch, value, fault) -> None:
+    node, sim, brain = arm()
+    brain.speed = (0.0, 0.15, 0.0) if fault == "tracking" else (0.0, 0.04, 0.0)
+    brain.graph.until(brain.moving)
+    sim.set_parameters([Parameter(switch, value=value)])
+    brain.graph.until(lambda: fault in node.health.lasting and not brain.moving(), 10.0)
+    sim.set_parameters([Parameter(switch, value=False)])
+    if fault == "tracking":
+        brain.graph.spin(0.5)
+        assert not brain.moving()  # a person has to say so
+        node._estop(False)
+    brain.speed = (0.0, -0.1, 0.0)
+    brain.graph.until(brain.moving, 10.0)
+    brain.graph.until(lambda: fault not in node.health.lasting)
+
+
+def test_a_dry_run_does_everything_but_command(arm) -> None:
+    _, _, brain = arm(dry_run=True, home=False)
+    brain.graph.until(lambda: brain.steps[-1].executed[1] > 0.05)
+    assert not brain.commands
+
+
+@pytest.mark.parametrize(
+    ("parameters", "right"),
+    [
+        ({"mode": "lockstep"}, "mode:=realtime"),
+        ({"robot": "ur5"}, "Did you mean 'ur5e'"),
+        ({"robot": "/nowhere.yaml"}, "Right: a YAML file"),
+    ],
+)
+def test_a_wrong_arm_is_refused_in_one_line(graph, parameters, right) -> None:
+    with pytest.raises(UserError) as error:
+        graph.add(RobotNode, **{**ARM, **parameters})
+    assert right in str(error.value) and "\n" not in str(error.value)
+
+
+def fuzz(node, seed: int, count: int) -> None:
+    """Call every subscription's callback of the robot node with rubbish, as the executor would."""
+    random = np.random.default_rng(seed)
+    source = config()
+    kinds = {
+        source.joint_states: "joint_states",
+        source.cameras["front"].topic: "image",
+        source.episodes.score_topic: "score",
+        node.resolve_topic_name("plan"): "plan",
+        node.resolve_topic_name("recorded"): "recorded",
+    }
+    callbacks = {s.topic_name: s.callback for s in node.subscriptions if s.topic_name in kinds}
+    assert set(callbacks) == set(kinds)
+    names = sorted(callbacks)
+    for _ in range(count):
+        topic = names[int(random.integers(len(names)))]
+        msg = KINDS[kinds[topic]](random, time.time_ns())
+        callbacks[topic](msg)
+
+
+def test_nothing_heard_moves_the_arm_out_of_bounds_or_kills_the_node(arm) -> None:
+    node, _, brain = arm()
+    brain.graph.until(brain.moving)
+    for seed in range(10):
+        fuzz(node, seed, 200)
+        brain.graph.spin(0.05)
+    for place in brain.commands:
+        assert (place >= LOW[:6]).all() and (place <= HIGH[:6]).all()
+    assert np.abs(np.diff(brain.commands, axis=0)).max() <= config().limits.velocity.max() * 0.02
+    assert node._cadence is not None and node._cadence.error is None
+    node._estop(False)
+    brain.speed = (0.0, -0.1, 0.0)
+    brain.graph.until(brain.moving, 10.0)
