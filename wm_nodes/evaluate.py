@@ -7,16 +7,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean, median, stdev
 from typing import Any
 
 from wm_nodes.policies import Policy
 from wm_nodes.robots.base import Observation, Robot, RobotError, episode_seed
 
+CLOSE_M = 0.05  # near enough to count as arrived
+
 
 @dataclass(frozen=True)
 class EpisodeRow:
-    """One judged episode. `first_success` is the decision that first succeeded, -1 if none did."""
+    """One judged episode. `first_success` is the decision that first succeeded, -1 if none did.
+
+    Distances [m] to the task's end: at the episode's end, and the least; None: nobody can say.
+    """
 
     episode: int
     episode_seed: int
@@ -24,6 +29,32 @@ class EpisodeRow:
     total_reward: float
     success: bool
     first_success: int
+    end_m: float | None = None
+    least_m: float | None = None
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near episodes came to what was wanted [m], and in which share they came close enough."""
+
+    within: float  # what counts as close enough
+    at_end: float  # share
+    at_end_interval: tuple[float, float]
+    ever: float
+    ever_interval: tuple[float, float]
+    median: float  # at the end
+    worst: float
+
+    def __str__(self) -> str:
+        def share(value: float, interval: tuple[float, float]) -> str:
+            return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+        return (
+            f"within {self.within * 100:g} cm: "
+            f"at the end {share(self.at_end, self.at_end_interval)}, "
+            f"ever {share(self.ever, self.ever_interval)}; distance at the end: "
+            f"median {self.median * 100:.1f} cm, worst {self.worst * 100:.1f} cm"
+        )
 
 
 @dataclass(frozen=True)
@@ -51,8 +82,29 @@ class EvaluationResult:
     def return_interval(self) -> tuple[float, float]:
         return mean_interval([row.total_reward for row in self.rows])
 
+    @property
+    def nearness(self) -> Nearness | None:
+        """How near the episodes came; None where nobody can say."""
+        ends = [row.end_m for row in self.rows if row.end_m is not None]
+        least = [row.least_m for row in self.rows if row.least_m is not None]
+        count = len(self.rows)
+        if len(ends) < count or len(least) < count:
+            return None
+        at_end = sum(end < CLOSE_M for end in ends)
+        ever = sum(near < CLOSE_M for near in least)
+        return Nearness(
+            CLOSE_M,
+            at_end / count,
+            wilson(at_end, count),
+            ever / count,
+            wilson(ever, count),
+            median(ends),
+            max(ends),
+        )
+
     def summary(self) -> dict[str, Any]:
         """Return the figures as JSON-able values."""
+        near = self.nearness
         successes = [row.first_success for row in self.rows if row.success]
         return {
             "task": self.task,
@@ -65,19 +117,21 @@ class EvaluationResult:
             "return_interval_95": [x if math.isfinite(x) else None for x in self.return_interval],
             "mean_length": fmean(row.length for row in self.rows),
             "mean_first_success": fmean(successes) if successes else None,
+            **({"nearness_m": asdict(near)} if near else {}),
         }
 
     def write_csv(self, path: str | Path) -> None:
         """Write one line per episode, the evaluation's task, policy and seed in front of each."""
+        names = [field.name for field in fields(EpisodeRow)]
+        if self.nearness is None:
+            names = [name for name in names if not name.endswith("_m")]
         with Path(path).open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(
-                ["task", "policy", "seed", *(field.name for field in fields(EpisodeRow))]
-            )
+            writer.writerow(["task", "policy", "seed", *names])
             for row in self.rows:
                 values = {**asdict(row), "success": int(row.success)}
-                values["total_reward"] = round(row.total_reward, 4)
-                writer.writerow([self.task, self.policy, self.seed, *values.values()])
+                told = [_rounded(values[name]) for name in names]
+                writer.writerow([self.task, self.policy, self.seed, *told])
 
     def __str__(self) -> str:
         low, high = self.success_interval
@@ -144,6 +198,10 @@ def student(freedom: int, confidence: float = 0.95) -> float:
     return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
 
 
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
 def _episode(
     robot: Robot,
     policy: Policy,
@@ -155,6 +213,7 @@ def _episode(
     observation = robot.reset(chosen)
     policy.begin()
     length, total, first_success = 0, 0.0, -1
+    end_m = least_m = robot.distance()
     if watch:
         watch(observation)
     while not observation.is_last:
@@ -163,6 +222,10 @@ def _episode(
         total += observation.reward
         if observation.success and first_success < 0:
             first_success = length
+        end_m = robot.distance()
+        if end_m is not None and least_m is not None:
+            least_m = min(least_m, end_m)
         if watch:
             watch(observation)
-    return EpisodeRow(index, chosen, length, total, first_success >= 0, first_success)
+    success = first_success >= 0
+    return EpisodeRow(index, chosen, length, total, success, first_success, end_m, least_m)

@@ -5,8 +5,11 @@ On the same episodes it decides exactly as the nodes do: same objects, same stam
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from wm_models.checkpoint import read_manifest
 from wm_nodes.cores.choose import CHOOSERS, SearchSettings, chooser
@@ -50,6 +53,7 @@ class LearnedPolicy:
         self._encoder = Encoder()
         self._policy = Policy(seed, self._device, chooser(planner, search))
         self._goal, self._robot = goal, robot
+        self._thought_s: list[float] = []  # for each plan that was made
         self._filter = Filter(self._seed, self._device)
 
     @classmethod
@@ -73,7 +77,19 @@ class LearnedPolicy:
         if self._goal is not None:
             self._policy.goal = self._goal()
 
+    def thought(self) -> dict[str, float]:
+        """Return how long plans took from picture to action, median and 99th percentile."""
+        if not self._thought_s:
+            return {}
+        p50, p99 = np.percentile(self._thought_s, (50, 99)) * 1e3
+        return {
+            "plans": len(self._thought_s),
+            "plan_p50_ms": round(float(p50), 1),
+            "plan_p99_ms": round(float(p99), 1),
+        }
+
     def act(self, observation: Observation) -> Vector:
+        began = time.perf_counter()
         step = Step(
             stamp_ns=observation.stamp_ns,
             names=self._names,
@@ -90,7 +106,10 @@ class LearnedPolicy:
                 f"{self._weights.preset}: plans to goals, and {self._robot.task!r} shows none. "
                 "Right: a task that does, or a model that predicts rewards."
             )
-        return self._policy.act(self._weights, state, step)[0]
+        action: Vector = self._policy.act(self._weights, state, step)[0]
+        if self._policy.planned_ns == step.stamp_ns:
+            self._thought_s.append(time.perf_counter() - began)
+        return action
 
 
 def goal_of(robot: Robot, camera: str) -> Callable[[], Goal | None]:

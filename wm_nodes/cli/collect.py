@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.simulated import SIMULATED
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.graphs.sim_metaworld import CAMERAS, TASKS
 
 if TYPE_CHECKING:
     from wm_nodes.collect import Player
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
     from wm_nodes.robots.base import Robot
 
 SHOW_S = 2.0
-_TASKS = {
-    "metaworld": [f"{task}-v3" for task in TASKS],
-    "arm_sim": ["reach", "goal", "push", "lift"],
-    "wall": ["wall-any", "wall-same", "wall-door"],
-    "point_maze": ["maze-u"],
-}
-_CAMERAS = {"metaworld": CAMERAS, "arm_sim": ("front", "side", "wrist")}
-_CAMERAS |= {"wall": ("top",), "point_maze": ("top",)}
-_DEFAULTS = {
-    "metaworld": ("drawer-close-v3", "corner4", 2),
-    "arm_sim": ("goal", "front", 5),
-    "wall": ("wall-any", "top", 1),
-    "point_maze": ("maze-u", "top", 1),
-}
 
 
 @dataclass(frozen=True)
@@ -76,9 +62,7 @@ def run(words: Sequence[str]) -> int:
     """Run `wm collect WORDS`."""
     wanted = parse(Collect, "collect", words)
     wanted = _with_defaults(wanted)
-    require_one_of("task", wanted.task, _TASKS[wanted.robot])
-    for camera in wanted.camera.split(","):
-        require_one_of("camera", camera, _CAMERAS[wanted.robot])
+    SIMULATED[wanted.robot].check(wanted.task, wanted.camera)
     require("size", wanted.size, 8, 1024)
     require("episodes", wanted.episodes, 1)
     require("noise", wanted.noise, 0, 10)
@@ -109,12 +93,12 @@ def run(words: Sequence[str]) -> int:
 
 
 def _with_defaults(wanted: Collect) -> Collect:
-    task, camera, repeat = _DEFAULTS[wanted.robot]
+    robot = SIMULATED[wanted.robot]
     return replace(
         wanted,
-        task=wanted.task or task,
-        camera=wanted.camera or camera,
-        action_repeat=wanted.action_repeat or repeat,
+        task=wanted.task or robot.tasks[0],
+        camera=wanted.camera or robot.cameras[0],
+        action_repeat=wanted.action_repeat or robot.action_repeat,
     )
 
 

@@ -6,18 +6,21 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.simulated import SIMULATED
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import find_weights
-from wm_nodes.graphs.sim_metaworld import CAMERAS, TASKS
 
 if TYPE_CHECKING:
+    from wm_nodes.learned import LearnedPolicy
     from wm_nodes.policies import Policy
-    from wm_nodes.robots.metaworld import MetaWorld
+    from wm_nodes.robots.base import Robot
+
+BLIND = ("constant", "open_loop", "open_loop_best")  # of Meta-World
 
 
 @dataclass(frozen=True)
@@ -27,28 +30,40 @@ class Eval:
     Every policy meets the same episodes; none of them is met in training.
     """
 
-    policy: Literal["agent", "random", "constant", "expert", "open_loop", "open_loop_best"] = (
-        "agent"
-    )
-    """Blind baselines, the scripted expert, or an agent of ours."""
-    task: str = "drawer-close-v3"
-    """Meta-World task."""
+    policy: Literal[
+        "agent", "random", "hold", "constant", "expert", "open_loop", "open_loop_best"
+    ] = "agent"
+    """Blind baselines, standing still, the scripted expert, or an agent of ours."""
+    robot: Literal["metaworld", "arm_sim", "wall", "point_maze"] = "metaworld"
+    """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds."""
+    task: str = ""
+    """Meta-World task (drawer-close-v3); of the arm: reach, goal, push, lift (goal)."""
     weights: str = ""
     """The agent's checkpoint: a folder, a run's weights folder, or the name of a shipped one."""
     episodes: int = 20
     """Episodes to judge by."""
     seed: int = 0
     """Seed of the episodes and of the policy."""
-    planner: Literal["actor", "cem", "mppi"] = "actor"
-    """What chooses the agent's action."""
+    planner: Literal["", "actor", "cem", "mppi", "gd"] = ""
+    """What chooses the agent's action; empty: its actor, or cem where it has none."""
+    horizon: int = 0
+    """Model steps that a search looks ahead; 0: as suits the model."""
+    samples: int = 0
+    """cem, mppi: candidates; 0: as suits the model."""
+    iterations: int = 0
+    """Rounds of a search; 0: as suits the model."""
+    execute: int = 1
+    """Model steps that are done before the next search."""
+    goal_proprio: float = 1.0
+    """Weight of a goal's joint states, read off its picture, beside the picture itself."""
     device: str = "auto"
     """Where the agent computes: cpu, cuda, or auto (the GPU where there is one)."""
-    action_repeat: int = 2
-    """Simulator steps per decision."""
-    time_limit: int = 250
-    """Decisions per episode."""
-    camera: str = "corner4"
-    """Camera of the simulator."""
+    action_repeat: int = 0
+    """Simulator steps (arm: control periods of 20 ms) per decision; 0: 2 (arm: 5)."""
+    time_limit: int = 0
+    """Decisions per episode; 0: 250 (others: 60)."""
+    camera: str = ""
+    """Camera of the simulator (corner4; of the arm front, side or wrist)."""
     render: Literal["auto", "fast", "full"] = "auto"
     """Pictures."""
     csv: Path | None = None
@@ -59,34 +74,61 @@ class Eval:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm eval WORDS`."""
-    wanted = parse(Eval, "eval", words)
+    wanted = _with_defaults(parse(Eval, "eval", words))
     _check(wanted)
 
     from wm_models.checkpoint import WeightsError
     from wm_models.interface import ModelError
     from wm_nodes.evaluate import evaluate
+    from wm_nodes.learned import LearnedPolicy
+    from wm_nodes.robots.adapters import open_robot
     from wm_nodes.robots.base import RobotError
-    from wm_nodes.robots.metaworld import MetaWorld
 
     mistakes = (RobotError, WeightsError, ModelError, OSError)
-    with user_errors(*mistakes), closing(MetaWorld(**_settings(wanted))) as robot:
+    with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
         policy = _policy(wanted, robot)
         result = evaluate(robot, policy, wanted.episodes, wanted.seed, name=wanted.policy)
         if wanted.csv is not None:
             result.write_csv(wanted.csv)
-    print(json.dumps(result.summary(), indent=2) if wanted.json else result)
+    pace = policy.thought() if isinstance(policy, LearnedPolicy) else {}
+    if wanted.json:
+        print(json.dumps({**result.summary(), **pace}, indent=2))
+        return 0
+    print(result)
+    if result.nearness is not None:
+        print(result.nearness)
+    if pace:
+        print(", ".join(f"{name} {value:g}" for name, value in pace.items()))
     return 0
 
 
+def _with_defaults(wanted: Eval) -> Eval:
+    robot = SIMULATED[wanted.robot]
+    return replace(
+        wanted,
+        task=wanted.task or robot.tasks[0],
+        camera=wanted.camera or robot.cameras[0],
+        action_repeat=wanted.action_repeat or robot.action_repeat,
+        time_limit=wanted.time_limit or (250 if wanted.robot == "metaworld" else 60),
+    )
+
+
 def _check(wanted: Eval) -> None:
-    require_one_of("task", wanted.task, [f"{task}-v3" for task in TASKS])
-    require_one_of("camera", wanted.camera, CAMERAS)
+    SIMULATED[wanted.robot].check(wanted.task, wanted.camera)
     require("episodes", wanted.episodes, 1)
     require("seed", wanted.seed, 0, 2**31 - 1)
     require("action-repeat", wanted.action_repeat, 1, 20)
     require("time-limit", wanted.time_limit, 1)
+    for name in ("horizon", "samples", "iterations"):
+        require(name, getattr(wanted, name), 0)
+    require("execute", wanted.execute, 1)
+    require("goal-proprio", wanted.goal_proprio, 0.0)
     if wanted.policy == "agent" and not wanted.weights:
         raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
+    if wanted.policy in BLIND and wanted.robot != "metaworld":
+        raise UserError(f"--policy: {wanted.policy} is of metaworld. Right: agent, random or hold.")
+    if wanted.policy == "expert" and wanted.robot not in ("metaworld", "arm_sim"):
+        raise UserError(f"--policy: {wanted.robot} has no script. Right: agent, random or hold.")
     if wanted.csv is not None and not wanted.csv.parent.is_dir():
         raise UserError(f"--csv: there is no folder {wanted.csv.parent}.")
 
@@ -103,19 +145,55 @@ def _settings(wanted: Eval) -> dict[str, Any]:
     }
 
 
-def _policy(wanted: Eval, robot: MetaWorld) -> Policy:
-    if wanted.policy != "agent":
-        from wm_nodes.policies import baseline
+def _policy(wanted: Eval, robot: Robot) -> Policy:
+    if wanted.policy == "agent":
+        return _agent(wanted, robot)
+    if wanted.policy == "hold":
+        from wm_nodes.policies import Constant
 
-        return baseline(wanted.policy, robot, wanted.seed, _settings(wanted))
+        return Constant([0.0] * len(robot.spec.action))
+    if wanted.policy == "random":
+        from wm_nodes.policies import Random
+
+        return Random(robot, wanted.seed)
+    if wanted.robot == "arm_sim":
+        from wm_nodes.robots.arm.scripts import ArmExpert
+        from wm_nodes.robots.arm.simulated import SimulatedArm
+
+        assert isinstance(robot, SimulatedArm)
+        return ArmExpert(robot.spec, robot.world)
+    from wm_nodes.policies import baseline
+    from wm_nodes.robots.metaworld import MetaWorld
+
+    assert isinstance(robot, MetaWorld)
+    return baseline(wanted.policy, robot, wanted.seed, _settings(wanted))
+
+
+def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
-    from wm_nodes.learned import LearnedPolicy, differences
+    from wm_nodes.cores.choose import SearchSettings
+    from wm_nodes.cores.weights import load_weights, pick_device
+    from wm_nodes.learned import NEEDS, LearnedPolicy, differences, goal_of
 
     torch.set_num_threads(1)  # as in the nodes: the same numbers
     folder = find_weights(wanted.weights)
     for difference in differences(folder, robot.spec):
         print(f"wm eval: note: {difference}", file=sys.stderr)
-    return LearnedPolicy.load(
-        folder, robot.spec, seed=wanted.seed, planner=wanted.planner, device=wanted.device
+    weights = load_weights(folder, NEEDS, pick_device(wanted.device))
+    search = SearchSettings(
+        horizon=wanted.horizon,
+        samples=wanted.samples,
+        iterations=wanted.iterations,
+        execute=wanted.execute,
+        goal_proprio=wanted.goal_proprio,
+    )
+    return LearnedPolicy(
+        weights,
+        robot.spec,
+        seed=wanted.seed,
+        planner=wanted.planner or ("actor" if weights.model.spec.has_actor else "cem"),
+        search=search,
+        camera=wanted.camera,
+        goal=goal_of(robot, wanted.camera),
     )

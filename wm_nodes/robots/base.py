@@ -137,6 +137,10 @@ class Robot(abc.ABC):
         goal. Its action, reward and stamp mean nothing."""
         return None
 
+    def distance(self) -> float | None:
+        """Return how far the task is from done now [m], for judges; None: nobody can say."""
+        return None
+
     @abc.abstractmethod
     def act(self, action: npt.ArrayLike) -> Observation:
         """Execute `action` (A,) for one control period and return what follows.
