@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 WAL_FOLDER = "wal"
 _PATIENCE = 1000
+_CLOCK_NS = 100_000_000  # two changes nearer than that may have one time stamp
 
 
 class LogReader:
@@ -38,7 +41,9 @@ class LogReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._root_path, self._wal_path = str(self.path / ROOT), str(self.path / WAL_FOLDER)
         self._root_stat: tuple[int, ...] | None = None
+        self._segments_stat: int | None = None  # when the folder of segments last changed [ns]
         self._manifest = self._load()
         self._columns = self._make_columns(self._manifest)
         self._dtype, self._rows = record_dtype(self.spec.fields), self._manifest.segment_rows
@@ -95,9 +100,13 @@ class LogReader:
     def refresh(self) -> bool:
         """Follow the log; True when rows came or went."""
         before = (self.first, self.length)
+        if self._only_grew():
+            return before != (self.first, self.length)
         for _ in range(_PATIENCE):
+            folder = self._stat_segments()
             self._follow_manifest()
             if self._follow_segments() and self._follow_episodes():
+                self._segments_stat = folder
                 return before != (self.first, self.length)
             self._root_stat = None  # the writer sealed meanwhile: look again
         raise LogFormatError(f"{self.path}: its segments and its zarr.json do not fit together")
@@ -230,10 +239,33 @@ class LogReader:
     def _stat_root(self) -> tuple[int, ...]:
         """What changes when the root's file does; () where that cannot be known."""
         try:
-            stat = (self.path / ROOT).stat()
+            stat = os.stat(self._root_path)  # noqa: PTH116  (this is asked for every batch)
         except OSError:
             return ()
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+    def _stat_segments(self) -> int | None:
+        """When a segment last came or went [ns]; None where that is not known, or just now."""
+        try:
+            changed = os.stat(self._wal_path).st_mtime_ns  # noqa: PTH116
+        except OSError:
+            return None
+        return changed if time.time_ns() - changed > _CLOCK_NS else None
+
+    def _only_grew(self) -> bool:
+        """Has nothing come but rows of the open segment, if that? Takes them; False when in doubt.
+
+        This is the way of nearly every refresh: three looks at files' states.
+        """
+        known = self._segments_stat is not None and self._root_stat is not None
+        if not known or self._segments_stat != self._stat_segments():
+            return False
+        if self._root_stat != self._stat_root():
+            return False
+        if self._segment is None or not self._segment.has_grown():
+            return True
+        self._take(self._segment, 0)
+        return self._length % self._rows != 0 and self._follow_episodes()
 
     def _follow_manifest(self) -> None:
         old, new = self._manifest, self._load()

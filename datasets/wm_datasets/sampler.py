@@ -85,6 +85,7 @@ class Sampler:
             for (log, _), (memory, disk) in zip(logs, shares)
         ]
         self._pool = BufferPool(allocate)
+        self._seen: list[tuple[int, int, int]] = []  # of each log, when the views were made
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self.refresh()
 
@@ -92,7 +93,10 @@ class Sampler:
         """Follow the logs as they stand now."""
         for cache in self._caches:
             cache.follow()
-        self._views = [_View(self._table(cache.reader)) for cache in self._caches]
+        seen = [(c.reader.first, c.reader.length, len(c.reader.damage)) for c in self._caches]
+        if seen != self._seen:
+            self._views = [_View(self._table(cache.reader)) for cache in self._caches]
+            self._seen = seen
 
     def sample(
         self,
@@ -167,6 +171,7 @@ class Sampler:
             _View(self._table(cache.reader), view["first"], view["length"])
             for cache, view in zip(self._caches, state["logs"])
         ]
+        self._seen = []
         self._rng.bit_generator.state = state["rng"]
 
     def _read(

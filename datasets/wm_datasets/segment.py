@@ -129,6 +129,11 @@ class SegmentReader:
         self.rows += count
         return records[:count]
 
+    def has_grown(self) -> bool:
+        """Is there more than the records that poll() has returned?"""
+        known = HEADER_BYTES + self.rows * self._dtype.itemsize
+        return not self._headed or os.fstat(self._fd).st_size >= known + self._dtype.itemsize
+
     def close(self) -> None:
         os.close(self._fd)
 

@@ -20,6 +20,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "models": ("models", (), {"updates": 3, "decisions": 10}),
     "sampler": ("sampler", (), {"rows": 404, "repeats": 5}),
     "log": ("log", (), {"rows": 300, "seconds": 1.0, "reopened_rows": 20_000}),
+    "archive": ("archive", ("obstore", "moto", "boto3"), {"rows": 404, "repeats": 3}),
     "simulator": ("simulator", ("metaworld", "mujoco"), {"decisions": 4}),
     "graph": ("graph", ("rclpy",), {"decisions": 60}),
 }

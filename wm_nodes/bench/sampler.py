@@ -6,7 +6,7 @@ import itertools
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import numpy as np
 from wm_datasets.log import LogReader, LogWriter
 from wm_datasets.sampler import Sampler
 from wm_datasets.spec import LogSpec, VectorSpec
-from wm_nodes.bench import machine
 from wm_nodes.bench.rows import Row
 from wm_nodes.bench.timing import Timing, measure
 
@@ -46,43 +45,61 @@ def run(*, rows: int = 5050, batch: int = 50, length: int = 50, repeats: int = 2
         with LogReader(path) as reader:
             drawn = sampler(reader)
             size = sum(x.nbytes for x in drawn.sample().values())
-            inside = measure(drawn.sample, repeats=repeats, warmup=3)
-        copied = machine.copy_bytes(size, repeats)
-        what = f"{batch} x {length} rows of 64 x 64 x 3"
-        found += [
-            inside.row("sampler", f"one batch, {what}", note=f"{size / 1e6:.3g} MB, all in memory"),
-            copied.row("sampler", "memory copy of the same bytes"),
-            share("copy time / batch time", copied, inside, goal=GOAL),
-        ]
-        with growing(path), LogReader(path) as reader:
-            drawn = sampler(reader)
+            inside, copied = beside_a_copy(drawn.sample, size, repeats)
 
             def follow() -> None:
                 drawn.refresh()
                 drawn.sample()
 
-            while_grown = measure(follow, repeats=repeats, warmup=3)
-            beside = machine.copy_bytes(size, repeats)
-            found.append(share("... while the log grows at 50 Hz", beside, while_grown, goal=GOAL))
+            with growing(path):
+                grown = beside_a_copy(follow, size, repeats)
+        what = f"{batch} x {length} rows of 64 x 64 x 3"
+        found += [
+            inside.row("sampler", f"one batch, {what}", note=f"{size / 1e6:.3g} MB, all in memory"),
+            copied.row("sampler", "memory copy of the same bytes"),
+            share("copy time / batch time", inside, copied, goal=GOAL),
+            share("... while the log grows at 50 Hz", *grown, goal=GOAL),
+        ]
         with LogReader(path) as reader:
             budget = (reader.length - reader.first) * size // (8 * batch * length)
             drawn = sampler(reader, cache_bytes=budget)
             cold = measure(drawn.sample, repeats=3, warmup=0)
             for _ in range(4 * rows // (batch * length) + 20):
                 drawn.sample()
-            warm = measure(drawn.sample, repeats=repeats, warmup=3)
+            warm = beside_a_copy(drawn.sample, size, repeats)
             drawn.close()
             chunks = sampler(reader, cache_bytes=budget, disk_bytes=0)
             without = measure(chunks.sample, repeats=3, warmup=1)
         found += [
-            share("... 8 times the memory budget, files filled", copied, warm),
+            share("... 8 times the memory budget, files filled", *warm),
             cold.row("sampler", "... the first batches, which fill them"),
             without.row("sampler", "... without files: chunks decoded each time"),
         ]
     return found
 
 
-def share(name: str, copied: Timing, batch: Timing, goal: float | None = None) -> Row:
+def beside_a_copy(
+    call: Callable[[], object], size: int, repeats: int, warmup: int = 3
+) -> tuple[Timing, Timing]:
+    """Time a call and a copy of ``size`` bytes in turn, so that what else runs slows both alike."""
+    calls, copies = [], []
+    for _ in range(warmup):
+        call()
+    source, target = np.full(size, 7, np.uint8), np.ones(size, np.uint8)
+    for _ in range(repeats):
+        calls.append(measure(call, repeats=1, warmup=0))
+        copies.append(measure(lambda: np.copyto(target, source), repeats=1, warmup=0))
+    return joined(calls), joined(copies)
+
+
+def joined(timings: list[Timing]) -> Timing:
+    """All calls of some timings as one."""
+    wall = tuple(t for timing in timings for t in timing.wall_s)
+    cpu = tuple(t for timing in timings for t in timing.cpu_s)
+    return Timing(wall, cpu, timings[0].threads)
+
+
+def share(name: str, batch: Timing, copied: Timing, goal: float | None = None) -> Row:
     """How near a batch comes to the speed of a copy of its bytes, in percent."""
     factor = f"{batch.typical / copied.typical:.2f} times the copy"
     value, count = 100 * copied.typical / batch.typical, len(batch.seconds)

@@ -18,7 +18,7 @@ class Bench:
     """Measure the parts on this machine: medians, with the machine named."""
 
     only: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = ()
-    """Groups to measure; none: all (machine, models, sampler, log, simulator, graph)."""
+    """Groups to measure; none: all (machine, models, sampler, log, archive, simulator, graph)."""
     model: str = "mwm_cpu"
     """Model preset."""
     threads: int = 1
