@@ -112,8 +112,10 @@ def test_nothing_is_commanded_before_the_driver_has_said_where_the_arm_is():
             arm._bus.wait(arm.period_s)
         assert not sent
         arm.switches.driver_dead = False
-        arm.tick(None)
-        assert len(sent) == 1
+        for _ in range(10):
+            arm.tick(None)
+            arm._bus.wait(arm.period_s)
+        assert 0 < len(sent) < 10  # it takes a few joint states to be believed
 
 
 @pytest.mark.parametrize("task", ["reech", ""])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from tests.robots.arms import config
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.errors import UserError
-from wm_nodes.faults.fuzz import KINDS
+from wm_nodes.faults.fuzzing import fuzz
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 
@@ -172,31 +171,11 @@ def test_a_wrong_arm_is_refused_in_one_line(graph, parameters, right) -> None:
     assert right in str(error.value) and "\n" not in str(error.value)
 
 
-def fuzz(node, seed: int, count: int) -> None:
-    """Call every subscription's callback of the robot node with rubbish, as the executor would."""
-    random = np.random.default_rng(seed)
-    source = config()
-    kinds = {
-        source.joint_states: "joint_states",
-        source.cameras["front"].topic: "image",
-        source.episodes.score_topic: "score",
-        node.resolve_topic_name("plan"): "plan",
-        node.resolve_topic_name("recorded"): "recorded",
-    }
-    callbacks = {s.topic_name: s.callback for s in node.subscriptions if s.topic_name in kinds}
-    assert set(callbacks) == set(kinds)
-    names = sorted(callbacks)
-    for _ in range(count):
-        topic = names[int(random.integers(len(names)))]
-        msg = KINDS[kinds[topic]](random, time.time_ns())
-        callbacks[topic](msg)
-
-
 def test_nothing_heard_moves_the_arm_out_of_bounds_or_kills_the_node(arm) -> None:
     node, _, brain = arm()
     brain.graph.until(brain.moving)
     for seed in range(10):
-        fuzz(node, seed, 200)
+        fuzz(node, config(), np.random.default_rng(seed), 200)
         brain.graph.spin(0.05)
     for place in brain.commands:
         assert (place >= LOW[:6]).all() and (place <= HIGH[:6]).all()

@@ -48,8 +48,9 @@ class Bench:
         return [self.tick() for _ in range(round(seconds / PERIOD_S))]
 
     def moving(self) -> Bench:
-        self.run(0.5)
+        self.run(1.0)
         assert not self.guard.filter.at_rest
+        self.guard.stops.clear()
         return self
 
 
@@ -83,7 +84,7 @@ def test_a_late_camera_slows_before_it_stops(bench):
     seen = bench.run(0.45)
     slow = next(i for i, s in enumerate(seen) if "slow" in s.why)
     assert 0.15 <= slow * PERIOD_S + PERIOD_S <= 0.15 + BEGIN_S
-    assert speeds(seen)[-1] < 0.4 * speeds(seen)[0]
+    assert speeds(seen)[-1] < 0.7 * speeds(seen)[0]
     assert not bench.guard.filter.at_rest
 
 
@@ -129,10 +130,12 @@ def test_an_arm_that_does_not_follow_is_latched_and_held_where_it_is(bench):
 def test_an_arm_that_was_moved_while_silent_is_taken_where_it_stands(bench):
     bench.driver = False
     bench.run(2.0)
-    bench.place[0] += 0.3
+    bench.place[0] += 0.5
+    bench.plan = False
     bench.driver = True
-    first = bench.tick()
-    np.testing.assert_array_equal(first.position[:6], bench.place[:6])
+    bench.follows = False
+    bench.run(0.2)
+    np.testing.assert_array_equal(bench.guard.filter.x[:6], bench.place[:6])
 
 
 def test_nothing_moves_before_the_driver_has_spoken():
@@ -147,3 +150,25 @@ def test_a_jump_of_the_steady_clock_stops_and_breaks_nothing(bench, jump_s):
     bench.now += jump_s
     after = bench.tick().position
     assert np.abs(after - before).max() <= 0.3 * PERIOD_S + 1e-9
+
+
+def test_a_lying_driver_is_not_believed(bench):
+    """Joint states from two publishers: one of them is broken."""
+    random = np.random.default_rng(0)
+    before = bench.guard.filter.x.copy()
+    for _ in range(200):
+        bench.guard.saw_driver(random.uniform(-3, 3, 7), np.zeros(7), bench.now)
+        position = bench.tick().position
+        assert np.abs(position - before).max() <= 0.3 * PERIOD_S + 1e-6
+        before = position
+    assert bench.guard.filter.interventions["implausible"] > 150
+    assert not bench.guard.latched and not bench.guard.filter.at_rest
+
+
+def test_a_driver_that_only_lies_stops_the_arm(bench):
+    bench.driver = False
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        bench.guard.saw_driver(random.uniform(-3, 3, 7), np.zeros(7), bench.now)
+        bench.tick()
+    assert "driver" in bench.guard.stopping and bench.guard.filter.at_rest

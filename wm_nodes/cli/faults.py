@@ -26,6 +26,8 @@ class Faults:
     """Only these faults."""
     seed: int = 0
     """Of moments and motion."""
+    fuzz: int = 0
+    """Instead: give so many messages of rubbish to every subscription of the robot node."""
     out: Path | None = None
     """Write OUT.json and OUT.csv."""
 
@@ -34,6 +36,8 @@ def run(words: Sequence[str]) -> int:
     """Run `wm faults WORDS`."""
     wanted = parse(Faults, "faults", words)
     require("count", wanted.count, 1)
+    if wanted.fuzz:
+        return _fuzz(wanted)
     from wm_nodes.faults.matrix import FAULTS, Outcome, run_matrix
 
     for name in wanted.only:
@@ -70,6 +74,23 @@ def run(words: Sequence[str]) -> int:
             table.writeheader()
             table.writerows(asdict(outcome) for outcome in outcomes)
     return 1 if bad or total else 0
+
+
+def _fuzz(wanted: Faults) -> int:
+    from wm_nodes.faults.fuzzing import run_fuzz
+
+    found = run_fuzz(wanted.fuzz, wanted.seed)
+    line = (
+        f"{found.messages} messages, {found.refused} refused, {sum(found.violations.values())} "
+        f"violations in {found.commands} commands {found.violations or ''}, robot node "
+        f"{'alive' if found.alive else 'DEAD'}, {'moves' if found.moves_again else 'STANDS'} after"
+    )
+    print(line)
+    if wanted.out is not None:
+        wanted.out.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"line": line, "seed": wanted.seed, **asdict(found)}, indent=2)
+        wanted.out.with_suffix(".json").write_text(text + "\n")
+    return 0 if found.fine else 1
 
 
 def _summary(outcomes: Sequence[object]) -> dict[str, dict[str, object]]:

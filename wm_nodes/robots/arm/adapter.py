@@ -216,7 +216,7 @@ class Arm(Robot):
         guard = self.guard
         found = {name: TELLS.get(name, name) for name in guard.stopping}
         found |= {name: f"{TELLS[name]} ({why})" for name, why in guard.latched.items()}
-        if guard.filter.outside and self._bus.joints() is not None:
+        if guard.filter.outside and guard.knows:
             found["outside"] = f"beyond its limits: {', '.join(guard.filter.outside)}"
         if self._waiting:
             found["waiting"] = self.waiting_for
@@ -234,7 +234,7 @@ class Arm(Robot):
             self.tick(None)
             return True
         now = self._bus.now_s()
-        ready = self._bus.begun() and self._bus.joints() is not None
+        ready = self._bus.begun() and self.guard.knows
         self._take_in(now)
         wanted = self._homeward() if self._homing and ready else None
         self._command(wanted, made_s=now, now=now)
@@ -299,11 +299,12 @@ class Arm(Robot):
             if frame.number != self._numbers.get(name):
                 self._numbers[name] = frame.number
                 self.guard.saw_camera(name, frame.came_s, frame.changed)
-        if self.config.command.interface in ("velocity", "twist") and reading is not None:
+        place = self.guard.measured
+        if self.config.command.interface in ("velocity", "twist") and place is not None:
             n, filter = self.config.arm_joints, self.guard.filter
             shift = np.zeros(len(filter.x))
             most = 0.02 * filter.limits.velocity[:n] * self.period_s
-            shift[:n] = np.clip(FOLLOW * (reading.position - filter.x)[:n], -most, most)
+            shift[:n] = np.clip(FOLLOW * (place - filter.x)[:n], -most, most)
             filter.correct(shift)
 
     def _command(self, wanted: Floats | None, *, made_s: float, now: float) -> Setpoint:
@@ -413,14 +414,14 @@ class Arm(Robot):
         return max((now - f.taken_s for f in self._bus.frames().values()), default=0.0)
 
     def _observation(self, **rest: Any) -> Observation:
-        reading, frames = self._bus.joints(), self._bus.frames()
-        if reading is None or not self._all_seen():
+        place, frames = self.guard.measured, self._bus.frames()
+        if place is None or not self._all_seen():
             raise RobotError(f"{self.config.robot}: {self.waiting_for}.")
         now_ns = round(self._bus.now_s() * 1e9)
         self._stamp_ns = max(now_ns, self._stamp_ns + round(self.spec.control_period_s * 1e9))
         self._newest = Observation(
             images={name: frames[name].look() for name in self.config.cameras},
-            proprio=self._proprio(reading.position),
+            proprio=self._proprio(place),
             stamp_ns=self._stamp_ns,
             **rest,
         )

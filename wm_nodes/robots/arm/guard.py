@@ -16,6 +16,10 @@ LATCHES = ("estop", "tracking")  # only a person ends these
 RESYNC = 0.02  # rad: how far from the measured position a resting arm may be held
 REST_PERIODS = 5  # that the same position was commanded before it is corrected
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
+AGREE = 5  # joint states in a row that must agree on a place that is new
+STEP = 0.02  # rad (m) of noise between two
+SINCE_S = 0.1
+FARTHEST = 20.0  # rad (m): no joint is there
 LAG_S = 0.1  # how long the arm may be too far behind before that is believed
 SETTLED = 0.05  # rad/s: the measured arm stands still
 
@@ -36,6 +40,8 @@ class Guard:
         self.stopping: tuple[str, ...] = ("driver",)
         self._driver_s = -np.inf
         self._measured: Floats | None = None
+        self._claimed: Floats | None = None  # what joint states say that are not believed yet
+        self._claimed_s, self._agreed = -np.inf, 0
         self._speed = np.inf
         self._seen: dict[str, float] = {}
         self._changed: dict[str, float] = {}
@@ -47,13 +53,42 @@ class Guard:
     # What is heard ------------------------------------------------------------------------------
 
     def saw_driver(self, position: Floats, velocity: Floats, now_s: float) -> None:
-        """Joint states came: position (n,) [rad], velocity (n,) [rad/s]."""
+        """Joint states came: position (n,) [rad], velocity (n,) [rad/s].
+
+        Those that say that the arm jumped are not believed unless several in a row agree: a broken
+        or second publisher must neither move the arm nor count as a living driver.
+        """
+        if not self._believe(position, now_s):
+            self.filter.interventions["implausible"] += 1
+            return
         first, silent = self._measured is None, self._silent(now_s)
         self._measured, self._driver_s = position, now_s
         self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
         settled = self.filter.at_rest and self._speed < SETTLED and self._off() > RESYNC
         if first or (silent and settled):
             self.filter.start(self._held(position))
+
+    def _believe(self, position: Floats, now_s: float) -> bool:
+        most = 2.0 * self.filter.limits.velocity
+        if self._measured is not None:
+            since = min(max(now_s - self._driver_s, 0.0), SINCE_S)
+            if (np.abs(position - self._measured) <= most * since + STEP).all():
+                self._agreed = 0
+                return True
+        since = min(max(now_s - self._claimed_s, 0.0), SINCE_S)
+        near = (
+            self._claimed is not None
+            and (np.abs(position - self._claimed) <= most * since + STEP).all()
+        )
+        sane = (np.abs(position) < FARTHEST).all()
+        self._agreed = self._agreed + 1 if near and sane else int(sane)
+        self._claimed, self._claimed_s = position, now_s
+        return self._agreed >= AGREE
+
+    @property
+    def measured(self) -> Floats | None:
+        """Where the arm is (n,), by joint states that were believed."""
+        return self._measured
 
     @property
     def knows(self) -> bool:

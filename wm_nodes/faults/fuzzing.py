@@ -1,0 +1,130 @@
+"""Rubbish for every subscription of the robot node, in one process with a simulated arm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+
+from wm_nodes import messages, topics
+from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.faults.fuzz import KINDS
+from wm_nodes.faults.witness import Witness
+from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.nodes.robot import RobotNode
+from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
+
+BURST = 20  # messages between two looks of the executor
+SPIN_S = 0.01
+START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """What came of it; `violations` of commands that left the robot node."""
+
+    messages: int
+    commands: int
+    violations: dict[str, int]
+    refused: int
+    alive: bool
+    moves_again: bool
+
+    @property
+    def fine(self) -> bool:
+        return self.alive and self.moves_again and not self.violations
+
+
+def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count: int) -> None:
+    """Give rubbish to every subscription of the robot node, as the executor would."""
+    kinds = {
+        config.joint_states: "joint_states",
+        config.episodes.score_topic: "score",
+        node.resolve_topic_name("plan"): "plan",
+        node.resolve_topic_name("recorded"): "recorded",
+        **{source.topic: "image" for source in config.cameras.values() if source.topic},
+    }
+    callbacks = {s.topic_name: s.callback for s in node.subscriptions if s.topic_name in kinds}
+    if set(callbacks) != set(kinds):
+        raise RuntimeError(f"no subscription to {sorted(set(kinds) - set(callbacks))}")
+    names = sorted(callbacks)
+    for _ in range(count):
+        topic = names[int(random.integers(len(names)))]
+        callbacks[topic](KINDS[kinds[topic]](random, time.time_ns()))
+
+
+def run_fuzz(count: int, seed: int) -> Fuzzed:
+    """Start simulator and robot node, plan for it, give it `count` messages of rubbish."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    executor = SingleThreadedExecutor(context=context)
+    config, random = read_config(find_config("arm_sim")), np.random.default_rng(seed)
+    given: dict[str, Any] = {
+        "adapter": "arm",
+        "mode": "realtime",
+        "task": "goal",
+        "time_limit": 10**6,
+    }
+    given |= {"max_age_s": 0.0, "home": False}
+    probe = Node("probe", context=context, namespace=topics.NAMESPACE)
+    sim = ArmSimNode(context=context, parameter_overrides=_parameters({"task": "goal"}))
+    node = RobotNode(context=context, parameter_overrides=_parameters(given))
+    witness = Witness(probe, config)
+    plans, period = topics.PLAN.always(probe), 1.0
+
+    def plan(msg: JointState) -> None:
+        step = messages.step_from_msg(msg)
+        push = 0.1 * np.sin(step.stamp_ns / 1e9 / period)
+        actions = np.repeat(np.array([[0.0, push, 0.0]], np.float32), 4, axis=0)
+        made = Plan(step.stamp_ns, Origin("script", "fuzz"), step.names, actions, 0.1)
+        plans.publish(messages.plan_to_msg(made))
+
+    topics.STEPS.subscription(probe, plan)
+    for each in (probe, sim, node):
+        executor.add_node(each)
+
+    def spin(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            executor.spin_once(timeout_sec=0.005)
+
+    def moves(seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not witness.moving():
+            spin(0.05)
+        return witness.moving()
+
+    try:
+        sim.begin()
+        node.begin()
+        if not moves(START_S):
+            raise RuntimeError("the arm does not move before anything is wrong")
+        for done in range(0, count, BURST):
+            fuzz(node, config, random, min(BURST, count - done))
+            spin(SPIN_S)
+            if done % 5000 < BURST:
+                node._estop(False)  # what it was told may have latched
+        alive = node._cadence is not None and node._cadence.error is None
+        spin(1.0)
+        node._estop(False)
+        again = moves(START_S)
+        witness.finish()
+        refused = sum(node.health.drops.values())
+    finally:
+        for each in (node, sim):
+            each.end()
+            each.destroy_node()
+        executor.shutdown(timeout_sec=1.0)
+        rclpy.try_shutdown(context=context)
+    return Fuzzed(count, witness.commands, witness.violations, refused, alive, again)
+
+
+def _parameters(values: dict[str, Any]) -> list[Any]:
+    return [Parameter(name, value=value) for name, value in values.items()]
