@@ -204,6 +204,16 @@ def test_goals_of_any_size_are_fitted_and_new_ones_count_at_once(weights):
         policy.act(loaded, state, step_of(3))
 
 
+def test_a_model_without_an_actor_says_which_planners_are_right(weights):
+    loaded = load_weights(weights, NEEDS, CPU)
+    with pytest.raises(UserError, match=r"dino_tiny has no actor\. Right: cem, mppi or gd"):
+        Policy(5, CPU, chooser("actor")).can_act(loaded)
+    policy = Policy(5, CPU, chooser("cem"))
+    assert not policy.can_act(loaded)
+    policy.goal = Goal(picture(1))
+    assert policy.can_act(loaded)
+
+
 @pytest.mark.parametrize("planner", ["mppi", "gd"])
 def test_other_planners_plan_to_goals_too(weights, planner: str):
     plans = alone(weights, 2, Goal(picture(5), joints(5)), planner)

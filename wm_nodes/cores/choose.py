@@ -9,11 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from wm_models.interface import Cost, ModelError, Planner, PlanState, State
-from wm_models.planners import GoalCost, ReturnCost, planner
+from wm_models.interface import Cost, Planner, PlanState, State
+from wm_models.planners import GoalCost, ReturnCost, begun, planner
 from wm_models.presets import preset
 from wm_nodes.cores.records import Step
 from wm_nodes.cores.weights import Weights
+from wm_nodes.errors import UserError
 
 CHOOSERS = ("actor", "cem", "mppi", "gd")
 FROM_ACTOR = 12  # candidates of a search that the actor proposes
@@ -49,8 +50,10 @@ class Chooser(Protocol):
         step: Step,
         noise: torch.Generator,
         goal: Mapping[str, Tensor] | None,
+        settled: Tensor,
     ) -> Tensor:
-        """Return model actions [H, f A] within the model's box."""
+        """Return model actions [H, f A] within the model's box; the first [k] numbers of the first
+        one are on their way already."""
 
     def forget(self) -> None:
         """The goal is another one: begin the next search anew."""
@@ -64,7 +67,7 @@ class ActorChooser:
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         if not weights.model.spec.has_actor:
-            raise ModelError(
+            raise UserError(
                 f"planner: model {weights.preset} has no actor. Right: cem, mppi or gd."
             )
         return True
@@ -77,6 +80,7 @@ class ActorChooser:
         step: Step,
         noise: torch.Generator,
         goal: Mapping[str, Tensor] | None,
+        settled: Tensor,
     ) -> Tensor:
         model = weights.model
         low, high = model.spec.bounds(state[0])
@@ -107,10 +111,11 @@ class SearchChooser:
         step: Step,
         noise: torch.Generator,
         goal: Mapping[str, Tensor] | None,
+        settled: Tensor,
     ) -> Tensor:
         search = self._search(weights, step.explore)
         actions, after, _ = search.plan(
-            weights.model,
+            begun(weights.model, settled),
             state,
             self._cost(goal),
             goal,

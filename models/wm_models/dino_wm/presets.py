@@ -127,7 +127,7 @@ DINO_WM_CPU = DinoPreset(
         prefill=2000,
         train_every=2,
     ),
-    samples=96,
+    samples=64,
     iterations=5,
 )
 
