@@ -51,7 +51,9 @@ def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count:
         node.resolve_topic_name("recorded"): "recorded",
         **{source.topic: "image" for source in config.cameras.values() if source.topic},
     }
-    callbacks = {s.topic_name: s.callback for s in node.subscriptions if s.topic_name in kinds}
+    callbacks: dict[str, Any] = {
+        s.topic_name: s.callback for s in node.subscriptions if s.topic_name in kinds
+    }
     if set(callbacks) != set(kinds):
         raise RuntimeError(f"no subscription to {sorted(set(kinds) - set(callbacks))}")
     names = sorted(callbacks)
