@@ -13,6 +13,7 @@ import numpy as np
 
 from wm_models.checkpoint import read_manifest
 from wm_nodes.cores.choose import CHOOSERS, SearchSettings, chooser
+from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.goal import Goal
 from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.cores.mind import Encoder, Filter, Policy
@@ -38,10 +39,12 @@ class LearnedPolicy:
         explore: bool = False,
         camera: str = "",
         goal: Callable[[], Goal | None] | None = None,
+        delay_s: float = 0.0,
     ) -> None:
         """`explore` samples as in training episodes; `camera` may be empty if there is one only.
 
         `goal` is asked at each episode's beginning; a planner then plans for what it returns.
+        `delay_s` says how much later than in training commands act.
         """
         if planner not in CHOOSERS:
             raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
@@ -51,7 +54,7 @@ class LearnedPolicy:
         _, height, width = weights.model.spec.obs_keys["image"]
         self._pipeline = ImagePipeline(height, width)
         self._encoder = Encoder()
-        self._policy = Policy(seed, self._device, chooser(planner, search))
+        self._policy = Policy(seed, self._device, chooser(planner, search), Delay(delay_s))
         self._goal, self._robot = goal, robot
         self._thought_s: list[float] = []  # for each plan that was made
         self._filter = Filter(self._seed, self._device)

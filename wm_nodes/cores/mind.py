@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wm_models.interface import State
 from wm_nodes.cores.choose import Chooser
+from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.goal import Goal
 from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.cores.noise import numpy_noise, torch_noise
@@ -135,15 +136,19 @@ class Aim:
 class Policy:
     """State to actions, or random ones as long as there are no weights.
 
-    A plan of a model with a frameskip is carried out for the model steps that the chooser says, and
+    What acts before a plan can (Delay) is imagined first: a plan begins where the robot will be. A
+    plan of a model with a frameskip is carried out for the model steps that the chooser says, and
     only then made anew.
     """
 
-    def __init__(self, seed: int, device: torch.device, chooser: Chooser) -> None:
+    def __init__(
+        self, seed: int, device: torch.device, chooser: Chooser, delay: Delay | None = None
+    ) -> None:
         self._seed, self._noise = seed, torch.Generator(device)
-        self._chooser = chooser
+        self._chooser, self.delay = chooser, delay or Delay()
         self._aim: Aim | None = None
         self._made: tuple[Weights, int, Vector] | None = None  # by what, when, actions
+        self._sent: tuple[int, Vector] | None = None  # what the robot goes by: when, actions
         self.module = chooser.name
 
     @property
@@ -170,16 +175,32 @@ class Policy:
         """Return actions (N, A) in the robot's units, the first to be done now. Explores in
         training episodes only. MessageError where the goal does not fit the model."""
         check_action(weights, step)
+        self.delay.heard(step)
         left = self._left(weights, step)
         if left is not None:
             return left
         noise = torch_noise(self._noise, self._seed, "policy", step.stamp_ns)
         goal = self._aim.features(weights) if self._aim else None
-        chosen = self._chooser.choose(weights, state, step, noise, goal).detach()
+        underway, before = self._underway(weights, step)
+        state, settled = foreseen(weights, state, underway, noise)
+        first = settled.flatten()
+        chosen = self._chooser.choose(weights, state, step, noise, goal, first).detach()
         robot = weights.actions.to_robot(chosen.float()).flatten(0, 1)  # (H f, A)
-        actions: Vector = robot.cpu().numpy()
+        free: Vector = robot.cpu().numpy()[len(settled) :]
+        actions = np.concatenate([underway[before:], free])
         self._made = (weights, step.stamp_ns, actions)
+        self._sent = (step.stamp_ns, actions)
         return actions
+
+    def _underway(self, weights: Weights, step: Step) -> tuple[Vector, int]:
+        """What acts before a plan can, and how much of it was commanded before now."""
+        spec = weights.model.spec
+        period_s = spec.model_dt / spec.frameskip
+        rest = np.zeros((0, len(step.names)), np.float32)
+        if self._sent is not None and not step.is_first and period_s:
+            passed = round((step.stamp_ns - self._sent[0]) / 1e9 / period_s)
+            rest = self._sent[1][max(passed, 0) :]
+        return self.delay.underway(rest, period_s)
 
     def _left(self, weights: Weights, step: Step) -> Vector | None:
         """What is left of the plan in hand; None where a new one is due."""
@@ -197,6 +218,20 @@ class Policy:
         """Return one uniform action (1, A)."""
         noise = numpy_noise(self._seed, "random", stamp_ns)
         return noise.uniform(low, high).astype(np.float32)[None]
+
+
+@torch.inference_mode()
+def foreseen(
+    weights: Weights, state: State, actions: Vector, noise: torch.Generator
+) -> tuple[State, Tensor]:
+    """Return the state after as many of the robot's actions (n, A) as make whole model steps, and
+    the others (r, A) in the model's units."""
+    model, skip = weights.model, weights.model.spec.frameskip
+    scaled = weights.actions.scale(torch.from_numpy(actions).to(device_of(model)))
+    whole = len(scaled) // skip * skip
+    for block in scaled[:whole].unflatten(0, (-1, skip)) if whole else ():
+        state = model.step(state, block.reshape(1, -1), generator=noise)
+    return state, scaled[whole:]
 
 
 @torch.inference_mode()

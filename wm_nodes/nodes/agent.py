@@ -12,7 +12,7 @@ from wm_models.interface import State
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.images import Liveness
 from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Encoder, Filter, Policy, beside_truth
+from wm_nodes.cores.mind import Encoder, Filter, beside_truth
 from wm_nodes.cores.plans import PlanMaker
 from wm_nodes.cores.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
 from wm_nodes.cores.weights import Swap, Weights
@@ -44,7 +44,7 @@ class AgentNode(Thinker):
         self._alive = Liveness(p.stale_s, p.frozen_s)
         self._encoder, self._swap = Encoder(), Swap(p.swap)
         self._filter = Filter(p.seed, self.device)
-        self._policy = Policy(p.seed, self.device, p.chooser())
+        self._policy = p.core(self.device)
         self._goal, self._goals = GoalListener(self, self._policy, p.goal), GoalSpeaker(self)
         self._maker = PlanMaker()
         self._answer: Plan | None = None
@@ -98,6 +98,7 @@ class AgentNode(Thinker):
 
     def _on_step(self, step: Step) -> None:
         self._filter.heard(step)
+        self._policy.delay.heard(step)
         self._together(self._join.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict[str, Any] | None) -> None:
@@ -167,6 +168,7 @@ class AgentNode(Thinker):
             return
         self.health.worked(time.perf_counter() - started)
         self._say(step, weights.origin(self._policy.module), actions)
+        self.params.measure(self, self._policy, step)
 
     def _say(self, step: Step, origin: Origin, actions: Vector) -> None:
         self._answer = self._maker.plan(step, origin, actions)

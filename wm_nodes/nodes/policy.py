@@ -9,6 +9,7 @@ import torch
 
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.choose import CHOOSERS, Chooser, SearchSettings, chooser
+from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.join import Join
 from wm_nodes.cores.mind import Policy
 from wm_nodes.cores.plans import PlanMaker
@@ -17,6 +18,8 @@ from wm_nodes.errors import MessageError
 from wm_nodes.nodes.goals import GoalListener
 from wm_nodes.nodes.thinker import Thinker, ThinkerParams
 from wm_nodes.params import param
+
+LATE_S = 5.0  # later than this is another clock
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class PolicyParams(ThinkerParams):
     execute: int = param(1, "Model steps that are done before the next search.", low=1)
     goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
     goal_proprio: float = param(1.0, "Weight of a goal's joint states beside its picture.", low=0.0)
+    delay_s: float = param(
+        0.0, "Seconds by which commands act later than in training.", low=0.0, high=2.0
+    )
+    compensate: bool = param(
+        True, "Real time: plan from where the robot will be when the plan comes."
+    )
 
     def chooser(self) -> Chooser:
         settings = SearchSettings(
@@ -40,6 +49,19 @@ class PolicyParams(ThinkerParams):
             self.goal_proprio,
         )
         return chooser(self.planner, settings)
+
+    def core(self, device: torch.device) -> Policy:
+        """Return the policy that these parameters describe."""
+        return Policy(self.seed, device, self.chooser(), Delay(self.delay_s))
+
+    def measure(self, node: Thinker, policy: Policy, step: Step) -> None:
+        """Real time: take note of how long after its observation a plan was given."""
+        if policy.planned_ns != step.stamp_ns or self.mode != topics.REALTIME:
+            return
+        took_s = (node.get_clock().now().nanoseconds - step.stamp_ns) / 1e9
+        if self.compensate and 0.0 <= took_s < LATE_S:
+            policy.delay.took(took_s)
+        node.health.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
 
 
 class PolicyNode(Thinker):
@@ -54,7 +76,7 @@ class PolicyNode(Thinker):
     def configure(self) -> None:
         super().configure()
         p = self.params
-        self._core = Policy(p.seed, self.device, p.chooser())
+        self._core = p.core(self.device)
         self._goals = GoalListener(self, self._core, p.goal)
         self._maker = PlanMaker()
         self._join = Join(("latent", "step"))
@@ -66,6 +88,7 @@ class PolicyNode(Thinker):
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
 
     def _on_step(self, step: Step) -> None:
+        self._core.delay.heard(step)
         self.poll()
         if step.is_last:
             return
@@ -108,6 +131,7 @@ class PolicyNode(Thinker):
             self.drop(f"goal/{error.reason}", str(error))
             return
         self._say(step, weights.origin(self._core.module), actions, started)
+        self.params.measure(self, self._core, step)
 
     def _say_blindly(self, step: Step) -> None:
         started = time.perf_counter()

@@ -1,6 +1,7 @@
 """Planners: from a model's state to actions, by the learned actor or by search in imagination."""
 
 from wm_models.planners.actor import ActorPlanner
+from wm_models.planners.begun import begun
 from wm_models.planners.cem import CEM
 from wm_models.planners.costs import (
     ActionPenalty,
@@ -31,5 +32,6 @@ __all__ = [
     "ReturnCost",
     "Search",
     "Sum",
+    "begun",
     "planner",
 ]
