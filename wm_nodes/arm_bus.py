@@ -35,6 +35,7 @@ IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears eve
 OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)  # none lost to a slow hearer
 OLDEST_S = 10.0  # a picture whose stamp is older than this was stamped by another clock
 POLL_S = 1.0 / 60.0
+GREATEST = 1e9  # of a score
 TAIL = 20  # points of the stopping motion that a trajectory carries
 ROWS = 8  # every so manieth row of a picture tells whether it changed
 
@@ -162,8 +163,9 @@ class RosBus:
         self._frames[name] = Frame(lambda: image, came, taken, number, changed)
 
     def _on_score(self, msg: JointState) -> None:
-        if len(msg.name) != len(msg.position) or not np.isfinite(msg.position).all():
-            raise MessageError("size", "score: right is one finite number for each name")
+        numbers = np.abs(np.asarray(msg.position, np.float64))
+        if len(msg.name) != len(numbers) or not (numbers < GREATEST).all():
+            raise MessageError("size", "score: right is one number below 1e9 for each name")
         facts = dict(zip(msg.name, msg.position))
         success = facts.get("success", 0.0) > 0.5
         self._score = Score(facts.get("reward", 0.0), success, facts)

@@ -1,0 +1,78 @@
+"""Following a moving place with 100 ms of injected delay, planned from what is seen and from ahead.
+
+    python docs/results/arm/delay.py     # writes delay.csv beside it
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from wm_nodes.cores.ahead import LagMeter, PendingActions
+from wm_nodes.robots.arm.simulated import SimulatedArm
+
+CENTRE, RADIUS_M, TURN_S = np.array([0.4, 0.0, 0.2]), 0.06, 4.0
+GAINS_PER_S = (2.0, 4.0, 6.0, 8.0)
+SECONDS = 20.0
+
+
+def place(t: float) -> np.ndarray:
+    """Return where the hand should be at time t [s]: on a circle across the table."""
+    turn = 2 * np.pi * t / TURN_S
+    return CENTRE + RADIUS_M * np.array([np.cos(turn), np.sin(turn), 0.0])
+
+
+def follow(gain: float, delay_s: float, ahead: bool) -> tuple[float, float, float]:
+    """Return (root mean square error [mm], largest [mm], measured lag [ms]) after two seconds."""
+    with SimulatedArm("goal", render="none", time_limit=10_000, action_repeat=1) as arm:
+        arm.reset(0)
+        arm.switches.actuation_delay_s = delay_s
+        period, pending = arm.spec.control_period_s, PendingActions()
+        meter, errors = LagMeter(period), []
+        for index in range(round(SECONDS / period)):
+            now = arm._bus.now_s()
+            hand = arm.world.state().hand
+            lag = meter.measure()
+            late = lag if ahead else 0.0
+            known = pending.displacement(now - late, now) if late else np.zeros(0)
+            believed = hand + known[:3] if known.size else hand
+            due = now + late
+            speed = (place(due + period) - place(due)) / period
+            wanted = speed + gain * (place(due) - believed)
+            seen = arm.act(np.clip(wanted, -0.2, 0.2))
+            pending.sent(seen.executed, now, period)
+            meter.put(arm.guard.filter.x[:6].copy(), arm.guard.measured[:6].copy())
+            if index * period > 4.0:
+                errors.append(np.linalg.norm(arm.world.state().hand - place(arm._bus.now_s())))
+    return (
+        1e3 * float(np.sqrt(np.mean(np.square(errors)))), 1e3 * float(np.max(errors)), 1e3 * lag
+    )  # fmt: skip
+
+
+def main() -> None:
+    rows = []
+    for gain in GAINS_PER_S:
+        for delay_s in (0.0, 0.1):
+            for ahead in (False, True):
+                rms, worst, lag = follow(gain, delay_s, ahead)
+                rows.append(
+                    {
+                        "gain_per_s": gain,
+                        "injected_delay_ms": round(1e3 * delay_s),
+                        "planned_from": "ahead" if ahead else "seen",
+                        "rms_error_mm": round(rms, 1),
+                        "largest_error_mm": round(worst, 1),
+                        "measured_lag_ms": round(lag),
+                    }
+                )
+                print(rows[-1], flush=True)
+    with Path(__file__).with_name("delay.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
