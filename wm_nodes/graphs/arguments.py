@@ -46,7 +46,9 @@ COMPOSITION = Argument(
     "split: camera, encoder, world_model, policy as processes; fused: all four in one.",
     choices=("split", "fused"),
 )
-PLANNER = Argument("planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi"))
+PLANNER = Argument(
+    "planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi", "gd")
+)
 REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the end.")
 OFFLINE = Argument(
     "offline",
