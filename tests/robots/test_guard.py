@@ -48,7 +48,7 @@ class Bench:
         return [self.tick() for _ in range(round(seconds / PERIOD_S))]
 
     def moving(self) -> Bench:
-        self.run(1.0)
+        self.run(1.2)
         assert not self.guard.filter.at_rest
         self.guard.stops.clear()
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ ALL = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
 STILL = 1e-9  # rad: a command that does not differ
 NEAR_RAD = 0.03  # a command to hold where the arm is, this near to where it says it is
 SILENT_S = 0.3
-CONFIRM_S = 1.0
+CONFIRM_S = 5.0
 STANDS_RAD_S = 0.02
 MOVING = 2e-4  # rad per period
 
@@ -53,6 +54,7 @@ class Witness:
         self._hand = Kinematics(config.model, config.limits.joints, config.hand)
         self._grip = config.home[config.arm_joints :]
         self._measured: Floats | None = None
+        self._lock = threading.Lock()  # `finish` is called from another thread
         self._rested = False  # who comes late may hear the middle of a motion
         self._speed, self._said_s = 0.0, 0.0
         self._claim: tuple[Floats, float] | None = None
@@ -75,6 +77,10 @@ class Witness:
 
     def finish(self) -> None:
         """Audit the path so far."""
+        with self._lock:
+            self._finish()
+
+    def _finish(self) -> None:
         if len(self.path) > 3:
             whole = np.array([np.concatenate([place, self._grip]) for place in self.path])
             found = audit(
@@ -91,11 +97,15 @@ class Witness:
         if place.shape != (self.config.arm_joints,) or not np.isfinite(place).all():
             self.violations["malformed"] = self.violations.get("malformed", 0) + 1
             return
+        with self._lock:
+            self._add(place)
+        self._recent.append((time.monotonic(), place))
+
+    def _add(self, place: Floats) -> None:
         if self.path and self._begins_anew(place):
-            self.finish()
+            self._finish()
             self.path, self._rested = [], True
         self.path.append(place)
-        self._recent.append((time.monotonic(), place))
 
     def _begins_anew(self, place: Floats) -> bool:
         """Is this the command to hold where a resting arm is, and not the next of a motion?"""

@@ -16,6 +16,7 @@ LATCHES = ("estop", "tracking")  # only a person ends these
 RESYNC = 0.02  # rad: how far from the measured position a resting arm may be held
 REST_PERIODS = 5  # that the same position was commanded before it is corrected
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
+NEAR = 0.05  # rad: a driver that was away is back where it was
 AGREE = 5  # joint states in a row that must agree on a place that is new
 STEP = 0.02  # rad (m) of noise between two
 SINCE_S = 0.1
@@ -48,6 +49,7 @@ class Guard:
         self._free_s = -np.inf  # since when nothing forbids motion
         self._lag_s: float | None = None
         self._rested = 0
+        self._away = True  # the driver was silent, and is not yet known to be where it was
         self._watch_tracking = watch.tracking_rad > 0
 
     # What is heard ------------------------------------------------------------------------------
@@ -65,8 +67,10 @@ class Guard:
         self._measured, self._driver_s = position, now_s
         self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
         settled = self.filter.at_rest and self._speed < SETTLED and self._off() > RESYNC
-        if first or (silent and settled):
+        if first or ((silent or self._away) and settled):
             self.filter.start(self._held(position))
+        if self._off() <= NEAR:
+            self._away = False
 
     def _believe(self, position: Floats, now_s: float) -> bool:
         most = 2.0 * self.filter.limits.velocity
@@ -140,6 +144,8 @@ class Guard:
     def _stops(self, now_s: float) -> tuple[str, ...]:
         watch, names = self.watch, list(self.latched)
         if self._silent(now_s):
+            self._away = True  # who knows where it is when it comes back
+        if self._away:
             names.append("driver")
         if watch.camera_stop_s and self._camera_age(now_s) > watch.camera_stop_s:
             names.append("camera")
