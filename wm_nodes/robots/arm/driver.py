@@ -16,6 +16,7 @@ from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.world import STEP_S, ArmWorld, noisy
 from wm_nodes.robots.base import Image
 
+SANE = 100.0  # rad, rad/s: beyond it no command was meant
 COMMAND_TIMEOUT_S = 0.1  # velocities and twists end so long after the last command
 
 
@@ -67,11 +68,11 @@ class Driver:
     def command(self, kind: str, value: npt.ArrayLike) -> None:
         """Take a command: position, velocity (arm joints), gripper (1,), twist (6,).
 
-        What is mis-shaped or not finite is refused and counted, as good drivers do.
+        What is mis-shaped, not finite or huge is refused and counted, as good drivers do.
         """
         sizes = {"position": self._arm, "velocity": self._arm, "gripper": 1, "twist": 6}
         array = np.asarray(value, np.float64)
-        if array.shape != (sizes[kind],) or not np.isfinite(array).all():
+        if array.shape != (sizes[kind],) or not (np.abs(array) < SANE).all():
             self.refused += 1
             return
         due = self.world.time_s + self.faults.actuation_delay_s
@@ -81,7 +82,7 @@ class Driver:
         """Take a trajectory: (seconds from now, positions (arm joints,)), replacing the last."""
         start = self.world.time_s + self.faults.actuation_delay_s
         taken = [(start + due, np.asarray(place, np.float64)) for due, place in points]
-        if any(p.shape != (self._arm,) or not np.isfinite(p).all() for _, p in taken):
+        if any(p.shape != (self._arm,) or not (np.abs(p) < SANE).all() for _, p in taken):
             self.refused += 1
             return
         now = self.world.time_s
