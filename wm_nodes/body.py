@@ -11,6 +11,8 @@ from wm_datasets.reader import LogReader
 from wm_models.body import Body
 
 STILL = 1e-6  # a dimension that varies less is not scaled
+LEAST = 0.01  # deviation of proprioception, as a share of its range: a joint that stood still in
+# play must not turn the noise of a real one into hundreds of deviations
 
 
 def measure_body(readers: Sequence[LogReader]) -> Body:
@@ -33,6 +35,8 @@ def measure_body(readers: Sequence[LogReader]) -> Body:
     if spec.proprio is not None:
         seen = [reader.read("proprio", reader.first, reader.length) for reader in readers]
         proprio_mean, proprio_std = _statistics(np.concatenate(seen))
+        wide = np.asarray(spec.proprio.high) - np.asarray(spec.proprio.low)
+        proprio_std = np.maximum(proprio_std, np.where(np.isfinite(wide), LEAST * wide, 0.0))
     return Body(
         action_low=tuple(low.tolist()),
         action_high=tuple(high.tolist()),

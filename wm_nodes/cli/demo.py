@@ -16,6 +16,7 @@ from wm_nodes.graphs.declaration import unknown
 from wm_nodes.graphs.runs import RUNS
 from wm_nodes.share import pretrained
 
+GRAPH = "sim_metaworld"
 GOOD = 0.8  # a vision task counts as solved from this success rate on
 
 
@@ -37,7 +38,8 @@ class Demo:
 class Card:
     """What models/pretrained/NAME/card.json says of a shipped checkpoint.
 
-    baselines: success rates of the policies that do not look, measured on the same episodes.
+    baselines: success rates of the policies that do not look, measured on the same episodes. An
+    arm's rates are of the end of an episode.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Card:
     success_rate: float
     baselines: dict[str, float]
     arguments: dict[str, Any]
+    graph: str = "sim_metaworld"
 
     def told(self) -> str:
         """Return two sentences for people."""
@@ -69,7 +72,8 @@ def run(words: Sequence[str]) -> int:
         "seed": str(wanted.seed),
         "run": f"demo-{datetime.now():%Y%m%d-%H%M%S}",
     }
-    card = choose(read_cards(), wanted.weights)
+    cards = [card for card in read_cards() if card.graph == GRAPH]
+    card = choose(cards, wanted.weights)
     if card is None:
         print("no checkpoint ships with this version: the robot acts at random", flush=True)
     else:
@@ -78,7 +82,7 @@ def run(words: Sequence[str]) -> int:
 
     from wm_nodes.graphs.supervise import launch
 
-    code = launch(find_graph("sim_metaworld"), [f"{key}:={word}" for key, word in given.items()])
+    code = launch(find_graph(GRAPH), [f"{key}:={word}" for key, word in given.items()])
     return show_summary(Path(RUNS) / given["run"], card) if code == 0 else code
 
 
@@ -121,6 +125,7 @@ def read_cards() -> list[Card]:
                 success_rate=float(content["success_rate"]),
                 baselines=dict(content.get("baselines", {})),
                 arguments=dict(content.get("arguments", {})),
+                graph=str(content.get("graph", Card.graph)),
             )
         )
     return cards

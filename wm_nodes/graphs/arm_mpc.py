@@ -23,6 +23,7 @@ from wm_nodes.share import shared
 TASKS = ("reach", "goal", "push", "lift")
 PLAYERS = ("expert", "random", "hold")
 SIM, REAL = "sim", "real"
+PLANNER_S = 120.0  # an episode begins without anybody who plans only after so long
 
 ARGUMENTS = (
     Argument(
@@ -36,16 +37,21 @@ ARGUMENTS = (
     Argument("task", "reach", "What the simulated arm sets up and judges.", fixed=True),
     Argument(
         "policy",
-        "expert",
+        "",
         "Who plans: model (weights and, for a planner, a goal), expert (a task's script: simulated "
-        "arm), random (smooth), hold.",
-        choices=("model", *PLAYERS),
+        "arm), random (smooth), hold; empty: model where there are weights, else expert.",
+        choices=("", "model", *PLAYERS),
     ),
     replace(MODEL, default="dino_wm_cpu"),
     WEIGHTS,
     Argument("planner", "cem", "What chooses the action.", choices=("cem", "mppi", "gd", "actor")),
     Argument("goal", "", "Picture of the goal, a file; empty: topic goal/image says."),
     Argument("budget_s", 0.4, "Seconds for a search.", low=0.0, high=10.0),
+    Argument("horizon", 0, "Model steps that a search looks ahead; 0: as suits the model.", low=0),
+    Argument("samples", 0, "Candidates of a search; 0: as suits the model.", low=0),
+    Argument("iterations", 0, "Rounds of a search; 0: as suits the model.", low=0),
+    Argument("delay_s", 0.0, "Commands act so much later than in training.", low=0.0, high=2.0),
+    Argument("compensate", True, "Plan from where the arm will be when the plan comes."),
     Argument("execute", 1, "Model steps that are done before the next search.", low=1, high=50),
     Argument("camera", "front", "Camera that the model sees.", fixed=True),
     Argument("home", True, "Go to the home pose before each episode."),
@@ -58,6 +64,7 @@ ARGUMENTS = (
     ),
     Argument("time_limit", 100, "Decisions per episode.", low=1, fixed=True),
     EPISODES,
+    Argument("evaluate", False, "Episodes to judge by: no noise is added to a plan."),
     Argument("actuation_delay_s", 0.0, "Simulated arm: commands act so late.", low=0.0, high=2.0),
     Argument("record", True, "Record to the run's log."),
     SEED,
@@ -76,22 +83,24 @@ def _arm_sim(values: Values) -> Mapping[str, Parameter]:
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
-    names = "robot dry_run task home rate_hz action_repeat time_limit episodes seed"
+    names = "robot dry_run task home rate_hz action_repeat time_limit episodes evaluate seed"
     return {
         **_pick(values, *names.split()),
         "adapter": "arm",
         "mode": "realtime",
         "max_age_s": 0.0,  # a plan is played to its end and not beyond
+        "await_planner_s": PLANNER_S,
         "progress": f"{values['run']}/progress.json",
     }
 
 
 def _player(values: Values) -> Mapping[str, Parameter]:
-    return _pick(values, "policy", "task", "seed")
+    return {"policy": _who(values), **_pick(values, "task", "seed")}
 
 
 def _agent(values: Values) -> Mapping[str, Parameter]:
     names = "model run seed planner goal budget_s execute camera"
+    names += " horizon samples iterations delay_s compensate"
     return {
         **_pick(values, *names.split()),
         "mode": "realtime",
@@ -101,8 +110,16 @@ def _agent(values: Values) -> Mapping[str, Parameter]:
     }
 
 
+def _who(values: Values) -> str:
+    return str(values["policy"] or ("model" if _has_weights(values) else "expert"))
+
+
+def _has_weights(values: Values) -> bool:
+    return bool(values["weights"]) or (Path(str(values["run"])) / "weights").exists()
+
+
 def _plays(values: Values) -> bool:
-    return values["policy"] != "model"
+    return _who(values) != "model"
 
 
 def _check(values: Values) -> None:
@@ -119,12 +136,12 @@ def _check(values: Values) -> None:
         raise GraphError(
             f"robot: {robot} is not simulated. Right: robot:=arm_sim, or hardware:=real."
         )
-    if values["hardware"] == REAL and values["policy"] == "expert":
+    if values["hardware"] == REAL and _who(values) == "expert":
         raise GraphError("policy: the script reads a simulator. Right: model, random or hold.")
     if values["goal"] and not Path(str(values["goal"])).expanduser().is_file():
         raise GraphError(f"goal: there is no file {values['goal']!r}.")
     if not _plays(values):
-        if not first_weights(values) and not (Path(str(values["run"])) / "weights").exists():
+        if not _has_weights(values):
             raise GraphError("policy: a model needs weights:=FOLDER (or policy:=expert).")
         check_files(values)
 

@@ -73,6 +73,9 @@ class RobotParams(ShellParams):
     rate_hz: float = param(
         0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0
     )
+    await_planner_s: float = param(
+        0.0, "Real time: wait so long for somebody who plans before an episode; 0: do not.", low=0.0
+    )
     robot: str = param("arm_sim", "Adapter arm: a name of config/robots, or the path of a YAML.")
     dry_run: bool = param(False, "Adapter arm: do everything but command.")
     home: bool = param(True, "Adapter arm: go to the home pose before each episode.")
@@ -379,6 +382,7 @@ class RobotNode(Shell):
         sys.setswitchinterval(SWITCH_S)
         self._lock = threading.Lock()
         self._phase, self._settled = READY, False
+        self._ready_at = time.monotonic()
         self._origin = HOLD
         self._ages: deque[float] = deque(maxlen=KEEP)
         self._bell = self.create_guard_condition(self._on_bell)
@@ -426,7 +430,7 @@ class RobotNode(Shell):
         if not self.active or self.over.done():
             return
         if self._phase == READY:
-            if not self._settled:
+            if not self._settled or not self._planner_there():
                 return
             with self._lock:
                 self._settled, self._plan = False, None
@@ -446,11 +450,18 @@ class RobotNode(Shell):
         if arrival.step.is_last:
             self._next_episode()
 
+    def _planner_there(self) -> bool:
+        """Does somebody plan, or was that waited for long enough?"""
+        waited = time.monotonic() - self._ready_at
+        if waited >= self.params.await_planner_s:
+            return True
+        return self.count_publishers(topics.PLAN.name) > 0
+
     def _next_episode(self) -> None:
         self._progress.save(self.session.counts)
         self._plan = None
         if self.session.prepare():
-            self._phase = READY
+            self._phase, self._ready_at = READY, time.monotonic()
         else:
             self._phase = ENDING
             self._end_run()
