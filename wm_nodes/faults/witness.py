@@ -58,6 +58,7 @@ class Witness:
         self._rested = False  # who comes late may hear the middle of a motion
         self._speed, self._said_s = 0.0, 0.0
         self._claim: tuple[Floats, float] | None = None
+        self._places: deque[Floats] = deque(maxlen=200)  # where the arm said it was
         self._recent: deque[tuple[float, Floats]] = deque(maxlen=50)
         listen = self.node.create_subscription
         listen(Float64MultiArray, config.command.topic, self._on_command, ALL)
@@ -129,7 +130,7 @@ class Witness:
         if self._claim is None or self._measured is None:
             return
         place, when = self._claim
-        if np.abs(place - self._measured[: len(place)]).max() < NEAR_RAD:
+        if any(np.abs(place - one[: len(place)]).max() < NEAR_RAD for one in self._places):
             self._claim = None
         elif time.monotonic() - when > CONFIRM_S:
             self._claim = None
@@ -140,6 +141,7 @@ class Witness:
         self._speed = float(np.abs(msg.velocity[: self.config.arm_joints]).max())
         at = {name: index for index, name in enumerate(msg.name)}
         self._measured = np.array([msg.position[at[name]] for name in self.config.limits.joints])
+        self._places.append(self._measured)
         self._check_claim()
 
     def _on_step(self, msg: JointState) -> None:

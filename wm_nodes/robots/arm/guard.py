@@ -66,7 +66,8 @@ class Guard:
         first, silent = self._measured is None, self._silent(now_s)
         self._measured, self._driver_s = position, now_s
         self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
-        settled = self.filter.at_rest and self._speed < SETTLED and self._off() > RESYNC
+        rests = self._rested >= REST_PERIODS and self._speed < SETTLED
+        settled = rests and self._off() > RESYNC
         if first or ((silent or self._away) and settled):
             self.filter.start(self._held(position))
         if self._off() <= NEAR:
@@ -138,6 +139,7 @@ class Guard:
         self.stopping = stops
         slow = not stops and self._camera_age(now_s) > (self.watch.camera_slow_s or np.inf)
         setpoint = self.filter.step(None if stops else wanted, now_s, slow=slow)
+        self._rested = self._rested + 1 if self.filter.at_rest else 0
         self._resync(now_s)
         return replace(setpoint, why=(*setpoint.why, *(f"stop/{name}" for name in stops)))
 
@@ -186,7 +188,6 @@ class Guard:
         """Hold a resting arm where it is, not where it should be: what is freed must not jump."""
         if not self.stopping or self._measured is None or self._silent(now_s):
             return
-        self._rested = self._rested + 1 if self.filter.at_rest else 0
         if self._rested >= REST_PERIODS and self._speed < SETTLED and self._off() > RESYNC:
             held = self.filter.x.copy()
             held[: self._arm] = self._measured[: self._arm]
