@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +90,12 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
         plans.publish(messages.plan_to_msg(made))
 
     topics.STEPS.subscription(probe, plan)
-    for each in (probe, sim, node):
+    for each in (sim, node):
         executor.add_node(each)
+    hearing = SingleThreadedExecutor(context=context)  # the witness must not miss a command
+    hearing.add_node(probe)
+    thread = threading.Thread(target=hearing.spin, daemon=True)
+    thread.start()
 
     def spin(seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -124,7 +129,9 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
             each.end()
             each.destroy_node()
         executor.shutdown(timeout_sec=1.0)
+        hearing.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown(context=context)
+        thread.join(2.0)
     return Fuzzed(count, witness.commands, witness.violations, refused, alive, again)
 
 

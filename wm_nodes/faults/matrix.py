@@ -41,7 +41,7 @@ SWITCHES: dict[str, Any] = {
     "actuation_delay_s": 0.1,
 }
 KILLS = ("player", "recorder", "arm_sim", "robot")
-OTHERS = ("player hangs", "rubbish plans", "estop", "disk full")
+OTHERS = ("player hangs", "rubbish plans", "estop", "recorder hangs")
 FAULTS = (*SWITCHES, *(f"kill {name}" for name in KILLS), *OTHERS)
 STOPS = {  # faults after which the arm must stand still; of the others it may go on
     "camera_dropped", "camera_frozen", "driver_dead", "protective_stop", "kill player",
@@ -187,8 +187,8 @@ class Matrix:
         elif fault == "estop":
             self._estop.call_async(SetBool.Request(data=True))
             yield
-        elif fault == "disk full":
-            self._plant.send("recorder", signal.SIGSTOP)  # as a disk that takes nothing: it blocks
+        elif fault == "recorder hangs":
+            self._plant.send("recorder", signal.SIGSTOP)
             yield
             self._plant.send("recorder", signal.SIGCONT)
         else:
