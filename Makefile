@@ -2,10 +2,13 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo arm-demo test lint bench setup clean
 
 demo: setup
 	$(BIN)/wm demo
+
+arm-demo: setup
+	$(BIN)/wm arm demo
 
 test: setup
 	$(BIN)/python -m pytest

@@ -8,7 +8,7 @@ NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
 NODES = (
     "camera encoder world_model policy agent robot recorder replay demonstrator trainer monitor "
-    "arm_sim player"
+    "arm_sim player album"
 ).split()
 
 # torch and torchvision come plain, so that each machine keeps a build of its own.

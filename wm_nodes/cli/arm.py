@@ -14,7 +14,10 @@ import numpy as np
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError, user_errors
 
-USAGE = "usage: wm arm check [--robot NAME] | wm arm safety [--robots NAME ...]"
+USAGE = (
+    "usage: wm arm check [--robot NAME] | wm arm safety [--robots NAME ...] | "
+    "wm arm demo [--episodes N]"
+)
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,14 @@ def run(words: Sequence[str]) -> int:
         return _safety(parse(Safety, "arm safety", words[1:]))
     if words and words[0] == "check":
         return _check(parse(Check, "arm check", words[1:]))
+    if words and words[0] == "demo":
+        from wm_nodes.cli.arm_demo import run as run_demo
+
+        return run_demo(words[1:])
     if words and words[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    raise UserError(f"expected check or safety. {USAGE}")
+    raise UserError(f"expected check, safety or demo. {USAGE}")
 
 
 def _check(wanted: Check) -> int:

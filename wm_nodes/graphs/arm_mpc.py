@@ -66,6 +66,7 @@ ARGUMENTS = (
     EPISODES,
     Argument("evaluate", False, "Episodes to judge by: no noise is added to a plan."),
     Argument("actuation_delay_s", 0.0, "Simulated arm: commands act so late.", low=0.0, high=2.0),
+    Argument("album", False, "Keep every plan and goal picture in the run's folder album."),
     Argument("record", True, "Record to the run's log."),
     SEED,
     RUN,
@@ -166,6 +167,12 @@ GRAPH = Graph(
             "recorder",
             lambda values: {"log": values["log"], "raw": True},
             condition=lambda values: bool(values["record"]),
+        ),
+        NodeSpec(
+            "album",
+            "album",
+            lambda values: {"folder": f"{values['run']}/album"},
+            condition=lambda values: bool(values["album"]),
         ),
         NodeSpec(
             "monitor",

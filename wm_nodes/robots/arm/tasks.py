@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from wm_nodes.robots.arm.limits import Floats
 
@@ -16,6 +17,7 @@ LIFT_M = 0.08
 CUBE_M = 0.025  # half its side
 ABOVE = np.array([0.0, 0.0, 0.1])
 CLOSED = 0.61  # opening of the gripper with the cube in it, a little more
+STEEP = 5.0  # of the reward, per metre
 SPEED_PER_S = 3.0  # how fast a script goes for a place
 
 
@@ -52,7 +54,13 @@ class Task:
 
     def reward(self, state: State) -> float:
         """Return 0 (far) to 1 (there)."""
-        return float(1.0 - np.tanh(5.0 * self.distance(state)))
+        return float(1.0 - np.tanh(STEEP * self.distance(state)))
+
+
+def distance_of(reward: npt.ArrayLike) -> Floats:
+    """Return the distances [m] that rewards (n,) stand for: the inverse of Task.reward."""
+    kept = np.clip(np.asarray(reward, np.float64), 1e-6, 1.0)
+    return np.asarray(np.arctanh(1.0 - kept) / STEEP)
 
 
 def _free(random: np.random.Generator) -> tuple[float, ...]:
