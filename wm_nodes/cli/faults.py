@@ -62,7 +62,7 @@ def run(words: Sequence[str]) -> int:
     total = sum(witness.violations.values())
     line = (
         f"{len(outcomes)} faults, {bad} not fine, {total} violations in {witness.commands} "
-        f"commands {witness.violations or ''}"
+        f"commands {witness.violations or ''}, {witness.unheard} unheard"
     )
     print(line)
     if wanted.out is not None:
@@ -82,8 +82,8 @@ def _fuzz(wanted: Faults) -> int:
     found = run_fuzz(wanted.fuzz, wanted.seed)
     line = (
         f"{found.messages} messages, {found.refused} refused, {sum(found.violations.values())} "
-        f"violations in {found.commands} commands {found.violations or ''}, robot node "
-        f"{'alive' if found.alive else 'DEAD'}, {'moves' if found.moves_again else 'STANDS'} after"
+        f"violations in {found.commands} commands {found.violations or ''}, {found.unheard} "
+        f"unheard, robot node {'alive' if found.alive else 'DEAD'}, {'moves' if found.moves_again else 'STANDS'} after"
     )
     print(line)
     if wanted.out is not None:

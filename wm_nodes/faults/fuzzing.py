@@ -33,6 +33,7 @@ class Fuzzed:
 
     messages: int
     commands: int
+    unheard: int  # commands that did not reach the witness
     violations: dict[str, int]
     refused: int
     alive: bool
@@ -132,7 +133,9 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
         hearing.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown(context=context)
         thread.join(2.0)
-    return Fuzzed(count, witness.commands, witness.violations, refused, alive, again)
+    return Fuzzed(
+        count, witness.commands, witness.unheard, witness.violations, refused, alive, again
+    )
 
 
 def _parameters(values: dict[str, Any]) -> list[Any]:

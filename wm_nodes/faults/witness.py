@@ -11,6 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
@@ -45,6 +46,7 @@ class Witness:
     violations: dict[str, int] = field(default_factory=dict)
     jumps: int = 0
     commands: int = 0
+    unheard: int = 0  # commands that did not reach the witness: its own fault, and nobody's jump
     stopped: int = 0  # control periods without motion, as the robot says in its steps
     steps: int = 0
     state: str = ""
@@ -55,6 +57,7 @@ class Witness:
         self._grip = config.home[config.arm_joints :]
         self._measured: Floats | None = None
         self._lock = threading.Lock()  # `finish` is called from another thread
+        self._number = 0  # of the last command, as its publisher counts
         self._rested = False  # who comes late may hear the middle of a motion
         self._speed, self._said_s = 0.0, 0.0
         self._claim: tuple[Floats, float] | None = None
@@ -92,15 +95,26 @@ class Witness:
                 self.violations[name] = self.violations.get(name, 0) + count
             self.path, self._rested = self.path[-3:], False  # differences go on over the cut
 
-    def _on_command(self, msg: Float64MultiArray) -> None:
+    def _on_command(self, msg: Float64MultiArray, info: MessageInfo) -> None:
         place = np.array(msg.data, np.float64)
         self.commands += 1
+        self._miss(info["publication_sequence_number"] or 0)
         if place.shape != (self.config.arm_joints,) or not np.isfinite(place).all():
             self.violations["malformed"] = self.violations.get("malformed", 0) + 1
             return
         with self._lock:
             self._add(place)
         self._recent.append((time.monotonic(), place))
+
+    def _miss(self, number: int) -> None:
+        """Audit nothing across commands that were sent and did not come (a starved machine)."""
+        before, self._number = self._number, number
+        if not 0 < before < number - 1:  # the next one, or another publisher's
+            return
+        self.unheard += number - 1 - before
+        with self._lock:
+            self._finish()
+            self.path, self._rested = [], False
 
     def _add(self, place: Floats) -> None:
         if self.path and self._begins_anew(place):
