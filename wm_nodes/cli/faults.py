@@ -83,7 +83,8 @@ def _fuzz(wanted: Faults) -> int:
     line = (
         f"{found.messages} messages, {found.refused} refused, {sum(found.violations.values())} "
         f"violations in {found.commands} commands {found.violations or ''}, {found.unheard} "
-        f"unheard, robot node {'alive' if found.alive else 'DEAD'}, {'moves' if found.moves_again else 'STANDS'} after"
+        f"unheard, robot node {'alive' if found.alive else 'DEAD'}, "
+        f"{'moves' if found.moves_again else 'STANDS'} after"
     )
     print(line)
     if wanted.out is not None:
