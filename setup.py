@@ -57,6 +57,7 @@ EXTRAS = {
         "colcon-bash",
         "colcon-package-information",
         "colcon-ros",
+        "boto3",
         "flask",  # with flask-cors and moto: an S3 server on this computer
         "flask-cors",
         "hypothesis",

@@ -2,6 +2,7 @@
 
 from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import (
+    LogAbsentError,
     LogBusyError,
     LogEmptyError,
     LogError,
@@ -12,11 +13,13 @@ from wm_datasets.errors import (
 )
 from wm_datasets.log import LogReader, LogWriter
 from wm_datasets.sampler import Sampler
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, Source, VectorSpec
 from wm_datasets.summary import LogSummary, describe
 
 __all__ = [
     "Damage",
+    "LogAbsentError",
     "LogBusyError",
     "LogDamageError",
     "LogEmptyError",
@@ -30,6 +33,7 @@ __all__ = [
     "LogSummary",
     "LogWriter",
     "Sampler",
+    "SensorSpec",
     "Source",
     "VectorSpec",
     "describe",

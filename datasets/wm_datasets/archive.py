@@ -90,12 +90,17 @@ class Archive:
         done = self._done
         if done is None:
             return
-        if differences := done.spec.differences(whole.spec):
+        differences = done.spec.differences(whole.spec)
+        if differences and done.spec.grown(whole.spec) is None:
             raise LogSpecError(
                 f"{self.store.url} is the archive of another log: {'; '.join(differences)} in "
                 f"{self.log}. Give another URL."
             )
-        if done.chunks != whole.chunks or done.sealed > whole.sealed or done.first > whole.first:
+        if (
+            not done.chunks.items() <= whole.chunks.items()
+            or done.sealed > whole.sealed
+            or done.first > whole.first
+        ):
             raise LogSpecError(
                 f"{self.store.url} holds rows {done.first} to {done.sealed}, {self.log} rows "
                 f"{whole.first} to {whole.sealed} sealed: it is not this log's archive. Give "
@@ -132,7 +137,9 @@ class Archive:
         """Yield field, column and range of rows whose chunks are to be written."""
         done = self._done
         for name, column in part.columns(self.log).items():
-            yield name, column, max(part.first, done.sealed if done else 0), part.sealed
+            begin = max(part.first, column.since, done.sealed if done else 0)
+            if begin < part.sealed:
+                yield name, column, begin, part.sealed
         for name, column in part.episode_columns(self.log).items():
             yield name, column, max(part.first_episode, done.episodes if done else 0), part.episodes
 

@@ -23,7 +23,8 @@ from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.spec import Field
 
 _CHUNK_BYTES = 1 << 20
-_ZARR_TYPES = {"u1": "uint8", "i4": "int32", "i8": "int64", "f4": "float32", "b1": "bool"}
+_ZARR_TYPES = {"u1": "uint8", "i4": "int32", "i8": "int64", "f4": "float32", "b1": "bool",
+               "u2": "uint16"}  # fmt: skip
 
 
 def chunk_rows(field: Field) -> int:
@@ -35,10 +36,10 @@ def chunk_rows(field: Field) -> int:
 
 
 class Column:
-    """Rows of one field, in chunk files `c.<i>.0...` under `folder`."""
+    """Rows of one field, in chunk files `c.<i>.0...` under `folder`; none below row `since`."""
 
-    def __init__(self, folder: Path, field: Field, chunk: int) -> None:
-        self.folder, self.field, self.chunk = folder, field, chunk
+    def __init__(self, folder: Path, field: Field, chunk: int, since: int = 0) -> None:
+        self.folder, self.field, self.chunk, self.since = folder, field, chunk, since
 
     def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """Decode rows [start, stop) into `out` or a new array (stop - start, *shape)."""
@@ -76,7 +77,8 @@ class Column:
 
     def _damage(self, i: int, reason: str) -> LogDamageError:
         start = i * self.chunk
-        return LogDamageError(Damage(self.chunk_path(i), start, start + self.chunk, reason))
+        begin = max(start, min(self.since, start + self.chunk - 1))  # no rows are lost below since
+        return LogDamageError(Damage(self.chunk_path(i), begin, start + self.chunk, reason))
 
     def chunk_path(self, i: int) -> Path:
         return self.folder / ("c." + ".".join([str(i)] + ["0"] * len(self.field.shape)))
@@ -94,7 +96,8 @@ class Column:
         if dtype.itemsize > 1:
             codecs = [{"name": "bytes", "configuration": {"endian": "little"}}]
         codecs.append({"name": "zstd", "configuration": {"level": 1, "checksum": True}})
-        axes = {0: [], 1: ["dimension"], 3: ["height", "width", "channel"]}[len(shape)]
+        axes = {0: [], 1: ["dimension"], 2: ["height", "width"], 3: ["height", "width", "channel"],
+                4: ["depth", "height", "width", "channel"]}[len(shape)]  # fmt: skip
         return {
             "zarr_format": 3,
             "node_type": "array",
@@ -154,7 +157,7 @@ class ColumnWriter:
 
     def _read_tail(self) -> np.ndarray:
         last, used = divmod(self.length, self.column.chunk)
-        if used:
+        if used and self.length > self.column.since:
             try:
                 return self.column.read_chunk(last)[:used]
             except LogDamageError as error:

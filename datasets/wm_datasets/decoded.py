@@ -10,7 +10,7 @@ and a kill or a power cut costs no more than decoding again.
       layout.json        which log, how many rows, what each field looks like
       lock               held with flock; a second process makes files of its own, without names
       <field>.rows       (slots * chunk rows, ...), sparse
-      <field>.index      (slots,) of INDEX
+      <field>.index      (slots,) of INDEX, sparse
 """
 
 from __future__ import annotations
@@ -122,10 +122,8 @@ class _DecodedColumn:
         field = reader.spec.fields[name]
         self._slot_bytes = self._chunk * field.row_bytes
         self._file = _open(folder, name, "rows", self._slots * self._slot_bytes, named)
-        entries = _open(folder, name, "index", self._slots * INDEX.itemsize, named)
-        os.posix_fallocate(entries, 0, self._slots * INDEX.itemsize)  # or writing it could fail
-        self._index = np.frombuffer(mmap.mmap(entries, 0), INDEX)
-        os.close(entries)
+        self._entries = _open(folder, name, "index", self._slots * INDEX.itemsize, named)
+        self._index = np.frombuffer(mmap.mmap(self._entries, 0), INDEX)
         data = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
         self.ring = np.frombuffer(data, field.dtype).reshape(rows, *field.shape)
         self._held = np.full(self._slots, -1, np.int64)  # chunks that this process has checked
@@ -157,6 +155,7 @@ class _DecodedColumn:
 
     def close(self) -> None:
         os.close(self._file)
+        os.close(self._entries)
 
     def _load(self, chunk: int) -> None:
         slot = chunk % self._slots
@@ -186,8 +185,9 @@ class _DecodedColumn:
         if self._full:
             return False
         self._held[slot] = -1
-        self._index[slot]["used"] = False
-        try:
+        try:  # writing to a hole of a mapped file would end the process if the disk is full
+            os.posix_fallocate(self._entries, slot * INDEX.itemsize, INDEX.itemsize)
+            self._index[slot]["used"] = False
             done = 0
             while done < len(data):
                 done += os.pwrite(self._file, memoryview(data)[done:], at + done)

@@ -34,6 +34,10 @@ class LogRowError(LogError, IndexError):
     """Rows were asked for that do not exist (yet), or were dropped by the capacity."""
 
 
+class LogAbsentError(LogRowError):
+    """A field was asked for in rows that were recorded before the log had it."""
+
+
 class LogEmptyError(LogError):
     """The log holds no episode long enough for the windows asked for."""
 

@@ -27,9 +27,13 @@ class WriterLock:
                 f"{root} is being written by process {holder}; a log has one writer. "
                 "End that process or use another path."
             ) from None
-        with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        try:
+            with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         os.close(self._fd)

@@ -10,7 +10,7 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from wm_datasets.spec import Field, LogSpec
 _log = logging.getLogger(__name__)
 
 SCHEMA = 1
+GROWN_SCHEMA = 2  # of logs with sensors or added fields, which older versions would misread
+_SCHEMAS = (SCHEMA, GROWN_SCHEMA)
 ROOT = "zarr.json"
 ROOT_COPY = "zarr.json.copy"  # read when the root is damaged
 _EPISODE_FIELDS = (
@@ -40,6 +42,7 @@ class Manifest:
 
     Both count from the log's beginning: a row keeps its number when older ones are dropped.
     `lost` are ranges of rows whose content was damaged before it could be sealed: zeros.
+    `since` names the fields that were added later, with the first row that has them.
     """
 
     spec: LogSpec
@@ -50,6 +53,7 @@ class Manifest:
     first_episode: int = 0
     episodes: int = 0
     lost: tuple[tuple[int, int], ...] = ()
+    since: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def new(cls, spec: LogSpec) -> Manifest:
@@ -60,7 +64,25 @@ class Manifest:
 
     def columns(self, root: Path) -> dict[str, Column]:
         """The arrays of the steps, by field."""
-        return {n: Column(root / n, f, self.chunks[n]) for n, f in self.spec.fields.items()}
+        return {
+            n: Column(root / n, f, self.chunks[n], self.since.get(n, 0))
+            for n, f in self.spec.fields.items()
+        }
+
+    def grown(self, spec: LogSpec) -> Manifest:
+        """The manifest from here on with the fields that `spec`, a LogSpec.grown(), has on top.
+
+        All rows must be sealed, so that no segment of the old layout is left.
+        """
+        fresh = Manifest.new(spec)
+        added = [name for name in spec.fields if name not in self.spec.fields]
+        return replace(
+            self,
+            spec=spec,
+            segment_rows=min(self.segment_rows, fresh.segment_rows),  # a divisor of the old one
+            chunks=self.chunks | {name: fresh.chunks[name] for name in added},
+            since=self.since | {name: self.sealed for name in added if self.sealed},
+        )
 
     def episode_columns(self, root: Path) -> dict[str, Column]:
         """The arrays of the episode table, by field."""
@@ -91,7 +113,8 @@ class Manifest:
             (root / name).mkdir(parents=True, exist_ok=True)
 
     def _nodes(self, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        for name in ("episode", *(["image"] if self.spec.cameras else [])):
+        groups = {"image": self.spec.cameras, "sensor": self.spec.sensors}
+        for name in ("episode", *(name for name, held in groups.items() if held)):
             yield name, {"zarr_format": 3, "node_type": "group", "attributes": {}}
         for name, column in self.columns(root).items():
             yield name, column.metadata(self.sealed, self._array_attributes(name))
@@ -99,6 +122,14 @@ class Manifest:
             yield name, column.metadata(self.episodes, {})
 
     def _array_attributes(self, name: str) -> dict[str, Any]:
+        absent = {"absent_before": self.since[name]} if name in self.since else {}
+        sensor = self.spec.sensors.get(name.removeprefix("sensor/"))
+        if name.startswith("sensor/") and sensor is not None:
+            described = sensor.to_json()
+            return {part: described[part] for part in ("units", "names")} | absent
+        return self._vector_attributes(name) | absent
+
+    def _vector_attributes(self, name: str) -> dict[str, Any]:
         vector = self.spec.proprio if name == "proprio" else self.spec.action
         if name in ("proprio", "action", "commanded") and vector is not None:
             return vector.to_json()
@@ -107,7 +138,7 @@ class Manifest:
     def root(self, nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """The root's zarr.json; `nodes` is metadata()."""
         log = {
-            "schema": SCHEMA,
+            "schema": GROWN_SCHEMA if self.since or self.spec.sensors else SCHEMA,
             "first": self.first,
             "sealed": self.sealed,
             "first_episode": self.first_episode,
@@ -117,6 +148,8 @@ class Manifest:
             "lost": [[a, min(b, self.sealed)] for a, b in self.lost if a < self.sealed],
             "spec": self.spec.to_json(),
         }
+        if self.since:
+            log["since"] = self.since
         log["crc32"] = _checksum(log)
         return {
             "zarr_format": 3,
@@ -181,16 +214,17 @@ def parse_root(found: Any, path: Path | str) -> Manifest:
             f"{root} is not a log: its {name} has no readable attribute 'wm_log'"
         ) from None
     crc = log.pop("crc32", None)
-    if crc is not None and crc != _checksum(log) and schema == SCHEMA:
+    if crc is not None and crc != _checksum(log) and schema in _SCHEMAS:
         raise LogFormatError(f"{path} is damaged: its checksum does not fit")
-    if schema != SCHEMA:
-        raise _OtherSchema(f"{root} has schema {schema}, this version reads schema {SCHEMA}")
+    if schema not in _SCHEMAS:
+        raise _OtherSchema(f"{root} has schema {schema}, this version reads schemas {_SCHEMAS}")
     try:
         return Manifest(
             LogSpec.from_json(log["spec"]),
             **{k: log[k] for k in ("segment_rows", "first", "sealed", "first_episode", "episodes")},
             chunks=dict(log["chunk_rows"]),
             lost=tuple((start, stop) for start, stop in log.get("lost", ())),
+            since=dict(log.get("since", {})),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise LogFormatError(f"{root} has a damaged attribute 'wm_log': {error!r}") from None

@@ -15,7 +15,7 @@ import numpy as np
 from wm_datasets.column import Column
 from wm_datasets.damage import Damage, LogDamageError, episodes_hit, read_around
 from wm_datasets.episodes import EpisodeIndex
-from wm_datasets.errors import LogFormatError, LogRowError
+from wm_datasets.errors import LogAbsentError, LogFormatError, LogRowError
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import ROOT, Manifest, load_manifest
 from wm_datasets.segment import SegmentReader, record_dtype, segment_path
@@ -97,6 +97,17 @@ class LogReader:
         """The records of rows [sealed, length), (n,) of record_dtype; lost ones are zeros."""
         return np.concatenate([np.zeros(0, self._dtype), *self._pieces])
 
+    def since(self, field: str) -> int:
+        """The first row that has the field; 0 unless it was added to a log with rows."""
+        if field not in self._columns:
+            raise LogRowError(f"no field '{field}' in {self.path}; fields: {list(self._columns)}")
+        return self._columns[field].since
+
+    def present(self, *fields: str) -> np.ndarray:
+        """Return a mask (E,) of `episodes`: those that have all of these fields."""
+        held: np.ndarray = self.episodes["start"] >= max(map(self.since, fields), default=0)
+        return held
+
     def refresh(self) -> bool:
         """Follow the log; True when rows came or went."""
         before = (self.first, self.length)
@@ -105,7 +116,13 @@ class LogReader:
         for _ in range(_PATIENCE):
             folder = self._stat_segments()
             self._follow_manifest()
-            if self._follow_segments() and self._follow_episodes():
+            try:
+                followed = self._follow_segments() and self._follow_episodes()
+            except LogFormatError:  # a segment with fields that were added this moment?
+                if self._peek().spec == self.spec:
+                    raise
+                followed = False
+            if followed:
                 self._segments_stat = folder
                 return before != (self.first, self.length)
             self._root_stat = None  # the writer sealed meanwhile: look again
@@ -114,13 +131,18 @@ class LogReader:
     def read(self, field: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """Return rows [start, stop) of a field, (stop - start, *shape), in `out` if given.
 
-        LogDamageError where one of them is lost: read_around() gives the others.
+        LogDamageError where one of them is lost: read_around() gives the others. LogAbsentError
+        where one is older than the field (see since() and present()).
         """
-        if field not in self._columns:
-            raise LogRowError(f"no field '{field}' in {self.path}; fields: {list(self._columns)}")
+        since = self.since(field)
         if not self.first <= start <= stop <= self.length:
             raise LogRowError(
                 f"rows {start} to {stop} asked for; {self.path} holds {self.first} to {self.length}"
+            )
+        if start < min(since, stop):
+            raise LogAbsentError(
+                f"field '{field}' is declared absent in {self.path} before row {since}, rows "
+                f"{start} to {stop} asked for. present('{field}') says which episodes have it."
             )
         self._refuse_lost(start, stop)
         if out is None:
@@ -131,17 +153,24 @@ class LogReader:
     def read_around(
         self, field: str, start: int, stop: int, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Like read(), but lost rows are zeros instead of an error; `damage` names them."""
+        """Like read(), but rows that are lost, or older than the field, are zeros.
+
+        `damage` names the lost ones, since() says where the field begins.
+        """
+        begin = min(max(start, self.since(field)), max(start, stop))
         if out is None:
             out = self._empty(field, stop - start)
-        read_around(partial(self.read, field), start, stop, out)
+        out[: begin - start] = 0
+        read_around(partial(self.read, field), begin, stop, out[begin - start :])
         return out
 
     def read_rows(
         self, start: int, stop: int, fields: Iterable[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Return rows [start, stop) of several fields (default all)."""
-        return {name: self.read(name, start, stop) for name in fields or self._columns}
+        """Return rows [start, stop) of several fields (default: all that the row `start` has)."""
+        if fields is None:
+            fields = [name for name in self._columns if self.since(name) <= start]
+        return {name: self.read(name, start, stop) for name in fields}
 
     def chunk_rows(self, field: str) -> int:
         """Rows per chunk of a field's array."""
@@ -269,8 +298,14 @@ class LogReader:
 
     def _follow_manifest(self) -> None:
         old, new = self._manifest, self._load()
-        if new.sealed < old.sealed or new.first < old.first or new.spec != old.spec:
+        whole = new.spec == old.spec or old.spec.grown(new.spec) is not None
+        if new.spec != old.spec and new.sealed < self._length:
+            whole = False
+        if new.sealed < old.sealed or new.first < old.first or not whole:
             raise LogFormatError(f"{self.path} was replaced by another log; open it anew")
+        if new.spec != old.spec:  # fields were added, when all rows there were had been sealed
+            self._columns, self._rows = self._make_columns(new), new.segment_rows
+            self._dtype = record_dtype(new.spec.fields)
         if new.sealed >= self._length:  # everything known is sealed; the segment may be a new file
             self.close()
             self._length, self._pieces = new.sealed, []

@@ -110,7 +110,7 @@ class _RemoteColumn(Column):
     more rows (its file is named after how many the log had)."""
 
     def __init__(self, column: Column, name: str, reader: RemoteReader) -> None:
-        super().__init__(column.folder, column.field, column.chunk)
+        super().__init__(column.folder, column.field, column.chunk, column.since)
         self._name, self._reader = name, reader
         self.folder.mkdir(parents=True, exist_ok=True)
 

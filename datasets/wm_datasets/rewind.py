@@ -35,7 +35,8 @@ def rewind(path: str | Path, length: int) -> int:
                 raise LogRowError(f"{root}: row {length} is in the middle of an episode")
             kept = int((starts < length).sum())
             (root / WAL_FOLDER / MARK).unlink(missing_ok=True)
-            replace(old, sealed=length, episodes=old.first_episode + kept).commit(root)
+            since = {name: min(row, length) for name, row in old.since.items()}
+            replace(old, sealed=length, episodes=old.first_episode + kept, since=since).commit(root)
             for column in columns.values():
                 column.drop_chunks(length + column.chunk - 1, old.sealed + column.chunk - 1)
             return old.sealed - length

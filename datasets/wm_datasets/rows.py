@@ -15,6 +15,7 @@ from wm_datasets.spec import Field, LogSpec, Source
 _KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 _CODES = {"f4": "f", "b1": "?", "i8": "q", "u1": "B", "i4": "i"}
 _SOURCES = frozenset(Source)
+_SHOWN = 64  # numbers of a bad value that an error shows
 
 
 class RowPacker:
@@ -29,10 +30,11 @@ class RowPacker:
         self._record = np.zeros(1, record_dtype(self._fields))
         self._row_number = self._record["_row"]
         self._arrays = [
-            (name, field.shape, _KINDS[field.dtype.kind], self._record[name][0])
+            (name, field.shape, _KINDS[field.dtype.kind], field.dtype.kind == "u",
+             self._record[name][0])
             for name, field in self._fields.items()
             if field.shape
-        ]
+        ]  # fmt: skip
         self._scalars = [name for name, field in self._fields.items() if not field.shape]
         self._is_flag = [self._fields[name].dtype.kind == "b" for name in self._scalars]
         self._source = self._scalars.index("source")
@@ -40,7 +42,16 @@ class RowPacker:
         self._struct = struct.Struct("<" + "".join(codes))
         self._bytes = self._record.view("u1")
         self._offset = self._record.itemsize - self._struct.size  # scalars end the record
-        floats = [field for field in self._fields.values() if field.dtype.kind == "f"]
+        self._sensors = [
+            self._record[name][0]
+            for name, field in self._fields.items()
+            if name.startswith("sensor/") and field.dtype.kind == "f"
+        ]
+        floats = [
+            field
+            for name, field in self._fields.items()
+            if field.dtype.kind == "f" and not name.startswith("sensor/")
+        ]
         begin = self._record.dtype.fields[floats[0].name][1] if floats else 0
         size = sum(field.row_bytes for field in floats)
         self._floats = self._bytes[begin : begin + size].view("<f4")  # they lie side by side
@@ -59,11 +70,11 @@ class RowPacker:
         if row.keys() != self._fields.keys():
             return False
         with np.errstate(over="ignore"):
-            for name, shape, kinds, part in self._arrays:
+            for name, shape, kinds, exact, part in self._arrays:
                 value = np.asarray(row[name])
                 if value.shape != shape or value.dtype.kind not in kinds:
                     return False
-                if part.ndim == 3 and value.dtype != part.dtype:
+                if exact and value.dtype != part.dtype:
                     return False
                 part[...] = value
         values = [_plain(row[name]) for name in self._scalars]
@@ -72,6 +83,8 @@ class RowPacker:
         try:
             self._struct.pack_into(self._bytes.data, self._offset, *values)
         except (struct.error, OverflowError, TypeError, ValueError):
+            return False
+        if not all(np.isfinite(part).all() for part in self._sensors):
             return False
         return values[self._source] in _SOURCES and bool(np.isfinite(self._floats).all())
 
@@ -87,18 +100,17 @@ class RowPacker:
         raise LogSpecError(f"field 'source': {row['source']!r} is none of {names}")
 
     def _check(self, field: Field, value: np.ndarray) -> None:
-        image = len(field.shape) == 3
-        fits = value.dtype == field.dtype if image else value.dtype.kind in _KINDS[field.dtype.kind]
+        exact = bool(field.shape) and field.dtype.kind == "u"
+        fits = value.dtype == field.dtype if exact else value.dtype.kind in _KINDS[field.dtype.kind]
         if not fits or value.shape != field.shape:
             raise LogSpecError(
                 f"field '{field.name}': expected {field.dtype.name} {field.shape}, "
                 f"got {value.dtype.name} {value.shape}{self._dimensions(field)}"
             )
         if field.dtype.kind == "f" and not (np.abs(value) <= np.finfo("f4").max).all():
-            raise LogSpecError(
-                f"field '{field.name}': must be finite in float32, got {value.tolist()}"
-            )
-        if field.dtype.kind in "iu" and not image:
+            given = value.tolist() if value.size <= _SHOWN else f"{value.size} numbers, not all so"
+            raise LogSpecError(f"field '{field.name}': must be finite in float32, got {given}")
+        if field.dtype.kind in "iu" and not exact:
             limits = np.iinfo(field.dtype)
             if not limits.min <= int(value) <= limits.max:
                 raise LogSpecError(

@@ -33,6 +33,7 @@ class Sampler:
 
     `episodes` chooses episodes to draw from: it gets the log's table, (E,) of (start, length,
     complete), and returns a mask (E,). It must always choose alike, or resuming is not exact.
+    Episodes that are older than one of the fields are left out.
 
     Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
     given as {name in the batch: field of the log}, renames. The newest rows are kept decoded in
@@ -193,7 +194,8 @@ class Sampler:
     def _table(self, reader: LogReader) -> np.ndarray:
         """The episodes of a log to draw from."""
         table = reader.intact
-        return table[np.asarray(self._episodes(table), bool)]
+        begin = max(reader.since(field) for field in self._fields.values())
+        return table[np.asarray(self._episodes(table), bool) & (table["start"] >= begin)]
 
     def _draw_starts(
         self, starts: np.ndarray, windows: np.ndarray, count: int, length: int

@@ -125,7 +125,7 @@ class Sealer:
 
     def _sweep(self) -> None:
         """Remove what a killed writer left beside the log, and see what the chunks take."""
-        groups = [self._root, self._root / "episode", self._root / "image"]
+        groups = [self._root, *(self._root / name for name in ("episode", "image", "sensor"))]
         for folder in (*groups, *(writer.column.folder for writer in self._table.values())):
             for entry in os.scandir(folder) if folder.is_dir() else ():
                 if entry.name.endswith(".tmp"):

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.errors import LogSpecError
+from wm_datasets.sensor import SensorSpec
 
 _CAMERA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -89,7 +90,8 @@ class LogSpec:
     cameras maps a name to (height, width, 3); `action=None` declares a log without actions
     (plain video): it has no action, commanded and reward; `reward=False` one whose actions brought
     rewards that nobody knows. `signals` names numbers about an action that are no observation
-    (latency, interventions). `extra` holds whatever else the run must remember, as JSON.
+    (latency, interventions). `sensors` maps a name to whatever else is observed: depth pictures,
+    float pictures, force, touch. `extra` holds what else the run must remember, as JSON.
     """
 
     robot: str
@@ -101,18 +103,25 @@ class LogSpec:
     extra: dict[str, Any] = field(default_factory=dict)
     reward: bool = True
     signals: VectorSpec | None = None
+    sensors: dict[str, SensorSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reward", bool(self.reward) and self.action is not None)
         if not (math.isfinite(self.control_period_s) and self.control_period_s > 0):
             raise LogSpecError(f"control_period_s must be > 0 [s], got {self.control_period_s}")
-        if not self.cameras and self.proprio is None:
-            raise LogSpecError("a log needs at least one camera or proprio, got neither")
+        if not self.cameras and self.proprio is None and not self.sensors:
+            raise LogSpecError("a log needs at least one camera or proprio or sensor, got none")
+        for name in self.sensors:
+            if not _CAMERA_NAME.fullmatch(name):
+                raise LogSpecError(f"sensor name must match {_CAMERA_NAME.pattern}, got {name!r}")
         for name, shape in self.cameras.items():
             if not _CAMERA_NAME.fullmatch(name):
                 raise LogSpecError(f"camera name must match {_CAMERA_NAME.pattern}, got {name!r}")
             if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
-                raise LogSpecError(f"camera '{name}' needs (height, width, 3), got {tuple(shape)}")
+                raise LogSpecError(
+                    f"camera '{name}' needs (height, width, 3), got "
+                    f"{tuple(shape)}; depth and float pictures are sensors"
+                )
         cameras = {k: (int(s[0]), int(s[1]), int(s[2])) for k, s in self.cameras.items()}
         object.__setattr__(self, "cameras", cameras)
         try:
@@ -125,6 +134,9 @@ class LogSpec:
     def fields(self) -> dict[str, Field]:
         """The log's arrays by name, in the order in which a record stores them."""
         found = [Field(f"image/{k}", np.dtype("u1"), s) for k, s in self.cameras.items()]
+        found += [
+            Field(f"sensor/{k}", np.dtype(s.stored), s.shape) for k, s in self.sensors.items()
+        ]
         if self.proprio is not None:
             found.append(Field("proprio", np.dtype("<f4"), (len(self.proprio),)))
         if self.action is not None:
@@ -152,6 +164,12 @@ class LogSpec:
             "extra": self.extra,
             "reward": self.reward,
             "signals": self.signals.to_json() if self.signals else None,
+            # absent in logs without any, which older versions read
+            **(
+                {"sensors": {k: s.to_json() for k, s in self.sensors.items()}}
+                if self.sensors
+                else {}
+            ),
         }
 
     @classmethod
@@ -159,15 +177,29 @@ class LogSpec:
         given = (data["proprio"], data["action"], data.get("signals"))
         proprio, action, signals = (VectorSpec.from_json(v) if v else None for v in given)
         cameras = {k: (s[0], s[1], s[2]) for k, s in data["cameras"].items()}
+        sensors = {k: SensorSpec.from_json(s) for k, s in data.get("sensors", {}).items()}
         return cls(data["robot"], data["task"], float(data["control_period_s"]),
                    cameras, proprio, action, dict(data["extra"]),
-                   bool(data.get("reward", True)), signals)  # fmt: skip
+                   bool(data.get("reward", True)), signals, sensors)  # fmt: skip
+
+    def grown(self, wanted: LogSpec) -> LogSpec | None:
+        """This spec with the cameras, sensors and signals that `wanted` has on top of it.
+
+        None where `wanted` lacks something or has it otherwise. What there was keeps its place.
+        """
+        whole = replace(
+            self,
+            cameras=self.cameras | wanted.cameras | self.cameras,
+            sensors=self.sensors | wanted.sensors | self.sensors,
+            signals=self.signals or wanted.signals,
+        )
+        return whole if whole == wanted else None
 
     def differences(self, other: LogSpec) -> list[str]:
         """One line 'part: mine, other's' for every part in which two specs differ."""
         mine, theirs = self.to_json(), other.to_json()
-        return [f"{k}: {_short(mine[k])}, not {_short(theirs[k])}"
-                for k in mine if mine[k] != theirs[k]]  # fmt: skip
+        return [f"{k}: {_short(mine.get(k))}, not {_short(theirs.get(k))}"
+                for k in mine | theirs if mine.get(k) != theirs.get(k)]  # fmt: skip
 
 
 def _short(value: Any, limit: int = 120) -> str:

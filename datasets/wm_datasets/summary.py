@@ -28,11 +28,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class FieldSummary:
-    """One array: its row, and the bytes of its files; newest rows lie in segments instead."""
+    """One array: its row, and the bytes of its files; newest rows lie in segments instead.
+
+    Rows below `absent_before` were recorded before the log had the field.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     bytes_on_disk: int
+    absent_before: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def describe(log: LogReader | str | Path) -> LogSummary:
         complete=int(table["complete"].sum()),
         bytes_on_disk=_bytes(log.path),
         fields={
-            name: FieldSummary(f.dtype.name, f.shape, sizes[name])
+            name: FieldSummary(f.dtype.name, f.shape, sizes[name], log.since(name))
             for name, f in log.spec.fields.items()
         },
         total=_tally(success, returns, np.ones(len(table), bool)),

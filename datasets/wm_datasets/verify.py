@@ -84,6 +84,7 @@ class _Check:
         self._reader = LogReader(root)
         self._first, self._stop = self._reader.first, self._reader.length
         self._values = 0
+        self._odd: list[tuple[str, int]] = []  # rows of float pictures that are not finite
 
     def report(self) -> Report:
         with self._reader as reader:
@@ -108,13 +109,16 @@ class _Check:
         """Decode a whole field; return it, (n, ...), unless it is one of frames."""
         field = self._reader.spec.fields[name]
         chunk = load_manifest(self._root).chunks[name]
-        keep = len(field.shape) < 3
+        keep = len(field.shape) < 2
         out = np.zeros((self._stop - self._first if keep else 0, *field.shape), field.dtype)
         at, total = self._first, (self._stop - self._first) * len(self._reader.spec.fields)
         while at < self._stop:
             end = min(self._stop, (at // chunk + max(1, _ROWS // chunk)) * chunk)
             part = out[at - self._first : end - self._first] if keep else None
-            self._reader.read_around(name, at, end, part)
+            found = self._reader.read_around(name, at, end, part)
+            if not keep and field.dtype.kind == "f":
+                odd = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1)
+                self._odd += [(name, at + int(i)) for i in np.flatnonzero(odd)]
             self._values += end - at
             self._progress(self._values, total)
             at = end
@@ -226,6 +230,8 @@ class _Check:
             for at in np.flatnonzero(bad & known):
                 row, reason = self._first + int(at), "not finite, or not zero in the row of is_last"
                 self._add("values", self._root / name, row, row + 1, reason)
+        for name, row in self._odd:
+            self._add("values", self._root / name, row, row + 1, "not finite")
 
 
 def _find_wrong_root(root: Path, name: str) -> str:

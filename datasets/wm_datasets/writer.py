@@ -22,6 +22,7 @@ import numpy as np
 from wm_datasets.column import sync_folder
 from wm_datasets.damage import Damage
 from wm_datasets.errors import LogError, LogFormatError, LogFullError, LogSpecError, disk_errors
+from wm_datasets.growth import clear_undeclared
 from wm_datasets.lock import LOCK_NAME, WriterLock
 from wm_datasets.manifest import ROOT, ROOT_COPY, Manifest, load_manifest
 from wm_datasets.reader import WAL_FOLDER, LogReader
@@ -57,6 +58,9 @@ class LogWriter:
     tail is dropped (`repaired` says what was), and an episode that was left open is over: it stays
     as it is, incomplete, and the next row must begin a new one. Rows that a damaged file has taken
     never keep a log from being written: they stay as lost rows, which readers refuse.
+
+    A spec with cameras, sensors or signals on top of the log's own adds them: they are declared
+    durably before the first row that has them, and absent in every row before.
 
     `capacity_steps` and `capacity_bytes` keep the newest rows: whenever a segment is sealed, whole
     oldest episodes go while more rows are sealed, or more bytes of chunks, than that (never the
@@ -203,16 +207,26 @@ class LogWriter:
             (self.path / WAL_FOLDER).mkdir(exist_ok=True)
             manifest.commit(self.path)
         manifest = load_manifest(self.path)
-        if differences := manifest.spec.differences(spec):
+        differences, whole = manifest.spec.differences(spec), manifest.spec.grown(spec)
+        if differences and whole is None:
             raise LogSpecError(
                 f"the log at {self.path} was made with another spec. It has "
                 f"{'; '.join(differences)} as given. Use another path, or the log's own spec."
             )
-        self._segment_rows = manifest.segment_rows
-        self._packer = RowPacker(spec)
-        self._dtype = record_dtype(spec.fields)
-        self._sealer = Sealer(self.path, manifest, self.capacity_steps, self.capacity_bytes)
+        clear_undeclared(self.path, manifest)
+        self._take_up(manifest)
         self._recover()
+        if whole is not None and differences:
+            manifest = self._sealer.manifest.grown(whole)
+            manifest.create_folders(self.path)
+            sync_folder(self.path)
+            manifest.commit(self.path)
+            self._take_up(manifest)
+        self._packer = RowPacker(self.spec)
+
+    def _take_up(self, manifest: Manifest) -> None:
+        self._segment_rows, self._dtype = manifest.segment_rows, record_dtype(manifest.spec.fields)
+        self._sealer = Sealer(self.path, manifest, self.capacity_steps, self.capacity_bytes)
 
     def _recover(self) -> None:
         """Seal what segments hold, drop what is torn, and begin with no segment."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from growing_log import append_grown, check_grown, grown_spec
 from log_rows import append_episode, check_rows, make_spec
 from test_sampler import FIELDS, check_windows, sampler_of
 
@@ -59,6 +60,27 @@ def small_parts(monkeypatch):
     chunk_rows = manifest.chunk_rows
     monkeypatch.setattr(manifest, "chunk_rows", lambda field: min(16, chunk_rows(field)))
     monkeypatch.setattr(archive, "_PART_BYTES", 1)
+
+
+def test_fields_that_are_added_are_absent_in_the_archive_too(make_log, url, small_parts):
+    path = make_log([20, 33])
+    Archive(path, url).sync()
+    with open_log(url) as log:
+        with LogWriter(path, grown_spec(6)) as writer:
+            append_grown(writer, 41)
+        since = dict.fromkeys(grown_spec(6).fields.keys() - make_spec().fields.keys(), 53)
+        archive = Archive(path, url)
+        assert archive.sync().rows == 94
+        log.refresh()
+        check_grown(log, since)
+    fresh = url.removesuffix("/log") + "/again"
+    Archive(path, fresh).sync()
+    for place in (url, fresh):
+        with open_log(place) as log:
+            check_grown(log, since)
+            sampler = Sampler(log, fields=["sensor/s0", "stamp"], batch=9, length=5, seed=0)
+            assert sampler.sample()["sensor/s0"].all()
+            sampler.close()
 
 
 def test_what_was_archived_is_read_back_bit_for_bit(make_log, url):

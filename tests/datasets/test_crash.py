@@ -10,12 +10,14 @@ import time
 
 import numpy as np
 import pytest
+from growing_log import append_grown, check_grown, grown_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_rows import EPISODE_ROWS, append_episode, check_rows, make_row, make_spec
 
 from wm_datasets import LogError, LogFullError, LogReader, LogSpecError, LogWriter, column
 from wm_datasets.segment import HEADER_BYTES, record_dtype
+from wm_datasets.verify import verify
 
 RECORD = record_dtype(make_spec().fields).itemsize
 
@@ -231,6 +233,51 @@ def test_a_crash_at_any_step_of_opening_loses_nothing(path, crash_after, monkeyp
     writer.close()
     assert crashes > 10
     check_zarr_agrees(path)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_crash_at_any_step_of_adding_fields_loses_nothing(path, crash_after, back):
+    """Until the root declares them the log is the old one, which may also go on without them."""
+    with LogWriter(path, make_spec()) as writer:
+        append_episode(writer, 9)
+    crashes, old, writer = 0, 0, None
+    for count in range(1000):
+        with LogReader(path) as reader:
+            length = reader.length
+        crash_after(count)
+        try:
+            writer = LogWriter(path, grown_spec(6))
+            break
+        except Crash:
+            crashes += 1
+        finally:
+            crash_after(10**9)
+        with LogReader(path) as reader:
+            assert reader.length == length
+            if reader.spec == make_spec():
+                old += 1
+                check_rows(reader)
+            else:
+                assert reader.spec == grown_spec(6)
+                check_grown(reader, dict.fromkeys(added(), length))
+                break
+        if back:
+            with LogWriter(path, make_spec()) as without:
+                append_episode(without, 3)
+            assert [f for f in verify(path).faults if f.kind != "rate"] == []
+            assert {p.name for p in (path / "image").iterdir() if p.is_dir()} == {"front", "wrist"}
+    writer = writer or LogWriter(path, grown_spec(6))
+    append_grown(writer, 20)
+    writer.close()
+    assert crashes > 10
+    assert old > 10
+    with LogReader(path) as reader:
+        check_grown(reader, dict.fromkeys(added(), length))
+    assert not list(path.rglob("*.tmp"))
+
+
+def added():
+    return grown_spec(6).fields.keys() - make_spec().fields.keys()
 
 
 def test_a_crash_while_the_log_is_made_leaves_a_place_for_it(path, crash_after):

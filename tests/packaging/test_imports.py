@@ -14,7 +14,9 @@ PACKAGES = {
     "wm_nodes": ROOT / "wm_nodes",
 }
 ROS = {"rclpy", "launch", "launch_ros", "ament_index_python", "rosgraph_msgs", "rcl_interfaces"}
-ROS |= {f"{name}_msgs" for name in "sensor std trajectory diagnostic lifecycle builtin geometry".split()}
+ROS |= {
+    f"{name}_msgs" for name in "sensor std trajectory diagnostic lifecycle builtin geometry".split()
+}
 ROS |= {"std_srvs", "builtin_interfaces"}
 SIMULATORS = {"mujoco", "metaworld", "gymnasium", "dm_control"}
 FORBIDDEN = {

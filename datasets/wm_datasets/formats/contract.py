@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -144,6 +144,25 @@ class Exporter(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Write what comes last and close everything."""
+
+
+def exportable(reader: LogReader) -> tuple[LogSpec, list[str]]:
+    """Return the part of a log's spec that formats can hold, and the losses that this is.
+
+    That leaves out sensors, and cameras and signals that some episodes were recorded without.
+    """
+    spec, losses = reader.spec, []
+    if spec.sensors:
+        losses.append(f"sensors: {', '.join(spec.sensors)}")
+    partly = [name for name in spec.fields if not reader.present(name).all()]
+    partly = [name for name in partly if not name.startswith("sensor/")]
+    if partly:
+        losses.append(f"fields that are absent in the first episodes: {', '.join(partly)}")
+    cameras = {name: s for name, s in spec.cameras.items() if f"image/{name}" not in partly}
+    if not cameras and spec.proprio is None:
+        raise FormatError(f"{reader.path} has neither cameras nor proprio in every episode")
+    signals = None if "signals" in partly else spec.signals
+    return replace(spec, cameras=cameras, signals=signals, sensors={}), losses
 
 
 def episodes_of(reader: LogReader) -> list[Episode]:

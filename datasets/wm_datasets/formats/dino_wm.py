@@ -25,6 +25,7 @@ from wm_datasets.formats.contract import (
     Importer,
     Options,
     episodes_of,
+    exportable,
     rows_of,
 )
 from wm_datasets.formats.torch_file import load_pickle, load_tensor, save_tensor
@@ -185,7 +186,8 @@ class Export(Exporter):
     """A folder that DINO-WM loads; the log's own layout, `--layout`, or point_maze."""
 
     def __init__(self, reader: LogReader, options: Options) -> None:
-        spec = self._spec = reader.spec
+        self._spec, self.losses = exportable(reader)
+        spec = self._spec
         self._layout = options.layout or spec.extra.get("dino_wm", {}).get("layout") or "point_maze"
         if self._layout not in LAYOUTS:
             raise FormatError(f"--layout: given {self._layout!r}, right: {', '.join(LAYOUTS)}")
@@ -193,7 +195,7 @@ class Export(Exporter):
             raise FormatError("DINO-WM needs actions, proprio and a camera; this log lacks one")
         self._camera, *others = spec.cameras
         self._episodes = episodes_of(reader)
-        self.losses = [f"cameras: {', '.join(others)}"] if others else []
+        self.losses += [f"cameras: {', '.join(others)}"] if others else []
         if self._layout == "pusht":
             self.losses.append("exact pixels (H.264 at crf 18); actions are rounded in float32")
             if len(spec.proprio) < 3:

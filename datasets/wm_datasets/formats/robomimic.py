@@ -23,6 +23,7 @@ from wm_datasets.formats.contract import (
     Importer,
     Options,
     episodes_of,
+    exportable,
     need,
     rows_of,
 )
@@ -139,10 +140,10 @@ class Export(Exporter):
     """One file; opened by robomimic's SequenceDataset. Keys of observations are the log's."""
 
     def __init__(self, reader: LogReader, options: Options) -> None:
-        self._spec = spec = reader.spec
+        self._spec, self.losses = exportable(reader)
+        spec = self._spec
         if spec.action is None:
             raise FormatError("robomimic needs actions, this log has none (plain video)")
-        self.losses = []
         self._split = spec.extra.get("robomimic", {}).get("proprio")
         if not self._split or sum(self._split.values()) != len(spec.proprio or ()):
             self._split = {"proprio": len(spec.proprio)} if spec.proprio else {}

@@ -22,6 +22,7 @@ from wm_datasets.formats.contract import (
     FormatError,
     Importer,
     Options,
+    exportable,
     need,
     rows_of,
 )
@@ -168,11 +169,12 @@ class Export(Exporter):
     """DST/<camera>/episode_000000.mkv (FFV1, exact) or .mp4 (H.264) with `lossy`."""
 
     def __init__(self, reader: LogReader, options: Options) -> None:
-        self._spec, self._lossy = reader.spec, options.lossy
+        self._spec, self.losses = exportable(reader)
+        self._lossy = options.lossy
         if not self._spec.cameras:
             raise FormatError("this log has no camera, so there is nothing to film")
         kept = {f"image/{c}" for c in self._spec.cameras} | {"stamp", "is_first", "is_last"}
-        self.losses = [f"fields: {', '.join(f for f in self._spec.fields if f not in kept)}"]
+        self.losses += [f"fields: {', '.join(f for f in self._spec.fields if f not in kept)}"]
         self.losses.append("robot, units, names, extra; stamps begin at 0 and are rounded to 1 us")
         if self._lossy:
             self.losses.append("exact pixels (H.264 at crf 18, colours at half resolution)")

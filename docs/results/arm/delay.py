@@ -1,6 +1,6 @@
 """Following a moving place with 100 ms of injected delay, planned from what is seen and from ahead.
 
-    python docs/results/arm/delay.py     # writes delay.csv beside it
+python docs/results/arm/delay.py     # writes delay.csv beside it
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from wm_datasets.formats.contract import (
     FormatError,
     Options,
     episodes_of,
+    exportable,
     need,
 )
 from wm_datasets.formats.lerobot import layout, stats
@@ -38,13 +39,13 @@ class Export(Exporter):
         self._version = version if version.startswith("v") else f"v{version}"
         if self._version not in layout.VERSIONS:
             raise FormatError(f"--version: given {version!r}, right: {', '.join(layout.VERSIONS)}")
-        self._spec, self._video = reader.spec, options.lossy
+        self._spec, self.losses = exportable(reader)
+        self._video = options.lossy
         self._rate = Fraction(1 / reader.spec.control_period_s).limit_denominator(1001)
         episodes = episodes_of(reader)
         counts = [self._frames(episode) for episode in episodes]
         if not any(counts):
             raise FormatError("this log has no episode with an action: LeRobot would not open it")
-        self.losses = []
         if empty := counts.count(0):
             self.losses.append(f"{empty} episodes without any action")
         if self._video and reader.spec.cameras:

@@ -14,6 +14,7 @@ from wm_datasets.formats.contract import (
     FormatError,
     Options,
     episodes_of,
+    exportable,
     need,
 )
 from wm_datasets.formats.rosbag.arrivals import Arrival, arrivals_of_rows, nothing_led
@@ -43,7 +44,8 @@ class Export(Exporter):
 
     def __init__(self, reader: LogReader, options: Options) -> None:
         self._mapping = mapping = load_mapping(options.topics)
-        self._spec = spec = reader.spec
+        self._spec, self.losses = exportable(reader)
+        spec = self._spec
         self._storage = options.layout or "mcap"
         if self._storage not in STORAGES:
             raise FormatError(f"--layout: given {self._storage!r}, right: {', '.join(STORAGES)}")
@@ -52,7 +54,7 @@ class Export(Exporter):
         self._images = "jpeg" if options.lossy else mapping.images
         ending = "" if self._images == "raw" else "/compressed"
         self._topics = {c: mapping.topic_of(c, ending) for c in spec.cameras}
-        self.losses = ["exact pixels (JPEG, quality 95)"] if self._images == "jpeg" else []
+        self.losses += ["exact pixels (JPEG, quality 95)"] if self._images == "jpeg" else []
         self._say_losses(reader)
 
     def open(self, destination: Path) -> None:
