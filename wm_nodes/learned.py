@@ -40,11 +40,15 @@ class LearnedPolicy:
         camera: str = "",
         goal: Callable[[], Goal | None] | None = None,
         delay_s: float = 0.0,
+        thinking_s: float = 0.0,
+        compensate: bool = True,
     ) -> None:
         """`explore` samples as in training episodes; `camera` may be empty if there is one only.
 
         `goal` is asked at each episode's beginning; a planner then plans for what it returns.
-        `delay_s` says how much later than in training commands act.
+        `delay_s` says how much later than in training commands act. `thinking_s` lets time pass
+        between an observation and its plan, as it does in real time: until then the plan before is
+        played. `compensate` plans from where the robot will be when the plan comes.
         """
         if planner not in CHOOSERS:
             raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
@@ -54,7 +58,11 @@ class LearnedPolicy:
         _, height, width = weights.model.spec.obs_keys["image"]
         self._pipeline = ImagePipeline(height, width)
         self._encoder = Encoder()
-        self._policy = Policy(seed, self._device, chooser(planner, search), Delay(delay_s))
+        delay = Delay(delay_s)
+        if compensate and thinking_s:
+            delay.took(thinking_s)
+        self._policy = Policy(seed, self._device, chooser(planner, search), delay)
+        self._coming = Coming(thinking_s, robot.control_period_s, len(self._names))
         self._goal, self._robot = goal, robot
         self._thought_s: list[float] = []  # for each plan that was made
         self._filter = Filter(self._seed, self._device)
@@ -77,6 +85,7 @@ class LearnedPolicy:
 
     def begin(self) -> None:
         self._filter = Filter(self._seed, self._device)
+        self._coming.forget()
         if self._goal is not None:
             self._policy.goal = self._goal()
 
@@ -109,10 +118,36 @@ class LearnedPolicy:
                 f"{self._weights.preset}: plans to goals, and {self._robot.task!r} shows none. "
                 "Right: a task that does, or a model that predicts rewards."
             )
-        action: Vector = self._policy.act(self._weights, state, step)[0]
+        actions = self._policy.act(self._weights, state, step)
         if self._policy.planned_ns == step.stamp_ns:
             self._thought_s.append(time.perf_counter() - began)
-        return action
+        return self._coming.due(step.stamp_ns, actions)
+
+
+class Coming:
+    """Plans that come some time after their observation; what is due is of the newest that came."""
+
+    def __init__(self, late_s: float, period_s: float, size: int) -> None:
+        self._late_s, self._period_s = late_s, period_s
+        self._still = np.zeros(size, np.float32)
+        self._plans: list[tuple[int, Vector]] = []
+
+    def forget(self) -> None:
+        """An episode begins: no plan has come."""
+        self._plans.clear()
+
+    def due(self, now_ns: int, actions: Vector) -> Vector:
+        """Return the action (A,) to do now, when actions (N, A) are the answer to what is seen."""
+        if not self._late_s:
+            return np.asarray(actions[0])
+        self._plans.append((now_ns, actions))
+        here = [plan for plan in self._plans if now_ns - plan[0] >= self._late_s * 1e9 - 1e6]
+        if not here:
+            return self._still
+        stamp_ns, plan = here[-1]
+        self._plans = [each for each in self._plans if each[0] >= stamp_ns]
+        index = round((now_ns - stamp_ns) / 1e9 / self._period_s)
+        return np.asarray(plan[index]) if index < len(plan) else self._still
 
 
 def goal_of(robot: Robot, camera: str) -> Callable[[], Goal | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wm_models.body import ActionAdapter
@@ -13,11 +13,12 @@ from wm_models.interface import ModelSpec, WorldModel
 from wm_models.planners import CEM, GoalCost
 from wm_models.planners.begun import Begun, settle
 from wm_nodes.cores.choose import SearchChooser, SearchSettings
-from wm_nodes.cores.delay import Delay, measured_lag
+from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.goal import Goal
 from wm_nodes.cores.mind import Policy, foreseen
 from wm_nodes.cores.records import Step
 from wm_nodes.cores.weights import Weights
+from wm_nodes.learned import Coming
 
 PERIOD_S = 0.1
 
@@ -46,18 +47,6 @@ def test_what_is_underway_is_what_was_done_last_and_what_was_planned_next(
 
 def test_without_delay_nothing_is_underway():
     assert len(Delay().underway(np.ones((3, 2), np.float32), PERIOD_S)[0]) == 0
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.floats(0.0, 0.6), st.integers(0, 2**31))
-def test_a_lag_is_found_in_noise(lag, seed):
-    random = np.random.default_rng(seed)
-    speed = np.repeat(random.normal(size=(20, 3)), 4, 0)
-    meant = np.concatenate([np.zeros((1, 3)), np.cumsum(speed * PERIOD_S, 0)])
-    times = PERIOD_S * np.arange(len(meant))
-    places = np.stack([np.interp(times - lag, times, column) for column in meant.T], 1)
-    places = places + 5.0 + random.normal(0.0, 1e-3, places.shape)
-    assert measured_lag(speed, places, PERIOD_S) == pytest.approx(lag, abs=0.011)
 
 
 class Line(WorldModel):
@@ -142,3 +131,13 @@ def test_a_delay_that_is_known_costs_less():
     blind, seeing, none = run(0.3, 0.0), run(0.3, 0.3), run(0.0, 0.0)
     assert np.mean(seeing) < 0.8 * np.mean(blind)
     assert np.mean(none) < np.mean(seeing)
+
+
+@given(st.integers(0, 5), st.integers(1, 12))
+def test_a_late_plan_s_point_is_the_one_that_is_due(late, points):
+    """Plan t says t, t + 1 ...: whoever plays it at the right time says the time."""
+    coming = Coming(late * PERIOD_S, PERIOD_S, 1)
+    for tick in range(15):
+        plan = np.arange(tick, tick + points, dtype=np.float32)[:, None] + 1
+        due = float(coming.due(tick * 100_000_000, plan)[0])
+        assert due == (tick + 1 if tick >= late and late < points else 0.0)

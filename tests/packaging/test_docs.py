@@ -32,7 +32,7 @@ def test_commands_exist_and_are_all_named():
 def test_launch_lines_are_accepted():
     lines = re.findall(r"(?:wm|ros2) launch (?:wm_nodes )?(\w+)\S*((?: \w+:=[\w-]+)+)", README)
     given = [(graph, words) for graph, words in lines if graph != "GRAPH"]
-    assert {graph for graph, _ in given} == {"sim_metaworld"}
+    assert {graph for graph, _ in given} == {"sim_metaworld", "arm_mpc"}
     for graph, words in given:
         find_graph(graph).parse(split_words(words.split()))
 

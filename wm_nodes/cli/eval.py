@@ -56,6 +56,14 @@ class Eval:
     """Model steps that are done before the next search."""
     goal_proprio: float = 1.0
     """Weight of a goal's joint states, read off its picture, beside the picture itself."""
+    actuation_delay_s: float = 0.0
+    """Simulated arm: commands act so late."""
+    delay_s: float = 0.0
+    """What the agent is told of that."""
+    thinking_s: float = 0.0
+    """Time between an observation and its plan, as in real time; 0: none passes."""
+    compensate: bool = True
+    """Plan from where the robot will be when the plan comes."""
     device: str = "auto"
     """Where the agent computes: cpu, cuda, or auto (the GPU where there is one)."""
     action_repeat: int = 0
@@ -86,6 +94,8 @@ def run(words: Sequence[str]) -> int:
 
     mistakes = (RobotError, WeightsError, ModelError, OSError)
     with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
+        if wanted.actuation_delay_s:
+            _delay(robot, wanted.actuation_delay_s)
         policy = _policy(wanted, robot)
         result = evaluate(robot, policy, wanted.episodes, wanted.seed, name=wanted.policy)
         if wanted.csv is not None:
@@ -123,6 +133,10 @@ def _check(wanted: Eval) -> None:
         require(name, getattr(wanted, name), 0)
     require("execute", wanted.execute, 1)
     require("goal-proprio", wanted.goal_proprio, 0.0)
+    for name in ("actuation_delay_s", "delay_s", "thinking_s"):
+        require(name.replace("_", "-"), getattr(wanted, name), 0.0, 2.0)
+    if wanted.actuation_delay_s and wanted.robot != "arm_sim":
+        raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
     if wanted.policy == "agent" and not wanted.weights:
         raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
     if wanted.policy in BLIND and wanted.robot != "metaworld":
@@ -196,4 +210,14 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         search=search,
         camera=wanted.camera,
         goal=goal_of(robot, wanted.camera),
+        delay_s=wanted.delay_s,
+        thinking_s=wanted.thinking_s,
+        compensate=wanted.compensate,
     )
+
+
+def _delay(robot: Robot, seconds: float) -> None:
+    from wm_nodes.robots.arm.simulated import SimulatedArm
+
+    assert isinstance(robot, SimulatedArm)
+    robot.switches.actuation_delay_s = seconds

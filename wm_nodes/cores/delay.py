@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
 from wm_nodes.cores.records import Step, Vector
 
@@ -56,23 +55,3 @@ class Delay:
         done = np.concatenate([still[:before], *(each[None] for each in self._done)])
         coming = np.concatenate([rest, still])[:after]
         return np.concatenate([done[len(done) - before :], coming]), before
-
-
-def measured_lag(
-    executed: npt.ArrayLike, places: npt.ArrayLike, period_s: float, most_s: float = 1.0
-) -> float:
-    """Return by how many seconds places (T + 1, A) follow the velocities executed (T, A) between
-    them: the lag from 0 to `most_s` with the least squared deviation, to 5 ms."""
-    speed, where = np.asarray(executed, np.float64), np.asarray(places, np.float64)
-    if len(where) != len(speed) + 1 or speed.shape[1:] != where.shape[1:]:
-        raise ValueError(f"places: expected one more than {speed.shape}, got {where.shape}")
-    meant = np.concatenate([np.zeros_like(where[:1]), np.cumsum(speed * period_s, 0)])
-    times = period_s * np.arange(len(where))
-    lags = np.arange(0.0, most_s + 1e-9, 0.005)
-
-    def deviation(lag: float) -> float:
-        late = [np.interp(times - lag, times, column) for column in meant.T]
-        off = where - np.stack(late, 1)
-        return float(np.square(off - off.mean(0)).sum())
-
-    return min(lags.tolist(), key=deviation)
