@@ -12,12 +12,18 @@ from typing import Any
 import numpy as np
 
 from wm_nodes.cli.arguments import parse, require
+from wm_nodes.graphs.declaration import unknown
 from wm_nodes.errors import UserError, user_errors
 
-USAGE = (
-    "usage: wm arm check [--robot NAME] | wm arm safety [--robots NAME ...] | "
-    "wm arm demo [--episodes N]"
-)
+USAGE = """usage: wm arm check [--robot NAME] [--move]
+       wm arm safety [--robots NAME ...] [--steps N] [--out OUT]
+       wm arm demo [--episodes N]
+
+  check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
+  safety  drive the safety filter with what nobody should send, and audit what leaves it
+  demo    the simulated arm goes to goal pictures; leaves a film and a report
+
+Give `wm arm COMMAND --help` for its options."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,10 @@ def run(words: Sequence[str]) -> int:
         from wm_nodes.cli.arm_demo import run as run_demo
 
         return run_demo(words[1:])
-    if words and words[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    raise UserError(f"expected check, safety or demo. {USAGE}")
+    if words and words[0] not in ("-h", "--help"):
+        raise UserError(unknown("subcommand", words[0], ["check", "safety", "demo"]))
+    print(USAGE)
+    return 0 if words else 2
 
 
 def _check(wanted: Check) -> int:
