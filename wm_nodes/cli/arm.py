@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.graphs.declaration import unknown
 from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.declaration import unknown
 
 USAGE = """usage: wm arm check [--robot NAME] [--move]
        wm arm safety [--robots NAME ...] [--steps N] [--out OUT]
