@@ -4,6 +4,7 @@ A writer process appends rows at 50 Hz or as fast as it can and tells, through a
 of every row that append() took, and which rows are durable. It is killed with -9 at a random
 moment, also while it opens, seals or repairs the log, while a reader process follows. Then every
 row is read back. With `power_cut`, all that the writer had not synced is taken away as well.
+After each fifth of the writers the log gets one field more: depth, float pictures, a camera, force.
 """
 
 from __future__ import annotations
@@ -28,12 +29,19 @@ from wm_datasets.errors import LogSpecError
 from wm_datasets.manifest import Manifest
 from wm_datasets.powercut import Recorder, cut_power
 from wm_datasets.reader import WAL_FOLDER, LogReader
-from wm_datasets.spec import LogSpec, Source, VectorSpec
+from wm_datasets.sensor import SensorSpec
+from wm_datasets.spec import Field, LogSpec, Source, VectorSpec
 from wm_datasets.writer import LogWriter
 
 _ACK = struct.Struct("<qIqd")  # row, its checksum, rows durable, when [s]; row -1: opened
 _SEEN = struct.Struct("<qI")  # row, its checksum
 _MAX_FAULTS = 100
+_LATER: tuple[tuple[str, SensorSpec | tuple[int, int, int]], ...] = (  # added one by one
+    ("depth", SensorSpec("uint16", (4, 6), "mm")),
+    ("radiance", SensorSpec("float32", (3, 4, 2), "W/m^2/sr")),
+    ("side", (5, 3, 3)),
+    ("force", SensorSpec("float32", (6,), ("N",) * 3 + ("Nm",) * 3)),
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ def torture(
 
 class _Torture:
     def __init__(self, root: Path, config: TortureConfig) -> None:
-        self.root, self.config, self.spec = root, config, _spec(config)
+        self.root, self.config, self.spec = root, config, _spec(config, 0)
         self.result = TortureResult(config)
         self._chance = random.Random(config.seed)
         self._sums: dict[int, int] = {}  # row -> checksum, of all rows that must be there
@@ -137,7 +145,7 @@ class _Torture:
                 progress(life, len(self.result.faults))
                 if len(self.result.faults) > _MAX_FAULTS:
                     break
-            LogWriter(self.root, self.spec).close()
+            LogWriter(self.root, _spec(self.config, self.config.kills)).close()
             self._check(0)
             if reader is not None and os.waitpid(reader, os.WNOHANG)[0]:
                 reader = None
@@ -155,6 +163,7 @@ class _Torture:
     def _live(self, number: int) -> Life:
         """Let one writer live and die, and look at what it left."""
         config, first = self.config, len(self._sums)
+        self.spec = _spec(config, number)
         rate_hz = config.rate_hz if number % 2 == 0 else 0.0
         lived_s = self._chance.uniform(0.0, config.longest_s)
         shutil.rmtree(self._stash, ignore_errors=True)
@@ -222,7 +231,7 @@ class _Torture:
         while writer.length < end:
             start, rows = writer.length, chance.randint(1, 40)
             for step in range(rows):
-                row = _row(self.config, writer.length, step, start, step == rows - 1)
+                row = _row(self.config, self.spec, writer.length, step, start, step == rows - 1)
                 writer.append(row)
                 told = _ACK.pack(
                     writer.length - 1, _checksum(self.spec, row), writer.durable, time.monotonic()
@@ -310,11 +319,18 @@ class _Torture:
         self.result.faults.append(f"after kill {len(self.result.lives)}: {what}")
 
 
-def _spec(config: TortureConfig) -> LogSpec:
+def _spec(config: TortureConfig, number: int) -> LogSpec:
+    """What the writer of this number records: after each fifth of the writers one field more."""
     place = VectorSpec(("row", "step", "episode"), ("1",) * 3, (0,) * 3, (float("inf"),) * 3)
     hand = VectorSpec(("x", "y"), ("m", "m"), (-1, -1), (1, 1))
     cameras = {"front": (config.frame, config.frame, 3), "wrist": (4, 6, 3)}
-    return LogSpec("torture", "none", 1 / config.rate_hz, cameras, place, hand)
+    sensors: dict[str, SensorSpec] = {}
+    for name, more in _LATER[: number * (len(_LATER) + 1) // config.kills]:
+        if isinstance(more, SensorSpec):
+            sensors[name] = more
+        else:
+            cameras[name] = more
+    return LogSpec("torture", "none", 1 / config.rate_hz, cameras, place, hand, sensors=sensors)
 
 
 def _create(root: Path, spec: LogSpec, segment_rows: int) -> None:
@@ -326,13 +342,19 @@ def _create(root: Path, spec: LogSpec, segment_rows: int) -> None:
     manifest.commit(root)
 
 
-def _row(config: TortureConfig, number: int, step: int, start: int, last: bool) -> dict[str, Any]:
+def _row(
+    config: TortureConfig, spec: LogSpec, number: int, step: int, start: int, last: bool
+) -> dict[str, Any]:
     """Row `number` of the episode that begins with row `start`."""
     rng = default_rng((config.seed, number))
     action = np.zeros(2, np.float32) if last else rng.uniform(-1, 1, 2).astype(np.float32)
+    observed = {
+        name: _noise(field, rng)
+        for name, field in spec.fields.items()
+        if name.startswith(("image/", "sensor/"))
+    }
     return {
-        "image/front": rng.integers(0, 256, (config.frame, config.frame, 3), np.uint8),
-        "image/wrist": rng.integers(0, 256, (4, 6, 3), np.uint8),
+        **observed,
         "proprio": np.array([number, step, start], np.float32),
         "action": action,
         "commanded": action,
@@ -347,6 +369,13 @@ def _row(config: TortureConfig, number: int, step: int, start: int, last: bool) 
     }
 
 
+def _noise(field: Field, rng: np.random.Generator) -> np.ndarray:
+    """One row of a camera or sensor, which no compression makes small."""
+    if field.dtype.kind == "f":
+        return rng.normal(0, 100, field.shape).astype(field.dtype)
+    return rng.integers(0, np.iinfo(field.dtype).max, field.shape, field.dtype, endpoint=True)
+
+
 def _checksum(spec: LogSpec, row: Mapping[str, Any]) -> int:
     checksum = 0
     for name, f in spec.fields.items():
@@ -355,12 +384,13 @@ def _checksum(spec: LogSpec, row: Mapping[str, Any]) -> int:
 
 
 def _checksums(reader: LogReader, start: int, stop: int) -> list[int]:
-    """The checksum of every row; that of a lost one is of zeros."""
+    """The checksum of every row, over the fields that it has; that of a lost one is of zeros."""
     sums = [0] * (stop - start)
     for name in reader.spec.fields:
-        values = reader.read_around(name, start, stop)
-        for i in range(len(sums)):
-            sums[i] = zlib.crc32(values[i].tobytes(), sums[i])
+        begin = min(max(start, reader.since(name)), stop)
+        values = reader.read_around(name, begin, stop)
+        for i, value in enumerate(values, begin - start):
+            sums[i] = zlib.crc32(value.tobytes(), sums[i])
     return sums
 
 

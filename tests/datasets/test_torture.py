@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from wm_datasets import LogSpecError, LogWriter, torture
+from wm_datasets import LogReader, LogSpecError, LogWriter, torture
 from wm_datasets.powercut import Recorder, cut_power
 from wm_datasets.torture import TortureConfig
 from wm_datasets.verify import verify
@@ -52,7 +52,7 @@ def test_a_log_that_loses_or_doubles_rows_is_caught(tmp_path):
     run = torture._Torture(log, TortureConfig())
     with LogWriter(log, run.spec) as writer:
         for step in range(10):
-            row = torture._row(run.config, step, step, 0, step == 9)
+            row = torture._row(run.config, run.spec, step, step, 0, step == 9)
             writer.append(row)
             run._sums[step] = torture._checksum(run.spec, row)
     run._check(0)
@@ -64,7 +64,7 @@ def test_a_log_that_loses_or_doubles_rows_is_caught(tmp_path):
         "rows 10 to 11 were acknowledged and are gone", "row 4 is not what was appended"
     ]  # fmt: skip
     with LogWriter(log, run.spec) as writer:
-        writer.append(torture._row(run.config, 3, 0, 3, False))
+        writer.append(torture._row(run.config, run.spec, 3, 0, 3, False))
     run.result.faults.clear()
     run._check(10)
     assert any("shifted or doubled" in fault for fault in run.result.faults)
@@ -118,7 +118,17 @@ def test_what_was_synced_outlives_a_power_cut_and_the_rest_may_not(disk, seed):
 
 def test_reading_back_compares_bits(tmp_path):
     config = TortureConfig()
-    row = torture._row(config, 5, 2, 3, False)
-    spec = torture._spec(config)
+    spec = torture._spec(config, config.kills)  # with all that is added on the way
+    row = torture._row(config, spec, 5, 2, 3, False)
     changed = row | {"image/front": row["image/front"] ^ np.uint8(1)}
     assert torture._checksum(spec, row) != torture._checksum(spec, changed)
+    changed = row | {"sensor/depth": row["sensor/depth"] ^ np.uint16(1)}
+    assert torture._checksum(spec, row) != torture._checksum(spec, changed)
+
+
+def test_fields_are_added_on_the_way(tmp_path):
+    torture.torture(tmp_path / "log", TortureConfig(**QUICK))
+    with LogReader(tmp_path / "log") as log:
+        later = ("sensor/depth", "sensor/radiance", "image/side", "sensor/force")
+        added = [log.since(name) for name in later]
+        assert added == sorted(added)
