@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,3 +72,15 @@ def merge(ranges: Iterable[tuple[int, int]], first: int = 0) -> tuple[tuple[int,
         else:
             merged.append((start, stop))
     return tuple(merged)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Log nothing about damage: who makes it need not be told of each."""
+    log = logging.getLogger("wm_datasets")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

@@ -13,7 +13,7 @@ from types import TracebackType
 import numpy as np
 
 from wm_datasets.column import Column
-from wm_datasets.damage import Damage, LogDamageError, episodes_hit, read_around
+from wm_datasets.damage import Damage, LogDamageError, episodes_hit, merge, read_around
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogAbsentError, LogFormatError, LogRowError
 from wm_datasets.index import sealed_index
@@ -342,8 +342,8 @@ class LogReader:
         if len(records):
             self._pieces.append(records)
             self._length += len(records)
-        for row in segment.lost[lost:]:
-            self.note(Damage(segment.path, row, row + 1, "the checksum does not fit"))
+        for start, stop in merge((row, row + 1) for row in segment.lost[lost:]):
+            self.note(Damage(segment.path, start, stop, "the checksum does not fit"))
 
     def _open_segment(self) -> bool:
         """Open the segment of the next row; skip over one that is missing; False without any."""

@@ -7,40 +7,43 @@ the log as it was, draws batches, and lets a writer go on.
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm_datasets.damage import episodes_hit
+from wm_datasets.damage import episodes_hit, quiet
 from wm_datasets.errors import LogError
 from wm_datasets.reader import LogReader
 from wm_datasets.sampler import Sampler
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, Source, VectorSpec
 from wm_datasets.verify import verify
 from wm_datasets.writer import LogWriter
 
 EPISODE_ROWS = 25
 _BOX = VectorSpec(("x", "y"), ("m", "m"), (-1, -1), (1, 1))
-_SPEC = LogSpec("arm", "none", 0.05, {"front": (32, 32, 3)}, _BOX, _BOX)
+_OLD = LogSpec("arm", "none", 0.05, {"front": (32, 32, 3)}, _BOX, _BOX)
+_SPEC = replace(_OLD, sensors={"depth": SensorSpec("uint16", (24, 32), "mm")})  # from a third on
 
 FILES = {  # kind -> pattern in the log's folder
     "frames": "image/front/c.*",
-    "numbers": "[!ei]*/c.*",
+    "depth": "sensor/depth/c.*",
+    "numbers": "[!eis]*/c.*",
     "flags": "is_*/c.*",
     "episode table": "episode/*/c.*",
     "root zarr.json": "zarr.json",
-    "an array's zarr.json": "*/zarr.json",
+    "root's copy": "zarr.json.copy",
+    "an array's zarr.json": "*/**/zarr.json",
     "segment": "wal/*.seg",
+    "mark of durable rows": "wal/durable",
 }
 
 
@@ -125,7 +128,7 @@ def sweep(
 ) -> list[Outcome]:
     """Run `trials` of every kind of file and way; progress(done, total) counts outcomes."""
     chance, found = random.Random(seed), []
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         whole = _make(Path(folder), episodes, seed)
         truth = _Contents(whole)
         for kind, pattern in FILES.items():
@@ -183,7 +186,9 @@ def _try(truth: _Contents, copy: Path, pattern: str, way: str, chance: random.Ra
         mine = {s for s, n, _ in truth.table.tolist() if not lost.isdisjoint(range(s, s + n))}
         with LogReader(copy) as log:
             if found.intact["length"].max(initial=0) >= 10:  # what else is there to draw?
-                Sampler(log, batch=16, length=10, seed=0, disk_bytes=0).sample()
+                Sampler(
+                    log, batch=16, length=10, seed=0, fields=[*_OLD.fields], disk_bytes=0
+                ).sample()
         with LogWriter(copy, _SPEC) as writer:
             _append_episode(writer, np.random.default_rng(0))
         after = _Contents(copy)
@@ -212,8 +217,11 @@ def _make(folder: Path, episodes: int, seed: int) -> Path:
     """A log as a killed writer leaves it: whole segments sealed, the rest in the last one."""
     rng = np.random.default_rng(seed)
     written, left = folder / "written", folder / "left"
+    with LogWriter(written, _OLD) as writer:
+        for _ in range(episodes // 3):
+            _append_episode(writer, rng)
     writer = LogWriter(written, _SPEC, durable_s=1000.0)
-    for _ in range(episodes):
+    for _ in range(episodes - episodes // 3):
         _append_episode(writer, rng)
     while list((written / "wal").glob("*.seg"))[1:]:
         time.sleep(0.01)
@@ -224,25 +232,15 @@ def _make(folder: Path, episodes: int, seed: int) -> Path:
 
 
 def _append_episode(writer: LogWriter, rng: np.random.Generator) -> None:
+    depth = writer.spec.sensors.get("depth")
     for step in range(EPISODE_ROWS):
         last = step == EPISODE_ROWS - 1
         action = rng.uniform(-1, 1, 2).astype(np.float32) * (not last)
-        writer.append({
+        more = {"sensor/depth": rng.integers(0, 65536, depth.shape, np.uint16)} if depth else {}
+        writer.append(more | {
             "image/front": rng.integers(0, 256, (32, 32, 3), np.uint8),
             "proprio": rng.uniform(-1, 1, 2), "action": action, "commanded": action,
             "reward": 0.0 if last else rng.random(), "is_first": step == 0, "is_last": last,
             "is_terminal": False, "success": False, "stamp": 50_000_000 * (writer.length + 1),
             "source": Source.RANDOM, "weights": -1,
         })  # fmt: skip
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Damage is looked for here: nobody need be told of each."""
-    log = logging.getLogger("wm_datasets")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(before)

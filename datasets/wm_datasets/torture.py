@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.random import default_rng  # before any fork
 
+from wm_datasets.damage import quiet
 from wm_datasets.errors import LogSpecError
 from wm_datasets.manifest import Manifest
 from wm_datasets.powercut import Recorder, cut_power
@@ -119,7 +120,8 @@ def torture(
         raise LogSpecError(f"{root} exists; torture makes a log of its own, give a new path")
     if config.kills < 1:
         raise LogSpecError(f"kills must be >= 1, got {config.kills}")
-    return _Torture(root.absolute(), config).run(progress)
+    with quiet():
+        return _Torture(root.absolute(), config).run(progress)
 
 
 class _Torture:
