@@ -74,8 +74,10 @@ def _on_table(random: np.random.Generator, reach: float = 0.18) -> tuple[float, 
 
 
 def _reach_scene(random: np.random.Generator) -> Scene:
+    """A ball in the air, and the disc on the table below it: one camera alone, to which the ball is
+    three pixels wide, could not tell how far away it is."""
     goal = _free(random)
-    return Scene(goal=goal, marker=goal)
+    return Scene(goal=goal, marker=goal, disc=(*goal[:2], 0.001))
 
 
 def _goal_scene(random: np.random.Generator) -> Scene:
