@@ -22,5 +22,5 @@ def test_every_fault_of_the_list_has_a_name_of_its_own():
 def test_killed_silenced_and_lied_to_it_stops_within_its_limits_and_goes_on():
     faults = ["driver_dead", "kill player", "estop", "rubbish plans"]
     outcomes, witness = run_matrix(faults, seed=7)
-    assert witness.violations == {} and witness.commands > 100
+    assert witness.auditor.violations == {} and witness.auditor.commands > 100
     assert all(outcome.fine for outcome in outcomes), outcomes

@@ -174,3 +174,16 @@ def test_every_intervention_is_counted():
     named = [filter.step([9, 0, 0, 0, 0, 0, 0], i * 0.02).why for i in range(1, 50)]
     for name in {n for names in named for n in names}:
         assert filter.interventions[name] == sum(name in names for names in named)
+
+
+def test_the_first_command_after_a_start_is_to_stand_there():
+    filter = make()
+    for index in range(30):
+        filter.step(np.full(7, 0.3), 0.02 * index)
+    place = config().home + 0.01
+    filter.start(place)
+    setpoint = filter.step(np.full(7, 0.3), 0.62)
+    assert setpoint.moved and filter.at_rest
+    np.testing.assert_array_equal(setpoint.position, place)
+    filter.step(np.full(7, 0.3), 0.64)
+    assert not filter.at_rest

@@ -7,10 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wm_nodes.cli.arguments import parse, require, require_one_of
+
+if TYPE_CHECKING:
+    from wm_nodes.faults.auditor import Broken
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,17 @@ def run(words: Sequence[str]) -> int:
 
     outcomes, witness = run_matrix(order[: wanted.count], wanted.seed, show)
     bad = sum(not outcome.fine for outcome in outcomes)
-    total = sum(witness.violations.values())
+    heard = witness.auditor
+    total = sum(heard.violations.values())
     line = (
-        f"{len(outcomes)} faults, {bad} not fine, {total} violations in {witness.commands} "
-        f"commands {witness.violations or ''}, {witness.unheard} unheard"
+        f"{len(outcomes)} faults, {bad} not fine, {total} violations in {heard.commands} "
+        f"commands {heard.violations or ''}, {heard.unheard} unheard, {heard.jumps} new beginnings"
     )
     print(line)
     if wanted.out is not None:
         wanted.out.parent.mkdir(parents=True, exist_ok=True)
         summary = {"line": line, "seed": wanted.seed, "faults": _summary(outcomes)}
+        summary["broken"] = [_evidence(one) for one in heard.broken]
         wanted.out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
         with wanted.out.with_suffix(".csv").open("w", newline="") as file:
             table = csv.DictWriter(file, fieldnames=list(asdict(outcomes[0])))
@@ -92,6 +98,16 @@ def _fuzz(wanted: Faults) -> int:
         text = json.dumps({"line": line, "seed": wanted.seed, **asdict(found)}, indent=2)
         wanted.out.with_suffix(".json").write_text(text + "\n")
     return 0 if found.fine else 1
+
+
+def _evidence(broken: Broken) -> dict[str, object]:
+    """Return a broken limit with the commands up to it; `*`: a path began there."""
+    commands = [
+        f"{one.when_s - broken.commands[-1].when_s:+.3f} s {'*' if one.anew else ' '} "
+        + " ".join(f"{value:.9f}" for value in one.place)
+        for one in broken.commands
+    ]
+    return {"limit": broken.limit, "command": broken.number, "commands": commands}
 
 
 def _summary(outcomes: Sequence[object]) -> dict[str, dict[str, object]]:

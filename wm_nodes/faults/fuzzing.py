@@ -123,7 +123,8 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
         spin(1.0)
         node._estop(False)
         again = moves(START_S)
-        witness.finish()
+        heard = witness.auditor
+        heard.finish()
         refused = sum(node.health.drops.values())
     finally:
         for each in (node, sim):
@@ -133,9 +134,7 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
         hearing.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown(context=context)
         thread.join(2.0)
-    return Fuzzed(
-        count, witness.commands, witness.unheard, witness.violations, refused, alive, again
-    )
+    return Fuzzed(count, heard.commands, heard.unheard, heard.violations, refused, alive, again)
 
 
 def _parameters(values: dict[str, Any]) -> list[Any]:

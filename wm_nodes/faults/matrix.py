@@ -130,9 +130,9 @@ class Matrix:
         """One fault at a random moment, for a random while, and the way back."""
         time.sleep(float(self._random.uniform(0.2, 1.2)))
         self._until_moving()
-        witness = self.witness
-        witness.finish()
-        before, lost = sum(witness.violations.values()), witness.stopped
+        witness, auditor = self.witness, self.witness.auditor
+        auditor.finish()
+        before, lost = sum(auditor.violations.values()), witness.stopped
         lasts = float(self._random.uniform(1.0, 1.8))
         began = time.monotonic()
         with self._broken(fault):
@@ -148,8 +148,8 @@ class Matrix:
         recovered = self._until_moving()
         recover_s = time.monotonic() - ended if recovered else -1.0
         time.sleep(SETTLE_S)
-        witness.finish()
-        broken = sum(witness.violations.values()) - before
+        auditor.finish()
+        broken = sum(auditor.violations.values()) - before
         stood = stop_s >= 0 or fault not in STOPS
         fine = broken == 0 and recovered and stood
         return Outcome(

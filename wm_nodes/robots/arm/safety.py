@@ -87,6 +87,7 @@ class SafetyFilter:
     def start(self, position: npt.ArrayLike) -> None:
         """Take the arm to stand still at `position` (n,); nothing else is assumed of the past.
 
+        That very place is what the first period commands: motion begins from a command to stand.
         From outside its limits it may move, but never further out.
         """
         self.x: Floats = np.array(position, np.float64).reshape(self._n)
@@ -96,6 +97,7 @@ class SafetyFilter:
         self._stop = self._rest()
         self._next = 0
         self._last_s: float | None = None
+        self._said = False  # has the place that it was started at been commanded?
 
     @property
     def at_rest(self) -> bool:
@@ -130,7 +132,8 @@ class SafetyFilter:
         if not self._due(now_s, why):
             return self._setpoint(why, moved=False)
         target = None if wanted is None else self._accept(wanted, why)
-        if target is None:
+        said, self._said = self._said, True
+        if target is None or not said:
             self._wanted = np.zeros(self._n)
             self._follow_stop()
         else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import ArmLimits, Floats
@@ -42,6 +43,7 @@ class Audit:
     worst: dict[str, float] = field(default_factory=dict)  # largest share of a limit that was used
     interventions: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)  # CPU time of each step
+    where: list[tuple[str, int]] = field(default_factory=list)  # what was broken at path[index]
 
     def add(self, other: Audit) -> None:
         """Take in another audit."""
@@ -62,6 +64,13 @@ def audit(
     """
     found = Audit(steps=len(path))
     still = np.repeat(path[:1], 3 if rested else 0, axis=0)
+
+    def note(name: str, broken: npt.NDArray[np.bool_]) -> None:
+        """Count what is broken; its last rows are of the path's last positions."""
+        found.violations[name] += int(broken.sum())
+        rows = np.flatnonzero(broken.any(axis=tuple(range(1, broken.ndim))))
+        found.where += [(name, len(path) - len(broken) + int(row)) for row in rows]
+
     speeds = np.diff(np.concatenate([still, path]), axis=0) / period_s
     pulls = np.diff(speeds, axis=0) / period_s
     jerks = np.diff(pulls, axis=0) / period_s
@@ -72,17 +81,16 @@ def audit(
     ):
         share = np.abs(values) / most
         found.worst[name] = float(share.max(initial=0.0))
-        found.violations[name] += int((share > 1 + ROUNDING).sum())
+        note(name, share > 1 + ROUNDING)
     low, high = np.minimum(limits.low, path[0]), np.maximum(limits.high, path[0])
-    outside = (path < low) | (path > high)
-    found.violations["position"] += int(outside.sum())
+    note("position", (path < low) | (path > high))
     places = hand.positions(path)
     low, high = np.minimum(limits.box_low, places[0]), np.maximum(limits.box_high, places[0])
     beyond = (places < low - ROUNDING) | (places > high + ROUNDING)
-    found.violations["workspace"] += int(beyond.any(axis=1).sum())
+    note("workspace", beyond.any(axis=1))
     pace = np.linalg.norm(np.diff(places, axis=0), axis=1) / period_s / limits.hand_speed
     found.worst["hand_speed"] = float(pace.max(initial=0.0))
-    found.violations["hand_speed"] += int((pace > 1 + ROUNDING).sum())
+    note("hand_speed", pace > 1 + ROUNDING)
     return found
 
 
