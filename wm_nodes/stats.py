@@ -50,8 +50,10 @@ def draw(stats: LogStats, path: str | Path) -> None:
         raise UserError("--figure: matplotlib is not installed. Right: pip install 'wm_nodes[viz]'")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
-    panels = figure.subplots(2, 3)
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    observed = [r for r in stats.ranges if r.name.startswith("sensor/")]
+    signals = [r for r in stats.ranges if r.name.startswith("signals/")]
+    panels = figure.subplots(2, 4 if observed or signals else 3)
     figure.suptitle(f"{stats.spec.robot}, {stats.spec.task}: {len(stats.lengths)} episodes")
     _draw_ranges(panels[0, 0], [r for r in stats.ranges if r.name.startswith("action/")], "action")
     proprio = [r for r in stats.ranges if r.name.startswith("proprio/")]
@@ -60,6 +62,9 @@ def draw(stats: LogStats, path: str | Path) -> None:
     _draw_tallies(panels[1, 0], stats.per_source, "source")
     _draw_tallies(panels[1, 1], stats.per_weights, "weights version")
     _draw_histogram(panels[1, 2], stats.gaps_s * 1e3, "gap between observations [ms]")
+    if observed or signals:
+        _draw_ranges(panels[0, 3], observed, "sensors")
+        _draw_ranges(panels[1, 3], signals, "signals")
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:

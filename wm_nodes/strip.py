@@ -1,4 +1,5 @@
-"""One episode as a film: all cameras side by side, above a strip of actions and reward in time."""
+"""One episode as a film: cameras and depth side by side, above a strip of actions, reward and
+signals in time."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from wm_datasets import LogReader, Source
 from wm_nodes.cores.replay import BLOCK, find_episode
 from wm_nodes.film import BAR, SIDE
+from wm_nodes.panels import Panel, panels
 from wm_nodes.robots.base import Image
 
 WIDE = 480  # smallest width, pixels: the strip needs room
@@ -19,6 +21,7 @@ LANE, NAME = 26, 92  # height of a curve and width of its name, pixels
 CURVES = 12  # action dimensions drawn; the rest is said
 DARK, TEXT, FAINT = (24, 24, 24), (235, 235, 235), (95, 95, 95)
 EXECUTED, COMMANDED, REWARD, GOOD = (110, 180, 255), (230, 150, 60), (240, 220, 90), (120, 230, 120)
+SIGNAL = (230, 120, 200)
 
 Values = npt.NDArray[np.float64]
 
@@ -38,22 +41,24 @@ class Curve:
 def show_frames(log: LogReader, number: int) -> Iterator[Image]:
     """Yield one frame (H, W, 3) of even sides for each observation of an episode."""
     start, rows = find_episode(log, number)
-    width = max(WIDE, sum(shape[1] for shape in _sizes(log)))
+    shown = panels(log, start, rows)
+    sizes = _sizes(shown)
+    width = max(WIDE, sum(wide for _, wide in sizes))
     strip = draw_strip(curves(log, start, rows), width)
     captions = _captions(log, number % len(log.episodes), start, rows)
     for first in range(0, rows, BLOCK):
         count = min(BLOCK, rows - first)
-        shown = [
-            log.read(f"image/{camera}", start + first, start + first + count)
-            for camera in log.spec.cameras
+        painted = [
+            panel.paint(log.read(panel.field, start + first, start + first + count))
+            for panel in shown
         ]
         for index in range(count):
-            picture = _side_by_side([images[index] for images in shown], _sizes(log), width)
+            picture = _side_by_side([images[index] for images in painted], sizes, width)
             yield _frame(picture, captions[first + index], _marked(strip, first + index, rows))
 
 
 def curves(log: LogReader, start: int, rows: int) -> list[Curve]:
-    """Return the lanes of an episode: every action dimension, executed over commanded; reward."""
+    """Return the lanes: every action dimension, executed over commanded; reward; signals."""
     spec, stop, found = log.spec, start + rows, []
     acted = ~log.read("is_last", start, stop)
     if spec.action is not None:
@@ -67,6 +72,10 @@ def curves(log: LogReader, start: int, rows: int) -> list[Curve]:
     if "reward" in spec.fields:
         values = _where(acted, log.read("reward", start, stop)[:, None])[:, 0]
         found.append(Curve("reward", values, *_limits((-np.inf, np.inf), values), REWARD))
+    if spec.signals is not None and log.since("signals") <= start:
+        signals = _where(acted, log.read("signals", start, stop))
+        for name, values in list(zip(spec.signals.names, signals.T, strict=True))[:CURVES]:
+            found.append(Curve(name, values, *_limits((0.0, np.inf), values), SIGNAL))
     return found
 
 
@@ -150,11 +159,10 @@ def _limits(bounds: Sequence[float], values: Values) -> tuple[float, float]:
 # Pictures --------------------------------------------------------------------------------------
 
 
-def _sizes(log: LogReader) -> list[tuple[int, int]]:
-    """Return (height, width) of each camera as shown: equal heights, none below SIDE."""
-    shapes = list(log.spec.cameras.values())
-    height = max([SIDE, *(shape[0] for shape in shapes)])
-    return [(height, round(shape[1] * height / shape[0])) for shape in shapes]
+def _sizes(shown: Sequence[Panel]) -> list[tuple[int, int]]:
+    """Return (height, width) of each panel as shown: equal heights, none below SIDE."""
+    height = max([SIDE, *(panel.height for panel in shown)])
+    return [(height, round(panel.width * height / panel.height)) for panel in shown]
 
 
 def _side_by_side(images: Sequence[Image], sizes: Sequence[tuple[int, int]], width: int) -> Image:

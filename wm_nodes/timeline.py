@@ -1,4 +1,5 @@
-"""One episode for the rerun viewer: pictures, proprioception, actions, reward on one timeline."""
+"""One episode for the rerun viewer: pictures, depth, proprioception, actions, reward, signals on
+one timeline."""
 
 from __future__ import annotations
 
@@ -13,14 +14,17 @@ from wm_nodes.cores.replay import BLOCK, find_episode
 from wm_nodes.errors import UserError
 
 TIME, ROW = "episode_time", "row"  # timelines: seconds since the first observation, row of the log
+PER_METRE = {"m": 1.0, "mm": 1000.0}  # of depth
 VIEWER = "viewer"  # opens the viewer; anything else is a file to write
 
 
 def send_episode(log: LogReader, number: int, target: str | Path) -> None:
     """Write an episode as FILE.rrd, whole or not at all; VIEWER opens it in the viewer.
 
-    Entities: image/<camera>, proprio/<dim>, action/<dim>/executed and commanded, action/changed
-    (1 where they differ), reward, return, success, weights, source, gap_ms (to the row before).
+    Entities: image/<camera>, sensor/<name> (pictures; vectors have one entity for each number),
+    proprio/<dim>, action/<dim>/executed and commanded, action/changed (1 where they differ),
+    signal/<name> (latency, safety events), reward, return, success, weights, source, gap_ms (to
+    the row before). Fields that the episode lacks are left out.
     Values stand at the row that logs them: those of an action at the observation it was taken from.
     """
     rr = _require_rerun()
@@ -60,6 +64,17 @@ def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray
         values = log.read("proprio", start, stop)
         for at, name in enumerate(spec.proprio.names):
             found[f"proprio/{name}"] = every, values[:, at]
+    for sensor, about in spec.sensors.items():
+        name = f"sensor/{sensor}"
+        if len(about.shape) > 1 or log.since(name) > start:
+            continue
+        values = log.read(name, start, stop)
+        for at, dimension in enumerate(about.names or range(about.shape[0])):
+            found[f"{name}/{dimension}"] = every, values[:, at]
+    if spec.signals is not None and log.since("signals") <= start:
+        values = log.read("signals", start, stop)[acted]
+        for at, name in enumerate(spec.signals.names):
+            found[f"signal/{name}"] = acted, values[:, at]
     if spec.action is not None:
         executed = log.read("action", start, stop)[acted]
         commanded = log.read("commanded", start, stop)[acted]
@@ -80,14 +95,28 @@ def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray
 
 def _send_pictures(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:
     seconds = _seconds(log, start, rows)
-    for camera in log.spec.cameras:
+    for name, field in log.spec.fields.items():
+        if len(field.shape) < 2 or log.since(name) > start:
+            continue
         for first in range(0, rows, BLOCK):
             last = min(first + BLOCK, rows)
-            images = log.read(f"image/{camera}", start + first, start + last)
+            images = log.read(name, start + first, start + last)
             for row, image in zip(range(first, last), images, strict=True):
                 stream.set_time(TIME, duration=float(seconds[row]))
                 stream.set_time(ROW, sequence=start + row)
-                stream.log(f"image/{camera}", rr.Image(image))
+                stream.log(name, _picture(rr, log, name, image))
+
+
+def _picture(rr: Any, log: LogReader, name: str, values: np.ndarray) -> Any:
+    """Return a picture as the viewer shows its kind: colours, depth, or numbers."""
+    sensor = log.spec.sensors.get(name.partition("/")[2]) if name.startswith("sensor/") else None
+    channels = values.shape[2] if values.ndim == 3 else 1
+    if values.ndim > 3 or channels not in (1, 3):
+        return rr.Tensor(values)
+    if values.dtype == np.uint8 or channels == 3:
+        return rr.Image(values)
+    per_metre = PER_METRE.get(str(sensor.units)) if sensor else None
+    return rr.DepthImage(values.reshape(values.shape[:2]), meter=per_metre)
 
 
 def _send_numbers(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:

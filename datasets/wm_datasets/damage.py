@@ -53,6 +53,14 @@ def read_around(
     return found
 
 
+def known_rows(damage: Iterable[Damage], start: int, stop: int) -> np.ndarray:
+    """Return a mask (stop - start,) of the rows that are not lost."""
+    known = np.ones(stop - start, bool)
+    for lost in damage:
+        known[max(0, lost.start - start) : max(0, lost.stop - start)] = False
+    return known
+
+
 def episodes_hit(table: np.ndarray, damage: Iterable[Damage]) -> np.ndarray:
     """Return a mask (E,) of the episodes, oldest first, that hold a lost row."""
     hit = np.zeros(len(table), bool)

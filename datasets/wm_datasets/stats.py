@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from wm_datasets.damage import known_rows
 from wm_datasets.reader import LogReader
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
 from wm_datasets.summary import Tally, describe
 
 LATE = 1.5  # a gap longer than so many control periods is late
+PICTURES = 256
 
 
 @dataclass(frozen=True)
 class Range:
-    """One dimension as logged; `low` and `high` are its declared bounds, nan where none are."""
+    """One dimension as logged; `low` and `high` are its declared bounds, nan where none are.
+
+    All numbers of a picture are one dimension, looked at in at most PICTURES rows, evenly apart.
+    """
 
     name: str
     unit: str
@@ -80,30 +86,41 @@ class LogStats:
 
 
 def measure(log: LogReader | str | Path) -> LogStats:
-    """Return the statistics of a log; it may be in use."""
+    """Return the statistics of a log; it may be in use. Lost rows are left out."""
     if not isinstance(log, LogReader):
         with LogReader(log) as reader:
             return measure(reader)
     spec, table = log.spec, log.episodes
-    first, stop = log.first, log.length
-    acted = ~log.read("is_last", first, stop)  # rows that an action was executed from
-    stamps = log.read("stamp", first, stop)
-    inside = np.ones(max(stop - first - 1, 0), bool)  # gaps within an episode
-    inside[table["start"][1:] - first - 1] = False
-    gaps_s = np.diff(stamps)[inside] / 1e9
+    columns = {
+        name: log.read_around(name, log.first, log.length)
+        for name, field in spec.fields.items()
+        if len(field.shape) < 2
+    }
+    known = known_rows(log.damage, log.first, log.length)
+    acted = known & ~columns["is_last"]  # rows that an action was executed from
+    follows = np.ones(len(known), bool)  # rows that come one step after the one before
+    follows[table["start"] - log.first] = False
+    follows[1:] &= known[1:] & known[:-1]
+    gaps_s = np.diff(columns["stamp"])[follows[1:]] / 1e9
     ranges: list[Range] = []
     changed = np.nan
     if spec.proprio is not None:
-        ranges += _ranges("proprio", spec.proprio, log.read("proprio", first, stop))
+        ranges += _ranges("proprio", spec.proprio, columns["proprio"][known])
+    every = np.arange(log.first, log.length)
+    for name in (f"sensor/{sensor}" for sensor in spec.sensors):
+        having = known & (every >= log.since(name))
+        found = columns[name][having] if name in columns else _pictures(log, name, every[having])
+        ranges += _sensor_ranges(name, spec.sensors[name.partition("/")[2]], found)
     if spec.action is not None:
-        executed = log.read("action", first, stop)[acted]
-        commanded = log.read("commanded", first, stop)[acted]
+        executed, commanded = columns["action"][acted], columns["commanded"][acted]
         ranges += _ranges("action", spec.action, executed)
         ranges += _ranges("commanded", spec.action, commanded)
         changed = _of(np.mean, (executed != commanded).any(axis=1))
+    if spec.signals is not None:
+        having = acted & (every >= log.since("signals"))
+        ranges += _ranges("signals", spec.signals, columns["signals"][having])
     if "reward" in spec.fields:
-        rewards = log.read("reward", first, stop)[acted]
-        ranges.append(_range("reward", "", np.nan, np.nan, rewards))
+        ranges.append(_range("reward", "", np.nan, np.nan, columns["reward"][acted]))
     summary = describe(log)
     return LogStats(
         path=log.path,
@@ -122,6 +139,27 @@ def measure(log: LogReader | str | Path) -> LogStats:
 def _ranges(field: str, vector: VectorSpec, values: np.ndarray) -> list[Range]:
     parts = zip(vector.names, vector.units, vector.low, vector.high, values.T, strict=True)
     return [_range(f"{field}/{name}", *rest) for name, *rest in parts]
+
+
+def _pictures(log: LogReader, field: str, rows: np.ndarray) -> np.ndarray:
+    """Return a field in at most PICTURES of these rows, evenly apart, (n, *shape)."""
+    if len(rows) > PICTURES:
+        rows = rows[np.linspace(0, len(rows) - 1, PICTURES).astype(int)]
+    found = [log.read_around(field, row, row + 1) for row in rows.tolist()]
+    kept = known_rows(log.damage, log.first, log.length)[rows - log.first]
+    return np.concatenate([log.read_around(field, log.length, log.length), *found])[kept]
+
+
+def _sensor_ranges(field: str, sensor: SensorSpec, values: np.ndarray) -> list[Range]:
+    """One range for each number of a vector and each named or differing channel, else one."""
+    each = len(sensor.shape) == 1 or sensor.names or not isinstance(sensor.units, str)
+    count = sensor.shape[-1] if each else 1
+    flat = values.reshape(-1, count)
+    units = (sensor.units,) * count if isinstance(sensor.units, str) else sensor.units
+    names = sensor.names or tuple(map(str, range(count)))
+    labels = [f"{field}/{name}" if count > 1 or sensor.names else field for name in names]
+    parts = zip(labels, units, flat.T, strict=True)
+    return [_range(label, unit, np.nan, np.nan, column) for label, unit, column in parts]
 
 
 def _range(name: str, unit: str, low: float, high: float, values: np.ndarray) -> Range:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_datasets.damage import episodes_hit
 from wm_datasets.reader import LogReader
 from wm_datasets.spec import LogSpec, Source
 
@@ -44,8 +45,9 @@ class LogSummary:
     """A log as it stood when described.
 
     `steps` counts actions. An episode counts for the source and the weights version of its first
-    row, and is a success if any of its rows is. `returns` has one sum of rewards per episode,
-    oldest first, incomplete episodes included.
+    row, and is a success if any of its rows is. Episodes that hold a lost row are counted in
+    `episodes` and `damaged`, and nowhere else: who acted in them is not known for sure. `returns`
+    has one sum of rewards for each of the others, oldest first, incomplete ones included.
     """
 
     path: Path
@@ -57,6 +59,7 @@ class LogSummary:
     seconds: float
     episodes: int
     complete: int
+    damaged: int
     bytes_on_disk: int
     fields: dict[str, FieldSummary]
     total: Tally
@@ -85,6 +88,7 @@ def describe(log: LogReader | str | Path) -> LogSummary:
     returns = _per_episode(log, "reward", starts) if "reward" in log.spec.fields else None
     source = _at_starts(log, "source", starts)
     weights = _at_starts(log, "weights", starts)
+    whole = ~episodes_hit(table, log.damage)  # of what was read here
     rows = log.length - log.first
     steps = rows - int(table["complete"].sum())
     sizes = {name: _bytes(log.path / name) for name in log.spec.fields}
@@ -98,18 +102,22 @@ def describe(log: LogReader | str | Path) -> LogSummary:
         seconds=steps * log.spec.control_period_s,
         episodes=len(table),
         complete=int(table["complete"].sum()),
+        damaged=int((~whole).sum()),
         bytes_on_disk=_bytes(log.path),
         fields={
             name: FieldSummary(f.dtype.name, f.shape, sizes[name], log.since(name))
             for name, f in log.spec.fields.items()
         },
-        total=_tally(success, returns, np.ones(len(table), bool)),
+        total=_tally(success, returns, whole),
         per_source={
-            Source(int(s)).name.lower(): _tally(success, returns, source == s)
-            for s in np.unique(source)
+            Source(int(s)).name.lower(): _tally(success, returns, whole & (source == s))
+            for s in np.unique(source[whole])
         },
-        per_weights={int(v): _tally(success, returns, weights == v) for v in np.unique(weights)},
-        returns=np.zeros(0) if returns is None else returns,
+        per_weights={
+            int(v): _tally(success, returns, whole & (weights == v))
+            for v in np.unique(weights[whole])
+        },
+        returns=np.zeros(0) if returns is None else returns[whole],
     )
 
 

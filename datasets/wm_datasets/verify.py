@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wm_datasets.damage import Damage, episodes_hit
+from wm_datasets.damage import episodes_hit, known_rows
 from wm_datasets.errors import LogFormatError, LogRowError
 from wm_datasets.index import read_table
 from wm_datasets.lock import is_locked
@@ -93,7 +93,7 @@ class _Check:
                 self._add("damage", damage.path, damage.start, damage.stop, damage.reason)
             self._check_metadata()
             self._check_tail()
-            known = self._known(reader.damage)
+            known = known_rows(reader.damage, self._first, self._stop)
             self._check_episodes(columns, known)
             self._check_clock(columns, known)
             self._check_values(columns, known)
@@ -123,13 +123,6 @@ class _Check:
             self._progress(self._values, total)
             at = end
         return out
-
-    def _known(self, damage: Iterable[Damage]) -> np.ndarray:
-        """Return a mask (n,) of the rows that are not lost."""
-        known = np.ones(self._stop - self._first, bool)
-        for lost in damage:
-            known[max(0, lost.start - self._first) : max(0, lost.stop - self._first)] = False
-        return known
 
     def _check_metadata(self) -> None:
         manifest = load_manifest(self._root)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.nodes.point_robot import PointRobot
-from wm_datasets import LogReader, LogSpec, LogWriter, Source, VectorSpec
+from wm_datasets import LogReader, LogSpec, LogWriter, SensorSpec, Source, VectorSpec
 from wm_datasets.stats import measure
 from wm_nodes.cli.main import main
 from wm_nodes.collect import HeldRandom, collect
 from wm_nodes.film import BAR
+from wm_nodes.panels import panels
 from wm_nodes.strip import LANE, curves, show_frames
 
 PERIOD_S = 0.1
@@ -155,6 +159,68 @@ def test_rerun_s_file_holds_every_entity(log, tmp_path, capsys):
     for entity in ("image/eye", "image/hand", "proprio/q", "action/x/executed",
                    "action/grip/commanded", "reward", "success", "weights", "gap_ms"):  # fmt: skip
         assert entity.encode() in content, entity
+
+
+@pytest.fixture
+def sensing(log):
+    """The log with one more episode, of 3 actions, which has depth, force and signals too."""
+    sensors = {"depth": SensorSpec("uint16", (4, 6), "mm"),
+               "force": SensorSpec("float32", (2,), ("N", "N"), ("fx", "fy"))}  # fmt: skip
+    signals = VectorSpec(("latency", "stops"), ("ms", "1"), (0, 0), (np.inf,) * 2)
+    with LogReader(log) as reader:
+        spec = replace(reader.spec, sensors=sensors, signals=signals)
+    with LogWriter(log, spec) as writer:
+        for t, row in enumerate(rows(3, 3, -1, Source.PERSON, True, 0.1)):
+            more = {
+                "sensor/depth": np.full((4, 6), 500 * t, np.uint16),
+                "sensor/force": np.float32([t, -t]),
+                "signals": np.float32([7, 1]) * (t < 3),
+            }
+            writer.append(row | more)
+    return log
+
+
+def test_sensors_and_signals_are_measured_where_there_are_any(sensing, tmp_path, capsys):
+    ranges = {found.name: found for found in measure(sensing).ranges}
+    assert (ranges["sensor/depth"].min, ranges["sensor/depth"].max) == (0, 1500)
+    assert (ranges["sensor/force/fy"].min, ranges["sensor/force/fy"].unit) == (-3, "N")
+    assert (ranges["signals/latency"].min, ranges["signals/latency"].max) == (7, 7)
+    assert main(["log", "stats", str(sensing), "--figure", str(tmp_path / "a.png")]) == 0
+    assert main(["log", "info", str(sensing)]) == 0
+    assert "from row 12 on" in capsys.readouterr().out
+
+
+def test_depth_is_shown_beside_the_cameras_where_there_is_any(sensing):
+    with LogReader(sensing) as reader:
+        before, after = list(show_frames(reader, 0)), list(show_frames(reader, -1))
+        assert [p.field for p in panels(reader, 0, 5)] == ["image/eye", "image/hand"]
+        assert [p.field for p in panels(reader, 12, 4)][2:] == ["sensor/depth"]
+        assert [c.name for c in curves(reader, 12, 4)][-3:] == ["reward", "latency", "stops"]
+    assert after[0].shape[1] > before[0].shape[1]
+    middle = BAR + 160
+    assert not after[0][middle, -100].any()  # nothing was seen
+    near, far = after[1][middle, -100].astype(int), after[3][middle, -100].astype(int)
+    assert near[2] > near[0] and far[0] > far[2]
+
+
+def test_rerun_reads_back_what_was_sent(sensing, tmp_path, capsys):
+    pytest.importorskip("rerun")
+    path = tmp_path / "one.rrd"
+    assert main(["log", "show", str(sensing), "--rerun", str(path)]) == 0
+    capsys.readouterr()
+    words = [sys.executable, "-m", "rerun", "rrd", "print", str(path)]
+    told = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    for entity in ("sensor/depth", "sensor/force/fx", "signal/latency", "signal/stops"):
+        assert f"/{entity}" in told, entity
+
+
+def test_a_damaged_episode_is_left_out_of_what_is_counted(log, capsys):
+    for chunk in (log / "source").glob("c*"):
+        chunk.write_bytes(b"")
+    stats = measure(log)
+    assert not stats.per_source and np.isnan(stats.ranges[0].max)
+    assert main(["log", "info", str(log)]) == 0
+    assert "3 episodes, not counted below" in capsys.readouterr().out
 
 
 def test_without_rerun_it_says_what_to_install(log, monkeypatch, capsys):

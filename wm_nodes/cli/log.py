@@ -35,6 +35,7 @@ USAGE = """usage: wm log info LOG [--json]
   archive  upload a log to an object store, also while it is recorded
   import   bring recordings of another format into a log
   export   write a log in another format"""
+SHOWN = 12  # sources, weights
 LOOKS = ("show", "stats")
 CHECKS = ("verify", "torture", "sweep", "archive")
 MOVES = {"import": transfer.run_import, "export": transfer.run_export}
@@ -101,8 +102,12 @@ def as_text(summary: LogSummary) -> str:
         f"episodes  {summary.episodes}, {summary.complete} complete, success "
         f"{total.success_rate:.2f}, mean return {_number(total.mean_return)}",
     ]
+    if summary.damaged:
+        lines.append(f"damaged   {summary.damaged} episodes, not counted below: wm log verify")
     for kind, tallies in (("source", summary.per_source), ("weights", summary.per_weights)):
-        for name, tally in tallies.items():
+        if (older := len(tallies) - SHOWN) > 0:
+            lines.append(f"  {kind}: {older} older ones, and the newest (--json has all)")
+        for name, tally in list(tallies.items())[-SHOWN:]:
             lines.append(
                 f"  {kind} {name}: {tally.episodes} episodes, success {tally.success_rate:.2f}, "
                 f"mean return {_number(tally.mean_return)}"
@@ -112,6 +117,7 @@ def as_text(summary: LogSummary) -> str:
         shape = "x".join(map(str, field.shape)) or "1"
         lines.append(
             f"  {name:18s} {field.dtype:8s} {shape:10s} {field.bytes_on_disk / 1e6:9.2f} MB"
+            + (f"  from row {field.absent_before} on" if field.absent_before else "")
         )
     lines += [f"extra     {key}: {value}" for key, value in spec.extra.items()]
     return "\n".join(lines)
