@@ -68,6 +68,8 @@ EXTRAS = {
         "pytest-benchmark",
         "pytest-timeout",
         "ruff",
+        # Reads what the log writes, and is not zarr.
+        "tensorstore; python_version >= '3.11'",
         "types-PyYAML",
     ],
 }

@@ -81,6 +81,7 @@ def main(path):
         extra = -1
     print("opening", flush=True)
     with LogWriter(path, grown_spec(extra + 1), durable_s=0.02) as writer:
+        print("recording", flush=True)
         for step in itertools.count():
             step %= 20
             last = step == 19

@@ -311,8 +311,8 @@ def test_what_is_taken_back_takes_a_new_field_back_to_where_the_log_ends(make_lo
 def test_kill_9_at_random_moments_of_growing_leaves_a_whole_log(path):
     chance, seen, since = random.Random(3), 0, {}
     LogWriter(path, make_spec()).close()
-    grew = 0
-    for _ in range(14):
+    grew, growing_s = 0, 0.01
+    for round_ in range(14):
         folders = [str(HERE.parents[1] / "datasets"), os.environ.get("PYTHONPATH", "")]
         process = subprocess.Popen(
             [sys.executable, str(HERE / "growing_log.py"), str(path)], stdout=subprocess.PIPE,
@@ -320,7 +320,11 @@ def test_kill_9_at_random_moments_of_growing_leaves_a_whole_log(path):
         )  # fmt: skip
         try:
             assert process.stdout.readline() == b"opening\n"
-            time.sleep(chance.choice([0.001, 0.004, 0.01, 0.03, 0.1]) * chance.random())
+            begin = time.monotonic()
+            if round_ % 2:
+                assert process.stdout.readline() == b"recording\n"
+                growing_s = time.monotonic() - begin
+            time.sleep(chance.choice([0.1, 0.4, 1.2]) * chance.random() * growing_s)
         finally:
             process.kill()
             process.wait()
@@ -339,7 +343,7 @@ def test_kill_9_at_random_moments_of_growing_leaves_a_whole_log(path):
         assert found == {name for name in known if "/" in name} | {
             f"episode/{name}" for name in ("start", "length", "complete")
         }
-    assert grew > 2
+    assert grew > 6
     assert [f for f in verify(path).faults if f.kind != "rate"] == []
     check_rows_before(LogReader(path), seen)
 
