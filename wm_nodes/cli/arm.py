@@ -17,10 +17,12 @@ from wm_nodes.graphs.declaration import unknown
 
 USAGE = """usage: wm arm check [--robot NAME] [--move]
        wm arm safety [--robots NAME ...] [--steps N] [--out OUT]
+       wm arm goal FILE | --here | --keep FILE
        wm arm demo [--episodes N]
 
   check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
   safety  drive the safety filter with what nobody should send, and audit what leaves it
+  goal    where an arm that runs is to go: a picture, or what it sees now
   demo    the simulated arm goes to goal pictures; leaves a film and a report
 
 Give `wm arm COMMAND --help` for its options."""
@@ -70,12 +72,16 @@ def run(words: Sequence[str]) -> int:
         return _safety(parse(Safety, "arm safety", words[1:]))
     if words and words[0] == "check":
         return _check(parse(Check, "arm check", words[1:]))
+    if words and words[0] == "goal":
+        from wm_nodes.cli.arm_goal import run as run_goal
+
+        return run_goal(words[1:])
     if words and words[0] == "demo":
         from wm_nodes.cli.arm_demo import run as run_demo
 
         return run_demo(words[1:])
     if words and words[0] not in ("-h", "--help"):
-        raise UserError(unknown("subcommand", words[0], ["check", "safety", "demo"]))
+        raise UserError(unknown("subcommand", words[0], ["check", "safety", "goal", "demo"]))
     print(USAGE)
     return 0 if words else 2
 

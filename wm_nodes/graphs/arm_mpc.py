@@ -80,7 +80,8 @@ def _pick(values: Values, *names: str) -> dict[str, Parameter]:
 
 
 def _arm_sim(values: Values) -> Mapping[str, Parameter]:
-    return _pick(values, "robot", "task", "seed", "actuation_delay_s")
+    own = _pick(values, "robot", "task", "seed", "actuation_delay_s")
+    return {**own, "show_goal": not values["goal"]}  # a file is not overruled by the scene
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:

@@ -41,6 +41,7 @@ BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
 class ArmSimParams(ShellParams):
     robot: str = param("arm_sim", "Robot whose model is simulated: a name of config/robots.")
     task: str = param("reach", "Scene: reach, goal, push, lift.")
+    show_goal: bool = param(True, "Task goal: publish each scene's goal picture.")
     seed: int = param(0, "Seed of scenes and noise.", low=0, high=2**31 - 1)
     render: str = param("fast", "Pictures.", choices=("auto", "fast", "full", "none"))
     rate_hz: float = param(100.0, "Joint states a second.", low=10.0, high=500.0)
@@ -150,7 +151,7 @@ class ArmSimNode(Shell):
     def _set_scene(self, world: ArmWorld) -> None:
         world.set_scene(episode_seed(self.params.seed, self._episode))
         self._wanted_scene = None
-        if world.task.name == "goal" and self._cameras:
+        if world.task.name == "goal" and self.params.show_goal and self._cameras:
             camera = self._cameras[0]
             image = world.goal_picture(world.goal_pose(), camera, self.params.camera_px)
             self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))

@@ -1,0 +1,100 @@
+"""Tells an arm that runs its next goal, or keeps what it sees: a person at the goal topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+from wm_nodes import messages, topics
+from wm_nodes.cores.goal import Goal, joints_beside, read_goal, write_goal
+from wm_nodes.cores.join import Join
+from wm_nodes.errors import UserError
+
+ACK = Duration(seconds=2.0)
+
+
+class ArmTalk:
+    """Speaks and listens on a robot's topics; a UserError says who did not answer in time."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, wait_s: float) -> None:
+        self._node, self._executor, self._wait_s = node, executor, wait_s
+
+    def send(self, path: Path) -> None:
+        """Publish the picture in a file, and the joint states beside it, as the goal."""
+        goal, names = read_goal(path), tuple(joints_beside(path) or ())
+        images, joints = topics.GOAL.always(self._node), topics.GOAL_JOINTS.always(self._node)
+        self._until(lambda: images.get_subscription_count() > 0, "nobody plans for goals")
+        if goal.proprio is not None:
+            self._until(lambda: joints.get_subscription_count() > 0, "nobody plans for goals")
+        stamp_ns = int(self._node.get_clock().now().nanoseconds)
+        if goal.proprio is not None:
+            joints.publish(messages.joints_to_msg(names, goal.proprio, stamp_ns))
+            joints.wait_for_all_acked(ACK)
+        images.publish(messages.image_to_msg(goal.image, stamp_ns))
+        images.wait_for_all_acked(ACK)
+
+    def here(self) -> str:
+        """Make what is seen now the goal; return the answer."""
+        client: Any = self._node.create_client(Trigger, "goal_here")
+        self._until(client.service_is_ready, "nobody offers goal_here")
+        answer = client.call_async(Trigger.Request())
+        self._until(answer.done, "goal_here did not answer")
+        result = answer.result()
+        if result is None or not result.success:
+            raise UserError(f"goal_here: {result.message if result else 'no answer'}.")
+        return str(result.message)
+
+    def keep(self, path: Path, camera: str) -> None:
+        """Write the newest picture, and the joint states of the same moment, to files."""
+        both, found = Join(("image", "joints")), []
+
+        def put(part: str, heard: tuple[Any, ...]) -> None:
+            whole = both.put(part, heard[0], heard[1:])
+            if whole is not None:
+                found.append(whole)
+
+        topics.IMAGE_RAW.subscription(
+            self._node, lambda msg: put("image", messages.image_from_msg(msg)), camera=camera
+        )
+        topics.JOINT_STATES.subscription(
+            self._node, lambda msg: put("joints", messages.joints_from_msg(msg))
+        )
+        name = f"{topics.NAMESPACE}/{topics.IMAGE_RAW.name.format(camera=camera)}"
+        self._until(lambda: found, f"no picture and joint states came on {name}")
+        (image,), (names, values) = found[-1]["image"], found[-1]["joints"]
+        write_goal(path, Goal(image, values), names)
+
+    def _until(self, condition: Callable[[], object], wrong: str) -> None:
+        end = time.monotonic() + self._wait_s
+        while not condition():
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{wrong} within {self._wait_s:g} s. Right: wm launch arm_mpc runs, on this "
+                    "ROS_DOMAIN_ID."
+                )
+            self._executor.spin_once(timeout_sec=0.02)
+
+
+@contextmanager
+def talking(wait_s: float) -> Iterator[ArmTalk]:
+    """Be a node among the robot's for a while."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("arm_goal", context=context, namespace=topics.NAMESPACE)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield ArmTalk(node, executor, wait_s)
+    finally:
+        executor.shutdown(timeout_sec=0.5)
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
