@@ -22,7 +22,6 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from wm_nodes import messages
 from wm_nodes.cores.capture import Capture, CaptureError
 from wm_nodes.cores.images import ImagePipeline
-from wm_nodes.cores.records import Image
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.bus import Frame, Reading, Score
@@ -55,7 +54,9 @@ class RosBus:
         self._pipelines: dict[str, ImagePipeline] = {}
         for name, source in config.cameras.items():
             with user_errors(ValueError, CaptureError):
-                self._pipelines[name] = ImagePipeline(source.height, source.width, source.crop)
+                self._pipelines[name] = ImagePipeline(
+                    source.height, source.width, source.crop, exact=source.depth
+                )
                 if source.device:
                     self._captures[name] = Capture(source.device)
                 else:
@@ -141,7 +142,8 @@ class RosBus:
 
     def _on_image(self, name: str, msg: ImageMsg) -> None:
         came = time.monotonic()
-        stamp_ns, raw = messages.image_from_msg(msg)
+        depth = self._config.cameras[name].depth
+        stamp_ns, raw = (messages.depth_from_msg if depth else messages.image_from_msg)(msg)
         age = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e9
         self._show(name, raw, came, came - age if 0 <= age < OLDEST_S else came)
 
@@ -152,7 +154,7 @@ class RosBus:
                 now = time.monotonic()
                 self._show(name, raw, now, now)
 
-    def _show(self, name: str, raw: Image, came: float, taken: float) -> None:
+    def _show(self, name: str, raw: Any, came: float, taken: float) -> None:
         image = self._pipelines[name](raw)
         changed = True
         if self._config.watch.camera_frozen_s:

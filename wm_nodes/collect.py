@@ -90,8 +90,9 @@ class Recording:
 
     def __init__(self, writer: LogWriter, robot: RobotSpec) -> None:
         self._writer = writer
-        parts = (*(f"image/{camera}" for camera in robot.cameras), "proprio")
-        self._rows = RowAssembler(parts, len(robot.action))
+        parts = [f"image/{camera}" for camera in robot.cameras]
+        parts += [f"sensor/{name}" for name in robot.depths]
+        self._rows = RowAssembler((*parts, "proprio"), len(robot.action))
 
     def take(self, arrival: Arrival, meant: Vector | None = None) -> None:
         """Record one observation and the action that led to it; `meant` replaces `commanded`."""
@@ -99,6 +100,8 @@ class Recording:
         stamp = step.stamp_ns
         for camera, image in arrival.images.items():
             self._rows.put(f"image/{camera}", stamp, image)
+        for name, depth in arrival.depths.items():
+            self._rows.put(f"sensor/{name}", stamp, depth)
         self._rows.put("proprio", stamp, arrival.proprio)
         for row in self._rows.step(step):
             self._writer.append(row)

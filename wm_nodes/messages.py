@@ -22,6 +22,7 @@ from wm_datasets.errors import LogSpecError
 from wm_datasets.spec import LogSpec, Source
 from wm_nodes.cores.records import (
     Announcement,
+    Depth,
     Features,
     Image,
     Latent,
@@ -35,6 +36,7 @@ from wm_nodes.errors import MessageError
 SECOND_NS = 1_000_000_000
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 SCALARS = "reward is_first is_last is_terminal success explore weights source".split()
+DEPTHS = {"16UC1": ("u2", 1.0), "mono16": ("u2", 1.0), "32FC1": ("f4", 1000.0)}  # to mm
 MAX_ACTIONS, MAX_POINTS = 256, 1024
 
 
@@ -89,6 +91,45 @@ def _to_rgb(pixels: Image, encoding: str) -> Image:
     if encoding == "mono8":
         return np.repeat(pixels, 3, axis=2)
     return pixels[:, :, 2::-1] if encoding.startswith("bgr") else pixels[:, :, :3]
+
+
+def depth_to_msg(depth: Depth, stamp_ns: int, frame_id: str = "") -> ImageMsg:
+    """Return a 16UC1 message of a depth picture (H, W) uint16 [mm]."""
+    height, width = depth.shape
+    return ImageMsg(
+        header=header(stamp_ns, frame_id),
+        height=height,
+        width=width,
+        encoding="16UC1",
+        step=2 * width,
+        data=array("B", depth.astype("<u2").tobytes()),
+    )
+
+
+def depth_from_msg(msg: ImageMsg) -> tuple[int, Depth]:
+    """Return (stamp [ns], depth (H, W) uint16 [mm]) of 16UC1 [mm] or 32FC1 [m].
+
+    0 where nothing was seen: NaN, infinite, negative, or too far for the type (65.5 m).
+    """
+    if msg.encoding not in DEPTHS:
+        right = ", ".join(DEPTHS)
+        raise MessageError("encoding", f"depth: encoding {msg.encoding!r}, right is {right}")
+    code, millimetres = DEPTHS[msg.encoding]
+    kind = np.dtype(code).newbyteorder(">" if msg.is_bigendian else "<")
+    height, width, step, size = msg.height, msg.width, msg.step, kind.itemsize
+    if not height or not width or step < width * size or len(msg.data) != step * height:
+        raise MessageError(
+            "size",
+            f"depth: {width}x{height} {msg.encoding} with step {step} needs step >= "
+            f"{width * size} and step * height bytes, got {len(msg.data)} bytes",
+        )
+    rows = np.frombuffer(msg.data, np.uint8).reshape(height, step)[:, : width * size]
+    values = np.ascontiguousarray(rows).view(kind)
+    if kind.kind == "f":
+        with np.errstate(invalid="ignore", over="ignore"):
+            far = np.rint(values.astype(np.float64) * millimetres)
+            values = np.where((far > 0) & (far <= np.iinfo(np.uint16).max), far, 0)
+    return from_time(msg.header.stamp), values.astype(np.uint16)
 
 
 # Vectors ---------------------------------------------------------------------------------------

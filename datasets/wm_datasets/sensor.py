@@ -53,6 +53,16 @@ class SensorSpec:
         """The dtype as numpy and the disk have it: little endian."""
         return _DTYPES[self.dtype]
 
+    @property
+    def is_depth(self) -> bool:
+        """Is it a picture of distances, (H, W) uint16 in mm?"""
+        return self.dtype == "uint16" and len(self.shape) == 2 and self.units == "mm"
+
+    @classmethod
+    def depth(cls, height: int, width: int) -> SensorSpec:
+        """A depth camera's pictures."""
+        return cls("uint16", (height, width), "mm")
+
     def to_json(self) -> dict[str, Any]:
         units = self.units if isinstance(self.units, str) else list(self.units)
         return {"dtype": self.dtype, "shape": list(self.shape), "units": units,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import cv2
 import numpy as np
 
-from wm_nodes.cores.records import Image
+from wm_nodes.cores.records import Depth, Image
 from wm_nodes.errors import MessageError
+
+Picture = TypeVar("Picture", Image, Depth)
 
 
 class ImagePipeline:
     """Crop, then resize to (height, width); zeros keep what there is.
 
-    crop: left, top, right, bottom margins as shares of the picture.
+    crop: left, top, right, bottom margins as shares of the picture. exact: resize by taking the
+    nearest pixel, as depth needs it, where 0 means that nothing was seen.
     """
 
     def __init__(
@@ -20,6 +25,7 @@ class ImagePipeline:
         height: int = 0,
         width: int = 0,
         crop: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
+        exact: bool = False,
     ) -> None:
         if len(crop) != 4 or min(crop) < 0 or crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
             raise ValueError(
@@ -27,9 +33,10 @@ class ImagePipeline:
                 "opposite sides below 1 together"
             )
         self._height, self._width, self._crop = height, width, crop
+        self._exact = exact
 
-    def __call__(self, image: Image) -> Image:
-        """Return (height, width, 3) uint8; the same array where nothing changes."""
+    def __call__(self, image: Picture) -> Picture:
+        """Return (height, width, ...) of the picture's type; the same array if nothing changes."""
         left, top, right, bottom = self._crop
         high, wide = image.shape[:2]
         out = image[
@@ -43,7 +50,9 @@ class ImagePipeline:
             raise MessageError("size", f"image: {image.shape} leaves nothing after the crop")
         smaller = height <= out.shape[0] and width <= out.shape[1]
         how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=how))
+        how = cv2.INTER_NEAREST if self._exact else how
+        resized = cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=how)
+        return cast(Picture, np.asarray(resized))
 
 
 class Liveness:

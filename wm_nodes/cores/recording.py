@@ -10,7 +10,7 @@ from pathlib import Path
 from wm_datasets.errors import LogError, LogSpecError
 from wm_datasets.log import LogReader, LogWriter
 from wm_datasets.spec import LogSpec, VectorSpec
-from wm_nodes.cores.records import Image, Step, Vector
+from wm_nodes.cores.records import Depth, Image, Step, Vector
 from wm_nodes.cores.rows import Row, RowAssembler
 from wm_nodes.errors import MessageError
 
@@ -67,7 +67,7 @@ class Recording:
         self._rows = self._assembler()
         if self.writer is not None:
             self._sizes = {c: s for c, s in self.writer.spec.cameras.items() if c in self.cameras}
-            self._compare(self.writer.spec)
+            self._go_on(self.writer)
 
     @property
     def unjoined(self) -> int:
@@ -85,6 +85,13 @@ class Recording:
         if size != image.shape:
             raise MessageError(f"{camera}/image/size", f"{camera}/image: {image.shape}, not {size}")
         self._record(lambda rows: rows.put(f"image/{camera}", stamp_ns, image))
+
+    def depth(self, name: str, stamp_ns: int, depth: Depth) -> None:
+        """Take in one depth picture. MessageError if its size is not the robot's."""
+        size = self.robot.sensors[name].shape
+        if size != depth.shape:
+            raise MessageError(f"{name}/image_raw/size", f"{name}: {depth.shape}, right is {size}")
+        self._record(lambda rows: rows.put(f"sensor/{name}", stamp_ns, depth))
 
     def joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
         """Take in proprioception. MessageError if it is another robot's."""
@@ -115,13 +122,21 @@ class Recording:
 
     def _assembler(self) -> RowAssembler:
         fields = [f"image/{camera}" for camera in self.cameras]
+        fields += [f"sensor/{name}" for name in self.robot.sensors]
         fields += ["proprio"] * (self.robot.proprio is not None)
         return RowAssembler(tuple(fields), len(self._action))
 
-    def _compare(self, spec: LogSpec) -> None:
-        """Refuse to go on with a log of another robot; `extra` may differ (versions, seeds)."""
+    def _go_on(self, writer: LogWriter) -> None:
+        """Refuse to go on with a log of another robot; `extra` may differ (versions, seeds).
+
+        A robot that has depth or signals on top of what it had adds them to its log.
+        """
+        spec = writer.spec
         mine = replace(self.robot, cameras=spec.cameras, extra=spec.extra)
         differences = spec.differences(mine)
+        if differences and spec.grown(mine) is not None:
+            writer.close()
+            self.writer, differences = self.file.open(mine), []
         missing = sorted(set(self.cameras) ^ set(spec.cameras))
         if differences or missing:
             what = "; ".join(differences) or f"cameras {sorted(spec.cameras)}, not {self.cameras}"

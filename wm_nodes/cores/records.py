@@ -12,6 +12,7 @@ import numpy.typing as npt
 from wm_datasets.spec import Source
 
 Image = npt.NDArray[np.uint8]
+Depth = npt.NDArray[np.uint16]  # (H, W) mm, 0: nothing seen
 Vector = npt.NDArray[np.float32]
 
 NO_VERSION = -1

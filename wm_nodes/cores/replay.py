@@ -12,7 +12,7 @@ import numpy as np
 
 from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
-from wm_nodes.cores.records import NO_VERSION, RANDOM, Image, Step, Vector
+from wm_nodes.cores.records import NO_VERSION, RANDOM, Depth, Image, Step, Vector
 from wm_nodes.cores.session import Arrival
 from wm_nodes.errors import UserError
 
@@ -46,12 +46,19 @@ def arrivals(log: LogReader, number: int) -> Iterator[Arrival]:
             raise UserError(f"episode {number} was dropped while it was read: {error}") from None
         for index in range(len(block["stamp"])):
             row = {name: values[index] for name, values in block.items()}
-            yield Arrival(_step(log, row, before), _images(row), row.get("proprio", NONE))
+            yield Arrival(
+                _step(log, row, before), _images(row), row.get("proprio", NONE), _depths(log, row)
+            )
             before = row
 
 
 def _images(row: dict[str, np.ndarray]) -> dict[str, Image]:
     return {name[6:]: value for name, value in row.items() if name.startswith("image/")}
+
+
+def _depths(log: LogReader, row: dict[str, np.ndarray]) -> dict[str, Depth]:
+    depths = [name for name, sensor in log.spec.sensors.items() if sensor.is_depth]
+    return {name: row[f"sensor/{name}"] for name in depths if f"sensor/{name}" in row}
 
 
 def _step(log: LogReader, row: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> Step:

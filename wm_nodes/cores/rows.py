@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_nodes.cores.records import Image, Step, Vector
+from wm_nodes.cores.records import Depth, Image, Step, Vector
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ class RowAssembler:
     def __init__(
         self, fields: tuple[str, ...], action_dims: int, patience: int = 8, keep: int = 128
     ) -> None:
-        """`fields` are the observation's: image/<camera>, proprio."""
+        """`fields` are the observation's: image/<camera>, sensor/<name>, proprio."""
         self._fields, self._patience, self._keep = frozenset(fields), patience, keep
         self._zeros = np.zeros(action_dims, np.float32)
         self._queue: deque[_Arrival] = deque()  # steps whose observation is not whole, and after
@@ -48,7 +48,7 @@ class RowAssembler:
         self.unjoined = 0  # observations given up
         self.cut = 0  # episodes ended before their end
 
-    def put(self, name: str, stamp_ns: int, value: Image | Vector) -> list[Row]:
+    def put(self, name: str, stamp_ns: int, value: Image | Depth | Vector) -> list[Row]:
         """Take in one part of an observation; return the rows that are whole now."""
         for arrival in self._queue:
             if arrival.step.stamp_ns == stamp_ns:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from wm_nodes.cores.records import NO_VERSION, RANDOM, Image, Origin, Step, Vector
+from wm_nodes.cores.records import NO_VERSION, RANDOM, Depth, Image, Origin, Step, Vector
 from wm_nodes.cores.schedule import Counts, Episode, Schedule
 from wm_nodes.robots.base import Observation, Robot
 
@@ -19,6 +19,7 @@ class Arrival:
     step: Step
     images: dict[str, Image]
     proprio: Vector
+    depths: dict[str, Depth] = field(default_factory=dict)
 
 
 class Session:
@@ -95,5 +96,5 @@ class Session:
             signal_names=self._signals,
             signals=seen.signals,
         )
-        self.now = Arrival(step, seen.images, seen.proprio)
+        self.now = Arrival(step, seen.images, seen.proprio, seen.depths)
         return self.now

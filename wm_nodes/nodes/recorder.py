@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from wm_nodes.params import param
 @dataclass(frozen=True)
 class RecorderParams(ShellParams):
     log: str = param("runs/log", "Folder of the replay log; made if it is not there.")
-    cameras: tuple[str, ...] = param((), "Cameras to record; empty: all of the robot's.")
+    cameras: tuple[str, ...] = param((), "Cameras to record, depth too; empty: the robot's.")
     durable_s: float = param(1.0, "What is older survives a power cut.", low=0.0, high=60.0)
     capacity_steps: int = param(0, "Keep at most so many steps; 0: all.", low=0)
     capacity_bytes: int = param(0, "Keep at most so many bytes, as compressed; 0: all.", low=0)
@@ -75,16 +75,24 @@ class RecorderNode(Shell):
 
     def _start(self, spec: LogSpec) -> None:
         """The robot is known: record what it shows."""
-        cameras = self.params.cameras or tuple(spec.cameras)
-        unknown = sorted(set(cameras) - set(spec.cameras))
+        depths = {name: sensor for name, sensor in spec.sensors.items() if sensor.is_depth}
+        wanted = self.params.cameras or (*spec.cameras, *depths)
+        unknown = sorted({*wanted} - {*spec.cameras, *depths})
         if unknown:
             raise UserError(
-                f"cameras: the robot has no {unknown[0]!r}, it has {list(spec.cameras)}"
+                f"cameras: the robot has no {unknown[0]!r}, it has {[*spec.cameras, *depths]}"
             )
+        cameras = tuple(name for name in wanted if name in spec.cameras)
+        sensors = {name: depths[name] for name in wanted if name in depths}
         with user_errors(LogError):
             self._recording = Recording(
-                self._file, spec, cameras, self.params.evaluation, self._writer
+                self._file,
+                replace(spec, sensors=sensors),
+                cameras,
+                self.params.evaluation,
+                self._writer,
             )
+            self._writer = self._recording.writer
         self._recording.acknowledge = self._acknowledge
         record = self._recording
         if spec.proprio is not None:
@@ -95,6 +103,9 @@ class RecorderNode(Shell):
             take = partial(self._take, record.image, camera)
             topic = topics.IMAGE_RAW if self.params.raw else topics.IMAGE
             self.listen(topic, messages.image_from_msg, take, camera=camera)
+        for name in sensors:
+            take = partial(self._take, record.depth, name)
+            self.listen(topics.IMAGE_RAW, messages.depth_from_msg, take, camera=name)
         self.listen(topics.STEPS, messages.step_from_msg, partial(self._take, record.step))
         self.health.ready = True
 

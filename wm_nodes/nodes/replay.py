@@ -89,6 +89,8 @@ class ReplayNode(Shell):
         spec, own = self._log.spec, [topics.IMAGE_RAW]
         own += [topics.IMAGE] * self.params.as_camera
         self._images = {c: [t.publisher(self, camera=c) for t in own] for c in spec.cameras}
+        depths = [name for name, sensor in spec.sensors.items() if sensor.is_depth]
+        self._depths = {d: topics.IMAGE_RAW.publisher(self, camera=d) for d in depths}
         self._joints = topics.JOINT_STATES.publisher(self) if spec.proprio else None
         self._steps = topics.STEPS.publisher(self) if spec.action else None
         self._said = topics.SPEC.publisher(self)
@@ -136,6 +138,8 @@ class ReplayNode(Shell):
             msg = messages.image_to_msg(image, stamp, camera)
             for publisher in self._images[camera]:
                 publisher.publish(msg)
+        for name, depth in arrival.depths.items():
+            self._depths[name].publish(messages.depth_to_msg(depth, stamp, name))
         if self._joints is not None and self._log.spec.proprio is not None:
             names = self._log.spec.proprio.names
             self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
@@ -174,6 +178,7 @@ class ReplayNode(Shell):
         self._now = None
         self.health.facts["done"] = "true"
         own = [p for publishers in self._images.values() for p in publishers]
+        own += self._depths.values()
         for publisher in (self._steps, self._joints, *own):
             if publisher is not None:
                 publisher.wait_for_all_acked(ACK)

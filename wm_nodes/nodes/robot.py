@@ -170,6 +170,7 @@ class RobotNode(Shell):
 
     def _make_topics(self) -> None:
         self._images = {c: topics.IMAGE_RAW.publisher(self, camera=c) for c in self._spec.cameras}
+        self._depths = {d: topics.IMAGE_RAW.publisher(self, camera=d) for d in self._spec.depths}
         self._joints = topics.JOINT_STATES.publisher(self)
         self._steps = topics.STEPS.publisher(self)
         self._said = topics.SPEC.publisher(self)
@@ -204,7 +205,7 @@ class RobotNode(Shell):
         self.health.facts["done"] = "true"
         if self._cadence is None:
             self._robot.stop()
-        for publisher in (self._steps, *self._images.values()):
+        for publisher in (self._steps, *self._images.values(), *self._depths.values()):
             publisher.wait_for_all_acked(ACK)
         self.get_logger().info("the run is over")
         self.finish()
@@ -219,6 +220,8 @@ class RobotNode(Shell):
         self._steps.publish(messages.step_to_msg(arrival.step))
         for camera, image in arrival.images.items():
             self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
+        for name, depth in arrival.depths.items():
+            self._depths[name].publish(messages.depth_to_msg(depth, stamp, name))
         if len(arrival.proprio):
             names = self._spec.proprio.names
             self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
+from wm_nodes.cores.records import Depth
 
 Image = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float32]
@@ -41,6 +43,7 @@ class RobotSpec:
     action: VectorSpec
     extra: dict[str, Any] = field(default_factory=dict)  # JSON-able, recorded with the log
     signals: VectorSpec | None = None  # numbers about what an action did, recorded with it
+    depths: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> (H, W), uint16 mm
 
     def log_spec(self) -> LogSpec:
         """Return the specification of a replay log of this robot."""
@@ -53,6 +56,7 @@ class RobotSpec:
             action=self.action,
             extra=dict(self.extra),
             signals=self.signals,
+            sensors={name: SensorSpec.depth(*shape) for name, shape in self.depths.items()},
         )
 
 
@@ -74,6 +78,7 @@ class Observation:
     success: bool = False  # of this step; an episode succeeds if any of its steps does
     stamp_ns: int = 0  # time of the observation, strictly growing over episodes
     signals: Vector | None = None  # (S,) of the action that led here; None: all zero
+    depths: dict[str, Depth] = field(default_factory=dict)  # depth camera -> (H, W) mm; 0: unseen
 
 
 class Robot(abc.ABC):

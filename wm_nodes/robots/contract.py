@@ -165,6 +165,8 @@ class RobotContract:
         for camera, shape in spec.cameras.items():
             assert observation.images[camera].shape == shape
             assert observation.images[camera].dtype == np.uint8
+        assert {name: depth.shape for name, depth in observation.depths.items()} == spec.depths
+        assert all(depth.dtype == np.uint16 for depth in observation.depths.values())
         for vector, about in (
             (observation.proprio, spec.proprio),
             (observation.executed, spec.action),

@@ -103,7 +103,7 @@ class Arm(Robot):
             name=config.robot,
             task=task,
             control_period_s=self.period_s * action_repeat,
-            cameras={n: (c.height, c.width, 3) for n, c in config.cameras.items()},
+            cameras={n: (c.height, c.width, 3) for n, c in config.cameras.items() if not c.depth},
             proprio=self._proprio_spec(),
             action=action,
             extra={
@@ -115,6 +115,7 @@ class Arm(Robot):
                 "dry_run": dry_run,
             },
             signals=SIGNALS,
+            depths={n: (c.height, c.width) for n, c in config.cameras.items() if c.depth},
         )
         self._low, self._high = np.array(action.low), np.array(action.high)
 
@@ -420,7 +421,8 @@ class Arm(Robot):
         now_ns = round(self._bus.now_s() * 1e9)
         self._stamp_ns = max(now_ns, self._stamp_ns + round(self.spec.control_period_s * 1e9))
         self._newest = Observation(
-            images={name: frames[name].look() for name in self.config.cameras},
+            images={name: frames[name].look() for name in self.spec.cameras},
+            depths={name: frames[name].look() for name in self.spec.depths},
             proprio=self._proprio(place),
             stamp_ns=self._stamp_ns,
             **rest,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
-from wm_nodes.robots.base import Image
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class Reading:
 class Frame:
     """A picture: when it came and when it was taken, both by the steady clock [s].
 
-    `look` gives it, (H, W, 3); a simulator draws it only then. `changed`: it differs from the one
-    before.
+    `look` gives it, (H, W, 3), or (H, W) [mm] of depth; a simulator draws it only then.
+    `changed`: it differs from the one before.
     """
 
-    look: Callable[[], Image]
+    look: Callable[[], Any]
     came_s: float
     taken_s: float
     number: int

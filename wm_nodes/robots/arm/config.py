@@ -27,7 +27,10 @@ MAX_RATE_HZ = 200.0
 
 @dataclass(frozen=True)
 class CameraSource:
-    """Where pictures come from: a topic, a driver's preset, or a device that OpenCV opens."""
+    """Where pictures come from: a topic, a driver's preset, or a device that OpenCV opens.
+
+    `depth`: they are distances, 16UC1 [mm] or 32FC1 [m], and recorded as a sensor in mm.
+    """
 
     topic: str = ""
     preset: str = ""
@@ -35,6 +38,7 @@ class CameraSource:
     height: int = 64
     width: int = 64
     crop: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    depth: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("topic", "preset", "device") if str(getattr(self, name))]
@@ -44,6 +48,8 @@ class CameraSource:
             raise SpecError(
                 f"camera: there is no preset {self.preset!r}. Right: {', '.join(CAMERA_TOPICS)}."
             )
+        if self.depth and not self.topic:
+            raise SpecError(f"camera: given {given} of depth, right is topic.")
         object.__setattr__(self, "topic", self.topic or CAMERA_TOPICS.get(self.preset, ""))
         object.__setattr__(self, "device", str(self.device))
         object.__setattr__(self, "crop", tuple(float(part) for part in self.crop))

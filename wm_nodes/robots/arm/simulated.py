@@ -36,7 +36,7 @@ class SimulatedArm(Arm):
         robot: str = ROBOT,
     ) -> None:
         config = read_config(find_config(robot))
-        source = next(iter(config.cameras.values()))
+        source = next(camera for camera in config.cameras.values() if not camera.depth)
         names = camera.split(",") if camera else []
         cameras = {name: replace(source, topic=name, height=size, width=size) for name in names}
         if render == "none":
