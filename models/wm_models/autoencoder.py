@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from wm_models.blocks import (
     sincos_2d,
     unpatchify,
 )
+from wm_models.demonstrations import mean_over, squared_loss
 from wm_models.distributions import symlog
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -39,6 +41,9 @@ class AutoencoderConfig:
     heads: int = 4
     mask_ratio: float = 0.75
     reward_prediction: bool = True
+    # weight of the squared error of demonstrated actions, predicted beside the reward and for the
+    # same reason: marks of a few pixels that decide what to do are worth no pixel loss; 0: none
+    demonstrations: float = 0.0
 
     @property
     def grid(self) -> int:
@@ -66,7 +71,7 @@ class MaskedAutoencoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, action_dim: int = 0) -> None:
         super().__init__()
         self.config = config
         width, dec_width = config.width, config.decoder_width
@@ -81,6 +86,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = Transformer(dec_width, config.decoder_layers, config.heads)
         self.to_pixels = nn.Linear(dec_width, PATCH * PATCH * 3)
         self.to_reward = nn.Linear(dec_width, 1)
+        self.to_action = nn.Linear(dec_width, action_dim) if config.demonstrations else None
         glorot_(self)
         nn.init.normal_(self.cls, std=0.02)
         nn.init.normal_(self.mask_token, std=0.02)
@@ -138,6 +144,11 @@ class MaskedAutoencoder(nn.Module):
 
         Without ``restore`` the tokens are the whole grid in order (open-loop prediction, pictures).
         """
+        x = self._decoded(tokens, restore)
+        return self.to_pixels(x[:, 1:-1]), self.to_reward(x[:, -1]).squeeze(-1)
+
+    def _decoded(self, tokens: Tensor, restore: Tensor | None) -> Tensor:
+        """Decoder tokens (B, 1 + grid^2 + 1, width): CLS, grid, the task's token."""
         x = self.embed(tokens)
         batch, _, width = x.shape
         cls, grid = x[:, :1], x[:, 1:]
@@ -146,8 +157,8 @@ class MaskedAutoencoder(nn.Module):
         if restore is not None:
             grid = grid.gather(1, restore[..., None].expand(-1, -1, width))
         x = torch.cat([cls, grid, self.mask_token.expand(batch, 1, -1)], 1) + self.decoder_position
-        x = self.decoder(x)
-        return self.to_pixels(x[:, 1:-1]), self.to_reward(x[:, -1]).squeeze(-1)
+        decoded: Tensor = self.decoder(x)
+        return decoded
 
     def image(self, tokens: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in 0..1 painted from unmasked tokens."""
@@ -156,23 +167,23 @@ class MaskedAutoencoder(nn.Module):
         return (image * self.std + self.mean).clamp(0.0, 1.0)
 
     def loss(
-        self,
-        image: Tensor,
-        reward: Tensor,
-        reward_known: Tensor,
-        generator: torch.Generator | None = None,
+        self, rows: Mapping[str, Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error over all pixels plus that of the symlog reward (MWM, section 4.1).
 
-        image (N, ...), reward (N,) on arriving at the frame, reward_known (N,) bool.
+        Rows of a batch in arrival form: image (N, ...), reward (N,) on arriving at the frame,
+        reward_known (N,) bool; for demonstrations demo (N,) and next_action (N, A).
         """
-        tokens, restore = self.masked_encode(image, generator)
-        patches, guess = self.decode(tokens, restore)
-        target = patchify(self.standardise(image), PATCH)
-        pixel = (patches.float() - target).square().mean()
-        metrics = {"ae/pixel_loss": pixel}
-        if not self.config.reward_prediction:
-            return pixel, metrics
-        error = (guess.float() - symlog(reward)).square() * reward_known
-        metrics["ae/reward_loss"] = error.sum() / reward_known.sum().clamp_min(1)
-        return pixel + metrics["ae/reward_loss"], metrics
+        tokens, restore = self.masked_encode(rows["image"], generator)
+        x = self._decoded(tokens, restore)
+        target = patchify(self.standardise(rows["image"]), PATCH)
+        metrics = {"ae/pixel_loss": (self.to_pixels(x[:, 1:-1]).float() - target).square().mean()}
+        if self.config.reward_prediction:
+            guess = self.to_reward(x[:, -1]).squeeze(-1).float()
+            error = (guess - symlog(rows["reward"])).square()
+            metrics["ae/reward_loss"] = mean_over(error, rows["reward_known"])
+        total = torch.stack(list(metrics.values())).sum()
+        if self.to_action is not None and "demo" in rows:
+            metrics["ae/demonstration_loss"] = squared_loss(self.to_action(x[:, -1]), rows)
+            total = total + self.config.demonstrations * metrics["ae/demonstration_loss"]
+        return total, metrics

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wm_models.demonstrations import likelihood_loss
 from wm_models.heads import Actor, Critic
 from wm_models.interface import check_finite, detach
 from wm_models.mwm import MaskedWorldModel
@@ -193,21 +194,11 @@ class Behavior(nn.Module):
         return torch.cat([gamma * (~ended).float()[None], imagined])
 
     def imitation_loss(self, actor: Actor, post: RSSMState, batch: Mapping[str, Tensor]) -> Tensor:
-        """Negative log likelihood of demonstrated actions, per action dimension.
+        """Loss of demonstrated actions (B, T); weights of the world model are left alone.
 
-        Counts rows where ``demo`` (B, T) holds; ``next_action`` (B, T, A) is what the demonstrator
-        chose there. Keeps a policy near demonstrations while reward improves it (MoDem; DAPG).
+        Keeps a policy near demonstrations while reward improves it (MoDem; DAPG).
         """
-        mask = batch["demo"].float()
-        if "is_last" in batch:  # a last row holds no action
-            mask = mask * (~batch["is_last"]).float()
-        policy = actor(post.feat.detach())
-        limit = policy.limit
-        nll = (
-            -policy.log_prob(batch["next_action"].clamp(-limit, limit))
-            / batch["next_action"].shape[-1]
-        )
-        return (nll * mask).sum() / mask.sum().clamp_min(1)
+        return likelihood_loss(actor(post.feat.detach()), batch)
 
     def after_critic_step(self, critic: Critic) -> None:
         """Copy the critic into the slow critic at updates 0, target_every, 2 target_every, ..."""

@@ -123,9 +123,7 @@ class MWMLearner:
         """One step on single frames with the reward received on arriving at them."""
         rows = {k: v[:, 1:].flatten(0, 1) for k, v in self._prepare(batch).items()}
         with self._autocast():
-            loss, metrics = self.model.autoencoder.loss(
-                rows["image"], rows["reward"], rows["reward_known"], self.generator
-            )
+            loss, metrics = self.model.autoencoder.loss(rows, self.generator)
         return _numbers(metrics) | self.optimizers["ae"].step(loss)
 
     def update_world_model(self, batch: Mapping[str, Tensor]) -> tuple[RSSMState, dict[str, float]]:

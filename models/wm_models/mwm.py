@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wm_models.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.blocks import Transformer, glorot_, sincos_2d
 from wm_models.body import Body
+from wm_models.demonstrations import likelihood_loss
 from wm_models.distributions import balanced_kl, bernoulli_loss
 from wm_models.heads import Actor, Critic, HeadConfig, ScalarHead
 from wm_models.interface import ModelSpec, State, WorldModel, symmetric_box
@@ -54,6 +55,9 @@ class MWMConfig:
     discount: bool = False  # episodes can terminate: learn a discount head (RLBench)
     gamma: float = 0.99
     reward_scale: float = 1.0  # weight of the reward loss
+    # weight of the likelihood of demonstrated actions, with gradients into the posterior: what the
+    # demonstrator looked at is worth remembering (MoDem trains its encoder so); 0: no such head
+    demonstrations: float = 0.0
 
 
 class TokenEncoder(nn.Module):
@@ -128,6 +132,7 @@ class Dynamics(nn.Module):
         self.decoder = TokenDecoder(config.vit, feat, ae.width, ae.grid)
         self.reward = ScalarHead(feat, config.heads, "symlog")
         self.discount = ScalarHead(feat, config.heads) if config.discount else None
+        self.demonstrator = Actor(feat, action_dim, config.heads) if config.demonstrations else None
 
     def loss(
         self, tokens: Tensor, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
@@ -151,7 +156,9 @@ class Dynamics(nn.Module):
         if self.discount is not None:
             target = c.gamma * (~batch["is_terminal"]).float()
             losses["wm/discount_loss"] = bernoulli_loss(self.discount(feat), target).mean()
-        weights = {"wm/reward_loss": c.reward_scale}
+        if self.demonstrator is not None and "demo" in batch:
+            losses["wm/demonstration_loss"] = likelihood_loss(self.demonstrator(feat), batch)
+        weights = {"wm/reward_loss": c.reward_scale, "wm/demonstration_loss": c.demonstrations}
         total: Tensor = sum(  # type: ignore[assignment]
             weights.get(name, 1.0) * value for name, value in losses.items()
         )
@@ -170,7 +177,7 @@ class MaskedWorldModel(WorldModel):
         self.body, action_dim = body, body.action_dim
         feat = config.rssm.feat
         self.config = config
-        self.autoencoder = MaskedAutoencoder(config.autoencoder)
+        self.autoencoder = MaskedAutoencoder(config.autoencoder, action_dim)
         self.dynamics = Dynamics(config, action_dim)
         self.actor = Actor(feat, action_dim, config.heads)
         self.critic = Critic(feat, config.heads)

@@ -96,9 +96,15 @@ def test_reward_token_shares_the_mask_tokens_weights(shaped) -> None:
     assert names == ["cls", "mask_token"]
 
 
+def rows(image, reward, known=None):
+    """Rows of a batch in arrival form; all rewards are known unless told."""
+    known = torch.ones(len(reward)).bool() if known is None else known
+    return {"image": image, "reward": reward, "reward_known": known}
+
+
 def test_losses_at_the_start(paper) -> None:
     ae, batch = paper.autoencoder, images(8)
-    _, metrics = ae.loss(batch, torch.zeros(8), torch.ones(8).bool(), seeded())
+    _, metrics = ae.loss(rows(batch, torch.zeros(8)), seeded())
     power = float(patchify(ae.standardise(batch), 8).square().mean())
     # LayerNorm outputs of unit power through Glorot weights: 2 * 256 / (256 + 192) = 1.14 expected
     assert 0.8 < float(metrics["ae/pixel_loss"]) - power < 1.6
@@ -112,19 +118,44 @@ def test_unknown_rewards_do_not_count(shaped) -> None:
 
     def reward_loss(second: float) -> float:
         reward = torch.tensor([1.0, second, 2.0])
-        return float(shaped.loss(batch, reward, known, seeded())[1]["ae/reward_loss"])
+        return float(shaped.loss(rows(batch, reward, known), seeded())[1]["ae/reward_loss"])
 
     assert reward_loss(0.0) == reward_loss(1e3)
-    none = shaped.loss(batch, torch.ones(3), torch.zeros(3).bool(), seeded())[1]["ae/reward_loss"]
+    none = shaped.loss(rows(batch, torch.ones(3), ~torch.ones(3).bool()), seeded())[1][
+        "ae/reward_loss"
+    ]
     assert float(none) == 0.0
 
 
 def test_reward_target_is_symlog(shaped) -> None:
-    batch, known = images(3), torch.ones(3).bool()
+    batch = images(3)
     _, guess = shaped.decode(*shaped.masked_encode(batch, seeded()))
     reward = torch.tensor([0.0, 5.0, 20.0])
     expected = (guess - symlog(reward)).square().mean()
-    assert_close(shaped.loss(batch, reward, known, seeded())[1]["ae/reward_loss"], expected)
+    assert_close(shaped.loss(rows(batch, reward), seeded())[1]["ae/reward_loss"], expected)
+
+
+def test_only_demonstrated_actions_are_targets() -> None:
+    torch.manual_seed(0)
+    config = AutoencoderConfig(32, "conv", (8, 16, 16), 32, 1, 32, 1, 2, demonstrations=2.0)
+    net, seen = MaskedAutoencoder(config, action_dim=2), images(3, 32)
+    given = rows(seen, torch.zeros(3)) | {"demo": torch.tensor([True, False, True])}
+
+    def losses(action, **more):
+        total, metrics = net.loss({**given, "next_action": torch.tensor(action), **more}, seeded())
+        rest = metrics["ae/pixel_loss"] + metrics["ae/reward_loss"]
+        assert_close(total, rest + 2.0 * metrics["ae/demonstration_loss"])
+        return float(metrics["ae/demonstration_loss"].detach())
+
+    first = losses([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    assert losses([[1.0, 0.0], [9.0, 9.0], [0.0, 1.0]]) == first
+    assert losses([[1.0, 0.0], [0.0, 0.0], [0.0, -1.0]]) != first
+    last = torch.tensor([False, False, True])  # a last row holds no action
+    assert losses([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], is_last=last) == losses(
+        [[1.0, 0.0], [0.0, 0.0], [0.0, -1.0]], is_last=last
+    )
+    total, metrics = net.loss(rows(seen, torch.zeros(3)), seeded())
+    assert "ae/demonstration_loss" not in metrics
 
 
 def test_it_overfits_a_few_frames() -> None:
@@ -137,7 +168,7 @@ def test_it_overfits_a_few_frames() -> None:
     reward = 10 * torch.rand(4, generator=g)
     adam = torch.optim.Adam(net.parameters(), 5e-3)
     for _ in range(250):
-        loss, metrics = net.loss(frames, reward, torch.ones(4).bool(), g)
+        loss, metrics = net.loss(rows(frames, reward), g)
         adam.zero_grad()
         loss.backward()
         adam.step()

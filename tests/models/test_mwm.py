@@ -97,6 +97,28 @@ def test_every_term_reaches_the_recurrent_state(model, rows, term: str) -> None:
     assert model.dynamics.rssm.gru.weight.grad.abs().sum() > 0
 
 
+def test_demonstrated_actions_are_learned_into_the_posterior_and_no_others_count(
+    changed, rows
+) -> None:
+    model = changed(model={"demonstrations": 1.0}).build(3, seed=1)
+    batch = arrival(rows(2, 5))
+    tokens = tokens_of(model, batch)
+    batch["demo"] = torch.zeros(2, 5).bool()
+    batch["demo"][:, 2] = True
+
+    def loss() -> torch.Tensor:
+        return model.dynamics.loss(tokens, batch, seeded())[2]["wm/demonstration_loss"]
+
+    first = loss()
+    first.backward()
+    assert model.dynamics.encoder.proj.weight.grad.abs().sum() > 0
+    batch["next_action"] = batch["next_action"].clone()
+    batch["next_action"][:, [0, 1, 3, 4]] += 0.3
+    assert loss().equal(first)
+    batch["next_action"][:, 2] += 0.3
+    assert not loss().equal(first)
+
+
 def test_rewards_that_are_unknown_do_not_count(model, rows) -> None:
     batch = arrival(rows(2, 5))
     tokens = tokens_of(model, batch)
@@ -177,6 +199,7 @@ ABLATIONS = {
     "CLS token only": {"vit": {"tokens": "cls"}},
     "deep encoder": {"autoencoder": {"encoder_layers": 3}},
     "deep decoder": {"autoencoder": {"decoder_layers": 2}},
+    "demonstrations": {"model": {"demonstrations": 1.0}, "autoencoder": {"demonstrations": 10.0}},
     "deep ViTs": {"vit": {"encoder_layers": 2, "decoder_layers": 2}},
     "elu after img_in": {"rssm": {"img_in_act": "elu"}},
     "discount head": {"model": {"discount": True}},
