@@ -154,7 +154,7 @@ def test_only_demonstrated_actions_are_targets() -> None:
     assert losses([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], is_last=last) == losses(
         [[1.0, 0.0], [0.0, 0.0], [0.0, -1.0]], is_last=last
     )
-    total, metrics = net.loss(rows(seen, torch.zeros(3)), seeded())
+    _, metrics = net.loss(rows(seen, torch.zeros(3)), seeded())
     assert "ae/demonstration_loss" not in metrics
 
 
