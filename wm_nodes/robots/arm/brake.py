@@ -29,19 +29,14 @@ SHARE = 0.5  # of acceleration and jerk that stopping from full speed may need: 
 
 @dataclass(frozen=True)
 class Motion:
-    """One member of the family: N periods; what v and a contribute at the end of each, (N,)."""
+    """One member of the family: N periods; what v and a contribute at the end of each."""
 
     periods: int
     drop: float  # v* = v + drop * a
     peak: float  # largest |t|  [1/s]
     edge: float  # largest change of t per period [1/s]
     ramp_edge: float  # largest change of r per period
-    x_v: Floats
-    x_a: Floats
-    v_v: Floats
-    v_a: Floats
-    a_v: Floats
-    a_a: Floats
+    shares: Floats  # (3 (N + 1), 2): of v and of a in x - x_0, v, a; now and after each period
 
 
 @dataclass(frozen=True)
@@ -63,9 +58,14 @@ class Brake:
         self.dt, self._limits = dt, limits
         self._motions = self._family()
         self._drop = np.array([m.drop for m in self._motions])[:, None]
-        self._peak = np.array([m.peak for m in self._motions])[:, None]
-        self._edge = np.array([m.edge for m in self._motions])[:, None] / dt
-        self._ramp = np.array([m.ramp_edge for m in self._motions])[:, None] / dt
+        # What one unit of v* and of a uses of a joint's jerk and acceleration: (motions, 2, n)
+        self._of_v = np.stack([
+            [m.edge / dt / limits.jerk, m.peak / limits.acceleration] for m in self._motions
+        ])  # fmt: skip
+        self._of_a = np.stack([
+            [m.ramp_edge / dt / limits.jerk, 1.0 / limits.acceleration] for m in self._motions
+        ])  # fmt: skip
+        self._state = np.empty((2, len(limits.joints)))
         self.longest_s = self._motions[-1].periods * dt
         # A joint that cannot stop from its own limit within LONGEST_S may not go so fast.
         self.velocity = np.minimum(limits.velocity, self._stoppable(self._motions[-1]))
@@ -74,24 +74,22 @@ class Brake:
                 f"limits: jerk is too low to stop within {LONGEST_S} s. Right: more jerk."
             )
 
-    def stop(self, x: Floats, v: Floats, a: Floats) -> Stop | None:
-        """Return the shortest motion that stops from here within acceleration and jerk."""
-        left = np.abs(v + self._drop * a)  # (motions, n)
-        own = np.abs(a)
-        limits = self._limits
-        fits = (left * self._edge + own * self._ramp <= limits.jerk) & (
-            left * self._peak + own <= limits.acceleration
-        )
-        whole = fits.all(axis=1)
-        index = int(whole.argmax())
-        if not whole[index]:
+    def stop(self, x: Floats, v: Floats, a: Floats) -> Floats | None:
+        """Return the shortest motion that stops from here within acceleration and jerk.
+
+        (3, N + 1, n): positions, velocities, accelerations, now and at the end of each period.
+        """
+        used = np.abs(v + self._drop * a)[:, None] * self._of_v
+        used += np.abs(a) * self._of_a
+        most = np.maximum.reduce(used.reshape(len(used), -1), axis=1)
+        index = int((most <= 1.0).argmax())
+        if not most[index] <= 1.0:
             return None
-        m = self._motions[index]
-        return Stop(
-            x + m.x_v[:, None] * v + m.x_a[:, None] * a,
-            m.v_v[:, None] * v + m.v_a[:, None] * a,
-            m.a_v[:, None] * v + m.a_a[:, None] * a,
-        )
+        self._state[0], self._state[1] = v, a
+        motion = self._motions[index]
+        way: Floats = np.dot(motion.shares, self._state).reshape(3, motion.periods + 1, -1)
+        way[0] += x
+        return way
 
     def _family(self) -> list[Motion]:
         """Return motions from the shortest to the first that stops every joint at full speed."""
@@ -127,7 +125,10 @@ def _motion(periods: int, dt: float) -> Motion:
     v_v[-1] = v_a[-1] = 0.0  # but for rounding they are
     x_v, x_a = dt * np.cumsum(v_v), dt * np.cumsum(v_a)
     edges = np.abs(np.diff(np.concatenate([[0.0], bump, [0.0]])))
+    shares = np.zeros((3, periods + 1, 2))
+    shares[0, 1:], shares[1, 1:] = np.stack([x_v, x_a], 1), np.stack([v_v, v_a], 1)
+    shares[2, 1:] = np.stack([a_v, a_a], 1)
+    shares[1, 0, 0] = shares[2, 0, 1] = 1.0
     return Motion(
-        periods, drop, float(bump.max()), float(edges.max()), 1.0 / half,
-        x_v, x_a, v_v, v_a, a_v, a_a,
-    )  # fmt: skip
+        periods, drop, float(bump.max()), float(edges.max()), 1.0 / half, shares.reshape(-1, 2)
+    )
