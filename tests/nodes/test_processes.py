@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ pytest.importorskip("rclpy")
 
 from tests.nodes.conftest import ROOT
 from wm_datasets.log import LogReader
+from wm_datasets.verify import verify
 
 POINT = ["adapter:=tests.nodes.point_robot:PointRobot", "retry_s:=0.2", "await_recorder_s:=60.0"]
 TOP = ["camera:=top"]
@@ -192,6 +195,42 @@ def test_a_killed_recorder_loses_nothing_it_had_and_control_goes_on(
     read = LogReader(log)
     assert read.length > had
     assert processes.stop("robot")[0] == processes.stop("recorder")[0] == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_full_disk_holds_nobody_up_and_recording_goes_on_when_there_is_room(
+    processes, tmp_path
+) -> None:
+    log, progress = tmp_path / "log", tmp_path / "progress.json"
+    processes.start("agent", *TOP)
+    recorder = processes.start("recorder", f"log:={log}")
+    point = [*POINT[:-1], "await_recorder_s:=200.0"]  # it would wait longer than the test takes
+    processes.start("robot", *point, "time_limit:=5", "pace_hz:=50.0", f"progress:={progress}")
+    grows(log, 20, 60)
+    # A file may grow no more: what a full disk is to the one process that writes there.
+    unlimited = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)
+    largest = max(path.stat().st_size for path in (log / "wal").iterdir())
+    resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (largest + 20_000, unlimited[1]))
+    processes.until_said("recorder", "not recording: no room", 120)
+    had, done = rows(log), decisions(progress)
+    end = time.monotonic() + 120
+    while decisions(progress) < done + 200:
+        assert time.monotonic() < end, processes.said("robot")
+        time.sleep(0.05)
+    assert rows(log) - had < 100
+    resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, unlimited)
+    processes.until_said("recorder", "recording again", 60)
+    grows(log, 20, 60)
+    assert processes.stop("robot")[0] == processes.stop("recorder")[0] == 0
+    assert "unrecorded" not in processes.said("robot")
+    table = LogReader(log).episodes
+    assert (table["complete"] | (table["length"] < 6)).all() and table["complete"].sum() > 4
+    assert {fault.kind for fault in verify(log).faults} <= {"rate"}
+
+
+def decisions(progress: Path) -> int:
+    """How many decisions has the robot made?"""
+    return json.loads(progress.read_text())["decisions"] if progress.exists() else 0
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ class Recording:
             return
         if step.is_first:
             self._first_ns = step.stamp_ns
+            if time.monotonic() < self._muted_until:
+                self._let_go()
         self._record(lambda rows: rows.step(step))
 
     def finish(self) -> None:
@@ -174,6 +176,12 @@ class Recording:
         self._muted_until = time.monotonic() + RETRY_S
         self._counted = (self.unjoined, self.cut + 1)
         self._rows = self._assembler()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nobody waits for an episode that is not recorded."""
+        if self._first_ns >= 0:
+            self.acknowledge(self._first_ns)
         self._first_ns = -1
 
 
