@@ -38,6 +38,7 @@ class LearnerConfig:
     autoencoder_init: int = 5000  # first updates, of the autoencoder alone
     world_model_init: int = 0  # then updates of autoencoder and world model, without behaviour
     autoencoder_every: int = 1  # afterwards, one autoencoder update per this many updates
+    behavior_every: int = 1  # once it has begun, one update of actor and critic per this many
     prefill: int = 5000  # random decisions before training starts
     train_every: int = 5  # decisions per update once all parts are training
     prioritize_ends: bool = (
@@ -114,7 +115,8 @@ class MWMLearner:
             batch = self._prepare(batches["agent"])
             post, more = self.update_world_model(batch)
             metrics |= more
-            if self.updates >= self.initial_updates:
+            since = self.updates - self.initial_updates
+            if since >= 0 and since % self.config.behavior_every == 0:
                 metrics |= self.update_behavior(post, batch)
         self.updates += 1
         return metrics

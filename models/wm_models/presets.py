@@ -147,10 +147,18 @@ MWM_CPU_DEMOS = MWMPreset(
     ),
 )
 
-PRESETS: dict[str, Preset] = {
-    p.name: p
-    for p in (MWM, MWM_DMC, MWM_RLBENCH, MWM_CPU, MWM_CPU_FINE, MWM_CPU_DEMOS, *DINO_PRESETS)
-}
+# Where mwm_cpu_plan departs from mwm_cpu_fine, and why: cem searches by the predicted reward, so
+# that the world model is what counts; actor and critic cost as much time as it does and only help.
+MWM_CPU_PLAN = MWMPreset(
+    "mwm_cpu_plan",
+    "mwm_cpu_fine for planning (cem) with a dense reward: actor and critic learn less often.",
+    model=MWM_CPU_FINE.model,
+    learner=replace(MWM_CPU_FINE.learner, behavior_every=4),
+)
+
+MWM_PUBLISHED = (MWM, MWM_DMC, MWM_RLBENCH)
+MWM_SMALL = (MWM_CPU, MWM_CPU_FINE, MWM_CPU_DEMOS, MWM_CPU_PLAN)
+PRESETS: dict[str, Preset] = {p.name: p for p in (*MWM_PUBLISHED, *MWM_SMALL, *DINO_PRESETS)}
 
 
 def preset(name: str) -> Preset:

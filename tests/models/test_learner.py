@@ -52,15 +52,20 @@ def test_training_resumes_exactly(changed, batches) -> None:
     assert learner.generator.get_state().equal(other.generator.get_state())
 
 
-def test_parts_start_one_after_the_other(changed, batches) -> None:
-    preset = changed(learner={"autoencoder_init": 2, "world_model_init": 1, "autoencoder_every": 2})
+@pytest.mark.parametrize(
+    ("behavior_every", "wanted"),
+    [(1, ["A", "A", "AW", "WB", "AWB", "WB"]), (2, ["A", "A", "AW", "WB", "AW", "WB"])],
+)
+def test_parts_start_one_after_the_other(changed, batches, behavior_every, wanted) -> None:
+    schedule = {"autoencoder_init": 2, "world_model_init": 1, "autoencoder_every": 2}
+    preset = changed(learner={**schedule, "behavior_every": behavior_every})
     learner = preset.build_learner(preset.build(3))
     assert learner.initial_updates == 3
     seen = []
     for i in range(6):
         metrics = learner.update(batches(learner, i))
         seen.append("".join(k for k, key in _PARTS.items() if key in metrics))
-    assert seen == ["A", "A", "AW", "WB", "AWB", "WB"]
+    assert seen == wanted
 
 
 _PARTS = {"A": "ae/pixel_loss", "W": "wm/kl", "B": "ac/actor_loss"}

@@ -12,6 +12,7 @@ URL = "://"  # of an archive in an object store; whether it is there, the traine
 MODELS = (
     "mwm_cpu",
     "mwm_cpu_fine",
+    "mwm_cpu_plan",
     "mwm_cpu_demos",
     "mwm",
     "mwm_dmc",
