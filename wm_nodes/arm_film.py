@@ -1,8 +1,6 @@
 """What an arm's agent planned, imagined and reached: figures of a run, and its film.
 
-Made from the run's log and the album of its plans. A frame of the film shows what the camera saw,
-the goal, and what the model makes of the plan in hand 0.5, 1.0 and 1.5 s from then; below, the plan
-and what was done.
+Made from the run's log and the album of its plans. Frames are drawn by `arm_frame`.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -23,20 +20,13 @@ import torch
 from wm_datasets import LogReader
 from wm_models.body import ActionAdapter
 from wm_models.interface import WorldModel
+from wm_nodes.arm_frame import IMAGINED, Moment, Vectors, draw
 from wm_nodes.cores.goal import read_goal
 from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.evaluate import CLOSE_M, wilson
 from wm_nodes.report import LoggedEpisode, logged_episodes
 from wm_nodes.robots.arm.tasks import distance_of
 from wm_nodes.robots.base import Image
-
-SIDE, GAP, BAR, LANE = 192, 6, 26, 34  # pixels
-IMAGINED = 3  # model steps shown
-BEHIND, AHEAD = 30, 20  # decisions of the strip before and after now
-DARK, TEXT, FAINT = (24, 24, 24), (235, 235, 235), (95, 95, 95)
-DONE, PLANNED, GOOD = (110, 180, 255), (230, 150, 60), (120, 230, 120)
-
-Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -149,19 +139,34 @@ def film_frames(
         far = distances(log, each)
         assert log.spec.action is not None
         high = np.asarray(log.spec.action.high)
+        skip = model.spec.frameskip
         for row in range(each.length):
             at = bisect_right(starts, int(stamps[row])) - 1
             plan = plans[at] if at >= 0 and plans[at].stamp_ns >= stamps[0] else None
             seen = int(np.searchsorted(stamps, plan.stamp_ns)) if plan else row
-            here = far[max(row - 1, 0)]
-            shown = [images[row]]
+            goal, expected, truth = None, [], []
             if plan is not None:
                 if plan.goal not in goals:
                     goals[plan.goal] = read_goal(album / f"goal-{plan.goal}.png").image
-                shown += [goals[plan.goal]]
-                shown += imagine(model, images[seen], proprio[seen], plan.actions)
-            words = f"episode {each.number}   decision {row}   {here * 100:.1f} cm from the goal"
-            yield _frame(shown, words, bool(here < CLOSE_M), _strip(done, plan, row, seen, high))
+                goal = goals[plan.goal]
+                expected = imagine(model, images[seen], proprio[seen], plan.actions)
+                then = [seen + skip * (k + 1) for k in range(len(expected))]
+                truth = [images[i] if i < each.length else None for i in then]
+            yield draw(
+                Moment(
+                    episode=each.number,
+                    row=row,
+                    image=images[row],
+                    goal=goal,
+                    expected=expected,
+                    truth=truth,
+                    step_s=skip * log.spec.control_period_s,
+                    far_m=far[: max(row, 1)],
+                    length=each.length,
+                    done=done[:row] / high,
+                    planned=plan.actions[row - seen :] / high if plan else done[:0],
+                )
+            )
 
 
 @torch.inference_mode()
@@ -184,55 +189,3 @@ def imagine(model: WorldModel, image: Image, proprio: Vectors, actions: Vectors)
         picture = model.decode(state)["image"][0].float().clamp(0, 1)
         pictures.append((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     return pictures
-
-
-def _frame(pictures: Sequence[Image], words: str, good: bool, strip: Image) -> Image:
-    names = ("camera", "goal", *(f"imagined +{0.5 * (i + 1):.1f} s" for i in range(IMAGINED)))
-    width = len(names) * (SIDE + GAP) + GAP
-    frame = np.full((2 * BAR + SIDE + strip.shape[0] + 2 * GAP, width, 3), DARK, np.uint8)
-    _write(frame, words, (GAP, 18), GOOD if good else TEXT)
-    for index, name in enumerate(names):
-        left = GAP + index * (SIDE + GAP)
-        _write(frame, name, (left, BAR + 17), FAINT if index >= len(pictures) else TEXT)
-        if index < len(pictures):
-            big = cv2.resize(pictures[index], (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-            frame[2 * BAR : 2 * BAR + SIDE, left : left + SIDE] = big
-    top = 2 * BAR + SIDE + GAP
-    frame[top : top + strip.shape[0], GAP : GAP + strip.shape[1]] = strip
-    return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
-
-
-def _strip(done: Vectors, plan: Planned | None, row: int, seen: int, high: Vectors) -> Image:
-    """Draw what was done before now (blue) and what is planned from now (orange), by dimension."""
-    width = (2 + IMAGINED) * (SIDE + GAP) - GAP
-    each = width / (BEHIND + AHEAD)
-    strip = np.full((LANE * done.shape[1], width, 3), (38, 38, 38), np.uint8)
-    now = round(BEHIND * each)
-    for dim in range(done.shape[1]):
-        middle = LANE * dim + LANE // 2
-        cv2.line(strip, (0, middle), (width, middle), (60, 60, 60), 1)
-        for k in range(max(0, row - BEHIND), row):
-            _bar(strip, now + (k - row) * each, each, middle, done[k, dim] / high[dim], DONE)
-        for k in range(row - seen, len(plan.actions) if plan else 0):
-            ahead = k - (row - seen)
-            if plan is not None and ahead < AHEAD:
-                value = plan.actions[k, dim] / high[dim]
-                _bar(strip, now + ahead * each, each, middle, value, PLANNED)
-        name = "xyz"[dim] if dim < 3 else str(dim)
-        _write(strip, f"{name}: done | planned" if not dim else name, (4, middle - 5), TEXT, 0.36)
-    cv2.line(strip, (now, 0), (now, strip.shape[0]), TEXT, 1)
-    return strip
-
-
-def _bar(
-    strip: Image, left: float, wide: float, middle: int, value: float, colour: tuple[int, int, int]
-) -> None:
-    tip = middle - round(float(np.clip(value, -1, 1)) * (LANE // 2 - 2))
-    corner, other = (round(left) + 1, middle), (round(left + wide) - 2, tip)
-    cv2.rectangle(strip, corner, other, colour, -1)
-
-
-def _write(
-    image: Image, text: str, at: tuple[int, int], colour: tuple[int, int, int], size: float = 0.45
-) -> None:
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
