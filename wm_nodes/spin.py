@@ -65,6 +65,7 @@ def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
 
 def _live(kind: Callable[[], Shell]) -> int:
     node = kind()
+    node.alone = True
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

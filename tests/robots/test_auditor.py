@@ -92,6 +92,23 @@ def test_a_broken_limit_is_kept_with_the_commands_up_to_it() -> None:
     assert auditor.broken[0].commands[-1].place[0] == place[0] + 0.02
 
 
+def test_a_new_sender_that_was_heard_late_has_not_broken_anything() -> None:
+    random = np.random.default_rng(0)
+    bench = Heard(config().home.copy())
+    for _ in range(30):
+        bench.tick(wanted(random))
+    late, bench = bench.auditor, Heard(bench.place)  # a new robot node; the same ears
+    told = []
+    bench.auditor.hear = lambda place, now, sent=0: told.append((place, now))
+    way = wanted(random)
+    for _ in range(30):
+        bench.tick(way)
+    for sent, (place, now) in enumerate(told[4:], start=5):
+        late.hear(place, now + 5.0, sent)
+    late.finish()
+    assert late.violations == {} and late.unheard == 4
+
+
 def test_what_did_not_come_is_counted_and_audited_by_nobody() -> None:
     arm = config()
     auditor, place = Auditor(arm), arm.home[:6].copy()

@@ -7,28 +7,34 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-KEEP = 4096  # newest intervals that figures are of
-SWITCH_S = 0.0005  # other threads give the interpreter back after so long
+KEEP = 1000  # newest intervals that figures are of
+SWITCH_S = 0.0001  # other threads give the interpreter back after so long
 CLOSEST = 0.7
-SPIN_S = 0.0002  # the last of a wait is not slept: waking takes about as long
+SPIN_S, SPIN_SHARE = 0.001, 0.05  # the last of a wait, of a period at most, is not slept
+OWN, OTHERS = 20, 10  # real-time priorities of the beat's thread and of the rest of its process
 
 
 class Cadence:
     """Calls `beat` from a thread of its own every `period_s` by the steady clock.
 
     After a late beat the next may come sooner, never sooner than CLOSEST of a period: no burst
-    makes up for lost time. Where the system allows it the thread has real-time priority.
+    makes up for lost time. Where the system allows it the thread has real-time priority. `alone`:
+    so have all others of this process, a little less, since the beat may have to wait for one that
+    holds the interpreter or a lock: the process has nothing else to do.
     """
 
-    def __init__(self, period_s: float, beat: Callable[[], None]) -> None:
-        self.period_s, self._beat = period_s, beat
+    def __init__(self, period_s: float, beat: Callable[[], None], *, alone: bool = False) -> None:
+        self.period_s, self._beat, self._alone = period_s, beat, alone
+        self._spin_s = min(SPIN_S, SPIN_SHARE * period_s)
         self._intervals: deque[float] = deque(maxlen=KEEP)
         self._busy: deque[float] = deque(maxlen=KEEP)
         self._end = threading.Event()
         self.realtime = False
+        self.beats = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
@@ -52,6 +58,8 @@ class Cadence:
             "jitter_p99": f"{float(np.percentile(off, 99)):.4f}",
             "jitter_max": f"{float(off.max()):.4f}",
             "busy_p99_ms": f"{1e3 * float(np.percentile(self._busy, 99)):.3f}",
+            "beats": str(self.beats),
+            "realtime": str(self.realtime).lower(),
         }
 
     def intervals_s(self) -> list[float]:
@@ -59,7 +67,10 @@ class Cadence:
         return list(self._intervals)
 
     def _run(self) -> None:
-        self.realtime = _ask_for_realtime()
+        self.realtime = _ask_for_realtime(0, OWN)
+        if self._alone and self.realtime:
+            for thread in set(threads()) - {threading.get_native_id()}:
+                _ask_for_realtime(thread, OTHERS)
         due = time.monotonic()
         last: float | None = None
         while not self._end.is_set():
@@ -67,6 +78,7 @@ class Cadence:
             if last is not None:
                 self._intervals.append(began - last)
             last = began
+            self.beats += 1
             try:
                 self._beat()
             except BaseException as error:
@@ -75,17 +87,23 @@ class Cadence:
             now = time.monotonic()
             self._busy.append(now - began)
             due = max(due + self.period_s, began + CLOSEST * self.period_s, now)
-            left = due - now - SPIN_S
+            left = due - now - self._spin_s
             if left > 0 and self._end.wait(left):
                 return
             while time.monotonic() < due:
                 pass
 
 
-def _ask_for_realtime() -> bool:
-    """Ask for SCHED_FIFO for this thread; most systems refuse it to ordinary users."""
+def threads() -> list[int]:
+    """Return the system's numbers of this process's threads; none where it does not tell."""
+    folder = Path("/proc/self/task")
+    return [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def _ask_for_realtime(thread: int, priority: int) -> bool:
+    """Ask for SCHED_FIFO for a thread (0: this one); most systems refuse it to ordinary users."""
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(20))
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
     except (OSError, AttributeError):
         return False
     return True

@@ -127,11 +127,16 @@ class Auditor:
         self.violations[name] = self.violations.get(name, 0) + count
 
     def _miss(self, sent: int) -> None:
-        """Audit nothing across commands that were sent and did not come (a starved machine)."""
+        """Audit nothing across commands that were sent and did not come.
+
+        The machine was starved, or a new publisher spoke before it was known here.
+        """
         before, self._sent = self._sent, sent
-        if not 0 < before < sent - 1:  # the next one, or another publisher's
+        new = not 0 < before < sent  # another publisher counts from 1 again
+        missed = sent - 1 - (0 if new else before)
+        if missed <= 0:
             return
-        self.unheard += sent - 1 - before
+        self.unheard += missed
         self._finish()
         self._path, self._rested = [], False
 

@@ -392,7 +392,7 @@ class RobotNode(Shell):
         if not self.session.prepare():
             self._end_run()
             return
-        self._cadence = Cadence(self._robot.tick_s, self._tick)
+        self._cadence = Cadence(self._robot.tick_s, self._tick, alone=self.alone)
         self._cadence.start()
         self._timer = self.create_timer(TICK_S, self._look)
 

@@ -50,6 +50,7 @@ class Shell(LifecycleNode):
         self.params: Any = declare(self, self.PARAMS)
         self.health = Health()
         self.active = False
+        self.alone = False  # has it a process to itself? Whoever runs it so says it
         self.over: Future = Future()
         self.exit_code = 0
         self._failure: BaseException | None = None

@@ -136,7 +136,7 @@ class _Copies:
 
 
 def _run(indices: list[int]) -> Any:
-    """Return evenly spaced rising indices as a slice, of which numpy makes a view; else an array."""
+    """Return evenly spaced rising indices as a slice, which makes a view, or else an array."""
     taken = np.array(indices)
     steps = np.unique(np.diff(taken))
     if len(steps) > 1 or (steps < 1).any():
