@@ -7,7 +7,7 @@ import pytest
 from log_rows import make_spec
 from test_formats import assert_same, bring, contents, cut_log, export
 
-from wm_datasets.formats import CorruptInputError, FormatError
+from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
 
 h5py = pytest.importorskip("h5py")
 
@@ -66,8 +66,6 @@ def foreign(tmp_path):
 
 
 def test_a_foreign_file_keeps_names_rates_and_order_and_says_what_goes(foreign, tmp_path):
-    from wm_datasets.formats import Options, load_format
-
     with load_format("robomimic").Import(foreign, Options()) as importer:
         said = " ".join(importer.losses)
     assert all(word in said for word in ("states", "float32", "train", "model_file"))
@@ -83,6 +81,20 @@ def test_a_foreign_file_keeps_names_rates_and_order_and_says_what_goes(foreign, 
         assert np.array_equal(rows["proprio"][7, :3], wanted.astype("f4"))
         assert np.array_equal(rows["action"][:7], file["data/demo_0/actions"][()].astype("f4"))
     assert np.diff(rows["stamp"][:8]).tolist() == [50_000_000] * 7
+
+
+def test_without_next_obs_the_last_action_and_its_done_stay(foreign, tmp_path):
+    with h5py.File(foreign, "a") as file:
+        for demo in file["data"].values():
+            del demo["next_obs"]
+    with load_format("robomimic").Import(foreign, Options()) as importer:
+        assert "no next_obs" in " ".join(importer.losses)
+    bring("robomimic", foreign, tmp_path / "out")
+    _, episodes, rows = contents(tmp_path / "out")
+    assert episodes["length"].tolist() == [7, 2, 3] and not episodes["complete"].any()
+    assert rows["is_terminal"].nonzero()[0].tolist() == [6, 8, 11]
+    with h5py.File(foreign) as file:
+        assert np.array_equal(rows["action"][:7], file["data/demo_0/actions"][()].astype("f4"))
 
 
 def test_a_foreign_file_goes_back_under_its_own_keys(foreign, tmp_path):

@@ -107,12 +107,16 @@ class Import(Importer):
             self.losses.append(f"splits (mask/): {', '.join(sorted(self._file['mask']))}")
         if "model_file" in demo.attrs:
             self.losses.append("attributes of each demo: model_file (the simulator's XML)")
+        if "dones" in demo and demo["dones"][:-1].any():
+            self.losses.append("dones before the last action of a demo")
         if "next_obs" not in demo:
-            self.losses.append("no next_obs: the last action of each demo (it has no observation)")
+            self.losses.append(
+                "no next_obs: what each last action led to; its row has the action, not is_last"
+            )
 
     def _read(self, demo: Any) -> Iterator[dict[str, Any]]:
         actions = demo["actions"][()]
-        complete = bool(demo.attrs.get("wm_complete", True))
+        complete = bool(demo.attrs.get("wm_complete", "next_obs" in demo))
         whole = "next_obs" in demo and complete
         rows = len(actions) + whole
         fields: dict[str, np.ndarray] = {"action": _longer(actions, rows)}
@@ -123,7 +127,7 @@ class Import(Importer):
         elif "dones" in demo:
             dones = demo["dones"][()].astype(bool)
             fields["is_terminal"] = np.zeros(rows, bool)
-            fields["is_terminal"][rows - 2] = dones[-1]
+            fields["is_terminal"][len(actions) - 1] = dones[-1]
         for name in self._cameras:
             fields[f"image/{name}"] = _rows(demo, name, whole)
         if self.spec.proprio is not None:

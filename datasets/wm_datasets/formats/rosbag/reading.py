@@ -172,7 +172,7 @@ class Import(Importer):
                 raise FormatError(f"{bag.path}: {topic}: {error}") from error
             cameras[name] = shape
         if said is not None:
-            return replace(said, cameras=cameras)
+            return replace(said, cameras=cameras, sensors={})
         proprio = self._vector([p for p in self._names if p in self._mapping.proprio], "proprio")
         if self._joins:
             names = bag.first(self._mapping.step or "").decode().name
@@ -268,6 +268,8 @@ class Import(Importer):
                 self.losses.append(
                     f"depth of {name}: becomes 255 steps of grey, {depth[0]} to {depth[1]} m"
                 )
+        if said is not None and said.sensors:
+            self.losses.append(f"sensors: {', '.join(said.sensors)}")
         if said is not None and said.cameras.keys() - self._cameras.keys():
             gone = sorted(said.cameras.keys() - self._cameras.keys())
             self.losses.append(f"cameras that the robot has and the bag has not: {', '.join(gone)}")
