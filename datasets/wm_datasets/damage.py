@@ -45,8 +45,8 @@ def read_around(
             break
         except LogDamageError as error:
             lost = error.damage
-            if lost.start > at:
-                read(at, lost.start, out[at - start : lost.start - start])
+            if lost.start > at:  # there may be more before it: what is known is said first
+                found += read_around(read, at, lost.start, out[at - start : lost.start - start])
             begin, at = max(at, lost.start), min(stop, lost.stop)
             out[begin - start : at - start] = 0
             found.append(Damage(lost.path, begin, at, lost.reason))

@@ -2,9 +2,13 @@
 
 import errno
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from log_rows import append_episode, check_rows, make_row, make_spec
 from test_crash import abandon
 
@@ -17,6 +21,7 @@ from wm_datasets import (
     Sampler,
     describe,
 )
+from wm_datasets.damage import Damage, read_around
 from wm_datasets.verify import verify
 
 FIELDS = ["proprio", "is_first", "is_last", "image/front"]
@@ -232,6 +237,50 @@ def test_rows_that_were_durable_and_whose_segment_is_gone_are_missed(path, way):
         assert "rows 0 to 8 are lost" in again.repaired
         append_episode(again, 5)
     assert not verify(path).faults
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=6),
+    st.integers(0, 30), st.integers(0, 30), st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_all_that_is_not_lost_is_read_whichever_damage_is_found_first(lost, one, two, chance):
+    start, stop = sorted((one, two))
+    damage = [Damage(Path("file"), begin, begin + rows, "") for begin, rows in lost]
+
+    def read(lo, hi, out):
+        met = [d for d in damage if d.start < hi and lo < d.stop]
+        if met:
+            raise LogDamageError(chance.choice(met))
+        out[: hi - lo] = np.arange(lo, hi) + 1
+
+    out = np.full(stop - start, -1)
+    found = read_around(read, start, stop, out)
+    gone = {row for d in damage for row in range(d.start, d.stop) if start <= row < stop}
+    assert {row for d in found for row in range(d.start, d.stop)} == gone
+    assert out.tolist() == [0 if row in gone else row + 1 for row in range(start, stop)]
+
+
+def test_damage_in_a_segment_and_in_a_chunk_costs_the_rows_of_both(path):
+    writer = LogWriter(path, make_spec())
+    for _ in range(260):
+        append_episode(writer, 10)
+    writer.flush()
+    while len(list((path / "wal").glob("*.seg"))) > 1:
+        time.sleep(0.01)
+    abandon(writer)
+    flip(next((path / "wal").glob("*.seg")))
+    one_chunk(path, "image/front").unlink()
+    with LogReader(path) as reader:
+        chunk = reader.chunk_rows("image/front")
+        values = reader.read_around("image/front", 0, reader.length)
+        assert len(reader.damage) == 2
+        lost = {row for d in reader.damage for row in range(d.start, d.stop)}
+        assert len(lost) == chunk + 1
+        for row in (0, chunk - 1, 2 * chunk, reader.length - 1):
+            assert (row in lost) != np.array_equal(
+                values[row], make_row(row, 0, False)["image/front"]
+            )
+        check_rows(reader, lost)
 
 
 def test_a_sweep_of_damage_keeps_every_promise(monkeypatch):
