@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from wm_datasets.spec import VectorSpec
-from wm_models.checkpoint import Manifest, WeightStore
-from wm_models.presets import preset
+from wm_nodes.bench.processes import (
+    Told,
+    diagnostics,
+    environment,
+    fresh_weights,
+    last_lines,
+    process,
+)
 from wm_nodes.bench.rows import Row
-from wm_nodes.graphs import leash
 from wm_nodes.robots.base import Observation, Robot, RobotError, RobotSpec, checked_action
 
 CAMERA = "corner4"
@@ -42,7 +44,7 @@ def run(*, model: str = "mwm_cpu", decisions: int = 400) -> list[Row]:
     """
     rows = []
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as folder:
-        weights = _weights(model, Path(folder))
+        weights = fresh_weights(model, Path(folder), action_dim=4)
         for composition in COMPOSITIONS:
             rows += _measure(composition, weights, Path(folder), decisions)
     return rows
@@ -116,25 +118,17 @@ class StillRobot(Robot):
         return self._seen
 
 
-def _weights(model: str, folder: Path) -> Path:
-    """Fresh weights of the preset, as the nodes load them."""
-    store = WeightStore(folder / "weights")
-    modules = preset(model).build(4).modules_by_name()
-    store.save(modules, Manifest(version=0, preset=model, action_dim=4))
-    return store.path(0)
-
-
 def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> list[Row]:
     times = folder / f"{composition}.npy"
     nodes = COMPOSITIONS[composition]
     with ExitStack() as stack:
-        stack.enter_context(_environment(times))
-        told = stack.enter_context(_diagnostics(nodes))
-        others = [stack.enter_context(_node(n, folder, _parameters(n, weights))) for n in nodes]
+        stack.enter_context(environment({TIMES: str(times)}))
+        told = stack.enter_context(diagnostics())
+        others = [stack.enter_context(process(n, folder, _parameters(n, weights))) for n in nodes]
         adapter = f"{__name__}:StillRobot"
         steps = 2 * (decisions + WARM_UP)
         robot = stack.enter_context(
-            _node("robot", folder, {"adapter": adapter, "steps": steps, "time_limit": 100})
+            process("robot", folder, {"adapter": adapter, "steps": steps, "time_limit": 100})
         )
         deadline = time.monotonic() + PATIENCE_S + 0.2 * decisions
         while robot.poll() is None:
@@ -142,11 +136,11 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
             gone = [n for n, p in zip(nodes, others) if p.poll() is not None]
             if gone or time.monotonic() > deadline:
                 what = f"{', '.join(gone)} ended" if gone else "did not finish in time"
-                raise RuntimeError(f"graph {composition}: {what}.{_logs(folder)}")
+                raise RuntimeError(f"graph {composition}: {what}.{last_lines(folder)}")
         if robot.returncode:
-            raise RuntimeError(f"graph: robot ended with {robot.returncode}: {_logs(folder)}")
+            raise RuntimeError(f"graph: robot ended with {robot.returncode}: {last_lines(folder)}")
         told.look()
-        computing = told.computing_ms()
+        computing = _computing_ms(told, nodes)
     loop = 1e3 * np.load(times)[WARM_UP:]
     return _rows(composition, loop, computing)
 
@@ -187,104 +181,9 @@ def _rows(
     ]
 
 
-class _Told:
-    """What the nodes said of themselves on /diagnostics: the newest p50 of each."""
-
-    def __init__(self, nodes: tuple[str, ...], look: object) -> None:
-        self._nodes = nodes
-        self.p50: dict[str, float] = {}
-        self._look = look
-
-    def look(self, seconds: float = 0.1) -> None:
-        """Take in what was said meanwhile."""
-        self._look(seconds)  # type: ignore[operator]
-
-    def hear(self, statuses: Mapping[str, Mapping[str, str]]) -> None:
-        for full_name, values in statuses.items():
-            name = full_name.rsplit("/", 1)[-1]
-            if name in self._nodes and float(values["latency_p50_ms"]) > 0:
-                self.p50[name] = float(values["latency_p50_ms"])
-
-    def computing_ms(self) -> dict[str, float]:
-        missing = set(self._nodes) - set(self.p50)
-        if missing:
-            raise RuntimeError(f"graph: nothing on /diagnostics from {', '.join(sorted(missing))}.")
-        return {name: self.p50[name] for name in self._nodes}
-
-
-@contextmanager
-def _diagnostics(nodes: tuple[str, ...]) -> Iterator[_Told]:
-    """Listen to /diagnostics while the nodes run."""
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.node import Node
-
-    from wm_nodes import topics
-    from wm_nodes.health import statuses
-
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    executor = SingleThreadedExecutor(context=context)
-    node = Node("bench", context=context)
-    executor.add_node(node)
-    told = _Told(nodes, lambda seconds: executor.spin_once(timeout_sec=seconds))
-    topics.DIAGNOSTICS.subscription(node, lambda msg: told.hear(statuses(msg)))
-    try:
-        yield told
-    finally:
-        executor.shutdown(timeout_sec=0.2)
-        node.destroy_node()
-        rclpy.shutdown(context=context)
-
-
-@contextmanager
-def _node(
-    name: str, folder: Path, parameters: Mapping[str, object]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """One node as a process of its own, ended at the end."""
-    words = [sys.executable, leash.__file__, "0", sys.executable, "-m", f"wm_nodes.nodes.{name}"]
-    words += ["--ros-args"]
-    for key, value in parameters.items():
-        words += ["-p", f"{key}:={value}"]
-    with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(5.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@contextmanager
-def _environment(times: Path) -> Iterator[None]:
-    """A ROS domain of this process's own, on this computer only, for us and the nodes."""
-    changes = {
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(20 + os.getpid() % 80),
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        "PYTHONUNBUFFERED": "1",
-        TIMES: str(times),
-    }
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _logs(folder: Path) -> str:
-    """The last lines that the nodes wrote."""
-    found = []
-    for path in sorted(folder.glob("*.log")):
-        lines = path.read_text(errors="replace").splitlines()[-3:]
-        found += [f"{path.stem}: {line}" for line in lines]
-    return "\n".join(["", *found])
+def _computing_ms(told: Told, nodes: tuple[str, ...]) -> dict[str, float]:
+    """Return the newest p50 of each node's own work."""
+    found = {name: float(told.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
+    if missing := sorted(name for name, value in found.items() if value <= 0):
+        raise RuntimeError(f"graph: nothing on /diagnostics from {', '.join(missing)}.")
+    return found

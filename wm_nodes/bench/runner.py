@@ -23,8 +23,9 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "archive": ("archive", ("obstore", "moto", "boto3"), {"rows": 404, "repeats": 3}),
     "simulator": ("simulator", ("metaworld", "mujoco"), {"decisions": 4}),
     "graph": ("graph", ("rclpy",), {"decisions": 60}),
+    "jitter": ("jitter", ("rclpy", "mujoco"), {"windows": 1}),
 }
-OF_A_MODEL = ("models", "graph")
+OF_A_MODEL = ("models", "graph", "jitter")
 
 
 def run(

@@ -18,7 +18,8 @@ class Bench:
     """Measure the parts on this machine: medians, with the machine named."""
 
     only: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = ()
-    """Groups to measure; none: all (machine, models, sampler, log, archive, simulator, graph)."""
+    """Groups to measure; none: all (machine, models, sampler, log, archive, simulator,
+    graph, jitter)."""
     model: str = "mwm_cpu"
     """Model preset."""
     threads: int = 1

@@ -27,8 +27,8 @@ from wm_nodes import topics
 from wm_nodes.faults.witness import Witness
 from wm_nodes.robots.arm.config import find_config, read_config
 
-START_S = 40.0
-RECOVER_S = 12.0
+START_S = 120.0  # processes take their time on a busy machine
+RECOVER_S = 60.0
 SETTLE_S = 0.4
 
 SWITCHES: dict[str, Any] = {
