@@ -158,6 +158,19 @@ def test_without_a_goal_it_stays_silent_in_real_time(graph, weights):
     assert "goal" in agent.health.faults
 
 
+@pytest.mark.parametrize(("budget_s", "poor"), [(1e-6, True), (0.0, False)])
+def test_a_search_that_is_cut_short_says_so(graph, weights, budget_s, poor):
+    given = {**SEARCH, "iterations": 3, "budget_s": budget_s}
+    aim = {"mode": "realtime", "goal": str(weights.parent / "goal.png")}
+    cv2.imwrite(aim["goal"], picture(9))
+    common = {"weights": str(weights), "seed": 5, "planner": "cem"}
+    agent = graph.add(AgentNode, **TOP, **common, **given, **aim)
+    Arm(graph, "fused").ask(1)
+    graph.until(lambda: "rounds" in agent.health.facts)
+    assert ("search" in agent.health.lasting) == poor
+    assert agent.health.facts["rounds"] == ("1 of 3" if poor else "3 of 3")
+
+
 @both
 def test_what_is_seen_now_becomes_the_goal(graph, weights, composition: str):
     nodes = brain(graph, composition, weights)

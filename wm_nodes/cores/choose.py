@@ -39,6 +39,7 @@ class Chooser(Protocol):
 
     name: str
     execute: int  # model steps of a plan that are done before the next one is due
+    rounds: tuple[int, int]  # of the newest search: made before its budget was spent, wanted
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         """Whether this model gives it something to choose by."""
@@ -64,6 +65,7 @@ class ActorChooser:
 
     name = "actor"
     execute = 1
+    rounds = 1, 1
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         if not weights.model.spec.has_actor:
@@ -96,6 +98,7 @@ class SearchChooser:
 
     def __init__(self, name: str, settings: SearchSettings) -> None:
         self.name, self.execute = name, settings.execute
+        self.rounds = 0, 0
         self._settings = settings
         self._searches: dict[tuple[str, bool], Planner] = {}
         self._warm: PlanState | None = None
@@ -114,7 +117,7 @@ class SearchChooser:
         settled: Tensor,
     ) -> Tensor:
         search = self._search(weights, step.explore)
-        actions, after, _ = search.plan(
+        actions, after, info = search.plan(
             begun(weights.model, settled),
             state,
             self._cost(goal),
@@ -123,6 +126,8 @@ class SearchChooser:
             budget_s=self._settings.budget_s or None,
             generator=noise,
         )
+        wanted = getattr(search, "steps" if self.name == "gd" else "iterations")
+        self.rounds = int(info["iterations"]), int(wanted)
         self._warm = PlanState(after.shifted(self.execute).mean)
         return actions[0]
 

@@ -167,6 +167,11 @@ class Policy:
         """Stamp of the observation that the plan in hand answers; -1: there is none."""
         return self._made[1] if self._made else -1
 
+    @property
+    def rounds(self) -> tuple[int, int]:
+        """Rounds of the newest search: made before its budget was spent, and wanted."""
+        return self._chooser.rounds
+
     def can_act(self, weights: Weights) -> bool:
         """Whether there is something to act for: a goal, rewards, or an actor."""
         return self._chooser.can_choose(weights, self._aim is not None)

@@ -62,6 +62,16 @@ class PolicyParams(ThinkerParams):
         if self.compensate and 0.0 <= took_s < LATE_S:
             policy.delay.took(took_s)
         node.health.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
+        made, wanted = policy.rounds
+        node.health.facts["rounds"] = f"{made} of {wanted}"
+        if 2 * made < wanted:
+            node.fault(
+                "search",
+                f"{made} of {wanted} rounds within budget_s {self.budget_s:g}: plans are poor. "
+                "Right: fewer samples, a shorter horizon, or a computer with more to spare",
+            )
+        elif made == wanted:
+            node.well("search", "every round is made")
 
 
 class PolicyNode(Thinker):
