@@ -49,6 +49,23 @@ def cut_log(path):
     return path
 
 
+@pytest.mark.parametrize("name", ["robomimic", "rosbag"])
+def test_what_is_whole_of_a_damaged_log_can_leave_it(make_log, tmp_path, name):
+    pytest.importorskip({"robomimic": "h5py", "rosbag": "rosbags"}[name])
+    log = make_log([10] * 20)
+    with LogReader(log) as reader:
+        chunk = reader.chunk_rows("image/front")
+        episodes, before = reader.episodes, reader.read("proprio", 0, 200)
+    next((log / "image/front").glob("c.1.*")).unlink()
+    losses = export(name, log, tmp_path / "out")
+    hit = (episodes["start"] < 2 * chunk) & (episodes["start"] + 10 > chunk)
+    assert any(line.startswith(f"{hit.sum()} episodes that hold lost rows") for line in losses)
+    bring(name, tmp_path / "out", tmp_path / "back")
+    _, left, rows = contents(tmp_path / "back")
+    assert 0 < len(left) == 20 - hit.sum()
+    assert np.array_equal(rows["proprio"], before[np.repeat(~hit, 10)])
+
+
 # Moving
 
 

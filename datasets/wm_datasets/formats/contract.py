@@ -149,9 +149,15 @@ class Exporter(ABC):
 def exportable(reader: LogReader) -> tuple[LogSpec, list[str]]:
     """Return the part of a log's spec that formats can hold, and the losses that this is.
 
-    That leaves out sensors, and cameras and signals that some episodes were recorded without.
+    That leaves out sensors, cameras and signals that some episodes were recorded without, and
+    episodes that hold lost rows: every block is read to know them.
     """
     spec, losses = reader.spec, []
+    for name in spec.fields:
+        for start in range(reader.first, reader.length, rows := 4 * reader.chunk_rows(name)):
+            reader.read_around(name, start, min(start + rows, reader.length))
+    if damaged := len(reader.episodes) - len(reader.intact):
+        losses.append(f"{damaged} episodes that hold lost rows (wm log verify names them)")
     if spec.sensors:
         losses.append(f"sensors: {', '.join(spec.sensors)}")
     partly = [name for name in spec.fields if not reader.present(name).all()]
@@ -166,10 +172,10 @@ def exportable(reader: LogReader) -> tuple[LogSpec, list[str]]:
 
 
 def episodes_of(reader: LogReader) -> list[Episode]:
-    """The episodes of a log, oldest first."""
+    """The episodes of a log, oldest first, but those that are known to hold lost rows."""
     return [
         Episode(reader, i, int(e["start"]), int(e["length"]), bool(e["complete"]))
-        for i, e in enumerate(reader.episodes)
+        for i, e in enumerate(reader.intact)
     ]
 
 
