@@ -10,7 +10,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 pytest.importorskip("rclpy")
 
-from wm_nodes.faults.matrix import FAULTS, STOPS, run_matrix
+from wm_nodes.faults.matrix import FAULTS, STOPS, Outcome, run_matrix
 
 
 def test_every_fault_of_the_list_has_a_name_of_its_own():
@@ -21,6 +21,7 @@ def test_every_fault_of_the_list_has_a_name_of_its_own():
 @pytest.mark.timeout(300)
 def test_killed_silenced_and_lied_to_it_stops_within_its_limits_and_goes_on():
     faults = ["driver_dead", "kill player", "estop", "rubbish plans"]
-    outcomes, witness = run_matrix(faults, seed=7)
-    assert witness.auditor.violations == {} and witness.auditor.commands > 100
+    outcomes: list[Outcome] = []
+    heard = run_matrix(faults, 7, lambda outcome, heard: outcomes.append(outcome))
+    assert heard.violations == {} and heard.commands > 100
     assert all(outcome.fine for outcome in outcomes), outcomes

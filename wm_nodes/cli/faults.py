@@ -14,7 +14,8 @@ import numpy as np
 from wm_nodes.cli.arguments import parse, require, require_one_of
 
 if TYPE_CHECKING:
-    from wm_nodes.faults.auditor import Broken
+    from wm_nodes.faults.auditor import Auditor, Broken
+    from wm_nodes.faults.matrix import Outcome
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def run(words: Sequence[str]) -> int:
     require("count", wanted.count, 1)
     if wanted.fuzz:
         return _fuzz(wanted)
-    from wm_nodes.faults.matrix import FAULTS, Outcome, run_matrix
+    from wm_nodes.faults.matrix import FAULTS, run_matrix
 
     for name in wanted.only:
         require_one_of("only", name, FAULTS)
@@ -52,7 +53,9 @@ def run(words: Sequence[str]) -> int:
     while len(order) < wanted.count:
         order += [str(name) for name in random.permutation(names)]
 
-    def show(outcome: Outcome) -> None:
+    done: list[Outcome] = []
+
+    def show(outcome: Outcome, heard: Auditor) -> None:
         verdict = "fine" if outcome.fine else "NOT FINE"
         print(
             f"{outcome.number + 1:4d} {outcome.fault:18s} {verdict:8s} violations "
@@ -60,26 +63,35 @@ def run(words: Sequence[str]) -> int:
             f" lost {outcome.lost_steps}: {outcome.state}",
             flush=True,
         )
+        done.append(outcome)
+        if wanted.out is not None:
+            _save(wanted.out, wanted.seed, done, heard)  # a run that is cut short has been of use
 
-    outcomes, witness = run_matrix(order[: wanted.count], wanted.seed, show)
-    bad = sum(not outcome.fine for outcome in outcomes)
-    heard = witness.auditor
-    total = sum(heard.violations.values())
-    line = (
-        f"{len(outcomes)} faults, {bad} not fine, {total} violations in {heard.commands} "
-        f"commands {heard.violations or ''}, {heard.unheard} unheard, {heard.jumps} new beginnings"
+    heard = run_matrix(order[: wanted.count], wanted.seed, show)
+    print(_line(done, heard))
+    bad = sum(not outcome.fine for outcome in done)
+    return 1 if bad or heard.violations else 0
+
+
+def _line(done: Sequence[Outcome], heard: Auditor) -> str:
+    bad = sum(not outcome.fine for outcome in done)
+    return (
+        f"{len(done)} faults, {bad} not fine, {sum(heard.violations.values())} violations in "
+        f"{heard.commands} commands {heard.violations or ''}, {heard.unheard} unheard, "
+        f"{heard.jumps} new beginnings"
     )
-    print(line)
-    if wanted.out is not None:
-        wanted.out.parent.mkdir(parents=True, exist_ok=True)
-        summary = {"line": line, "seed": wanted.seed, "faults": _summary(outcomes)}
-        summary["broken"] = [_evidence(one) for one in heard.broken]
-        wanted.out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
-        with wanted.out.with_suffix(".csv").open("w", newline="") as file:
-            table = csv.DictWriter(file, fieldnames=list(asdict(outcomes[0])))
-            table.writeheader()
-            table.writerows(asdict(outcome) for outcome in outcomes)
-    return 1 if bad or total else 0
+
+
+def _save(out: Path, seed: int, done: Sequence[Outcome], heard: Auditor) -> None:
+    """Write OUT.json and OUT.csv of what was done so far."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    summary = {"line": _line(done, heard), "seed": seed, "faults": _summary(done)}
+    summary["broken"] = [_evidence(one) for one in heard.broken]
+    out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
+    with out.with_suffix(".csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(asdict(done[0])))
+        table.writeheader()
+        table.writerows(asdict(outcome) for outcome in done)
 
 
 def _fuzz(wanted: Faults) -> int:
@@ -110,9 +122,9 @@ def _evidence(broken: Broken) -> dict[str, object]:
     return {"limit": broken.limit, "command": broken.number, "commands": commands}
 
 
-def _summary(outcomes: Sequence[object]) -> dict[str, dict[str, object]]:
+def _summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, object]]:
     """Return each fault's counts and worst times."""
-    rows = [asdict(outcome) for outcome in outcomes]  # type: ignore[call-overload]
+    rows = [asdict(outcome) for outcome in outcomes]
     found: dict[str, dict[str, object]] = {}
     for name in dict.fromkeys(row["fault"] for row in rows):
         mine = [row for row in rows if row["fault"] == name]

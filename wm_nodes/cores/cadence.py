@@ -14,7 +14,7 @@ import numpy as np
 KEEP = 1000  # newest intervals that figures are of
 SWITCH_S = 0.0001  # other threads give the interpreter back after so long
 CLOSEST = 0.7
-SPIN_S, SPIN_SHARE = 0.001, 0.05  # the last of a wait, of a period at most, is not slept
+SPIN_S, SPIN_SHARE = 0.0004, 0.05  # the last of a wait, of a period at most, is not slept
 OWN, OTHERS = 20, 10  # real-time priorities of the beat's thread and of the rest of its process
 
 

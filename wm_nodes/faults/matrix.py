@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from wm_nodes import topics
+from wm_nodes.faults.auditor import Auditor
 from wm_nodes.faults.witness import Witness
 from wm_nodes.robots.arm.config import find_config, read_config
 
@@ -211,10 +212,8 @@ class Matrix:
             self._plans.publish(plan_rubbish(self._random))
 
 
-def run_matrix(
-    faults: list[str], seed: int, watch: Callable[[Outcome], None] = lambda outcome: None
-) -> tuple[list[Outcome], Witness]:
-    """Start everything, inject the faults in order, end everything."""
+def run_matrix(faults: list[str], seed: int, watch: Callable[[Outcome, Auditor], None]) -> Auditor:
+    """Start everything, inject the faults in order, end everything; `watch` is told of each."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -231,16 +230,14 @@ def run_matrix(
                 plant.start(name)
             matrix = Matrix(plant, node, witness, seed)
             matrix.ready()
-            outcomes = []
             for number, fault in enumerate(faults):
-                outcomes.append(matrix.inject(number, fault))
-                watch(outcomes[-1])
+                watch(matrix.inject(number, fault), witness.auditor)
         finally:
             plant.close()
             executor.shutdown(timeout_sec=1.0)
             rclpy.try_shutdown(context=context)
             thread.join(2.0)
-    return outcomes, witness
+    return witness.auditor
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> bool:
