@@ -46,12 +46,16 @@ def send_episode(log: LogReader, number: int, target: str | Path) -> None:
         aside = target.with_name(f".{target.name}.part")
         _save(stream, aside)
     stream.send_recording_name(f"{log.spec.robot}, {log.spec.task}, episode {number}")
-    _send_pictures(rr, stream, log, start, rows)
-    _send_numbers(rr, stream, log, start, rows)
-    stream.flush()
-    stream.disconnect()
-    if aside is not None:
-        aside.replace(target)
+    try:
+        _send_pictures(rr, stream, log, start, rows)
+        _send_numbers(rr, stream, log, start, rows)
+        stream.flush()
+        stream.disconnect()
+        if aside is not None:
+            aside.replace(target)
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
 
 
 def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

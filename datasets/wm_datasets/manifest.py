@@ -167,6 +167,9 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+_told: set[Path] = set()  # logs of which it was said that the copy is read
+
+
 def load_manifest(root: Path) -> Manifest:
     """Read what is committed; LogFormatError when there is no log of this schema.
 
@@ -181,7 +184,9 @@ def load_manifest(root: Path) -> Manifest:
             manifest = read_root(root, ROOT_COPY)
         except LogFormatError:
             raise error from None
-        _log.warning("%s; read from %s instead", error, ROOT_COPY)
+        if root not in _told:
+            _told.add(root)
+            _log.warning("%s is damaged (%s); read from %s instead", root / ROOT, error, ROOT_COPY)
         return manifest
 
 
