@@ -128,6 +128,7 @@ def film_frames(
     episodes: int,
 ) -> Iterator[Image]:
     """Yield a frame (H, W, 3) for each decision of the first episodes."""
+    plans = [plan for plan in plans if plan.searched]
     starts = [plan.stamp_ns for plan in plans]
     goals: dict[int, Image] = {}
     for each in logged_episodes(log)[:episodes]:
