@@ -147,7 +147,7 @@ def weighted_log(text: str) -> tuple[Path | str, float]:
 def _learn(learning: Learning, folder: Path) -> None:
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
     stop, bar = _Stop(), Bar(learning.config.steps, "updates")
-    judged: Mapping[str, float] = {}
+    judged = learning.evaluation
     try:
         while not (learning.done or stop.asked):
             if not learning.step():
