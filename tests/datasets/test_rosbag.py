@@ -8,7 +8,7 @@ import pytest
 from log_rows import append_episode, make_row, make_spec
 from test_formats import assert_same, bring, contents, cut_log, export
 
-from wm_datasets import LogReader, LogWriter
+from wm_datasets import LogReader, LogWriter, SensorSpec
 from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
 
 pytest.importorskip("rosbags")
@@ -45,6 +45,22 @@ def test_a_log_comes_back_bit_equal_and_nothing_is_lost(tmp_path, layout):
     assert {p.name for p in (tmp_path / "bag").iterdir()} == {"metadata.yaml", name}
     bring("rosbag", tmp_path / "bag", tmp_path / "out")
     assert_same(log, tmp_path / "out")
+
+
+def test_depth_comes_back_and_other_sensors_are_announced(tmp_path):
+    sensors = {"deep": SensorSpec.depth(3, 5), "force": SensorSpec("float32", (2,), "N")}
+    with LogWriter(tmp_path / "log", make_spec(sensors=sensors)) as writer:
+        for number in range(8):
+            more = {"sensor/deep": np.full((3, 5), 60_000 + number, np.uint16),
+                    "sensor/force": np.float32([number, 1])}  # fmt: skip
+            writer.append(make_row(number, number, number == 7) | more | {"success": False})
+    losses = export("rosbag", tmp_path / "log", tmp_path / "bag")
+    assert losses == ["sensors: force"]
+    bring("rosbag", tmp_path / "bag", tmp_path / "back")
+    spec, _, rows = contents(tmp_path / "back")
+    assert spec.sensors == {"deep": sensors["deep"]}
+    assert (rows["sensor/deep"][:, 0, 0] == 60_000 + np.arange(8)).all()
+    assert np.array_equal(rows["proprio"], contents(tmp_path / "log")[2]["proprio"])
 
 
 def test_pictures_as_png_are_exact_and_as_jpeg_are_announced(tmp_path):
@@ -259,6 +275,20 @@ def test_a_foreign_bag_is_synchronised_to_a_camera(tmp_path, mapping, storage):
     assert np.allclose(rows["action"][9], 0)
     assert rows["image/depth"][0, 0, 0].tolist() == [0, 0, 0]  # not seen
     assert rows["image/depth"][0, 1, 1].tolist() == [128, 128, 128]
+
+
+def test_depth_of_a_foreign_bag_may_be_kept_in_millimetres(tmp_path, mapping):
+    write_bag(tmp_path / "bag", foreign_messages())
+    text = mapping.read_text()
+    grey = ", depth: {topic: /camera/depth/image_raw, depth_m: [0, 2]}"
+    assert grey in text
+    mapping.write_text(text.replace(grey, "") + "depths: {depth: /camera/depth/image_raw}\n")
+    bring("rosbag", tmp_path / "bag", tmp_path / "log", topics=mapping)
+    spec, _, rows = contents(tmp_path / "log")
+    assert spec.cameras == {"top": (4, 6, 3)} and spec.sensors["depth"].is_depth
+    depth = rows["sensor/depth"]
+    assert not depth[:, 0, 0].any() and (np.diff(depth[:, 1, 1].astype(int)) >= 0).all()
+    assert depth[:, 1, 1].min() >= 1000 and depth.max() < 1100
 
 
 def test_a_foreign_bag_is_synchronised_to_a_period(tmp_path, mapping):

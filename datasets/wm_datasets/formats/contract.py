@@ -117,11 +117,15 @@ class Episode:
         """Return one field of all rows, (length, *shape)."""
         return self.reader.read(field, self.start, self.start + self.length)
 
-    def frames(self, camera: str, block: int = 64) -> Iterator[np.ndarray]:
+    def frames(self, camera: str) -> Iterator[np.ndarray]:
         """Yield a camera's frames one after the other, (H, W, 3) uint8."""
+        return self.pictures(f"image/{camera}")
+
+    def pictures(self, field: str, block: int = 64) -> Iterator[np.ndarray]:
+        """Yield the rows of a field one after the other."""
         stop = self.start + self.length
         for at in range(self.start, stop, block):
-            yield from self.reader.read(f"image/{camera}", at, min(stop, at + block))
+            yield from self.reader.read(field, at, min(stop, at + block))
 
 
 class Exporter(ABC):
@@ -146,11 +150,12 @@ class Exporter(ABC):
         """Write what comes last and close everything."""
 
 
-def exportable(reader: LogReader) -> tuple[LogSpec, list[str]]:
-    """Return the part of a log's spec that formats can hold, and the losses that this is.
+def exportable(reader: LogReader, *, depth: bool = False) -> tuple[LogSpec, list[str]]:
+    """Return the part of a log's spec that a format can hold, and the losses that this is.
 
-    That leaves out sensors, cameras and signals that some episodes were recorded without, and
-    episodes that hold lost rows: every block is read to know them.
+    That leaves out sensors (with `depth` not the depth cameras that were always there), cameras
+    and signals that some episodes were recorded without, and episodes that hold lost rows: every
+    block is read to know them.
     """
     spec, losses = reader.spec, []
     for name in spec.fields:
@@ -158,8 +163,13 @@ def exportable(reader: LogReader) -> tuple[LogSpec, list[str]]:
             reader.read_around(name, start, min(start + rows, reader.length))
     if damaged := len(reader.episodes) - len(reader.intact):
         losses.append(f"{damaged} episodes that hold lost rows (wm log verify names them)")
-    if spec.sensors:
-        losses.append(f"sensors: {', '.join(spec.sensors)}")
+    kept = {
+        name: sensor
+        for name, sensor in spec.sensors.items()
+        if depth and sensor.is_depth and reader.present(f"sensor/{name}").all()
+    }
+    if gone := [name for name in spec.sensors if name not in kept]:
+        losses.append(f"sensors: {', '.join(gone)}")
     partly = [name for name in spec.fields if not reader.present(name).all()]
     partly = [name for name in partly if not name.startswith("sensor/")]
     if partly:
@@ -168,7 +178,7 @@ def exportable(reader: LogReader) -> tuple[LogSpec, list[str]]:
     if not cameras and spec.proprio is None:
         raise FormatError(f"{reader.path} has neither cameras nor proprio in every episode")
     signals = None if "signals" in partly else spec.signals
-    return replace(spec, cameras=cameras, signals=signals, sensors={}), losses
+    return replace(spec, cameras=cameras, signals=signals, sensors=kept), losses
 
 
 def episodes_of(reader: LogReader) -> list[Episode]:

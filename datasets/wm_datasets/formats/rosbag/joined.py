@@ -14,6 +14,7 @@ from wm_datasets.formats.rosbag.bag import Bag, Message
 from wm_datasets.formats.rosbag.messages import (
     FLAGS,
     SCALARS,
+    depth_of,
     picture,
     stamp_of,
     vector,
@@ -67,6 +68,7 @@ class Fields:
     cameras: dict[str, str]  # camera -> topic
     depth_m: dict[str, tuple[float, float] | None]  # of each camera
     proprio: tuple[str, tuple[str, ...]] | None  # topic, fields of its messages
+    depths: dict[str, str]  # depth camera -> topic
 
 
 def arrivals(bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> Iterator[Arrival]:
@@ -75,7 +77,7 @@ def arrivals(bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> Iterator[Ar
     Parts may come in any order. CorruptInputError where an observation misses one, unless the
     recording was begun or stopped there.
     """
-    topics = {fields.step, *fields.cameras.values()}
+    topics = {fields.step, *fields.cameras.values(), *fields.depths.values()}
     topics |= {fields.proprio[0]} if fields.proprio else set()
     join = _Join(bag, take, spec, fields)
     start, stop = take.start_ns - SLACK_NS, take.stop_ns + SLACK_NS + 1
@@ -94,7 +96,9 @@ class _Join:
     def __init__(self, bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> None:
         self._bag, self._take, self._spec, self._fields = bag, take, spec, fields
         self._cameras = {topic: camera for camera, topic in fields.cameras.items()}
+        self._depths = {topic: name for name, topic in fields.depths.items()}
         self._wanted = {f"image/{camera}" for camera in fields.cameras}
+        self._wanted |= {f"sensor/{name}" for name in fields.depths}
         self._wanted |= {"proprio"} if fields.proprio else set()
         self._waiting = {stamp: _Waiting() for stamp in take.stamps}
         self._begun = False
@@ -111,6 +115,9 @@ class _Join:
                 at.step = at.step or _step(decoded)
             elif message.topic in self._cameras:
                 self._see(at, self._cameras[message.topic], decoded)
+            elif message.topic in self._depths:
+                name = self._depths[message.topic]
+                at.parts[f"sensor/{name}"] = depth_of(decoded, self._spec.sensors[name].shape)
             elif self._fields.proprio and self._spec.proprio is not None:
                 found = vector(decoded, self._fields.proprio[1], self._spec.proprio.names)
                 at.parts |= {} if found is None else {"proprio": found}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Mapping:
     """A whole file; see topics.yaml and docs/formats.md for what each key means."""
 
     cameras: dict[str, CameraTopic]
+    depths: dict[str, CameraTopic] = field(default_factory=dict)  # kept as distances, in mm
     proprio: tuple[Part, ...] = ()
     action: tuple[Part, ...] = ()
     step: str | None = None
@@ -56,8 +57,15 @@ class Mapping:
 
     def camera_topics(self, topics: list[str]) -> dict[str, str]:
         """Camera -> its topic among `topics`; `{camera}` in a name and its topics is a pattern."""
+        return self._match(self.cameras, topics)
+
+    def depth_topics(self, topics: list[str]) -> dict[str, str]:
+        """Depth camera -> its topic among `topics`, likewise."""
+        return self._match(self.depths, topics)
+
+    def _match(self, cameras: dict[str, CameraTopic], topics: list[str]) -> dict[str, str]:
         found: dict[str, str] = {}
-        for name, camera in self.cameras.items():
+        for name, camera in cameras.items():
             for pattern in camera.topics:
                 parts = [re.escape(part) for part in pattern.split("{camera}")]
                 expression = re.compile("(?P<name>[^/]+)".join(parts[:2]) + "".join(parts[2:]))
@@ -73,11 +81,18 @@ class Mapping:
 
     def topic_of(self, camera: str, ending: str) -> str:
         """Topic that an export writes a camera to; `ending` is appended when it is not there."""
-        found = self.cameras.get(camera) or self.cameras.get("{camera}")
-        if found is None:
-            raise FormatError(f"--topics: no topic for the camera {camera!r}")
-        topic = found.topics[0].replace("{camera}", camera)
+        topic = self._topic(self.cameras, camera)
         return topic if topic.endswith(ending) else topic + ending
+
+    def depth_topic_of(self, name: str) -> str:
+        """Topic that an export writes a depth camera to."""
+        return self._topic(self.depths, name)
+
+    def _topic(self, cameras: dict[str, CameraTopic], name: str) -> str:
+        found = cameras.get(name) or cameras.get("{camera}")
+        if found is None:
+            raise FormatError(f"--topics: no topic for the camera {name!r}")
+        return found.topics[0].replace("{camera}", name)
 
 
 def load_mapping(path: Path | None) -> Mapping:
@@ -96,9 +111,11 @@ def load_mapping(path: Path | None) -> Mapping:
 
 
 def _mapping(data: Any) -> Mapping:
-    _check_keys("file", data, {field.name for field in fields(Mapping)})
+    _check_keys("file", data, {part.name for part in fields(Mapping)})
     given = dict(data)
     given["cameras"] = {k: _camera(k, v) for k, v in (given.get("cameras") or {}).items()}
+    depths = given.get("depths") or {}
+    given["depths"] = {name: CameraTopic(_texts(topic)) for name, topic in depths.items()}
     for name in ("proprio", "action"):
         given[name] = tuple(_part(name, part) for part in given.get(name) or ())
     given["ignore"] = tuple(given.get("ignore") or ())

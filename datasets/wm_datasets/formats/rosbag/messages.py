@@ -44,15 +44,42 @@ def picture(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
         return _compressed(message, depth_m)
     encoding, height, width = message.encoding, message.height, message.width
     if encoding in _DEPTH:
-        code, metres = _DEPTH[encoding]
-        kind = np.dtype(code).newbyteorder(">" if message.is_bigendian else "<")
-        values = _pixels(message, kind.itemsize).view(kind).reshape(height, width)
-        return _grey(values.astype(np.float32) * metres, depth_m)
+        return _grey(_metres(message), depth_m)
     if encoding not in _ORDER:
         raise ValueError(f"encoding {encoding!r}, right: {', '.join([*_ORDER, *_DEPTH])}")
     channels = 1 if encoding in ("mono8", "8UC1") else 4 if "a8" in encoding else 3
     pixels = _pixels(message, channels).reshape(height, width, channels)
     return np.ascontiguousarray(pixels[:, :, _ORDER[encoding]])
+
+
+def depth(message: Any) -> np.ndarray:
+    """Return (H, W) uint16 [mm] of a depth Image or CompressedImage; 0: not seen, or too far."""
+    if hasattr(message, "format"):
+        pixels = _decoded(message, need("cv2").IMREAD_ANYDEPTH)
+        if pixels.dtype != np.uint16:
+            raise ValueError(f"{message.format!r} is no depth picture of 16 bits")
+        return pixels
+    if message.encoding not in _DEPTH:
+        raise ValueError(f"encoding {message.encoding!r}, right: {', '.join(_DEPTH)}")
+    millimetres = np.rint(_metres(message).astype(np.float64) * 1e3)
+    seen = (millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max)
+    return np.where(seen, millimetres, 0).astype(np.uint16)
+
+
+def depth_of(message: Any, wanted: tuple[int, ...]) -> np.ndarray:
+    """Return depth(message); ValueError where its size is not `wanted`."""
+    found = depth(message)
+    if found.shape != wanted:
+        raise ValueError(f"a depth picture of {found.shape}, the log has {wanted}")
+    return found
+
+
+def _metres(message: Any) -> np.ndarray:
+    """The distances of a depth Image, (H, W) float32."""
+    code, metres = _DEPTH[message.encoding]
+    kind = np.dtype(code).newbyteorder(">" if message.is_bigendian else "<")
+    values = _pixels(message, kind.itemsize).view(kind)
+    return values.reshape(message.height, message.width).astype(np.float32) * np.float32(metres)
 
 
 def _pixels(message: Any, pixel_bytes: int) -> np.ndarray:
@@ -69,16 +96,21 @@ def _pixels(message: Any, pixel_bytes: int) -> np.ndarray:
 def _compressed(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
     cv2 = need("cv2")
     deep = "compressedDepth" in message.format
-    data = message.data[_DEPTH_HEADER:] if deep else message.data
-    flags = cv2.IMREAD_ANYDEPTH if deep or depth_m else cv2.IMREAD_COLOR
-    pixels = cv2.imdecode(np.ascontiguousarray(data), flags) if data.size else None
-    if pixels is None:
-        raise ValueError(f"{data.size} bytes of {message.format!r} are not a readable picture")
+    pixels = _decoded(message, cv2.IMREAD_ANYDEPTH if deep or depth_m else cv2.IMREAD_COLOR)
     if pixels.dtype == np.uint16:
         return _grey(pixels.astype(np.float32) * 1e-3, depth_m)
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2)
     return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def _decoded(message: Any, flags: int) -> np.ndarray:
+    deep = "compressedDepth" in message.format
+    data = message.data[_DEPTH_HEADER:] if deep else message.data
+    pixels = need("cv2").imdecode(np.ascontiguousarray(data), flags) if data.size else None
+    if pixels is None:
+        raise ValueError(f"{data.size} bytes of {message.format!r} are not a readable picture")
+    return np.asarray(pixels)
 
 
 def _grey(metres: np.ndarray, depth_m: tuple[float, float] | None) -> np.ndarray:
@@ -171,3 +203,11 @@ class Maker:
             raise ValueError(f"a picture of {frame.shape} cannot be written as {encoding}")
         text = f"rgb8; {encoding} compressed bgr8"
         return self._types[COMPRESSED](self.header(stamp_ns), text, data.reshape(-1))
+
+    def depth(self, values: np.ndarray, stamp_ns: int) -> Any:
+        """Return distances (H, W) uint16 [mm] as 16UC1."""
+        height, width = values.shape
+        return self._types[IMAGE](
+            header=self.header(stamp_ns), height=height, width=width, encoding="16UC1",
+            is_bigendian=0, step=2 * width, data=values.astype("<u2").view(np.uint8).reshape(-1),
+        )  # fmt: skip

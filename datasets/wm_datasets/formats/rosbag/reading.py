@@ -19,10 +19,12 @@ from wm_datasets.formats.rosbag.bag import DAY_NS, Bag, find_bags
 from wm_datasets.formats.rosbag.joined import Take, find_takes
 from wm_datasets.formats.rosbag.mapping import Part, load_mapping
 from wm_datasets.formats.rosbag.messages import (
+    depth,
     dimensions,
     picture,
     stamp_of,
 )
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
 
 T = TypeVar("T")
@@ -70,10 +72,13 @@ class Import(Importer):
                 cameras=self._cameras,
                 depth_m={c: self._mapping.depth_m(c) for c in self._cameras},
                 proprio=proprio[0] if proprio else None,
+                depths=self._depths,
             )
             arrivals = joined.arrivals(bag, take, self.spec, fields)
         else:
-            arrivals = resampled.arrivals(bag, self.spec, self._mapping, self._cameras, self._names)
+            arrivals = resampled.arrivals(
+                bag, self.spec, self._mapping, self._cameras, self._depths, self._names
+            )
         first = None
         for row in rows_of_arrivals(self.spec, arrivals):
             first = row["stamp"]
@@ -99,7 +104,7 @@ class Import(Importer):
 
     def _topics(self) -> set[str]:
         parts = {part.topic for part in self._names}
-        return {*self._cameras.values(), *parts}
+        return {*self._cameras.values(), *self._depths.values(), *parts}
 
     def _add_keys(self, name: str, bag: Bag) -> None:
         takes = find_takes(bag, self._mapping.step or "") if self._joins else []
@@ -115,6 +120,12 @@ class Import(Importer):
         self._joins = mapping.step in bag.types
         said = self._said(bag)
         self._cameras = mapping.camera_topics(list(bag.types))
+        self._depths = mapping.depth_topics(list(bag.types))
+        if self._joins:
+            deep = (
+                [name for name, sensor in said.sensors.items() if sensor.is_depth] if said else []
+            )
+            self._depths = {d: t for d, t in self._depths.items() if d in deep}
         if said is not None:
             self._cameras = {c: t for c, t in self._cameras.items() if c in said.cameras}
         parts = mapping.proprio if self._joins else (*mapping.proprio, *mapping.action)
@@ -123,6 +134,7 @@ class Import(Importer):
         there = [part for part in parts if part.topic in bag.types]
         asked = {p.topic for p in parts} - {p.topic for p in there}
         asked |= {c for c in mapping.cameras if "{camera}" not in c} - self._cameras.keys()
+        asked |= {d for d in mapping.depths if "{camera}" not in d} - self._depths.keys()
         if (not self._cameras and not there) or (asked and not self._joins):
             listed = "; ".join(f"{t} ({kind})" for t, kind in sorted(bag.types.items()))
             what = f"no {sorted(asked)}" if asked else "none of the topics that are mapped"
@@ -171,8 +183,9 @@ class Import(Importer):
             except ValueError as error:
                 raise FormatError(f"{bag.path}: {topic}: {error}") from error
             cameras[name] = shape
+        sensors = {name: self._depth_spec(bag, topic) for name, topic in self._depths.items()}
         if said is not None:
-            return replace(said, cameras=cameras, sensors={})
+            return replace(said, cameras=cameras, sensors=sensors)
         proprio = self._vector([p for p in self._names if p in self._mapping.proprio], "proprio")
         if self._joins:
             names = bag.first(self._mapping.step or "").decode().name
@@ -198,7 +211,14 @@ class Import(Importer):
             extra={"absent": absent, "rosbag": self._origin()},
             reward=reward,
             signals=signals,
+            sensors=sensors,
         )
+
+    def _depth_spec(self, bag: Bag, topic: str) -> SensorSpec:
+        try:
+            return SensorSpec.depth(*depth(bag.first(topic).decode()).shape)
+        except ValueError as error:
+            raise FormatError(f"{bag.path}: {topic}: {error}") from error
 
     def _origin(self) -> dict[str, Any]:
         """Which topics the fields came from."""
@@ -268,8 +288,8 @@ class Import(Importer):
                 self.losses.append(
                     f"depth of {name}: becomes 255 steps of grey, {depth[0]} to {depth[1]} m"
                 )
-        if said is not None and said.sensors:
-            self.losses.append(f"sensors: {', '.join(said.sensors)}")
+        if said is not None and (gone := sorted(said.sensors.keys() - spec.sensors.keys())):
+            self.losses.append(f"sensors: {', '.join(gone)}")
         if said is not None and said.cameras.keys() - self._cameras.keys():
             gone = sorted(said.cameras.keys() - self._cameras.keys())
             self.losses.append(f"cameras that the robot has and the bag has not: {', '.join(gone)}")

@@ -17,7 +17,7 @@ from wm_datasets.formats.contract import CorruptInputError
 from wm_datasets.formats.rosbag.arrivals import Arrival, nothing_led
 from wm_datasets.formats.rosbag.bag import Bag
 from wm_datasets.formats.rosbag.mapping import Mapping, Part
-from wm_datasets.formats.rosbag.messages import picture, vector
+from wm_datasets.formats.rosbag.messages import depth_of, picture, vector
 from wm_datasets.spec import LogSpec, Source
 
 HORIZON_NS = 1_000_000_000  # messages are received within this time of one another's stamps
@@ -55,6 +55,7 @@ def arrivals(
     spec: LogSpec,
     mapping: Mapping,
     cameras: dict[str, str],
+    depths: dict[str, str],
     names: dict[Part, tuple[str, ...]],
 ) -> Iterator[Arrival]:
     """Yield the bag's arrivals, in one episode.
@@ -64,6 +65,7 @@ def arrivals(
     """
     clock = None if mapping.period_s else cameras[mapping.clock or next(iter(cameras))]
     observed = [_camera(mapping, spec, c, t) for c, t in cameras.items()]
+    observed += [_depth(spec, name, topic) for name, topic in depths.items()]
     observed += [_part("proprio", part, names[part]) for part in mapping.proprio]
     commands = [_part("action", part, names[part]) for part in mapping.action]
     heard: dict[str, list[Latest]] = {}
@@ -133,6 +135,11 @@ def _camera(mapping: Mapping, spec: LogSpec, camera: str, topic: str) -> Latest:
         return frame
 
     return Latest(f"image/{camera}", topic, read, lazy=True)
+
+
+def _depth(spec: LogSpec, name: str, topic: str) -> Latest:
+    shape = spec.sensors[name].shape
+    return Latest(f"sensor/{name}", topic, lambda message: depth_of(message, shape), lazy=True)
 
 
 def _part(name: str, part: Part, names: tuple[str, ...]) -> Latest:

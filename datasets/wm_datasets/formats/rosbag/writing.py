@@ -44,7 +44,7 @@ class Export(Exporter):
 
     def __init__(self, reader: LogReader, options: Options) -> None:
         self._mapping = mapping = load_mapping(options.topics)
-        self._spec, self.losses = exportable(reader)
+        self._spec, self.losses = exportable(reader, depth=True)
         spec = self._spec
         self._storage = options.layout or "mcap"
         if self._storage not in STORAGES:
@@ -54,6 +54,7 @@ class Export(Exporter):
         self._images = "jpeg" if options.lossy else mapping.images
         ending = "" if self._images == "raw" else "/compressed"
         self._topics = {c: mapping.topic_of(c, ending) for c in spec.cameras}
+        self._depths = {name: mapping.depth_topic_of(name) for name in spec.sensors}
         self.losses += ["exact pixels (JPEG, quality 95)"] if self._images == "jpeg" else []
         self._say_losses(reader)
 
@@ -69,6 +70,7 @@ class Export(Exporter):
         picture = IMAGE if self._images == "raw" else COMPRESSED
         wanted = {self._mapping.spec: TEXT, self._mapping.step: JOINTS}
         wanted |= {topic: picture for topic in self._topics.values()}
+        wanted |= {topic: IMAGE for topic in self._depths.values()}
         if self._spec.proprio is not None:
             wanted[self._mapping.proprio[0].topic] = JOINTS
         self._connections = {
@@ -84,9 +86,10 @@ class Export(Exporter):
         self._said = False
 
     def write(self, episode: Episode) -> None:
-        fields = [f for f in self._spec.fields if not f.startswith("image/")]
+        fields = [f for f in self._spec.fields if not f.startswith(("image/", "sensor/"))]
         rows = {name: episode.read(name) for name in fields}
         films = {camera: episode.frames(camera) for camera in self._spec.cameras}
+        deep = {name: episode.pictures(f"sensor/{name}") for name in self._spec.sensors}
         begin = int(rows["stamp"][0])
         # Readers go by the time of reception, which must grow even where stamps do not.
         shift = max(0, self._now_ns + GAP_NS - begin) if begin <= self._now_ns else 0
@@ -97,6 +100,9 @@ class Export(Exporter):
                 for camera, film in films.items():
                     message = self._make.image(next(film), arrival.stamp_ns, self._images)
                     self._write(self._topics[camera], message)
+                for name, film in deep.items():
+                    message = self._make.depth(next(film), arrival.stamp_ns)
+                    self._write(self._depths[name], message)
                 if (proprio := self._spec.proprio) is not None:
                     message = self._make.joints(
                         list(proprio.names), arrival.parts["proprio"], arrival.stamp_ns
