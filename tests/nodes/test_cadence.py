@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -33,6 +34,8 @@ def test_after_a_late_beat_no_burst_makes_up_for_it() -> None:
     cadence = run(beat)
     assert count == cadence.beats > 10
     assert min(cadence.intervals_s()) >= CLOSEST * PERIOD_S - 1e-4
+    after = [b for a, b in pairwise(cadence.intervals_s()) if a > 3 * PERIOD_S]
+    assert min(after) >= PERIOD_S - 1e-4  # a whole period, of a new beat
     assert max(cadence.intervals_s()) >= 3.5 * PERIOD_S
     assert float(cadence.figures()["jitter_max"]) >= 2.5
 

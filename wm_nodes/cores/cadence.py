@@ -21,8 +21,8 @@ OWN, OTHERS = 20, 10  # real-time priorities of the beat's thread and of the res
 class Cadence:
     """Calls `beat` from a thread of its own every `period_s` by the steady clock.
 
-    After a late beat the next may come sooner, never sooner than CLOSEST of a period: no burst
-    makes up for lost time. Where the system allows it the thread has real-time priority. `alone`:
+    After a late beat the next may come sooner, but never sooner than CLOSEST of a period: after a
+    later one the beat begins anew, and nothing makes up for lost time. Where the system allows it the thread has real-time priority. `alone`:
     so have all others of this process, a little less, since the beat may have to wait for one that
     holds the interpreter or a lock: the process has nothing else to do.
     """
@@ -86,7 +86,9 @@ class Cadence:
                 return
             now = time.monotonic()
             self._busy.append(now - began)
-            due = max(due + self.period_s, began + CLOSEST * self.period_s, now)
+            due += self.period_s
+            if due - began < CLOSEST * self.period_s or due < now:
+                due = max(began + self.period_s, now)  # too late for the old beat: a new one
             left = due - now - self._spin_s
             if left > 0 and self._end.wait(left):
                 return
