@@ -22,9 +22,10 @@ class Cadence:
     """Calls `beat` from a thread of its own every `period_s` by the steady clock.
 
     After a late beat the next may come sooner, but never sooner than CLOSEST of a period: after a
-    later one the beat begins anew, and nothing makes up for lost time. Where the system allows it the thread has real-time priority. `alone`:
-    so have all others of this process, a little less, since the beat may have to wait for one that
-    holds the interpreter or a lock: the process has nothing else to do.
+    later one the beat begins anew, and nothing makes up for lost time. Where the system allows it
+    the thread has real-time priority. `alone`: so have all others of this process, a little less,
+    since the beat may have to wait for one that holds the interpreter or a lock: the process has
+    nothing else to do.
     """
 
     def __init__(self, period_s: float, beat: Callable[[], None], *, alone: bool = False) -> None:
