@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wm_datasets.cache import roomy
 from wm_datasets.log import LogReader
 from wm_datasets.remote import open_log
 from wm_datasets.sampler import Sampler
@@ -241,7 +242,7 @@ class Learning:
             recency=self.config.recency or None,
             cache_bytes=1 if self.config.resident_bytes else self.config.cache_bytes,
             disk_bytes=self.config.disk_bytes,
-            allocate=pinned if self.config.pinned and self.device != "cpu" else np.empty,
+            allocate=pinned if self.config.pinned and self.device != "cpu" else roomy,
         )
         self._resident = (
             ResidentRows(self._readers, fields, self.config.resident_bytes, self.device)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import mmap
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ _log = logging.getLogger(__name__)
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]
 _FILL_ROWS = 1024
 _SHAPES = 64  # kinds of array kept for use again
+_LARGE_BYTES, _HUGE_PAGE = 4 << 20, 2 << 20
 _SMALL_ROW_BYTES = 1024  # below this a gather beats one copy per window
 
 
@@ -134,6 +138,24 @@ def _copy(ring: np.ndarray, starts: np.ndarray, slots: np.ndarray, target: np.nd
             window[:head], window[head:] = ring[start:], ring[: length - head]
 
 
+def roomy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an array of arbitrary content, a large one in huge pages where the system has any.
+
+    Memory that malloc hands out again keeps the small pages that it had: a copy into it takes half
+    as long again.
+    """
+    count = math.prod(shape)
+    if count * dtype.itemsize < _LARGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(shape, dtype)
+    memory = mmap.mmap(
+        -1, count * dtype.itemsize + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    skip = -np.frombuffer(memory, np.uint8).ctypes.data % _HUGE_PAGE
+    return np.frombuffer(memory, dtype, count, skip).reshape(shape)
+
+
 class BufferPool:
     """Output arrays, used again once nobody else holds them.
 
@@ -141,7 +163,7 @@ class BufferPool:
     left alone while anything refers to it (a view, a tensor made from it): nobody need copy.
     """
 
-    def __init__(self, allocate: Allocate = np.empty) -> None:
+    def __init__(self, allocate: Allocate = roomy) -> None:
         self._allocate = allocate
         self._buffers: dict[tuple[tuple[int, ...], str], list[np.ndarray]] = {}
         self._unused = self._references([np.empty(0)], 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.cache import Allocate, BufferPool, RowCache
+from wm_datasets.cache import Allocate, BufferPool, RowCache, roomy
 from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import LogEmptyError, LogRowError, LogSpecError
 from wm_datasets.reader import LogReader
@@ -61,7 +61,7 @@ class Sampler:
         cache_bytes: int = 2 << 30,
         disk_bytes: int = 16 << 30,
         cache_folder: Path | None = None,
-        allocate: Allocate = np.empty,
+        allocate: Allocate = roomy,
     ) -> None:
         logs = [(reader, 1.0)] if isinstance(reader, LogReader) else list(reader)
         if not logs or not all(np.isfinite(w) and w > 0 for _, w in logs):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import mmap
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from log_rows import append_episode, make_row, make_spec
 
 from wm_datasets import LogEmptyError, LogReader, LogRowError, LogSpecError, LogWriter, Sampler
+from wm_datasets.cache import roomy
 
 SLOW = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 FIELDS = ["proprio", "is_first", "is_last", "image/front"]
@@ -285,3 +287,15 @@ def test_a_batch_in_hand_is_never_overwritten_and_one_let_go_is_used_again(make_
 def test_sizes_below_one_are_refused(make_log, option):
     with pytest.raises(LogSpecError, match="must be >= 1"):
         sampler_of(make_log([3]), **{option: 0})
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (50, 50, 64, 64, 3), (1 << 21, 3)])
+@pytest.mark.parametrize("dtype", ["u1", "f4", "?"])
+def test_batches_lie_where_huge_pages_can(shape, dtype):
+    """A large array begins with a page of 2 MB, is all there, and is the holder's own."""
+    one, two = (roomy(shape, np.dtype(dtype)) for _ in range(2))
+    assert one.shape == shape and one.dtype == dtype and one.flags.writeable
+    if one.nbytes >= 4 << 20 and hasattr(mmap, "MADV_HUGEPAGE"):
+        assert one.ctypes.data % (2 << 20) == 0
+    one[...], two[...] = 1, 0
+    assert one.all() and not two.any()

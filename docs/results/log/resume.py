@@ -1,0 +1,119 @@
+"""Is a killed `wm train` one run with a whole one, bit for bit?  python resume.py > resume.csv
+
+The model `tiny` of the tests learns from two logs, in processes of its own: once without a break,
+and once killed with -9 at random moments (seed 0) and begun again. What both keep is compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[3]
+sys.path[:0] = [str(ROOT), str(ROOT / "models"), str(ROOT / "datasets")]
+
+from tests.nodes.tiny import record  # noqa: E402
+from wm_models.checkpoint import WeightStore  # noqa: E402
+
+UPDATES, KILLS = 200, 12
+LONGEST_S = 1.0  # from a state that is newer than the last one to the kill
+LOGS = [("a", 12, 0, "a"), ("b", 8, 1, "b:0.3")]  # name, episodes, seed, word
+
+
+def start(folder: Path, run: str) -> subprocess.Popen[str]:
+    """Begin the run, or go on with it."""
+    program = ROOT / "tests" / "nodes" / "train_tiny.py"
+    words = [word for *_, log in LOGS for word in ("--log", log)]
+    words += ["--run", run, "--steps", str(UPDATES), "--publish-s", "0.2", "--seed", "3"]
+    words += ["--device", "cpu"]
+    return subprocess.Popen(
+        [sys.executable, str(program), *words], cwd=folder, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def state(run: Path) -> dict[str, Any]:
+    """What the run would go on with; empty before there is anything."""
+    path = run / "trainer" / "state.pt"
+    found: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {}
+    return found
+
+
+def updates(run: Path) -> int:
+    return int(state(run)["learner"]["updates"]) if state(run) else 0
+
+
+def digests(run: Path) -> dict[str, str]:
+    """Of the weights, of optimisers, generators and schedules, of the sampler, of the metrics."""
+    store = WeightStore(run / "weights")
+    files = sorted(store.path(store.latest() or 0).glob("*.safetensors"))
+    kept = state(run)
+    with (run / "metrics" / "train.csv").open() as file:
+        rows = [line[1:] for line in csv.reader(file)]  # without the time
+    return {
+        "weights": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest(),
+        "learner": _digest(kept["learner"]),
+        "sampler": _digest(kept["sampler"]),
+        "metrics": _digest(rows),
+    }
+
+
+def _digest(nest: Any) -> str:
+    found = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, dict):
+            for key in sorted(part, key=str):
+                found.update(str(key).encode())
+                add(part[key])
+        elif isinstance(part, (list, tuple)):
+            for item in part:
+                add(item)
+        elif isinstance(part, torch.Tensor):
+            found.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            found.update(repr(part).encode())
+
+    add(nest)
+    return found.hexdigest()
+
+
+def main() -> None:
+    table, chance = csv.writer(sys.stdout), random.Random(0)
+    table.writerow(("what", "updates", "value"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for log, episodes, seed, _ in LOGS:
+            record(folder / log, episodes, seed=seed)
+        whole, killed = folder / "runs" / "whole", folder / "runs" / "killed"
+        if start(folder, "whole").wait():
+            sys.exit("the whole run failed")
+        for number in range(KILLS):
+            before, process = updates(killed), start(folder, "killed")
+            while process.poll() is None and updates(killed) <= before:
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0.0, LONGEST_S))
+            process.kill()
+            ended = process.wait()
+            table.writerow((f"kill {number + 1}", updates(killed), f"exit {ended}"))
+            if ended == 0:
+                break
+        if start(folder, "killed").wait():
+            sys.exit("the killed run did not go on")
+        one, two = digests(whole), digests(killed)
+        for what, value in one.items():
+            same = "the same" if value == two[what] else f"DIFFERS: {two[what]}"
+            table.writerow((f"{what}, sha256", UPDATES, f"{value} {same}"))
+
+
+if __name__ == "__main__":
+    main()
