@@ -1,6 +1,6 @@
 """Gather the evaluations of runs and draw them beside the blind baselines.
 
-python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv, TASK.png beside it
+python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv, TASK-DECISIONS.png beside it
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, flo
         ylim=(-0.03, 1.05),
     )
     axes.legend(fontsize=7)
-    figure.savefig(FOLDER / f"{task}.png", dpi=120)
+    figure.savefig(FOLDER / f"{task}-{limit}.png", dpi=120)
 
 
 if __name__ == "__main__":
