@@ -137,3 +137,10 @@ def test_the_summary_names_the_baselines_beaten(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "0.90 [0.60, 0.98]" in out
     assert "random" in out
+
+
+def test_an_agent_is_judged_on_what_its_weights_were_made_with(capsys):
+    assert main(["eval", "--weights", "reach", "--episodes", "1", "--time-limit", "2"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("reach-v3 agent")
+    assert "camera" not in said.err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ class Eval:
     robot: Literal["metaworld", "arm_sim", "wall", "point_maze"] = "metaworld"
     """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds."""
     task: str = ""
-    """Meta-World task (drawer-close-v3); of the arm: reach, goal, push, lift (goal)."""
+    """Meta-World task; of the arm reach, goal, push or lift; empty: the weights' own."""
     weights: str = ""
     """The agent's checkpoint: a folder, a run's weights folder, or the name of a shipped one."""
     episodes: int = 20
@@ -71,7 +71,7 @@ class Eval:
     time_limit: int = 0
     """Decisions per episode; 0: 250 (others: 60)."""
     camera: str = ""
-    """Camera of the simulator (corner4; of the arm front, side or wrist)."""
+    """Camera of the simulator (of the arm front, side or wrist); empty: the weights' own."""
     render: Literal["auto", "fast", "full"] = "auto"
     """Pictures."""
     csv: Path | None = None
@@ -113,14 +113,25 @@ def run(words: Sequence[str]) -> int:
 
 
 def _with_defaults(wanted: Eval) -> Eval:
-    robot = SIMULATED[wanted.robot]
+    robot, made = SIMULATED[wanted.robot], _made_with(wanted)
     return replace(
         wanted,
-        task=wanted.task or robot.tasks[0],
-        camera=wanted.camera or robot.cameras[0],
-        action_repeat=wanted.action_repeat or robot.action_repeat,
+        task=wanted.task or made.get("task") or robot.tasks[0],
+        camera=wanted.camera or made.get("camera") or robot.cameras[0],
+        action_repeat=wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
         time_limit=wanted.time_limit or (250 if wanted.robot == "metaworld" else 60),
     )
+
+
+def _made_with(wanted: Eval) -> Mapping[str, Any]:
+    """What the agent's weights remember of their robot, if they were made with this one."""
+    if wanted.policy != "agent" or not wanted.weights:
+        return {}
+    from wm_models.checkpoint import WeightsError, read_manifest
+
+    with user_errors(WeightsError):
+        made = read_manifest(find_weights(wanted.weights)).extra
+    return made if made.get("robot") == wanted.robot else {}
 
 
 def _check(wanted: Eval) -> None:
