@@ -1,6 +1,6 @@
 """Gather the evaluations of runs and draw them beside the blind baselines.
 
-python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv, TASK-DECISIONS.png beside it
+python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv, TASK-LIMIT.png beside it
 """
 
 from __future__ import annotations
