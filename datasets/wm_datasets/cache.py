@@ -46,9 +46,7 @@ class RowCache:
         self.reader = reader
         specs = {name: reader.spec.fields[name] for name in fields}
         self.capacity = max(1, cache_bytes // sum(f.row_bytes for f in specs.values()))
-        self._rings = {
-            name: np.empty((self.capacity, *f.shape), f.dtype) for name, f in specs.items()
-        }
+        self._rings = {name: roomy((self.capacity, *f.shape), f.dtype) for name, f in specs.items()}
         self._disk_bytes, self._folder = disk_bytes, folder
         self._decoded: DecodedRows | None = None
         self.start = self.stop = 0
@@ -139,10 +137,10 @@ def _copy(ring: np.ndarray, starts: np.ndarray, slots: np.ndarray, target: np.nd
 
 
 def roomy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return an array of arbitrary content, a large one in huge pages where the system has any.
+    """Return an array of arbitrary content; a large one begins with a page, huge where there are any.
 
-    Memory that malloc hands out again keeps the small pages that it had: a copy into it takes half
-    as long again.
+    Copies between two such arrays are aligned alike: malloc's, which are not, or lie in small pages
+    that it hands out again, take up to half as long again.
     """
     count = math.prod(shape)
     if count * dtype.itemsize < _LARGE_BYTES or not hasattr(mmap, "MADV_HUGEPAGE"):
