@@ -137,7 +137,7 @@ def _copy(ring: np.ndarray, starts: np.ndarray, slots: np.ndarray, target: np.nd
 
 
 def roomy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Return an array of arbitrary content; a large one begins with a page, huge where there are any.
+    """Return an array of arbitrary content; a large one begins with a (huge) page.
 
     Copies between two such arrays are aligned alike: malloc's, which are not, or lie in small pages
     that it hands out again, take up to half as long again.
