@@ -12,6 +12,7 @@ import rclpy
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from std_srvs.srv import Trigger
 
 from wm_nodes import messages, topics
@@ -20,6 +21,7 @@ from wm_nodes.cores.join import Join
 from wm_nodes.errors import UserError
 
 ACK = Duration(seconds=2.0)
+LINGER_S = 1.0  # without a new listener
 
 
 class ArmTalk:
@@ -38,9 +40,8 @@ class ArmTalk:
         stamp_ns = int(self._node.get_clock().now().nanoseconds)
         if goal.proprio is not None:
             joints.publish(messages.joints_to_msg(names, goal.proprio, stamp_ns))
-            joints.wait_for_all_acked(ACK)
         images.publish(messages.image_to_msg(goal.image, stamp_ns))
-        images.wait_for_all_acked(ACK)
+        self._linger(images)
 
     def here(self) -> str:
         """Make what is seen now the goal; return the answer."""
@@ -72,6 +73,15 @@ class ArmTalk:
         self._until(lambda: found, f"no picture and joint states came on {name}")
         (image,), (names, values) = found[-1]["image"], found[-1]["joints"]
         write_goal(path, Goal(image, values), names)
+
+    def _linger(self, publisher: Publisher) -> None:
+        """Stay until everybody has it: listeners are discovered one after the other."""
+        matched, since = publisher.get_subscription_count(), time.monotonic()
+        while time.monotonic() - since < LINGER_S:
+            self._executor.spin_once(timeout_sec=0.05)
+            if publisher.get_subscription_count() != matched:
+                matched, since = publisher.get_subscription_count(), time.monotonic()
+        publisher.wait_for_all_acked(ACK)
 
     def _until(self, condition: Callable[[], object], wrong: str) -> None:
         end = time.monotonic() + self._wait_s

@@ -34,6 +34,7 @@ GOALS_MS = {"split": 5.0, "fused": 1.0}
 TIMES = "WM_BENCH_TIMES"  # variable with the file that StillRobot writes
 WARM_UP = 20  # decisions that do not count
 PATIENCE_S = 180.0  # torch in five processes on a busy machine takes its time to start
+TELLING_S = 20.0  # the nodes speak once a second
 
 
 def run(*, model: str = "mwm_cpu", decisions: int = 400) -> list[Row]:
@@ -139,7 +140,6 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
                 raise RuntimeError(f"graph {composition}: {what}.{last_lines(folder)}")
         if robot.returncode:
             raise RuntimeError(f"graph: robot ended with {robot.returncode}: {last_lines(folder)}")
-        told.look()
         computing = _computing_ms(told, nodes)
     loop = 1e3 * np.load(times)[WARM_UP:]
     return _rows(composition, loop, computing)
@@ -182,8 +182,13 @@ def _rows(
 
 
 def _computing_ms(told: Told, nodes: tuple[str, ...]) -> dict[str, float]:
-    """Return the newest p50 of each node's own work."""
-    found = {name: float(told.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
-    if missing := sorted(name for name, value in found.items() if value <= 0):
-        raise RuntimeError(f"graph: nothing on /diagnostics from {', '.join(missing)}.")
-    return found
+    """Wait until each node has told the p50 of its own work, and return the newest."""
+    deadline = time.monotonic() + TELLING_S
+    while True:
+        told.look()
+        found = {name: float(told.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
+        missing = sorted(name for name, value in found.items() if value <= 0)
+        if not missing:
+            return found
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"graph: nothing on /diagnostics from {', '.join(missing)}.")
