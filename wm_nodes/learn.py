@@ -115,6 +115,7 @@ class Learning:
         self._origin = (pace.initial, pace.prefill)  # updates, decisions: the ratio begins here
         self._moved = False  # whether it was set anew, as the run went on elsewhere
         self._version: int | None = None
+        self._kept = 0  # updates in it
         self._speed = Speed()
         self._published_at = time.monotonic()
         self._recorder = MetricsRecorder(config.run / "metrics", config.log_every)
@@ -186,7 +187,7 @@ class Learning:
 
     def _keep(self, manifest: Manifest) -> None:
         """Make a version of weights the one to resume from, and publish it."""
-        self._version = manifest.version
+        self._version, self._kept = manifest.version, self.learner.updates
         state = {
             "version": manifest.version,
             "learner": self.learner.state_dict(),
@@ -202,8 +203,9 @@ class Learning:
             self._publish(manifest, self.store.path(manifest.version))
 
     def close(self) -> None:
-        """Save, and close the metrics."""
-        self.save()
+        """Save what is not kept yet, and close the metrics."""
+        if self._ready and self.learner.updates != self._kept:
+            self.save()
         self._recorder.close()
 
     # ------------------------------------------------------------------------------------------
@@ -307,7 +309,7 @@ class Learning:
             self._origin = tuple(state.get("origin", self._origin))
         elif not self._moved:
             self._move()
-        self._version = state["version"]
+        self._version, self._kept = state["version"], self.learner.updates
         self._recorder.resume(self.learner.updates, state.get("metrics", {}))
         if self.learner.updates >= self.learner.initial_updates:
             self._publish(manifest, self.store.path(self._version))

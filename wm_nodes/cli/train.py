@@ -150,7 +150,7 @@ def _learn(learning: Learning, folder: Path) -> None:
     judged = learning.evaluation
     try:
         while not (learning.done or stop.asked):
-            if not learning.step():
+            if not (learning.step() or learning.done):
                 raise UserError("--log: no whole episode to learn from. See `wm log info`.")
             _show(bar, learning)
             if learning.evaluation is not judged:

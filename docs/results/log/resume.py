@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "models"), str(ROOT / "datasets")]
 from tests.nodes.tiny import record  # noqa: E402
 from wm_models.checkpoint import WeightStore  # noqa: E402
 
-UPDATES, KILLS = 60, 5
+UPDATES, KILLS = 1000, 5
 LONGEST_S = 2.0  # from a state that is newer than the last one to the kill
 LOGS = [("a", 12, 0, "a"), ("b", 8, 1, "b:0.3")]  # name, episodes, seed, word
 
