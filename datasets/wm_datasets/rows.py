@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -69,14 +70,17 @@ class RowPacker:
         """Fill the record; False when something does not fit."""
         if row.keys() != self._fields.keys():
             return False
-        with np.errstate(over="ignore"):
-            for name, shape, kinds, exact, part in self._arrays:
-                value = np.asarray(row[name])
-                if value.shape != shape or value.dtype.kind not in kinds:
-                    return False
-                if exact and value.dtype != part.dtype:
-                    return False
+        for name, shape, kinds, exact, part in self._arrays:
+            value = np.asarray(row[name])
+            if value.shape != shape or value.dtype.kind not in kinds:
+                return False
+            if value.dtype == part.dtype:
                 part[...] = value
+            elif exact:
+                return False
+            else:
+                with np.errstate(over="ignore"):
+                    part[...] = value
         values = [_plain(row[name]) for name in self._scalars]
         if any((type(value) is bool) != flag for value, flag in zip(values, self._is_flag)):
             return False
@@ -86,7 +90,8 @@ class RowPacker:
             return False
         if not all(np.isfinite(part).all() for part in self._sensors):
             return False
-        return values[self._source] in _SOURCES and bool(np.isfinite(self._floats).all())
+        # few numbers, whose sum as Python's floats cannot overflow: quicker than numpy's own way
+        return values[self._source] in _SOURCES and math.isfinite(sum(self._floats.tolist()))
 
     def _refuse(self, row: Mapping[str, Any]) -> None:
         if row.keys() != self._fields.keys():
