@@ -41,6 +41,7 @@ class AutoencoderConfig:
     heads: int = 4
     mask_ratio: float = 0.75
     reward_prediction: bool = True
+    reward_scale: float = 1.0  # weight of its squared error, which is small where rewards are
     # weight of the squared error of demonstrated actions, predicted beside the reward and for the
     # same reason: marks of a few pixels that decide what to do are worth no pixel loss; 0: none
     demonstrations: float = 0.0
@@ -182,8 +183,9 @@ class MaskedAutoencoder(nn.Module):
             guess = self.to_reward(x[:, -1]).squeeze(-1).float()
             error = (guess - symlog(rows["reward"])).square()
             metrics["ae/reward_loss"] = mean_over(error, rows["reward_known"])
-        total = torch.stack(list(metrics.values())).sum()
+        weights = {"ae/reward_loss": self.config.reward_scale}
         if self.to_action is not None and "demo" in rows:
             metrics["ae/demonstration_loss"] = squared_loss(self.to_action(x[:, -1]), rows)
-            total = total + self.config.demonstrations * metrics["ae/demonstration_loss"]
+            weights["ae/demonstration_loss"] = self.config.demonstrations
+        total: Tensor = sum(weights.get(n, 1.0) * value for n, value in metrics.items())
         return total, metrics
