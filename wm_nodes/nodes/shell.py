@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
 from rclpy.lifecycle import (
     LifecycleNode,
     LifecyclePublisher,
@@ -23,6 +24,7 @@ from wm_nodes.health import Health
 from wm_nodes.params import declare, param
 
 DIAGNOSE_S = 1.0
+LAST_WORD = Duration(seconds=0.5)
 WARN_S = 5.0  # a complaint is repeated at most so often
 
 
@@ -85,7 +87,7 @@ class Shell(LifecycleNode):
 
     def end(self) -> None:
         """Stop acting, say the last word, free everything. Errors are reported, not raised."""
-        for step in (self._deactivate, self.diagnose, self.cleanup):
+        for step in (self._deactivate, self._say_last, self.cleanup):
             try:
                 step()
             except Exception as error:
@@ -228,6 +230,11 @@ class Shell(LifecycleNode):
         if due:
             self._warned[key] = now
         return due
+
+    def _say_last(self) -> None:
+        """Publish the last word, and go only when all have it: the end of a run may hang on it."""
+        self.diagnose()
+        self._diagnostics.wait_for_all_acked(LAST_WORD)
 
     def diagnose(self) -> None:
         """Publish this node's state on /diagnostics."""
