@@ -150,12 +150,15 @@ class Coming:
         return np.asarray(plan[index]) if index < len(plan) else self._still
 
 
-def goal_of(robot: Robot, camera: str) -> Callable[[], Goal | None]:
-    """Return a function that gives what a robot's present episode is to bring about."""
+def goal_of(robot: Robot, camera: str, *, joints: bool = False) -> Callable[[], Goal | None]:
+    """Return a function that gives what a robot's present episode is to bring about: a picture,
+    and with `joints` the proprioception there too."""
 
     def now() -> Goal | None:
         seen = robot.goal()
-        return None if seen is None else Goal(seen.images[camera], seen.proprio)
+        if seen is None:
+            return None
+        return Goal(seen.images[camera], seen.proprio if joints else None)
 
     return now
 

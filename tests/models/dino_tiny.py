@@ -39,7 +39,7 @@ TINY = DinoPreset(
         ),
         predictor=PredictorConfig(depth=2, heads=2, head_width=8, hidden=24, dropout=0.1),
         decoder=DecoderConfig(channels=8, blocks=1, narrow=4),
-        probe=ProbeConfig(narrow=3, units=8),
+        probe=ProbeConfig(channels=(3, 4), units=8),
         num_hist=3,
         frameskip=2,
         context=3,

@@ -58,7 +58,8 @@ def test_each_phase_changes_its_own_parts_only() -> None:
     assert learner.phase == "world_model"
     run(learner, 3, 4)
     predicted = weights(model)
-    assert changed(scaled, predicted) == {"dynamics"}  # proprioception's embedding is fixed
+    # proprioception's embedding is fixed
+    assert changed(scaled, predicted) == {"dynamics", "probe"}
     run(learner, 4, 5)  # the decoder's turn
     assert changed(predicted, weights(model)) == {"dynamics", "decoder", "probe"}
 
@@ -82,13 +83,15 @@ def losses(model: DinoWorldModel, seed: int = 0) -> tuple[Tensor, Tensor, Tensor
     return visual, batch["proprio"][:, ::F], action
 
 
-def test_a_decoder_reaches_nothing_but_itself() -> None:
+def test_decoder_and_probe_reach_nothing_but_themselves() -> None:
     model = build()
     learner = TINY.build_learner(model)
     visual, proprio, _ = losses(model)
     model.zero_grad()
     visual.requires_grad_()
-    learner._update_readers(visual, proprio, rows(2, 7)["image"][:, ::F])
+    images = rows(2, 7)["image"][:, ::F]
+    learner._update_decoder(visual, images)
+    learner._update_probe(images, proprio)
     assert visual.grad is None
     reached = {k.split(".")[0] for k, p in model.named_parameters() if p.grad is not None}
     assert reached == {"decoder", "probe"}

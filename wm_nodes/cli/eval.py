@@ -55,7 +55,9 @@ class Eval:
     execute: int = 1
     """Model steps that are done before the next search."""
     goal_proprio: float = 1.0
-    """Weight of a goal's joint states, read off its picture, beside the picture itself."""
+    """Weight of a goal's joint states beside its picture, which they are read off."""
+    goal_joints: bool = False
+    """Tell the goal's joint states beside its picture, as DINO-WM's release does."""
     actuation_delay_s: float = 0.0
     """Simulated arm: commands act so late."""
     delay_s: float = 0.0
@@ -220,7 +222,7 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         planner=wanted.planner or ("actor" if weights.model.spec.has_actor else "cem"),
         search=search,
         camera=wanted.camera,
-        goal=goal_of(robot, wanted.camera),
+        goal=goal_of(robot, wanted.camera, joints=wanted.goal_joints),
         delay_s=wanted.delay_s,
         thinking_s=wanted.thinking_s,
         compensate=wanted.compensate,

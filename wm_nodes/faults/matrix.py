@@ -27,6 +27,7 @@ from wm_nodes import topics
 from wm_nodes.faults.auditor import Auditor
 from wm_nodes.faults.witness import Witness
 from wm_nodes.robots.arm.config import find_config, read_config
+from wm_nodes.robots.arm.driver import JOINT_NOISE_RAD
 
 START_S = 120.0  # processes take their time on a busy machine
 RECOVER_S = 60.0
@@ -174,7 +175,7 @@ class Matrix:
     @contextmanager
     def _broken(self, fault: str) -> Iterator[None]:
         if fault in SWITCHES:
-            usual = {"joint_noise_rad": 0.0005}.get(fault, type(SWITCHES[fault])())
+            usual = {"joint_noise_rad": JOINT_NOISE_RAD}.get(fault, type(SWITCHES[fault])())
             self._switch(fault, SWITCHES[fault])
             yield
             self._switch(fault, usual)

@@ -27,7 +27,7 @@ from wm_nodes.errors import user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
 from wm_nodes.robots.arm.config import find_config, read_config
-from wm_nodes.robots.arm.driver import Driver, Faults
+from wm_nodes.robots.arm.driver import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.base import RobotError, episode_seed
 
@@ -47,8 +47,8 @@ class ArmSimParams(ShellParams):
     rate_hz: float = param(100.0, "Joint states a second.", low=10.0, high=500.0)
     camera_hz: float = param(30.0, "Pictures a second of each camera.", low=1.0, high=120.0)
     camera_px: int = param(96, "Side of the pictures, pixels.", low=16, high=1024)
-    joint_noise_rad: float = param(0.0005, "Noise of joint positions.", low=0.0, live=True)
-    image_noise: float = param(1.5, "Noise of pictures, grey levels.", low=0.0, live=True)
+    joint_noise_rad: float = param(JOINT_NOISE_RAD, "Noise of joint positions.", low=0.0, live=True)
+    image_noise: float = param(IMAGE_NOISE, "Noise of pictures, grey levels.", low=0.0, live=True)
     actuation_delay_s: float = param(0.0, "Commands act so late.", low=0.0, high=5.0, live=True)
     camera_dropped: bool = param(False, "No pictures come.", live=True)
     camera_frozen: bool = param(False, "The same picture comes again and again.", live=True)

@@ -32,13 +32,16 @@ class DinoLearnerConfig:
     decoder: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=3e-4, eps=1e-8, clip=INFINITE, decay=0.0)
     )
+    probe: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=3e-4, eps=1e-8, clip=1.0, decay=0.0)
+    )
     encoder: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-3, eps=1e-8, clip=1.0, decay=0.0)
     )
     encoder_batch: int = 64  # single frames
     encoder_updates: int = 0  # first updates, of our own encoder and the decoder
     measure_updates: int = 0  # then looks at frames to find the scale of tokens, where it is used
-    decoder_every: int = 1  # updates of the predictor per one of decoder and probe
+    decoder_every: int = 1  # updates of the predictor per one of the decoder
     feature_bytes: int = 4 << 30  # features of the frozen encoder kept in memory
     prefill: int = 2000
     train_every: int = 1
@@ -82,7 +85,7 @@ class DinoLearner:
         if model.decoder is not None:
             self.optimizers["decoder"] = Optimizer("decoder", [model.decoder], config.decoder)
         if model.probe is not None:
-            self.optimizers["probe"] = Optimizer("probe", [model.probe], config.decoder)
+            self.optimizers["probe"] = Optimizer("probe", [model.probe], config.probe)
         if config.encoder_updates and model.decoder is not None:
             painting = [model.encoder.picture, model.decoder]
             self.optimizers["encoder"] = Optimizer("encoder", painting, config.encoder)
@@ -164,8 +167,8 @@ class DinoLearner:
         loss, metrics = self.loss(visual, proprio, action)
         metrics |= self.optimizers["wm"].step(loss)
         if self.updates % self.config.decoder_every == 0:
-            metrics |= self._update_readers(visual, proprio, images)
-        return metrics
+            metrics |= self._update_decoder(visual, images)
+        return metrics | self._update_probe(images, proprio)
 
     def loss(
         self, visual: Tensor, proprio: Tensor | None, action: Tensor
@@ -192,24 +195,22 @@ class DinoLearner:
             metrics["wm/proprio_std"] = float(embedded.detach().flatten(0, 1).std(0).mean())
         return loss, metrics
 
-    def _update_readers(
-        self, visual: Tensor, proprio: Tensor | None, images: Tensor
-    ) -> dict[str, float]:
-        """One step of decoder and probe on frozen features: it reaches nothing else."""
-        model, visual = self.model, visual.detach()
-        metrics: dict[str, float] = {}
-        if model.decoder is not None:
-            wanted = _signed(images.flatten(0, 1).to(self.device))
-            pixels = F.mse_loss(model.decoder(visual.flatten(0, 1)), wanted)
-            metrics |= {"decoder/pixel_loss": float(pixels.detach())}
-            metrics |= self.optimizers["decoder"].step(pixels)
-        if model.probe is not None and proprio is not None:
-            assert model.encoder.proprio is not None
-            scores = model.encoder.proprio.scores(proprio)
-            guess = F.mse_loss(model.probe(visual), scores)
-            metrics |= {"probe/loss": float(guess.detach())}
-            metrics |= self.optimizers["probe"].step(guess)
-        return metrics
+    def _update_decoder(self, visual: Tensor, images: Tensor) -> dict[str, float]:
+        """One step of the decoder on frozen features: it reaches nothing else."""
+        if self.model.decoder is None:
+            return {}
+        wanted = _signed(images.flatten(0, 1).to(self.device))
+        pixels = F.mse_loss(self.model.decoder(visual.detach().flatten(0, 1)), wanted)
+        norm = self.optimizers["decoder"].step(pixels)
+        return {"decoder/pixel_loss": float(pixels.detach()), **norm}
+
+    def _update_probe(self, images: Tensor, proprio: Tensor | None) -> dict[str, float]:
+        """One step of the probe on the first frame of each window: the others say it again."""
+        probe, embed = self.model.probe, self.model.encoder.proprio
+        if probe is None or embed is None or proprio is None:
+            return {}
+        error = F.mse_loss(probe(images[:, 0].to(self.device)), embed.scores(proprio[:, 0]))
+        return {"probe/loss": float(error.detach()), **self.optimizers["probe"].step(error)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the weights that decides the next update; features come again."""

@@ -112,7 +112,7 @@ class DinoWorldModel(WorldModel):
             self.decoder = Decoder(config.decoder, config.encoder.width, grid, size)
         self.probe = None
         if config.probe is not None and body.proprio_dim:
-            self.probe = Probe(config.probe, grid * grid, config.encoder.width, body.proprio_dim)
+            self.probe = Probe(config.probe, size, body.proprio_dim)
 
     @staticmethod
     def _spec(config: DinoConfig, body: Body) -> ModelSpec:
@@ -363,7 +363,7 @@ class DinoWorldModel(WorldModel):
         if "proprio" in obs:
             proprio = self.encoder.proprio(obs["proprio"])
         elif self.probe is not None:
-            proprio = self.encoder.proprio.linear(self.probe(visual))
+            proprio = self.encoder.proprio.linear(self.probe(obs["image"]))
         else:
             return {"visual": visual}
         return self._features(self.layout.observe(visual, proprio), frozenset(FEATURES))

@@ -84,7 +84,7 @@ DINO_WM = DinoPreset(
     model=DinoConfig(
         encoder=TimmConfig(mean=IMAGENET_MEAN, std=IMAGENET_STD),
         tokens=_OURS,
-        probe=ProbeConfig(),
+        probe=ProbeConfig(channels=(16, 32, 32, 32, 32)),
         context=3,
         residual=True,
     ),
@@ -120,6 +120,7 @@ DINO_WM_CPU = DinoPreset(
             lr=1e-3, eps=1e-8, clip=1.0, decay=1e-6, decay_all=True, warmup=200, anneal=3000
         ),
         decoder=OptimizerConfig(lr=1e-3, eps=1e-8, clip=1.0, decay=0.0),
+        probe=OptimizerConfig(lr=1e-3, eps=1e-8, clip=1.0, decay=0.0, anneal=6000),
         encoder_batch=32,
         measure_updates=50,
         decoder_every=10,

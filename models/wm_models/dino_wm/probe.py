@@ -6,27 +6,40 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from wm_models.blocks import ConvStem
+from wm_models.dino_wm.encoders import HALF, PictureEncoder
+from wm_models.interface import ModelError
+
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """A small network on frozen visual tokens."""
+    """A small network of its own. It looks at the picture, not at the encoder's tokens: where a
+    hand is to the centimetre is no longer in tokens of 16 pixels (5.1 cm off on average, 1.1 cm by
+    this, both read off the simulated arm)."""
 
-    narrow: int = 16  # numbers that each token is reduced to
+    channels: tuple[int, ...] = (16, 32, 32)  # each halves the picture's side
     units: int = 128
 
 
-class Probe(nn.Module):
-    """Visual tokens (..., N, d) to z-scored proprioception (..., P)."""
+class Probe(PictureEncoder):
+    """uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), to z-scored proprioception (B, P)."""
 
-    def __init__(self, config: ProbeConfig, tokens: int, width: int, proprio: int) -> None:
-        super().__init__()
-        self.each = nn.Linear(width, config.narrow)
-        self.all = nn.Sequential(
+    def __init__(self, config: ProbeConfig, image_size: int, proprio: int) -> None:
+        super().__init__(image_size, HALF, HALF)
+        shrink, width = 2 ** len(config.channels), config.channels[-1]
+        if image_size % shrink:
+            raise ModelError(
+                f"probe.channels: expected a picture's side that is a multiple of {shrink}, got "
+                f"{image_size}."
+            )
+        self.look = ConvStem(config.channels, width)
+        self.read = nn.Sequential(
             nn.GELU(),
-            nn.Linear(tokens * config.narrow, config.units),
+            nn.Linear((image_size // shrink) ** 2 * width, config.units),
             nn.GELU(),
             nn.Linear(config.units, proprio),
         )
 
-    def forward(self, visual: Tensor) -> Tensor:
-        return self.all(self.each(visual).flatten(-2))
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.read(self.look(self.standardise(image)).flatten(1))
+        return found

@@ -17,6 +17,7 @@ from wm_nodes.robots.arm.world import STEP_S, ArmWorld, noisy
 from wm_nodes.robots.base import Image
 
 SANE = 100.0  # rad, rad/s: beyond it no command was meant
+JOINT_NOISE_RAD, IMAGE_NOISE = 0.0005, 1.5  # encoders and cameras are never perfectly still
 COMMAND_TIMEOUT_S = 0.1  # velocities and twists end so long after the last command
 
 
@@ -24,8 +25,8 @@ COMMAND_TIMEOUT_S = 0.1  # velocities and twists end so long after the last comm
 class Faults:
     """Everything that can be wrong, all switchable while it runs."""
 
-    joint_noise_rad: float = 0.0
-    image_noise: float = 1.5  # grey levels; cameras are never perfectly still
+    joint_noise_rad: float = JOINT_NOISE_RAD  # rad, or m
+    image_noise: float = IMAGE_NOISE  # grey levels
     actuation_delay_s: float = 0.0
     camera_dropped: bool = False
     camera_frozen: bool = False
@@ -176,7 +177,7 @@ class Driver:
         """Return (size, size, 3): the camera's picture, or the old one while it is frozen."""
         if self.faults.camera_frozen and camera in self._frozen:
             return self._frozen[camera]
-        image = self.world.picture(camera, size, None)
+        image = self.world.picture(camera, size)
         if self.faults.image_noise > 0:
             image = noisy(image, self.faults.image_noise, self._random)
         self._frozen[camera] = image

@@ -15,7 +15,6 @@ from wm_nodes.robots.arm.tasks import TASKS, Scene, State
 from wm_nodes.robots.base import Image, RobotError
 
 STEP_S = 0.002
-NOISE_LEVELS = 1.5  # standard deviation of a pixel, as cameras have
 
 
 class ArmWorld:
@@ -103,13 +102,12 @@ class ArmWorld:
 
     # Pictures -----------------------------------------------------------------------------------
 
-    def picture(self, camera: str, size: int, noise: np.random.Generator | None) -> Image:
-        """Return (size, size, 3) of a camera now, with a sensor's noise if asked for."""
+    def picture(self, camera: str, size: int) -> Image:
+        """Return (size, size, 3) of a camera now."""
         key = f"{camera}/{size}"
         if key not in self._cameras:
             self._cameras[key] = rendering.CameraRenderer(self.model, camera, size, self._preset)
-        image = self._cameras[key].render(self.data)
-        return image if noise is None else noisy(image, NOISE_LEVELS, noise)
+        return self._cameras[key].render(self.data)
 
     def goal_picture(self, pose: Floats, camera: str, size: int) -> Image:
         """Return what `camera` would see with the arm resting in `pose` (n,); nothing moves."""
@@ -117,7 +115,7 @@ class ArmWorld:
         self.data.qpos[self._at] = pose
         self._mirror_finger()
         self._mj.mj_forward(self.model, self.data)
-        image = self.picture(camera, size, None)
+        image = self.picture(camera, size)
         self.data.qpos[:], self.data.qvel[:] = kept
         self._mj.mj_forward(self.model, self.data)
         return image
