@@ -8,7 +8,9 @@ import pytest
 from tests.nodes.tiny import Homing, SeenPoint, record
 from wm_datasets import LogReader
 from wm_datasets.spec import Source
+from wm_nodes.cli.collect import run
 from wm_nodes.collect import HeldRandom, NoisyExpert, collect
+from wm_nodes.errors import UserError
 
 
 def rows(log):
@@ -101,3 +103,10 @@ def test_the_result_counts_what_the_log_holds(tmp_path):
     assert result.success_rate == 1
     returns = [float(e["reward"].sum()) for e in episodes(tmp_path / "log")]
     assert [row.total_reward for row in told] == pytest.approx(returns)
+
+
+def test_play_near_nothing_is_refused(tmp_path):
+    words = ["--robot", "arm_sim", "--task", "goal", "--policy", "play", "--near", "0.5"]
+    with pytest.raises(UserError, match="nothing lies about in 'goal'"):
+        run([*words, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
+    assert not (tmp_path / "log").exists()

@@ -81,6 +81,19 @@ def test_play_stays_within_limits_and_covers_the_box():
     assert (covered > 0.5).all()
 
 
+def test_play_about_things_is_near_them():
+    far = {0.0: [], 1.0: []}
+    for near, distances in far.items():
+        with SimulatedArm("reach", render="none", time_limit=200) as arm:
+            seen = arm.reset(1)
+            play = SmoothPlay(arm, 0, near=near, things=arm.world.things)
+            play.begin(0)
+            while not seen.is_last:
+                seen = arm.act(play.choose(seen)[1])
+                distances.append(arm.distance())
+    assert np.mean(far[1.0][50:]) < 0.12 < np.mean(far[0.0][50:])
+
+
 def test_executed_is_what_the_hand_did():
     with SimulatedArm("goal", render="none") as arm:
         arm.reset(0)

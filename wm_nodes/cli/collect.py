@@ -42,6 +42,8 @@ class Collect:
     noise: float = 0.5
     """expert: standard deviation of the noise in three of four episodes; 0: none. The log keeps
     what the expert meant as `commanded`."""
+    near: float = 0.0
+    """play: share of the places it goes for that lie within 10 cm of the ball or the cube."""
     hold: float = 1.0
     """random: decisions for which an action is held, in the mean."""
     time_limit: int = 100
@@ -66,6 +68,7 @@ def run(words: Sequence[str]) -> int:
     require("size", wanted.size, 8, 1024)
     require("episodes", wanted.episodes, 1)
     require("noise", wanted.noise, 0, 10)
+    require("near", wanted.near, 0, 1)
     require("hold", wanted.hold, 1)
     require("time-limit", wanted.time_limit, 1)
     require("action-repeat", wanted.action_repeat, 0, 20)
@@ -120,7 +123,12 @@ def _player(wanted: Collect, robot: Robot) -> Player:
 
     assert isinstance(robot, SimulatedArm)
     if wanted.policy == "play":
-        return SmoothPlay(robot, wanted.seed)
+        if wanted.near and not robot.world.things():
+            raise UserError(
+                f"--near: given {wanted.near:g}, but nothing lies about in {wanted.task!r}. Right: "
+                "0, or --task reach, push or lift."
+            )
+        return SmoothPlay(robot, wanted.seed, near=wanted.near, things=robot.world.things)
     return NoisyExpert(ArmExpert(robot.spec, robot.world), robot.spec, wanted.noise, wanted.seed)
 
 

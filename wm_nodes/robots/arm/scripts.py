@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from wm_nodes.cores.records import RANDOM, Origin, Vector
@@ -14,6 +16,7 @@ SCRIPT = Origin("script", "expert")
 PULL_PER_S = 2.0  # how fast play goes for its next place
 NOISE = 0.35  # of play, as a share of the bound
 KEEP = 0.9
+ABOUT_M = 0.1  # play about a thing is so far from it at most
 
 
 class ArmExpert:
@@ -42,16 +45,26 @@ class ArmExpert:
 class SmoothPlay:
     """Goes from random place to random place of the workspace with noise that changes slowly.
 
-    Every part of the box is visited, at all speeds, with pauses; no task is known.
+    Every part of the box is visited, at all speeds, with pauses; no task is known. A share `near`
+    of the places is about something that lies in the scene, as people play: the world's `things`.
     """
 
     origin = RANDOM
 
-    def __init__(self, arm: Arm, seed: int) -> None:
-        self._arm, self._seed = arm, seed
+    def __init__(
+        self,
+        arm: Arm,
+        seed: int,
+        *,
+        near: float = 0.0,
+        things: Callable[[], Sequence[Floats]] = tuple,
+    ) -> None:
+        self._arm, self._seed, self._near, self._things = arm, seed, near, things
         spec, limits = arm.spec.action, arm.config.limits
         self._low, self._high = np.array(spec.low), np.array(spec.high)
         self._hand = spec.names[:3] == ("x", "y", "z")
+        if near and not self._hand:
+            raise ValueError(f"near: play acts with {spec.names}, not with the hand's velocity")
         self._box = (
             (limits.box_low, limits.box_high)
             if self._hand
@@ -68,7 +81,7 @@ class SmoothPlay:
         place = self._place(observation)
         if self._left <= 0:
             self._left = int(self._random.integers(5, 40))
-            self._goal = self._random.uniform(*self._box)
+            self._goal = self._somewhere()
             self._pace = float(self._random.choice([0.0, 0.4, 0.7, 1.0], p=[0.1, 0.2, 0.3, 0.4]))
             self._grip = float(self._random.choice([-1.0, 1.0]))
         self._left -= 1
@@ -81,6 +94,15 @@ class SmoothPlay:
         action[count:] += self._grip
         done = np.clip(action, self._low, self._high).astype(np.float32)
         return done, done
+
+    def _somewhere(self) -> Floats:
+        near = bool(self._near) and self._random.random() < self._near
+        things = list(self._things()) if near else []
+        if not things:
+            return self._random.uniform(*self._box)
+        off = self._random.normal(size=3)
+        off *= ABOUT_M * self._random.random() ** (1 / 3) / np.linalg.norm(off)
+        return np.clip(things[self._random.integers(len(things))] + off, *self._box)
 
     def _place(self, observation: Observation) -> Floats:
         count = len(self._arm.config.limits.joints)

@@ -96,6 +96,12 @@ class ArmWorld:
             opening=float(opening),
         )
 
+    def things(self) -> list[Floats]:
+        """Return where the ball and the cube are, those that can be seen: places (3,) [m]."""
+        state, scene = self.state(), self.scene
+        seen = [np.array(scene.marker)] if scene.marker[2] >= 0 else []
+        return [*seen, state.cube] if scene.cube[2] >= 0 else seen
+
     def success(self) -> bool:
         state = self.state()
         return bool(self.task.distance(state) < self.task.enough)
