@@ -135,6 +135,11 @@ class Learning:
         )
 
     @property
+    def robot(self) -> str:
+        """Name of the robot that the logs are of; empty before they are there."""
+        return self._readers[0].spec.robot if self._readers else ""
+
+    @property
     def done(self) -> bool:
         return bool(self.config.steps) and self._ready and self.learner.updates >= self.config.steps
 

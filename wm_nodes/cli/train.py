@@ -161,10 +161,9 @@ def _learn(learning: Learning, folder: Path) -> None:
         learning.close()
     _show(bar, learning, now=True)
     bar.close()
-    print(
-        f"weights: {folder / 'weights'}; --run {folder.name} goes on; so does, acting, "
-        f"wm launch sim_metaworld run:={folder.name}"
-    )
+    acting = f"; so does, acting, wm launch sim_metaworld run:={folder.name}"
+    on_line = acting if learning.robot == "metaworld" else ""
+    print(f"weights: {folder / 'weights'}; --run {folder.name} goes on{on_line}")
 
 
 def _show(bar: Bar, learning: Learning, *, now: bool = False) -> None:
