@@ -145,13 +145,14 @@ def film_frames(
             at = bisect_right(starts, int(stamps[row])) - 1
             plan = plans[at] if at >= 0 and plans[at].stamp_ns >= stamps[0] else None
             seen = int(np.searchsorted(stamps, plan.stamp_ns)) if plan else row
-            goal, expected, truth = None, [], []
+            goal, expected, truth, stride = None, [], [], 1
             if plan is not None:
-                if plan.goal not in goals:
+                if plan.goal and plan.goal not in goals:
                     goals[plan.goal] = read_goal(album / f"goal-{plan.goal}.png").image
-                goal = goals[plan.goal]
-                expected = imagine(model, images[seen], proprio[seen], plan.actions)
-                then = [seen + skip * (k + 1) for k in range(len(expected))]
+                goal = goals.get(plan.goal)  # 0: what is rewarded is the goal
+                stride = max(1, len(plan.actions) // skip // IMAGINED)
+                expected = imagine(model, images[seen], proprio[seen], plan.actions, stride)
+                then = [seen + skip * stride * (k + 1) for k in range(len(expected))]
                 truth = [images[i] if i < each.length else None for i in then]
             yield draw(
                 Moment(
@@ -161,7 +162,7 @@ def film_frames(
                     goal=goal,
                     expected=expected,
                     truth=truth,
-                    step_s=skip * log.spec.control_period_s,
+                    step_s=skip * stride * log.spec.control_period_s,
                     far_m=far[: max(row, 1)],
                     length=each.length,
                     done=done[:row] / high,
@@ -171,8 +172,11 @@ def film_frames(
 
 
 @torch.inference_mode()
-def imagine(model: WorldModel, image: Image, proprio: Vectors, actions: Vectors) -> list[Image]:
-    """Return what the model expects to see after each whole model step of a plan (N, A)."""
+def imagine(
+    model: WorldModel, image: Image, proprio: Vectors, actions: Vectors, stride: int = 1
+) -> list[Image]:
+    """Return what the model expects to see after each `stride` whole model steps of a plan (N, A),
+    IMAGINED of them at most."""
     device = next(model.parameters()).device
     _, height, width = model.spec.obs_keys["image"]
     image = ImagePipeline(height, width)(image)
@@ -183,10 +187,12 @@ def imagine(model: WorldModel, image: Image, proprio: Vectors, actions: Vectors)
     none = torch.zeros(1, model.spec.action_dim, device=device)
     state = model.observe(start, none, obs, torch.ones(1, dtype=torch.bool, device=device))
     scaled = ActionAdapter.of(model).scale(torch.from_numpy(actions).to(device))
-    pictures = []
-    for step in range(min(IMAGINED, len(scaled) // skip)):
+    pictures, noise = [], torch.Generator(device).manual_seed(0)
+    for step in range(min(IMAGINED * stride, len(scaled) // skip)):
         block = scaled[step * skip : (step + 1) * skip].reshape(1, -1)
-        state = model.step(state, block)
+        state = model.step(state, block, generator=noise)
+        if (step + 1) % stride:
+            continue
         picture = model.decode(state)["image"][0].float().clamp(0, 1)
         pictures.append((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     return pictures

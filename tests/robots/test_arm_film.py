@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from wm_datasets import LogReader, LogSpec, LogWriter, VectorSpec
+from wm_models.presets import preset
 from wm_nodes import arm_frame
-from wm_nodes.arm_film import arm_figures, distances, read_album
+from wm_nodes.arm_film import arm_figures, distances, film_frames, imagine, read_album
 from wm_nodes.arm_frame import Moment, draw
 from wm_nodes.report import logged_episodes
 from wm_nodes.robots.arm.tasks import STEEP
@@ -107,3 +108,15 @@ def test_the_figures_are_those_of_the_log(run):
     assert (found["success_at_end"], found["success_ever"]) == (0.5, 0.5)
     assert (found["plans_searched"], found["replans_per_s"]) == (8, 2.0)
     assert found["plan_p50_ms"] == 200.0
+
+
+def test_a_run_for_reward_has_a_film_without_goal_pictures(run):
+    plans = run / "plans.jsonl"
+    plans.write_text(plans.read_text().replace('"goal": 1', '"goal": 0'))
+    model = preset("mwm_cpu").build(3)
+    with LogReader(run / "log") as log:
+        frames = list(film_frames(log, "front", model, read_album(run, 0.1), run, 1))
+    assert len(frames) == 20 and len({frame.shape for frame in frames}) == 1
+    action = np.zeros((15, 3), np.float32)
+    assert len(imagine(model, picture(1), np.zeros(3, np.float32), action, 5)) == 3
+    assert len(imagine(model, picture(1), np.zeros(3, np.float32), action[:7], 5)) == 1
