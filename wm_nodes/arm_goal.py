@@ -21,7 +21,7 @@ from wm_nodes.cores.join import Join
 from wm_nodes.errors import UserError
 
 ACK = Duration(seconds=2.0)
-LINGER_S = 1.0  # without a new listener
+LINGER_S = 4.0  # without a new listener: nodes make themselves known every 3 s
 
 
 class ArmTalk:
