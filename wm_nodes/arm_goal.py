@@ -81,7 +81,12 @@ class ArmTalk:
             self._executor.spin_once(timeout_sec=0.05)
             if publisher.get_subscription_count() != matched:
                 matched, since = publisher.get_subscription_count(), time.monotonic()
-        publisher.wait_for_all_acked(ACK)
+        if not publisher.wait_for_all_acked(ACK):
+            raise UserError(
+                f"the goal was sent, but not everybody who listens has confirmed it within "
+                f"{LINGER_S + ACK.nanoseconds / 1e9:g} s. Right: wm launch arm_mpc has time to "
+                "run; send it again."
+            )
 
     def _until(self, condition: Callable[[], object], wrong: str) -> None:
         end = time.monotonic() + self._wait_s

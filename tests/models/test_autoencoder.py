@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -133,6 +135,14 @@ def test_reward_target_is_symlog(shaped) -> None:
     reward = torch.tensor([0.0, 5.0, 20.0])
     expected = (guess - symlog(reward)).square().mean()
     assert_close(shaped.loss(rows(batch, reward), seeded())[1]["ae/reward_loss"], expected)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_the_reward_weighs_as_much_as_it_is_told_to(shaped, scale: float) -> None:
+    net = MaskedAutoencoder(replace(shaped.config, reward_scale=scale))
+    net.load_state_dict(shaped.state_dict())
+    total, metrics = net.loss(rows(images(3), torch.tensor([0.0, 0.3, 0.9])), seeded())
+    assert_close(total, metrics["ae/pixel_loss"] + scale * metrics["ae/reward_loss"])
 
 
 def test_only_demonstrated_actions_are_targets() -> None:

@@ -79,6 +79,17 @@ def test_kl_is_clipped_per_step_after_mixing_and_scaling(changed, rows) -> None:
     assert_close((loss_b, grad_b), (0.5 * loss, 0.5 * grad), rtol=1e-4, atol=1e-6)
 
 
+def test_the_reward_weighs_as_much_as_the_world_model_is_told(changed, rows) -> None:
+    batch, totals, reward = arrival(rows(2, 5)), [], torch.zeros(())
+    for scale in (1.0, 100.0):
+        model = changed(model={"reward_scale": scale}).build(3, seed=1)
+        total, _, metrics = model.dynamics.loss(tokens_of(model, batch), batch, seeded())
+        totals.append(total)
+        reward = metrics["wm/reward_loss"]
+    assert reward > 0
+    assert_close(totals[1] - totals[0], 99.0 * reward, rtol=1e-4, atol=1e-4)
+
+
 def test_gradients_stop_at_the_autoencoder(model, rows) -> None:
     batch = arrival(rows(2, 5))
     tokens = model.autoencoder.encode(batch["image"].flatten(0, 1)).unflatten(0, (2, 5)).detach()

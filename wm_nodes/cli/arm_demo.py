@@ -22,8 +22,9 @@ SLOW_MS = 700.0  # a plan is 1.5 s long and is due every 0.5 s
 
 @dataclass(frozen=True)
 class ArmDemo:
-    """Watch shipped weights bring the simulated arm to goal pictures, in real time through the ROS
-    graph; leaves a report folder with plan, imagined frames, goal and truth in one film."""
+    """Watch shipped weights bring the simulated arm to goals (arm-goal: to what pictures show;
+    arm-reach: to a ball that it sees), in real time through the ROS graph; leaves a report folder
+    with plan, imagined frames, goal and truth in one film."""
 
     weights: str = ""
     """Name of a shipped checkpoint; empty: the best."""

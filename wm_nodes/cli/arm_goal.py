@@ -42,6 +42,7 @@ def run(words: Sequence[str]) -> int:
 
     with talking(wanted.wait_s) as arm:
         if wanted.picture:
+            print(f"sending {wanted.picture} until every node has heard it", flush=True)
             arm.send(Path(wanted.picture))
             print(f"{wanted.picture} is the goal")
         elif wanted.here:

@@ -87,7 +87,7 @@ class Shell(LifecycleNode):
 
     def end(self) -> None:
         """Stop acting, say the last word, free everything. Errors are reported, not raised."""
-        for step in (self._deactivate, self._say_last, self.cleanup):
+        for step in (self._deactivate, self.diagnose, self.cleanup, self._be_heard):
             try:
                 step()
             except Exception as error:
@@ -231,9 +231,8 @@ class Shell(LifecycleNode):
             self._warned[key] = now
         return due
 
-    def _say_last(self) -> None:
-        """Publish the last word, and go only when all have it: the end of a run may hang on it."""
-        self.diagnose()
+    def _be_heard(self) -> None:
+        """Go only when all have the last word: the end of a run may hang on it."""
         self._diagnostics.wait_for_all_acked(LAST_WORD)
 
     def diagnose(self) -> None:
