@@ -34,9 +34,11 @@ class ArmTalk:
         """Publish the picture in a file, and the joint states beside it, as the goal."""
         goal, names = read_goal(path), tuple(joints_beside(path) or ())
         images, joints = topics.GOAL.always(self._node), topics.GOAL_JOINTS.always(self._node)
-        self._until(lambda: images.get_subscription_count() > 0, "nobody plans for goals")
-        if goal.proprio is not None:
-            self._until(lambda: joints.get_subscription_count() > 0, "nobody plans for goals")
+        # Whoever merely watches takes the picture alone: an album is nobody who plans.
+        self._until(
+            lambda: images.get_subscription_count() and joints.get_subscription_count(),
+            "nobody plans for goals",
+        )
         stamp_ns = int(self._node.get_clock().now().nanoseconds)
         if goal.proprio is not None:
             joints.publish(messages.joints_to_msg(names, goal.proprio, stamp_ns))

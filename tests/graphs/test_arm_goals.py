@@ -17,6 +17,12 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from wm_nodes import topics
+from wm_nodes.arm_goal import ArmTalk
 from wm_nodes.cores.goal import Goal, read_goal, write_goal
 from wm_nodes.errors import UserError
 from wm_nodes.robots.arm.config import find_config, read_config
@@ -121,3 +127,25 @@ def test_a_goal_for_nobody_is_refused_in_one_line(tmp_path):
         )
         assert done.returncode == 2 and "wm launch arm_mpc" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_whoever_merely_watches_is_nobody_who_plans(tmp_path):
+    write_goal(tmp_path / "a.png", Goal(np.zeros((8, 8, 3), np.uint8)))
+    context, seen = rclpy.Context(), []
+    rclpy.init(context=context, domain_id=98)
+    node = Node("both", context=context, namespace=topics.NAMESPACE)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    talk = ArmTalk(node, executor, wait_s=1.0)
+    try:
+        topics.GOAL.subscription(node, seen.append)
+        with pytest.raises(UserError, match="nobody plans for goals within 1 s"):
+            talk.send(tmp_path / "a.png")
+        assert not seen
+        topics.GOAL_JOINTS.subscription(node, lambda msg: None)
+        talk.send(tmp_path / "a.png")
+        assert len(seen) == 1
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)

@@ -173,8 +173,10 @@ def test_each_killed_node_of_the_split_graph_comes_back(processes, store, tmp_pa
     read = LogReader(log)
     table = read.episodes
     whole = table[table["complete"]]
-    assert (whole["length"] == 21).sum() > 10  # only the killed robot cut an episode
-    assert len(table) - (table["length"] == 21).sum() <= 2
+    assert (whole["length"] == 21).sum() > 10
+    # At most three were cut: by the killed robot, by the end, and by the camera, which may die
+    # between the encoder's copy of a picture and the recorder's.
+    assert len(table) - (table["length"] == 21).sum() <= 3
 
 
 @pytest.mark.timeout(300)

@@ -52,8 +52,8 @@ class Eval:
     """cem, mppi: candidates; 0: as suits the model."""
     iterations: int = 0
     """Rounds of a search; 0: as suits the model."""
-    execute: int = 1
-    """Model steps that are done before the next search."""
+    execute: int = 0
+    """Actions that are done before the next search; 0: as many as a model step has."""
     goal_proprio: float = 1.0
     """Weight of a goal's joint states beside its picture, which they are read off."""
     goal_joints: bool = False
@@ -144,7 +144,7 @@ def _check(wanted: Eval) -> None:
     require("time-limit", wanted.time_limit, 1)
     for name in ("horizon", "samples", "iterations"):
         require(name, getattr(wanted, name), 0)
-    require("execute", wanted.execute, 1)
+    require("execute", wanted.execute, 0)
     require("goal-proprio", wanted.goal_proprio, 0.0)
     for name in ("actuation_delay_s", "delay_s", "thinking_s"):
         require(name.replace("_", "-"), getattr(wanted, name), 0.0, 2.0)

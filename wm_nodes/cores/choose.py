@@ -30,7 +30,7 @@ class SearchSettings:
     horizon: int = 0  # model steps
     samples: int = 0
     iterations: int = 0
-    execute: int = 1  # model steps that are done before the next search
+    execute: int = 0  # actions that are done before the next search; 0: a model step's
     goal_proprio: float = 1.0  # weight of the goal's proprioception beside its picture
 
 
@@ -38,7 +38,7 @@ class Chooser(Protocol):
     """Actions from a state."""
 
     name: str
-    execute: int  # model steps of a plan that are done before the next one is due
+    execute: int  # actions of a plan that are done before the next one is due; 0: a model step's
     rounds: tuple[int, int]  # of the newest search: made before its budget was spent, wanted
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
@@ -64,7 +64,7 @@ class ActorChooser:
     """The actor's sample in training episodes, its mode in evaluation."""
 
     name = "actor"
-    execute = 1
+    execute = 0
     rounds = 1, 1
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
@@ -128,7 +128,7 @@ class SearchChooser:
         )
         wanted = getattr(search, "steps" if self.name == "gd" else "iterations")
         self.rounds = int(info["iterations"]), int(wanted)
-        self._warm = PlanState(after.shifted(self.execute).mean)
+        self._warm = moved_on(after, self.execute, weights.model.spec.frameskip)
         return actions[0]
 
     def forget(self) -> None:
@@ -157,6 +157,13 @@ class SearchChooser:
                     options["elites"] = min(options.get("elites", ELITES), options["samples"])
             self._searches[key] = planner(self.name, **options)
         return self._searches[key]
+
+
+def moved_on(plan: PlanState, actions: int, frameskip: int) -> PlanState:
+    """Return a plan [B, H, f A] as it is seen so many robot actions later; 0: a model step."""
+    each = PlanState(plan.mean.unflatten(-1, (frameskip, -1)).flatten(1, 2))  # [B, H f, A]
+    left = each.shifted(actions or frameskip).mean
+    return PlanState(left.unflatten(1, (-1, frameskip)).flatten(-2))
 
 
 def chooser(name: str, settings: SearchSettings | None = None) -> Chooser:

@@ -137,8 +137,7 @@ class Policy:
     """State to actions, or random ones as long as there are no weights.
 
     What acts before a plan can (Delay) is imagined first: a plan begins where the robot will be. A
-    plan of a model with a frameskip is carried out for the model steps that the chooser says, and
-    only then made anew.
+    plan is carried out for as many actions as the chooser says, and only then made anew.
     """
 
     def __init__(
@@ -209,15 +208,21 @@ class Policy:
 
     def _left(self, weights: Weights, step: Step) -> Vector | None:
         """What is left of the plan in hand; None where a new one is due."""
-        spec, execute = weights.model.spec, self._chooser.execute
-        if self._made is None or spec.frameskip * execute == 1 or step.is_first:
+        spec = weights.model.spec
+        execute = self._chooser.execute or spec.frameskip
+        if spec.context > 1 and execute % spec.frameskip:
+            raise UserError(
+                f"execute: {execute}, but model {weights.preset} looks back at its last frames, "
+                f"one every {spec.frameskip} actions. Right: 0, or a multiple of {spec.frameskip}."
+            )
+        if self._made is None or execute == 1 or step.is_first:
             return None
         by, stamp_ns, actions = self._made
         period_ns = spec.model_dt / spec.frameskip * 1e9
         if by is not weights or not period_ns:
             return None
         passed = round((step.stamp_ns - stamp_ns) / period_ns)
-        return actions[passed:] if 0 < passed < spec.frameskip * execute else None
+        return actions[passed:] if 0 < passed < min(execute, len(actions)) else None
 
     def act_blindly(self, low: Vector, high: Vector, stamp_ns: int) -> Vector:
         """Return one uniform action (1, A)."""

@@ -52,7 +52,13 @@ ARGUMENTS = (
     Argument("iterations", 0, "Rounds of a search; 0: as suits the model.", low=0),
     Argument("delay_s", 0.0, "Commands act so much later than in training.", low=0.0, high=2.0),
     Argument("compensate", True, "Plan from where the arm will be when the plan comes."),
-    Argument("execute", 1, "Model steps that are done before the next search.", low=1, high=50),
+    Argument(
+        "execute",
+        0,
+        "Actions that are done before the next search; 0: as many as a model step has.",
+        low=0,
+        high=50,
+    ),
     Argument("camera", "front", "Camera that the model sees.", fixed=True),
     Argument("home", True, "Go to the home pose before each episode."),
     Argument(

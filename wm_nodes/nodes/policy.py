@@ -29,7 +29,9 @@ class PolicyParams(ThinkerParams):
     horizon: int = param(0, "Model steps that a search looks ahead; 0: as suits the model.", low=0)
     samples: int = param(0, "Candidates of a search (gd: starts); 0: as suits the model.", low=0)
     iterations: int = param(0, "Rounds of a search (gd: steps); 0: as suits the model.", low=0)
-    execute: int = param(1, "Model steps that are done before the next search.", low=1)
+    execute: int = param(
+        0, "Actions that are done before the next search; 0: as many as a model step has.", low=0
+    )
     goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
     goal_proprio: float = param(1.0, "Weight of a goal's joint states beside its picture.", low=0.0)
     delay_s: float = param(
