@@ -17,7 +17,7 @@ from wm_nodes.graphs.runs import RUNS
 
 GRAPH = "arm_mpc"
 FILM_HZ = 10.0
-SLOW_MS = 700.0  # a plan is 1.5 s long and is due every 0.5 s
+SLOW_MS = 700.0  # a plan is 1.5 s long and is due every 0.4 s
 
 
 @dataclass(frozen=True)
