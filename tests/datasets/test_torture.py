@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import signal
 
 import numpy as np
 import pytest
 
 from wm_datasets import LogReader, LogSpecError, LogWriter, torture
 from wm_datasets.powercut import Recorder, cut_power
+from wm_datasets.segment import SegmentWriter, record_dtype
 from wm_datasets.torture import TortureConfig
 from wm_datasets.verify import verify
 
@@ -114,6 +116,42 @@ def test_what_was_synced_outlives_a_power_cut_and_the_rest_may_not(disk, seed):
     cut(seed)
     assert (folder / "safe").read_text() == "x" * 5000
     assert (folder / "old").read_text() in ("old", "new")
+
+
+class Everything(random.Random):
+    """Takes all that a power cut may take."""
+
+    def choice(self, choices):
+        return choices[0]
+
+
+def test_a_segment_without_rows_does_not_come_back_under_a_grown_spec(tmp_path):
+    """A cut leaves a segment with its header alone; then a field is added; then there is another.
+
+    The old segment, of the old layout, had to be gone for good before the new layout was declared.
+    """
+    root, journal, stash = tmp_path / "log", tmp_path / "journal", tmp_path / "stash"
+    config = TortureConfig(kills=4)
+    old, grown = torture._spec(config, 0), torture._spec(config, 1)
+    with LogWriter(root, old) as writer:
+        for step in range(10):
+            writer.append(torture._row(config, old, step, step, 0, step == 9))
+    SegmentWriter(root / "wal", 10, record_dtype(old.fields)).close()
+
+    def live() -> None:
+        Recorder(root, journal, stash).install()
+        writer = LogWriter(root, grown, durable_s=60.0)
+        writer.append(torture._row(config, grown, 10, 0, 10, False))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    stash.mkdir()
+    _, status = os.waitpid(torture._fork(live), 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    cut_power(root, journal, Everything())
+    with LogReader(root) as reader:
+        assert reader.length == 10 and "sensor/depth" in reader.spec.fields
+    with LogWriter(root, grown) as writer:
+        assert writer.append(torture._row(config, grown, 10, 0, 10, False)) == 10
 
 
 def test_reading_back_compares_bits(tmp_path):
