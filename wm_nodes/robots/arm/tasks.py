@@ -74,8 +74,8 @@ def _on_table(random: np.random.Generator, reach: float = 0.18) -> tuple[float, 
 
 
 def _reach_scene(random: np.random.Generator) -> Scene:
-    """A ball in the air, and the disc on the table below it: one camera alone, to which the ball is
-    three pixels wide, could not tell how far away it is."""
+    """A ball in the air, as large as what counts as reached and so clear that a hand inside can be
+    seen; the disc on the table below it tells one camera how far away it is."""
     goal = _free(random)
     return Scene(goal=goal, marker=goal, disc=(*goal[:2], 0.001))
 
