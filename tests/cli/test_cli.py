@@ -35,6 +35,7 @@ def test_every_command_has_help(command, capsys):
         (["launch", "sim_metaworld", "task:=reach"], "Closest: reach-v3"),
         (["log", "info", "/nowhere"], "no log at /nowhere"),
         (["log", "inf"], "Right: info"),
+        (["average", "/nowhere"], "has no weights"),
         (["eval", "--task", "reac-v3"], "Closest: reach-v3"),
         (["eval", "--policy", "agent"], "--weights"),
         (["eval", "--policy", "random", "--episodes", "0"], "right is from 1"),

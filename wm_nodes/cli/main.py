@@ -14,6 +14,7 @@ COMMANDS = {
     "launch": "run a graph of nodes: wm launch sim_metaworld task:=window-close-v3",
     "demo": "watch a shipped agent act through the whole graph, and get a report",
     "train": "learn from a recorded log, without ROS",
+    "average": "the mean of a run's newest weights, steadier than any of them",
     "collect": "record demonstrations or play into a replay log, without ROS",
     "eval": "success and return of a policy, with confidence intervals",
     "report": "film, plot and figures of a run",
