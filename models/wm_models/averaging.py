@@ -5,12 +5,8 @@ With a constant learning rate weights wander about a place that is better than w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_model
 
@@ -20,7 +16,7 @@ def average(source: str | Path, last: int, out: str | Path) -> Manifest:
 
     Parameters are averaged in float64; whole numbers (counters, flags) are the newest's. The
     manifest is the newest's, with it as the parent and the versions in ``extra["averaged"]``.
-    WeightsError: fewer versions, damaged ones, or several presets.
+    WeightsError: fewer versions, damaged ones, several presets, or ``out`` is ``source``.
     """
     store = WeightStore(source)
     versions = store.versions()[-last:]
@@ -29,27 +25,25 @@ def average(source: str | Path, last: int, out: str | Path) -> Manifest:
             f"last: {last}, and {store.folder} holds {len(versions)} versions. "
             "Right: 2, or as many more as there are."
         )
-    states: list[dict[str, Tensor]] = []
-    manifests: list[Manifest] = []
-    for version in versions:
-        model, manifest = load_model(store.path(version))
-        manifests.append(manifest)
-        states.append(model.state_dict())
-    newest = manifests[-1]
-    if odd := [m for m in manifests if (m.preset, m.body) != (newest.preset, newest.body)]:
-        raise WeightsError(
-            f"weights: version {odd[0].version} is of {odd[0].preset}, {newest.version} of "
-            f"{newest.preset}, or their robots differ. Right: versions of one run."
-        )
-    model.load_state_dict({name: _mean([state[name] for state in states]) for name in states[-1]})
-    made = replace(
-        newest, parent=newest.version, extra={**newest.extra, "averaged": versions}, metrics={}
-    )
+    if store.folder.resolve() == Path(out).resolve():
+        raise WeightsError(f"out: {out} is where the versions are. Right: another folder.")
+    model, newest = load_model(store.path(versions[-1]))
+    newest_state = model.state_dict()
+    sums = {name: value.double() for name, value in newest_state.items()}
+    for version in versions[:-1]:
+        other, manifest = load_model(store.path(version))
+        if (manifest.preset, manifest.body) != (newest.preset, newest.body):
+            raise WeightsError(
+                f"weights: version {version} is of {manifest.preset}, {newest.version} of "
+                f"{newest.preset}, or their robots differ. Right: versions of one run."
+            )
+        for name, value in other.state_dict().items():
+            sums[name] += value
+    mean = {
+        name: (sums[name] / last).to(value.dtype) if value.is_floating_point() else value
+        for name, value in newest_state.items()
+    }
+    model.load_state_dict(mean)
+    extra = {**newest.extra, "averaged": versions}
+    made = replace(newest, parent=newest.version, extra=extra, metrics={})
     return WeightStore(out).save(model.modules_by_name(), made)
-
-
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    newest = values[-1]
-    if not newest.is_floating_point():
-        return newest
-    return torch.stack([value.double() for value in values]).mean(0).to(newest.dtype)

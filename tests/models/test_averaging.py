@@ -55,3 +55,11 @@ def test_weights_of_two_presets_have_no_mean(tmp_path):
     versions(tmp_path / "run", 1, "mwm_cpu_plan", first=2)
     with pytest.raises(WeightsError, match="version 1 is of mwm_cpu, 2 of mwm_cpu_plan"):
         average(tmp_path / "run", 2, tmp_path / "out")
+
+
+def test_the_run_itself_stays_as_it_is(tmp_path):
+    versions(tmp_path / "run", 2)
+    before = load_model(tmp_path / "run")[1]
+    with pytest.raises(WeightsError, match=r"out: .* Right: another folder"):
+        average(tmp_path / "run", 2, tmp_path / "run" / ".." / "run")
+    assert load_model(tmp_path / "run")[1] == before

@@ -96,7 +96,7 @@ def run(processes: Processes, composition: str, store, log: Path, episodes: int 
     for name in [n for n in processes.running if n != "robot"]:
         code, seconds = processes.stop(name)
         assert code == 0, processes.said(name)
-        assert seconds < 5.0
+        assert seconds < 3.0
     processes.running.clear()
     return digest(log, episodes * 11)
 
@@ -256,7 +256,7 @@ def test_a_signal_ends_a_node_at_once(processes, tmp_path, name: str, number: in
     processes.start(name, *parameters)
     processes.until_said(name, "active")
     code, seconds = processes.stop(name, number)
-    assert code == 0 and seconds < 5.0, processes.said(name)
+    assert code == 0 and seconds < 3.0, processes.said(name)
     assert "Traceback" not in processes.said(name)
 
 
