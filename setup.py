@@ -19,6 +19,7 @@ CORE = [
     "opencv-python-headless",
     "pillow",
     "psutil",
+    "pydantic>=2.7",
     "pyyaml",
     "safetensors",
     "supervisor>=4.2",
@@ -67,6 +68,7 @@ EXTRAS = {
         "pytest",
         "pytest-benchmark",
         "pytest-timeout",
+        "ruckig",  # time-optimal braking, to compare with
         "ruff",
         # Reads what the log writes, and is not zarr.
         "tensorstore; python_version >= '3.11'",

@@ -25,7 +25,7 @@ FORBIDDEN = {
 }
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "yaml": "pyyaml", "PIL": "pillow"}
-DISTRIBUTIONS |= {"OpenGL": "pyopengl", "rerun": "rerun-sdk"}
+DISTRIBUTIONS |= {"OpenGL": "pyopengl", "rerun": "rerun-sdk", "pydantic_core": "pydantic"}
 ROS_ONLY = {"launch", "launch_ros"}  # package.xml, never PyPI
 
 

@@ -1,6 +1,8 @@
-"""Robots in YAML: the shipped ones are whole and right, a wrong one is refused in one line."""
+"""Robots in YAML: the shipped ones are complete, agree with their models and cap no velocity."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.robots.arms import NAMES, config, kinematics
-from wm_nodes.robots.arm.config import find_config, read_config
+from wm_nodes.robots.arm.brake import Brake
+from wm_nodes.robots.arm.config import CAMERA_TOPICS, Box, Collision, find_config, read_config
 from wm_nodes.robots.base import SpecError
 
-ARM = yaml.safe_load(find_config("arm_sim").read_text())
 PI = np.pi
 # Denavit-Hartenberg parameters as the makers print them: (a, d, alpha) of each joint.
 UR5E = [(0, 0.1625, PI / 2), (-0.425, 0, 0), (-0.3922, 0, 0), (0, 0.1333, PI / 2),
@@ -80,40 +82,59 @@ def test_many_poses_are_as_one_and_the_jacobian_is_the_slope(name):
         np.testing.assert_allclose(slope, linear, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "right"),
-    [
-        ({"joints": {}}, "A robot without limits does not start"),
-        ({"joints": None}, "A robot without limits does not start"),
-        ({"joints": {"joint_1": {"low": -1, "high": 1}}}, "A robot without limits does not start"),
-        ({"workspace": {"low": [0, 0, 0]}}, "missing"),
-        ({"workspace": {"low": [1, 0, 0], "high": [0, 1, 1]}}, "below"),
-        ({"workspace": {**ARM["workspace"], "hand_speed": 9.0}}, "hand_speed"),
-        ({"rate_hz": 1000}, "1 to 200"),
-        ({"home": [0, 0]}, "home"),
-        ({"command": {"interface": "torque", "topic": "x"}}, "position, velocity, trajectory"),
-        ({"cameras": {"front": {"preset": "realsence2_camera"}}}, "realsense2_camera, usb_cam"),
-        ({"cameras": {"front": {}}}, "one of topic, preset, device"),
-        ({"watch": {"camera_stop": 1}}, "Did you mean 'camera_stop_s'"),
-        ({"watch": {"camera_stop_s": -1}}, "0 or more"),
-        ({"jionts": 1}, "Did you mean 'joints'"),
-        ({"action": {"kind": "hand_velocity", "speed": 7}}, "above 0 to 1"),
-    ],
-)
-def test_a_wrong_robot_is_refused(tmp_path, spoil, right):
-    path = tmp_path / "robot.yaml"
-    path.write_text(yaml.safe_dump({**ARM, **spoil}))
-    with pytest.raises(SpecError, match=right) as error:
-        read_config(path)
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_velocity_of_a_shipped_robot_is_capped(name):
+    arm = config(name)
+    np.testing.assert_allclose(
+        Brake(arm.limits, 1 / arm.rate_hz).velocity, arm.limits.velocity, rtol=0, atol=1e-9
+    )
 
 
-@pytest.mark.parametrize("key", ["joints", "workspace", "command", "model", "home"])
-def test_nothing_needed_may_be_missing(tmp_path, key):
+def test_continuous_joints_are_those_of_the_makers():
+    gen3, jaco2 = config("gen3").limits, config("jaco2").limits
+    assert np.flatnonzero(gen3.continuous).tolist() == [0, 2, 4, 6]
+    assert np.flatnonzero(jaco2.continuous).tolist() == [0, 3, 4, 5]
+    assert not any(config(name).limits.continuous.any() for name in ("arm_sim", "ur5e", "fr3"))
+
+
+def test_the_home_of_gen3_is_the_makers_pose_with_another_elbow():
+    arm, makers = kinematics("gen3"), np.array([0.0, 0.26, 3.14, -2.27, 0.0, 0.96, 1.57])
+    home = config("gen3").home
+    places = arm.positions(np.stack([home, makers]))
+    np.testing.assert_allclose(places[0], places[1], atol=1e-6)
+    np.testing.assert_allclose(arm.orientation(home), arm.orientation(makers), atol=2e-6)
+
+
+def test_limits_have_one_flag_for_each_joint():
+    limits = config("arm_sim").limits
+    with pytest.raises(SpecError, match="expected 7 bools"):
+        replace(limits, continuous=np.ones(3, bool))
+
+
+def test_optional_fields_have_defaults_and_are_read(tmp_path):
     path = tmp_path / "robot.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in ARM.items() if k != key}))
-    with pytest.raises(SpecError, match=key):
-        read_config(path)
+    content = yaml.safe_load(find_config("arm_sim").read_text())
+    content["model"] = str(find_config("arm_sim").parent / content["model"])
+    content["command"]["timeout_s"] = 0.5
+    content["cameras"]["side"] = {"preset": "usb_cam", "stamps": "arrival"}
+    content["watch"] |= {"max_image_age_s": 0}
+    content["collision"] = {
+        "check": False,
+        "obstacles": {"wall": {"low": [1, 0, 0], "high": [2, 1, 1]}},
+    }
+    content["driver_node"] = "/arm_driver"
+    path.write_text(yaml.safe_dump(content))
+    arm, plain = read_config(path), config("ur5e")
+    assert (arm.command.timeout_s, plain.command.timeout_s) == (0.5, 0.0)
+    assert arm.cameras["side"].stamps == "arrival"
+    assert arm.cameras["side"].topic == CAMERA_TOPICS["usb_cam"]
+    assert plain.cameras["front"].stamps == "header"
+    assert arm.watch.max_image_age_s == 0.0
+    assert plain.watch.max_image_age_s == 0.3
+    assert arm.collision == Collision(False, (Box("wall", (1, 0, 0), (2, 1, 1)),))
+    assert plain.collision == Collision(True, ())
+    assert (arm.driver_node, plain.driver_node) == ("/arm_driver", "")
+    assert [box.name for box in config("arm_sim").collision.obstacles] == ["table"]
 
 
 def test_an_unknown_robot_names_the_closest():

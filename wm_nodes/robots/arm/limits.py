@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from wm_nodes.robots.base import SpecError
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 HAND_SPEED_M_S = 0.25  # until a configuration raises it (ISO 10218-1: reduced speed)
 MAX_HAND_SPEED_M_S = 2.0
 PER_JOINT = ("low", "high", "velocity", "acceleration", "jerk")
@@ -22,6 +22,8 @@ class ArmLimits:
     """Limits of n joints [rad, rad/s, rad/s², rad/s³; m where a joint slides] and of the hand [m].
 
     `target_change` is how much a joint's wanted velocity may differ from one period to the next.
+    `continuous` joints have no end stops: joint states may report them wrapped to ±pi; low and high
+    bound the unwrapped angle. By default no joint is. SpecError if a shape or value is wrong.
     """
 
     joints: tuple[str, ...]
@@ -34,6 +36,7 @@ class ArmLimits:
     box_low: Floats  # (3,) of the hand, in the arm's base frame
     box_high: Floats
     hand_speed: float = HAND_SPEED_M_S
+    continuous: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))  # (n,)
 
     def __post_init__(self) -> None:
         n = len(self.joints)
@@ -41,6 +44,10 @@ class ArmLimits:
             object.__setattr__(self, name, _vector(getattr(self, name), n, name, self.joints))
         for name in ("box_low", "box_high"):
             object.__setattr__(self, name, _vector(getattr(self, name), 3, name, "xyz"))
+        continuous = np.zeros(n, np.bool_) if len(self.continuous) == 0 else self.continuous
+        object.__setattr__(self, "continuous", np.array(continuous, np.bool_))
+        if self.continuous.shape != (n,):
+            raise SpecError(f"limits: continuous: expected {n} bools, got {self.continuous.size}.")
         for low, high, what in (("low", "high", "joints"), ("box_low", "box_high", "workspace")):
             if not (getattr(self, low) < getattr(self, high)).all():
                 raise SpecError(f"limits: {what}: each {low} must be below its {high}.")
@@ -55,34 +62,6 @@ class ArmLimits:
 
     def _list(self, name: str) -> list[float]:
         return [float(value) for value in getattr(self, name)]
-
-    @classmethod
-    def read(cls, joints: Mapping[str, Mapping[str, Any]], workspace: Mapping[str, Any]) -> Any:
-        """Return the limits written in a robot's YAML (`joints:` and `workspace:`)."""
-        if not joints:
-            raise SpecError("limits: no joints. A robot without limits does not start.")
-        for name, given in joints.items():
-            missing = [key for key in PER_JOINT if key not in (given or {})]
-            unknown = sorted(set(given or {}) - set(PER_JOINT))
-            if missing or unknown:
-                raise SpecError(
-                    f"limits: joint {name!r}: missing {missing}, unknown {unknown}. Right: exactly "
-                    f"{', '.join(PER_JOINT)}. A robot without limits does not start."
-                )
-        if unknown := sorted(set(workspace) - {"low", "high", "hand_speed"}):
-            raise SpecError(f"limits: workspace: unknown {unknown}. Right: low, high, hand_speed.")
-        if missing := [key for key in ("low", "high") if key not in workspace]:
-            raise SpecError(f"limits: workspace: missing {missing}: the hand's box in metres.")
-        columns = {key: [joints[name][key] for name in joints] for key in PER_JOINT}
-        velocity = _vector(columns["velocity"], len(joints), "velocity", tuple(joints))
-        return cls(
-            tuple(joints),
-            **columns,  # type: ignore[arg-type]
-            target_change=velocity,
-            box_low=workspace["low"],
-            box_high=workspace["high"],
-            hand_speed=float(workspace.get("hand_speed", HAND_SPEED_M_S)),
-        )
 
 
 def _vector(given: Any, size: int, name: str, of: tuple[str, ...] | str) -> Floats:

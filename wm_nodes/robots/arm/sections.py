@@ -1,0 +1,243 @@
+"""The sections of a robot's YAML: strict types, plausible ranges, no unknown keys (pydantic)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from pydantic import AfterValidator, ConfigDict, model_validator
+from pydantic.dataclasses import dataclass
+
+from wm_nodes.robots.arm.field_types import (
+    Acceleration,
+    Corner,
+    Crop,
+    Device,
+    Flag,
+    HandSpeed,
+    Home,
+    Jerk,
+    Lag,
+    MaybeTopic,
+    Name,
+    OneOf,
+    Pixels,
+    Position,
+    Rate,
+    Seconds,
+    Speed,
+    Text,
+    Topic,
+    Velocity,
+    Word,
+    wrong,
+)
+from wm_nodes.robots.arm.limits import HAND_SPEED_M_S
+from wm_nodes.robots.arm.yaml_file import Place
+
+INTERFACES = ("position", "velocity", "trajectory", "twist")
+ACTIONS = ("joint_velocity", "hand_velocity")
+STAMPS = ("header", "arrival")
+CAMERA_TOPICS = {  # where the drivers publish, with their names as shipped
+    "realsense2_camera": "/camera/camera/color/image_raw",
+    "usb_cam": "/image_raw",
+}
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True, config=STRICT)
+class CameraSource:
+    """Where images come from: a topic, a driver's preset, or a device that OpenCV opens.
+
+    `depth`: distances, 16UC1 [mm] or 32FC1 [m], recorded as a sensor in mm. `stamps`: `header` if
+    the time stamps of the messages can be used; `arrival` if the camera's clock is unsynchronised.
+    A preset is replaced by its topic.
+    """
+
+    topic: MaybeTopic = ""
+    preset: Word = ""
+    device: Device = ""
+    height: Pixels = 64
+    width: Pixels = 64
+    crop: Crop = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom, shares of the image
+    depth: Flag = False
+    stamps: Annotated[Word, AfterValidator(OneOf(STAMPS))] = "header"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CameraSource:
+        given = [name for name in ("topic", "preset", "device") if getattr(self, name)]
+        if len(given) != 1:
+            got = " and ".join(given) or "no source"
+            raise wrong("one of topic, preset, device", "Keep or add one.", got=got)
+        if self.preset and self.preset not in CAMERA_TOPICS:
+            OneOf(tuple(CAMERA_TOPICS))(self.preset)
+        if self.depth and not self.topic:
+            raise wrong("topic", "Give the depth topic.", got=f"{given[0]} of a depth camera")
+        if self.preset:
+            object.__setattr__(self, "topic", CAMERA_TOPICS[self.preset])
+            object.__setattr__(self, "preset", "")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class Output:
+    """Commands: the kind of controller and its topic; `frame` of twists.
+
+    `timeout_s` (velocity, twist): the driver stops by itself so long after the last command [s];
+    0: it does not.
+    """
+
+    interface: Annotated[Word, AfterValidator(OneOf(INTERFACES))]
+    topic: Topic
+    frame: Text = "base"
+    timeout_s: Seconds = 0.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class ActionKind:
+    """What an action means: joint velocities, or the hand's velocity with its orientation kept.
+
+    `speed`: bound of each axis of the hand [m/s], or share of each joint's velocity limit.
+    `gripper_tasks`: tasks in which the gripper is one more dimension; in others it rests.
+    """
+
+    kind: Annotated[Word, AfterValidator(OneOf(ACTIONS))]
+    speed: Speed
+    gripper_tasks: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True, config=STRICT)
+class Watch:
+    """Time-outs of the watchdog [s] and how far the arm may lag behind [rad]; 0: not watched.
+
+    `max_image_age_s`: age of images by their stamps; beyond it the arm slows, beyond twice it the
+    arm stops.
+    """
+
+    camera_slow_s: Seconds = 0.15
+    camera_stop_s: Seconds = 0.5
+    camera_frozen_s: Seconds = 0.0  # the same image, to the pixel; only noisy cameras can tell
+    driver_s: Seconds = 0.1
+    tracking_rad: Lag = 0.2
+    max_image_age_s: Seconds = 0.3
+
+
+@dataclass(frozen=True, config=STRICT)
+class Episodes:
+    """What begins an episode and judges it where something can (a simulator); empty: a person."""
+
+    reset_service: MaybeTopic = ""
+    score_topic: MaybeTopic = ""
+    task_parameter_node: MaybeTopic = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class BoxSection:
+    """A box in the arm's base frame by two corners (3,) [m]."""
+
+    low: Corner
+    high: Corner
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> BoxSection:
+        for axis, low, high in zip("xyz", self.low, self.high):
+            if not low < high:
+                got = f"{axis} from {low:g} to {high:g} m"
+                raise wrong(
+                    "each low below its high", "Correct or swap the two.", got=got, key="low"
+                )
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class WorkspaceSection(BoxSection):
+    """The box that the end effector stays in, and its speed [m/s]."""
+
+    hand_speed: HandSpeed = HAND_SPEED_M_S
+
+
+@dataclass(frozen=True, config=STRICT)
+class CollisionSection:
+    """`check`: whether collisions are checked; `obstacles`: boxes by name."""
+
+    check: Flag = True
+    obstacles: dict[Name, BoxSection] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
+class JointLimits:
+    """Limits of one joint [rad, rad/s, rad/s², rad/s³; m where it slides]."""
+
+    low: Position
+    high: Position
+    velocity: Velocity
+    acceleration: Acceleration
+    jerk: Jerk
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> JointLimits:
+        if not self.low < self.high:
+            got = f"{self.low:g} to {self.high:g}"
+            raise wrong("low below high", "Correct or swap the two.", got=got, key="low")
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class JointSection(JointLimits):
+    """`continuous`: no end stops; joint states may be wrapped to ±pi, low and high are not."""
+
+    continuous: Flag = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class GripperSection(JointLimits):
+    """The joint that opens (towards `high`) and closes, its limits and its command topic."""
+
+    joint: Text
+    topic: MaybeTopic = ""
+
+
+@dataclass(frozen=True, config=STRICT)
+class ArmSections:
+    """A robot's YAML as a whole."""
+
+    robot: Text
+    model: Text
+    hand: Text
+    rate_hz: Rate
+    joint_states: Topic
+    joints: dict[Text, JointSection]
+    workspace: WorkspaceSection
+    command: Output
+    action: ActionKind
+    home: Home
+    gripper: GripperSection | None = None
+    cameras: dict[Name, CameraSource] = dataclasses.field(default_factory=dict)
+    watch: Watch = dataclasses.field(default_factory=Watch)
+    episodes: Episodes = dataclasses.field(default_factory=Episodes)
+    collision: CollisionSection = dataclasses.field(default_factory=CollisionSection)
+    driver_node: MaybeTopic = ""
+
+
+def keys_at(place: Place) -> dict[str, bool]:
+    """Return the keys of the section at a place, each with whether it is required."""
+    kind: Any = ArmSections
+    for part in place:
+        if dataclasses.is_dataclass(kind):
+            kind = _section(get_type_hints(kind).get(str(part)))
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+    return dict(_keys(kind)) if dataclasses.is_dataclass(kind) else {}
+
+
+def _keys(kind: Any) -> Iterator[tuple[str, bool]]:
+    for spec in dataclasses.fields(kind):
+        free = (spec.default, spec.default_factory)
+        yield spec.name, all(value is dataclasses.MISSING for value in free)
+
+
+def _section(kind: Any) -> Any:
+    """Return X of `X | None`."""
+    parts = [part for part in get_args(kind) if dataclasses.is_dataclass(part)]
+    return parts[0] if parts and get_origin(kind) is not dict else kind
