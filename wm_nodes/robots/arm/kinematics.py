@@ -46,12 +46,22 @@ class Kinematics:
             raise SpecError(f"model {path}: no site {hand!r}. It has: {', '.join(sites)}.")
         self._one, self._data = one, mujoco.MjData(one)
         self._site = one.site(hand).id
+        links = _chain(one, self._site)
+        self._links = _run(links)
+        self._link_names = (*(one.body(link).name or f"body {link}" for link in links), hand)
         self._at = _run([int(one.jnt_qposadr[one.joint(name).id]) for name in joints])
         self._dof = _run([int(one.jnt_dofadr[one.joint(name).id]) for name in joints])
-        self._few, self._many = (_Copies(path, bare, hand, self._at, n) for n in (FEW, MANY))
+        self._few, self._many = (
+            _Copies(path, bare, hand, self._at, links, count) for count in (FEW, MANY)
+        )
         self._jacp = np.zeros((3, one.nv))
         self._jacr = np.zeros((3, one.nv))
         self._check(path)
+
+    @property
+    def link_names(self) -> tuple[str, ...]:
+        """Names (L,) of what `links` gives: bodies of the model, then the site of the hand."""
+        return self._link_names
 
     def positions(self, q: Floats) -> Floats:
         """Return where the hand is [m] in each pose: q (N, n) -> (N, 3)."""
@@ -63,6 +73,23 @@ class Kinematics:
         if len(q) <= MANY:
             return self._many.positions(q)
         parts = [self.positions(q[start : start + MANY]) for start in range(0, len(q), MANY)]
+        return np.concatenate(parts)
+
+    def links(self, q: Floats) -> Floats:
+        """Return the origins [m] of `link_names` in each pose: q (N, n) [rad, m] -> (N, L, 3).
+
+        Frame: the model's, as in `positions`. The moving links from the base to the hand, then the
+        site of the hand, so that links(q)[:, -1] is positions(q). Fingers are not on that chain.
+        """
+        if len(q) == 1:
+            self._place(q[0])
+            hand = self._data.site_xpos[self._site : self._site + 1]
+            return np.concatenate([self._data.xpos[self._links], hand])[None]
+        if len(q) <= FEW:
+            return self._few.links(q)
+        if len(q) <= MANY:
+            return self._many.links(q)
+        parts = [self.links(q[start : start + MANY]) for start in range(0, len(q), MANY)]
         return np.concatenate(parts)
 
     def jacobian(self, q: Floats) -> tuple[Floats, Floats, Floats]:
@@ -99,8 +126,8 @@ class Kinematics:
     def _check(self, path: str | Path) -> None:
         """Refuse a model whose copies are not what it is."""
         poses = np.random.default_rng(0).uniform(-1, 1, (MANY + FEW, len(self.joints)))
-        single = np.array([self.jacobian(pose)[0] for pose in poses])
-        if np.abs(self.positions(poses) - single).max() > 1e-9:
+        single = np.concatenate([self.links(pose[None]) for pose in poses])
+        if np.abs(self.links(poses) - single).max() > 1e-9:
             raise SpecError(f"model {path}: its copies differ from it. Right: angles as quat.")
 
     def _place(self, q: Floats) -> None:
@@ -111,7 +138,9 @@ class Kinematics:
 class _Copies:
     """So many copies of a chain in one model: one call places them all."""
 
-    def __init__(self, path: str | Path, bare: Any, hand: str, at: Any, count: int) -> None:
+    def __init__(
+        self, path: str | Path, bare: Any, hand: str, at: Any, links: list[int], count: int
+    ) -> None:
         import mujoco
 
         self._kinematics: Any = mujoco.mj_kinematics
@@ -126,6 +155,8 @@ class _Copies:
         self._rows, self._at = self._data.qpos.reshape(count, -1), at
         sites = _run([self._model.site(f"{copy}_{hand}").id for copy in range(count)])
         self._hands = self._data.site_xpos[sites]
+        self._bodies = self._data.xpos[1:].reshape(count, -1, 3)  # each copy's, without the world
+        self._links, self._sized = _run([link - 1 for link in links]), (len(links) + 1, 3)
 
     def positions(self, q: Floats) -> Floats:
         """Return (N, 3) of up to `count` poses q (N, n)."""
@@ -134,10 +165,30 @@ class _Copies:
         out: Floats = self._hands[: len(q)].copy()
         return out
 
+    def links(self, q: Floats) -> Floats:
+        """Return (N, L, 3) of up to `count` poses q (N, n)."""
+        self._rows[: len(q), self._at] = q
+        self._kinematics(self._model, self._data)
+        out: Floats = np.empty((len(q), *self._sized))
+        out[:, :-1] = self._bodies[: len(q), self._links]
+        out[:, -1] = self._hands[: len(q)]
+        return out
+
+
+def _chain(model: Any, site: int) -> list[int]:
+    """Return the bodies from the base to the site that a joint moves, in order."""
+    found, body = [], int(model.site_bodyid[site])
+    while model.body_weldid[body]:
+        found.append(body)
+        body = int(model.body_parentid[body])
+    return found[::-1]
+
 
 def _run(indices: list[int]) -> Any:
     """Return evenly spaced rising indices as a slice, which makes a view, or else an array."""
-    taken = np.array(indices)
+    taken = np.array(indices, np.intp)
+    if not indices:
+        return taken
     steps = np.unique(np.diff(taken))
     if len(steps) > 1 or (steps < 1).any():
         return taken
