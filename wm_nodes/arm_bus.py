@@ -1,17 +1,28 @@
-"""An arm's wires as ROS topics: joint states and pictures in, commands of one of four kinds out."""
+"""An arm's driver on ROS topics: joint states and images in, commands of one of four kinds out.
+
+Joint states, scores and commands belong to a node of their own, which spins in a thread of its own:
+they do not wait for callbacks of the robot node. Images and camera devices stay on the robot node.
+"""
 
 from __future__ import annotations
 
-import math
+import re
+import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState
@@ -26,49 +37,82 @@ from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.bus import Frame, Reading, Score
 from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.joint_readings import JointReadings, JointSources
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
 
-IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # hears every publisher
-OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)  # none lost to a slow hearer
-OLDEST_S = 10.0  # a picture whose stamp is older than this was stamped by another clock
-POLL_S = 1.0 / 60.0
+IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
+OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
+LARGEST_STATE = 64 * 1024  # bytes of a serialized JointState message
+FUTURE_S, OLDEST_S = 0.1, 10.0  # ages of stamps beyond these come from another clock
+RESTART_NS = messages.SECOND_NS  # a stamp that goes back further is of a restarted camera
+POLL_S = 1.0 / 60.0  # of camera devices
+LOOK_S = 0.1  # between two looks at the ROS graph
+DISCOVERY_S = 3.5  # until all nodes are discovered: DDS announces each every 3 s
+NAMELESS_S = 1.0  # a publisher may be discovered so long before its node's name
+SCENE_S = 10.0  # longest wait for the reset service's answer
 GREATEST = 1e9  # of a score
-TAIL = 20  # points of the stopping motion that a trajectory carries
-ROWS = 8  # every so manieth row of a picture tells whether it changed
+POINTS = 21  # of a trajectory message
+ROWS = 8  # an image is compared with the previous one in every eighth row
+PREFIX = "robot_driver_"  # node name of a bus: then its start time [ns] in hex
 
 
 class RosBus:
-    """Callbacks fill one slot each; `joints`, `frames` and `send` may be called by any thread."""
+    """One arm on topics. `joints`, `frames`, `faults`, `send`, `halt` may be called by any thread.
+
+    `node` is the node that commands the driver, in the robot node's namespace and context; services
+    that must answer at once belong there. `must_yield`: another commander has precedence.
+    Raises UserError if there is one at the start.
+    """
 
     def __init__(self, node: Shell, config: ArmConfig) -> None:
+        if not config.command.topic:
+            raise UserError(
+                f"robot {config.robot}: command: topic: got an empty name, expected the "
+                "controller's command topic. Set it in the robot's YAML."
+            )
         self._node, self._config = node, config
         self._joints: Reading | None = None
+        self._readings = JointReadings(config.limits.joints, config.home, config.limits.continuous)
+        self._sources = JointSources(config.limits.joints)
         self._frames: dict[str, Frame] = {}
         self._prints: dict[str, int] = {}
-        self._score = Score()
-        self._begun: Future | None = None
+        self._stamps: dict[str, int] = {}
+        self._clocks: dict[str, str] = {}  # camera -> what is wrong with its stamps
         self._captures: dict[str, Capture] = {}
-        self._listen(JointState, config.joint_states, self._on_joints)
-        self._pipelines: dict[str, ImagePipeline] = {}
-        for name, source in config.cameras.items():
-            with user_errors(ValueError, CaptureError):
-                self._pipelines[name] = ImagePipeline(
-                    source.height, source.width, source.crop, exact=source.depth
-                )
-                if source.device:
-                    self._captures[name] = Capture(source.device)
-                else:
-                    self._listen(ImageMsg, source.topic, partial(self._on_image, name))
-        if self._captures:
-            node.create_timer(POLL_S, self._on_poll)
-        if config.episodes.score_topic:
-            self._listen(JointState, config.episodes.score_topic, self._on_score)
-        self._reset: Any = None
-        if config.episodes.reset_service:
-            self._reset = node.create_client(Trigger, config.episodes.reset_service)
-        self._make_outputs()
+        self._score = Score()
+        self._scene_wanted = False
+        self._scene: Future | None = None
+        self._scene_asked_s = 0.0
+        self._faults: Mapping[str, str] = {}
+        self.must_yield = False
+        self._closed = False
+        self._on_robot_node: list[Callable[[], object]] = []  # each removes what was made there
+        start_ns = time.time_ns()
+        self.node = Node(
+            f"{PREFIX}{start_ns:x}",
+            context=node.context,
+            namespace=node.get_namespace(),
+            use_global_arguments=False,  # a remapped node name is the robot node's
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="arm_bus", daemon=True)
+        try:
+            self._make_inputs()
+            self._make_outputs()
+            self._states_topic = node.resolve_topic_name(config.joint_states)
+            self._commanders = _Commanders(self.node, start_ns, self._command_topics)
+            self._await_precedence()
+            self._look()
+        except BaseException:
+            self.close()
+            raise
+        self.node.create_timer(LOOK_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._thread.start()
 
     # The bus ------------------------------------------------------------------------------------
 
@@ -78,30 +122,32 @@ class RosBus:
     def joints(self) -> Reading | None:
         return self._joints
 
+    @property
+    def missing_joints(self) -> tuple[str, ...]:
+        """Names of joints that no message has had yet."""
+        return self._readings.missing
+
     def frames(self) -> Mapping[str, Frame]:
         return dict(self._frames)
+
+    def faults(self) -> Mapping[str, str]:
+        """Return the faults found by the last look, at most LOOK_S ago.
+
+        `joint_sources`: a joint has several publishers, or the wrong one. `controller`: nothing
+        subscribes to the commands. `commander`: another node commands the arm with precedence.
+        `camera_clock`: stamps of images cannot be right. `bus`: the bus itself has failed.
+        """
+        return self._faults
 
     def score(self) -> Score:
         return self._score
 
     def begin(self, seed: int) -> None:
-        self._begun = None
+        self._scene, self._scene_wanted = None, True
 
     def begun(self) -> bool:
-        """Has the scene been set? Asks for it as soon as the service is there."""
-        if self._reset is None:
-            return True
-        if self._begun is None:
-            if self._reset.service_is_ready():
-                self._begun = self._reset.call_async(Trigger.Request())
-            return False
-        if not self._begun.done():
-            return False
-        answer = self._begun.result()
-        if answer is None or not answer.success:
-            self._begun = None
-            return False
-        return True
+        """Return True once the scene is set; it is asked for as soon as the service is there."""
+        return self._reset is None or _succeeded(self._scene)
 
     def send(self, setpoint: Setpoint) -> None:
         n = self._config.arm_joints
@@ -109,43 +155,235 @@ class RosBus:
         if self._gripper is not None:
             self._gripper.publish(_numbers(setpoint.position[n:]))
 
+    def halt(self) -> None:
+        """Command zero velocity or twist; positions and trajectories end at rest by themselves."""
+        interface = self._config.command.interface
+        if interface == "velocity":
+            self._out.publish(_numbers(np.zeros(self._config.arm_joints)))
+        elif interface == "twist":
+            self._out.publish(self._twist(np.zeros(3), np.zeros(3)))
+
     def wait(self, seconds: float) -> None:
         """Time passes by itself."""
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         for capture in self._captures.values():
             capture.close()
         self._captures.clear()
+        if self._thread.is_alive():
+            self._executor.wake()
+            self._thread.join()
+        self._executor.shutdown()
+        for remove in self._on_robot_node:
+            remove()
+        self.node.destroy_node()
+
+    # The thread of the private node -------------------------------------------------------------
+
+    def _spin(self) -> None:
+        try:
+            while not self._closed and self.node.context.ok():
+                self._executor.spin_once(timeout_sec=LOOK_S)
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            if self._closed or not self.node.context.ok():
+                return
+            text = f"the thread of the arm's topics has failed ({error}). Restart the robot node."
+            self._faults = {"bus": text}
+            self._joints = None
+            self._node.get_logger().error(text)
+
+    def _look(self) -> None:
+        """Look at the ROS graph, and ask for the scene."""
+        faults = {}
+        if text := self._joint_sources():
+            faults["joint_sources"] = text
+        if text := self._controller():
+            faults["controller"] = text
+        others = self._commanders.others()
+        preceding = [other for other in others if other.precedes]
+        self.must_yield = bool(preceding)
+        if preceding:
+            faults["commander"] = preceding[0].text
+        for other in self._commanders.news(others):
+            self._node.health.faults["commander"] += 1
+            self._node.warn("commander", other.text)
+        if clocks := dict(self._clocks):
+            faults["camera_clock"] = " ".join(clocks.values())
+        self._faults = faults
+        self._ask_for_scene()
+
+    def _await_precedence(self) -> None:
+        """Wait for discovery; raise UserError if another node commands this arm already."""
+        end = time.monotonic() + DISCOVERY_S
+        while True:
+            for other in self._commanders.others():
+                if other.precedes:
+                    raise UserError(f"robot {self._config.robot}: {other.text}")
+            if time.monotonic() >= end:
+                return
+            time.sleep(0.02)
+
+    def _joint_sources(self) -> str:
+        """Return what is wrong with the publishers of joint states, or nothing."""
+        topic, now = self._states_topic, time.monotonic()
+        found = self.node.get_publishers_info_by_topic(topic)
+        names = {_gid(info.endpoint_gid): _full_name(info) for info in found}
+        shared = self._sources.shared(len(found), now)
+        senders = self._sources.senders(now) & names.keys()
+        sending = sorted({names[gid] for gid in senders} or set(names.values()))
+        if shared:
+            return (
+                f"joint states on {topic}: got several publishers of {', '.join(shared)} "
+                f"({', '.join(sending)}), expected one. End the other publisher, or give each "
+                "driver a topic of its own."
+            )
+        wanted = self._config.driver_node
+        known = [name for name in sending if "_UNKNOWN_" not in name]
+        right = [name for name in known if wanted in (name, name.rpartition("/")[2])]
+        wrong = [name for name in known if name not in right] if senders else []
+        if wanted and known and (wrong or not right):
+            return (
+                f"joint states on {topic}: got them from {', '.join(wrong or known)}, expected "
+                f"{wanted}. End the other publisher, or correct `driver_node:` in the robot's YAML."
+            )
+        return ""
+
+    def _controller(self) -> str:
+        """Return what is wrong with the subscribers of commands, or nothing."""
+        (topic, kind), *_ = self._command_topics.items()
+        found = self.node.get_subscriptions_info_by_topic(topic)
+        if any(info.topic_type == kind for info in found):
+            return ""
+        others = sorted({info.topic_type for info in found})
+        return (
+            f"commands on {topic}: got {'subscribers of ' + ', '.join(others) if others else 'no'}"
+            f"{'' if others else ' subscriber'}, expected a controller that takes {kind}. "
+            "Load and activate it (ros2 control list_controllers)."
+        )
+
+    def _ask_for_scene(self) -> None:
+        """Call the reset service until it succeeds; again if there is no answer for SCENE_S."""
+        call, now = self._scene, time.monotonic()
+        if self._reset is None or not self._scene_wanted or _succeeded(call):
+            return
+        if call is not None and not call.done():
+            if now - self._scene_asked_s < SCENE_S:
+                return
+            self._reset.remove_pending_request(call)
+        if self._reset.service_is_ready():
+            self._scene_asked_s = now
+            self._scene = self._reset.call_async(Trigger.Request())
 
     # In -----------------------------------------------------------------------------------------
 
-    def _listen(self, kind: type, topic: str, handle: Any) -> None:
-        def callback(msg: Any) -> None:
+    def _make_inputs(self) -> None:
+        config, node = self._config, self._node
+        self._take_states(config.joint_states, self._on_joints)
+        if config.episodes.score_topic:
+            self._take_states(config.episodes.score_topic, self._on_score)
+        self._reset: Any = None
+        if config.episodes.reset_service:
+            name = node.resolve_service_name(config.episodes.reset_service)
+            self._reset = self.node.create_client(Trigger, name)
+        self._pipelines: dict[str, ImagePipeline] = {}
+        for name, source in config.cameras.items():
+            with user_errors(ValueError, CaptureError):
+                self._pipelines[name] = ImagePipeline(
+                    source.height, source.width, source.crop, exact=source.depth
+                )
+                if source.device:
+                    self._captures[name] = Capture(source.device)
+                else:
+                    self._take_images(name, source.topic)
+        if self._captures:
+            timer = node.create_timer(POLL_S, self._on_poll)
+            self._on_robot_node.append(partial(node.destroy_timer, timer))
+
+    def _take_states(self, topic: str, handle: Callable[[JointState, bytes], None]) -> None:
+        """Subscribe to serialized messages: too long ones are refused before they cost time."""
+
+        def take(data: bytes, info: Mapping[str, Any]) -> None:
             try:
-                handle(msg)
+                handle(_joint_state(data), _gid((info.get("publisher_gid") or {}).get("data")))
             except MessageError as error:
-                self._node.drop(f"{topic.lstrip('/')}/{error.reason}", str(error))
+                self._drop(topic, error)
 
-        self._node.create_subscription(kind, topic, callback, IN)
+        identified = hasattr(Subscription, "CallbackType")  # Humble gives no message info
+        callback = take if identified else lambda data: take(data, {})
+        name = self._node.resolve_topic_name(topic)
+        self.node.create_subscription(JointState, name, callback, IN, raw=True)
 
-    def _on_joints(self, msg: JointState) -> None:
-        names, wanted = list(msg.name), self._config.limits.joints
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            if set(names).isdisjoint(wanted):
-                return  # of another device: joint state topics are often shared
-            raise MessageError("names", f"joint states: no {missing[0]!r} among {names}")
-        order = [names.index(name) for name in wanted]
-        position = _picked(msg.position, order, "positions")
-        velocity = _picked(msg.velocity, order, "velocities") if len(msg.velocity) else position * 0
-        self._joints = Reading(position, velocity, time.monotonic(), self._number(self._joints))
+    def _take_images(self, name: str, topic: str) -> None:
+        def take(msg: ImageMsg) -> None:
+            try:
+                self._on_image(name, msg)
+            except MessageError as error:
+                self._drop(topic, error)
+
+        subscription = self._node.create_subscription(ImageMsg, topic, take, IN)
+        self._on_robot_node.append(partial(self._node.destroy_subscription, subscription))
+
+    def _drop(self, topic: str, error: MessageError) -> None:
+        self._node.drop(f"{topic.lstrip('/')}/{error.reason}", str(error))
+
+    def _on_joints(self, msg: JointState, source: bytes) -> None:
+        now = time.monotonic()
+        self._sources.saw(source, msg.name, now)
+        stamp_s = messages.from_time(msg.header.stamp) / messages.SECOND_NS
+        reading = self._readings.take(msg.name, msg.position, msg.velocity, now, stamp_s)
+        if "joint_sources" not in self._faults and self._sources.shared(1, now):
+            self._look()  # before the reading can be used
+        if reading is not None:
+            self._joints = reading
+
+    def _on_score(self, msg: JointState, source: bytes) -> None:
+        numbers = np.abs(np.asarray(msg.position, np.float64))
+        if len(msg.name) != len(numbers) or not (numbers < GREATEST).all():
+            raise MessageError(
+                "size",
+                f"score: got {len(msg.name)} names and {len(numbers)} numbers, expected one "
+                f"number below {GREATEST:.0e} for each name. Check its publisher.",
+            )
+        facts = dict(zip(msg.name, msg.position))
+        success = facts.get("success", 0.0) > 0.5
+        self._score = Score(facts.get("reward", 0.0), success, facts)
 
     def _on_image(self, name: str, msg: ImageMsg) -> None:
-        came = time.monotonic()
-        depth = self._config.cameras[name].depth
-        stamp_ns, raw = (messages.depth_from_msg if depth else messages.image_from_msg)(msg)
-        age = (self._node.get_clock().now().nanoseconds - stamp_ns) / 1e9
-        self._show(name, raw, came, came - age if 0 <= age < OLDEST_S else came)
+        came, source = time.monotonic(), self._config.cameras[name]
+        convert = messages.depth_from_msg if source.depth else messages.image_from_msg
+        stamp_ns, raw = convert(msg)
+        if source.stamps == "arrival":
+            self._show(name, raw, came, came)
+            return
+        before = self._stamps.get(name)
+        if before is not None and 0 <= before - stamp_ns <= RESTART_NS:
+            self._node.drop(
+                "image/repeated",
+                f"camera {name}: got an image with the stamp of an earlier one, expected a newer "
+                "stamp. Check the camera's driver, or set `stamps: arrival` in its YAML.",
+            )
+            return
+        self._stamps[name] = stamp_ns
+        self._show(name, raw, came, self._taken_s(name, came, stamp_ns))
+
+    def _taken_s(self, name: str, came_s: float, stamp_ns: int) -> float:
+        """Return when an image was taken by its stamp [s, steady clock]; -inf: it cannot be."""
+        age = (self._node.get_clock().now().nanoseconds - stamp_ns) / messages.SECOND_NS
+        if -FUTURE_S <= age <= OLDEST_S:
+            self._clocks.pop(name, None)
+            return came_s - max(age, 0.0)
+        what = f"{age:.1f} s old" if age > 0 else f"{-age:.1f} s in the future"
+        self._clocks[name] = (
+            f"camera {name}: got stamps {what} by this computer's clock, expected 0 to "
+            f"{OLDEST_S:.0f} s old. Synchronise the clocks (chrony, PTP), or set `stamps: arrival` "
+            "for this camera in the robot's YAML."
+        )
+        return -np.inf
 
     def _on_poll(self) -> None:
         for name, capture in self._captures.items():
@@ -161,41 +399,33 @@ class RosBus:
             mark = zlib.adler32(raw[::ROWS].tobytes())
             changed = mark != self._prints.get(name)
             self._prints[name] = mark
-        number = self._number(self._frames.get(name))
+        before = self._frames.get(name)
+        number = 0 if before is None else before.number + 1
         self._frames[name] = Frame(lambda: image, came, taken, number, changed)
-
-    def _on_score(self, msg: JointState) -> None:
-        numbers = np.abs(np.asarray(msg.position, np.float64))
-        if len(msg.name) != len(numbers) or not (numbers < GREATEST).all():
-            raise MessageError("size", "score: right is one number below 1e9 for each name")
-        facts = dict(zip(msg.name, msg.position))
-        success = facts.get("success", 0.0) > 0.5
-        self._score = Score(facts.get("reward", 0.0), success, facts)
-
-    @staticmethod
-    def _number(before: Reading | Frame | None) -> int:
-        return 0 if before is None else before.number + 1
 
     # Out ----------------------------------------------------------------------------------------
 
     def _make_outputs(self) -> None:
-        config, node = self._config, self._node
-        kinds: dict[str, tuple[type, Any]] = {
+        config = self._config
+        kinds: dict[str, tuple[type, Callable[[Setpoint, int], None]]] = {
             "position": (Float64MultiArray, self._send_position),
             "velocity": (Float64MultiArray, self._send_velocity),
             "trajectory": (JointTrajectory, self._send_trajectory),
             "twist": (TwistStamped, self._send_twist),
         }
+        self._command_topics: dict[str, str] = {}  # name -> message type; the arm's is first
         kind, self._send = kinds[config.command.interface]
-        self._out: Any
-        if not config.command.topic:
-            raise UserError(f"robot {config.robot}: command: topic is empty.")
-        self._out = node.create_publisher(kind, config.command.topic, OUT)
-        self._gripper = None
+        self._out: Any = self._publisher(kind, config.command.topic)
+        self._gripper: Any = None
         if config.gripper is not None and config.gripper.topic:
-            self._gripper = node.create_publisher(Float64MultiArray, config.gripper.topic, OUT)
+            self._gripper = self._publisher(Float64MultiArray, config.gripper.topic)
         if config.command.interface == "twist":
             self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)
+
+    def _publisher(self, kind: type, topic: str) -> Any:
+        name = self._node.resolve_topic_name(topic)
+        self._command_topics[name] = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+        return self.node.create_publisher(kind, name, OUT)
 
     def _send_position(self, setpoint: Setpoint, n: int) -> None:
         self._out.publish(_numbers(setpoint.position[:n]))
@@ -204,45 +434,142 @@ class RosBus:
         self._out.publish(_numbers(setpoint.velocity[:n]))
 
     def _send_trajectory(self, setpoint: Setpoint, n: int) -> None:
-        """The next position, then the stop that follows if nothing else comes."""
-        period = 1.0 / self._config.rate_hz
-        path = [(setpoint.position, setpoint.velocity)]
-        path += list(zip(setpoint.stop.x, setpoint.stop.v))[:TAIL]
-        if len(setpoint.stop) > TAIL:
-            path[-1] = (setpoint.stop.x[-1], setpoint.stop.v[-1])
-        dues = [(index + 1) * period for index in range(len(path))]
-        if len(setpoint.stop) > TAIL:
-            dues[-1] = (len(setpoint.stop) + 1) * period
-        points = []
-        for due, (position, velocity) in zip(dues, path):
-            point = JointTrajectoryPoint(
-                positions=position[:n].tolist(), velocities=velocity[:n].tolist()
-            )
-            point.time_from_start.sec = math.floor(due)
-            point.time_from_start.nanosec = round((due - math.floor(due)) * 1e9)
-            points.append(point)
+        """Send what follows if no other message comes: the next period, then the stop to rest."""
         names = list(self._config.limits.joints[:n])
+        points = trajectory_points(setpoint, n, self._config.rate_hz)
         self._out.publish(JointTrajectory(joint_names=names, points=points))
 
     def _send_twist(self, setpoint: Setpoint, n: int) -> None:
         _, linear, angular = self._kinematics.jacobian(setpoint.position)
+        self._out.publish(self._twist(linear @ setpoint.velocity, angular @ setpoint.velocity))
+
+    def _twist(self, linear: Floats, angular: Floats) -> TwistStamped:
         msg = TwistStamped()
         msg.header.stamp = self._node.get_clock().now().to_msg()
         msg.header.frame_id = self._config.command.frame
-        for part, jacobian in ((msg.twist.linear, linear), (msg.twist.angular, angular)):
-            part.x, part.y, part.z = (float(v) for v in jacobian @ setpoint.velocity)
-        self._out.publish(msg)
+        for part, values in ((msg.twist.linear, linear), (msg.twist.angular, angular)):
+            part.x, part.y, part.z = values.tolist()
+        return msg
+
+
+def trajectory_points(setpoint: Setpoint, n: int, rate_hz: float) -> list[JointTrajectoryPoint]:
+    """Return the points of a setpoint's stop for the first n joints, at most POINTS.
+
+    Times are whole control periods from now and strictly increase; the last velocity is exactly
+    zero, as joint_trajectory_controller requires. Without a stop the one point is the position.
+    """
+    count = len(setpoint.stop)
+    if not count:
+        return [_point(setpoint.position[:n], np.zeros(n), 1, rate_hz)]
+    kept = np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)).tolist()
+    last = kept.pop()
+    points = [
+        _point(setpoint.stop.x[at, :n], setpoint.stop.v[at, :n], at + 1, rate_hz) for at in kept
+    ]
+    return [*points, _point(setpoint.stop.x[last, :n], np.zeros(n), last + 1, rate_hz)]
+
+
+def _point(position: Floats, velocity: Floats, period: int, rate_hz: float) -> JointTrajectoryPoint:
+    point = JointTrajectoryPoint(positions=position.tolist(), velocities=velocity.tolist())
+    due = round(period * messages.SECOND_NS / rate_hz)
+    start = point.time_from_start
+    start.sec, start.nanosec = divmod(due, messages.SECOND_NS)
+    return point
+
+
+@dataclass(frozen=True)
+class _Commander:
+    """Another publisher of commands; `precedes`: this bus must yield to it."""
+
+    name: str
+    precedes: bool
+    text: str
+
+
+class _Commanders:
+    """Other publishers on the command topics: the bus that started first has precedence.
+
+    Anything else that publishes commands precedes every bus.
+    """
+
+    def __init__(self, node: Node, start_ns: int, topics: Mapping[str, str]) -> None:
+        self._node, self._topics = node, tuple(topics)
+        self._me = f"{node.get_namespace().rstrip('/')}/{node.get_name()}"
+        self._rank = (start_ns, self._me)
+        self._nameless: dict[bytes, float] = {}  # when publishers without a name were first seen
+        self._known: set[str] = set()
+
+    def others(self) -> list[_Commander]:
+        """Return all other commanders. A new node's name is waited for."""
+        found: dict[str, _Commander] = {}
+        now, nameless = time.monotonic(), {}
+        for topic in self._topics:
+            for info in self._node.get_publishers_info_by_topic(topic):
+                name, gid = _full_name(info), _gid(info.endpoint_gid)
+                if name == self._me:
+                    continue
+                if "_UNKNOWN_" in name:
+                    nameless[gid] = self._nameless.get(gid, now)
+                    if now - nameless[gid] < NAMELESS_S:
+                        continue
+                found.setdefault(name, self._judged(name, topic))
+        self._nameless = nameless
+        return list(found.values())
+
+    def news(self, others: Sequence[_Commander]) -> list[_Commander]:
+        """Return those that were not there at the last call."""
+        new = [other for other in others if other.name not in self._known]
+        self._known = {other.name for other in others}
+        return new
+
+    def _judged(self, name: str, topic: str) -> _Commander:
+        started = re.fullmatch(f".*/{PREFIX}([0-9a-f]+)", name)
+        ours = (int(started[1], 16), name) if started else None
+        precedes = ours is None or ours < self._rank
+        if ours is None:
+            what = f"{name}, which is no robot node"
+        else:
+            what = f"the robot node of {name}, which started {'earlier' if precedes else 'later'}"
+        if precedes:
+            remedy = "End that node, or give one of the two another command topic."
+        else:
+            remedy = "That one yields: end it."
+        text = f"commands on {topic}: got another publisher, {what}, expected none. {remedy}"
+        return _Commander(name, precedes, text)
+
+
+def _joint_state(data: bytes) -> JointState:
+    if len(data) > LARGEST_STATE:
+        raise MessageError(
+            "size",
+            f"joint states: got a message of {len(data)} bytes, expected at most {LARGEST_STATE}. "
+            "Check its publisher.",
+        )
+    try:
+        return deserialize_message(data, JointState)
+    except Exception as error:  # rclpy's own types differ between releases
+        raise MessageError(
+            "serialization",
+            f"joint states: got {len(data)} bytes that are no JointState ({error}), expected a "
+            "serialized JointState. Check its publisher.",
+        ) from None
+
+
+def _succeeded(call: Future | None) -> bool:
+    if call is None or not call.done():
+        return False
+    answer = call.result()
+    return answer is not None and bool(answer.success)
+
+
+def _gid(data: Any) -> bytes:
+    """Return a publisher's identifier; the graph pads it with zeros in some releases."""
+    return bytes(data or b"")[:16]
+
+
+def _full_name(info: Any) -> str:
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def _numbers(values: Floats) -> Float64MultiArray:
     return Float64MultiArray(data=values.tolist())
-
-
-def _picked(values: Any, order: list[int], what: str) -> Floats:
-    array = np.asarray(values, np.float64)
-    if array.size <= max(order):
-        raise MessageError("size", f"joint states: {array.size} {what}, right is one for each name")
-    picked: Floats = array[order]
-    if not np.isfinite(picked).all():
-        raise MessageError("non-finite", f"joint states: {what} must be finite")
-    return picked

@@ -1,7 +1,11 @@
-"""Bring-up check of an arm: topics, rates, clocks, joint order and sign, cameras, kinematics."""
+"""Bring-up check of an arm: topics, rates, clocks, joint order and sign, cameras, kinematics.
+
+Images are handled by the check's own node; joint states arrive in the thread of the bus.
+"""
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,16 +18,24 @@ from wm_nodes.arm_bus import RosBus
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.bus import Frame, Reading
 from wm_nodes.robots.arm.config import ArmConfig
-from wm_nodes.robots.arm.guard import Guard
 from wm_nodes.robots.arm.kinematics import Kinematics
-from wm_nodes.robots.arm.safety import SafetyFilter
+from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.motion import ArmMotion
 
 TINY_RAD = 0.02
 NOISE = 0.005  # rad (m) of a sensor
 MOVE_S = 2.0
+READY_S = 5.0
 SLOWEST_HZ = 50.0  # joint states; below this 50 Hz control acts on old positions
-CAMERA_HZ = 7.0  # the watchdog slows the arm when pictures are 150 ms apart
-CLOCK_S = 0.5
+LOCKED = 2**30  # bytes of memory that the robot node needs at most
+CAMERA_HZ = 7.0  # the watchdog slows the arm when images are 150 ms apart
+PRIORITY = 20  # real-time priority of the control thread
+FAULTS = {  # of the bus: what is right without them
+    "joint_sources": "each joint has one publisher",
+    "controller": "a controller subscribes to the commands",
+    "commander": "no other node commands the arm",
+    "camera_clock": "the stamps of images agree with this computer's clock",
+}
 
 
 class _Listener(Shell):
@@ -31,7 +43,7 @@ class _Listener(Shell):
 
 
 @dataclass
-class _Heard:
+class _Received:
     """Times and stamps of one source."""
 
     came: list[float] = field(default_factory=list)
@@ -47,7 +59,7 @@ class _Heard:
 
 
 class ArmCheck:
-    """Prints one line for each thing checked: `ok`, or `WRONG` with how to mend it."""
+    """Prints one line for each thing checked: `ok`, `note`, or `WRONG` with the remedy."""
 
     def __init__(self, config: ArmConfig, seconds: float, yes: bool) -> None:
         self._config, self._seconds, self._yes = config, seconds, yes
@@ -62,15 +74,17 @@ class ArmCheck:
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         self._spin = lambda: executor.spin_once(timeout_sec=0.002)
+        bus: RosBus | None = None
         try:
-            self._bus = RosBus(node, self._config)
+            bus = self._bus = RosBus(node, self._config)
             self._kinematics = Kinematics(
                 self._config.model, self._config.limits.joints, self._config.hand
             )
-            heard = self._listen()
-            self._joint_states(node, heard[""])
-            self._cameras(heard)
-            self._commands(node)
+            received = self._listen()
+            self._joint_states(node, received[""])
+            self._cameras(received)
+            self._connections()
+            self._permissions()
             reading = self._bus.joints()
             if reading is not None:
                 self._place(reading)
@@ -79,53 +93,58 @@ class ArmCheck:
             for reason, count in node.health.drops.items():
                 self._say(False, f"{count} messages were refused: {reason}", "see docs/topics.md")
         finally:
-            self._bus.close()
+            if bus is not None:
+                bus.close()
             executor.shutdown(timeout_sec=0.5)
             node.destroy_node()
             rclpy.try_shutdown(context=context)
-        print(f"{self._wrong} things to mend" if self._wrong else "all is well")
+        print(f"{self._wrong} problems found" if self._wrong else "no problem found")
         return 1 if self._wrong else 0
 
-    # What is heard ------------------------------------------------------------------------------
+    # Topics -------------------------------------------------------------------------------------
 
-    def _listen(self) -> dict[str, _Heard]:
-        heard = {name: _Heard() for name in ("", *self._config.cameras)}
+    def _listen(self) -> dict[str, _Received]:
+        received = {name: _Received() for name in ("", *self._config.cameras)}
         end = time.monotonic() + self._seconds
         while time.monotonic() < end:
             self._spin()
             newest: dict[str, Reading | Frame | None] = {"": self._bus.joints()}
             newest |= self._bus.frames()
             for name, item in newest.items():
-                about = heard[name]
+                about = received[name]
                 if item is None or item.number == about.number:
                     continue
                 about.number = item.number
+                if about.came and item.came_s == about.came[-1]:
+                    continue  # a message with some of the joints only
                 about.came.append(item.came_s)
                 if isinstance(item, Frame):
-                    about.ages.append(item.came_s - item.taken_s)
+                    if np.isfinite(item.taken_s):
+                        about.ages.append(item.came_s - item.taken_s)
                     about.changed += item.changed
-        return heard
+        return received
 
-    def _joint_states(self, node: Shell, heard: _Heard) -> None:
+    def _joint_states(self, node: Shell, received: _Received) -> None:
         config, topic = self._config, self._config.joint_states
-        if not heard.came:
-            there = node.count_publishers(topic)
-            names = ", ".join(config.limits.joints)
-            mend = (
-                f"somebody publishes there, but not all of: {names}. Put the driver's joint names "
-                "into the YAML"
+        if not received.came:
+            missing = self._bus.missing_joints
+            near = self._near(node, "JointState")
+            there = node.count_publishers(node.resolve_topic_name(topic))
+            fix = (
+                f"there is a publisher, but it sends no {', '.join(missing)}: write the driver's "
+                "joint names into the YAML"
                 if there
-                else f"start the driver, or mend `joint_states:` ({self._near(node, 'JointState')})"
+                else f"start the driver, or correct `joint_states:` ({near})"
             )
-            self._say(False, f"no joint states on {topic}", mend)
+            self._say(False, f"no complete joint states on {topic}", fix)
             return
-        fine = heard.rate_hz >= min(SLOWEST_HZ, config.rate_hz)
+        fine = received.rate_hz >= min(SLOWEST_HZ, config.rate_hz)
         self._say(
             fine,
-            f"joint states: {heard.rate_hz:.0f} Hz on {topic}",
+            f"joint states: {received.rate_hz:.0f} Hz on {topic}",
             f"raise the rate of joint_state_broadcaster to {config.rate_hz:.0f} Hz or more",
         )
-        gap = float(np.diff(heard.came).max(initial=0.0))
+        gap = float(np.diff(received.came).max(initial=0.0))
         self._say(
             gap < config.watch.driver_s,
             f"joint states: longest gap {gap * 1e3:.0f} ms",
@@ -133,48 +152,56 @@ class ArmCheck:
             "wired network, less load, or a larger watch.driver_s",
         )
 
-    def _cameras(self, heard: dict[str, _Heard]) -> None:
+    def _cameras(self, received: dict[str, _Received]) -> None:
         watch = self._config.watch
         for name, source in self._config.cameras.items():
-            about, where = heard[name], source.topic or f"device {source.device}"
+            about, where = received[name], source.topic or f"device {source.device}"
             if not about.came:
                 self._say(
-                    False, f"camera {name}: no picture from {where}",
-                    "start the camera's driver, or mend `cameras:` (ros2 topic list)",
+                    False, f"camera {name}: no image from {where}",
+                    "start the camera's driver, or correct `cameras:` (ros2 topic list)",
                 )  # fmt: skip
                 continue
             self._say(
                 about.rate_hz >= CAMERA_HZ,
                 f"camera {name}: {about.rate_hz:.0f} Hz from {where}",
-                "a higher frame rate, a smaller picture, or a wired connection",
+                "a higher frame rate, smaller images, or a wired connection",
             )
-            age = float(np.median(about.ages))
-            self._say(
-                0.0 <= age < watch.camera_slow_s,
-                f"camera {name}: pictures are {age * 1e3:.0f} ms old when they come",
-                "synchronise the clocks of both computers (chrony), or lower the resolution",
-            )
+            if about.ages:
+                age = float(np.median(about.ages))
+                self._say(
+                    age < (watch.camera_slow_s or np.inf),
+                    f"camera {name}: images are {age * 1e3:.0f} ms old when they arrive",
+                    "synchronise the clocks of both computers (chrony), or lower the resolution",
+                )
             if watch.camera_frozen_s:
                 self._say(
                     about.changed > 1,
-                    f"camera {name}: {about.changed} of {len(about.came)} pictures differ",
-                    "it is frozen, or without any noise: then set watch.camera_frozen_s to 0",
+                    f"camera {name}: {about.changed} of {len(about.came)} images differ",
+                    "restart it if it is frozen; if it has no noise, watch.camera_frozen_s: 0",
                 )
 
-    def _commands(self, node: Shell) -> None:
-        command = self._config.command
-        there = node.count_subscribers(command.topic)
-        self._say(
-            there > 0,
-            f"{there} listen to commands on {command.topic} ({command.interface})",
-            "load and activate that controller: ros2 control list_controllers",
-        )
-        others = node.count_publishers(command.topic) - 1
-        self._say(
-            others <= 0,
-            "nobody else commands the arm",
-            f"end the other {others} on {command.topic}",
-        )
+    def _connections(self) -> None:
+        """Report every fault of the bus, and what is right without it."""
+        faults = self._bus.faults()
+        for name, right in FAULTS.items():
+            self._say(name not in faults, right, "", wrong=faults.get(name, ""))
+        for name in faults.keys() - FAULTS.keys():
+            self._say(False, name, "", wrong=faults[name])
+
+    def _permissions(self) -> None:
+        """Report whether the control thread may have priority, and memory may be locked."""
+        for what, limit, word, needed, line in (
+            ("real-time priority", resource.RLIMIT_RTPRIO, "rtprio", PRIORITY, "98"),
+            ("locked memory", resource.RLIMIT_MEMLOCK, "memlock", LOCKED, "unlimited"),
+        ):
+            given, _ = resource.getrlimit(limit)
+            self._note(
+                given == resource.RLIM_INFINITY or given >= needed,
+                f"{what}: the limit is {'none' if given == resource.RLIM_INFINITY else given}",
+                f"for an even control period add `@realtime - {word} {line}` to "
+                "/etc/security/limits.conf, add your user to the group `realtime`, log in again",
+            )
 
     def _place(self, reading: Reading) -> None:
         limits = self._config.limits
@@ -196,56 +223,68 @@ class ArmCheck:
             "is wrong: do not go on",
         )
 
-    # What moves ---------------------------------------------------------------------------------
+    # Motion -------------------------------------------------------------------------------------
 
     def _move(self) -> None:
         """Move one joint after the other there and back, and see which one moves, which way."""
-        config, period = self._config, 1.0 / self._config.rate_hz
-        guard = Guard(
-            SafetyFilter(config.limits, self._kinematics, period), config.watch, config.arm_joints
-        )
-        for index, name in enumerate(config.limits.joints[: config.arm_joints]):
+        motion = ArmMotion(self._bus, self._config)
+        if not self._ready(motion):
+            return
+        for index, name in enumerate(self._config.limits.joints[: self._config.arm_joints]):
             if not self._allowed(f"move {name} by {TINY_RAD} rad and back?"):
                 continue
             before = self._steady()
-            self._go(guard, index, TINY_RAD, period)
+            self._go(motion, index, TINY_RAD)
             moved = self._steady() - before
-            self._go(guard, index, -TINY_RAD, period)
-            most = int(np.abs(moved[: config.arm_joints]).argmax())
-            if most != index and abs(moved[most]) > TINY_RAD / 3:
-                other = config.limits.joints[most]
-                self._say(False, f"{name}: {other} moved instead", "mend the order of `joints:`")
-            elif moved[index] < -TINY_RAD / 3:
-                self._say(False, f"{name}: it moved the other way", "mend the driver's sign")
-            else:
-                self._say(
-                    moved[index] > TINY_RAD / 3,
-                    f"{name}: moved by {moved[index]:.4f} of {TINY_RAD} rad",
-                    "is the controller active, the arm enabled, its brakes released?",
-                )
+            self._go(motion, index, -TINY_RAD)
+            if motion.guard.latched:
+                why = "; ".join(f"{cause}: {text}" for cause, text in motion.guard.latched.items())
+                self._say(False, f"{name}: stopped ({why})", "correct the cause, then check again")
+                return
+            self._judge(index, moved)
 
-    def _go(self, guard: Guard, index: int, by: float, period: float) -> None:
+    def _judge(self, index: int, moved: Floats) -> None:
+        """Report how the joints moved, (n,) [rad], when one was to move by TINY_RAD."""
+        arm, joints = self._config.arm_joints, self._config.limits.joints
+        name, most = joints[index], int(np.abs(moved[:arm]).argmax())
+        if most != index and abs(moved[most]) > TINY_RAD / 3:
+            self._say(False, f"{name}: {joints[most]} moved instead", "correct the order of joints")
+        elif moved[index] < -TINY_RAD / 3:
+            self._say(False, f"{name}: it moved the other way", "correct the driver's sign")
+        else:
+            self._say(
+                moved[index] > TINY_RAD / 3,
+                f"{name}: moved by {moved[index]:.4f} of {TINY_RAD} rad",
+                "activate the controller, enable the arm, release its brakes",
+            )
+
+    def _ready(self, motion: ArmMotion) -> bool:
+        """Wait until the driver can be commanded; report why not."""
+        end = time.monotonic() + READY_S
+        while time.monotonic() < end:
+            self._spin()
+            motion.sense()
+            if motion.ready():
+                return True
+        why = ", ".join(motion.guard.wires) or "no joint states of an arm that stands still"
+        self._say(False, f"the arm cannot be moved: {why}", "correct that, then check again")
+        return False
+
+    def _go(self, motion: ArmMotion, index: int, by: float) -> None:
         """Move one joint by `by` [rad], through the safety filter."""
         wanted = np.zeros(len(self._config.limits.joints))
-        self._take(guard)
-        start = guard.filter.x[index]
-        end = time.monotonic() + MOVE_S
+        start, end = motion.filter.x[index], time.monotonic() + MOVE_S
         due = time.monotonic()
         while time.monotonic() < end:
-            self._take(guard)
-            wanted[index] = 2.0 * (start + by - guard.filter.x[index])
+            motion.sense()
+            wanted[index] = 2.0 * (start + by - motion.filter.x[index])
             now = time.monotonic()
-            self._bus.send(guard.step(wanted, now, now))
-            due = max(due + period, now + period / 2)
+            motion.command(wanted, now)
+            due = max(due + motion.period_s, now + motion.period_s / 2)
             while time.monotonic() < due:
                 self._spin()
 
-    def _take(self, guard: Guard) -> None:
-        reading = self._bus.joints()
-        if reading is not None:
-            guard.saw_driver(reading.position, reading.velocity, reading.came_s)
-
-    def _steady(self) -> np.ndarray:
+    def _steady(self) -> Floats:
         """Return mean joint positions of a moment."""
         seen: list[np.ndarray] = []
         end = time.monotonic() + 0.3
@@ -264,19 +303,27 @@ class ArmCheck:
         except EOFError:
             return False
 
-    # What is said -------------------------------------------------------------------------------
+    # Output -------------------------------------------------------------------------------------
 
     _spin: Callable[[], None]
 
-    def _say(self, fine: bool, what: str, mend: str) -> None:
+    def _say(self, fine: bool, what: str, fix: str, *, wrong: str = "") -> None:
         self._wrong += not fine
-        print(f"ok     {what}" if fine else f"WRONG  {what}\n       mend: {mend}", flush=True)
+        self._print("ok" if fine else "WRONG", what if fine else wrong or what, "" if fine else fix)
+
+    def _note(self, fine: bool, what: str, fix: str) -> None:
+        """Report what does not stop an arm from working."""
+        self._print("ok" if fine else "note", what, "" if fine else fix)
+
+    @staticmethod
+    def _print(word: str, what: str, fix: str) -> None:
+        print(f"{word:5}  {what}" + (f"\n       fix: {fix}" if fix else ""), flush=True)
 
     @staticmethod
     def _near(node: Shell, kind: str) -> str:
-        """Return topics of that type that somebody publishes."""
+        """Return the topics of that type that have a publisher."""
         found = [
             name for name, types in node.get_topic_names_and_types()
             if any(word.endswith(f"/{kind}") for word in types) and node.count_publishers(name)
         ]  # fmt: skip
-        return f"there are: {', '.join(found)}" if found else "there are none at all"
+        return f"there are: {', '.join(found)}" if found else "there are none"

@@ -6,8 +6,10 @@ Every fault of `Faults` is a parameter that may be set while it runs:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState
@@ -53,8 +56,19 @@ class ArmSimParams(ShellParams):
     camera_dropped: bool = param(False, "No pictures come.", live=True)
     camera_frozen: bool = param(False, "The same picture comes again and again.", live=True)
     joint_delay_s: float = param(0.0, "Joint states are so old.", low=0.0, high=2.0, live=True)
-    driver_dead: bool = param(False, "Silent and deaf; the arm holds.", live=True)
-    protective_stop: bool = param(False, "Deaf; the arm holds.", live=True)
+    driver_dead: bool = param(
+        False, "No joint states, commands are ignored; the arm holds.", live=True
+    )
+    protective_stop: bool = param(False, "Commands are ignored; the arm holds.", live=True)
+    wrap_joints: bool = param(False, "Angles are reported in (-pi, pi].", live=True)
+    nan_velocity: bool = param(False, "Velocities and efforts are NaN.", live=True)
+    split_states: bool = param(False, "Arm and gripper joints in separate messages.", live=True)
+    camera_delay_s: float = param(
+        0.0, "Images are published so late, with their old stamps.", low=0.0, high=30.0, live=True
+    )
+    velocity_timeout_s: float = param(
+        0.1, "Velocities and twists end so long after one; 0: never.", low=0.0, live=True
+    )
 
 
 class ArmSimNode(Shell):
@@ -77,6 +91,7 @@ class ArmSimNode(Shell):
         self._scene_set = threading.Event()
         self._joints = self.create_publisher(JointState, f"{HERE}/joint_states", STATES)
         self._scores = self.create_publisher(JointState, f"{HERE}/score", STATES)
+        self._held_back: deque[tuple[float, Publisher, ImageMsg]] = deque()  # when it was taken
         self._pictures = {
             name: self.create_publisher(ImageMsg, f"{HERE}/{name}/image_raw", STATES)
             for name in self._cameras
@@ -139,6 +154,7 @@ class ArmSimNode(Shell):
             if now >= next_frame:
                 next_frame = max(next_frame + frame_s, now)
                 self._say_frames(driver, world)
+            self._publish_images(time.monotonic())
             self.health.worked(time.perf_counter() - began)
             due += period
             late = time.monotonic() - due
@@ -158,30 +174,41 @@ class ArmSimNode(Shell):
         self._scene_set.set()
 
     def _say_joints(self, driver: Driver) -> None:
-        said = driver.joint_states()
-        if said is None:
+        states = driver.joint_states()
+        if states is None:
             return
-        place, speed, age = said
-        stamp = messages.to_time(self._now_ns() - round(age * 1e9))
-        msg = JointState(name=list(self._config.limits.joints))
-        msg.header.stamp = stamp
-        msg.position, msg.velocity = place.tolist(), speed.tolist()
-        self._joints.publish(msg)
+        place, speed, age = states
+        names, arm, faults = self._config.limits.joints, self._config.arm_joints, driver.faults
+        split = faults.split_states and arm < len(names)
+        for part in (slice(arm), slice(arm, None)) if split else (slice(None),):
+            msg = JointState(name=list(names[part]))
+            msg.header.stamp = messages.to_time(self._now_ns() - round(age * 1e9))
+            msg.position, msg.velocity = place[part].tolist(), speed[part].tolist()
+            if faults.nan_velocity:
+                msg.effort = [math.nan] * len(msg.name)
+            self._joints.publish(msg)
 
     def _say_frames(self, driver: Driver, world: ArmWorld) -> None:
         for name, publisher in self._pictures.items():
             stamp = self._now_ns()
             image = driver.picture(name, self.params.camera_px)
             if image is not None:
-                publisher.publish(messages.image_to_msg(image, stamp, name))
+                msg = messages.image_to_msg(image, stamp, name)
+                self._held_back.append((time.monotonic(), publisher, msg))
         state = world.state()
         facts = {"reward": world.task.reward(state), "success": float(world.success())}
         facts["opening"] = state.opening
         for what in ("hand", "cube", "goal"):
             facts |= {f"{what}_{axis}": v for axis, v in zip("xyz", getattr(state, what).tolist())}
-        msg = JointState(name=list(facts), position=[float(v) for v in facts.values()])
-        msg.header.stamp = messages.to_time(self._now_ns())
-        self._scores.publish(msg)
+        score = JointState(name=list(facts), position=[float(v) for v in facts.values()])
+        score.header.stamp = messages.to_time(self._now_ns())
+        self._scores.publish(score)
+
+    def _publish_images(self, now_s: float) -> None:
+        """Publish the images that are as old as the camera's delay is now."""
+        while self._held_back and self._held_back[0][0] + self._faults.camera_delay_s <= now_s:
+            _, publisher, msg = self._held_back.popleft()
+            publisher.publish(msg)
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -208,16 +235,19 @@ class ArmSimNode(Shell):
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
         wanted = list(self._config.limits.joints[: self._config.arm_joints])
-        if not self.active or sorted(msg.joint_names) != sorted(wanted):
+        if not self.active:
+            return
+        if sorted(msg.joint_names) != sorted(wanted) or not _acceptable(msg):
+            self._driver.refused += 1
+            self.health.facts["refused"] = self._driver.refused
             return
         order = [list(msg.joint_names).index(name) for name in wanted]
         points: list[tuple[float, npt.ArrayLike]] = []
         for point in msg.points:
-            if len(point.positions) != len(wanted):
-                return
             due = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
             points.append((due, np.asarray(point.positions)[order]))
         self._driver.trajectory(points)
+        self.health.facts["refused"] = self._driver.refused
 
     # Scenes and faults --------------------------------------------------------------------------
 
@@ -238,6 +268,13 @@ class ArmSimNode(Shell):
                 setattr(self._faults, parameter.name, kind(parameter.value))
                 self.get_logger().warn(f"fault switch {parameter.name}: {parameter.value}")
         return SetParametersResult(successful=True)
+
+
+def _acceptable(msg: JointTrajectory) -> bool:
+    """Return whether joint_trajectory_controller takes the points: sizes, and rest at the end."""
+    count = len(msg.joint_names)
+    sizes = all(len(p.positions) == count and len(p.velocities) in (0, count) for p in msg.points)
+    return sizes and not (msg.points and any(msg.points[-1].velocities))
 
 
 def main() -> None:

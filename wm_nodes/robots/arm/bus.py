@@ -1,4 +1,4 @@
-"""What lies between an arm's adapter and its driver: topics, or a simulated world."""
+"""The interface between an arm's adapter and its driver: ROS topics, or a simulated world."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from wm_nodes.robots.arm.safety import Setpoint
 
 @dataclass(frozen=True)
 class Reading:
-    """Joint states: position (n,) [rad, m], velocity (n,); when they came by the steady clock."""
+    """Joint states: position (n,) [rad, m], velocity (n,) [rad/s, m/s].
+
+    came_s: when the oldest of these values arrived, by the steady clock. number: increases with
+    each message that changed a value.
+    """
 
     position: Floats
     velocity: Floats
@@ -22,10 +26,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture: when it came and when it was taken, both by the steady clock [s].
+    """An image: when it arrived and when it was taken, both by the steady clock [s].
 
-    `look` gives it, (H, W, 3), or (H, W) [mm] of depth; a simulator draws it only then.
-    `changed`: it differs from the one before.
+    `look` returns it: (H, W, 3) uint8, or (H, W) uint16 [mm] for depth; a simulator renders it
+    only then. taken_s: -inf if its stamp cannot be right. `changed`: it differs from the previous
+    one.
     """
 
     look: Callable[[], Any]
@@ -37,7 +42,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Score:
-    """What whoever can judge says of this moment."""
+    """The judgement of this moment by a simulator: reward, success, and named quantities."""
 
     reward: float = 0.0
     success: bool = False
@@ -45,31 +50,41 @@ class Score:
 
 
 class Bus(Protocol):
-    """One arm's wires. Nothing here blocks."""
+    """One arm's connections. No method blocks, except `wait` in simulated time."""
+
+    @property
+    def must_yield(self) -> bool:
+        """True while another node commands this arm with precedence: nothing may be sent."""
 
     def now_s(self) -> float:
         """Return the steady time [s]."""
 
     def joints(self) -> Reading | None:
-        """Return the newest joint states, in the configuration's order; None before the first."""
+        """Return the newest joint states, in the configuration's order; None until complete."""
 
     def frames(self) -> Mapping[str, Frame]:
-        """Return the newest picture of each camera that has shown one."""
+        """Return the newest image of each camera that has delivered one."""
+
+    def faults(self) -> Mapping[str, str]:
+        """Return what is wrong with the connections now: name -> one sentence with the remedy."""
 
     def send(self, setpoint: Setpoint) -> None:
         """Command the driver."""
 
+    def halt(self) -> None:
+        """Command zero velocity where velocities are commanded; elsewhere the arm holds already."""
+
     def score(self) -> Score:
-        """Return the newest score; zeros where nobody judges."""
+        """Return the newest score; zeros where there is no judge."""
 
     def begin(self, seed: int) -> None:
-        """Ask whoever sets the scene for the episode of this seed."""
+        """Ask for the scene of the episode with this seed."""
 
     def begun(self) -> bool:
-        """Is the scene set?"""
+        """Return True once the scene is set."""
 
     def wait(self, seconds: float) -> None:
-        """Let simulated time pass; nothing where time passes by itself."""
+        """Let simulated time pass; does nothing in real time."""
 
     def close(self) -> None:
-        """Free everything; twice is allowed."""
+        """Free everything; may be called twice."""

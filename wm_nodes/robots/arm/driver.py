@@ -18,7 +18,7 @@ from wm_nodes.robots.base import Image
 
 SANE = 100.0  # rad, rad/s: beyond it no command was meant
 JOINT_NOISE_RAD, IMAGE_NOISE = 0.0005, 1.5  # encoders and cameras are never perfectly still
-COMMAND_TIMEOUT_S = 0.1  # velocities and twists end so long after the last command
+TURN = 2.0 * np.pi
 
 
 @dataclass
@@ -31,8 +31,13 @@ class Faults:
     camera_dropped: bool = False
     camera_frozen: bool = False
     joint_delay_s: float = 0.0
-    driver_dead: bool = False  # no joint states, commands unheard, the arm holds
-    protective_stop: bool = False  # joint states go on, commands unheard, the arm holds
+    driver_dead: bool = False  # no joint states, commands are ignored, the arm holds
+    protective_stop: bool = False  # joint states go on, commands are ignored, the arm holds
+    wrap_joints: bool = False  # angles are reported in (-pi, pi]
+    nan_velocity: bool = False  # velocities (and efforts, on topics) are reported as NaN
+    split_states: bool = False  # on topics: arm and gripper joints in messages of their own
+    camera_delay_s: float = 0.0  # on topics: images are published so late, with their old stamps
+    velocity_timeout_s: float = 0.1  # velocities and twists end so long after one; 0: never
 
 
 @dataclass
@@ -51,8 +56,12 @@ class Driver:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        import mujoco
+
         config = self.world.config
         self._n, self._arm = len(config.limits.joints), config.arm_joints
+        kinds = [self.world.model.joint(name).type[0] for name in config.limits.joints]
+        self._turns = np.array(kinds) == mujoco.mjtJoint.mjJNT_HINGE
         self._target = self.world.positions()
         self._velocity = np.zeros(self._n)
         self._commanded_s = -np.inf
@@ -60,7 +69,7 @@ class Driver:
         self._points: deque[tuple[float, Floats]] = deque()
         self._random = np.random.default_rng(self.seed)
         self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)
-        self._heard: deque[tuple[float, Floats, Floats]] = deque(maxlen=2000)
+        self._history: deque[tuple[float, Floats, Floats]] = deque(maxlen=2000)
         self._frozen: dict[str, Image] = {}
         self.refused = 0
 
@@ -80,10 +89,15 @@ class Driver:
         self._queue.append(_Pending(due, kind, array))
 
     def trajectory(self, points: list[tuple[float, npt.ArrayLike]]) -> None:
-        """Take a trajectory: (seconds from now, positions (arm joints,)), replacing the last."""
+        """Take a trajectory: (seconds from now, positions (arm joints,)), replacing the last.
+
+        It is refused as a whole and counted if it is empty, if its times do not strictly increase,
+        or if its positions are mis-shaped, not finite or huge.
+        """
         start = self.world.time_s + self.faults.actuation_delay_s
         taken = [(start + due, np.asarray(place, np.float64)) for due, place in points]
-        if any(p.shape != (self._arm,) or not (np.abs(p) < SANE).all() for _, p in taken):
+        wrong = any(p.shape != (self._arm,) or not (np.abs(p) < SANE).all() for _, p in taken)
+        if not taken or wrong or min(np.diff([due for due, _ in taken]), default=1.0) <= 0:
             self.refused += 1
             return
         now = self.world.time_s
@@ -94,21 +108,23 @@ class Driver:
         """Let simulated time pass."""
         end = self.world.time_s + seconds - STEP_S / 2
         while self.world.time_s < end:
-            self._obey()
+            self._take_commands()
             self.world.advance(self._target)
-            self._heard.append((self.world.time_s, self.world.positions(), self.world.velocities()))
+            self._history.append(
+                (self.world.time_s, self.world.positions(), self.world.velocities())
+            )
 
-    def _obey(self) -> None:
+    def _take_commands(self) -> None:
         now, faults = self.world.time_s, self.faults
-        deaf = faults.driver_dead or faults.protective_stop
+        ignores = faults.driver_dead or faults.protective_stop
         while self._queue and self._queue[0].due_s <= now + 1e-9:
             pending = self._queue.popleft()
-            if not deaf:
+            if not ignores:
                 self._take(pending, now)
-        if deaf:
+        if ignores:
             self._hold()
             return
-        if now - self._commanded_s > COMMAND_TIMEOUT_S:
+        if faults.velocity_timeout_s and now - self._commanded_s > faults.velocity_timeout_s:
             self._velocity[:] = 0.0
         self._target[: self._arm] += self._velocity[: self._arm] * STEP_S
         if self._points:
@@ -154,19 +170,27 @@ class Driver:
     # Sensors ------------------------------------------------------------------------------------
 
     def joint_states(self) -> tuple[Floats, Floats, float] | None:
-        """Return (positions, velocities, age [s]) as the driver says them now; None: silent."""
+        """Return (positions (n,), velocities (n,), age [s]) as the driver reports them now.
+
+        None: it reports nothing.
+        """
         if self.faults.driver_dead:
             return None
         now = self.world.time_s
         age, place, speed = 0.0, self.world.positions(), self.world.velocities()
         if self.faults.joint_delay_s > 0:
-            for then, past, pace in self._heard:
+            for then, past, pace in self._history:
                 if then >= now - self.faults.joint_delay_s:
                     age, place, speed = now - then, past, pace
                     break
         noise = self.faults.joint_noise_rad
         if noise > 0:
             place = place + self._random.normal(0.0, noise, self._n)
+        if self.faults.wrap_joints:
+            wrapped = place - TURN * np.ceil(place / TURN - 0.5)
+            place = np.where(self._turns, wrapped, place)
+        if self.faults.nan_velocity:
+            speed = np.full(self._n, np.nan)
         return place, speed, age
 
     def picture(self, camera: str, size: int) -> Image | None:

@@ -1,4 +1,4 @@
-"""An arm's wires into a simulated world of the same process, in simulated time: no ROS."""
+"""An arm's connections to a simulated world in the same process, in simulated time: no ROS."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from functools import partial
 from wm_nodes.robots.arm.bus import Frame, Reading, Score
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.driver import Driver, Faults
+from wm_nodes.robots.arm.joint_readings import JointReadings
 from wm_nodes.robots.arm.safety import Setpoint
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.base import Image
 
 
 class WorldBus:
-    """Joint states are always fresh; pictures are taken when they are asked for."""
+    """Joint states are always fresh; images are rendered when they are asked for."""
+
+    must_yield = False
 
     def __init__(
         self, config: ArmConfig, task: str = "reach", *, render: str = "auto", seed: int = 0
@@ -22,18 +25,20 @@ class WorldBus:
         self.config = config
         self.world = ArmWorld(config, task, render=render)
         self.driver = Driver(self.world, Faults(), seed)
-        self._count = 0
+        limits = config.limits
+        self._readings = JointReadings(limits.joints, config.home, limits.continuous)
         self._frames: dict[str, Frame] = {}
 
     def now_s(self) -> float:
         return self.world.time_s
 
     def joints(self) -> Reading | None:
-        said = self.driver.joint_states()
-        if said is None:
+        states = self.driver.joint_states()
+        if states is None:
             return None
-        self._count += 1
-        return Reading(said[0], said[1], self.world.time_s, self._count)
+        position, velocity, age_s = states
+        now = self.world.time_s
+        return self._readings.take(self.config.limits.joints, position, velocity, now, now - age_s)
 
     def frames(self) -> Mapping[str, Frame]:
         now, number = self.world.time_s, round(self.world.time_s * 1e6)
@@ -42,11 +47,17 @@ class WorldBus:
                 self._frames[name] = Frame(partial(self._look, name), now, now, number)
         return self._frames
 
+    def faults(self) -> Mapping[str, str]:
+        return {}
+
     def send(self, setpoint: Setpoint) -> None:
         n = self.config.arm_joints
         self.driver.command("position", setpoint.position[:n])
         if self.config.gripper is not None:
             self.driver.command("gripper", setpoint.position[n:])
+
+    def halt(self) -> None:
+        """Positions are commanded: the arm holds the last one."""
 
     def score(self) -> Score:
         state = self.world.state()
