@@ -74,7 +74,9 @@ def test_play_stays_within_limits_and_covers_the_box():
         while not seen.is_last:
             seen = arm.act(play.choose(seen)[1])
             places.append(seen.proprio[-3:])
-        found = audit(config().limits, arm.kinematics, np.array(sent[home:]), arm.period_s)
+        path = np.array(sent[home:])
+        times = np.arange(len(path)) * arm.period_s
+        found = audit(config().limits, arm.kinematics, times, path)
         assert not +found.violations
     low, high = config().limits.box_low, config().limits.box_high
     covered = np.ptp(places, axis=0) / (high - low)
@@ -120,15 +122,18 @@ def test_nothing_is_commanded_before_the_driver_has_said_where_the_arm_is():
         arm.switches.driver_dead = True
         sent: list[object] = []
         arm._bus.send = sent.append
-        for _ in range(20):
-            arm.tick([0.1, 0.0, 0.0])
-            arm._bus.wait(arm.period_s)
+
+        def run(periods: int, action: list[float] | None) -> None:
+            for _ in range(periods):
+                arm.sense()
+                arm.tick(action)
+                arm._bus.wait(arm.period_s)
+
+        run(20, [0.1, 0.0, 0.0])
         assert not sent
         arm.switches.driver_dead = False
-        for _ in range(10):
-            arm.tick(None)
-            arm._bus.wait(arm.period_s)
-        assert 0 < len(sent) < 10  # it takes a few joint states to be believed
+        run(30, None)
+        assert 0 < len(sent) < 30  # the arm must have been at rest for a while
 
 
 @pytest.mark.parametrize("task", ["reech", ""])

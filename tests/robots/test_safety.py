@@ -69,7 +69,7 @@ def test_it_stops_from_anywhere_within_its_longest_stop(seed, steps):
         now += filter.period_s
         filter.step(wanted, now)
     path = [filter.x.copy()]
-    for _ in range(int(filter._brake.longest_s / filter.period_s) + 1):
+    for _ in range(int(filter.longest_stop_s / filter.period_s) + 1):
         now += filter.period_s
         path.append(filter.step(None, now).position)
     assert filter.at_rest
@@ -95,8 +95,9 @@ def test_a_setpoint_carries_the_stop_that_would_follow():
         setpoint = filter.step([0.3, 0.1, 0, 0, 0.5, 0, 0], index * 0.02)
     for position in setpoint.stop.x:
         index += 1
-        np.testing.assert_array_equal(filter.step(None, index * 0.02).position, position)
-    assert filter.at_rest
+        got = filter.step(None, index * 0.02).position
+        np.testing.assert_allclose(got, position, rtol=0, atol=1e-12)
+    assert filter.at_rest and not setpoint.stop.v[-1].any()
 
 
 def test_it_follows_what_is_allowed():
@@ -147,11 +148,46 @@ def test_a_burst_moves_once_and_a_clock_that_goes_back_not_at_all():
     filter.start(config().home)
     filter.step([0.3, 0, 0, 0, 0, 0, 0], 1.0)
     before = filter.x.copy()
-    for late in (0.0, 0.002, 0.009):
+    for late in (0.0, 0.002, 0.0039):
         assert "early" in filter.step([0.3, 0, 0, 0, 0, 0, 0], 1.0 + late).why
     assert "clock" in filter.step([0.3, 0, 0, 0, 0, 0, 0], 0.5).why
     np.testing.assert_array_equal(filter.x, before)
     assert filter.step([0.3, 0, 0, 0, 0, 0, 0], 0.52).moved
+
+
+@pytest.mark.parametrize("interface", ["position", "velocity", "trajectory"])
+@pytest.mark.parametrize("gap_s", [0.05, 0.3, 2.0])
+def test_after_a_late_call_the_arm_is_where_its_driver_brought_it(interface, gap_s):
+    filter = SafetyFilter(config().limits, kinematics(), 0.02, interface, timeout_s=0.1)
+    filter.start(config().home)
+    target = [0, 0, 0, 0, 0, 1.5, 0]
+    for index in range(1, 60):
+        last = filter.step(target, index * 0.02)
+    late = filter.step(target, index * 0.02 + gap_s)
+    assert late.late and "late" in late.why
+    if interface == "position":  # the driver held the last command
+        np.testing.assert_array_equal(late.position, last.position)
+        assert not late.velocity.any()
+    elif interface == "trajectory":  # it followed the stop
+        due = np.arange(1, len(last.stop) + 1) * 0.02
+        at = [np.interp(gap_s, due, last.stop.x[:, joint]) for joint in range(7)]
+        sag = float(config().limits.acceleration.max()) * 0.02**2 / 8  # of a chord, at most
+        np.testing.assert_allclose(late.position, at, rtol=0, atol=sag)
+    elif gap_s > 0.1:  # it stopped by itself
+        assert not late.velocity.any()
+    else:  # it went on, so that the stop begins now
+        assert (np.abs(late.velocity) <= np.abs(last.velocity)).all()
+    now = index * 0.02 + gap_s
+    before = np.abs(late.velocity)
+    while not filter.at_rest:  # the target is ignored until the arm is at rest
+        now += 0.02
+        speed = np.abs(filter.step(target, now).velocity)
+        assert (speed <= before + 1e-12).all()
+        before = speed
+    for _ in range(3):
+        now += 0.02
+        filter.step(target, now)
+    assert not filter.at_rest
 
 
 def test_from_outside_it_only_comes_in():

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.arm_operator import CALLS
+from wm_nodes.cli.arm_operator import run as run_operator
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
@@ -19,27 +21,31 @@ USAGE = """usage: wm arm check [--robot NAME] [--move]
        wm arm safety [--robots NAME ...] [--steps N] [--out OUT]
        wm arm goal FILE | --here | --keep FILE
        wm arm demo [--episodes N]
+       wm arm stop | clear | resume | home | pause | reset
 
   check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
-  safety  drive the safety filter with what nobody should send, and audit what leaves it
+  safety  drive the safety filter with irregular and invalid input, and audit its commands
   goal    where an arm that runs is to go: a picture, or what it sees now
   demo    the simulated arm goes to goal pictures; leaves a film and a report
+  stop    emergency stop of an arm that runs: latched until clear, then resume or home
 
 Give `wm arm COMMAND --help` for its options."""
 
 
 @dataclass(frozen=True)
 class Safety:
-    """Give the safety filter commands made to break limits, and audit what leaves it.
+    """Give the safety filter targets made to break limits at irregular times; audit its commands.
 
-    Random, adversarial and recorded-like sequences, with stutter, bursts, old commands, clock jumps
-    and rubbish among them. Exit code 1: a limit was broken.
+    Random, adversarial and recorded-like targets, with late calls, bursts, old targets, clock steps
+    and invalid values among them. Exit code 1: a limit was broken.
     """
 
     robots: tuple[str, ...] = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
     """Names of config/robots, or paths of YAML files."""
     steps: int = 1_000_000
     """Steps in all, shared by the robots."""
+    interfaces: tuple[str, ...] = ("position", "velocity", "trajectory")
+    """Command interfaces that share the steps."""
     seed: int = 0
     """Of the commands."""
     rate_hz: float = 0.0
@@ -80,8 +86,11 @@ def run(words: Sequence[str]) -> int:
         from wm_nodes.cli.arm_demo import run as run_demo
 
         return run_demo(words[1:])
+    if words and words[0] in CALLS:
+        return run_operator(words[0], words[1:])
     if words and words[0] not in ("-h", "--help"):
-        raise UserError(unknown("subcommand", words[0], ["check", "safety", "goal", "demo"]))
+        known = ["check", "safety", "goal", "demo", *CALLS]
+        raise UserError(unknown("subcommand", words[0], known))
     print(USAGE)
     return 0 if words else 2
 
@@ -102,22 +111,28 @@ def _safety(wanted: Safety) -> int:
     require("steps", wanted.steps, 1)
     from wm_nodes.robots.arm.config import find_config, read_config
     from wm_nodes.robots.arm.kinematics import Kinematics
-    from wm_nodes.robots.arm.trial import run_trial
+    from wm_nodes.robots.arm.trial import INTERFACES, SHARES, run_trial
     from wm_nodes.robots.base import RobotError
 
+    for interface in wanted.interfaces:
+        require_one_of("interfaces", interface, INTERFACES)
     rows: list[dict[str, Any]] = []
     broken = 0
-    for index, name in enumerate(wanted.robots):
+    runs = [(name, interface) for name in wanted.robots for interface in wanted.interfaces]
+    for index, (name, interface) in enumerate(runs):
         with user_errors(RobotError):
             config = read_config(find_config(name))
             hand = Kinematics(config.model, config.limits.joints, config.hand)
-        steps = wanted.steps // len(wanted.robots)
-        steps += wanted.steps % len(wanted.robots) if index == 0 else 0
+        steps = wanted.steps // len(runs)
+        steps += wanted.steps % len(runs) if index == 0 else 0
         found = run_trial(
             config.limits, hand, config.home,
             rate_hz=wanted.rate_hz or config.rate_hz, steps=steps, seed=wanted.seed,
+            interface=interface,
         )  # fmt: skip
         for kind, audit in found.items():
+            if not audit.steps:
+                continue
             times = np.array(audit.seconds) * 1e6
             broken += sum(audit.violations.values())
             rows.append(
@@ -125,16 +140,19 @@ def _safety(wanted: Safety) -> int:
                     "robot": config.robot,
                     "joints": len(config.limits.joints),
                     "rate_hz": wanted.rate_hz or config.rate_hz,
+                    "interface": interface,
                     "commands": kind,
                     "steps": audit.steps,
                     "violations": sum(audit.violations.values()),
-                    **{f"most_{k}": round(v, 6) for k, v in sorted(audit.worst.items())},
+                    **{f"most_{k}": _rounded(audit.worst.get(k)) for k in SHARES},
                     "cpu_us_p50": round(float(np.percentile(times, 50)), 1),
                     "cpu_us_p99": round(float(np.percentile(times, 99)), 1),
                     "interventions": sum(audit.interventions.values()),
                 }
             )
-            shown = {k: rows[-1][k] for k in ("robot", "commands", "steps", "violations")}
+            shown = {
+                k: rows[-1][k] for k in ("robot", "interface", "commands", "steps", "violations")
+            }
             print("  ".join(f"{k} {v}" for k, v in shown.items()), flush=True)
     done = sum(row["steps"] for row in rows)
     print(f"{broken} violations in {done} steps")
@@ -147,3 +165,7 @@ def _safety(wanted: Safety) -> int:
             table.writeheader()
             table.writerows(rows)
     return 1 if broken else 0
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 6)

@@ -86,45 +86,6 @@ class Robot(abc.ABC):
 
     spec: RobotSpec
 
-    @property
-    def tick_s(self) -> float:
-        """Period [s] at which `tick` is called in real time; 0: it is not, only `act` is."""
-        return 0.0
-
-    def prepare(self, seed: int) -> None:  # noqa: B027 - most have nothing to do
-        """Real time: get ready for the episode of this seed, without blocking."""
-
-    def settle(self) -> bool:
-        """Real time: called each tick between episodes; True when `reset` can begin the next."""
-        return True
-
-    def estop(self, on: bool) -> None:
-        """Stop and stay stopped until it is called with false."""
-        if on:
-            self.stop()
-
-    def faults(self) -> Mapping[str, str]:
-        """Return what is wrong with the robot now: name -> what it means."""
-        return {}
-
-    def facts(self) -> Mapping[str, object]:
-        """Return figures for the diagnostics."""
-        return {}
-
-    def picture_age_s(self) -> float:
-        """Return how old the newest pictures are [s]."""
-        return 0.0
-
-    def tick(
-        self, action: npt.ArrayLike | None, made_s: float = float("inf"), age_s: float = 0.0
-    ) -> bool:
-        """Real time: one control period towards `action`; None: stop. True: call `act` now.
-
-        made_s: steady time of the observation that the action answers; age_s: how old its picture
-        is. May be called from another thread than the rest.
-        """
-        return True
-
     @abc.abstractmethod
     def reset(self, seed: int | None = None) -> Observation:
         """Begin an episode and return its first observation.
@@ -173,6 +134,99 @@ class Robot(abc.ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class RealtimeRobot(Robot):
+    """A robot that moves by itself between observations: it is called every `tick_s`.
+
+    The control loop (`wm_nodes.control.realtime`) calls `sense` once each control period, then
+    `tick` or `go_home`. After `tick` has returned True, `act` returns the observation of the agent
+    step that is complete, and moves nothing. `reset` begins an episode at once when `waiting_for`
+    returns "".
+    """
+
+    @property
+    @abc.abstractmethod
+    def tick_s(self) -> float:
+        """Control period [s]."""
+
+    @abc.abstractmethod
+    def prepare(self, seed: int) -> None:
+        """Ask for the scene of the episode of this seed, without blocking."""
+
+    @abc.abstractmethod
+    def waiting_for(self) -> str:
+        """Return why an episode cannot begin yet; "" when it can."""
+
+    @abc.abstractmethod
+    def sense(self) -> None:
+        """Take in what was measured since the last control period."""
+
+    @abc.abstractmethod
+    def tick(
+        self, action: npt.ArrayLike | None, made_s: float = float("inf"), age_s: float = 0.0
+    ) -> bool:
+        """Execute one control period towards `action` (A,); None: come to rest.
+
+        made_s: steady time of the observation that the action answers [s]; age_s: how old its
+        images are now. Returns True when an agent step is complete: call `act`.
+        """
+
+    @abc.abstractmethod
+    def complete(self) -> bool:
+        """Is an agent step complete that `act` has not returned?"""
+
+    @abc.abstractmethod
+    def go_home(self) -> bool:
+        """Execute one control period towards the home pose; True: it rests there."""
+
+    @abc.abstractmethod
+    def end_episode(self) -> None:
+        """Make the next observation the last of this episode."""
+
+    @abc.abstractmethod
+    def driver_ready(self) -> bool:
+        """Is the driver identified, fresh and able to take commands?"""
+
+    @abc.abstractmethod
+    def at_rest(self) -> bool:
+        """Is the robot commanded to stand?"""
+
+    @abc.abstractmethod
+    def stopped(self) -> bool:
+        """Does a watchdog or a latch forbid motion now?"""
+
+    @abc.abstractmethod
+    def latched(self) -> Mapping[str, str]:
+        """Return what must be cleared by the operator: name -> why."""
+
+    @abc.abstractmethod
+    def latch(self, name: str, why: str) -> None:
+        """Stop, and stay stopped until `clear`."""
+
+    @abc.abstractmethod
+    def clear(self) -> str:
+        """Clear all latches; returns "" or why that is refused."""
+
+    @abc.abstractmethod
+    def invalidate_plans(self, now_s: float) -> None:
+        """Actions of observations made before the steady time `now_s` move nothing any more."""
+
+    @abc.abstractmethod
+    def halt(self) -> None:
+        """Command standing still at once, past everything else: the program ends or has failed."""
+
+    @abc.abstractmethod
+    def image_age_s(self) -> float:
+        """Return how old the oldest of the cameras' newest images is [s]."""
+
+    @abc.abstractmethod
+    def faults(self) -> Mapping[str, str]:
+        """Return what is wrong with the robot now: name -> what it means."""
+
+    @abc.abstractmethod
+    def facts(self) -> Mapping[str, object]:
+        """Return figures for the diagnostics."""
 
 
 def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple[Vector, Vector]:

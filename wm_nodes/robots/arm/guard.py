@@ -1,8 +1,9 @@
-"""Who may move the arm at this moment: watchdogs, latches, and the filter that obeys them."""
+"""May the arm move now? Watchdogs and latches in front of the safety filter."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,68 +11,90 @@ import numpy.typing as npt
 
 from wm_nodes.robots.arm.config import Watch
 from wm_nodes.robots.arm.limits import Floats
-from wm_nodes.robots.arm.safety import SafetyFilter, Setpoint
+from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
 
-LATCHES = ("estop", "tracking")  # only a person ends these
-RESYNC = 0.02  # rad: how far from the measured position a resting arm may be held
-REST_PERIODS = 5  # that the same position was commanded before it is corrected
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
-NEAR = 0.05  # rad: a driver that was away is back where it was
-AGREE = 5  # joint states in a row that must agree on a place that is new
+AGREE = 5  # joint states in a row that must agree on a position that is new
 STEP = 0.02  # rad (m) of noise between two
 SINCE_S = 0.1
+OLD_S = 3600.0  # the largest age of an image that is reported
 FARTHEST = 20.0  # rad (m): no joint is there
 LAG_S = 0.1  # how long the arm may be too far behind before that is believed
-SETTLED = 0.05  # rad/s: the measured arm stands still
+STILL_RAD, STILL_S = 0.01, 0.2  # an arm stands that stayed so near to one position for so long
 
 
 class Guard:
-    """Steady time only: every `now_s` comes from a clock that nobody sets.
+    """Decides each control period whether the target may be followed, or the arm must stop.
 
-    Stops: `estop` and `tracking` (the arm does not follow) latch until `clear`, and then only a
-    plan made afterwards moves it. `camera` (silent or frozen), `driver` (silent) and `plan` (there
-    is none) last as long as their cause; after each, only a plan made since then counts.
+    Steady time only: every `now_s` comes from a clock that is never set. Latches (`latched`) last
+    until the operator calls `clear`. Other stops last as long as their cause; after each, only a
+    plan from an observation made since then counts.
+
+    What is measured never becomes a command that is further than one period's reach from the last
+    command: where it would, the arm is latched as `displaced`, and `clear` accepts the measurement.
     """
 
     def __init__(self, filter: SafetyFilter, watch: Watch, arm_joints: int) -> None:
         self.filter, self.watch = filter, watch
         self._arm = arm_joints  # a gripper that holds something lags behind, rightly
+        self._reach = filter.limits.velocity * filter.period_s
+        self._places = filter.interface in POSITIONS
         self.latched: dict[str, str] = {}
         self.stops: Counter[str] = Counter()
         self.stopping: tuple[str, ...] = ("driver",)
+        self.wires: dict[str, str] = {}  # faults of the topics
         self._driver_s = -np.inf
         self._measured: Floats | None = None
-        self._claimed: Floats | None = None  # what joint states say that are not believed yet
+        self._claimed: Floats | None = None  # joint states that are not believed yet
         self._claimed_s, self._agreed = -np.inf, 0
-        self._speed = np.inf
-        self._seen: dict[str, float] = {}
+        self._stand: Floats | None = None  # a position near which the arm has been since then
+        self._stand_since_s = np.inf
+        self._came: dict[str, float] = {}  # of each camera's newest image
+        self._taken: dict[str, float] = {}
         self._changed: dict[str, float] = {}
         self._free_s = -np.inf  # since when nothing forbids motion
         self._lag_s: float | None = None
-        self._rested = 0
-        self._away = True  # the driver was silent, and is not yet known to be where it was
-        self._watch_tracking = watch.tracking_rad > 0
+        self._away = True  # the driver was silent, and its position is not checked yet
+        self.began = False  # has a command been sent?
+        self.starts = 0  # how often the path began anew where the arm is measured
+        self.dry_run = False  # nothing is commanded: the arm cannot follow
 
-    # What is heard ------------------------------------------------------------------------------
+    # Inputs -------------------------------------------------------------------------------------
 
-    def saw_driver(self, position: Floats, velocity: Floats, now_s: float) -> None:
-        """Joint states came: position (n,) [rad], velocity (n,) [rad/s].
+    def saw_driver(self, position: Floats, now_s: float) -> None:
+        """Take in joint states: position (n,) [rad, m].
 
-        Those that say that the arm jumped are not believed unless several in a row agree: a broken
-        or second publisher must neither move the arm nor count as a living driver.
+        Positions that jump are not believed unless several in a row agree: a broken or second
+        publisher must neither move the arm nor count as a living driver.
         """
         if not self._believe(position, now_s):
             self.filter.interventions["implausible"] += 1
+            self._forget_rest()
             return
-        first, silent = self._measured is None, self._silent(now_s)
+        silent = self._silent(now_s)
         self._measured, self._driver_s = position, now_s
-        self._speed = float(np.abs(velocity[: self._arm]).max(initial=0.0))
-        rests = self._rested >= REST_PERIODS and self._speed < SETTLED
-        settled = rests and self._off() > RESYNC
-        if first or ((silent or self._away) and settled):
-            self.filter.start(self._held(position))
-        if self._off() <= NEAR:
+        near = (
+            self._stand is not None and (np.abs(position - self._stand) <= STILL_RAD)[: self._arm]
+        )
+        if silent or not np.all(near):
+            self._stand, self._stand_since_s = position, now_s
+        if not self.began:
+            if self._off() > 0.0:
+                self._start(position)
+        elif (silent or self._away) and self.filter.at_rest:
+            self._check_return()
+
+    def _check_return(self) -> None:
+        """The driver is back: is the arm where it was commanded to be?"""
+        assert self._measured is not None
+        if (self.dry_run or not self._places) and self._stands(self._driver_s):
+            self._adopt()
             self._away = False
+        elif self._within_reach():
+            self._away = False
+        elif self._stands(self._driver_s):
+            joint = self._farthest()
+            self.latch("displaced", f"{joint} is {self._off():.2f} rad from the last command")
 
     def _believe(self, position: Floats, now_s: float) -> bool:
         most = 2.0 * self.filter.limits.velocity
@@ -90,39 +113,75 @@ class Guard:
         self._claimed, self._claimed_s = position, now_s
         return self._agreed >= AGREE
 
+    def saw_camera(
+        self, name: str, came_s: float, taken_s: float | None = None, changed: bool = True
+    ) -> None:
+        """Take in that an image came; `changed`: it differs from the one before.
+
+        taken_s: steady time at which it was taken, by its stamp; None: when it came.
+        """
+        self._came[name] = came_s
+        self._taken[name] = came_s if taken_s is None else taken_s
+        if changed or name not in self._changed:
+            self._changed[name] = came_s
+
+    def saw_wires(self, faults: Mapping[str, str], must_yield: bool = False) -> None:
+        """Take in the faults of the topics; must_yield: another commander has the right of way."""
+        if self.wires or faults:  # what happens meanwhile is unknown
+            self._away = True
+            self._forget_rest()
+        self.wires = dict(faults)
+        if must_yield and self.began:
+            self.latch("commander", faults.get("commander", "another node commands this arm"))
+
+    # The operator -------------------------------------------------------------------------------
+
+    def latch(self, name: str, why: str) -> None:
+        """Stop, and stay stopped until the operator calls `clear`."""
+        if name not in self.latched:
+            self.stops[name] += 1
+            self.latched[name] = why
+
+    def clear(self, now_s: float) -> str:
+        """The operator confirms that the cause is gone and that the arm is where it is measured.
+
+        Returns "" or why it is refused: the arm must be at rest, and a driver that is known must be
+        free of faults of the topics.
+        """
+        if not self.filter.at_rest:
+            return "the arm is still stopping: clear again when it stands"
+        lasting = [text for name, text in self.wires.items() if name != "controller"]
+        if lasting:
+            return f"the cause is still there: {lasting[0]}"
+        fresh = not self._silent(now_s)
+        if fresh and not self._stands(now_s):
+            return "the measured arm moves: clear again when it stands"
+        self.latched.clear()
+        self._free_s, self._lag_s = now_s, None
+        if fresh and not self._within_reach():
+            self._adopt()
+        self._away = not fresh
+        return ""
+
+    def invalidate_plans(self, now_s: float) -> None:
+        """Plans of observations made before now do not count any more."""
+        self._free_s = max(self._free_s, now_s)
+
+    # State --------------------------------------------------------------------------------------
+
     @property
     def measured(self) -> Floats | None:
         """Where the arm is (n,), by joint states that were believed."""
         return self._measured
 
-    @property
-    def knows(self) -> bool:
-        """Has the arm ever said where it is? Before that there is nothing to command."""
-        return self._measured is not None
+    def ready(self, now_s: float) -> bool:
+        """Is the driver there: one source, fresh, commandable, and at rest for a while?
 
-    def saw_camera(self, name: str, now_s: float, changed: bool = True) -> None:
-        """A picture came; `changed`: it is not the one before, to the pixel."""
-        self._seen[name] = now_s
-        if changed or name not in self._changed:
-            self._changed[name] = now_s
-
-    def expect_camera(self, name: str, now_s: float) -> None:
-        """From now on this camera's silence counts."""
-        self._seen.setdefault(name, now_s)
-        self._changed.setdefault(name, now_s)
-
-    def estop(self, why: str = "asked for") -> None:
-        """Stop, and stay stopped until a person clears it."""
-        self._latch("estop", why)
-
-    def clear(self, now_s: float) -> None:
-        """A person says that the cause is gone; plans made from now on may move the arm again."""
-        self.latched.clear()
-        self._free_s, self._lag_s = now_s, None
-
-    def ignore_tracking(self) -> None:
-        """A dry run commands nothing: the arm cannot follow."""
-        self._watch_tracking = False
+        Once commands are being sent the arm need not be at rest.
+        """
+        if self._silent(now_s) or self.wires or (self.began and self._away):
+            return False
+        return self.began or self._stands(now_s)
 
     # One period ---------------------------------------------------------------------------------
 
@@ -137,69 +196,87 @@ class Guard:
             stops = ("plan",)
             self.stops["plan"] += "plan" not in self.stopping
         self.stopping = stops
-        slow = not stops and self._camera_age(now_s) > (self.watch.camera_slow_s or np.inf)
+        slow = not stops and self._late_images(now_s)
         setpoint = self.filter.step(None if stops else wanted, now_s, slow=slow)
-        self._rested = self._rested + 1 if self.filter.at_rest else 0
-        self._resync(now_s)
+        if setpoint.late:
+            self._free_s = now_s
+            self.stops["late"] += 1
         return replace(setpoint, why=(*setpoint.why, *(f"stop/{name}" for name in stops)))
 
     def _stops(self, now_s: float) -> tuple[str, ...]:
-        watch, names = self.watch, list(self.latched)
+        watch, names = self.watch, [*self.latched, *self.wires]
         if self._silent(now_s):
-            self._away = True  # who knows where it is when it comes back
-        if self._away:
+            self._away = True  # its position is unknown when it comes back
+        if self._measured is None or (self._away and self.began):
             names.append("driver")
-        if watch.camera_stop_s and self._camera_age(now_s) > watch.camera_stop_s:
+        if watch.camera_stop_s and _age(self._came, now_s) > watch.camera_stop_s:
             names.append("camera")
-        elif watch.camera_frozen_s and self._frozen_age(now_s) > watch.camera_frozen_s:
+        elif watch.max_image_age_s and _age(self._taken, now_s) > 2 * watch.max_image_age_s:
+            names.append("camera_late")
+        elif watch.camera_frozen_s and _age(self._changed, now_s) > watch.camera_frozen_s:
             names.append("frozen")
-        return tuple(names)
+        return tuple(dict.fromkeys(names))
+
+    def _late_images(self, now_s: float) -> bool:
+        watch = self.watch
+        late = _age(self._taken, now_s) > (watch.max_image_age_s or np.inf)
+        return late or _age(self._came, now_s) > (watch.camera_slow_s or np.inf)
+
+    def image_age_s(self, now_s: float) -> float:
+        """Return the age of the cameras' newest images, the oldest's, by stamp; OLD_S at most."""
+        return min(_age(self._taken, now_s), OLD_S)
 
     def _silent(self, now_s: float) -> bool:
         limit = self.watch.driver_s or np.inf
         return self._measured is None or not 0 <= now_s - self._driver_s <= limit
 
-    def _camera_age(self, now_s: float) -> float:
-        return max((now_s - seen for seen in self._seen.values()), default=0.0)
-
-    def _frozen_age(self, now_s: float) -> float:
-        return max((now_s - seen for seen in self._changed.values()), default=0.0)
-
     def _check_tracking(self, now_s: float) -> None:
         """Latch when the arm has been too far from where it should be for a while."""
-        if not self._watch_tracking or self._measured is None or self._silent(now_s):
+        if not self.watch.tracking_rad or self.dry_run or not self.began or self._silent(now_s):
             self._lag_s = None
             return
-        off = np.abs(self._measured - self.filter.x)[: self._arm]
-        if off.max() <= self.watch.tracking_rad:
+        if self._off() <= self.watch.tracking_rad:
             self._lag_s = None
         elif self._lag_s is None:
             self._lag_s = now_s
         elif now_s - self._lag_s > LAG_S:
-            joint = self.filter.limits.joints[int(off.argmax())]
-            self._latch("tracking", f"{joint} is {off.max():.2f} rad behind")
+            self.latch("tracking", f"{self._farthest()} is {self._off():.2f} rad behind")
 
-    def _latch(self, name: str, why: str) -> None:
-        if name not in self.latched:
-            self.stops[name] += 1
-            self.latched[name] = why
+    def _stands(self, now_s: float) -> bool:
+        """Has the measured arm been at rest for a while?"""
+        return now_s - self._stand_since_s >= STILL_S
 
-    def _resync(self, now_s: float) -> None:
-        """Hold a resting arm where it is, not where it should be: what is freed must not jump."""
-        if not self.stopping or self._measured is None or self._silent(now_s):
-            return
-        if self._rested >= REST_PERIODS and self._speed < SETTLED and self._off() > RESYNC:
-            held = self.filter.x.copy()
-            held[: self._arm] = self._measured[: self._arm]
-            self.filter.start(self._held(held))
+    def _forget_rest(self) -> None:
+        self._stand, self._stand_since_s = None, np.inf
+
+    def _adopt(self) -> None:
+        """Take the path to begin where the arm is measured; a gripper goes on holding."""
+        assert self._measured is not None
+        place = self.filter.x.copy()
+        place[: self._arm] = self._measured[: self._arm]
+        self._start(place)
+
+    def _start(self, place: Floats) -> None:
+        """Begin a path at rest; a sensor's noise does not take a joint beyond its limit."""
+        limits = self.filter.limits
+        inside = np.clip(place, limits.low, limits.high)
+        self.filter.start(np.where(np.abs(place - inside) < NOISE, inside, place))
+        self.starts += 1
+
+    def _offsets(self) -> Floats:
+        assert self._measured is not None
+        return np.abs(self._measured - self.filter.x)[: self._arm]
 
     def _off(self) -> float:
         """Return how far the arm is from where it is commanded to be [rad]."""
-        assert self._measured is not None
-        return float(np.abs(self._measured - self.filter.x)[: self._arm].max(initial=0.0))
+        return float(self._offsets().max(initial=0.0))
 
-    def _held(self, measured: Floats) -> Floats:
-        """Return where to hold: a sensor's noise does not take a joint beyond its limit."""
-        limits = self.filter.limits
-        inside = np.clip(measured, limits.low, limits.high)
-        return np.where(np.abs(measured - inside) < NOISE, inside, measured)
+    def _within_reach(self) -> bool:
+        return bool((self._offsets() <= self._reach[: self._arm]).all())
+
+    def _farthest(self) -> str:
+        return self.filter.limits.joints[int(self._offsets().argmax())]
+
+
+def _age(times: Mapping[str, float], now_s: float) -> float:
+    return max((now_s - then for then in times.values()), default=0.0)
