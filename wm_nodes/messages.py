@@ -38,6 +38,9 @@ CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 SCALARS = "reward is_first is_last is_terminal success explore weights source".split()
 DEPTHS = {"16UC1": ("u2", 1.0), "mono16": ("u2", 1.0), "32FC1": ("f4", 1000.0)}  # to mm
 MAX_ACTIONS, MAX_POINTS = 256, 1024
+POINT_FIELDS = ("positions", "velocities", "accelerations", "effort")
+PLAN_BYTES = 1024  # of a serialized plan's header and frame
+UNEVEN = 0.01  # share of a plan's spacing by which its points may be off
 
 
 def to_time(stamp_ns: int) -> Time:
@@ -228,6 +231,12 @@ def plan_to_msg(plan: Plan) -> JointTrajectory:
     )
 
 
+def largest_plan(names: tuple[str, ...]) -> int:
+    """Return the size [bytes] that no serialized plan with these dimensions exceeds."""
+    point = 4 * len(POINT_FIELDS) + 8 * len(names) + 16  # lengths, positions, alignment and time
+    return PLAN_BYTES + sum(len(name.encode()) + 8 for name in names) + MAX_POINTS * point
+
+
 def plan_from_msg(msg: JointTrajectory) -> Plan:
     """Return the plan of a message; what its dimensions are called is for the robot to check."""
     names = tuple(msg.joint_names)
@@ -244,14 +253,25 @@ def plan_from_msg(msg: JointTrajectory) -> Plan:
     actions = np.array([point.positions for point in msg.points], np.float64)
     if not np.isfinite(actions).all():
         raise MessageError("non-finite", f"plan: must be finite, got {actions[0].tolist()} ...")
-    due = [p.time_from_start.sec + p.time_from_start.nanosec / SECOND_NS for p in msg.points[:2]]
-    period_s = due[1] - due[0] if len(due) == 2 else 0.0
-    if period_s < 0:
-        raise MessageError("times", f"plan: points must be in order of time, got {due} [s]")
+    period_s = _spacing([p.time_from_start for p in msg.points])
     with np.errstate(over="ignore"):
         return Plan(
             from_time(msg.header.stamp), origin, names, actions.astype(np.float32), period_s
         )
+
+
+def _spacing(starts: list[Duration]) -> float:
+    """Return the time between two points of a plan [s]; 0: not given."""
+    due = np.array([start.sec + start.nanosec / SECOND_NS for start in starts])
+    gaps = np.diff(due)
+    even = not len(gaps) or (gaps[0] >= 0 and np.abs(gaps - gaps[0]).max() <= UNEVEN * gaps[0])
+    if due[0] != 0 or not even:
+        raise MessageError(
+            "times",
+            f"plan: got points at {due[:3].tolist()} ... s, expected the first at 0 and all others "
+            "evenly spaced",
+        )
+    return float(gaps.mean()) if len(gaps) else 0.0
 
 
 def _origin(frame_id: str) -> Origin:

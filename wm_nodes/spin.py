@@ -69,35 +69,41 @@ def _live(kind: Callable[[], Shell]) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        with _signals(node.finish):
-            node.begin()
-            gc.collect()
-            gc.freeze()  # what is there now stays: no collection walks through torch again
-            executor.spin_until_future_complete(node.over)
+        with _signals(node):
+            try:
+                node.begin()
+                gc.collect()
+                gc.freeze()  # what is there now stays: no collection walks through torch again
+                executor.spin_until_future_complete(node.over)
+            finally:
+                if node.FINISHES:  # while signals are still handled
+                    node.end()
         return node.exit_code
     finally:
-        node.end()
+        if not node.FINISHES:
+            node.end()
         executor.shutdown(timeout_sec=0.2)
         node.destroy_node()
 
 
 @contextmanager
-def _signals(finish: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `finish`, so that ROS still works while the node ends.
+def _signals(node: Shell) -> Iterator[None]:
+    """SIGINT and SIGTERM call `node.finish`, so that ROS still works while the node ends.
 
-    A second signal raises KeyboardInterrupt. The executor waits inside C++, where no Python handler
-    runs: a thread reads the byte that the interpreter writes at each signal, and finishes the node.
+    A second signal raises KeyboardInterrupt, unless the node must not be interrupted. The executor
+    waits inside C++, where no Python handler runs: a thread reads the byte that the interpreter
+    writes at each signal, and finishes the node.
     """
     seen = []
 
     def handler(number: int, frame: FrameType | None) -> None:
         seen.append(number)
-        if len(seen) > 1:
+        if len(seen) > 1 and not node.FINISHES:
             raise KeyboardInterrupt
 
     def watch() -> None:
         while os.read(reader, 1) != b"\0":
-            finish()
+            node.finish()
 
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

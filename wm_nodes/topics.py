@@ -73,12 +73,14 @@ class Topic:
         callback: Callable[[Any], None],
         qos: QoSProfile | None = None,
         events: SubscriptionEventCallbacks | None = None,
+        *,
+        raw: bool = False,
         **parts: str,
     ) -> Subscription:
-        """Subscribe, with the table's quality of service or another."""
+        """Subscribe, with the table's quality of service or another; raw: to serialized bytes."""
         name = self.name.format(**parts)
         return node.create_subscription(
-            self.type, name, callback, qos or self.qos, event_callbacks=events
+            self.type, name, callback, qos or self.qos, event_callbacks=events, raw=raw
         )
 
 

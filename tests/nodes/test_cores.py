@@ -71,7 +71,7 @@ def test_unknown_dimensions_are_refused(names: tuple) -> None:
     ("age_ms", "index", "overdue_ms"), [(0, 0, -200), (99, 0, -101), (100, 1, -100), (250, 1, 50)]
 )
 def test_the_point_whose_time_has_come(age_ms: int, index: int, overdue_ms: int) -> None:
-    action, overdue = due_action(plan([[0, 0], [1, 1]]), age_ms * 1_000_000, 0.1)
+    action, overdue = due_action(plan([[0, 0], [1, 1]]), age_ms / 1e3, 0.1)
     assert action.tolist() == [index] * 2 and overdue == pytest.approx(overdue_ms / 1e3)
 
 

@@ -147,6 +147,7 @@ def test_an_arm_with_a_depth_camera_in_its_yaml_records_it(graph, tmp_path, monk
         "topic": "/arm_sim/deep/image_raw", "height": 4, "width": 6, "depth": True,
         "crop": [0.25, 0, 0.25, 0],
     }  # fmt: skip
+    about["watch"]["camera_frozen_s"] = 0  # the same depth is sent again and again
     path = tmp_path / "arm.yaml"
     path.write_text(yaml.safe_dump(about))
     graph.add(ArmSimNode, task="goal", camera_px=32)

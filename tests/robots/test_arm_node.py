@@ -14,10 +14,10 @@ pytest.importorskip("rclpy")
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from tests.robots.arms import config
-from wm_nodes import messages, topics
+from wm_nodes import arm_bus, messages, topics
 from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.errors import UserError
 from wm_nodes.faults.fuzzing import fuzz
@@ -57,17 +57,42 @@ class Brain:
             plan = Plan(step.stamp_ns, PLANNER, ("x", "y", "z"), actions, 0.1)
             self.plans.publish(messages.plan_to_msg(plan))
 
+    def call(self, name: str, on: bool | None = None):
+        """Call a service of the robot node; returns its response."""
+        kind = Trigger if on is None else SetBool
+        client = self.graph.probe.create_client(kind, name)
+        self.graph.until(client.service_is_ready)
+        request = Trigger.Request() if on is None else SetBool.Request(data=on)
+        future = client.call_async(request)
+        self.graph.until(future.done)
+        return future.result()
+
+    def release(self) -> None:
+        """Clear what is latched and allow motion, as an operator does."""
+        self.graph.until(lambda: self.call("estop", False).success)
+        self.graph.until(lambda: self.call("resume").success)
+
     def rests(self) -> bool:
         """Has it been told the same place for a while?"""
         return len(self.commands) > 20 and not np.diff(self.commands[-20:], axis=0).any()
+
+    def still(self, seconds: float = 0.7) -> None:
+        """Assert that nothing moves for a while."""
+        self.graph.until(lambda: not self.moving())
+        before = len(self.commands)
+        self.graph.spin(seconds)
+        moved = self.commands[max(before - 1, 0) :]
+        assert not len(moved) or not np.ptp(moved, axis=0).any()
 
     def moving(self) -> bool:
         return len(self.commands) > 3 and np.abs(np.diff(self.commands[-3:], axis=0)).max() > 1e-4
 
 
 @pytest.fixture
-def arm(graph):
+def arm(graph, monkeypatch):
     """Return (robot node, simulator, brain) with the arm in an episode."""
+
+    monkeypatch.setattr(arm_bus, "DISCOVERY_S", 0.2)  # no other commander is here
 
     def made(**parameters):
         sim = graph.add(ArmSimNode, task="goal", camera_px=32)
@@ -93,7 +118,7 @@ def test_it_moves_as_planned_says_so_and_stops_without_plans(arm) -> None:
     assert len(brain.steps) > before and brain.rests()  # it goes on to say what it sees
     brain.speed = (0.0, -0.1, 0.0)
     brain.graph.until(brain.moving)
-    assert "plan" not in node.health.lasting
+    brain.graph.until(lambda: "plan" not in node.health.lasting)
 
 
 def test_the_rest_of_the_last_plan_is_played_to_its_end(arm) -> None:
@@ -111,18 +136,12 @@ def test_the_rest_of_the_last_plan_is_played_to_its_end(arm) -> None:
 def test_estop_latches_over_topics(arm) -> None:
     node, _, brain = arm()
     brain.graph.until(brain.moving)
-    client = brain.graph.probe.create_client(SetBool, "estop")
-    assert client.wait_for_service(5.0)
-
-    def call(on: bool) -> None:
-        future = client.call_async(SetBool.Request(data=on))
-        brain.graph.until(future.done)
-
-    call(True)
-    brain.graph.until(brain.rests)
-    brain.graph.spin(0.5)
-    assert brain.rests() and "estop" in node.health.lasting
-    call(False)
+    assert brain.call("estop", True).success
+    brain.graph.until(lambda: not brain.moving() and "estop" in node.health.lasting)
+    assert not brain.call("resume").success  # latched
+    brain.graph.until(lambda: brain.call("estop", False).success)
+    brain.still()  # cleared, and plans come: nothing moves before the operator's call
+    assert brain.call("resume").success
     brain.graph.until(brain.moving)
 
 
@@ -145,7 +164,7 @@ def test_a_fault_stops_the_arm_and_its_end_lets_it_go(arm, switch, value, fault)
     if fault == "tracking":
         brain.graph.spin(0.5)
         assert not brain.moving()  # a person has to say so
-        node._estop(False)
+        brain.release()
     brain.speed = (0.0, -0.1, 0.0)
     brain.graph.until(brain.moving, 10.0)
     brain.graph.until(lambda: fault not in node.health.lasting)
@@ -180,7 +199,7 @@ def test_nothing_heard_moves_the_arm_out_of_bounds_or_kills_the_node(arm) -> Non
     for place in brain.commands:
         assert (place >= LOW[:6]).all() and (place <= HIGH[:6]).all()
     assert np.abs(np.diff(brain.commands, axis=0)).max() <= config().limits.velocity.max() * 0.02
-    assert node._cadence is not None and node._cadence.error is None
-    node._estop(False)
+    assert node.control.alive
+    brain.release()
     brain.speed = (0.0, -0.1, 0.0)
     brain.graph.until(brain.moving, 10.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -15,6 +16,7 @@ KEEP = 1000  # newest intervals that figures are of
 SWITCH_S = 0.0001  # other threads give the interpreter back after so long
 CLOSEST = 0.7
 SPIN_S, SPIN_SHARE = 0.0004, 0.05  # the last of a wait, of a period at most, is not slept
+MCL_CURRENT, MCL_FUTURE = 1, 2  # of mlockall(2)
 OWN, OTHERS = 20, 10  # real-time priorities of the beat's thread and of the rest of its process
 
 
@@ -25,11 +27,18 @@ class Cadence:
     later one the beat begins anew, and nothing makes up for lost time. Where the system allows it
     the thread has real-time priority. `alone`: so have all others of this process, a little less,
     since the beat may have to wait for one that holds the interpreter or a lock: the process has
-    nothing else to do.
+    nothing else to do. `failed` is called when `beat` has raised: no beat follows.
     """
 
-    def __init__(self, period_s: float, beat: Callable[[], None], *, alone: bool = False) -> None:
-        self.period_s, self._beat, self._alone = period_s, beat, alone
+    def __init__(
+        self,
+        period_s: float,
+        beat: Callable[[], None],
+        *,
+        alone: bool = False,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.period_s, self._beat, self._alone, self._failed = period_s, beat, alone, failed
         self._spin_s = min(SPIN_S, SPIN_SHARE * period_s)
         self._intervals: deque[float] = deque(maxlen=KEEP)
         self._busy: deque[float] = deque(maxlen=KEEP)
@@ -84,6 +93,7 @@ class Cadence:
                 self._beat()
             except BaseException as error:
                 self.error = error
+                self._failed()
                 return
             now = time.monotonic()
             self._busy.append(now - began)
@@ -101,6 +111,23 @@ def threads() -> list[int]:
     """Return the system's numbers of this process's threads; none where it does not tell."""
     folder = Path("/proc/self/task")
     return [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def realtime_allowed() -> bool:
+    """May a thread of this process have real-time priority?"""
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(_ask_for_realtime(0, OWN)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def lock_memory() -> bool:
+    """Keep this process in memory, so that no page fault delays a beat; False: not allowed."""
+    try:
+        return ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) == 0
+    except (OSError, AttributeError):
+        return False
 
 
 def _ask_for_realtime(thread: int, priority: int) -> bool:

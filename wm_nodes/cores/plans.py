@@ -46,12 +46,12 @@ def check_plan(plan: Plan, action: VectorSpec) -> Plan:
     return Plan(plan.stamp_ns, plan.origin, action.names, plan.actions[:, order], plan.period_s)
 
 
-def due_action(plan: Plan, now_ns: int, period_s: float) -> tuple[Vector, float]:
-    """Return the action whose time has come and by how many seconds the plan's end has passed.
+def due_action(plan: Plan, age_s: float, period_s: float) -> tuple[Vector, float]:
+    """Return the action that is due `age_s` after the plan's observation, and by how many seconds
+    the plan's end has passed.
 
-    Point i is due from stamp + i periods; after the last one's period the plan is overdue.
+    Point i is due from i periods on; after the last one's period the plan is overdue.
     """
     each = plan.period_s or period_s
-    age = (now_ns - plan.stamp_ns) / 1e9
-    index = min(max(int(age / each), 0), len(plan.actions) - 1)
-    return plan.actions[index], age - len(plan.actions) * each
+    index = min(max(int(age_s / each), 0), len(plan.actions) - 1)
+    return plan.actions[index], age_s - len(plan.actions) * each

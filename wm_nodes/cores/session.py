@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,12 +15,16 @@ from wm_nodes.robots.base import Observation, Robot
 
 @dataclass(frozen=True)
 class Arrival:
-    """One observation with the step that led to it; all carry the step's stamp."""
+    """One observation with the step that led to it; all carry the step's stamp.
+
+    made_s: steady time at which it was asked of the robot [s].
+    """
 
     step: Step
     images: dict[str, Image]
     proprio: Vector
     depths: dict[str, Depth] = field(default_factory=dict)
+    made_s: float = 0.0
 
 
 class Session:
@@ -44,26 +49,26 @@ class Session:
     def counts(self) -> Counts:
         return self.schedule.counts
 
-    def prepare(self) -> bool:
-        """Real time: choose the next episode, let the robot get ready; False: the run is over."""
+    def choose(self) -> Episode | None:
+        """Real time: return the episode that `begin` will start; None: the run is over."""
         self._chosen = self.schedule.next()
-        if self._chosen is not None:
-            self.robot.prepare(self._chosen.seed)
-        return self._chosen is not None
+        return self._chosen
 
     def begin(self) -> Arrival | None:
         """Start the next episode (the prepared one, if any); None when the run is over."""
         self.episode, self._chosen = self._chosen or self.schedule.next(), None
         if self.episode is None:
             return None
-        return self._arrive(self.robot.reset(self.episode.seed), RANDOM)
+        made_s = time.monotonic()
+        return self._arrive(self.robot.reset(self.episode.seed), RANDOM, made_s)
 
     def execute(self, action: Vector, origin: Origin) -> Arrival:
         """Do one action for one period. The caller checks `step.is_last` and begins anew."""
         assert self.episode is not None
+        made_s = time.monotonic()
         observation = self.robot.act(action)
         self.schedule.decided(self.episode, self._repeat)
-        arrival = self._arrive(observation, origin)
+        arrival = self._arrive(observation, origin, made_s)
         if observation.is_last:
             self.schedule.ended(self.episode)
         return arrival
@@ -73,12 +78,14 @@ class Session:
         if self.episode is not None and self.now is not None and not self.now.step.is_last:
             self.schedule.ended(self.episode)
 
-    def _arrive(self, seen: Observation, origin: Origin) -> Arrival:
+    def _arrive(self, seen: Observation, origin: Origin, made_s: float) -> Arrival:
         assert self.episode is not None
         success = seen.success if self.label is None or seen.is_first else self.label
         if not seen.is_first:
             self.label = None
-        stamp = self._clock() if self._clock else self._base_ns + seen.stamp_ns
+        stamp = self._base_ns + seen.stamp_ns
+        if self._clock:  # it may stand still or be set back: stamps never do
+            stamp = max(self._clock(), self.counts.stamp_ns + 1)
         self.counts.stamp_ns = stamp
         step = Step(
             stamp_ns=stamp,
@@ -96,5 +103,5 @@ class Session:
             signal_names=self._signals,
             signals=seen.signals,
         )
-        self.now = Arrival(step, seen.images, seen.proprio, seen.depths)
+        self.now = Arrival(step, seen.images, seen.proprio, seen.depths, made_s)
         return self.now

@@ -62,6 +62,18 @@ ARGUMENTS = (
     Argument("camera", "front", "Camera that the model sees.", fixed=True),
     Argument("home", True, "Go to the home pose before each episode."),
     Argument(
+        "confirm_home",
+        True,
+        "hardware:=real: go home only when the operator calls go_home (wm arm home), each time.",
+    ),
+    Argument(
+        "require_realtime",
+        True,
+        "hardware:=real: do not start without real-time priority and locked memory.",
+    ),
+    Argument("max_plan_s", 2.0, "No plan is followed longer after its observation.", low=0.01,
+             high=60.0),
+    Argument(
         "rate_hz", 0.0, "Control rate; 0: the robot's own (50 Hz).", low=0.0, high=200.0
     ),
     Argument(
@@ -91,12 +103,18 @@ def _arm_sim(values: Values) -> Mapping[str, Parameter]:
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
+    real = values["hardware"] == REAL
     names = "robot dry_run task home rate_hz action_repeat time_limit episodes evaluate seed"
     return {
         **_pick(values, *names.split()),
         "adapter": "arm",
         "mode": "realtime",
         "max_age_s": 0.0,  # a plan is played to its end and not beyond
+        "max_plan_s": values["max_plan_s"],
+        "confirm_home": real and values["confirm_home"],
+        "require_realtime": real and values["require_realtime"],
+        # A simulated arm begins anew with its run; a real one stays latched over runs.
+        "safety_file": "" if real else f"{values['run']}/safety.json",
         "await_planner_s": PLANNER_S,
         "progress": f"{values['run']}/progress.json",
     }

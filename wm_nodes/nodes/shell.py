@@ -16,6 +16,7 @@ from rclpy.lifecycle import (
     TransitionCallbackReturn,
 )
 from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 
 from wm_nodes import topics
@@ -45,6 +46,7 @@ class Shell(LifecycleNode):
 
     NAME: ClassVar[str]
     PARAMS: ClassVar[type[ShellParams]] = ShellParams
+    FINISHES: ClassVar[bool] = False  # a second signal does not interrupt its end
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("namespace", topics.NAMESPACE)
@@ -177,11 +179,13 @@ class Shell(LifecycleNode):
         *,
         idle: bool = False,
         events: topics.SubscriptionEventCallbacks | None = None,
+        max_bytes: int = 0,
         **names: str,
     ) -> Callable[[], None]:
         """Subscribe; what `convert` refuses is dropped and counted. `idle`: when inactive too.
 
-        Returns a function that handles at once all messages that have come already.
+        max_bytes: larger messages are dropped before they are deserialized, which may take seconds;
+        0: no limit. Returns a function that handles at once all messages that have come already.
         """
         shown = topic.name.format(**names)
 
@@ -189,20 +193,31 @@ class Shell(LifecycleNode):
             if not (self.active or idle):
                 return
             try:
-                record = convert(msg)
+                record = convert(self._checked(msg, topic, max_bytes) if max_bytes else msg)
             except MessageError as error:
                 self.drop(f"{shown}/{error.reason}", str(error))
                 return
             handle(*record) if type(record) is tuple else handle(record)
 
-        subscription = topic.subscription(self, callback, qos, events, **names)
+        raw = max_bytes > 0
+        subscription = topic.subscription(self, callback, qos, events, raw=raw, **names)
 
         def take() -> None:
             with subscription.handle:
-                while taken := subscription.handle.take_message(subscription.msg_type, False):
+                while taken := subscription.handle.take_message(subscription.msg_type, raw):
                     callback(taken[0])
 
         return take
+
+    @staticmethod
+    def _checked(serialized: bytes, topic: topics.Topic, max_bytes: int) -> Any:
+        if len(serialized) > max_bytes:
+            raise MessageError(
+                "size",
+                f"{topic.name}: got a message of {len(serialized)} bytes, expected at most "
+                f"{max_bytes}. It is not read",
+            )
+        return deserialize_message(serialized, topic.type)
 
     def drop(self, reason: str, text: str) -> None:
         """Count a message that is not used; say why, now and then."""

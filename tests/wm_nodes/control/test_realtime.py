@@ -1,0 +1,227 @@
+"""The control loop with the simulated arm: what moves it, what stops it, what never moves it."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+pytest.importorskip("mujoco", reason="needs the [sim] extra")
+
+from wm_nodes.control.active_plan import ActivePlan
+from wm_nodes.control.realtime import Answer, RealtimeLoop
+from wm_nodes.control.states import State
+from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.robots.arm.simulated import SimulatedArm
+
+ORIGIN = Origin("script", "test")
+STILL_RAD = 0.01  # a controller that begins to hold the arm where it is measured lets it sag
+
+
+class Bench:
+    """A loop over the simulated arm in simulated time; plans may come for every observation."""
+
+    def __init__(self, *, away: bool = False, home: bool = True, **options) -> None:
+        self.arm = SimulatedArm("goal", render="none", time_limit=10**6, action_repeat=5)
+        bus = self.arm.motion.bus
+        if away:  # moved there by its driver
+            pose = self.arm.config.home[:6] + np.array([0.8, 0.2, -0.2, 0, 0, 0.5])
+            bus.driver.command("position", pose)
+            bus.wait(3.0)
+        active = ActivePlan(self.arm.spec.control_period_s, 0.0, 2.0)
+        self.loop = RealtimeLoop(self.arm, active, home=home, clock=bus.now_s, **options)
+        self.bus, self.plans, self.speed = bus, True, 0.1
+        self.stamp, self.latches = itertools.count(1), 0
+        self.planned_ns = 0
+        with self.loop.lock:
+            self.loop.prepare(0)
+
+    def tick(self) -> None:
+        """One control period, with what the node does after it."""
+        loop, now_s = self.loop, self.bus.now_s()
+        if loop.tick():
+            if not loop.acting:
+                self.arm.reset(0)
+                self.observed = next(self.stamp)
+                loop.begin(self.observed)
+                loop.plan.observed(self.observed, now_s, 0.0)
+            elif self.arm.complete():
+                step = self.arm.act(np.zeros(3))
+                self.observed = next(self.stamp)
+                loop.plan.observed(self.observed, now_s, 0.0)
+                if step.is_last:
+                    loop.prepare(0)
+            if self.plans:
+                self.plan()
+        self.bus.wait(self.arm.period_s)
+
+    def plan(self, stamp_ns: int | None = None) -> str:
+        """Give a plan for an observation; returns why it is dropped."""
+        stamp_ns = self.observed if stamp_ns is None else stamp_ns
+        actions = np.repeat(np.float32([[0.0, self.speed, 0.0]]), 20, axis=0)
+        return self.loop.plan.accept(
+            Plan(stamp_ns, ORIGIN, ("x", "y", "z"), actions, 0.1), self.now
+        )[0]
+
+    @property
+    def now(self) -> float:
+        return self.bus.now_s()
+
+    def run(self, seconds: float) -> float:
+        """Let time pass; returns how far any joint moved in it [rad]."""
+        before = self.arm.world.positions()
+        for _ in range(round(seconds / self.arm.period_s)):
+            self.tick()
+        return float(np.abs(self.arm.world.positions() - before).max())
+
+    def until(self, state: State, seconds: float = 30.0) -> Bench:
+        for _ in range(round(seconds / self.arm.period_s)):
+            if self.loop.state is state and (state is not State.ACTING or not self.arm.at_rest()):
+                return self
+            self.tick()
+        raise AssertionError(f"state is {self.loop.state}, not {state}: {self.arm.faults()}")
+
+    def ask(self, name: str) -> Answer:
+        future: Future[Answer] = self.loop.ask(name)
+        self.tick()
+        return future.result(0)
+
+    def stop(self, how: str) -> Bench:
+        """Stop the arm in one of several ways, and let it come to rest."""
+        if how == "estop":
+            self.loop.estop()
+        elif how == "pause":
+            assert self.ask("pause").done
+        elif how == "protective stop":
+            self.arm.latch("tracking", "test")
+        self.run(1.5)
+        assert self.arm.at_rest()
+        return self
+
+    def release(self) -> None:
+        """What the operator does after a stop, but for the last call."""
+        if self.arm.latched():
+            assert self.ask("clear").done
+
+
+STOPS = ("estop", "pause", "protective stop")
+
+
+def test_it_goes_home_and_follows_plans():
+    bench = Bench(away=True).until(State.HOMING).until(State.ACTING)
+    assert bench.run(1.0) > 0.02
+
+
+@pytest.mark.parametrize("how", STOPS)
+@pytest.mark.parametrize("during", [State.HOMING, State.ACTING])
+def test_after_a_stop_nothing_moves_before_the_operators_call(during, how):
+    """Not by itself, not by plans made before or after, not by scheduled homing, not by a clear."""
+    bench = Bench(away=True).until(during)
+    bench.run(0.4)
+    bench.stop(how)
+    assert bench.run(2.0) < STILL_RAD
+    bench.release()
+    assert bench.run(2.0) < STILL_RAD
+    assert "call resume" in bench.loop.waiting_for()
+    assert bench.ask("resume").done
+    assert bench.run(2.0) > 0.02
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_after_resume_only_a_plan_of_a_later_observation_counts(how):
+    bench = Bench().until(State.ACTING)
+    bench.plans = False
+    before = bench.observed
+    bench.plan(before)
+    bench.stop(how)
+    bench.release()
+    assert bench.ask("resume").done
+    assert bench.plan(before) in ("before-stop", "old", "late")
+    assert bench.run(1.0) < STILL_RAD
+    bench.plans = True
+    assert bench.run(1.0) > 0.02
+
+
+def test_a_restarted_node_moves_nothing_before_the_operators_call():
+    bench = Bench(away=True, restarted=True)
+    assert bench.run(2.0) < STILL_RAD
+    assert "restarted" in bench.loop.waiting_for()
+    assert bench.ask("resume").done
+    assert bench.run(2.0) > 0.02
+
+
+def test_a_latch_of_an_earlier_process_holds_and_needs_clear_and_resume():
+    bench = Bench(away=True, restarted=True)
+    bench.arm.latch("estop", "before the restart")
+    assert bench.run(2.0) < STILL_RAD
+    assert not bench.ask("resume").done
+    assert not bench.ask("go_home").done
+    assert bench.ask("clear").done
+    assert bench.run(2.0) < STILL_RAD
+    assert bench.ask("resume").done
+    assert bench.run(2.0) > 0.02
+
+
+def test_homing_that_must_be_confirmed_waits_for_the_call():
+    bench = Bench(away=True, confirm_home=True)
+    assert bench.run(2.0) < STILL_RAD
+    assert "go_home" in bench.loop.waiting_for()
+    assert bench.ask("go_home").done
+    bench.until(State.HOMING).until(State.ACTING)
+
+
+def test_plans_outside_an_episode_are_dropped():
+    bench = Bench(away=True)
+    bench.observed = 0
+    assert bench.plan() == "phase"
+    bench.until(State.HOMING)
+    assert bench.plan() == "phase"
+
+
+@pytest.mark.parametrize("state", [State.NO_DRIVER, State.HOMING, State.ACTING, State.LATCHED])
+@pytest.mark.parametrize("name", ["pause", "resume", "clear", "go_home", "reset"])
+def test_every_request_is_answered_in_every_state(state, name):
+    bench = Bench(away=True)
+    if state is State.LATCHED:
+        bench.until(State.HOMING).stop("estop")
+    elif state is not State.NO_DRIVER:
+        bench.until(state)
+    answer = bench.ask(name)
+    assert answer.text and isinstance(answer.done, bool)
+    bench.run(1.0)
+
+
+def test_reset_ends_the_episode_and_the_next_one_begins():
+    bench = Bench().until(State.ACTING)
+    assert bench.ask("reset").done
+    bench.until(State.HOMING).until(State.ACTING)
+
+
+def test_a_driver_that_goes_silent_brings_it_to_rest():
+    bench = Bench().until(State.ACTING)
+    bench.arm.switches.driver_dead = True
+    bench.until(State.NO_DRIVER)
+    bench.arm.switches.driver_dead = False
+    bench.run(2.0)
+    assert bench.loop.state in (State.ACTING, State.LATCHED)
+
+
+def test_latches_are_reported_when_they_change():
+    seen: list[dict[str, str]] = []
+    bench = Bench(on_latch=lambda: seen.append(dict(bench.arm.latched()))).until(State.ACTING)
+    bench.loop.estop()
+    assert bench.loop.latched() == {"estop": "called by the operator"}  # before the next period too
+    bench.run(1.5)
+    bench.ask("clear")
+    assert [list(one) for one in seen] == [["estop"], []]
+
+
+def test_the_emergency_stop_brakes_in_the_next_period():
+    bench = Bench().until(State.ACTING)
+    bench.run(1.0)
+    speed = np.linalg.norm(bench.arm.motion.filter.v)
+    bench.loop.estop()
+    bench.run(0.1)
+    assert np.linalg.norm(bench.arm.motion.filter.v) < 0.7 * speed

@@ -1,0 +1,68 @@
+"""Latches survive the process, and what cannot be read counts as latched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from wm_nodes.control.safety_record import UNREADABLE, Record, SafetyRecord, default_path
+
+LATCHED = Record({"estop": "called by the operator"}, running=True)
+
+
+def test_what_was_stored_is_loaded(tmp_path):
+    record = SafetyRecord(tmp_path / "deep" / "arm.json")
+    assert record.load() == Record()
+    record.store(lambda: LATCHED)
+    assert SafetyRecord(record.path).load() == LATCHED
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"latched": 3, "running": true}', "\0"]
+)
+def test_a_record_that_cannot_be_read_is_a_latch(tmp_path, content):
+    path = tmp_path / "arm.json"
+    path.write_text(content)
+    found = SafetyRecord(path).load()
+    assert UNREADABLE in found.latched and str(path) in found.latched[UNREADABLE]
+
+
+def test_a_disk_that_refuses_is_an_error_and_the_old_record_stays(tmp_path):
+    record = SafetyRecord(tmp_path / "arm.json")
+    record.store(lambda: LATCHED)
+    (tmp_path / "arm.json.new").mkdir()  # nothing can be written there
+    with pytest.raises(OSError):
+        record.store(lambda: Record())
+    assert SafetyRecord(record.path).load() == LATCHED
+
+
+def test_kill_9_just_after_the_answer_loses_nothing(tmp_path):
+    """The latch is on the disk when `store` returns."""
+    path = tmp_path / "arm.json"
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from wm_nodes.control.safety_record import Record, SafetyRecord\n"
+        "SafetyRecord(Path(sys.argv[1])).store(lambda: Record({'estop': 'x'}, True))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    assert SafetyRecord(path).load().latched == {"estop": "x"}
+
+
+def test_two_robots_and_two_graphs_have_their_own_records(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    names = [
+        ("fr3", "0", "/robot"),
+        ("ur5e", "0", "/robot"),
+        ("fr3", "1", "/robot"),
+        ("fr3", "0", "/"),
+    ]
+    paths = {default_path(*name) for name in names}
+    assert len(paths) == len(names)
+    assert all(path.is_relative_to(tmp_path) for path in paths)
+    assert all(os.sep not in path.name for path in paths)

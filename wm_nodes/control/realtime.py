@@ -1,0 +1,279 @@
+"""The control loop in real time: one call of `tick` each control period, whatever happens
+elsewhere.
+
+The loop owns all motion. Motion comes only from a plan that is newer than the last stop, pause,
+release or restart, or from an explicit call of the operator. Services of any thread are requests:
+the loop executes them in its next period, or answers why not. It knows no ROS and no torch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Lock
+
+from wm_nodes.control.active_plan import ActivePlan
+from wm_nodes.control.states import MOVING, Conditions, State, next_state
+from wm_nodes.cores.records import Origin
+from wm_nodes.robots.base import RealtimeRobot
+
+ESTOP = "called by the operator"
+HOLD = Origin("robot", "hold")  # the source of a step without a plan: not a demonstration
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether a request was executed, and in words what happened or what to do instead."""
+
+    done: bool
+    text: str
+
+
+@dataclass
+class Permission:
+    """The operator's permission to move; without it, `needs` says which call gives it."""
+
+    needs: str = ""
+
+    @property
+    def given(self) -> bool:
+        return not self.needs
+
+
+@dataclass
+class _Request:
+    name: str
+    answer: Future[Answer] = field(default_factory=Future)
+
+
+class RealtimeLoop:
+    """Runs a robot: `tick` in the control thread, everything else from any thread.
+
+    home: go to the home pose before each episode. confirm_home: only when the operator calls
+    `go_home`. restarted: an earlier process of this run did not end cleanly, so nothing moves
+    before the operator's call. latched: latches that an earlier process left. on_latch: called (in
+    the control thread) when the latches have changed. clock: steady time [s].
+    """
+
+    def __init__(
+        self,
+        robot: RealtimeRobot,
+        plan: ActivePlan,
+        *,
+        home: bool = True,
+        confirm_home: bool = False,
+        restarted: bool = False,
+        on_latch: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.robot, self.plan, self.lock = robot, plan, Lock()
+        self._clock, self._on_latch = clock, on_latch
+        self._home, self._confirm_home = home, confirm_home
+        self.state = State.NO_DRIVER
+        self.permission = Permission("the node was restarted: call resume" if restarted else "")
+        self.origin = HOLD  # of the step under way
+        self.due_text = ""  # why no action is due, while acting
+        self.plan_age_s: float | None = None  # age of the images behind the action of this period
+        self._requests: SimpleQueue[_Request] = SimpleQueue()
+        self._estop = False
+        self._latches: tuple[str, ...] = ()
+        self._seed: int | None = None  # of the episode that is being prepared
+        self._acting = self._ending = False
+        self._at_home = False  # the robot is where the next episode may begin
+        self._go_home = False  # the operator's call
+
+    # Requests of other threads ------------------------------------------------------------------
+
+    def estop(self) -> None:
+        """Stop now and latch. Takes effect in the next period, and cannot fail."""
+        self._estop = True
+
+    def latched(self) -> dict[str, str]:
+        """Return everything that is latched, or will be in the next period: name -> why."""
+        asked = {"estop": ESTOP} if self._estop else {}
+        return {**asked, **self.robot.latched()}
+
+    def ask(self, name: str) -> Future[Answer]:
+        """Request pause, resume, clear, go_home or reset; the future has the answer."""
+        request = _Request(name)
+        self._requests.put(request)
+        return request.answer
+
+    # Episodes, under `lock` ---------------------------------------------------------------------
+
+    def prepare(self, seed: int) -> None:
+        """Bring the robot to where the episode of this seed can begin."""
+        self.plan.end()
+        self._seed, self._acting, self._ending = seed, False, False
+        self._at_home = False
+        self.robot.prepare(seed)
+
+    @property
+    def ready(self) -> bool:
+        """May the prepared episode begin?"""
+        standing = self.state is State.STANDING and self.permission.given
+        prepared = self._seed is not None and not self._acting and not self._ending
+        return standing and prepared and self._is_home() and not self.robot.waiting_for()
+
+    def begin(self, stamp_ns: int) -> None:
+        """The prepared episode begins with the observation of this stamp."""
+        self.plan.begin(stamp_ns)
+        self._seed, self._acting = None, True
+
+    def end(self) -> None:
+        """No episode follows: come to rest and stay there."""
+        self.plan.end()
+        self._seed, self._acting, self._ending = None, False, True
+
+    @property
+    def acting(self) -> bool:
+        """Is an episode under way?"""
+        return self._acting
+
+    def waiting_for(self) -> str:
+        """Return why nothing moves, or "" while it may."""
+        if not self.permission.given:
+            return self.permission.needs
+        if self._acting or self._ending:
+            return ""
+        if self.state is State.STANDING and not self._is_home() and self._needs_call():
+            return "call go_home: the robot goes to its home pose"
+        return self.robot.waiting_for() or (
+            "" if self._is_home() else "the robot is on its way home"
+        )
+
+    # The control thread -------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Execute one control period. True: an agent step is complete, or an episode may begin."""
+        with self.lock:
+            now_s = self._clock()
+            robot = self.robot
+            robot.sense()
+            if self._estop:
+                robot.latch("estop", ESTOP)
+                self._estop = False
+            self._serve(now_s)
+            self._note_latches(now_s)
+            self.state = next_state(self.state, self._conditions())
+            if self.state is State.HOMING:
+                self._at_home = robot.go_home()
+                self._go_home = self._go_home and not self._at_home
+                return False
+            action, made_s, age_s = None, float("-inf"), 0.0
+            self.origin, self.plan_age_s = HOLD, None
+            if self.state is State.ACTING:
+                due = self.plan.due(now_s)
+                if isinstance(due, str):
+                    self.due_text = due
+                else:
+                    self.due_text = ""
+                    action, made_s = due.action, due.made_s
+                    age_s = now_s - due.made_s + due.image_age_s
+                    self.origin, self.plan_age_s = due.origin, age_s
+            whole = robot.tick(action, made_s, age_s)
+            return whole if self._acting else self.ready
+
+    def _conditions(self) -> Conditions:
+        robot = self.robot
+        return Conditions(
+            driver=robot.driver_ready(),
+            latched=bool(robot.latched()),
+            permitted=self.permission.given,
+            stopped=robot.stopped(),
+            at_rest=robot.at_rest(),
+            acting=self._acting,
+            homing=self._wants_home(),
+        )
+
+    def _wants_home(self) -> bool:
+        if self._acting:
+            return False
+        scheduled = self._home and self._seed is not None and not self._confirm_home
+        return self._go_home or (scheduled and not self._at_home)
+
+    def _needs_call(self) -> bool:
+        return self._home and self._confirm_home and not self._go_home
+
+    def _is_home(self) -> bool:
+        return self._at_home or not self._home
+
+    def _note_latches(self, now_s: float) -> None:
+        """A new latch ends all permission: what comes after it is the operator's decision."""
+        latches = tuple(self.robot.latched())
+        if set(latches) - set(self._latches):
+            self._forbid("stopped and latched: call clear, then resume", now_s)
+        if latches != self._latches:
+            self._latches = latches
+            self._on_latch()
+
+    def _forbid(self, needs: str, now_s: float) -> None:
+        """Stop; plans and calls made before now do not count any more."""
+        self.permission = Permission(needs)
+        self._go_home = False
+        self._invalidate(now_s)
+
+    def _invalidate(self, now_s: float) -> None:
+        self.plan.invalidate(now_s)
+        self.robot.invalidate_plans(now_s)
+
+    def _serve(self, now_s: float) -> None:
+        while True:
+            try:
+                request = self._requests.get_nowait()
+            except Empty:
+                return
+            handle = getattr(self, f"_on_{request.name}")
+            request.answer.set_result(handle(now_s))
+
+    def _on_pause(self, now_s: float) -> Answer:
+        if self.robot.latched():
+            return Answer(True, "stopped already: latched")
+        self._forbid("paused: call resume", now_s)
+        return Answer(True, "paused: all motion stops; resume goes on with a new plan")
+
+    def _on_resume(self, now_s: float) -> Answer:
+        if latched := self.robot.latched():
+            return Answer(False, f"latched ({', '.join(latched)}): call clear first")
+        if not self.robot.at_rest():
+            return Answer(False, "the robot is still stopping: call resume again when it stands")
+        self._allow(now_s)
+        return Answer(True, "motion is allowed: from plans made from now on")
+
+    def _on_go_home(self, now_s: float) -> Answer:
+        if latched := self.robot.latched():
+            return Answer(False, f"latched ({', '.join(latched)}): call clear first")
+        if self._acting:
+            return Answer(False, "an episode is under way: call reset to end it")
+        if not self.robot.driver_ready():
+            return Answer(False, "the driver is not ready")
+        self._allow(now_s)
+        self._go_home, self._at_home = True, False
+        return Answer(True, "going home")
+
+    def _allow(self, now_s: float) -> None:
+        self.permission = Permission()
+        self._invalidate(now_s)
+
+    def _on_clear(self, now_s: float) -> Answer:
+        if not self.robot.latched():
+            return Answer(True, "nothing is latched")
+        refused = self.robot.clear()
+        if refused:
+            return Answer(False, refused)
+        self._forbid("cleared: call resume, or go_home", now_s)
+        return Answer(True, "cleared: nothing moves before resume or go_home")
+
+    def _on_reset(self, now_s: float) -> Answer:
+        if not self._acting:
+            return Answer(False, "no episode is under way: nothing to reset")
+        self.robot.end_episode()
+        self.plan.invalidate(now_s)
+        return Answer(True, "the episode ends with its next step")
+
+    @property
+    def moving(self) -> bool:
+        return self.state in MOVING or not self.robot.at_rest()
