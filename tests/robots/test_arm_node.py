@@ -15,12 +15,14 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tests.robots.arms import config
 from wm_nodes import arm_bus, messages, topics
 from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.errors import UserError
 from wm_nodes.faults.fuzzing import fuzz
+from wm_nodes.nodes import realtime_robot
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 
@@ -90,15 +92,16 @@ class Brain:
 
 @pytest.fixture
 def arm(graph, monkeypatch):
-    """Return (robot node, simulator, brain) with the arm in an episode."""
+    """Return (robot node, simulator, brain), with the arm in an episode unless told otherwise."""
 
     monkeypatch.setattr(arm_bus, "DISCOVERY_S", 0.2)  # no other commander is here
 
-    def made(**parameters):
+    def made(awaits_episode=True, **parameters):
         sim = graph.add(ArmSimNode, task="goal", camera_px=32)
         brain = Brain(graph)
         node = graph.add(RobotNode, **{**ARM, **parameters})
-        graph.until(lambda: brain.steps, 20.0)
+        if awaits_episode:
+            graph.until(lambda: brain.steps, 20.0)
         return node, sim, brain
 
     return made
@@ -203,3 +206,89 @@ def test_nothing_heard_moves_the_arm_out_of_bounds_or_kills_the_node(arm) -> Non
     brain.release()
     brain.speed = (0.0, -0.1, 0.0)
     brain.graph.until(brain.moving, 10.0)
+
+
+def test_a_latch_survives_the_process_and_needs_clear_and_resume(arm, tmp_path) -> None:
+    """The process ends without a word: the record is all that the next one has."""
+    record = tmp_path / "safety.json"
+    node, _, brain = arm(safety_file=str(record))
+    brain.graph.until(brain.moving)
+    assert brain.call("estop", True).success
+    kept = record.read_text()  # on the disk when the call has answered
+    brain.graph.remove(node)
+    record.write_text(kept)  # as kill -9 would have left it
+    brain.commands.clear()
+    node = brain.graph.add(RobotNode, **{**ARM, "safety_file": str(record)})
+    brain.graph.until(lambda: "estop" in node.health.lasting)
+    brain.still(1.0)
+    assert not brain.call("resume").success
+    brain.graph.until(lambda: brain.call("estop", False).success)
+    brain.still()
+    assert brain.call("resume").success
+    brain.graph.until(brain.moving, 20.0)
+
+
+def test_a_node_that_did_not_end_cleanly_needs_resume(arm, tmp_path) -> None:
+    record = tmp_path / "safety.json"
+    record.write_text('{"latched": {}, "running": true}')
+    node, _, brain = arm(safety_file=str(record), awaits_episode=False)
+    brain.graph.until(lambda: "restarted" in node.health.lasting.get("waiting", ""))
+    brain.still(1.0)
+    assert not brain.steps
+    assert brain.call("resume").success
+    brain.graph.until(brain.moving, 20.0)
+
+
+def test_a_clean_end_leaves_a_record_without_latches(arm, tmp_path) -> None:
+    record = tmp_path / "safety.json"
+    node, _, brain = arm(safety_file=str(record))
+    assert '"running": true' in record.read_text()
+    brain.graph.remove(node)
+    assert '"running": false' in record.read_text()
+
+
+def test_a_plan_before_the_first_episode_is_dropped(arm) -> None:
+    node, _, brain = arm(awaits_episode=False, await_planner_s=1000.0)
+    actions = np.float32([[0.1, 0.0, 0.0]])
+    msg = messages.plan_to_msg(Plan(1, PLANNER, ("x", "y", "z"), actions, 0.1))
+    for _ in range(3):
+        node._on_plan(messages.plan_from_msg(msg))
+    assert node.health.drops["plan/phase"] == 3
+    brain.graph.spin(0.2)
+    assert node.control.alive
+
+
+def test_reset_ends_the_episode_in_the_control_loop(arm) -> None:
+    node, _, brain = arm()
+    brain.graph.until(brain.moving)
+    assert brain.call("reset").success
+    brain.graph.until(lambda: brain.steps[-1].is_last or any(s.is_last for s in brain.steps))
+    before = len(brain.steps)
+    brain.graph.until(lambda: any(s.is_first for s in brain.steps[before:]), 20.0)
+    assert node.control.alive
+
+
+def test_an_absurdly_long_plan_is_not_read(arm) -> None:
+    node, _, brain = arm()
+    brain.graph.until(brain.moving)
+    point = JointTrajectoryPoint(positions=[0.0, 0.1, 0.0])
+    long = JointTrajectory(joint_names=["x", "y", "z"], points=[point] * 20_000)
+    long.header.frame_id = str(PLANNER)
+    brain.plans.publish(long)
+    brain.graph.until(lambda: node.health.drops["plan/size"])
+    brain.graph.until(brain.moving)
+
+
+def test_a_clock_that_stands_still_moves_nothing_and_renews_nothing(arm) -> None:
+    """use_sim_time without /clock: images cannot be dated, so that no episode begins."""
+    node, _, brain = arm(use_sim_time=True, awaits_episode=False)
+    brain.graph.until(lambda: "camera_clock" in node.health.lasting)
+    brain.still(1.0)
+    assert not brain.steps
+
+
+def test_real_time_that_is_required_and_not_allowed_is_refused(graph, monkeypatch) -> None:
+    monkeypatch.setattr(realtime_robot, "realtime_allowed", lambda: False)
+    monkeypatch.setattr(arm_bus, "DISCOVERY_S", 0.2)
+    with pytest.raises(UserError, match="rtprio"):
+        graph.add(RobotNode, **{**ARM, "require_realtime": True})

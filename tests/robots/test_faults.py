@@ -1,4 +1,4 @@
-"""Faults with real processes, a few of each run; `wm faults` does all of them, 200 times."""
+"""Faults with real processes, a few of each run; `wm faults` injects all of them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,56 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 pytest.importorskip("rclpy")
 
-from wm_nodes.faults.matrix import FAULTS, STOPS, Outcome, run_matrix
+from wm_nodes.cli.faults import _spread
+from wm_nodes.faults.estop_latency import EstopCall, quantiles
+from wm_nodes.faults.injections import FAULTS
+from wm_nodes.faults.matrix import Outcome, run_matrix
+from wm_nodes.faults.plant import COMMANDS, robot_file
+from wm_nodes.robots.arm.config import read_config
+
+# arm_sim stamps joint states when it publishes them: on a busy machine the measured speed is wrong.
+INEXACT = {"true_speed"}
 
 
-def test_every_fault_of_the_list_has_a_name_of_its_own():
-    assert len(set(FAULTS)) == len(FAULTS)
-    assert set(FAULTS) >= STOPS
+@pytest.mark.parametrize("interface", COMMANDS)
+def test_the_robot_of_each_interface_can_be_read_from_any_folder(tmp_path, interface):
+    config = read_config(robot_file(tmp_path, interface))
+    assert config.command.interface == interface
+    assert config.command.topic == COMMANDS[interface]["topic"]
 
 
-@pytest.mark.timeout(300)
-def test_killed_silenced_and_lied_to_it_stops_within_its_limits_and_goes_on():
-    faults = ["driver_dead", "kill player", "estop", "rubbish plans"]
+def test_injections_are_spread_over_the_interfaces():
+    assert _spread("all", 100) == {"position": 34, "velocity": 33, "trajectory": 33}
+    assert _spread("all", 1) == {"position": 1}
+    assert _spread("velocity", 7) == {"velocity": 7}
+
+
+def test_a_fault_after_which_the_operator_must_act_is_not_recovered_from_unaided():
+    assert not [name for name, fault in FAULTS.items() if fault.rest and fault.unaided]
+
+
+def test_latency_quantiles_leave_out_what_was_not_measured():
+    calls = [EstopCall(n, "position", 0.001 * n, float("nan"), 0.1, 0.2, 0) for n in range(101)]
+    found = quantiles(calls)
+    assert found["answer"] == {"p50": 50.0, "p99": 99.0, "max": 100.0}
+    assert found["commands"]["max"] == 100.0
+    assert calls[0].fine and not EstopCall(0, "position", *[float("nan")] * 4, 0).fine
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "interface, faults",
+    [
+        ("position", ["driver_dead", "kill player", "estop and clear without resume"]),
+        ("trajectory", ["suspend robot", "rubbish plans", "restart while latched"]),
+        ("velocity", ["estop", "services at random"]),
+    ],
+)
+def test_the_arm_keeps_the_laws_under_faults_and_recovers(tmp_path, monkeypatch, interface, faults):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     outcomes: list[Outcome] = []
-    heard = run_matrix(faults, 7, lambda outcome, heard: outcomes.append(outcome))
-    assert heard.violations == {} and heard.commands > 100
-    assert all(outcome.fine for outcome in outcomes), outcomes
+    auditors = run_matrix({interface: faults}, 7, lambda outcome, _: outcomes.append(outcome))
+    auditor = auditors[interface]
+    assert set(auditor.violations) <= INEXACT, (auditor.violations, auditor.broken[:1], outcomes)
+    assert auditor.commands > 50
+    assert not [outcome for outcome in outcomes if outcome.problem], outcomes

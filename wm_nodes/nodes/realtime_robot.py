@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 KEPT = 4096  # newest latencies
 REST_S = 3.0  # for coming to rest at the end
+AT_REST = 3  # periods at rest before the loop ends, so that the last commands are equal
 LOOK_S = 0.05  # between two reports
 ANSWER_S = 1.0  # for the control loop to answer a request
 NO_REALTIME = (
@@ -115,6 +116,7 @@ class RealtimeControl:
         end = time.monotonic() + REST_S
         while time.monotonic() < end and cadence.error is None and self.loop.moving:
             time.sleep(self._robot.tick_s)
+        time.sleep(AT_REST * self._robot.tick_s)
         cadence.stop()
         self._robot.halt()
         self._cadence = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import (
     LifecycleNode,
@@ -18,12 +19,14 @@ from rclpy.lifecycle import (
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
+from rclpy.timer import Timer
 
 from wm_nodes import topics
 from wm_nodes.errors import MessageError
 from wm_nodes.health import Health
 from wm_nodes.params import declare, param
 
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 DIAGNOSE_S = 1.0
 LAST_WORD = Duration(seconds=0.5)
 WARN_S = 5.0  # a complaint is repeated at most so often
@@ -167,6 +170,11 @@ class Shell(LifecycleNode):
     def _raise(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    def create_timer(self, *given: Any, **options: Any) -> Timer:
+        """Make a timer; on the steady clock unless told otherwise, since /clock may stand still."""
+        options.setdefault("clock", STEADY)
+        return super().create_timer(*given, **options)
 
     # Messages -----------------------------------------------------------------------------------
 

@@ -1,0 +1,89 @@
+"""The end of the robot node as a process: signals in motion, and what the arm is commanded last."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+pytest.importorskip("mujoco", reason="needs the [sim] extra")
+pytest.importorskip("rclpy")
+
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from tests.nodes.conftest import graph
+from wm_nodes import messages, topics
+from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.robots.arm.config import find_config
+
+__all__ = ["graph"]
+MOVING = 0.02  # rad/s, or rad per period divided by it
+END_S = 20.0
+
+
+def robot_file(folder, interface: str) -> tuple[str, str]:
+    """Return the path of the simulated arm's YAML with another interface, and its command topic."""
+    shipped = find_config("arm_sim")
+    about = yaml.safe_load(shipped.read_text())
+    about["model"] = str(shipped.parent / about["model"])
+    topic = f"/arm_sim/forward_{interface}_controller/commands"
+    about["command"] = {"interface": interface, "topic": topic}
+    path = folder / "arm.yaml"
+    path.write_text(yaml.safe_dump(about))
+    return str(path), topic
+
+
+@pytest.mark.parametrize("interface", ["position", "velocity"])
+@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGINT, signal.SIGTERM]])
+def test_signals_in_motion_leave_an_arm_that_stands(graph, tmp_path, interface, signals) -> None:
+    """A second signal does not cut the stop short."""
+    path, topic = robot_file(tmp_path, interface)
+    sim = graph.add(ArmSimNode, robot=path, task="goal", camera_px=32)
+    commands: list[np.ndarray] = []
+    graph.probe.create_subscription(
+        Float64MultiArray, topic, lambda msg: commands.append(np.array(msg.data)), 1000
+    )
+    plans = topics.PLAN.always(graph.probe)
+
+    def plan(msg: JointState) -> None:
+        step = messages.step_from_msg(msg)
+        actions = np.repeat(np.float32([[0.0, 0.15, 0.0]]), 10, axis=0)
+        made = Plan(step.stamp_ns, Origin("script", "test"), step.names, actions, 0.1)
+        plans.publish(messages.plan_to_msg(made))
+
+    topics.STEPS.subscription(graph.probe, plan)
+    words = [sys.executable, "-m", "wm_nodes.nodes.robot", "--ros-args", "-r"]
+    words += [f"__ns:={graph.namespace}"]
+    given = {"adapter": "arm", "robot": path, "mode": "realtime", "task": "goal"}
+    given |= {"time_limit": 100000, "max_age_s": 0.0, "safety_file": str(tmp_path / "safety.json")}
+    for name, value in given.items():
+        words += ["-p", f"{name}:={value}"]
+
+    def speed() -> float:
+        if interface == "velocity":
+            return float(np.abs(commands[-1]).max()) if commands else 0.0
+        return float(np.abs(np.diff(commands[-2:], axis=0)).max(initial=0.0)) * 50.0
+
+    with subprocess.Popen(words) as process:
+        graph.until(lambda: speed() > 5 * MOVING, 60.0)
+        for number in signals:
+            process.send_signal(number)
+            graph.spin(0.03)
+        end = time.monotonic() + END_S
+        while process.poll() is None and time.monotonic() < end:
+            graph.spin(0.02)
+        assert process.poll() == 0
+    graph.spin(0.3)
+    assert speed() == 0.0
+    before = sim._driver.world.positions()
+    graph.spin(0.5)
+    assert np.abs(sim._driver.world.positions() - before)[:6].max() < 0.01
