@@ -217,10 +217,12 @@ def test_a_latch_survives_the_process_and_needs_clear_and_resume(arm, tmp_path) 
     kept = record.read_text()  # on the disk when the call has answered
     brain.graph.remove(node)
     record.write_text(kept)  # as kill -9 would have left it
+    brain.graph.spin(0.3)
     brain.commands.clear()
     node = brain.graph.add(RobotNode, **{**ARM, "safety_file": str(record)})
     brain.graph.until(lambda: "estop" in node.health.lasting)
-    brain.still(1.0)
+    brain.graph.spin(1.0)
+    assert not brain.commands
     assert not brain.call("resume").success
     brain.graph.until(lambda: brain.call("estop", False).success)
     brain.still()

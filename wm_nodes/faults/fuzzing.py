@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,15 +15,17 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.faults.fuzz import KINDS
+from wm_nodes.faults.plant import robot_file
 from wm_nodes.faults.witness import Witness
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
-from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
+from wm_nodes.robots.arm.config import ArmConfig, read_config
 
 BURST = 20  # messages between two looks of the executor
 SPIN_S = 0.01
@@ -53,32 +58,48 @@ def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count:
         node.resolve_topic_name("recorded"): "recorded",
         **{source.topic: "image" for source in config.cameras.values() if source.topic},
     }
-    callbacks: dict[str, Any] = {
-        s.topic_name: s.callback for s in node.subscriptions if s.topic_name in kinds
+    subscriptions = {
+        s.topic_name: s
+        for s in (*node.subscriptions, *node.commands.subscriptions)
+        if s.topic_name in kinds
     }
-    if set(callbacks) != set(kinds):
-        raise RuntimeError(f"no subscription to {sorted(set(kinds) - set(callbacks))}")
-    names = sorted(callbacks)
+    if set(subscriptions) != set(kinds):
+        raise RuntimeError(f"no subscription to {sorted(set(kinds) - set(subscriptions))}")
+    names = sorted(subscriptions)
     for _ in range(count):
         topic = names[int(random.integers(len(names)))]
-        callbacks[topic](KINDS[kinds[topic]](random, time.time_ns()))
+        msg: Any = KINDS[kinds[topic]](random, time.time_ns())
+        subscription = subscriptions[topic]
+        taken = serialize_message(msg) if subscription.raw else msg
+        informed = len(signature(subscription.callback).parameters) > 1
+        subscription.callback(taken, {}) if informed else subscription.callback(taken)
 
 
-def run_fuzz(count: int, seed: int) -> Fuzzed:
-    """Start simulator and robot node, plan for it, give it `count` messages of rubbish."""
+def run_fuzz(count: int, seed: int, interface: str = "position") -> Fuzzed:
+    """Start simulator and robot node with a command interface, plan for it, give it `count`
+    messages. RuntimeError: the arm does not move before the first one.
+    """
+    with TemporaryDirectory(prefix="wm-fuzz-") as folder:
+        return _run(count, seed, robot_file(Path(folder), interface), Path(folder))
+
+
+def _run(count: int, seed: int, robot: Path, folder: Path) -> Fuzzed:
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)
-    config, random = read_config(find_config("arm_sim")), np.random.default_rng(seed)
+    config, random = read_config(robot), np.random.default_rng(seed)
     given: dict[str, Any] = {
         "adapter": "arm",
         "mode": "realtime",
         "task": "goal",
+        "robot": str(robot),
+        "safety_file": str(folder / "safety.json"),
         "time_limit": 10**6,
     }
     given |= {"max_age_s": 0.0, "home": False}
     probe = Node("probe", context=context, namespace=topics.NAMESPACE)
-    sim = ArmSimNode(context=context, parameter_overrides=_parameters({"task": "goal"}))
+    scene = _parameters({"task": "goal", "robot": str(robot)})
+    sim = ArmSimNode(context=context, parameter_overrides=scene)
     node = RobotNode(context=context, parameter_overrides=_parameters(given))
     witness = Witness(probe, config)
     plans, period = topics.PLAN.always(probe), 1.0
@@ -109,6 +130,15 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
             spin(0.05)
         return witness.moving()
 
+    def release() -> None:
+        """Clear latches and allow motion, as an operator does."""
+        assert node.control is not None
+        for name in ("clear", "resume"):
+            answer = node.control.loop.ask(name)
+            while not answer.done():
+                spin(0.02)
+        witness.auditor.operator(time.time())
+
     try:
         sim.begin()
         node.begin()
@@ -118,10 +148,11 @@ def run_fuzz(count: int, seed: int) -> Fuzzed:
             fuzz(node, config, random, min(BURST, count - done))
             spin(SPIN_S)
             if done % 5000 < BURST:
-                node._estop(False)  # what it was told may have latched
-        alive = node._cadence is not None and node._cadence.error is None
-        spin(1.0)
-        node._estop(False)
+                release()  # rubbish may have latched
+        control = node.control
+        alive = control is not None and control.alive
+        spin(3.0)
+        release()
         again = moves(START_S)
         heard = witness.auditor
         heard.finish()

@@ -1,4 +1,4 @@
-"""The witness: hears what the arm is commanded and where it is, and has it audited."""
+"""The witness: subscribes to the commands of an arm and its joint states, and has them audited."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Step
 from wm_nodes.errors import MessageError
-from wm_nodes.faults.auditor import SILENT_S, Auditor
+from wm_nodes.faults.auditor import SILENT_S, STAMP_S, Auditor
 from wm_nodes.robots.arm.config import ArmConfig
 
 ALL = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
@@ -25,42 +26,67 @@ STANDS_RAD_S = 0.02
 
 @dataclass
 class Witness:
-    """Subscribe to the arm's topics on `node`; `auditor` says what was wrong."""
+    """Subscribe to the arm's topics on `node`; `auditor` counts what was wrong.
+
+    stamp_s: bound of the error of source timestamps [s]. ValueError: commands of the configured
+    interface cannot be audited (twist).
+    """
 
     node: Node
     config: ArmConfig
-    stopped: int = 0  # control periods without motion, as the robot says in its steps
+    stamp_s: float = STAMP_S
+    stopped: int = 0  # control periods without motion, by the robot's steps
     steps: int = 0
     state: str = ""
 
     def __post_init__(self) -> None:
         config = self.config
-        self.auditor = Auditor(config)
-        self._speed, self._said_s = 0.0, 0.0
+        self.auditor = Auditor(config, stamp_s=self.stamp_s)
+        self._names = config.limits.joints[: config.arm_joints]
+        self._speed, self._received_s = 0.0, 0.0
         listen = self.node.create_subscription
-        listen(Float64MultiArray, config.command.topic, self._on_command, ALL)
+        if config.command.interface == "trajectory":
+            listen(JointTrajectory, config.command.topic, self._on_trajectory, ALL)
+        else:
+            listen(Float64MultiArray, config.command.topic, self._on_command, ALL)
         listen(JointState, config.joint_states, self._on_joints, ALL)
         listen(JointState, f"{topics.NAMESPACE}/step", self._on_step, topics.STEP)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, topics.REPORTS)
 
     def stands(self) -> bool:
-        """Does the arm itself stand still, by its own word or by its silence?"""
-        return time.monotonic() - self._said_s > SILENT_S or self._speed < STANDS_RAD_S
+        """Return whether the arm reports standing still, or reports nothing."""
+        return time.monotonic() - self._received_s > SILENT_S or self._speed < STANDS_RAD_S
 
     def moving(self) -> bool:
-        """Was the arm commanded to move just now?"""
-        return self.auditor.moving(time.monotonic())
+        """Return whether the arm was commanded to move just now."""
+        return self.auditor.moving(time.time())
 
     def _on_command(self, msg: Float64MultiArray, info: MessageInfo) -> None:
-        sent = info["publication_sequence_number"] or 0
-        self.auditor.hear(np.array(msg.data, np.float64), time.monotonic(), sent)
+        self.auditor.hear(np.array(msg.data, np.float64), *_origin(info))
 
-    def _on_joints(self, msg: JointState) -> None:
-        self._said_s = time.monotonic()
-        self._speed = float(np.abs(msg.velocity[: self.config.arm_joints]).max())
+    def _on_trajectory(self, msg: JointTrajectory, info: MessageInfo) -> None:
+        """Points whose joints differ from the arm's give empty arrays: a malformed command."""
+        points, names = msg.points, list(msg.joint_names)
+        dues = [p.time_from_start.sec + p.time_from_start.nanosec / 1e9 for p in points]
+        places = velocities = np.zeros((0, 0))
+        sizes = {len(p.positions) for p in points} | {len(p.velocities) for p in points}
+        if sorted(names) == sorted(self._names) and sizes == {len(names)}:
+            order = [names.index(name) for name in self._names]
+            places = np.array([p.positions for p in points], np.float64)[:, order]
+            velocities = np.array([p.velocities for p in points], np.float64)[:, order]
+        self.auditor.hear_trajectory(np.array(dues), places, velocities, *_origin(info))
+
+    def _on_joints(self, msg: JointState, info: MessageInfo) -> None:
         at = {name: index for index, name in enumerate(msg.name)}
-        place = np.array([msg.position[at[name]] for name in self.config.limits.joints])
-        self.auditor.hear_place(place, self._said_s)
+        if not set(self._names) <= set(at):
+            return  # of another device
+        order = [at[name] for name in self._names]
+        self._received_s = time.monotonic()
+        if len(msg.velocity):
+            self._speed = float(np.abs(np.array(msg.velocity)[order]).max())
+        place = np.array(msg.position, np.float64)[order]
+        stamp = msg.header.stamp
+        self.auditor.hear_place(place, stamp.sec + stamp.nanosec / 1e9, _origin(info)[2])
 
     def _on_step(self, msg: JointState) -> None:
         try:
@@ -75,3 +101,10 @@ class Witness:
         for status in msg.status:
             if status.name.endswith("/robot"):
                 self.state = status.message
+
+
+def _origin(info: MessageInfo) -> tuple[float, int, str]:
+    """Return a message's source timestamp [s], its number and its publisher, where known."""
+    gid = info.get("publisher_gid")
+    publisher = bytes(gid["data"]).hex() if gid else ""
+    return info["source_timestamp"] / 1e9, info["publication_sequence_number"] or 0, publisher

@@ -132,7 +132,7 @@ class ArmMotion:
         A driver that comes back, or is released, must not find a position to jump to.
         """
         guard = self.guard
-        if not guard.began and not guard.ready(now_s):
+        if not guard.began and (guard.latched or not guard.ready(now_s)):
             return False
         stopped = self.at_rest and guard.stopping not in ((), ("plan",))
         self._resting = self._resting + 1 if stopped else 0
