@@ -63,6 +63,7 @@ class RosBus:
 
     `node` is the node that commands the driver, in the robot node's namespace and context; services
     that must answer at once belong there. `must_yield`: another commander has precedence.
+    `settled`: the driver's topics are the same for DISCOVERY_S: a second source would be known.
     Raises UserError if there is one at the start.
     """
 
@@ -87,6 +88,9 @@ class RosBus:
         self._scene_asked_s = 0.0
         self._faults: Mapping[str, str] = {}
         self.must_yield = False
+        self.settled = False
+        self._driver_graph: frozenset[bytes] = frozenset()  # endpoints of the driver's topics
+        self._driver_graph_s = time.monotonic()  # since when they are these
         self._closed = False
         self._on_robot_node: list[Callable[[], object]] = []  # each removes what was made there
         start_ns = time.time_ns()
@@ -199,6 +203,7 @@ class RosBus:
 
     def _look(self) -> None:
         """Look at the ROS graph, and ask for the scene."""
+        self._note_graph()
         faults = {}
         if text := self._joint_sources():
             faults["joint_sources"] = text
@@ -217,10 +222,23 @@ class RosBus:
         self._faults = faults
         self._ask_for_scene()
 
+    def _note_graph(self) -> None:
+        """Note since when the driver's topics have had the same endpoints."""
+        (commands, _), *_ = self._command_topics.items()
+        found = [
+            *self.node.get_publishers_info_by_topic(self._states_topic),
+            *self.node.get_subscriptions_info_by_topic(commands),
+        ]
+        graph, now = frozenset(_gid(info.endpoint_gid) for info in found), time.monotonic()
+        if graph != self._driver_graph:
+            self._driver_graph, self._driver_graph_s = graph, now
+        self.settled = now - self._driver_graph_s >= DISCOVERY_S
+
     def _await_precedence(self) -> None:
         """Wait for discovery; raise UserError if another node commands this arm already."""
         end = time.monotonic() + DISCOVERY_S
         while True:
+            self._note_graph()
             for other in self._commanders.others():
                 if other.precedes:
                     raise UserError(f"robot {self._config.robot}: {other.text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
 import pytest
@@ -47,9 +48,11 @@ class Brain:
         self.plans = topics.PLAN.always(graph.probe)
         topics.STEPS.subscription(graph.probe, self._on_step)
         command = config().command.topic
-        graph.probe.create_subscription(
-            Float64MultiArray, command, lambda m: self.commands.append(np.array(m.data)), 100
-        )
+        graph.probe.create_subscription(Float64MultiArray, command, self._on_command, 100)
+
+    def _on_command(self, msg: Float64MultiArray) -> None:
+        self.commands.append(np.array(msg.data))
+        self.commanded_s = time.monotonic()
 
     def _on_step(self, msg: JointState) -> None:
         step = messages.step_from_msg(msg)
@@ -87,7 +90,10 @@ class Brain:
         assert not len(moved) or not np.ptp(moved, axis=0).any()
 
     def moving(self) -> bool:
-        return len(self.commands) > 3 and np.abs(np.diff(self.commands[-3:], axis=0)).max() > 1e-4
+        """Do the last commands differ, and was there one just now?"""
+        if len(self.commands) < 4 or time.monotonic() - self.commanded_s > 0.3:
+            return False
+        return np.abs(np.diff(self.commands[-3:], axis=0)).max() > 1e-4
 
 
 @pytest.fixture

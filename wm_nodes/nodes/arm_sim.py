@@ -149,7 +149,7 @@ class ArmSimNode(Shell):
             if self._wanted_scene is not None:
                 self._set_scene(world)
             driver.advance(period)
-            self._say_joints(driver)
+            self._say_joints(driver, time.monotonic() - due)
             now = time.monotonic()
             if now >= next_frame:
                 next_frame = max(next_frame + frame_s, now)
@@ -173,7 +173,8 @@ class ArmSimNode(Shell):
             self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))
         self._scene_set.set()
 
-    def _say_joints(self, driver: Driver) -> None:
+    def _say_joints(self, driver: Driver, behind_s: float) -> None:
+        """Publish joint states. behind_s: how late this thread is; stamps do not show it."""
         states = driver.joint_states()
         if states is None:
             return
@@ -182,7 +183,7 @@ class ArmSimNode(Shell):
         split = faults.split_states and arm < len(names)
         for part in (slice(arm), slice(arm, None)) if split else (slice(None),):
             msg = JointState(name=list(names[part]))
-            msg.header.stamp = messages.to_time(self._now_ns() - round(age * 1e9))
+            msg.header.stamp = messages.to_time(self._now_ns() - round((age + behind_s) * 1e9))
             msg.position, msg.velocity = place[part].tolist(), speed[part].tolist()
             if faults.nan_velocity:
                 msg.effort = [math.nan] * len(msg.name)

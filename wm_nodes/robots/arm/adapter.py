@@ -223,6 +223,8 @@ class Arm(RealtimeRobot):
             return f"no image of {name!r} from {source.topic or source.device}"
         if self.stopped():
             return f"stopped: {', '.join(self.guard.stopping)}"
+        if not (self.guard.began or self._bus.settled):
+            return "the driver's topics are new: waiting until all nodes are discovered"
         return "" if self.driver_ready() else "the driver is not ready"
 
     def sense(self) -> None:

@@ -56,6 +56,10 @@ class Bus(Protocol):
     def must_yield(self) -> bool:
         """True while another node commands this arm with precedence: nothing may be sent."""
 
+    @property
+    def settled(self) -> bool:
+        """True once the driver's topics are the same for long enough that all nodes are known."""
+
     def now_s(self) -> float:
         """Return the steady time [s]."""
 

@@ -19,6 +19,8 @@ STEP = 0.02  # rad (m) of noise between two
 SINCE_S = 0.1
 OLD_S = 3600.0  # the largest age of an image that is reported
 FARTHEST = 20.0  # rad (m): no joint is there
+UNSENT = ("tracking", "gate")  # latches under which the last setpoints were not sent
+STUCK_RAD = 0.05  # an arm that stands so far behind its command does not follow
 LAG_S = 0.1  # how long the arm may be too far behind before that is believed
 STILL_RAD, STILL_S = 0.01, 0.2  # an arm stands that stayed so near to one position for so long
 
@@ -156,9 +158,10 @@ class Guard:
         fresh = not self._silent(now_s)
         if fresh and not self._stands(now_s):
             return "the measured arm moves: clear again when it stands"
+        unsent = not self.latched.keys().isdisjoint(UNSENT)
         self.latched.clear()
         self._free_s, self._lag_s = now_s, None
-        if fresh and not self._within_reach():
+        if fresh and (unsent or not self._within_reach()):
             self._adopt()
         self._away = not fresh
         return ""
@@ -235,7 +238,9 @@ class Guard:
         if not self.watch.tracking_rad or self.dry_run or not self.began or self._silent(now_s):
             self._lag_s = None
             return
-        if self._off() <= self.watch.tracking_rad:
+        if self._off() > STUCK_RAD and self._stands(now_s):
+            self.latch("tracking", f"{self._farthest()} stands, {self._off():.2f} rad behind")
+        elif self._off() <= self.watch.tracking_rad:
             self._lag_s = None
         elif self._lag_s is None:
             self._lag_s = now_s

@@ -65,7 +65,7 @@ class ArmMotion:
 
     def ready(self) -> bool:
         """Is the driver there: identified, fresh and able to take commands?"""
-        return self.guard.ready(self.bus.now_s())
+        return self.guard.ready(self.bus.now_s()) and (self.guard.began or self.bus.settled)
 
     # One period ---------------------------------------------------------------------------------
 
@@ -96,6 +96,8 @@ class ArmMotion:
             self._gate.begin_anew()
         if setpoint.moved and self._may_send(now_s):
             assert guard.measured is not None
+            now_s = self.bus.now_s()
+            setpoint = self.filter.resample(setpoint, now_s)
             refused = self._gate.refuse(setpoint, guard.measured, now_s)
             if refused:
                 guard.latch("gate", refused)
@@ -127,12 +129,15 @@ class ArmMotion:
         filter.correct(shift)
 
     def _may_send(self, now_s: float) -> bool:
-        """Command nothing before the driver is ready, nor a stopped arm that rests.
+        """Command nothing before the driver is ready, nor an arm that does not follow, or rests.
 
         A driver that comes back, or is released, must not find a position to jump to.
         """
         guard = self.guard
-        if not guard.began and (guard.latched or not guard.ready(now_s)):
+        if not guard.began:
+            return self.bus.settled and not guard.latched and guard.ready(now_s)
+        places = self.config.command.interface in POSITIONS
+        if places and "tracking" in guard.latched:
             return False
         stopped = self.at_rest and guard.stopping not in ((), ("plan",))
         self._resting = self._resting + 1 if stopped else 0

@@ -151,6 +151,20 @@ class SafetyFilter:
         self._sample((now_s - self._began_s) / self.period_s)
         return self._setpoint(why, moved=True, late=late)
 
+    def resample(self, setpoint: Setpoint, now_s: float) -> Setpoint:
+        """Return the setpoint of this call at `now_s` [s], a little later.
+
+        Computing takes time, and a command must be that of the moment in which it is sent.
+        """
+        if self._last_s is None or not self._last_s < now_s:
+            return setpoint
+        while now_s - self._began_s >= self.period_s:
+            self._path.advance(None, [])
+            self._began_s += self.period_s
+        self._last_s = now_s
+        self._sample((now_s - self._began_s) / self.period_s)
+        return self._made(setpoint.why, moved=True, late=setpoint.late)
+
     def _clock_failed(self, now_s: float, why: list[str]) -> Setpoint:
         """Command nothing, and stop: how much time has passed is unknown."""
         assert self._last_s is not None
@@ -206,6 +220,9 @@ class SafetyFilter:
         names = tuple(dict.fromkeys(why))
         if names:
             self.interventions.update(names)
+        return self._made(names, moved=moved, late=late)
+
+    def _made(self, why: tuple[str, ...], *, moved: bool, late: bool) -> Setpoint:
         place, speed = continued(self._path.points, self._path.stop_points, self._u)
         stop = Stop(place, speed / self.period_s, np.zeros_like(place))
-        return Setpoint(self.x.copy(), self.v.copy(), self.a.copy(), names, moved, late, stop)
+        return Setpoint(self.x.copy(), self.v.copy(), self.a.copy(), why, moved, late, stop)

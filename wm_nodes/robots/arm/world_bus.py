@@ -18,6 +18,7 @@ class WorldBus:
     """Joint states are always fresh; images are rendered when they are asked for."""
 
     must_yield = False
+    settled = True
 
     def __init__(
         self, config: ArmConfig, task: str = "reach", *, render: str = "auto", seed: int = 0
