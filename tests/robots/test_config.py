@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -140,3 +143,19 @@ def test_optional_fields_have_defaults_and_are_read(tmp_path):
 def test_an_unknown_robot_names_the_closest():
     with pytest.raises(SpecError, match="Did you mean 'ur5e'"):
         find_config("ur5")
+
+
+def test_reading_a_robot_leaves_the_choice_of_gl_to_its_simulator():
+    """MuJoCo reads MUJOCO_GL when it is imported, and a checked file imports it."""
+    code = (
+        "from wm_nodes.robots.arm.config import find_config, read_config\n"
+        "from wm_nodes.robots.render import choose_gl\n"
+        "read_config(find_config('arm_sim'))\n"
+        "print(choose_gl())\n"
+    )
+    hidden = ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")
+    environment = {k: v for k, v in os.environ.items() if k not in hidden}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "egl"

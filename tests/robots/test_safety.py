@@ -14,7 +14,7 @@ pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.robots.arms import NAMES, config, kinematics
 from wm_nodes.robots.arm.safety import SafetyFilter
-from wm_nodes.robots.arm.trial import KINDS, Order, orders, run_orders
+from wm_nodes.robots.arm.trial import KINDS, Order, audit, orders, run_orders
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.npz"))
 RATES = (50.0, 200.0)
@@ -223,3 +223,37 @@ def test_the_first_command_after_a_start_is_to_stand_there():
     np.testing.assert_array_equal(setpoint.position, place)
     filter.step(np.full(7, 0.3), 0.64)
     assert not filter.at_rest
+
+
+@pytest.mark.parametrize("interface", ["position", "velocity", "trajectory"])
+def test_a_stall_before_a_command_is_sent_is_a_late_call_after_the_last_one_that_was(interface):
+    """The process may be stopped between computing a command and sending it."""
+    stalled, late = (
+        SafetyFilter(config().limits, kinematics(), 0.02, interface, timeout_s=0.1)
+        for _ in range(2)
+    )
+    target = [0, 0, 0, 0, 0, 1.5, 0]
+    for filter in (stalled, late):
+        filter.start(config().home)
+        for index in range(1, 60):
+            filter.step(target, index * 0.02)
+    unsent = stalled.resample(stalled.step(target, 60 * 0.02), 60 * 0.02 + 1.0)
+    assert not unsent.moved
+    one, other = (f.step(target, 60 * 0.02 + 1.01) for f in (stalled, late))
+    assert one.late and other.late
+    np.testing.assert_array_equal(one.position, other.position)
+    np.testing.assert_array_equal(one.velocity, other.velocity)
+
+
+def test_a_command_is_that_of_the_moment_in_which_it_is_sent():
+    filter, path = make(), []
+    filter.start(config().home)
+    random = np.random.default_rng(0)
+    for index in range(1, 300):
+        now = index * 0.02
+        setpoint = filter.step([0.4, 0.2, 0, 0.5, 0, 1.5, 0], now)
+        sent = now + float(random.uniform(0.0, 0.009))
+        path.append((sent, filter.resample(setpoint, sent).position))
+    times, places = (np.array(part) for part in zip(*path))
+    found = audit(config().limits, kinematics(), times, places)
+    assert not +found.violations

@@ -15,6 +15,7 @@ import numpy as np
 
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.render import choose_gl
 
 FEW, MANY = 8, 32
 DAMPING = 1e-3
@@ -28,6 +29,7 @@ class Kinematics:
     """
 
     def __init__(self, path: str | Path, joints: Sequence[str], hand: str) -> None:
+        choose_gl()  # MuJoCo reads it when it is imported
         import mujoco
 
         self._mj = mujoco

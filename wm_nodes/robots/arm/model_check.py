@@ -11,6 +11,7 @@ from wm_nodes.robots.arm.kinematics import _bare
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.yaml_file import Place, YamlFile, hint, shown
 from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.render import choose_gl
 
 if TYPE_CHECKING:
     from wm_nodes.robots.arm.config import ArmConfig
@@ -38,6 +39,7 @@ def check_model(file: YamlFile, config: ArmConfig) -> None:
     workspace. Without MuJoCo only the file's existence is checked.
     """
     _check_exists(file, config)
+    choose_gl()  # MuJoCo reads it when it is imported
     try:
         import mujoco
     except ImportError:

@@ -98,6 +98,8 @@ class ArmMotion:
             assert guard.measured is not None
             now_s = self.bus.now_s()
             setpoint = self.filter.resample(setpoint, now_s)
+            if not setpoint.moved:
+                return setpoint
             refused = self._gate.refuse(setpoint, guard.measured, now_s)
             if refused:
                 guard.latch("gate", refused)

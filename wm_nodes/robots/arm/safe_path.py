@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -121,6 +121,14 @@ class SafePath:
         if self._obstacles is not None:
             self._touching = frozenset(self._obstacles.contacts_at(self.x))
         self._fence()
+
+    def saved(self) -> tuple[object, ...]:
+        """Return the state, for `restore`."""
+        return self.x, self.v, self.a, self.points, self._stop, self._next
+
+    def restore(self, state: tuple[Any, ...]) -> None:
+        """Go back to a saved state: what was added since was never commanded."""
+        self.x, self.v, self.a, self.points, self._stop, self._next = state
 
     @property
     def longest_stop_s(self) -> float:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,9 @@ class SafetyFilter:
         self._began_s = 0.0  # when the present segment began
         self._near = self._still  # the last accepted target
         self._resting = True  # the target is ignored until the arm is at rest
+        self._u = AHEAD  # where in the segment the last sample is, in periods
         self._sample(AHEAD)
+        self._before: tuple[Any, ...] = self._last_s, self._began_s, self.x, self._u, self._path.saved()
 
     @property
     def at_rest(self) -> bool:
@@ -130,6 +133,7 @@ class SafetyFilter:
         """
         why: list[str] = []
         late = False
+        before = self._last_s, self._began_s, self.x, self._u, self._path.saved()
         target = None if wanted is None else self._accept(wanted, why)
         self._near = self._still if target is None else target
         if self._last_s is None:
@@ -143,6 +147,7 @@ class SafetyFilter:
             why.append("late")
             late = True
             self._catch_up(now_s, now_s - self._last_s)
+        self._before = before
         self._last_s = now_s
         self._resting = late or (self._resting and not self._path.at_rest)
         while now_s - self._began_s >= self.period_s:
@@ -154,10 +159,16 @@ class SafetyFilter:
     def resample(self, setpoint: Setpoint, now_s: float) -> Setpoint:
         """Return the setpoint of this call at `now_s` [s], a little later.
 
-        Computing takes time, and a command must be that of the moment in which it is sent.
+        Computing takes time, and a command must be that of the moment in which it is sent. If the
+        process was stalled meanwhile, nothing is to be commanded: the next call is late.
         """
         if self._last_s is None or not self._last_s < now_s:
             return setpoint
+        before_s = self._before[0]
+        if before_s is not None and now_s - before_s > LATE * self.period_s and not setpoint.late:
+            self._last_s, self._began_s, self.x, self._u, path = self._before
+            self._path.restore(path)
+            return replace(setpoint, moved=False)
         while now_s - self._began_s >= self.period_s:
             self._path.advance(None, [])
             self._began_s += self.period_s
