@@ -138,7 +138,8 @@ class RosBus:
         """Return the faults found by the last look, at most LOOK_S ago.
 
         `joint_sources`: a joint has several publishers, or the wrong one. `controller`: nothing
-        subscribes to the commands. `commander`: another node commands the arm with precedence.
+        subscribes to the commands. `driver_unknown`: joint states come from another process than
+        commands are taken by. `commander`: another node commands the arm with precedence.
         `camera_clock`: stamps of images cannot be right. `bus`: the bus itself has failed.
         """
         return self._faults
@@ -209,6 +210,8 @@ class RosBus:
             faults["joint_sources"] = text
         if text := self._controller():
             faults["controller"] = text
+        if text := self._driver():
+            faults["driver_unknown"] = text
         others = self._commanders.others()
         preceding = [other for other in others if other.precedes]
         self.must_yield = bool(preceding)
@@ -282,6 +285,38 @@ class RosBus:
             f"commands on {topic}: got {'subscribers of ' + ', '.join(others) if others else 'no'}"
             f"{'' if others else ' subscriber'}, expected a controller that takes {kind}. "
             "Load and activate it (ros2 control list_controllers)."
+        )
+
+    def _driver(self) -> str:
+        """Return why the driver is not identified, or nothing.
+
+        Without `driver_node` the joint states must come from the process that takes the commands:
+        a tool that only publishes joint states, or only listens to commands, is no driver.
+        """
+        if self._config.driver_node:
+            return ""
+        (topic, kind), *_ = self._command_topics.items()
+        senders = self._sources.senders(time.monotonic())
+        states = [
+            info
+            for info in self.node.get_publishers_info_by_topic(self._states_topic)
+            if not senders or _gid(info.endpoint_gid) in senders
+        ]
+        takers = [
+            info
+            for info in self.node.get_subscriptions_info_by_topic(topic)
+            if info.topic_type == kind
+        ]
+        if not states or not takers:
+            return ""  # other faults say so
+        processes = {_process(info) for info in takers}
+        if any(_process(info) in processes for info in states):
+            return ""
+        sending, taking = (", ".join(sorted(map(_full_name, part))) for part in (states, takers))
+        return (
+            f"the driver is not identified: joint states come from {sending}, commands go to "
+            f"{taking}, expected one process. Start the driver, or name the node of its joint "
+            "states as `driver_node:` in the robot's YAML."
         )
 
     def _ask_for_scene(self) -> None:
@@ -583,6 +618,11 @@ def _succeeded(call: Future | None) -> bool:
 def _gid(data: Any) -> bytes:
     """Return a publisher's identifier; the graph pads it with zeros in some releases."""
     return bytes(data or b"")[:16]
+
+
+def _process(info: Any) -> bytes:
+    """Return what the identifiers of all endpoints of one process begin with (DDS: GUID prefix)."""
+    return _gid(info.endpoint_gid)[:12]
 
 
 def _full_name(info: Any) -> str:

@@ -9,6 +9,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -653,3 +654,28 @@ def test_the_bus_of_a_simulated_world_has_the_same_interface():
         assert bus.faults() == {} and bus.must_yield is False
     finally:
         bus.close()
+
+
+def test_joint_states_of_a_process_that_takes_no_commands_are_no_driver(bench):
+    """A joint state publisher runs, and something else listens to the commands."""
+    bench.controller()
+    bus = bench.bus()
+    context = rclpy.Context()  # a process of its own, as far as DDS knows
+    rclpy.init(context=context)
+    tool = Node("joint_state_publisher", context=context, namespace=bench.base)
+    publisher = tool.create_publisher(JointState, f"{bench.base}/driver/joint_states", 50)
+    publish = partial(publisher.publish, state())
+    name = f"{bench.base}/joint_state_publisher"  # known a moment later than its topics
+    bench.until(lambda: name in bus.faults().get("driver_unknown", ""), every=publish)
+    assert "driver_node" in bus.faults()["driver_unknown"]
+    bus.close()
+    bus = bench.bus(bench.config(driver_node="joint_state_publisher"))
+    bench.until(lambda: bus.joints() is not None and not bus.faults(), every=publish)
+    bus.close()
+    tool.destroy_node()
+    rclpy.try_shutdown(context=context)
+    bus, driver = bench.bus(), bench.states()
+    bench.until(
+        lambda: bus.joints() is not None and not bus.faults(),
+        every=lambda: driver.publish(state()),
+    )

@@ -97,7 +97,13 @@ class SafetyFilter:
         self._resting = True  # the target is ignored until the arm is at rest
         self._u = AHEAD  # where in the segment the last sample is, in periods
         self._sample(AHEAD)
-        self._before: tuple[Any, ...] = self._last_s, self._began_s, self.x, self._u, self._path.saved()
+        self._before: tuple[Any, ...] = (
+            self._last_s,
+            self._began_s,
+            self.x,
+            self._u,
+            self._path.saved(),
+        )
 
     @property
     def at_rest(self) -> bool:
