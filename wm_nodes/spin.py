@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from wm_nodes.nodes.shell import Shell
 
 DONE, FAILED, WRONG = 0, 1, 2
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # a lost terminal ends a node in order, too
 
 
 def main(kind: Callable[[], Shell]) -> None:
@@ -88,7 +93,7 @@ def _live(kind: Callable[[], Shell]) -> int:
 
 @contextmanager
 def _signals(node: Shell) -> Iterator[None]:
-    """SIGINT and SIGTERM call `node.finish`, so that ROS still works while the node ends.
+    """SIGINT, SIGTERM and SIGHUP call `node.finish`, so that ROS still works while the node ends.
 
     A second signal raises KeyboardInterrupt, unless the node must not be interrupted. The executor
     waits inside C++, where no Python handler runs: a thread reads the byte that the interpreter
@@ -108,7 +113,7 @@ def _signals(node: Shell) -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     thread = threading.Thread(target=watch, name="signals", daemon=True)
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, handler) for s in SIGNALS}
     old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread.start()
     try:

@@ -74,8 +74,9 @@ class Brain:
 
     def release(self) -> None:
         """Clear what is latched and allow motion, as an operator does."""
-        self.graph.until(lambda: self.call("estop", False).success)
-        self.graph.until(lambda: self.call("resume").success)
+        self.graph.until(
+            lambda: self.call("estop", False).success and self.call("resume").success, 30.0
+        )
 
     def rests(self) -> bool:
         """Has it been told the same place for a while?"""

@@ -38,7 +38,9 @@ class ActivePlan:
         self._period_s, self._max_age_s, self._max_plan_s = period_s, max_age_s, max_plan_s
         self._observed: dict[int, tuple[float, float]] = {}
         self._newest_ns: int | None = None  # of the plan, or of the episode's first observation
-        self._plan: Plan | None = None
+        self._plan: tuple[Plan, float, float] | None = (
+            None  # with the observation's time, image age
+        )
         self._valid_from_s = float("-inf")
 
     def observed(self, stamp_ns: int, now_s: float, image_age_s: float) -> None:
@@ -82,24 +84,25 @@ class ActivePlan:
                 f"plan: points are {plan.period_s:g} s apart, expected at most max_plan_s, "
                 f"{self._max_plan_s:g} s. Send one point for each control period",
             )
-        made_s, _ = self._observed[plan.stamp_ns]
+        made_s, image_age_s = self._observed[plan.stamp_ns]
         if made_s < self._valid_from_s:
             return "before-stop", "plan: its observation was made before the last stop or release"
         if now_s - made_s > self._max_plan_s:
             return "late", f"plan: its observation is older than {self._max_plan_s:g} s"
-        self._plan, self._newest_ns = plan, plan.stamp_ns
+        self._plan, self._newest_ns = (plan, made_s, image_age_s), plan.stamp_ns
         return "", ""
 
     def age_s(self, now_s: float) -> float:
         """Return how old the plan's observation is [s]; 0 without a plan."""
-        return now_s - self._observed[self._plan.stamp_ns][0] if self._plan else 0.0
+        followed = self._plan  # another thread may take it away
+        return now_s - followed[1] if followed else 0.0
 
     def due(self, now_s: float) -> Due | str:
         """Return the action for the steady time `now_s`, or why there is none."""
-        plan = self._plan  # another thread may take it away
-        if plan is None:
+        followed = self._plan  # another thread may take it away
+        if followed is None:
             return "no plan yet: holding"
-        made_s, image_age_s = self._observed[plan.stamp_ns]
+        plan, made_s, image_age_s = followed
         age_s = now_s - made_s
         if age_s > self._max_plan_s:
             return f"the plan is followed for {self._max_plan_s:g} s at most: holding"

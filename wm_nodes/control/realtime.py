@@ -91,6 +91,11 @@ class RealtimeLoop:
         """Stop now and latch. Takes effect in the next period, and cannot fail."""
         self._estop = True
 
+    @property
+    def estop_pending(self) -> bool:
+        """Is an emergency stop called that the control thread has not executed yet?"""
+        return self._estop
+
     def latched(self) -> dict[str, str]:
         """Return everything that is latched, or will be in the next period: name -> why."""
         asked = {"estop": ESTOP} if self._estop else {}
@@ -126,7 +131,7 @@ class RealtimeLoop:
     def end(self) -> None:
         """No episode follows: come to rest and stay there."""
         self.plan.end()
-        self._seed, self._acting, self._ending = None, False, True
+        self._seed, self._acting, self._ending, self._go_home = None, False, True, False
 
     @property
     def acting(self) -> bool:
@@ -153,12 +158,14 @@ class RealtimeLoop:
             now_s = self._clock()
             robot = self.robot
             robot.sense()
-            if self._estop:
+            self._serve(now_s)
+            if self._estop:  # after the requests: a clear from before it must not end it
                 robot.latch("estop", ESTOP)
                 self._estop = False
-            self._serve(now_s)
             self._note_latches(now_s)
-            self.state = next_state(self.state, self._conditions())
+            before, self.state = self.state, next_state(self.state, self._conditions())
+            if before is State.HOMING and self.state is State.STOPPING:
+                self._go_home = False  # a call that was interrupted is over
             if self.state is State.HOMING:
                 self._at_home = robot.go_home()
                 self._go_home = self._go_home and not self._at_home
@@ -190,7 +197,7 @@ class RealtimeLoop:
         )
 
     def _wants_home(self) -> bool:
-        if self._acting:
+        if self._acting or self._ending:
             return False
         scheduled = self._home and self._seed is not None and not self._confirm_home
         return self._go_home or (scheduled and not self._at_home)
@@ -226,6 +233,8 @@ class RealtimeLoop:
                 request = self._requests.get_nowait()
             except Empty:
                 return
+            if not request.answer.set_running_or_notify_cancel():
+                continue  # its caller was told that it failed
             handle = getattr(self, f"_on_{request.name}")
             request.answer.set_result(handle(now_s))
 
@@ -246,6 +255,8 @@ class RealtimeLoop:
     def _on_go_home(self, now_s: float) -> Answer:
         if latched := self.robot.latched():
             return Answer(False, f"latched ({', '.join(latched)}): call clear first")
+        if self._ending:
+            return Answer(False, "the run is over")
         if self._acting:
             return Answer(False, "an episode is under way: call reset to end it")
         if not self.robot.driver_ready():
@@ -265,6 +276,7 @@ class RealtimeLoop:
         if refused:
             return Answer(False, refused)
         self._forbid("cleared: call resume, or go_home", now_s)
+        self._at_home = False  # it may have been moved by hand
         return Answer(True, "cleared: nothing moves before resume or go_home")
 
     def _on_reset(self, now_s: float) -> Answer:

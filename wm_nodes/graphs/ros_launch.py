@@ -33,7 +33,7 @@ from wm_nodes.graphs.environment import node_environment
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
 
-TO_SIGTERM_S, TO_SIGKILL_S = 3, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
+TO_SIGTERM_S, TO_SIGKILL_S = 4, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
 
 
 def launch_description(graph: Graph) -> LaunchDescription:

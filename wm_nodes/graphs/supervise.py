@@ -43,7 +43,9 @@ from wm_nodes.graphs.runs import Run, hold, open_run
 from wm_nodes.graphs.tail import Errors, Tail
 
 LOOK_S = 0.2
-STOP_S = (1, 2, 1)  # whole seconds a rank has to end before SIGKILL; together under 5 s
+# Whole seconds that a rank has to end before SIGKILL. Rank 0 is the robot: the longest stop of an
+# arm takes 2.2 s, and cutting it short would leave the arm in motion. After END_S all are killed.
+STOP_S = (3, 2, 1)
 END_S = 4.8
 
 
@@ -224,13 +226,15 @@ class _Session:
         self._signals += 1
 
     def _stop(self) -> None:
-        """End all nodes in order; a second Ctrl-C, or too long a wait, kills them."""
+        """End all nodes in order; too long a wait kills them, and so does a second Ctrl-C, but not
+        before the robot has had its time to come to rest."""
         if self._process.poll() is not None:
             return
         self._process.terminate()
-        deadline, before = time.monotonic() + END_S, self._signals
+        began_s, before = time.monotonic(), self._signals
         while self._process.poll() is None:
-            if time.monotonic() > deadline or self._signals > max(1, before):
+            patience_s = STOP_S[0] if self._signals > max(1, before) else END_S
+            if time.monotonic() - began_s > patience_s:
                 return self._kill()
             self._states()  # any request wakes supervisord, which else looks once a second
             time.sleep(0.05)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from wm_nodes.nodes.robot import RobotNode
 
 KEPT = 4096  # newest latencies
-REST_S = 3.0  # for coming to rest at the end
+REST_S = 2.4  # for coming to rest at the end: the longest stop takes 2.2 s
+AGAIN_S = 1.0  # until a record that could not be written is tried again
+TAKEN_S = 0.3  # for the control loop to execute an emergency stop
 AT_REST = 3  # periods at rest before the loop ends, so that the last commands are equal
 LOOK_S = 0.05  # between two reports
 ANSWER_S = 1.0  # for the control loop to answer a request
@@ -78,7 +80,7 @@ class RealtimeControl:
         self._reported: set[str] = set()
         self._cadence: Cadence | None = None
         self._changed, self._over = threading.Event(), False
-        self._writer = threading.Thread(target=self._write_latches, name="latches", daemon=True)
+        self._writer: threading.Thread | None = None
         self._ready_at = 0.0
         self._make_services(commands)
 
@@ -93,15 +95,17 @@ class RealtimeControl:
         """Begin the control loop in a thread of its own."""
         sys.setswitchinterval(SWITCH_S)
         node = self._node
-        self._store(running=True)
         self._bell = node.create_guard_condition(self._on_bell)
         self._ready_at = time.monotonic()
         if not self._prepare():
             node.end_run()
             return
+        self._over = False
+        self._store(running=True)
         self._cadence = Cadence(
             self._robot.tick_s, self._tick, alone=node.alone, failed=self._robot.halt
         )
+        self._writer = threading.Thread(target=self._write_latches, name="latches", daemon=True)
         self._writer.start()
         self._cadence.start()
         self._timer = node.create_timer(LOOK_S, self._look)
@@ -122,15 +126,17 @@ class RealtimeControl:
         self._cadence = None
         self._over = True
         self._changed.set()
-        self._writer.join(REST_S)
-        self._store(running=False)
+        if self._writer is not None:
+            self._writer.join(REST_S)
+        self._store(running=cadence.error is not None or self.loop.moving)
         self._node.destroy_timer(self._timer)
         self._node.destroy_guard_condition(self._bell)
 
     @property
     def alive(self) -> bool:
         """Does the control loop run?"""
-        return self._cadence is not None and self._cadence.error is None
+        cadence = self._cadence  # another thread may take it away
+        return cadence is not None and cadence.error is None
 
     # The control thread -------------------------------------------------------------------------
 
@@ -222,9 +228,12 @@ class RealtimeControl:
 
     def _write_latches(self) -> None:
         """Store new latches; a thread of its own, since the control thread must not wait."""
-        while self._changed.wait() and not self._over:
-            self._changed.clear()
-            self._store(running=True)
+        failed = ""
+        while not self._over:
+            if self._changed.wait(AGAIN_S if failed else None) or failed:
+                self._changed.clear()
+                if not self._over:
+                    failed = self._store(running=True)
 
     def _store(self, *, running: bool) -> str:
         """Return "" when the latches are on the disk, or why they are not."""
@@ -261,6 +270,7 @@ class RealtimeControl:
         try:
             return future.result(ANSWER_S)
         except NoAnswer:
+            future.cancel()  # it must not happen later
             return Answer(False, f"the control loop did not answer within {ANSWER_S:g} s")
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -273,8 +283,14 @@ class RealtimeControl:
         if request.data:
             self.loop.estop()
             failed = self._store(running=True)
+            end = time.monotonic() + TAKEN_S
+            while self.loop.estop_pending and self.alive and time.monotonic() < end:
+                time.sleep(0.2 * self._robot.tick_s)
+            if self.loop.estop_pending:
+                self._robot.halt()
+                failed = "the control loop does not run: use the arm's own emergency stop"
             response.success = not failed
-            response.message = f"stopped, but {failed}" if failed else "stopped and latched"
+            response.message = f"latched, but {failed}" if failed else "stopped and latched"
             return response
         answer = self._answer("clear")
         failed = self._store(running=self._cadence is not None) if answer.done else ""

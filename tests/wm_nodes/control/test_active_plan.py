@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wm_nodes.control.active_plan import ActivePlan, Due
+from wm_nodes.control.active_plan import KEPT, ActivePlan, Due
 from wm_nodes.cores.records import Origin, Plan
 
 ORIGIN = Origin("mwm", "actor", 1)
@@ -97,3 +97,13 @@ def test_the_action_knows_when_it_was_seen(active):
     due = active.due(10.05)
     assert isinstance(due, Due)
     assert (due.made_s, due.image_age_s, due.origin) == (10.0, 0.02, ORIGIN)
+
+
+def test_a_plan_outlives_the_memory_of_its_observation(active):
+    """A planner that has gone must not make the control loop fail."""
+    active.accept(plan(100), 10.0)
+    for index in range(2 * KEPT):
+        active.observed(200 + index, 10.0 + index / 100, 0.0)
+    assert isinstance(active.due(10.0 + 2 * KEPT / 100), str)
+    assert isinstance(active.due(10.05), Due)
+    assert active.age_s(11.0) == 1.0

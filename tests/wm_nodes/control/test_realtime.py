@@ -225,3 +225,46 @@ def test_the_emergency_stop_brakes_in_the_next_period():
     bench.loop.estop()
     bench.run(0.1)
     assert np.linalg.norm(bench.arm.motion.filter.v) < 0.7 * speed
+
+
+def test_the_end_comes_to_rest_whatever_was_called():
+    bench = Bench(away=True, confirm_home=True)
+    bench.run(1.0)
+    assert bench.ask("go_home").done
+    bench.until(State.HOMING)
+    bench.run(0.3)
+    with bench.loop.lock:
+        bench.loop.end()
+    bench.run(1.5)
+    assert bench.arm.at_rest() and not bench.loop.moving
+    assert not bench.ask("go_home").done
+    assert bench.run(1.0) < STILL_RAD
+
+
+def test_a_request_that_failed_for_its_caller_does_not_happen_later():
+    bench = Bench().until(State.ACTING).stop("estop")
+    late = bench.loop.ask("clear")
+    assert late.cancel()  # the caller waited long enough
+    bench.run(0.5)
+    assert "estop" in bench.arm.latched()
+
+
+def test_a_clear_from_before_an_emergency_stop_does_not_end_it():
+    bench = Bench().until(State.ACTING).stop("protective stop")
+    bench.loop.ask("clear")
+    bench.loop.estop()
+    bench.run(0.5)
+    assert "estop" in bench.arm.latched()
+
+
+def test_a_call_of_go_home_that_was_interrupted_is_over():
+    bench = Bench(away=True, confirm_home=True)
+    bench.run(1.0)
+    assert bench.ask("go_home").done
+    bench.until(State.HOMING)
+    bench.run(0.3)
+    bench.arm.switches.driver_dead = True
+    bench.until(State.NO_DRIVER)
+    bench.arm.switches.driver_dead = False
+    bench.run(0.5)
+    assert bench.run(2.0) < STILL_RAD

@@ -293,7 +293,7 @@ class Arm(RealtimeRobot):
         guard = self.guard
         found = {name: TELLS.get(name, name) for name in guard.stopping}
         found |= guard.wires
-        for name, why in guard.latched.items():
+        for name, why in dict(guard.latched).items():
             found[name] = f"{TELLS.get(name, name)}: {why}. Latched: call clear, then resume"
         if self.motion.filter.outside and guard.measured is not None:
             found["outside"] = f"beyond its limits: {', '.join(self.motion.filter.outside)}"

@@ -58,6 +58,7 @@ class Guard:
         self._lag_s: float | None = None
         self._away = True  # the driver was silent, and its position is not checked yet
         self.began = False  # has a command been sent?
+        self._unsent = False  # were the last setpoints computed, but not sent?
         self.starts = 0  # how often the path began anew where the arm is measured
         self.dry_run = False  # nothing is commanded: the arm cannot follow
 
@@ -92,7 +93,7 @@ class Guard:
         if (self.dry_run or not self._places) and self._stands(self._driver_s):
             self._adopt()
             self._away = False
-        elif self._within_reach():
+        elif self._within_reach() and not self._unsent:
             self._away = False
         elif self._stands(self._driver_s):
             joint = self._farthest()
@@ -158,10 +159,10 @@ class Guard:
         fresh = not self._silent(now_s)
         if fresh and not self._stands(now_s):
             return "the measured arm moves: clear again when it stands"
-        unsent = not self.latched.keys().isdisjoint(UNSENT)
+        self._unsent = self._unsent or not self.latched.keys().isdisjoint(UNSENT)
         self.latched.clear()
         self._free_s, self._lag_s = now_s, None
-        if fresh and (unsent or not self._within_reach()):
+        if fresh and (self._unsent or not self._within_reach()):
             self._adopt()
         self._away = not fresh
         return ""
@@ -265,8 +266,10 @@ class Guard:
         """Begin a path at rest; a sensor's noise does not take a joint beyond its limit."""
         limits = self.filter.limits
         inside = np.clip(place, limits.low, limits.high)
-        self.filter.start(np.where(np.abs(place - inside) < NOISE, inside, place))
+        noise = np.minimum(NOISE, 0.5 * self._reach)
+        self.filter.start(np.where(np.abs(place - inside) < noise, inside, place))
         self.starts += 1
+        self._unsent = False
 
     def _offsets(self) -> Floats:
         assert self._measured is not None
@@ -284,4 +287,4 @@ class Guard:
 
 
 def _age(times: Mapping[str, float], now_s: float) -> float:
-    return max((now_s - then for then in times.values()), default=0.0)
+    return max((now_s - then for then in list(times.values())), default=0.0)
