@@ -113,7 +113,8 @@ def _signals(node: Shell) -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     thread = threading.Thread(target=watch, name="signals", daemon=True)
-    before = {s: signal.signal(s, handler) for s in SIGNALS}
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    before = {s: signal.signal(s, handler) for s in SIGNALS if s not in ignored}  # nohup: goes on
     old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     thread.start()
     try:

@@ -1,0 +1,33 @@
+"""A lost terminal ends a node in order; under nohup it goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from tests.nodes import conftest  # sets the ROS domain of this process
+
+assert conftest.ROOT
+
+
+@pytest.mark.parametrize("prefix", [[], ["nohup"]], ids=["terminal", "nohup"])
+def test_a_hangup_ends_a_node_unless_it_is_to_be_ignored(tmp_path, prefix) -> None:
+    words = [sys.executable, "-m", "wm_nodes.nodes.recorder", "--ros-args"]
+    words += ["-p", f"log:={tmp_path / 'log'}"]
+    with subprocess.Popen(
+        [*prefix, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert any("active" in line for line in process.stdout)
+        process.send_signal(signal.SIGHUP)
+        if prefix:
+            time.sleep(1.0)
+            assert process.poll() is None
+            process.terminate()
+        assert process.wait(30) == 0
