@@ -41,6 +41,7 @@ from wm_nodes.robots.arm.joint_readings import JointReadings, JointSources
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
+from wm_nodes.trajectory_controller import ControllerSettings
 
 IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
 OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
@@ -108,6 +109,7 @@ class RosBus:
         try:
             self._make_inputs()
             self._make_outputs()
+            self._settings = ControllerSettings(self.node)
             self._states_topic = node.resolve_topic_name(config.joint_states)
             self._commanders = _Commanders(self.node, start_ns, self._command_topics)
             self._await_precedence()
@@ -138,8 +140,9 @@ class RosBus:
         """Return the faults found by the last look, at most LOOK_S ago.
 
         `joint_sources`: a joint has several publishers, or the wrong one. `controller`: nothing
-        subscribes to the commands. `driver_unknown`: joint states come from another process than
-        commands are taken by. `commander`: another node commands the arm with precedence.
+        subscribes to the commands. `controller_settings`: a trajectory controller begins each
+        message at the measured position. `driver_unknown`: joint states come from another process
+        than commands are taken by. `commander`: another node commands the arm with precedence.
         `camera_clock`: stamps of images cannot be right. `bus`: the bus itself has failed.
         """
         return self._faults
@@ -210,6 +213,8 @@ class RosBus:
             faults["joint_sources"] = text
         if text := self._controller():
             faults["controller"] = text
+        if text := self._controller_settings():
+            faults["controller_settings"] = text
         if text := self._driver():
             faults["driver_unknown"] = text
         others = self._commanders.others()
@@ -286,6 +291,15 @@ class RosBus:
             f"{'' if others else ' subscriber'}, expected a controller that takes {kind}. "
             "Load and activate it (ros2 control list_controllers)."
         )
+
+    def _controller_settings(self) -> str:
+        """Return what is wrong with the settings of a trajectory controller, or nothing."""
+        if self._config.command.interface != "trajectory":
+            return ""
+        (topic, kind), *_ = self._command_topics.items()
+        found = self.node.get_subscriptions_info_by_topic(topic)
+        names = [_full_name(info) for info in found if info.topic_type == kind]
+        return self._settings.wrong(name for name in names if "_UNKNOWN_" not in name)
 
     def _driver(self) -> str:
         """Return why the driver is not identified, or nothing.

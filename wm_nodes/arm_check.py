@@ -33,6 +33,7 @@ PRIORITY = 20  # real-time priority of the control thread
 FAULTS = {  # of the bus: what is right without them
     "joint_sources": "each joint has one publisher",
     "controller": "a controller subscribes to the commands",
+    "controller_settings": "the controller goes on from its last command with each message",
     "commander": "no other node commands the arm",
     "camera_clock": "the stamps of images agree with this computer's clock",
 }

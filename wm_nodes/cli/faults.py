@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from wm_nodes.faults.auditor import Auditor, Broken
     from wm_nodes.faults.estop_latency import EstopCall
     from wm_nodes.faults.matrix import Outcome
+
+TERMINATED = 128 + signal.SIGTERM  # exit code
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def run(words: Sequence[str]) -> int:
     require("estop", wanted.estop, 0)
     require("fuzz", wanted.fuzz, 0)
     command = shlex.join(["wm", "faults", *words])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # ends all processes
     if wanted.fuzz:
         return _fuzz(wanted, command)
     if wanted.estop:
