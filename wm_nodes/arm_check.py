@@ -60,17 +60,20 @@ class _Received:
 
 
 class ArmCheck:
-    """Prints one line for each thing checked: `ok`, `note`, or `WRONG` with the remedy."""
+    """Prints one line for each thing checked: `ok`, `note`, or `WRONG` with the remedy.
 
-    def __init__(self, config: ArmConfig, seconds: float, yes: bool) -> None:
-        self._config, self._seconds, self._yes = config, seconds, yes
+    ns: namespace of the check's own node, as the robot node would have it.
+    """
+
+    def __init__(self, config: ArmConfig, ns: str, seconds: float, yes: bool) -> None:
+        self._config, self._ns, self._seconds, self._yes = config, ns, seconds, yes
         self._wrong = 0
 
     def run(self, move: bool) -> int:
         """Check; return 1 if something is wrong."""
         context = rclpy.Context()
         rclpy.init(context=context)
-        node = _Listener(context=context)
+        node = _Listener(context=context, namespace=self._ns)
         node.active = True
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)

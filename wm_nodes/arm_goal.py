@@ -71,7 +71,7 @@ class ArmTalk:
         topics.JOINT_STATES.subscription(
             self._node, lambda msg: put("joints", messages.joints_from_msg(msg))
         )
-        name = f"{topics.NAMESPACE}/{topics.IMAGE_RAW.name.format(camera=camera)}"
+        name = self._node.resolve_topic_name(topics.IMAGE_RAW.name.format(camera=camera))
         self._until(lambda: found, f"no picture and joint states came on {name}")
         (image,), (names, values) = found[-1]["image"], found[-1]["joints"]
         write_goal(path, Goal(image, values), names)
@@ -102,11 +102,11 @@ class ArmTalk:
 
 
 @contextmanager
-def talking(wait_s: float) -> Iterator[ArmTalk]:
-    """Be a node among the robot's for a while."""
+def talking(ns: str, wait_s: float) -> Iterator[ArmTalk]:
+    """Be a node among the robot's, in their namespace, for a while."""
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = Node("arm_goal", context=context, namespace=topics.NAMESPACE)
+    node = Node("arm_goal", context=context, namespace=ns)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:

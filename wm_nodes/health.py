@@ -82,13 +82,13 @@ class Health:
         return {key: str(value) for key, value in values.items()}
 
     def status(self, name: str) -> DiagnosticStatus:
-        """Return the message; `name` is the node's full name."""
+        """Return the message; `name` is the node's full name, its namespace says which hardware."""
         level = DiagnosticStatus.WARN if self._now else DiagnosticStatus.OK
         return DiagnosticStatus(
             level=level,
             name=name,
             message="; ".join(self._now.values()) or ("running" if self.ready else "starting"),
-            hardware_id="",
+            hardware_id=name.rpartition("/")[0] or "/",
             values=[KeyValue(key=k, value=v) for k, v in self.report().items()],
         )
 

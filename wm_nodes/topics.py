@@ -18,12 +18,14 @@ from std_msgs.msg import Header, String, UInt64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from wm_nodes import namespaces
+
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # before Iron
     from rclpy.qos_event import SubscriptionEventCallbacks
 
-NAMESPACE = "/robot"
+NAMESPACE = namespaces.ROBOT
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)
 

@@ -32,12 +32,18 @@ class Graph:
         self.executor.add_node(self.probe)
 
     def add(self, kind: Callable[..., Any], *, begin: bool = True, **parameters: Any) -> Any:
-        """Make a node with parameters; it begins by itself unless told otherwise."""
+        """Make a node with parameters; it begins by itself unless told otherwise.
+
+        It lives in the test's namespace; a simulator, which is no node of the robot, in its own.
+        """
         from rclpy.parameter import Parameter
 
+        from wm_nodes.topics import NAMESPACE
+
+        own = getattr(kind, "NAMESPACE", NAMESPACE)
         node = kind(
             context=self.context,
-            namespace=self.namespace,
+            namespace=self.namespace if own == NAMESPACE else own,
             parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()],
         )
         self.nodes.append(node)

@@ -130,7 +130,7 @@ def test_optional_fields_have_defaults_and_are_read(tmp_path):
     arm, plain = read_config(path), config("ur5e")
     assert (arm.command.timeout_s, plain.command.timeout_s) == (0.5, 0.0)
     assert arm.cameras["side"].stamps == "arrival"
-    assert arm.cameras["side"].topic == CAMERA_TOPICS["usb_cam"]
+    assert arm.cameras["side"].topic == f"/arm_sim/{CAMERA_TOPICS['usb_cam']}"
     assert plain.cameras["front"].stamps == "header"
     assert arm.watch.max_image_age_s == 0.0
     assert plain.watch.max_image_age_s == 0.3

@@ -30,7 +30,7 @@ INEXACT = {"true_speed"}
 def test_the_robot_of_each_interface_can_be_read_from_any_folder(tmp_path, interface):
     config = read_config(robot_file(tmp_path, interface))
     assert config.command.interface == interface
-    assert config.command.topic == COMMANDS[interface]["topic"]
+    assert config.command.topic == f"/arm_sim/{COMMANDS[interface]['topic']}"
 
 
 def test_injections_are_spread_over_the_interfaces():

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import tyro
 
+from wm_nodes import namespaces
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.declaration import closest
 
@@ -23,6 +24,13 @@ def require(name: str, value: float, low: float, high: float = float("inf")) -> 
     if not low <= value <= high:
         upper = f" to {high:g}" if high != float("inf") else ""
         raise UserError(f"--{name}: given {value}, right is from {low:g}{upper}.")
+
+
+def require_namespace(name: str, text: str) -> str:
+    """Return a namespace as an absolute one; refuse an illegal one."""
+    if not namespaces.legal(text):
+        raise UserError(namespaces.refusal(f"--{name}", text))
+    return namespaces.absolute(text)
 
 
 def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:

@@ -11,23 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.arguments import parse, require, require_namespace, require_one_of
 from wm_nodes.cli.arm_operator import CALLS
 from wm_nodes.cli.arm_operator import run as run_operator
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
+from wm_nodes.namespaces import ROBOT
 
-USAGE = """usage: wm arm check [--robot NAME] [--move]
+USAGE = """usage: wm arm check [--robot NAME] [--driver-ns NAMESPACE] [--move]
        wm arm safety [--robots NAME ...] [--steps N] [--out OUT]
-       wm arm goal FILE | --here | --keep FILE
+       wm arm goal FILE | --here | --keep FILE [--ns NAMESPACE]
        wm arm demo [--episodes N]
-       wm arm stop | clear | resume | home | pause | reset
+       wm arm stop | clear | resume | home | pause | reset [--ns NAMESPACE]
 
   check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
   safety  drive the safety filter with irregular and invalid input, and audit its commands
   goal    where an arm that runs is to go: a picture, or what it sees now
   demo    the simulated arm goes to goal pictures; leaves a film and a report
-  stop    emergency stop of an arm that runs: latched until clear, then resume or home
+  stop    emergency stop of all arms that run, or of that with --ns: latched until clear, then
+          resume or home
 
 Give `wm arm COMMAND --help` for its options."""
 
@@ -64,6 +66,10 @@ class Check:
 
     robot: str = "arm_sim"
     """A name of config/robots, or the path of a YAML."""
+    ns: str = ROBOT
+    """Namespace that the robot node will have."""
+    driver_ns: str = ""
+    """Namespace of the arm's driver; empty: the YAML's."""
     seconds: float = 3.0
     """How long to listen."""
     move: bool = False
@@ -100,11 +106,14 @@ def _check(wanted: Check) -> int:
     from wm_nodes.robots.arm.config import find_config, read_config
     from wm_nodes.robots.base import RobotError
 
+    ns = require_namespace("ns", wanted.ns)
+    if wanted.driver_ns:
+        require_namespace("driver-ns", wanted.driver_ns)
     with user_errors(RobotError):
-        config = read_config(find_config(wanted.robot))
+        config = read_config(find_config(wanted.robot), wanted.driver_ns)
     from wm_nodes.arm_check import ArmCheck
 
-    return ArmCheck(config, wanted.seconds, wanted.yes).run(wanted.move)
+    return ArmCheck(config, ns, wanted.seconds, wanted.yes).run(wanted.move)
 
 
 def _safety(wanted: Safety) -> int:

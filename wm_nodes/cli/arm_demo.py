@@ -9,11 +9,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.arguments import parse, require, require_namespace
 from wm_nodes.cli.demo import choose, read_cards
 from wm_nodes.errors import UserError
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.runs import RUNS
+from wm_nodes.namespaces import ROBOT, beside
 
 GRAPH = "arm_mpc"
 FILM_HZ = 10.0
@@ -34,6 +35,8 @@ class ArmDemo:
     """Episodes in the film."""
     seed: int = 0
     """Seed of the goals."""
+    ns: str = ROBOT
+    """Namespace of the robot's nodes; the simulated arm is in `arm_sim` beside it."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -42,6 +45,7 @@ def run(words: Sequence[str]) -> int:
     require("episodes", wanted.episodes, 1)
     require("film", wanted.film, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
+    ns = require_namespace("ns", wanted.ns)
     card = choose([card for card in read_cards() if card.graph == GRAPH], wanted.weights)
     if card is None:
         raise UserError("no weights for an arm ship with this version. Right: wm train first.")
@@ -54,6 +58,8 @@ def run(words: Sequence[str]) -> int:
         "evaluate": "true",
         "episodes": str(wanted.episodes),
         "seed": str(wanted.seed),
+        "ns": ns,
+        "driver_ns": beside(ns, "arm_sim"),
         "run": f"arm-demo-{datetime.now():%Y%m%d-%H%M%S}",
         **card.arguments,
     }

@@ -9,8 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.arguments import parse, require, require_namespace
+from wm_nodes.cli.running_robots import namespace_or_only
 from wm_nodes.errors import UserError
+from wm_nodes.namespaces import ROBOT
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ArmGoal:
     """Write what is seen now to this file, joint states beside it; nothing moves."""
     camera: str = "front"
     """Camera whose picture is kept."""
+    ns: str = ""
+    """Namespace of the robot's nodes; empty: that of the only robot node that runs."""
     wait_s: float = 10.0
     """How long to wait for somebody who plans, or for a picture."""
 
@@ -40,7 +44,9 @@ def run(words: Sequence[str]) -> int:
         raise UserError("wm arm goal: expected one of FILE, --here and --keep FILE.")
     from wm_nodes.arm_goal import talking
 
-    with talking(wanted.wait_s) as arm:
+    given = require_namespace("ns", wanted.ns) if wanted.ns else ""
+    ns = namespace_or_only(given, 0.0) or ROBOT  # a planner may run without a robot node
+    with talking(ns, wanted.wait_s) as arm:
         if wanted.picture:
             print(f"sending {wanted.picture} until every node has heard it", flush=True)
             arm.send(Path(wanted.picture))

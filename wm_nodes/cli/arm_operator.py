@@ -1,14 +1,22 @@
-"""`wm arm stop|clear|resume|home|pause|reset`: the operator's calls to an arm that runs."""
+"""`wm arm stop|clear|resume|home|pause|reset`: the operator's calls to arms that run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
 
-from wm_nodes.cli.arguments import parse, require
+import tyro
+
+from wm_nodes.cli.arguments import parse, require, require_namespace
+from wm_nodes.cli.running_robots import RunningRobots, operator
 from wm_nodes.errors import UserError
+from wm_nodes.namespaces import absolute
+
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
 
 CALLS = {  # command -> (service, value of a SetBool request; None: Trigger)
     "stop": ("estop", True),
@@ -18,6 +26,8 @@ CALLS = {  # command -> (service, value of a SetBool request; None: Trigger)
     "pause": ("pause", True),
     "reset": ("reset", None),
 }
+STOP = "stop"
+ANSWER_S = 2.0  # of a service, at least
 
 
 @dataclass(frozen=True)
@@ -26,56 +36,113 @@ class OperatorCall:
 
     stop: emergency stop, latched on the disk. clear: the cause is gone; nothing moves yet. resume:
     motion is allowed, from new plans. home: go to the home pose. pause: stop until resume. reset:
-    end the episode.
+    end the episode. Without --ns, stop stops every robot node; the others need the only one.
     """
 
-    ns: str = "/robot"
-    """Namespace of the robot node."""
+    ns: str = ""
+    """Namespace of the robot node; empty: the only one that runs (stop: all)."""
+    every: Annotated[bool, tyro.conf.arg(name="all")] = False
+    """stop: all robot nodes of this ROS domain, as without --ns."""
     wait_s: float = 10.0
-    """How long to wait for the robot node."""
+    """How long to wait for a robot node."""
+
+
+@dataclass
+class _Call:
+    """A request to one robot node: sent as soon as its service is ready. Times [s]."""
+
+    ns: str
+    client: Any
+    request: Any
+    answer: Any = None
+    end_s: float = field(default=float("inf"))
+
+    def go_on(self) -> None:
+        if self.answer is None and self.client.service_is_ready():
+            self.answer = self.client.call_async(self.request)
+            self.end_s = time.monotonic() + ANSWER_S
+
+    @property
+    def over(self) -> bool:
+        answered = self.answer is not None and self.answer.done()
+        return answered or time.monotonic() > self.end_s
+
+    def result(self) -> tuple[bool, str]:
+        """Return whether the request was executed, and the robot node's answer."""
+        given = self.answer.result() if self.answer is not None and self.answer.done() else None
+        if given is None:
+            return False, "no answer. Is the robot node busy or gone?"
+        return bool(given.success), str(given.message)
 
 
 def run(name: str, words: Sequence[str]) -> int:
     """Run `wm arm NAME WORDS`."""
     given = parse(OperatorCall, f"arm {name}", words)
     require("wait-s", given.wait_s, 0.0, 600.0)
-    service, value = CALLS[name]
-    done, text = _call(given, service, value)
-    print(text)
-    return 0 if done else 1
+    ns = require_namespace("ns", given.ns) if given.ns else ""
+    if given.every and (ns or name != STOP):
+        what = "--ns" if ns else name
+        raise UserError(f"--all: given with {what}, right is wm arm stop --all, without --ns.")
+    fine = True
+    with operator() as (node, executor):
+        caller = _Caller(node, executor, name, given.wait_s)
+        calls = caller.all() if name == STOP and not ns else caller.one(ns)
+        for call in calls:
+            done, text = call.result()
+            print(f"{call.ns}: {text}", flush=True)
+            fine = fine and done
+    return 0 if fine else 1
 
 
-def _call(given: OperatorCall, service: str, value: bool | None) -> tuple[bool, str]:
-    """Return whether the request was executed, and the robot node's answer."""
-    import rclpy
-    from rclpy.executors import SingleThreadedExecutor
-    from rclpy.node import Node
-    from std_srvs.srv import SetBool, Trigger
+class _Caller:
+    """Calls the service of one command. UserError: no robot node offers it in time."""
 
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = Node("operator", context=context, namespace=given.ns)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    end = time.monotonic() + given.wait_s
-    try:
-        kind = Trigger if value is None else SetBool
-        client: Any = node.create_client(kind, service)
-        while not client.service_is_ready():
-            executor.spin_once(timeout_sec=0.02)
-            if time.monotonic() > end:
-                raise UserError(
-                    f"no robot node offers {given.ns}/{service} within {given.wait_s:g} s. Start "
-                    "wm launch arm_mpc, on this ROS_DOMAIN_ID, or give its namespace with --ns."
-                )
-        request = Trigger.Request() if value is None else SetBool.Request(data=value)
-        answer = client.call_async(request)
-        executor.spin_until_future_complete(answer, timeout_sec=max(end - time.monotonic(), 2.0))
-        result = answer.result() if answer.done() else None
-        if result is None:
-            raise UserError(f"{given.ns}/{service} did not answer. Is the robot node busy or gone?")
-        return bool(result.success), str(result.message)
-    finally:
-        executor.shutdown(timeout_sec=0.5)
-        node.destroy_node()
-        rclpy.try_shutdown(context=context)
+    def __init__(
+        self, node: Node, executor: SingleThreadedExecutor, name: str, wait_s: float
+    ) -> None:
+        self._node, self._executor = node, executor
+        self._service, self._value = CALLS[name]
+        self._end_s, self._wait_s = time.monotonic() + wait_s, wait_s
+        self._robots = RunningRobots(node, executor)
+
+    def one(self, ns: str) -> Iterator[_Call]:
+        """Call one robot node, the only one if `ns` is empty."""
+        ns = ns or self._robots.only(self._wait_s)
+        if not ns:
+            raise self._none("")
+        call = self._make(ns)
+        while not call.over:
+            call.go_on()
+            self._executor.spin_once(timeout_sec=0.02)
+            if call.answer is None and time.monotonic() > self._end_s:
+                raise self._none(ns)
+        yield call
+
+    def all(self) -> Iterator[_Call]:
+        """Call every robot node at once when it is discovered; yield each when it has answered."""
+        open_calls: dict[str, _Call] = {}
+        known: set[str] = set()
+        while open_calls or not self._robots.complete or not known:
+            for ns in set(self._robots.look()) - known:
+                known.add(ns)
+                open_calls[ns] = self._make(ns)
+            for ns, call in tuple(open_calls.items()):
+                call.go_on()
+                if call.over:
+                    yield open_calls.pop(ns)
+            if not known and time.monotonic() > self._end_s and self._robots.complete:
+                raise self._none("")
+
+    def _make(self, ns: str) -> _Call:
+        from std_srvs.srv import SetBool, Trigger
+
+        kind: Any = Trigger if self._value is None else SetBool
+        request = kind.Request() if self._value is None else kind.Request(data=self._value)
+        return _Call(ns, self._node.create_client(kind, absolute(self._service, ns)), request)
+
+    def _none(self, ns: str) -> UserError:
+        what = f"offers {absolute(self._service, ns)}" if ns else "runs"
+        return UserError(
+            f"no robot node {what} within {self._wait_s:g} s. Start wm launch arm_mpc, on this "
+            "ROS_DOMAIN_ID, or give its namespace with --ns."
+        )

@@ -8,13 +8,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.arguments import parse, require, require_namespace, require_one_of
+from wm_nodes.namespaces import ROBOT
 
 if TYPE_CHECKING:
     from wm_nodes.faults.auditor import Auditor, Broken
@@ -46,11 +47,14 @@ class Faults:
     """Instead: give so many random, mostly wrong messages to the robot node's subscriptions."""
     out: Path | None = None
     """Write OUT.json and OUT.csv."""
+    ns: str = ROBOT
+    """Namespace of the robot's nodes; the simulated arm is in `arm_sim` beside it."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm faults WORDS`."""
     wanted = parse(Faults, "faults", words)
+    wanted = replace(wanted, ns=require_namespace("ns", wanted.ns))
     require("count", wanted.count, 1)
     require("estop", wanted.estop, 0)
     require("fuzz", wanted.fuzz, 0)
@@ -108,7 +112,7 @@ def _matrix(wanted: Faults, command: str) -> int:
             summary = {"faults": _summary(done)}
             _save(wanted, command, _line(done, auditors), summary, done, auditors)
 
-    run_matrix(orders, wanted.seed, watch)
+    run_matrix(orders, wanted.seed, watch, wanted.ns)
     print(_line(done, auditors))
     return 0 if all(outcome.fine for outcome in done) and not _violations(auditors) else 1
 
@@ -169,7 +173,7 @@ def _estop(wanted: Faults, command: str) -> int:
         if wanted.out is not None:
             _save(wanted, command, line(), {"quantiles_ms": table()}, done, auditors)
 
-    run_estop(_spread(wanted.interface, wanted.estop), wanted.seed, watch)
+    run_estop(_spread(wanted.interface, wanted.estop), wanted.seed, watch, wanted.ns)
     for interface, times in table().items():
         for name, row in times.items():
             figures = ", ".join(f"{key} {value:g} ms" for key, value in row.items())
@@ -186,7 +190,7 @@ def _fuzz(wanted: Faults, command: str) -> int:
 
     results = {}
     for interface, count in _spread(wanted.interface, wanted.fuzz).items():
-        found = run_fuzz(count, wanted.seed, interface)
+        found = run_fuzz(count, wanted.seed, interface, wanted.ns)
         results[interface] = found
         print(
             f"{interface}: {found.messages} messages, {found.refused} refused, "

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.arguments import parse, require, require_namespace
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError
+from wm_nodes.namespaces import ROBOT
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Replay:
     """Stamp with the present time, not with the logged one."""
     wait_s: float = 10.0
     """Begin when somebody hears `step`, or after so long."""
+    ns: str = ROBOT
+    """Namespace of the topics."""
     network: Literal["local", "subnet"] = "local"
     """local: within this computer only; subnet: other computers hear it too."""
 
@@ -47,6 +50,7 @@ def run(words: Sequence[str]) -> int:
     wanted = parse(Replay, "replay", words)
     require("rate", wanted.rate, 0.0, 1000.0)
     require("wait-s", wanted.wait_s, 0.0)
+    ns = require_namespace("ns", wanted.ns)
     if find_spec("rclpy") is None:
         raise UserError("ROS 2 is missing (no rclpy). Right: source your ROS 2, or `make setup`.")
     ranges = {"local": "LOCALHOST", "subnet": "SUBNET"}
@@ -63,4 +67,4 @@ def run(words: Sequence[str]) -> int:
     if wanted.answers:
         given["answers"] = list(wanted.answers)
     overrides = [Parameter(name, value=value) for name, value in given.items()]
-    return spin.run(partial(ReplayNode, parameter_overrides=overrides), [])
+    return spin.run(partial(ReplayNode, namespace=ns, parameter_overrides=overrides), [])

@@ -65,7 +65,10 @@ class SafetyRecord:
 
 
 def default_path(name: str, domain: str, namespace: str) -> Path:
-    """Return the record's path of a robot that is commanded in a ROS domain and namespace."""
+    """Return the record's path of a robot that is commanded in a ROS domain and namespace.
+
+    No two namespaces have the same path: names in ROS have no dots.
+    """
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    place = namespace.strip("/").replace("/", "__") or "root"
+    place = namespace.strip("/").replace("/", ".") or "."
     return Path(state).expanduser() / "wm_nodes" / "robots" / f"{name}@{domain}_{place}.json"

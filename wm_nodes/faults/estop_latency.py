@@ -14,6 +14,7 @@ import numpy as np
 from wm_nodes.faults.auditor import Auditor
 from wm_nodes.faults.plant import busy, long_plans
 from wm_nodes.faults.rig import Rig, open_rig
+from wm_nodes.namespaces import ROBOT
 
 REST_S = 2.0  # until the arm stands
 QUANTILES = (50, 99, 100)
@@ -64,7 +65,10 @@ def measure(rig: Rig, number: int) -> EstopCall:
 
 
 def run_estop(
-    counts: Mapping[str, int], seed: int, watch: Callable[[EstopCall, Auditor], None]
+    counts: Mapping[str, int],
+    seed: int,
+    watch: Callable[[EstopCall, Auditor], None],
+    ns: str = ROBOT,
 ) -> dict[str, Auditor]:
     """Call the e-stop so many times for each command interface, with processes of their own.
 
@@ -77,9 +81,9 @@ def run_estop(
     for interface, count in counts.items():
         with (
             tempfile.TemporaryDirectory(prefix="wm-estop-", ignore_cleanup_errors=True) as folder,
-            open_rig(Path(folder), interface, seed) as rig,
+            open_rig(Path(folder), interface, seed, ns) as rig,
             busy(1),
-            long_plans(),
+            long_plans(ns),
         ):
             auditors[interface] = rig.auditor
             for _ in range(count):

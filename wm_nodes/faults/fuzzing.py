@@ -23,6 +23,7 @@ from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.faults.fuzz import KINDS
 from wm_nodes.faults.plant import robot_file
 from wm_nodes.faults.witness import Witness
+from wm_nodes.namespaces import ROBOT, beside
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.robots.arm.config import ArmConfig, read_config
@@ -75,32 +76,34 @@ def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count:
         subscription.callback(taken, {}) if informed else subscription.callback(taken)
 
 
-def run_fuzz(count: int, seed: int, interface: str = "position") -> Fuzzed:
+def run_fuzz(count: int, seed: int, interface: str = "position", ns: str = ROBOT) -> Fuzzed:
     """Start simulator and robot node with a command interface, plan for it, give it `count`
     messages. RuntimeError: the arm does not move before the first one.
     """
     with TemporaryDirectory(prefix="wm-fuzz-") as folder:
-        return _run(count, seed, robot_file(Path(folder), interface), Path(folder))
+        return _run(count, seed, robot_file(Path(folder), interface), Path(folder), ns)
 
 
-def _run(count: int, seed: int, robot: Path, folder: Path) -> Fuzzed:
+def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
     context = rclpy.Context()
     rclpy.init(context=context)
     executor = SingleThreadedExecutor(context=context)
-    config, random = read_config(robot), np.random.default_rng(seed)
+    driver_ns = beside(ns, "arm_sim")
+    config, random = read_config(robot, driver_ns), np.random.default_rng(seed)
     given: dict[str, Any] = {
         "adapter": "arm",
         "mode": "realtime",
         "task": "goal",
         "robot": str(robot),
+        "driver_ns": driver_ns,
         "safety_file": str(folder / "safety.json"),
         "time_limit": 10**6,
     }
     given |= {"max_age_s": 0.0, "home": False}
-    probe = Node("probe", context=context, namespace=topics.NAMESPACE)
-    scene = _parameters({"task": "goal", "robot": str(robot)})
-    sim = ArmSimNode(context=context, parameter_overrides=scene)
-    node = RobotNode(context=context, parameter_overrides=_parameters(given))
+    probe = Node("probe", context=context, namespace=ns)
+    scene = _parameters({"task": "goal", "robot": str(robot), "robot_ns": ns})
+    sim = ArmSimNode(context=context, namespace=driver_ns, parameter_overrides=scene)
+    node = RobotNode(context=context, namespace=ns, parameter_overrides=_parameters(given))
     witness = Witness(probe, config)
     plans, period = topics.PLAN.always(probe), 1.0
 

@@ -13,6 +13,7 @@ from typing import Any
 from wm_nodes.faults.fuzz import plan_rubbish
 from wm_nodes.faults.plant import busy, long_plans
 from wm_nodes.faults.rig import START_S, Rig, until
+from wm_nodes.namespaces import beside
 from wm_nodes.nodes.arm_sim import ArmSimParams
 from wm_nodes.robots.arm.driver import JOINT_NOISE_RAD
 
@@ -125,7 +126,8 @@ def _suspend_robot(rig: Rig) -> str:
 
 def _second_robot(rig: Rig) -> str:
     """Start a robot node for the same driver: it must exit with code 2 and one line."""
-    second = rig.plant.second_robot(str(rig.random.choice(["/robot", "/robot2"])))
+    ns = rig.plant.ns
+    second = rig.plant.second_robot(str(rig.random.choice([ns, beside(ns, "second")])))
     end = time.monotonic() + EXIT_S
     while second.poll() is None and time.monotonic() < end:
         rig.wait(0.1)
@@ -235,7 +237,7 @@ def _estop_clear(rig: Rig) -> str:
 
 
 def _long_plan(rig: Rig) -> str:
-    with long_plans():
+    with long_plans(rig.plant.ns):
         rig.wait(rig.some(0.5, 1.2))
         called_s = time.time()
         problem = _stop(rig)

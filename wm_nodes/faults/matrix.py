@@ -12,6 +12,7 @@ from pathlib import Path
 from wm_nodes.faults.auditor import Auditor
 from wm_nodes.faults.injections import FAULTS
 from wm_nodes.faults.rig import Rig, open_rig
+from wm_nodes.namespaces import ROBOT
 
 UNAIDED_S = 20.0  # until the arm moves again where no operator is needed
 WAIT_S = 1.5  # elsewhere, until the operator acts
@@ -87,7 +88,10 @@ def inject(rig: Rig, number: int, name: str) -> Outcome:
 
 
 def run_matrix(
-    faults: Mapping[str, list[str]], seed: int, watch: Callable[[Outcome, Auditor], None]
+    faults: Mapping[str, list[str]],
+    seed: int,
+    watch: Callable[[Outcome, Auditor], None],
+    ns: str = ROBOT,
 ) -> dict[str, Auditor]:
     """Inject the faults of each command interface in order, with processes of their own.
 
@@ -100,7 +104,7 @@ def run_matrix(
     for interface, names in faults.items():
         with (
             tempfile.TemporaryDirectory(prefix="wm-faults-", ignore_cleanup_errors=True) as folder,
-            open_rig(Path(folder), interface, seed) as rig,
+            open_rig(Path(folder), interface, seed, ns) as rig,
         ):
             auditors[interface] = rig.auditor
             for name in names:

@@ -14,13 +14,15 @@ from typing import Any
 import yaml
 
 from wm_nodes.graphs import leash
+from wm_nodes.namespaces import ROBOT as ROBOT_NS
+from wm_nodes.namespaces import beside
 from wm_nodes.robots.arm.config import find_config
 
 ROBOT = "arm_sim"
 COMMANDS: Mapping[str, Mapping[str, Any]] = {  # section `command:` of each interface
-    "position": {"topic": "/arm_sim/forward_position_controller/commands"},
-    "velocity": {"topic": "/arm_sim/forward_velocity_controller/commands", "timeout_s": 0.1},
-    "trajectory": {"topic": "/arm_sim/joint_trajectory_controller/joint_trajectory"},
+    "position": {"topic": "forward_position_controller/commands"},
+    "velocity": {"topic": "forward_velocity_controller/commands", "timeout_s": 0.1},
+    "trajectory": {"topic": "joint_trajectory_controller/joint_trajectory"},
 }
 NAMES = ("arm_sim", "player", "recorder", "robot")
 END_S = 5.0  # for a process to end by itself
@@ -39,18 +41,25 @@ def robot_file(folder: Path, interface: str) -> Path:
 
 
 class Plant:
-    """Starts, stops and restarts the processes. robot: path of the robot's YAML."""
+    """Starts, stops and restarts the processes. robot: path of the robot's YAML.
 
-    def __init__(self, folder: Path, robot: Path, seed: int) -> None:
-        self.folder = folder
+    ns: namespace of the robot's nodes; the simulator is in `arm_sim` beside it.
+    """
+
+    def __init__(self, folder: Path, robot: Path, seed: int, ns: str = ROBOT_NS) -> None:
+        self.folder, self.ns, self.driver_ns = folder, ns, beside(ns, "arm_sim")
         self._processes = dict[str, subprocess.Popen[bytes]]()
         self._killed = set[str]()
         self._environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
         arm = {"robot": str(robot), "task": "goal"}
         node = {**arm, "adapter": "arm", "mode": "realtime", "time_limit": "1000000"}
-        node |= {"max_age_s": "0.0", "safety_file": str(folder / "safety.json")}
+        node |= {
+            "driver_ns": self.driver_ns,
+            "max_age_s": "0.0",
+            "safety_file": str(folder / "safety.json"),
+        }
         self._parameters: dict[str, dict[str, str]] = {
-            "arm_sim": {**arm, "seed": str(seed), "camera_px": "32"},
+            "arm_sim": {**arm, "robot_ns": ns, "seed": str(seed), "camera_px": "32"},
             "robot": node,
             "player": {"policy": "random", "seed": str(seed)},
             "recorder": {"log": str(folder / "log"), "raw": "true"},
@@ -66,7 +75,7 @@ class Plant:
 
     def second_robot(self, namespace: str) -> subprocess.Popen[str]:
         """Start another robot node for the same driver, with stderr as a text pipe."""
-        words = [*self._words("robot"), "-r", f"__ns:={namespace}"]
+        words = self._words("robot", namespace)
         return subprocess.Popen(
             words,
             stdout=subprocess.DEVNULL,
@@ -108,8 +117,9 @@ class Plant:
                 process.kill()
                 process.wait()
 
-    def _words(self, name: str) -> list[str]:
-        words = [*PYTHON, "-m", f"wm_nodes.nodes.{name}", "--ros-args"]
+    def _words(self, name: str, ns: str = "") -> list[str]:
+        ns = ns or (self.driver_ns if name == "arm_sim" else self.ns)
+        words = [*PYTHON, "-m", f"wm_nodes.nodes.{name}", "--ros-args", "-r", f"__ns:={ns}"]
         for key, value in self._parameters[name].items():
             words += ["-p", f"{key}:={value}"]
         return words
@@ -128,9 +138,9 @@ def busy(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def long_plans() -> Iterator[None]:
-    """Publish plans that are far too long from a process of its own meanwhile."""
-    words = [*PYTHON, "-m", "wm_nodes.faults.long_plans"]
+def long_plans(ns: str) -> Iterator[None]:
+    """Publish plans that are far too long from a process of its own in a namespace meanwhile."""
+    words = [*PYTHON, "-m", "wm_nodes.faults.long_plans", "--ros-args", "-r", f"__ns:={ns}"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -43,7 +43,8 @@ SERVICES: dict[str, type] = {
 
 
 class Rig:
-    """One plant with a witness. `random` is of the injections' moments.
+    """One plant with a witness. `random` is of the injections' moments. `node` is in the robot
+    node's namespace.
 
     `ready` raises RuntimeError if the arm does not move within START_S.
     """
@@ -58,10 +59,10 @@ class Rig:
         self.stop_s = -1.0  # from the begin of the injection to standing still
         self._began_s = self._stands_s = 0.0
         self._resting = False  # nothing may move
-        self._set: Any = node.create_client(SetParameters, "/arm_sim/arm_sim/set_parameters")
+        switches = f"{plant.driver_ns}/arm_sim/set_parameters"
+        self._set: Any = node.create_client(SetParameters, switches)
         self._clients: dict[str, Any] = {
-            name: node.create_client(kind, f"{topics.NAMESPACE}/{name}")
-            for name, kind in SERVICES.items()
+            name: node.create_client(kind, name) for name, kind in SERVICES.items()
         }
 
     def ready(self) -> None:
@@ -209,16 +210,16 @@ class Rig:
 
 
 @contextmanager
-def open_rig(folder: Path, interface: str, seed: int) -> Iterator[Rig]:
-    """Start a plant with this command interface in `folder`; end it at the end."""
+def open_rig(folder: Path, interface: str, seed: int, ns: str) -> Iterator[Rig]:
+    """Start a plant with this command interface in `folder` and namespace; end it at the end."""
     robot = robot_file(folder, interface)
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = Node("witness", context=context, namespace=topics.NAMESPACE)
+    node = Node("witness", context=context, namespace=ns)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    plant = Plant(folder, robot, seed)
-    rig = Rig(plant, node, read_config(robot), seed)
+    plant = Plant(folder, robot, seed, ns)
+    rig = Rig(plant, node, read_config(robot, plant.driver_ns), seed)
     thread = threading.Thread(target=executor.spin, daemon=True)
     thread.start()
     try:

@@ -18,6 +18,7 @@ from wm_nodes import messages, topics
 from wm_nodes.cores.records import Step
 from wm_nodes.errors import MessageError
 from wm_nodes.faults.auditor import SILENT_S, STAMP_S, Auditor
+from wm_nodes.namespaces import within
 from wm_nodes.robots.arm.config import ArmConfig
 
 ALL = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
@@ -26,7 +27,8 @@ STANDS_RAD_S = 0.02
 
 @dataclass
 class Witness:
-    """Subscribe to the arm's topics on `node`; `auditor` counts what was wrong.
+    """Subscribe to the arm's topics on `node`, which is in the robot node's namespace; `auditor`
+    counts what was wrong.
 
     stamp_s: bound of the error of source timestamps [s]. ValueError: commands of the configured
     interface cannot be audited (twist).
@@ -50,7 +52,7 @@ class Witness:
         else:
             listen(Float64MultiArray, config.command.topic, self._on_command, ALL)
         listen(JointState, config.joint_states, self._on_joints, ALL)
-        listen(JointState, f"{topics.NAMESPACE}/step", self._on_step, topics.STEP)
+        listen(JointState, topics.STEPS.name, self._on_step, topics.STEP)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, topics.REPORTS)
 
     def stands(self) -> bool:
@@ -99,7 +101,7 @@ class Witness:
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            if status.name.endswith("/robot"):
+            if within(self.node.get_namespace(), status.name) == "robot":
                 self.state = status.message
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from wm_nodes import namespaces
 from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
 from wm_nodes.share import pretrained
 
@@ -58,6 +59,12 @@ OFFLINE = Argument(
     "Recorded logs to learn from as well, as LOG or LOG:WEIGHT, with commas between; a run that "
     "`wm train` began goes on with those it had. Empty: none.",
     fixed=True,
+)
+NS = Argument(
+    "ns",
+    namespaces.ROBOT[1:],
+    "Namespace of the nodes; a relative one is below what PushRosNamespace pushed, else below /.",
+    namespace=True,
 )
 NETWORK = Argument(
     "network",

@@ -11,13 +11,24 @@ from wm_nodes.graphs.arguments import (
     LOG,
     MODEL,
     NETWORK,
+    NS,
     RUN,
     SEED,
     WEIGHTS,
     check_files,
     first_weights,
 )
-from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, Parameter, Values
+from wm_nodes.graphs.declaration import (
+    Argument,
+    Graph,
+    GraphError,
+    NodeSpec,
+    Parameter,
+    Values,
+    own_namespace,
+)
+from wm_nodes.graphs.driver_namespace import driver_namespace
+from wm_nodes.namespaces import ROOT, absolute
 from wm_nodes.share import shared
 
 TASKS = ("reach", "goal", "push", "lift")
@@ -90,6 +101,14 @@ ARGUMENTS = (
     RUN,
     LOG,
     NETWORK,
+    NS,
+    Argument(
+        "driver_ns",
+        "",
+        "Namespace of the arm's driver, for relative names of its YAML; relative: as `ns`; empty: "
+        "the YAML's.",
+        namespace=True,
+    ),
 )  # fmt: skip
 
 
@@ -99,14 +118,15 @@ def _pick(values: Values, *names: str) -> dict[str, Parameter]:
 
 def _arm_sim(values: Values) -> Mapping[str, Parameter]:
     own = _pick(values, "robot", "task", "seed", "actuation_delay_s")
+    own["robot_ns"] = values["ns"]
     return {**own, "show_goal": not values["goal"]}  # a file is not overruled by the scene
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
     real = values["hardware"] == REAL
-    names = "robot dry_run task home rate_hz action_repeat time_limit episodes evaluate seed"
+    names = "robot driver_ns dry_run task home rate_hz action_repeat time_limit episodes evaluate"
     return {
-        **_pick(values, *names.split()),
+        **_pick(values, *names.split(), "seed"),
         "adapter": "arm",
         "mode": "realtime",
         "max_age_s": 0.0,  # a plan is played to its end and not beyond
@@ -121,7 +141,8 @@ def _robot(values: Values) -> Mapping[str, Parameter]:
 
 
 def _player(values: Values) -> Mapping[str, Parameter]:
-    return {"policy": _who(values), **_pick(values, "task", "seed")}
+    score = absolute("score", str(values["driver_ns"]))
+    return {"policy": _who(values), "score": score, **_pick(values, "task", "seed")}
 
 
 def _agent(values: Values) -> Mapping[str, Parameter]:
@@ -148,10 +169,21 @@ def _plays(values: Values) -> bool:
     return _who(values) != "model"
 
 
-def _check(values: Values) -> None:
+def _robot_file(values: Values) -> Path:
     robot = str(values["robot"])
     own = robot.endswith((".yaml", ".yml"))
-    path = Path(robot) if own else shared(f"config/robots/{robot}.yaml")
+    return Path(robot) if own else shared(f"config/robots/{robot}.yaml")
+
+
+def _namespaces(values: Values, pushed: str) -> dict[str, str]:
+    given = absolute(str(values["driver_ns"]), pushed or ROOT)
+    driver_ns = given or driver_namespace(_robot_file(values), pushed)
+    return {**own_namespace(values, pushed), "driver_ns": driver_ns}
+
+
+def _check(values: Values) -> None:
+    robot, path = str(values["robot"]), _robot_file(values)
+    own = robot.endswith((".yaml", ".yml"))
     if not path.is_file():
         raise GraphError(f"robot: there is no {path}. Right: a name of config/robots, or a path.")
     if values["hardware"] == SIM and values["task"] not in TASKS:
@@ -182,6 +214,7 @@ GRAPH = Graph(
             "arm_sim",
             _arm_sim,
             condition=lambda values: values["hardware"] == SIM,
+            namespace=lambda values: str(values["driver_ns"]),
             stop_rank=2,
         ),
         NodeSpec("player", "player", _player, condition=_plays),
@@ -209,4 +242,5 @@ GRAPH = Graph(
         ),
     ),
     check=_check,
+    namespaces=_namespaces,
 )

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from wm_nodes import namespaces
+
 Value = bool | int | float | str
 Parameter = Value | list[str]
 CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
@@ -26,7 +28,8 @@ class GraphError(ValueError):
 class Argument:
     """One `name:=value`. Its type is that of the default.
 
-    `fixed` arguments belong to the run: a resumed run keeps them and refuses others.
+    `fixed` arguments belong to the run: a resumed run keeps them and refuses others. `namespace`:
+    the value is a ROS namespace.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Argument:
     low: float | None = None
     high: float | None = None
     fixed: bool = False
+    namespace: bool = False
 
     def parse(self, text: Value) -> Value:
         """Return the value that `text` stands for, or refuse it."""
@@ -46,6 +50,8 @@ class Argument:
             raise GraphError(self._wrong(word)) from None
         if self.choices and value not in self.choices:
             raise GraphError(self._wrong(word))
+        if self.namespace and word != self.default and not namespaces.legal(word):
+            raise GraphError(namespaces.refusal(self.name, word))
         if isinstance(value, (int, float)) and not self._in_range(value):
             raise GraphError(self._wrong(word))
         return value
@@ -91,11 +97,19 @@ class Argument:
 Values = Mapping[str, Value]
 
 
+def own_namespace(values: Values, pushed: str) -> dict[str, str]:
+    """Return the namespaces of a graph by argument, absolute: a relative `ns` is below the pushed
+    one. A graph without that argument is in the default one."""
+    given = str(values.get("ns", namespaces.ROBOT))
+    return {"ns": namespaces.absolute(given, pushed or namespaces.ROOT)}
+
+
 @dataclass(frozen=True)
 class NodeSpec:
     """One node process.
 
     executable: the console script in this package (its module has the same name).
+    namespace: values -> absolute namespace that it lives in.
     parameters: values -> ROS parameters. condition: values -> whether it runs at all.
     restart: a crash starts it again; exit codes 0 and 2 (a user's mistake) never do.
     on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over); the others have
@@ -108,6 +122,7 @@ class NodeSpec:
     executable: str
     parameters: Callable[[Values], Mapping[str, Parameter]] = lambda values: {}
     condition: Callable[[Values], bool] = lambda values: True
+    namespace: Callable[[Values], str] = lambda values: str(values["ns"])
     restart: bool = True
     on_exit: Literal["nothing", "shutdown"] = "nothing"
     grace_s: float = 0.0
@@ -124,14 +139,18 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """Arguments and nodes of one launch, in data-flow order."""
+    """Arguments and nodes of one launch, in data-flow order.
+
+    namespaces: values, namespace pushed by a launch file ("": none) -> the absolute namespace of
+    each argument that is one.
+    """
 
     name: str
     description: str
     arguments: tuple[Argument, ...]
     nodes: tuple[NodeSpec, ...]
-    namespace: str = "/robot"
     check: Callable[[Values], None] = field(default=lambda values: None)
+    namespaces: Callable[[Values, str], Mapping[str, str]] = own_namespace
     continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
 
     def defaults(self) -> dict[str, Value]:

@@ -11,6 +11,7 @@ from wm_nodes.graphs.arguments import (
     LOG,
     MODEL,
     NETWORK,
+    NS,
     REPORT,
     RUN,
     SEED,
@@ -56,6 +57,7 @@ GRAPH = Graph(
         RUN,
         REPORT,
         NETWORK,
+        NS,
     ),
     nodes=(
         NodeSpec(

@@ -12,6 +12,7 @@ from wm_nodes.graphs.arguments import (
     LOG,
     MODEL,
     NETWORK,
+    NS,
     PLANNER,
     RUN,
     SEED,
@@ -104,6 +105,7 @@ GRAPH = Graph(
         SEED,
         RUN,
         NETWORK,
+        NS,
     ),
     nodes=(
         NodeSpec("encoder", "encoder", _seeing, condition=_split),

@@ -1,5 +1,8 @@
 """The same graph as launch and launch_ros actions: what `ros2 launch` runs.
 
+Nodes get absolute namespaces, made here from the arguments and from what PushRosNamespace pushed: a
+node that is started again after a crash is outside the group that pushed it.
+
 Imported by launch/*.launch.py only, in the Python of the `ros2` command: like the graphs, it needs
 nothing but ROS and the standard library (the nodes run in the Python that colcon built with).
 """
@@ -11,6 +14,7 @@ import sys
 import time
 from collections import deque
 from functools import partial
+from typing import IO
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown, TimerAction
@@ -33,6 +37,7 @@ from wm_nodes.graphs.environment import node_environment
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
 
+PUSHED = "ros_namespace"  # launch configuration that PushRosNamespace sets
 TO_SIGTERM_S, TO_SIGKILL_S = 4, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
 
 
@@ -58,25 +63,27 @@ def _declared(argument: Argument) -> DeclareLaunchArgument:
 def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {str(name): str(value) for name, value in context.launch_configurations.items()}
     known = [argument.name for argument in graph.arguments]
-    for name in set(given).difference(known):  # an including launch file may have names of its own
+    # An including launch file may have names of its own.
+    for name in set(given).difference(known, {PUSHED}):
         if closest(name, known, cutoff=0.6):
             raise GraphError(unknown("argument", name, known))
-    run = open_run(graph, {name: given[name] for name in known if name in given})
-    context.extend_locals({"wm_nodes_run_lock": hold(run)})  # held while the launch lives
+    pushed = given.get(PUSHED, "")
+    run = open_run(graph, {name: given[name] for name in known if name in given}, pushed)
+    lock = hold(run)
     about = f"run {run.name}{' goes on' if run.resumed else ''}: {run.path}"
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
     return [
         *actions,
-        *(_Life(graph, node, run).begin() for node in graph.running(run.values)),
+        *(_Life(node, run, lock).begin() for node in graph.running(run.values)),
     ]
 
 
 class _Life:
     """One node: started again after a crash, never after exit codes 0 and 2 (launch's respawn
-    looks at no exit code)."""
+    looks at no exit code). `lock`: of the run, held while the launch has the action."""
 
-    def __init__(self, graph: Graph, node: NodeSpec, run: Run) -> None:
-        self._graph, self._node, self._run = graph, node, run
+    def __init__(self, node: NodeSpec, run: Run, lock: IO[str]) -> None:
+        self._node, self._run, self._lock = node, run, lock
         self._crashes: deque[float] = deque(maxlen=CRASHES + 1)
 
     def begin(self) -> Node:
@@ -87,7 +94,7 @@ class _Life:
             package="wm_nodes",
             executable=node.executable,
             exec_name=node.name,
-            namespace=self._graph.namespace,
+            namespace=node.namespace(values),
             parameters=[str(file)],
             additional_env=node_environment(node, values),
             prefix=shlex.join([sys.executable, leash.__file__, str(node.nice)]),

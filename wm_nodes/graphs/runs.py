@@ -41,10 +41,21 @@ class Run:
         return str(self.path) if self.path.parent != Path(RUNS).resolve() else self.path.name
 
 
-def open_run(graph: Graph, given: Mapping[str, Value]) -> Run:
-    """Make or resume the run folder and write run.json; refuse what contradicts it."""
+def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
+    """Make or resume the run folder and write run.json; refuse what contradicts it.
+
+    pushed: namespace that relative ones are below; empty: none. Launches at the same moment that
+    name no run get a folder each.
+    """
     wanted = graph.parse(given)
-    path = _folder(str(wanted.get("run", "")) or _fresh_name(graph, wanted))
+    while (run := _open(graph, wanted, pushed)) is None:
+        pass  # another launch made the folder of that name first
+    return run
+
+
+def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
+    word = str(wanted.get("run", ""))
+    path = _folder(word or _fresh_name(graph, wanted))
     file = path / "run.json"
     resumed = file.exists()
     before = _read(file, graph, wanted) if resumed else {}
@@ -54,9 +65,14 @@ def open_run(graph: Graph, given: Mapping[str, Value]) -> Run:
     arguments = {**graph.defaults(), **before, **wanted, "run": path.name}
     values = _complete(graph, path, arguments)
     graph.check(values)
+    values |= graph.namespaces(values, pushed)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=bool(word))
         _write(file, {"graph": graph.name, "arguments": arguments})
+    except FileExistsError:
+        if not word:
+            return None
+        raise GraphError(f"run: cannot write {file} ({path} is no folder).") from None
     except OSError as error:
         raise GraphError(f"run: cannot write {file} ({error.strerror}).") from None
     return Run(path, values, resumed, tuple(notes))

@@ -12,6 +12,7 @@ from wm_nodes.graphs.arguments import (
     LOG,
     MODEL,
     NETWORK,
+    NS,
     OFFLINE,
     PLANNER,
     RECENCY,
@@ -106,6 +107,7 @@ ARGUMENTS = (
     Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000),
     REPORT,
     NETWORK,
+    NS,
 )
 
 

@@ -80,7 +80,7 @@ class _Session:
         self._folder = tempfile.TemporaryDirectory(prefix="wm-")
         self._socket = Path(self._folder.name) / "supervisor.sock"
         self._config = self.logs / "supervisord.conf"
-        self._config.write_text(self._configuration(graph))
+        self._config.write_text(self._configuration())
         self._tails = {name: Tail(self.logs / f"{name}.log") for name in self.nodes}
         self._errors = {name: Errors() for name in self.nodes}
         self._pids: dict[str, int] = {}
@@ -249,7 +249,7 @@ class _Session:
 
     # --- supervisord's configuration -----------------------------------------------------------
 
-    def _configuration(self, graph: Graph) -> str:
+    def _configuration(self) -> str:
         head: dict[str, dict[str, object]] = {
             "unix_http_server": {"file": self._socket},
             "rpcinterface:supervisor": {
@@ -271,18 +271,18 @@ class _Session:
             members = [node for node in self.nodes.values() if node.stop_rank == rank]
             names = ",".join(node.name for node in members)
             head[f"group:rank{rank}"] = {"programs": names, "priority": priority + 1}
-            head.update({f"program:{node.name}": self._program(graph, node) for node in members})
+            head.update({f"program:{node.name}": self._program(node) for node in members})
         sections = (
             f"[{title}]\n" + "".join(f"{key}={_escaped(value)}\n" for key, value in rows.items())
             for title, rows in head.items()
         )
         return "\n".join(sections)
 
-    def _program(self, graph: Graph, node: NodeSpec) -> dict[str, object]:
+    def _program(self, node: NodeSpec) -> dict[str, object]:
         variables = node_environment(node, self.run.values)
         quoted = ",".join(f'{name}="{value}"' for name, value in variables.items())
         return {
-            "command": self._command(graph, node),
+            "command": self._command(node),
             "environment": quoted,
             "autorestart": "unexpected" if node.restart else "false",
             "exitcodes": f"0,{USER_ERROR}",
@@ -296,11 +296,11 @@ class _Session:
             "stdout_logfile_backups": 1,
         }
 
-    def _command(self, graph: Graph, node: NodeSpec) -> str:
+    def _command(self, node: NodeSpec) -> str:
         file = write_parameters(self.run.path, node, self.run.values)
         words = [sys.executable, leash.__file__, str(node.nice)]
         words += [sys.executable, "-m", node.module, "--ros-args"]
-        words += ["-r", f"__ns:={graph.namespace}", "--params-file", str(file)]
+        words += ["-r", f"__ns:={node.namespace(self.run.values)}", "--params-file", str(file)]
         words += ["--disable-external-lib-logs"]
         return " ".join(f'"{word}"' if " " in word else word for word in words)
 

@@ -2,6 +2,7 @@
 
 Every fault of `Faults` is a parameter that may be set while it runs:
 `ros2 param set /arm_sim/arm_sim camera_dropped true`.
+All names are relative to the node's namespace: another arm is another namespace.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from wm_nodes import messages, spin, topics
-from wm_nodes.errors import user_errors
+from wm_nodes import messages, namespaces, spin, topics
+from wm_nodes.errors import UserError, user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
 from wm_nodes.robots.arm.config import find_config, read_config
@@ -34,7 +35,7 @@ from wm_nodes.robots.arm.driver import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Fau
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.base import RobotError, episode_seed
 
-HERE = "/arm_sim"
+ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
@@ -45,6 +46,9 @@ class ArmSimParams(ShellParams):
     robot: str = param("arm_sim", "Robot whose model is simulated: a name of config/robots.")
     task: str = param("reach", "Scene: reach, goal, push, lift.")
     show_goal: bool = param(True, "Task goal: publish each scene's goal picture.")
+    robot_ns: str = param(
+        "", "Namespace that goal pictures go to; empty: `robot` beside the simulator's own."
+    )
     seed: int = param(0, "Seed of scenes and noise.", low=0, high=2**31 - 1)
     render: str = param("fast", "Pictures.", choices=("auto", "fast", "full", "none"))
     rate_hz: float = param(100.0, "Joint states a second.", low=10.0, high=500.0)
@@ -75,11 +79,8 @@ class ArmSimNode(Shell):
     """One thread lets time pass, draws and publishes; commands come by the executor."""
 
     NAME = "arm_sim"
+    NAMESPACE = namespaces.ARM_SIM
     PARAMS = ArmSimParams
-
-    def __init__(self, **options: object) -> None:
-        options.setdefault("namespace", HERE)
-        super().__init__(**options)
 
     def configure(self) -> None:
         p = self.params
@@ -89,27 +90,34 @@ class ArmSimNode(Shell):
         self._episode = 0
         self._wanted_scene: int | None = None
         self._scene_set = threading.Event()
-        self._joints = self.create_publisher(JointState, f"{HERE}/joint_states", STATES)
-        self._scores = self.create_publisher(JointState, f"{HERE}/score", STATES)
+        self._joints = self.create_publisher(JointState, "joint_states", STATES)
+        self._scores = self.create_publisher(JointState, "score", STATES)
         self._held_back: deque[tuple[float, Publisher, ImageMsg]] = deque()  # when it was taken
         self._pictures = {
-            name: self.create_publisher(ImageMsg, f"{HERE}/{name}/image_raw", STATES)
+            name: self.create_publisher(ImageMsg, f"{name}/image_raw", STATES)
             for name in self._cameras
         }
-        goal = f"{topics.NAMESPACE}/{topics.GOAL.name}"
-        self._goal = self.create_publisher(ImageMsg, goal, topics.GOAL.qos)
+        self._goal = self.create_publisher(ImageMsg, self._goal_topic(), topics.GOAL.qos)
         for name, handle in (("position", self._on_position), ("velocity", self._on_velocity)):
-            topic = f"{HERE}/forward_{name}_controller/commands"
+            topic = f"forward_{name}_controller/commands"
             self.create_subscription(Float64MultiArray, topic, handle, COMMANDS)
-        gripper = f"{HERE}/gripper_controller/commands"
-        self.create_subscription(Float64MultiArray, gripper, self._on_gripper, COMMANDS)
-        trajectory = f"{HERE}/joint_trajectory_controller/joint_trajectory"
-        self.create_subscription(JointTrajectory, trajectory, self._on_trajectory, COMMANDS)
-        twist = f"{HERE}/servo_node/delta_twist_cmds"
-        self.create_subscription(TwistStamped, twist, self._on_twist, COMMANDS)
-        self.create_service(Trigger, f"{HERE}/reset", self._on_reset)
+        for kind, topic, handle in (
+            (Float64MultiArray, "gripper_controller/commands", self._on_gripper),
+            (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self._on_trajectory),
+            (TwistStamped, "servo_node/delta_twist_cmds", self._on_twist),
+        ):
+            self.create_subscription(kind, topic, handle, COMMANDS)
+        self.create_service(Trigger, "reset", self._on_reset)
         self._faults = Faults(**{f.name: getattr(p, f.name) for f in fields(Faults)})
         self.add_on_set_parameters_callback(self._on_parameters)
+
+    def _goal_topic(self) -> str:
+        """Return where the robot's nodes listen for goal pictures."""
+        given = self.params.robot_ns
+        if given and not namespaces.legal(given):
+            raise UserError(namespaces.refusal("robot_ns", given))
+        robot = namespaces.absolute(given) or namespaces.beside(self.get_namespace(), ROBOT)
+        return namespaces.absolute(topics.GOAL.name, robot)
 
     def activate(self) -> None:
         self._end = threading.Event()

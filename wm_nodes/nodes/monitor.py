@@ -18,6 +18,7 @@ from wm_nodes.cores.records import Step
 from wm_nodes.cores.scoreboard import Board, Table
 from wm_nodes.evaluate import wilson
 from wm_nodes.health import statuses
+from wm_nodes.namespaces import within
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
 
@@ -80,11 +81,10 @@ class MonitorNode(Shell):
     # Taking in ----------------------------------------------------------------------------------
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        own = self.get_namespace().rstrip("/") + "/"
-        for name, values in statuses(msg).items():
-            if name.startswith(own):
-                self._nodes[name.removeprefix(own)] = values
-                self._heard[name.removeprefix(own)] = time.monotonic()
+        for full_name, values in statuses(msg).items():
+            if name := within(self.get_namespace(), full_name):
+                self._nodes[name] = values
+                self._heard[name] = time.monotonic()
         if self._fact(self.params.wait_for, "done") == "true" and self._done_at is None:
             self._done_at = time.monotonic()
 

@@ -12,6 +12,7 @@ from sensor_msgs.msg import JointState
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.plans import PlanMaker
 from wm_nodes.cores.records import RANDOM, Origin, Step, Vector
+from wm_nodes.namespaces import beside
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
 from wm_nodes.robots.arm.tasks import TASKS, State
@@ -20,13 +21,18 @@ SCRIPT = Origin("script", "expert")
 STILL = Origin("script", "hold")
 KEEP = 0.95
 OLD_S = 0.5
+SCORE = "arm_sim/score"
 
 
 @dataclass(frozen=True)
 class PlayerParams(ShellParams):
     policy: str = param("expert", "Who plays.", choices=("expert", "random", "hold"))
     task: str = param("reach", "Task whose script plays.", choices=tuple(TASKS))
-    score: str = param("/arm_sim/score", "Topic on which the simulator says what scripts need.")
+    score: str = param(
+        "",
+        "Topic on which the simulator says what scripts need; empty: `arm_sim/score` beside the "
+        "player's namespace.",
+    )
     seed: int = param(0, "Seed of random motion.", low=0, high=2**31 - 1)
     points: int = param(3, "Actions in a plan: the same one, held.", low=1, high=100)
 
@@ -43,11 +49,12 @@ class PlayerNode(Shell):
         self._drift: Vector | None = None
         self._state: State | None = None
         self._said_s = 0.0
+        self._score = self.params.score or beside(self.get_namespace(), SCORE)
         self._plans = topics.PLAN.publisher(self)
         self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
         if self.params.policy == "expert":
-            self.create_subscription(JointState, self.params.score, self._on_score, topics.SENSOR)
+            self.create_subscription(JointState, self._score, self._on_score, topics.SENSOR)
 
     def activate(self) -> None:
         self.health.ready = True
@@ -90,7 +97,7 @@ class PlayerNode(Shell):
             self._drift = (KEEP * self._drift + np.sqrt(1 - KEEP**2) * fresh).astype(np.float32)
             return RANDOM, self._drift
         if self._state is None or time.monotonic() - self._said_s > OLD_S:
-            self.fault("score", f"nothing on {self.params.score}: the script cannot see")
+            self.fault("score", f"nothing on {self._score}: the script cannot see")
             return None
         self.well("score", "the script sees again")
         wanted = TASKS[self.params.task].script(self._state)

@@ -72,6 +72,10 @@ class RobotParams(ShellParams):
         0.0, "Real time: wait so long for somebody who plans before an episode; 0: do not.", low=0.0
     )
     robot: str = param("arm_sim", "Adapter arm: a name of config/robots, or the path of a YAML.")
+    driver_ns: str = param(
+        "",
+        "Adapter arm: its driver's namespace, for relative names of its YAML; empty: the YAML's.",
+    )
     dry_run: bool = param(False, "Adapter arm: do everything but command.")
     home: bool = param(True, "Adapter arm: go to the home pose before each episode.")
     confirm_home: bool = param(
@@ -181,7 +185,13 @@ class RobotNode(Shell):
 
         if self.params.mode != topics.REALTIME:
             raise RobotError("mode: an arm does not wait. Right: mode:=realtime.")
-        config = read_config(find_config(self.params.robot))
+        config = read_config(find_config(self.params.robot), self.params.driver_ns)
+        own = self.resolve_topic_name(topics.JOINT_STATES.name)
+        if self.resolve_topic_name(config.joint_states) == own:
+            raise RobotError(
+                f"driver_ns: got {config.driver_ns}, whose joint states are on {own}, this node's "
+                "own topic; expected another namespace than the robot node's. Set driver_ns or ns."
+            )
         if self.params.rate_hz:
             config = replace(config, rate_hz=self.params.rate_hz)
         bus = RosBus(self, config)

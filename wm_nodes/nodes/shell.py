@@ -48,11 +48,12 @@ class Shell(LifecycleNode):
     """
 
     NAME: ClassVar[str]
+    NAMESPACE: ClassVar[str] = topics.NAMESPACE  # unless ROS gives another (__ns)
     PARAMS: ClassVar[type[ShellParams]] = ShellParams
     FINISHES: ClassVar[bool] = False  # a second signal does not interrupt its end
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("namespace", topics.NAMESPACE)
+        options.setdefault("namespace", self.NAMESPACE)
         super().__init__(self.NAME, **options)
         self.params: Any = declare(self, self.PARAMS)
         self.health = Health()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wm_nodes.namespaces import ROOT, absolute, legal, refusal
 from wm_nodes.robots.arm.limits import PER_JOINT, ArmLimits, Floats
 from wm_nodes.robots.arm.model_check import check_model
 from wm_nodes.robots.arm.section_errors import NO_LIMITS, parse
@@ -73,6 +74,7 @@ class ArmConfig:
     gripper: Gripper | None = None
     collision: Collision = field(default_factory=Collision)
     driver_node: str = ""  # the only node that may publish joint states; empty: any single one
+    driver_ns: str = ROOT  # absolute: what the YAML's relative names are below
 
     @property
     def arm_joints(self) -> int:
@@ -96,16 +98,20 @@ def find_config(name: str) -> Path:
     )
 
 
-def read_config(path: str | Path) -> ArmConfig:
-    """Return the arm of a YAML file, checked against its model.
+def read_config(path: str | Path, driver_ns: str = "") -> ArmConfig:
+    """Return the arm of a YAML file, checked against its model. Its topics are absolute names.
+
+    driver_ns: namespace of the driver, which relative names of the file are below; empty: the
+    file's own.
 
     SpecError, in one line with file, line and remedy, if the file cannot be read, if a value is
     missing, unknown or implausible, or if the model says otherwise.
     """
     file = read_yaml(path)
-    sections = parse(file)
+    driver_ns = _driver_ns(file, driver_ns)
+    sections = parse(file, driver_ns)
     _check_together(file, sections)
-    config = _config(file, sections)
+    config = _config(file, sections, driver_ns)
     _check_home(file, config)
     check_model(file, config)
     return config
@@ -115,7 +121,17 @@ def _is_arm(path: Path) -> bool:
     return "joints:" in path.read_text()
 
 
-def _config(file: YamlFile, sections: ArmSections) -> ArmConfig:
+def _driver_ns(file: YamlFile, given: str) -> str:
+    """Return the driver's absolute namespace: as given, else the file's. An illegal one in the file
+    is refused with the other values."""
+    if given and not legal(given):
+        raise SpecError(refusal("driver_ns", given))
+    own = file.content.get("driver_ns") if isinstance(file.content, Mapping) else None
+    word = given or (own if isinstance(own, str) and legal(own) else "")
+    return absolute(word or ROOT)
+
+
+def _config(file: YamlFile, sections: ArmSections, driver_ns: str) -> ArmConfig:
     gripper = sections.gripper
     return ArmConfig(
         robot=sections.robot,
@@ -138,6 +154,7 @@ def _config(file: YamlFile, sections: ArmSections) -> ArmConfig:
             ),
         ),
         driver_node=sections.driver_node,
+        driver_ns=driver_ns,
     )
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Strict
+from pydantic import AfterValidator, BeforeValidator, Strict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
+from wm_nodes import namespaces
 from wm_nodes.robots.arm.limits import MAX_HAND_SPEED_M_S
 from wm_nodes.robots.arm.yaml_file import hint
 
@@ -99,6 +100,20 @@ class Matches:
         return value
 
 
+def below_driver(name: str, info: ValidationInfo) -> str:
+    """Return a ROS name as an absolute one: a relative one is below the driver's namespace.
+
+    That is `driver_ns` of the validation context; the root without a context.
+    """
+    return namespaces.absolute(name, (info.context or {}).get("driver_ns", namespaces.ROOT))
+
+
+def _namespace(value: str) -> str:
+    if value and not namespaces.legal(value):
+        raise wrong("a ROS namespace such as /left", "Use letters, digits and _ between slashes.")
+    return value
+
+
 def _filled(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise wrong("text on one line", "Fill it in.")
@@ -132,10 +147,17 @@ Number = Annotated[float, Strict()]
 
 Text = Annotated[Word, AfterValidator(_filled)]
 Name = Annotated[Word, AfterValidator(Matches(NAME, "a name such as front or joint_1"))]
-Topic = Annotated[Word, AfterValidator(Matches(TOPIC, "a ROS name such as /joint_states"))]
-MaybeTopic = Annotated[
-    Word, AfterValidator(Matches(TOPIC, "a ROS name such as /arm/score, or nothing", empty=True))
+Topic = Annotated[
+    Word,
+    AfterValidator(Matches(TOPIC, "a ROS name such as /joint_states")),
+    AfterValidator(below_driver),
 ]
+MaybeTopic = Annotated[
+    Word,
+    AfterValidator(Matches(TOPIC, "a ROS name such as /arm/score, or nothing", empty=True)),
+    AfterValidator(below_driver),
+]
+MaybeNamespace = Annotated[Word, AfterValidator(_namespace)]
 Device = Annotated[Word, BeforeValidator(_device)]  # a path, or a number such as 0
 
 Pixels = Annotated[Whole, AfterValidator(Between(1, 8192, "pixels"))]

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from wm_nodes.namespaces import ROOT
 from wm_nodes.robots.arm.sections import ArmSections, keys_at
 from wm_nodes.robots.arm.yaml_file import Place, YamlFile, hint, shown
 from wm_nodes.robots.base import SpecError
@@ -28,10 +29,15 @@ TYPES = {  # pydantic's kind of error: what is expected, how to fix it
 }
 
 
-def parse(file: YamlFile) -> ArmSections:
-    """Return the sections of a robot's YAML; SpecError (one line) about the first error in it."""
+def parse(file: YamlFile, driver_ns: str = ROOT) -> ArmSections:
+    """Return the sections of a robot's YAML; SpecError (one line) about the first error in it.
+
+    Every relative topic or service name becomes one below `driver_ns`, an absolute namespace.
+    """
     try:
-        return TypeAdapter(ArmSections).validate_python(file.content)
+        return TypeAdapter(ArmSections).validate_python(
+            file.content, context={"driver_ns": driver_ns}
+        )
     except ValidationError as error:
         found = error.errors(include_url=False)
     found.sort(key=lambda each: each["type"] not in UNKNOWN)  # a typo explains what is missing

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, ConfigDict, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
 from wm_nodes.robots.arm.field_types import (
@@ -19,6 +19,7 @@ from wm_nodes.robots.arm.field_types import (
     Home,
     Jerk,
     Lag,
+    MaybeNamespace,
     MaybeTopic,
     Name,
     OneOf,
@@ -31,6 +32,7 @@ from wm_nodes.robots.arm.field_types import (
     Topic,
     Velocity,
     Word,
+    below_driver,
     wrong,
 )
 from wm_nodes.robots.arm.limits import HAND_SPEED_M_S
@@ -39,9 +41,9 @@ from wm_nodes.robots.arm.yaml_file import Place
 INTERFACES = ("position", "velocity", "trajectory", "twist")
 ACTIONS = ("joint_velocity", "hand_velocity")
 STAMPS = ("header", "arrival")
-CAMERA_TOPICS = {  # where the drivers publish, with their names as shipped
-    "realsense2_camera": "/camera/camera/color/image_raw",
-    "usb_cam": "/image_raw",
+CAMERA_TOPICS = {  # where the drivers publish, with their names as shipped, below driver_ns
+    "realsense2_camera": "camera/camera/color/image_raw",
+    "usb_cam": "image_raw",
 }
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -65,7 +67,7 @@ class CameraSource:
     stamps: Annotated[Word, AfterValidator(OneOf(STAMPS))] = "header"
 
     @model_validator(mode="after")
-    def _one_source(self) -> CameraSource:
+    def _one_source(self, info: ValidationInfo) -> CameraSource:
         given = [name for name in ("topic", "preset", "device") if getattr(self, name)]
         if len(given) != 1:
             got = " and ".join(given) or "no source"
@@ -75,7 +77,7 @@ class CameraSource:
         if self.depth and not self.topic:
             raise wrong("topic", "Give the depth topic.", got=f"{given[0]} of a depth camera")
         if self.preset:
-            object.__setattr__(self, "topic", CAMERA_TOPICS[self.preset])
+            object.__setattr__(self, "topic", below_driver(CAMERA_TOPICS[self.preset], info))
             object.__setattr__(self, "preset", "")
         return self
 
@@ -200,7 +202,11 @@ class GripperSection(JointLimits):
 
 @dataclass(frozen=True, config=STRICT)
 class ArmSections:
-    """A robot's YAML as a whole."""
+    """A robot's YAML as a whole.
+
+    `driver_ns`: namespace of the driver, which relative topic and service names are below; a
+    relative one is below the namespace that a launch file pushed, if any. Empty: the root.
+    """
 
     robot: Text
     model: Text
@@ -218,6 +224,7 @@ class ArmSections:
     episodes: Episodes = dataclasses.field(default_factory=Episodes)
     collision: CollisionSection = dataclasses.field(default_factory=CollisionSection)
     driver_node: MaybeTopic = ""
+    driver_ns: MaybeNamespace = ""
 
 
 def keys_at(place: Place) -> dict[str, bool]:

@@ -1,0 +1,90 @@
+"""Robot nodes that run in this ROS domain, by namespace, for commands that speak to one or to all.
+
+A robot node is whatever offers `<namespace>/estop` (std_srvs/SetBool).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from wm_nodes.errors import UserError
+
+if TYPE_CHECKING:
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+
+DISCOVERY_S = 3.5  # until all nodes are discovered: DDS announces each every 3 s
+ESTOP, KIND = "/estop", "std_srvs/srv/SetBool"
+
+
+@contextmanager
+def operator() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
+    """Be a node of this ROS domain for a while."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("operator", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield node, executor
+    finally:
+        executor.shutdown(timeout_sec=0.5)
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+class RunningRobots:
+    """Namespaces of the robot nodes that were discovered so far; `look` discovers more."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
+        self._node, self._executor = node, executor
+        self._clients: dict[str, Any] = {}
+        self._since_s = time.monotonic()
+
+    @property
+    def complete(self) -> bool:
+        """Return whether every robot node that ran at the start must be known by now."""
+        return time.monotonic() - self._since_s >= DISCOVERY_S
+
+    def look(self) -> list[str]:
+        """Return the namespaces in order; handles events for a moment."""
+        from std_srvs.srv import SetBool
+
+        self._executor.spin_once(timeout_sec=0.02)
+        for name, kinds in self._node.get_service_names_and_types():
+            if name.endswith(ESTOP) and KIND in kinds and name not in self._clients:
+                self._clients[name] = self._node.create_client(SetBool, name)
+        # A name alone may be that of a client: a service is ready only where a server is.
+        ready = [name for name, client in self._clients.items() if client.service_is_ready()]
+        return sorted(name.removesuffix(ESTOP) or "/" for name in ready)
+
+    def only(self, wait_s: float) -> str:
+        """Return the namespace of the one robot node; "" if there is none within `wait_s`.
+
+        It takes DISCOVERY_S at least, so that a second one is not missed. UserError: several run.
+        """
+        end = time.monotonic() + wait_s
+        while True:
+            found = self.look()
+            if len(found) > 1:
+                raise UserError(
+                    f"{len(found)} robot nodes run: {', '.join(found)}. Choose one with --ns, as "
+                    f"in --ns {found[0]}."
+                )
+            if self.complete and (found or time.monotonic() >= end):
+                return found[0] if found else ""
+
+
+def namespace_or_only(given: str, wait_s: float) -> str:
+    """Return the given namespace, or else that of the only robot node; "" if there is none."""
+    if given:
+        return given
+    with operator() as (node, executor):
+        return RunningRobots(node, executor).only(wait_s)
