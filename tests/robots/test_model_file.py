@@ -230,7 +230,7 @@ def test_a_missing_mesh_is_refused_where_collisions_are_checked_only(tmp_path) -
         (("</robot>", "<link name='lone'/></robot>"), "2 root links .world, lone"),
         (("</robot>", ""), "no element found"),
         (("<robot", "<robot xmlns:xacro='http://www.ros.org/wiki/xacro'"), "a xacro file"),
-        (('<link name="flange"/>', '<link name="tool0"/>'), "link 'tool0' twice"),
+        (("</robot>", "<link name='tool0'/></robot>"), "link 'tool0' twice"),
         (('<mimic joint="finger"/>', '<mimic joint="thumb"/>'), "mimic joint='thumb'"),
         (('xyz="0 0 0.18"', 'xyz="0 zero 0.18"'), "."),
     ],

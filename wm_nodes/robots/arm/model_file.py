@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from wm_nodes.robots.base import SpecError
@@ -27,6 +27,15 @@ MESHES = (".stl", ".obj", ".msh")  # what MuJoCo reads
 EXPECTED = "expected MJCF or URDF"
 CHAIN = "geoms actuators sensors equalities meshes cameras lights".split()
 CONTACTS = "actuators sensors cameras lights".split()
+
+
+class Mimic(NamedTuple):
+    """A joint that follows another: position = factor * the leader's + offset."""
+
+    follower: str
+    leader: str
+    factor: float
+    offset: float
 
 
 def load(path: str | Path, hand: str = "") -> Any:
@@ -46,6 +55,18 @@ def load_chain(path: str | Path, hand: str = "") -> Any:
         part.delete()
     spec.compiler.boundmass = spec.compiler.boundinertia = LIGHT
     return spec
+
+
+def load_links(urdf: str) -> tuple[Any, list[Mimic]]:
+    """Return the MjSpec of a URDF's text without geometry, and its joints that follow others."""
+    import mujoco
+
+    prepared, mimics = _prepared(
+        urdf, Path("robot_description"), ("visual", "collision", "inertial")
+    )
+    spec = mujoco.MjSpec.from_string(prepared)
+    spec.compiler.boundmass = spec.compiler.boundinertia = LIGHT
+    return spec, mimics
 
 
 def load_contacts(path: str | Path) -> Any:
@@ -80,6 +101,10 @@ def read_urdf(path: str | Path) -> tuple[str, ET.Element]:
     SpecError: it is no XML, a xacro file, or does not have exactly one root link.
     """
     text = _text(path)
+    return text, _robot(text, path)
+
+
+def _robot(text: str, path: str | Path) -> ET.Element:
     try:
         robot = ET.fromstring(text)
     except (ET.ParseError, ValueError) as error:
@@ -97,7 +122,7 @@ def read_urdf(path: str | Path) -> tuple[str, ET.Element]:
         raise _wrong(path, got, "one link that is no joint's child", "Join all links by joints.")
     if twice := [name for name, count in Counter(links).items() if count > 1]:
         raise _wrong(path, f"link {twice[0]!r} twice", "each link once", "Rename one.")
-    return text, robot
+    return robot
 
 
 def mesh_file(name: str, urdf: Path) -> Path | None:
@@ -116,10 +141,10 @@ def _loaded(path: str | Path, hand: str, left_out: tuple[str, ...]) -> Any:
     choose_gl()  # MuJoCo reads it when it is imported
     import mujoco
 
-    mimics: list[tuple[str, str, float, float]] = []
+    mimics: list[Mimic] = []
     try:
         if is_urdf(path):
-            text, mimics = _prepared(Path(path), left_out)
+            text, mimics = _prepared(_text(path), Path(path), left_out)
             spec = mujoco.MjSpec.from_string(text)
         else:
             spec = mujoco.MjSpec.from_file(str(path))
@@ -142,11 +167,9 @@ def _loaded(path: str | Path, hand: str, left_out: tuple[str, ...]) -> Any:
     return spec
 
 
-def _prepared(
-    path: Path, left_out: tuple[str, ...]
-) -> tuple[str, list[tuple[str, str, float, float]]]:
-    """Return a URDF's text for MuJoCo, and its mimics (follower, leader, factor, offset)."""
-    _, robot = read_urdf(path)
+def _prepared(text: str, path: Path, left_out: tuple[str, ...]) -> tuple[str, list[Mimic]]:
+    """Return a URDF's text for MuJoCo, and its joints that follow others."""
+    robot = _robot(text, path)
     for link in robot.findall("link"):
         for part in [part for kind in left_out for part in link.findall(kind)]:
             link.remove(part)
@@ -187,7 +210,7 @@ def _put_moving_first(robot: ET.Element) -> None:
         robot.insert(0, joint)
 
 
-def _mimics(robot: ET.Element, path: Path) -> Iterator[tuple[str, str, float, float]]:
+def _mimics(robot: ET.Element, path: Path) -> Iterator[Mimic]:
     names = {joint.get("name", "") for joint in robot.findall("joint")}
     for joint in robot.findall("joint"):
         mimic = joint.find("mimic")
@@ -201,7 +224,7 @@ def _mimics(robot: ET.Element, path: Path) -> Iterator[tuple[str, str, float, fl
             factor, offset = float(mimic.get("multiplier", 1)), float(mimic.get("offset", 0))
         except ValueError as error:
             raise _wrong(path, f"<mimic>: {error}", "numbers", "Correct it.") from None
-        yield joint.get("name", ""), leader, factor, offset
+        yield Mimic(joint.get("name", ""), leader, factor, offset)
 
 
 def _found(name: str, link: str, path: Path) -> str:
