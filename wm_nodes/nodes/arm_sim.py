@@ -17,15 +17,16 @@ import numpy.typing as npt
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, spin, topics
+from wm_nodes.camera_info import intrinsics_to_msg
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.errors import user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
@@ -91,9 +92,16 @@ class ArmSimNode(Shell):
         self._scene_set = threading.Event()
         self._joints = self.create_publisher(JointState, f"{HERE}/joint_states", STATES)
         self._scores = self.create_publisher(JointState, f"{HERE}/score", STATES)
-        self._held_back: deque[tuple[float, Publisher, ImageMsg]] = deque()  # when it was taken
+        # When each image was taken, of which camera.
+        self._held_back: deque[tuple[float, str, ImageMsg, Intrinsics | None]] = (
+            deque()
+        )  # taken when
         self._pictures = {
             name: self.create_publisher(ImageMsg, f"{HERE}/{name}/image_raw", STATES)
+            for name in self._cameras
+        }
+        self._infos = {
+            name: self.create_publisher(CameraInfo, f"{HERE}/{name}/camera_info", STATES)
             for name in self._cameras
         }
         goal = f"{topics.NAMESPACE}/{topics.GOAL.name}"
@@ -190,12 +198,13 @@ class ArmSimNode(Shell):
             self._joints.publish(msg)
 
     def _say_frames(self, driver: Driver, world: ArmWorld) -> None:
-        for name, publisher in self._pictures.items():
+        for name in self._pictures:
             stamp = self._now_ns()
             image = driver.picture(name, self.params.camera_px)
             if image is not None:
-                msg = messages.image_to_msg(image, stamp, name)
-                self._held_back.append((time.monotonic(), publisher, msg))
+                msg = messages.image_to_msg(image, stamp, messages.optical_frame(name))
+                found = world.intrinsics(name, self.params.camera_px)
+                self._held_back.append((time.monotonic(), name, msg, found))
         state = world.state()
         facts = {"reward": world.task.reward(state), "success": float(world.success())}
         facts["opening"] = state.opening
@@ -208,8 +217,10 @@ class ArmSimNode(Shell):
     def _publish_images(self, now_s: float) -> None:
         """Publish the images that are as old as the camera's delay is now."""
         while self._held_back and self._held_back[0][0] + self._faults.camera_delay_s <= now_s:
-            _, publisher, msg = self._held_back.popleft()
-            publisher.publish(msg)
+            _, name, msg, intrinsics = self._held_back.popleft()
+            self._pictures[name].publish(msg)
+            if intrinsics is not None:
+                self._infos[name].publish(intrinsics_to_msg(intrinsics, msg.header))
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

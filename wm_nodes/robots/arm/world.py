@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots import render as rendering
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.kinematics import Kinematics
@@ -110,10 +111,17 @@ class ArmWorld:
 
     def picture(self, camera: str, size: int) -> Image:
         """Return (size, size, 3) of a camera now."""
+        return self._camera(camera, size).render(self.data)
+
+    def intrinsics(self, camera: str, size: int) -> Intrinsics | None:
+        """Return the intrinsics of a camera's pictures."""
+        return self._camera(camera, size).intrinsics(self.data)
+
+    def _camera(self, camera: str, size: int) -> rendering.CameraRenderer:
         key = f"{camera}/{size}"
         if key not in self._cameras:
             self._cameras[key] = rendering.CameraRenderer(self.model, camera, size, self._preset)
-        return self._cameras[key].render(self.data)
+        return self._cameras[key]
 
     def goal_picture(self, pose: Floats, camera: str, size: int) -> Image:
         """Return what `camera` would see with the arm resting in `pose` (n,); nothing moves."""
