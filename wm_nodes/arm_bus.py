@@ -80,6 +80,8 @@ class RosBus:
         self._sources = JointSources(config.limits.joints)
         self._frames: dict[str, Frame] = {}
         self._prints: dict[str, int] = {}
+        self.raw_sizes: dict[str, tuple[int, int]] = {}  # height, width of images as they come
+        self.frame_ids: dict[str, str] = {}
         self._stamps: dict[str, int] = {}
         self._clocks: dict[str, str] = {}  # camera -> what is wrong with its stamps
         self._captures: dict[str, Capture] = {}
@@ -424,6 +426,7 @@ class RosBus:
         came, source = time.monotonic(), self._config.cameras[name]
         convert = messages.depth_from_msg if source.depth else messages.image_from_msg
         stamp_ns, raw = convert(msg)
+        self.frame_ids[name] = msg.header.frame_id
         if source.stamps == "arrival":
             self._show(name, raw, came, came)
             return
@@ -461,6 +464,7 @@ class RosBus:
 
     def _show(self, name: str, raw: Any, came: float, taken: float) -> None:
         image = self._pipelines[name](raw)
+        self.raw_sizes[name] = raw.shape[:2]
         changed = True
         if self._config.watch.camera_frozen_s:
             mark = zlib.adler32(raw[::ROWS].tobytes())

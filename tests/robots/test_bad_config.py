@@ -230,7 +230,11 @@ TWO = '<joint name="two" axis="0 0 1"/>'
         ({}, ("two: ", "finger: "), "'finger', which is in `joints` too"),
         ({}, ("{joint: finger,", "{joint: two,"), "'two', which is in `joints` too"),
         ({"base": "<body"}, ("", ""), "model: got .*, expected MJCF"),
-        ({}, ("hand: hand", "hand: tool"), "hand: got 'tool', expected a site of the model"),
+        (
+            {},
+            ("hand: hand", "hand: tool"),
+            "hand: got 'tool', expected a site or link of the model",
+        ),
         ({}, ("home: [0, 0, 0]", "home: [0, 0, 1]"), "the limits of finger"),
     ],
 )

@@ -18,15 +18,16 @@ import numpy.typing as npt
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, namespaces, spin, topics
+from wm_nodes.camera_info import intrinsics_to_msg
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
@@ -92,9 +93,14 @@ class ArmSimNode(Shell):
         self._scene_set = threading.Event()
         self._joints = self.create_publisher(JointState, "joint_states", STATES)
         self._scores = self.create_publisher(JointState, "score", STATES)
-        self._held_back: deque[tuple[float, Publisher, ImageMsg]] = deque()  # when it was taken
+        # Images not published yet: when taken, of which camera.
+        self._held_back: deque[tuple[float, str, ImageMsg, Intrinsics | None]] = deque()
         self._pictures = {
             name: self.create_publisher(ImageMsg, f"{name}/image_raw", STATES)
+            for name in self._cameras
+        }
+        self._infos = {
+            name: self.create_publisher(CameraInfo, f"{name}/camera_info", STATES)
             for name in self._cameras
         }
         self._goal = self.create_publisher(ImageMsg, self._goal_topic(), topics.GOAL.qos)
@@ -198,12 +204,13 @@ class ArmSimNode(Shell):
             self._joints.publish(msg)
 
     def _say_frames(self, driver: Driver, world: ArmWorld) -> None:
-        for name, publisher in self._pictures.items():
+        for name in self._pictures:
             stamp = self._now_ns()
             image = driver.picture(name, self.params.camera_px)
             if image is not None:
-                msg = messages.image_to_msg(image, stamp, name)
-                self._held_back.append((time.monotonic(), publisher, msg))
+                msg = messages.image_to_msg(image, stamp, messages.optical_frame(name))
+                found = world.intrinsics(name, self.params.camera_px)
+                self._held_back.append((time.monotonic(), name, msg, found))
         state = world.state()
         facts = {"reward": world.task.reward(state), "success": float(world.success())}
         facts["opening"] = state.opening
@@ -216,8 +223,10 @@ class ArmSimNode(Shell):
     def _publish_images(self, now_s: float) -> None:
         """Publish the images that are as old as the camera's delay is now."""
         while self._held_back and self._held_back[0][0] + self._faults.camera_delay_s <= now_s:
-            _, publisher, msg = self._held_back.popleft()
-            publisher.publish(msg)
+            _, name, msg, intrinsics = self._held_back.popleft()
+            self._pictures[name].publish(msg)
+            if intrinsics is not None:
+                self._infos[name].publish(intrinsics_to_msg(intrinsics, msg.header))
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

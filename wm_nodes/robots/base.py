@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.cores.records import Depth
 
 Image = npt.NDArray[np.uint8]
@@ -102,6 +103,11 @@ class Robot(abc.ABC):
         """Return what this episode is to bring about, as it would be seen; None: the task shows no
         goal. Its action, reward and stamp mean nothing."""
         return None
+
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        """Return the intrinsics of the newest images by camera, where the robot knows them itself
+        (simulators). Equal intrinsics are the same object."""
+        return {}
 
     def distance(self) -> float | None:
         """Return how far the task is from done now [m], for judges; None: nobody can say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,13 +16,14 @@ class Reading:
     """Joint states: position (n,) [rad, m], velocity (n,) [rad/s, m/s].
 
     came_s: when the oldest of these values arrived, by the steady clock. number: increases with
-    each message that changed a value.
+    each message that changed a value. newest_s: when the newest of these values arrived.
     """
 
     position: Floats
     velocity: Floats
     came_s: float
     number: int
+    newest_s: float = -math.inf
 
 
 @dataclass(frozen=True)

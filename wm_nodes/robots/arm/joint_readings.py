@@ -91,7 +91,7 @@ class JointReadings:
         oldest = float(self._came.min())
         if oldest == -math.inf:
             return None
-        return Reading(self._position.copy(), self._velocity.copy(), oldest, self._count)
+        return Reading(self._position.copy(), self._velocity.copy(), oldest, self._count, came_s)
 
     @property
     def missing(self) -> tuple[str, ...]:

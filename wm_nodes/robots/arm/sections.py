@@ -54,7 +54,8 @@ class CameraSource:
 
     `depth`: distances, 16UC1 [mm] or 32FC1 [m], recorded as a sensor in mm. `stamps`: `header` if
     the time stamps of the messages can be used; `arrival` if the camera's clock is unsynchronised.
-    A preset is replaced by its topic.
+    A preset is replaced by its topic. `info_topic`: of the driver's CameraInfo; empty: camera_info
+    beside `topic`.
     """
 
     topic: MaybeTopic = ""
@@ -65,6 +66,7 @@ class CameraSource:
     crop: Crop = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom, shares of the image
     depth: Flag = False
     stamps: Annotated[Word, AfterValidator(OneOf(STAMPS))] = "header"
+    info_topic: MaybeTopic = ""
 
     @model_validator(mode="after")
     def _one_source(self, info: ValidationInfo) -> CameraSource:

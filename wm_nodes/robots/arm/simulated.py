@@ -5,10 +5,12 @@ It is the same adapter and safety filter as on topics; only the wires are shorte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots.arm.adapter import Arm
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver import Faults
@@ -68,6 +70,11 @@ class SimulatedArm(Arm):
             executed=zeros,
             commanded=zeros.copy(),
         )
+
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        """Return the intrinsics of the cameras."""
+        found = {name: self.world.intrinsics(name, c.height) for name, c in self._views.items()}
+        return {name: known for name, known in found.items() if known is not None}
 
     def distance(self) -> float:
         """Return how far the task is from done now [m], by the simulator's own state."""
