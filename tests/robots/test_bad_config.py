@@ -112,7 +112,7 @@ def put(*place_and_value):
         (put("driver_node", 3), "expected text"),
         (put("action", "kind", "hand"), "one of joint_velocity, hand_velocity"),
         (put("action", "speed", 7), "above 0 to 1"),
-        (put("action", "gripper_tasks", "lift"), "expected a list"),
+        (put("action", "gripper_rests", "lift"), "expected a list"),
         (put("gripper", ABSENT), "there is no gripper"),
         (put("gripper", "joint", "joint_1"), "which is in `joints` too"),
         (put("gripper", "joint", ABSENT), "gripper: got no joint"),
