@@ -238,7 +238,6 @@ class RosBus:
             faults["driver_unknown"] = text
         others = self._commanders.others()
         preceding = [other for other in others if other.precedes]
-        self.must_yield = bool(preceding)
         if preceding:
             faults["commander"] = preceding[0].text
         for other in self._commanders.news(others):
@@ -248,7 +247,7 @@ class RosBus:
             faults["camera_clock"] = " ".join(clocks.values())
         if text := self._wrench_sources():
             faults["wrench_sources"] = text
-        self._faults = faults
+        self._faults, self.must_yield = faults, bool(preceding)
         self._reports = self._reported()
         self._ask_for_scene()
 
