@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 pytest.importorskip("rclpy")
@@ -14,9 +15,13 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from tests.robots.test_arm_bus import HOME, bench, setpoint, state
+from tests.robots.test_arm_node import ARM, Brain
+from wm_nodes import arm_bus
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.robots.arm.brake import Stop
+from wm_nodes.robots.arm.config import find_config
 from wm_nodes.robots.arm.safety import Setpoint
 
 __all__ = ["bench"]
@@ -95,3 +100,32 @@ def test_goals_without_control_msgs_are_refused_at_the_start_in_one_line(bench):
     else:
         bus = bench.bus(gripper_config(bench, "gripper_command"))
         bench.until(lambda: "no server" in bus.reports().get("gripper", ""))
+
+
+def test_a_planned_opening_is_reached_and_kept_when_plans_end(graph, monkeypatch, tmp_path):
+    monkeypatch.setattr(arm_bus, "DISCOVERY_S", 0.2)
+    source = find_config("arm_sim")
+    values = yaml.safe_load(source.read_text())
+    values["model"] = str((source.parent / values["model"]).resolve())
+    values["gripper"]["action"] = "position"
+    values["action"]["gripper_rests"] = []
+    path = tmp_path / "robot.yaml"
+    path.write_text(yaml.safe_dump(values))
+    graph.add(ArmSimNode, task="goal", camera_px=32)
+    brain, openings = Brain(graph), []
+    topic = values["gripper"]["topic"]
+    graph.probe.create_subscription(
+        Float64MultiArray, topic, lambda msg: openings.append(msg.data[0]), 50
+    )
+    brain.speed = (0.0, 0.0, 0.0, 0.5)
+    graph.add(RobotNode, **{**ARM, "robot": str(path)})
+    graph.until(lambda: brain.steps and abs(brain.steps[-1].executed[3] - 0.5) < 0.05, 20.0)
+    assert brain.steps[-1].names == ("x", "y", "z", "gripper_position")
+    graph.until(lambda: len(openings) > 20 and np.ptp(openings[-20:]) == 0.0)
+    brain.speed = None  # the plan ends: holding keeps the opening
+    held = openings[-1]
+    graph.until(lambda: brain.steps[-1].signals[2] > 0)  # a step without a plan
+    seen = len(openings)
+    graph.until(lambda: len(openings) > seen + 20)
+    assert set(openings[seen:]) == {held}
+    assert brain.steps[-1].commanded[3] == pytest.approx(0.5, abs=5e-3)
