@@ -346,14 +346,18 @@ def test_a_server_that_is_silent_or_away_is_a_fault_and_blocks_nothing(server):
     goals.tick(1.0)
     goals.tick(1.1 + ANSWER_S)
     assert "did not answer" in goals.fault
+    goals.tick(1.2 + ANSWER_S + RETRY_S)
+    assert server.goals == {1: 0.5, 2: 0.5} and "did not answer" in goals.fault
+    server.answer(1)  # too late
+    assert server.cancelled == [1]
     server.there = False
     goals.tick(5.0)
     assert "no server" in goals.fault
     server.there = True
     goals.want(0.6)
     goals.tick(6.0)
-    server.answer(2)
-    assert server.goals == {1: 0.5, 2: 0.6} and not goals.fault
+    server.answer(3)
+    assert server.goals[3] == 0.6 and not goals.fault
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

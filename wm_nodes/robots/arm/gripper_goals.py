@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-RETRY_S = 1.0  # after a refused goal
+RETRY_S = 1.0  # after a goal that was refused or not answered
 ANSWER_S = 2.0  # longest wait for the answer to a goal
 SUCCEEDED = "succeeded"
 
@@ -78,13 +78,13 @@ class GripperGoals:
                 f"gripper: no server of the action {self._action}, expected one. Load and activate "
                 "the gripper's controller (ros2 control list_controllers)."
             )
-            self._goal, self._answered = None, True
+            self._goal, self._answered, self._refused_s = None, True, -math.inf
             self._under_way.clear()
             return
         if self.fault and self._goal is None and self._refused_s == -math.inf:
             self.fault = ""  # the server is there
         if not self._answered and now_s - self._sent_s > ANSWER_S:
-            self._answered = True
+            self._goal, self._answered, self._refused_s = None, True, now_s
             self.fault = (
                 f"gripper: the action {self._action} did not answer a goal within {ANSWER_S:g} s, "
                 "expected it to be accepted. Restart the gripper's controller."
