@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rclpy.duration import Duration
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
@@ -135,8 +134,6 @@ class RobotNode(Shell):
         clock = self._clock_ns if p.mode == topics.REALTIME else None
         self.session = Session(self._robot, Schedule(goals, p.seed, counts), clock)
         self._spec = self._robot.spec
-        bounds = self._spec.action.low, self._spec.action.high
-        self.hold = np.clip(np.zeros(len(self._spec.action)), *bounds).astype(np.float32)
         self._plan: Plan | None = None  # lock-step: the answer to the newest observation
         self._active_plan = ActivePlan(self._spec.control_period_s, p.max_age_s, p.max_plan_s)
         self._waiting = False
@@ -428,7 +425,7 @@ class RobotNode(Shell):
         )
         if isinstance(due, str):
             self.fault("plan", due)
-            self._execute(self.hold, HOLD)
+            self._execute(self._robot.holding(), HOLD)
             return
         self.well("plan", "plans are back")
         self._execute(due.action, due.origin)

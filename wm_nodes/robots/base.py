@@ -70,8 +70,9 @@ class Observation:
 
     images: dict[str, Image]  # camera -> (H, W, 3) RGB
     proprio: Vector  # (P,)
-    executed: Vector  # (A,) the action really done before this observation; zeros if is_first
-    commanded: Vector  # (A,) the action that was asked for; zeros if is_first
+    executed: Vector  # (A,) the action really done before this observation
+    commanded: Vector  # (A,) the action that was asked for; both: what is held if is_first (zeros,
+    # but for dimensions that are positions: `wm_nodes.cores.still`)
     reward: float = 0.0
     is_first: bool = False
     is_last: bool = False
@@ -121,6 +122,14 @@ class Robot(abc.ABC):
         mis-shaped action is refused with SpecError and nothing moves. RobotError after is_last
         and before the first reset.
         """
+
+    def holding(self) -> Vector:
+        """Return the action (A,) that moves nothing now: zeros, or the nearest to it in bounds.
+
+        A robot whose actions are positions in some dimensions returns what it holds there.
+        """
+        action = self.spec.action
+        return np.clip(np.zeros(len(action)), action.low, action.high).astype(np.float32)
 
     @abc.abstractmethod
     def stop(self) -> None:

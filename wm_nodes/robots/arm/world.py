@@ -66,6 +66,14 @@ class ArmWorld:
         out: Floats = self.data.qvel[self._dof].copy()
         return out
 
+    def wrench(self) -> Floats:
+        """Return force [N] and torque [Nm], (6,), with which link 5 holds what is beyond joint 6.
+
+        In the frame of the site `wrist`; the weight of hand and fingers is in them.
+        """
+        parts = [self.data.sensor(f"wrist_{what}").data for what in ("force", "torque")]
+        return np.concatenate(parts)
+
     # Episodes -----------------------------------------------------------------------------------
 
     def set_task(self, task: str) -> None:
