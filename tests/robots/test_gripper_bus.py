@@ -113,7 +113,7 @@ def test_a_planned_opening_is_reached_and_kept_when_plans_end(graph, monkeypatch
     path.write_text(yaml.safe_dump(values))
     graph.add(ArmSimNode, task="goal", camera_px=32)
     brain, openings = Brain(graph), []
-    topic = values["gripper"]["topic"]
+    topic = f"/arm_sim/{values['gripper']['topic']}"
     graph.probe.create_subscription(
         Float64MultiArray, topic, lambda msg: openings.append(msg.data[0]), 50
     )
