@@ -93,6 +93,7 @@ def put(*place_and_value):
         (put("cameras", "front", {}), "no source, expected one of topic, preset, device"),
         (put("cameras", "front", {"device": 0, "topic": "/a"}), "got topic and device"),
         (put("cameras", "front", {"device": 0, "depth": True}), "device of a depth camera"),
+        (put("cameras", "front", "info_topic", "/a b"), "a ROS name such as"),
         (put("cameras", "front", "stamps", "none"), "one of header, arrival"),
         (put("cameras", "front", "height", 64.5), "a whole number"),
         (put("cameras", "front", "height", True), "got true, expected a whole number"),

@@ -272,7 +272,8 @@ class RobotNode(Shell):
         """All episodes are done: end the program."""
         self._waiting = False
         self.health.facts["done"] = "true"
-        for publisher in (self._steps, *self._images.values(), *self._depths.values()):
+        images = (*self._images.values(), *self._depths.values(), *self._infos.publishers)
+        for publisher in (self._steps, *images):
             publisher.wait_for_all_acked(ACK)
         self.get_logger().info("the run is over")
         self.finish()

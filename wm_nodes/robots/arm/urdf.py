@@ -58,6 +58,8 @@ class _Writer:
     def __init__(self, path: Path, hand: str, limits: ArmLimits, cameras: Sequence[str]) -> None:
         self._limits = limits
         spec = load(path, hand)
+        if hand not in {site.name for site in spec.sites}:
+            raise SpecError(f"model {path}: got no site or body {hand!r}, expected the hand's.")
         files = mesh_files(spec, path)
         try:
             self._model = model = spec.compile()
