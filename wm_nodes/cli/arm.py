@@ -22,12 +22,16 @@ USAGE = """usage: wm arm check [--robot NAME] [--move]
        wm arm goal FILE | --here | --keep FILE
        wm arm demo [--episodes N]
        wm arm stop | clear | resume | home | pause | reset
+       wm arm speed PERCENT
+       wm arm recover | activate | deactivate
 
   check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
   safety  drive the safety filter with irregular and invalid input, and audit its commands
   goal    where an arm that runs is to go: a picture, or what it sees now
   demo    the simulated arm goes to goal pictures; leaves a film and a report
   stop    emergency stop of an arm that runs: latched until clear, then resume or home
+  speed   how fast an arm that runs may move: 5 to 100 percent of its limits
+  recover end a protective stop by the driver's services; activate, deactivate: its controller
 
 Give `wm arm COMMAND --help` for its options."""
 
@@ -86,10 +90,14 @@ def run(words: Sequence[str]) -> int:
         from wm_nodes.cli.arm_demo import run as run_demo
 
         return run_demo(words[1:])
+    if words and words[0] == "speed":
+        from wm_nodes.cli.arm_speed import run as run_speed
+
+        return run_speed(words[1:])
     if words and words[0] in CALLS:
         return run_operator(words[0], words[1:])
     if words and words[0] not in ("-h", "--help"):
-        known = ["check", "safety", "goal", "demo", *CALLS]
+        known = ["check", "safety", "goal", "demo", "speed", *CALLS]
         raise UserError(unknown("subcommand", words[0], known))
     print(USAGE)
     return 0 if words else 2

@@ -21,8 +21,8 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
+from std_msgs.msg import Float64, Float64MultiArray
+from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, spin, topics
@@ -66,6 +66,17 @@ class ArmSimParams(ShellParams):
     camera_delay_s: float = param(
         0.0, "Images are published so late, with their old stamps.", low=0.0, high=30.0, live=True
     )
+    controller_inactive: bool = param(
+        False, "The controller is not active: commands are dropped; the arm holds.", live=True
+    )
+    driver_speed_scale: float = param(
+        1.0,
+        "No joint moves faster than this share of its limit, as by the slider of a teach pendant; "
+        "0: paused.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
     velocity_timeout_s: float = param(
         0.1, "Velocities and twists end so long after one; 0: never.", low=0.0, live=True
     )
@@ -91,6 +102,8 @@ class ArmSimNode(Shell):
         self._scene_set = threading.Event()
         self._joints = self.create_publisher(JointState, f"{HERE}/joint_states", STATES)
         self._scores = self.create_publisher(JointState, f"{HERE}/score", STATES)
+        speed = f"{HERE}/speed_scaling_state_broadcaster/speed_scaling"
+        self._speed = self.create_publisher(Float64, speed, STATES)
         self._held_back: deque[tuple[float, Publisher, ImageMsg]] = deque()  # when it was taken
         self._pictures = {
             name: self.create_publisher(ImageMsg, f"{HERE}/{name}/image_raw", STATES)
@@ -108,6 +121,8 @@ class ArmSimNode(Shell):
         twist = f"{HERE}/servo_node/delta_twist_cmds"
         self.create_subscription(TwistStamped, twist, self._on_twist, COMMANDS)
         self.create_service(Trigger, f"{HERE}/reset", self._on_reset)
+        self.create_service(Trigger, f"{HERE}/unlock_protective_stop", self._on_unlock)
+        self.create_service(SetBool, f"{HERE}/switch_controller", self._on_switch)
         self._faults = Faults(**{f.name: getattr(p, f.name) for f in fields(Faults)})
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -178,6 +193,7 @@ class ArmSimNode(Shell):
         states = driver.joint_states()
         if states is None:
             return
+        self._speed.publish(Float64(data=100.0 * driver.faults.driver_speed_scale))
         place, speed, age = states
         names, arm, faults = self._config.limits.joints, self._config.arm_joints, driver.faults
         split = faults.split_states and arm < len(names)
@@ -259,6 +275,19 @@ class ArmSimNode(Shell):
         self._wanted_scene = self._episode
         response.success = self._scene_set.wait(2.0)
         response.message = f"scene {self._episode}"
+        return response
+
+    def _on_unlock(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """End the protective stop, as a driver's recovery service does."""
+        self.set_parameters([Parameter("protective_stop", value=False)])
+        response.success, response.message = True, "the protective stop is over"
+        return response
+
+    def _on_switch(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Activate or deactivate the controller that takes the commands."""
+        self.set_parameters([Parameter("controller_inactive", value=not request.data)])
+        response.success = True
+        response.message = f"the controller is {'' if request.data else 'in'}active"
         return response
 
     def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:

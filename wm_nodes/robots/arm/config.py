@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wm_nodes.robots.arm.driver_section import DriverSection
 from wm_nodes.robots.arm.limits import PER_JOINT, ArmLimits, Floats
 from wm_nodes.robots.arm.model_check import check_model
 from wm_nodes.robots.arm.section_errors import NO_LIMITS, parse
@@ -73,6 +74,7 @@ class ArmConfig:
     gripper: Gripper | None = None
     collision: Collision = field(default_factory=Collision)
     driver_node: str = ""  # the only node that may publish joint states; empty: any single one
+    driver: DriverSection = field(default_factory=DriverSection)
 
     @property
     def arm_joints(self) -> int:
@@ -138,6 +140,7 @@ def _config(file: YamlFile, sections: ArmSections) -> ArmConfig:
             ),
         ),
         driver_node=sections.driver_node,
+        driver=sections.driver,
     )
 
 

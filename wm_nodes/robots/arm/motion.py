@@ -12,6 +12,7 @@ from wm_nodes.robots.arm.guard import Guard
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.speed_scale import SpeedScale
 
 HOMING_PER_S = 2.5
 AT_HOME = 0.004  # rad (m)
@@ -42,6 +43,7 @@ class ArmMotion:
             timeout_s=command.timeout_s,
             obstacles=obstacles,
         )
+        self.speed = SpeedScale()
         self.guard = Guard(self.filter, config.watch, config.arm_joints)
         tracking_rad = 0.0 if dry_run else config.watch.tracking_rad
         self._gate = CommandGate(
@@ -90,9 +92,12 @@ class ArmMotion:
         made_s: steady time of the observation that the velocities answer.
         """
         now_s, guard = self.bus.now_s(), self.guard
+        scale, guard.driver_speed = self.speed.now(now_s)
+        self.filter.scale_speed(scale)
         setpoint = guard.step(wanted, made_s, now_s)
         if self._starts != guard.starts:
             self._starts = guard.starts
+            self._resting = 0  # the driver must not keep an older command
             self._gate.begin_anew()
         if setpoint.moved and self._may_send(now_s):
             assert guard.measured is not None
@@ -106,6 +111,7 @@ class ArmMotion:
                 self.bus.halt()
             else:
                 guard.began = True
+                guard.sent(setpoint.position, now_s)
                 if not self._dry:
                     self.bus.send(setpoint)
         return setpoint
@@ -136,6 +142,8 @@ class ArmMotion:
         A driver that comes back, or is released, must not find a position to jump to.
         """
         guard = self.guard
+        if guard.released:
+            return False
         if not guard.began:
             return self.bus.settled and not guard.latched and guard.ready(now_s)
         places = self.config.command.interface in POSITIONS
