@@ -154,7 +154,7 @@ class DriverServices:
         for call, kind, request in calls:
             name = self._node.resolve_service_name(call.service)
             try:
-                client = self.node.create_client(kind, name)
+                client: Any = self.node.create_client(kind, name)
             except Exception as error:  # RCLError: one service with two types
                 raise UserError(f"driver service {name} of type {call.type}: {error}.") from None
             out.append(_Call(call, client, request, self._closing))
