@@ -147,6 +147,16 @@ def put(*place_and_value):
         (put("collision", "obstacles", "a b", {}), "a name such as"),
         (put("collision", "check", "no"), "got 'no', expected true or false"),
         (put("collision", "self", True), "the unknown key 'self'"),
+        (put("driver", "recovery", []), "the unknown key 'recovery'.+Did you mean 'recover'"),
+        (put("driver", "recover", {}), "expected a list"),
+        (put("driver", "recover", 0, "kind", "x"), "the unknown key 'kind'.+one of service, type"),
+        (put("driver", "recover", 0, "service", ABSENT), "got no service"),
+        (put("driver", "recover", 0, "type", "std_srvs/Trigger"), "such as std_srvs/srv/Trigger"),
+        (put("driver", "activate", "request", [1]), "expected a table"),
+        (put("driver", "activate", "timeout_s", 0), "expected 0.1 to 30 s"),
+        (put("driver", "speed_scaling_topic", "/a b"), "a ROS name"),
+        (put("driver", "speed_scaling_percent", 1), "expected true or false"),
+        (put("driver", "speed_scaling_timeout_s", 0.0), "expected 0.05 to 10 s"),
     ],
 )
 def test_a_wrong_value_is_refused(tmp_path, edit, says):

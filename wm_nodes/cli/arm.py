@@ -23,6 +23,8 @@ USAGE = """usage: wm arm check [--robot NAME] [--driver-ns NAMESPACE] [--move]
        wm arm goal FILE | --here | --keep FILE [--ns NAMESPACE]
        wm arm demo [--episodes N]
        wm arm stop | clear | resume | home | pause | reset [--ns NAMESPACE]
+       wm arm speed PERCENT [--ns NAMESPACE]
+       wm arm recover | activate | deactivate [--ns NAMESPACE]
 
   check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
   safety  drive the safety filter with irregular and invalid input, and audit its commands
@@ -30,6 +32,8 @@ USAGE = """usage: wm arm check [--robot NAME] [--driver-ns NAMESPACE] [--move]
   demo    the simulated arm goes to goal pictures; leaves a film and a report
   stop    emergency stop of all arms that run, or of that with --ns: latched until clear, then
           resume or home
+  speed   how fast an arm that runs may move: 5 to 100 percent of its limits
+  recover end a protective stop by the driver's services; activate, deactivate: its controller
 
 Give `wm arm COMMAND --help` for its options."""
 
@@ -92,10 +96,14 @@ def run(words: Sequence[str]) -> int:
         from wm_nodes.cli.arm_demo import run as run_demo
 
         return run_demo(words[1:])
+    if words and words[0] == "speed":
+        from wm_nodes.cli.arm_speed import run as run_speed
+
+        return run_speed(words[1:])
     if words and words[0] in CALLS:
         return run_operator(words[0], words[1:])
     if words and words[0] not in ("-h", "--help"):
-        known = ["check", "safety", "goal", "demo", *CALLS]
+        known = ["check", "safety", "goal", "demo", "speed", *CALLS]
         raise UserError(unknown("subcommand", words[0], known))
     print(USAGE)
     return 0 if words else 2

@@ -1,4 +1,5 @@
-"""`wm arm stop|clear|resume|home|pause|reset`: the operator's calls to arms that run."""
+"""`wm arm stop|clear|resume|home|pause|reset|recover|activate|deactivate`: the operator's calls to
+arms that run."""
 
 from __future__ import annotations
 
@@ -25,9 +26,14 @@ CALLS = {  # command -> (service, value of a SetBool request; None: Trigger)
     "home": ("go_home", None),
     "pause": ("pause", True),
     "reset": ("reset", None),
+    "recover": ("recover", None),
+    "activate": ("activate", None),
+    "deactivate": ("deactivate", None),
 }
 STOP = "stop"
 ANSWER_S = 2.0  # of a service, at least
+NO_ANSWER = "no answer. Is the robot node busy or gone?"
+DRIVER_S = {"recover": 330.0, "activate": 40.0, "deactivate": 40.0}  # the driver may take long
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class OperatorCall:
 
     stop: emergency stop, latched on the disk. clear: the cause is gone; nothing moves yet. resume:
     motion is allowed, from new plans. home: go to the home pose. pause: stop until resume. reset:
-    end the episode. Without --ns, stop stops every robot node; the others need the only one.
+    end the episode. recover: call the driver's services that end a protective stop. activate,
+    deactivate: switch the driver's controller. Without --ns, stop stops every robot node; the
+    others need the only one.
     """
 
     ns: str = ""
@@ -47,6 +55,16 @@ class OperatorCall:
     """How long to wait for a robot node."""
 
 
+@dataclass(frozen=True)
+class ServiceCall:
+    """A request to a service of a robot node. answer_s: longest wait for its answer [s]."""
+
+    service: str
+    kind: Any
+    request: Any
+    answer_s: float = ANSWER_S
+
+
 @dataclass
 class _Call:
     """A request to one robot node: sent as soon as its service is ready. Times [s]."""
@@ -54,24 +72,29 @@ class _Call:
     ns: str
     client: Any
     request: Any
+    answer_s: float
     answer: Any = None
     end_s: float = field(default=float("inf"))
 
     def go_on(self) -> None:
         if self.answer is None and self.client.service_is_ready():
             self.answer = self.client.call_async(self.request)
-            self.end_s = time.monotonic() + ANSWER_S
+            self.end_s = time.monotonic() + self.answer_s
 
     @property
     def over(self) -> bool:
         answered = self.answer is not None and self.answer.done()
         return answered or time.monotonic() > self.end_s
 
+    def response(self) -> Any:
+        """Return the response; None: there was none in time."""
+        return self.answer.result() if self.answer is not None and self.answer.done() else None
+
     def result(self) -> tuple[bool, str]:
         """Return whether the request was executed, and the robot node's answer."""
-        given = self.answer.result() if self.answer is not None and self.answer.done() else None
+        given = self.response()
         if given is None:
-            return False, "no answer. Is the robot node busy or gone?"
+            return False, NO_ANSWER
         return bool(given.success), str(given.message)
 
 
@@ -83,9 +106,15 @@ def run(name: str, words: Sequence[str]) -> int:
     if given.every and (ns or name != STOP):
         what = "--ns" if ns else name
         raise UserError(f"--all: given with {what}, right is wm arm stop --all, without --ns.")
+    from std_srvs.srv import SetBool, Trigger
+
+    service, value = CALLS[name]
+    request = Trigger.Request() if value is None else SetBool.Request(data=value)
     fine = True
     with operator() as (node, executor):
-        caller = _Caller(node, executor, name, given.wait_s)
+        kind = Trigger if value is None else SetBool
+        service_call = ServiceCall(service, kind, request, DRIVER_S.get(name, ANSWER_S))
+        caller = _Caller(node, executor, service_call, given.wait_s)
         calls = caller.all() if name == STOP and not ns else caller.one(ns)
         for call in calls:
             done, text = call.result()
@@ -94,14 +123,28 @@ def run(name: str, words: Sequence[str]) -> int:
     return 0 if fine else 1
 
 
+def ask(ns: str, wait_s: float, call: ServiceCall) -> Any:
+    """Return the response of a service of one robot node, the only one if `ns` is empty.
+
+    wait_s: longest time until the node is there [s]. UserError: there is none, several run and none
+    is named, or it does not answer.
+    """
+    name = require_namespace("ns", ns) if ns else ""
+    with operator() as (node, executor):
+        (made,) = _Caller(node, executor, call, wait_s).one(name)
+        response = made.response()
+        if response is None:
+            raise UserError(f"{made.ns}/{call.service}: {NO_ANSWER}")
+        return response
+
+
 class _Caller:
     """Calls the service of one command. UserError: no robot node offers it in time."""
 
     def __init__(
-        self, node: Node, executor: SingleThreadedExecutor, name: str, wait_s: float
+        self, node: Node, executor: SingleThreadedExecutor, call: ServiceCall, wait_s: float
     ) -> None:
-        self._node, self._executor = node, executor
-        self._service, self._value = CALLS[name]
+        self._node, self._executor, self._call = node, executor, call
         self._end_s, self._wait_s = time.monotonic() + wait_s, wait_s
         self._robots = RunningRobots(node, executor)
 
@@ -134,14 +177,12 @@ class _Caller:
                 raise self._none("")
 
     def _make(self, ns: str) -> _Call:
-        from std_srvs.srv import SetBool, Trigger
-
-        kind: Any = Trigger if self._value is None else SetBool
-        request = kind.Request() if self._value is None else kind.Request(data=self._value)
-        return _Call(ns, self._node.create_client(kind, absolute(self._service, ns)), request)
+        call = self._call
+        client: Any = self._node.create_client(call.kind, absolute(call.service, ns))
+        return _Call(ns, client, call.request, call.answer_s)
 
     def _none(self, ns: str) -> UserError:
-        what = f"offers {absolute(self._service, ns)}" if ns else "runs"
+        what = f"offers {absolute(self._call.service, ns)}" if ns else "runs"
         return UserError(
             f"no robot node {what} within {self._wait_s:g} s. Start wm launch arm_mpc, on this "
             "ROS_DOMAIN_ID, or give its namespace with --ns."

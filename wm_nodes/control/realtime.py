@@ -16,20 +16,14 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 
 from wm_nodes.control.active_plan import ActivePlan
+from wm_nodes.control.answer import Answer
+from wm_nodes.control.driver_work import DriverStep, DriverWork
 from wm_nodes.control.states import MOVING, Conditions, State, next_state
 from wm_nodes.cores.records import Origin
 from wm_nodes.robots.base import RealtimeRobot
 
 ESTOP = "called by the operator"
 HOLD = Origin("robot", "hold")  # the source of a step without a plan: not a demonstration
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Whether a request was executed, and in words what happened or what to do instead."""
-
-    done: bool
-    text: str
 
 
 @dataclass
@@ -46,6 +40,7 @@ class Permission:
 @dataclass
 class _Request:
     name: str
+    value: object = None
     answer: Future[Answer] = field(default_factory=Future)
 
 
@@ -77,6 +72,7 @@ class RealtimeLoop:
         self.origin = HOLD  # of the step under way
         self.due_text = ""  # why no action is due, while acting
         self.plan_age_s: float | None = None  # age of the images behind the action of this period
+        self._driver = DriverWork(robot)
         self._requests: SimpleQueue[_Request] = SimpleQueue()
         self._estop = False
         self._latches: tuple[str, ...] = ()
@@ -101,9 +97,12 @@ class RealtimeLoop:
         asked = {"estop": ESTOP} if self._estop else {}
         return {**asked, **self.robot.latched()}
 
-    def ask(self, name: str) -> Future[Answer]:
-        """Request pause, resume, clear, go_home or reset; the future has the answer."""
-        request = _Request(name)
+    def ask(self, name: str, value: object = None) -> Future[Answer]:
+        """Request pause, resume, clear, go_home or reset; the future has the answer.
+
+        speed_scale: value is the scale. driver: value is a DriverStep.
+        """
+        request = _Request(name, value)
         self._requests.put(request)
         return request.answer
 
@@ -119,7 +118,8 @@ class RealtimeLoop:
     @property
     def ready(self) -> bool:
         """May the prepared episode begin?"""
-        standing = self.state is State.STANDING and self.permission.given
+        permitted = self.permission.given and not self._driver.busy
+        standing = self.state is State.STANDING and permitted
         prepared = self._seed is not None and not self._acting and not self._ending
         return standing and prepared and self._is_home() and not self.robot.waiting_for()
 
@@ -142,6 +142,8 @@ class RealtimeLoop:
         """Return why nothing moves, or "" while it may."""
         if not self.permission.given:
             return self.permission.needs
+        if self._driver.busy:
+            return self._driver.busy
         if self._acting or self._ending:
             return ""
         if self.state is State.STANDING and not self._is_home() and self._needs_call():
@@ -189,7 +191,7 @@ class RealtimeLoop:
         return Conditions(
             driver=robot.driver_ready(),
             latched=bool(robot.latched()),
-            permitted=self.permission.given,
+            permitted=self.permission.given and not self._driver.busy,
             stopped=robot.stopped(),
             at_rest=robot.at_rest(),
             acting=self._acting,
@@ -235,8 +237,20 @@ class RealtimeLoop:
                 return
             if not request.answer.set_running_or_notify_cancel():
                 continue  # its caller was told that it failed
+            given = () if request.value is None else (request.value,)
             handle = getattr(self, f"_on_{request.name}")
-            request.answer.set_result(handle(now_s))
+            request.answer.set_result(handle(now_s, *given))
+
+    def _on_speed_scale(self, now_s: float, scale: float) -> Answer:
+        refused = self.robot.set_speed_scale(scale)
+        return Answer(not refused, refused or f"speed scale is {100.0 * scale:.0f} %")
+
+    def _on_driver(self, now_s: float, step: DriverStep) -> Answer:
+        answer = self._driver.execute(step, moving=self.moving, permitted=self.permission.given)
+        if step.phase == "done":
+            self._forbid(answer.text, now_s)
+            self._at_home = False
+        return answer
 
     def _on_pause(self, now_s: float) -> Answer:
         if self.robot.latched():
@@ -245,6 +259,8 @@ class RealtimeLoop:
         return Answer(True, "paused: all motion stops; resume goes on with a new plan")
 
     def _on_resume(self, now_s: float) -> Answer:
+        if self._driver.busy:
+            return Answer(False, f"{self._driver.busy}: call resume again afterwards")
         if latched := self.robot.latched():
             return Answer(False, f"latched ({', '.join(latched)}): call clear first")
         if not self.robot.at_rest():
@@ -253,6 +269,8 @@ class RealtimeLoop:
         return Answer(True, "motion is allowed: from plans made from now on")
 
     def _on_go_home(self, now_s: float) -> Answer:
+        if self._driver.busy:
+            return Answer(False, f"{self._driver.busy}: call go_home again afterwards")
         if latched := self.robot.latched():
             return Answer(False, f"latched ({', '.join(latched)}): call clear first")
         if self._ending:

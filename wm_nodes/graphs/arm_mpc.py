@@ -82,6 +82,8 @@ ARGUMENTS = (
         True,
         "hardware:=real: do not start without real-time priority and locked memory.",
     ),
+    Argument("speed_scale", 1.0, "All speeds stay below this share of their limits; wm arm speed "
+             "changes it while the arm runs.", low=0.05, high=1.0),
     Argument("max_plan_s", 2.0, "No plan is followed longer after its observation.", low=0.01,
              high=60.0),
     Argument(
@@ -139,6 +141,7 @@ def _robot(values: Values) -> Mapping[str, Parameter]:
         "mode": "realtime",
         "max_age_s": 0.0,  # a plan is played to its end and not beyond
         "max_plan_s": values["max_plan_s"],
+        "speed_scale": values["speed_scale"],
         "confirm_home": real and values["confirm_home"],
         "require_realtime": real and values["require_realtime"],
         # A simulated arm begins anew with its run; a real one stays latched over runs.

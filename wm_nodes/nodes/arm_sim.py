@@ -22,8 +22,8 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
+from std_msgs.msg import Float64, Float64MultiArray
+from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, namespaces, spin, topics
@@ -76,6 +76,17 @@ class ArmSimParams(ShellParams):
     wrench_dropped: bool = param(False, "No readings of the force-torque sensor.", live=True)
     wrench_nan: bool = param(False, "Readings of the force-torque sensor are NaN.", live=True)
     wrench_bias_n: float = param(0.0, "Added to the sensor's force along z [N].", live=True)
+    controller_inactive: bool = param(
+        False, "The controller is not active: commands are dropped; the arm holds.", live=True
+    )
+    driver_speed_scale: float = param(
+        1.0,
+        "No joint moves faster than this share of its limit, as by the slider of a teach pendant; "
+        "0: paused.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
     velocity_timeout_s: float = param(
         0.1, "Velocities and twists end so long after one; 0: never.", low=0.0, live=True
     )
@@ -99,6 +110,8 @@ class ArmSimNode(Shell):
         self._joints = self.create_publisher(JointState, "joint_states", STATES)
         self._scores = self.create_publisher(JointState, "score", STATES)
         self._wrenches = self.create_publisher(WrenchStamped, "force_torque/wrench", STATES)
+        speed = "speed_scaling_state_broadcaster/speed_scaling"
+        self._speed = self.create_publisher(Float64, speed, STATES)
         # Images not published yet: when taken, of which camera.
         self._held_back: deque[tuple[float, str, ImageMsg, Intrinsics | None]] = deque()
         self._pictures = {
@@ -125,6 +138,8 @@ class ArmSimNode(Shell):
         ):
             self.create_subscription(kind, topic, handle, COMMANDS)
         self.create_service(Trigger, "reset", self._on_reset)
+        self.create_service(Trigger, "unlock_protective_stop", self._on_unlock)
+        self.create_service(SetBool, "switch_controller", self._on_switch)
         self._faults = Faults(**{f.name: getattr(p, f.name) for f in fields(Faults)})
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -204,6 +219,7 @@ class ArmSimNode(Shell):
         states = driver.joint_states()
         if states is None:
             return
+        self._speed.publish(Float64(data=100.0 * driver.faults.driver_speed_scale))
         place, speed, age = states
         names, arm, faults = self._config.limits.joints, self._config.arm_joints, driver.faults
         split = faults.split_states and arm < len(names)
@@ -305,6 +321,19 @@ class ArmSimNode(Shell):
         self._wanted_scene = self._episode
         response.success = self._scene_set.wait(2.0)
         response.message = f"scene {self._episode}"
+        return response
+
+    def _on_unlock(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """End the protective stop, as a driver's recovery service does."""
+        self.set_parameters([Parameter("protective_stop", value=False)])
+        response.success, response.message = True, "the protective stop is over"
+        return response
+
+    def _on_switch(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Activate or deactivate the controller that takes the commands."""
+        self.set_parameters([Parameter("controller_inactive", value=not request.data)])
+        response.success = True
+        response.message = f"the controller is {'' if request.data else 'in'}active"
         return response
 
     def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:

@@ -23,7 +23,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from wm_nodes import topics
 from wm_nodes.control.active_plan import ActivePlan
-from wm_nodes.control.realtime import Answer, RealtimeLoop
+from wm_nodes.control.answer import Answer
+from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.control.safety_record import Record, SafetyRecord, default_path
 from wm_nodes.control.states import State
 from wm_nodes.cores.cadence import SWITCH_S, Cadence, lock_memory, realtime_allowed
@@ -256,17 +257,17 @@ class RealtimeControl:
 
     def _asked(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         def handle(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            answer = self._answer(name)
+            answer = self.answer(name)
             response.success, response.message = answer.done, answer.text
             return response
 
         return handle
 
-    def _answer(self, name: str) -> Answer:
-        """Let the control loop execute a request."""
+    def answer(self, name: str, value: object = None) -> Answer:
+        """Let the control loop execute a request; waits for its answer."""
         if not self.alive:
             return Answer(False, "the control loop does not run: nothing was done")
-        future: Future[Answer] = self.loop.ask(name)
+        future: Future[Answer] = self.loop.ask(name, value)
         try:
             return future.result(ANSWER_S)
         except NoAnswer:
@@ -274,7 +275,7 @@ class RealtimeControl:
             return Answer(False, f"the control loop did not answer within {ANSWER_S:g} s")
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        answer = self._answer("pause" if request.data else "resume")
+        answer = self.answer("pause" if request.data else "resume")
         response.success, response.message = answer.done, answer.text
         return response
 
@@ -292,7 +293,7 @@ class RealtimeControl:
             response.success = not failed
             response.message = f"latched, but {failed}" if failed else "stopped and latched"
             return response
-        answer = self._answer("clear")
+        answer = self.answer("clear")
         failed = self._store(running=self._cadence is not None) if answer.done else ""
         response.success = answer.done
         response.message = f"{answer.text}, but {failed}" if failed else answer.text

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
+from rclpy.parameter import Parameter
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
 
@@ -27,6 +29,9 @@ from wm_nodes.robots.adapters import open_robot, takes
 from wm_nodes.robots.base import RealtimeRobot, Robot, RobotError
 from wm_nodes.robots.limits import read_limits
 from wm_nodes.share import shared
+
+if TYPE_CHECKING:
+    from wm_nodes.driver_services import DriverServices
 
 TICK_S = 0.05
 ACK = Duration(seconds=1.0)
@@ -98,6 +103,13 @@ class RobotParams(ShellParams):
     link_rate_hz: float = param(
         50.0, "Adapter arm: at most so many transforms of links a second.", low=0.1, high=50.0
     )
+    speed_scale: float = param(
+        1.0,
+        "Adapter arm: all speeds stay below this share of their limits.",
+        low=0.05,
+        high=1.0,
+        live=True,
+    )
     max_age_s: float = param(
         0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
     )
@@ -143,7 +155,9 @@ class RobotNode(Shell):
         self._published_at = self._first_at = self._spoke_at = 0.0
         self._clipped = 0
         self.control: RealtimeControl | None = None
+        self._driver_services: DriverServices | None = None
         self._make_topics()
+        self.add_on_set_parameters_callback(self._on_parameters)
 
     def activate(self) -> None:
         self._spec_pub.publish(messages.spec_to_msg(self._spec.log_spec()))
@@ -170,6 +184,11 @@ class RobotNode(Shell):
         if hasattr(self, "_description"):
             self._description.close()
             del self._description
+        if hasattr(self, "_driver_services"):
+            self.remove_on_set_parameters_callback(self._on_parameters)
+            if self._driver_services is not None:
+                self._driver_services.close()
+            del self._driver_services
         if hasattr(self, "_robot"):
             self._robot.close()
             del self._robot
@@ -245,10 +264,21 @@ class RobotNode(Shell):
         self.create_service(SetBool, "success", self._on_success)
         if isinstance(self._robot, RealtimeRobot) and self.params.mode == topics.REALTIME:
             self.control = RealtimeControl(self, self._robot, self._active_plan, self.commands)
+            self._robot.set_speed_scale(self.get_parameter("speed_scale").value)
+            if takes(self.params.adapter, "bus"):
+                self._driver_services = self._make_driver_services(self._robot, self.control)
             return
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_service(SetBool, "pause", self._on_pause)
         self.create_service(SetBool, "estop", self._on_estop)
+
+    def _make_driver_services(self, arm: Any, control: RealtimeControl) -> DriverServices:
+        from wm_nodes.driver_services import DriverServices
+
+        return DriverServices(
+            self, arm.config.driver, arm.motion.speed, control.loop, lambda: control.alive,
+            dry_run=self.params.dry_run,
+        )  # fmt: skip
 
     # Both modes ---------------------------------------------------------------------------------
 
@@ -439,6 +469,16 @@ class RobotNode(Shell):
             self.drop(f"plan/{reason}", text)
         else:
             self.health.worked(self._active_plan.age_s(now_s))
+
+    def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:
+        """The speed scale: executed by the control loop before the parameter has its new value."""
+        for parameter in given:
+            if parameter.name == "speed_scale":
+                if self.control is None:
+                    return SetParametersResult(reason="speed_scale: only an arm has one")
+                answer = self.control.answer("speed_scale", parameter.value)
+                return SetParametersResult(successful=answer.done, reason=answer.text)
+        return SetParametersResult(successful=True)
 
     # Services -----------------------------------------------------------------------------------
 

@@ -227,6 +227,17 @@ class RealtimeRobot(Robot):
     def invalidate_plans(self, now_s: float) -> None:
         """Actions of observations made before the steady time `now_s` move nothing any more."""
 
+    def set_speed_scale(self, scale: float) -> str:
+        """Keep all speeds below scale x their limits from now on; "" or why that is refused."""
+        return "this robot has no speed scale"
+
+    def release_driver(self) -> None:
+        """Command nothing before `take_driver`. The robot must be at rest."""
+
+    def take_driver(self, anew: bool) -> None:
+        """Command again; anew: the driver's controller was switched, and motion begins anew where
+        the robot is measured."""
+
     @abc.abstractmethod
     def halt(self) -> None:
         """Command standing still at once, past everything else: the program ends or has failed."""

@@ -36,6 +36,9 @@ TELLS = {  # stops in words
     "commander": "another node commands this arm",
     "record": "the record of the last run cannot be read",
     "driver": "no joint states: stopped",
+    "driver_paused": "the driver reports speed 0 (paused on its pendant): stopped",
+    "driver_speed": "the driver's speed scaling is unknown: stopped",
+    "deactivated": "the driver's controller is not active: call activate, then resume",
     "camera": "no images: stopped",
     "camera_late": "the images are too old by their stamps: stopped",
     "frozen": "the same image again and again: stopped",
@@ -297,6 +300,15 @@ class Arm(RealtimeRobot):
     def invalidate_plans(self, now_s: float) -> None:
         self.guard.invalidate_plans(now_s)
 
+    def set_speed_scale(self, scale: float) -> str:
+        return self.motion.speed.set_operator(scale)
+
+    def release_driver(self) -> None:
+        self.guard.release()
+
+    def take_driver(self, anew: bool) -> None:
+        self.guard.take(anew)
+
     def halt(self) -> None:
         self._bus.halt()
 
@@ -319,7 +331,23 @@ class Arm(RealtimeRobot):
         done = {f"interventions/{k}": v for k, v in sorted(filter.interventions.items())}
         stops = {f"stops/{k}": v for k, v in sorted(guard.stops.items())}
         age_ms = f"{1e3 * self.image_age_s():.0f}"
-        return {**done, **stops, "moving": str(not filter.at_rest).lower(), "image_age_ms": age_ms}
+        speeds = self._speed_facts()
+        return {
+            **done,
+            **stops,
+            **speeds,
+            "moving": str(not filter.at_rest).lower(),
+            "image_age_ms": age_ms,
+        }
+
+    def _speed_facts(self) -> dict[str, str]:
+        speed = self.motion.speed
+        driver = speed.driver(self._bus.now_s())
+        dropped = {
+            f"drops/speed_scaling/{k}": str(v) for k, v in sorted(dict(speed.dropped).items())
+        }
+        driver_scale = "unknown" if driver is None else f"{driver:g}"
+        return {"speed_scale": f"{speed.operator:g}", "driver_speed_scale": driver_scale, **dropped}
 
     # Actions ------------------------------------------------------------------------------------
 

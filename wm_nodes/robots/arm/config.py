@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wm_nodes.namespaces import ROOT, absolute, legal, refusal
+from wm_nodes.robots.arm.driver_section import DriverSection
 from wm_nodes.robots.arm.limits import PER_JOINT, ArmLimits, Floats
 from wm_nodes.robots.arm.model_check import check_model
 from wm_nodes.robots.arm.section_errors import NO_LIMITS, parse
@@ -85,6 +86,7 @@ class ArmConfig:
     driver_node: str = ""  # the only node that may publish joint states; empty: any single one
     driver_ns: str = ROOT  # absolute: what the YAML's relative names are below
     force_torque: ForceTorqueSection | None = None
+    driver: DriverSection = field(default_factory=DriverSection)
 
     @property
     def arm_joints(self) -> int:
@@ -179,6 +181,7 @@ def _config(file: YamlFile, sections: ArmSections, driver_ns: str) -> ArmConfig:
         driver_node=sections.driver_node,
         driver_ns=driver_ns,
         force_torque=sections.force_torque,
+        driver=sections.driver,
     )
 
 

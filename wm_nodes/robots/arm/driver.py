@@ -40,6 +40,8 @@ class Faults:
     wrench_dropped: bool = False  # no readings of the force-torque sensor
     wrench_nan: bool = False  # its readings are NaN
     wrench_bias_n: float = 0.0  # added to its force along z
+    controller_inactive: bool = False  # joint states go on, commands are dropped, the arm holds
+    driver_speed_scale: float = 1.0  # no joint moves faster than this share of its limit; 0: paused
     velocity_timeout_s: float = 0.1  # velocities and twists end so long after one; 0: never
 
 
@@ -66,6 +68,8 @@ class Driver:
         kinds = [self.world.model.joint(name).type[0] for name in config.limits.joints]
         self._turns = np.array(kinds) == mujoco.mjtJoint.mjJNT_HINGE
         self._target = self.world.positions()
+        self._paced = self._target.copy()  # follows the target at the driver's speed scale
+        self._lags = False
         self._velocity = np.zeros(self._n)
         self._commanded_s = -np.inf
         self._queue: deque[_Pending] = deque()
@@ -111,7 +115,7 @@ class Driver:
             self.refused += 1
             return
         now = self.world.time_s
-        if not (self.faults.driver_dead or self.faults.protective_stop):
+        if not self._ignores:
             whole = deque([(now, here.copy()), *taken])
             if gripper:
                 self._grip_points = whole
@@ -123,14 +127,29 @@ class Driver:
         end = self.world.time_s + seconds - STEP_S / 2
         while self.world.time_s < end:
             self._take_commands()
-            self.world.advance(self._target)
+            self._pace()
+            self.world.advance(self._paced)
             self._history.append(
                 (self.world.time_s, self.world.positions(), self.world.velocities())
             )
 
+    @property
+    def _ignores(self) -> bool:
+        faults = self.faults
+        return faults.driver_dead or faults.protective_stop or faults.controller_inactive
+
+    def _pace(self) -> None:
+        """Follow the target at the driver's speed scale; at once where it never was slowed."""
+        scale, n = self.faults.driver_speed_scale, self._arm
+        self._paced[n:] = self._target[n:]
+        most = scale * self.world.config.limits.velocity[:n] * STEP_S
+        way = (self._target - self._paced)[:n]
+        self._lags = scale < 1.0 or (self._lags and bool((np.abs(way) > most).any()))
+        self._paced[:n] += np.clip(way, -most, most) if self._lags else way
+
     def _take_commands(self) -> None:
         now, faults = self.world.time_s, self.faults
-        ignores = faults.driver_dead or faults.protective_stop
+        ignores = self._ignores
         while self._queue and self._queue[0].due_s <= now + 1e-9:
             pending = self._queue.popleft()
             if not ignores:
@@ -140,6 +159,9 @@ class Driver:
             return
         if faults.velocity_timeout_s and now - self._commanded_s > faults.velocity_timeout_s:
             self._velocity[:] = 0.0
+        if faults.driver_speed_scale < 1.0:
+            most = faults.driver_speed_scale * self.world.config.limits.velocity[: self._arm]
+            self._velocity[: self._arm] = np.clip(self._velocity[: self._arm], -most, most)
         self._target[: self._arm] += self._velocity[: self._arm] * STEP_S
         if self._points:
             self._target[: self._arm] = _along(self._points, now)
@@ -169,6 +191,7 @@ class Driver:
         """Brakes on: the arm stays where it is, whatever was commanded."""
         if self._velocity.any() or self._points or not np.isclose(self._commanded_s, -np.inf):
             self._target[: self._arm] = self.world.positions()[: self._arm]
+            self._paced[: self._arm] = self._target[: self._arm]
             self._velocity[:] = 0.0
             self._points.clear()
             self._commanded_s = -np.inf

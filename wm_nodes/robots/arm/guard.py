@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_nodes.robots.arm.config import Watch
+from wm_nodes.robots.arm.following import FollowWatch
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.speed_scale import PAUSE
 from wm_nodes.robots.arm.wrench import LATCH, STOP, ForceWatch
 
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
@@ -69,11 +71,14 @@ class Guard:
         self._changed: dict[str, float] = {}
         self._free_s = -np.inf  # since when nothing forbids motion
         self._lag_s: float | None = None
+        self._following = FollowWatch(arm_joints)
         self._away = True  # the driver was silent, and its position is not checked yet
         self.began = False  # has a command been sent?
         self._unsent = False  # were the last setpoints computed, but not sent?
         self.starts = 0  # how often the path began anew where the arm is measured
         self.dry_run = False  # nothing is commanded: the arm cannot follow
+        self.released = False  # the driver's controller is being switched, or is not active
+        self.driver_speed = ""  # why the driver's own speed forbids motion: unknown, or paused
 
     # Inputs -------------------------------------------------------------------------------------
 
@@ -89,6 +94,7 @@ class Guard:
             return
         silent = self._silent(now_s)
         self._measured, self._driver_s = position, now_s
+        self._following.measured(position, now_s)
         near = (
             self._stand is not None and (np.abs(position - self._stand) <= STILL_RAD)[: self._arm]
         )
@@ -99,6 +105,15 @@ class Guard:
                 self._start(position)
         elif (silent or self._away) and self.filter.at_rest:
             self._check_return()
+        elif self._paused_elsewhere(now_s):
+            self._adopt()
+
+    def _paused_elsewhere(self, now_s: float) -> bool:
+        """Does a paused arm stand near its last command, to which it must not go at once later?"""
+        if self.driver_speed != PAUSE or not self._places or self.latched or self.released:
+            return False
+        near = self._off() <= (self.watch.tracking_rad or np.inf)
+        return self.filter.at_rest and self._stands(now_s) and near and self._off() > STILL_RAD
 
     def _check_return(self) -> None:
         """The driver is back: is the arm where it was commanded to be?"""
@@ -150,6 +165,10 @@ class Guard:
         if must_yield and self.began:
             self.latch("commander", faults.get("commander", "another node commands this arm"))
 
+    def sent(self, position: Floats, now_s: float) -> None:
+        """Note the command (n,) that was sent at `now_s`."""
+        self._following.commanded(position, now_s)
+
     # The operator -------------------------------------------------------------------------------
 
     def latch(self, name: str, why: str) -> None:
@@ -182,6 +201,22 @@ class Guard:
         self._away = not fresh
         return ""
 
+    def release(self) -> None:
+        """Command nothing before `take`: the driver's controller is being switched."""
+        self.released = True
+
+    def take(self, anew: bool) -> None:
+        """Command again. anew: the path begins where the arm is measured, as at the start."""
+        self.released = False
+        self._forget_rest()
+        if anew:
+            self.began, self._away, self._unsent, self._lag_s = False, True, False, None
+            self.starts += 1
+            if self._measured is not None:
+                self._start(self._measured)
+        else:
+            self._away = True  # it may have been moved meanwhile
+
     def invalidate_plans(self, now_s: float) -> None:
         """Plans of observations made before now do not count any more."""
         self._free_s = max(self._free_s, now_s)
@@ -198,7 +233,7 @@ class Guard:
 
         Once commands are being sent the arm need not be at rest.
         """
-        if self._silent(now_s) or self.wires or (self.began and self._away):
+        if self.released or self._silent(now_s) or self.wires or (self.began and self._away):
             return False
         return self.began or self._stands(now_s)
 
@@ -232,6 +267,10 @@ class Guard:
             names.append("driver")
         if self.forces is not None and self.forces.silent(now_s):
             names.append(STOP)
+        if self.released:
+            names.append("deactivated")
+        if self.driver_speed:
+            names.append(self.driver_speed)
         if watch.camera_stop_s and _age(self._came, now_s) > watch.camera_stop_s:
             names.append("camera")
         elif watch.max_image_age_s and _age(self._taken, now_s) > 2 * watch.max_image_age_s:
@@ -255,10 +294,15 @@ class Guard:
 
     def _check_tracking(self, now_s: float) -> None:
         """Latch when the arm has been too far from where it should be for a while."""
-        if not self.watch.tracking_rad or self.dry_run or not self.began or self._silent(now_s):
+        watched = self.watch.tracking_rad and self.began and not (self.dry_run or self.released)
+        if not watched or self._silent(now_s):
             self._lag_s = None
             return
-        if self._off() > STUCK_RAD and self._stands(now_s):
+        joint = None if self.driver_speed == PAUSE else self._following.standing_joint()
+        if joint is not None:
+            name, off = self.filter.limits.joints[joint], self._offsets()[joint]
+            self.latch("tracking", f"{name} stands, {off:.2f} rad behind")
+        if self._stands(now_s) and self.driver_speed != PAUSE and self._stuck():
             self.latch("tracking", f"{self._farthest()} stands, {self._off():.2f} rad behind")
         elif self._off() <= self.watch.tracking_rad:
             self._lag_s = None
@@ -266,6 +310,13 @@ class Guard:
             self._lag_s = now_s
         elif now_s - self._lag_s > LAG_S:
             self.latch("tracking", f"{self._farthest()} is {self._off():.2f} rad behind")
+
+    def _stuck(self) -> bool:
+        """Is a joint too far behind, also if the driver takes commands late?"""
+        behind = (self._offsets() > STUCK_RAD) & (
+            self._following.lag_of_delayed() > 0.5 * STUCK_RAD
+        )
+        return bool(behind.any())
 
     def _stands(self, now_s: float) -> bool:
         """Has the measured arm been at rest for a while?"""
@@ -289,6 +340,7 @@ class Guard:
         self.filter.start(np.where(np.abs(place - inside) < noise, inside, place))
         self.starts += 1
         self._unsent = False
+        self._following.forget()
 
     def _offsets(self) -> Floats:
         assert self._measured is not None

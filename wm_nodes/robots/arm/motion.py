@@ -12,6 +12,7 @@ from wm_nodes.robots.arm.guard import Guard
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.speed_scale import SpeedScale
 from wm_nodes.robots.arm.wrench import ForceWatch
 
 HOMING_PER_S = 2.5
@@ -43,6 +44,7 @@ class ArmMotion:
             timeout_s=command.timeout_s,
             obstacles=obstacles,
         )
+        self.speed = SpeedScale()
         section = config.force_torque
         self.guard = Guard(
             self.filter,
@@ -100,9 +102,12 @@ class ArmMotion:
         made_s: steady time of the observation that the velocities answer.
         """
         now_s, guard = self.bus.now_s(), self.guard
+        scale, guard.driver_speed = self.speed.now(now_s)
+        self.filter.scale_speed(scale)
         setpoint = guard.step(wanted, made_s, now_s)
         if self._starts != guard.starts:
             self._starts = guard.starts
+            self._resting = 0  # the driver must not keep an older command
             self._gate.begin_anew()
         if setpoint.moved and self._may_send(now_s):
             assert guard.measured is not None
@@ -116,6 +121,7 @@ class ArmMotion:
                 self.bus.halt()
             else:
                 guard.began = True
+                guard.sent(setpoint.position, now_s)
                 if not self._dry:
                     self.bus.send(setpoint)
         return setpoint
@@ -146,6 +152,8 @@ class ArmMotion:
         A driver that comes back, or is released, must not find a position to jump to.
         """
         guard = self.guard
+        if guard.released:
+            return False
         if not guard.began:
             return self.bus.settled and not guard.latched and guard.ready(now_s)
         places = self.config.command.interface in POSITIONS

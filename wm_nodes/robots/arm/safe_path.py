@@ -9,6 +9,11 @@ any time.
 Before that, the target is shaped (slowed near limits, led along walls of the box), so that the
 check seldom refuses a step. Shaping is comfort, the check is safety. Nothing here knows time:
 `SafetyFilter` samples the path at the true time of each command.
+
+The speed scale lowers velocities only. The target is scaled at once; the velocities of a new step
+and of its stop are bounded by a scale that falls within RAMP_S. A step beyond that bound is
+refused, and the available stop is followed until one is within it. The stop itself was found
+within the limits and is never refused, so the promise holds at every scale, also while it changes.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ AHEAD_S = 0.17  # added to half of the longest stop: how far ahead of a limit th
 NEAR = 0.97  # share of a speed limit that is aimed at
 BLENDS = (1.0, 0.5, 0.2)  # share of the target that is tried before stopping
 SLOW = 0.25  # of all speeds while degraded
+RAMP_S = 0.5  # in which the bound of all speeds falls from 1 to 0, when the speed scale is lowered
 DAMPING = 1e-3
 WALL_M = 0.008  # this near to a wall of the box, motion along it is led inwards: joints make arcs
 INWARD = 0.02  # m/s at most
@@ -96,10 +102,9 @@ class SafePath:
         self._jerk_step = SHARE * inner.jerk * period_s
         self._ahead_s = min(0.5 * self._brake.longest_s + AHEAD_S, 0.8)
         self._ends = np.stack([limits.low, limits.high])
-        self._most = NEAR * self._brake.velocity
-        self._slowest = np.stack([-self._most, np.zeros(self._n)])  # of both ends, (2, n)
-        self._fastest = np.stack([np.zeros(self._n), self._most])
         self._still = np.zeros(self._n)
+        self._scale = self._bound = 1.0  # of targets; of steps
+        self._scale_targets()
         self._box = np.stack([limits.box_low + BOX_INSIDE_M, limits.box_high - BOX_INSIDE_M])
         edge = np.minimum(WALL_M, 0.1 * (limits.box_high - limits.box_low))
         self._inner_box = self._box + np.stack([edge, -edge])
@@ -120,7 +125,20 @@ class SafePath:
         self._touching: frozenset[str] = frozenset()
         if self._obstacles is not None:
             self._touching = frozenset(self._obstacles.contacts_at(self.x))
+        self._bound = self._scale  # at rest there is nothing to brake
         self._fence()
+
+    def scale_speed(self, scale: float) -> None:
+        """Keep speeds of joints and links below `scale` (above 0, at most 1) x their limits.
+
+        A higher scale counts at once; at a lower one the path brakes within its limits.
+        """
+        if scale == self._scale:
+            return
+        self._scale = scale
+        self._scale_targets()
+        if scale > self._bound:
+            self._bound_speed(scale)
 
     def saved(self) -> tuple[object, ...]:
         """Return the state, for `restore`."""
@@ -160,6 +178,8 @@ class SafePath:
 
         target: joint velocities (n,) to approach; None: stop. Interventions are added to `why`.
         """
+        if self._bound > self._scale:
+            self._bound_speed(max(self._scale, self._bound - self.period_s / RAMP_S))
         if target is None:
             self._follow_stop()
         else:
@@ -190,11 +210,24 @@ class SafePath:
             v = _clip(v + jacobian.T @ _solve(jacobian @ jacobian.T, off), room[0], room[1])
             hand = jacobian @ v
         speed = math.sqrt(hand @ hand)
-        most = NEAR * self._speed * (SLOW if slow else 1.0)
+        if self._scale < 1.0:
+            speed = max(speed, self._link_speed(v))
+        most = NEAR * self._speed * min(self._scale, SLOW if slow else 1.0)
         if speed > most:
             why.append("speed")
             v = v * (most / speed)
         return v
+
+    def _scale_targets(self) -> None:
+        self._most = NEAR * self._scale * self._brake.velocity
+        self._slowest = np.stack([-self._most, self._still])  # of both ends, (2, n)
+        self._fastest = np.stack([self._still, self._most])
+
+    def _link_speed(self, v: Floats) -> float:
+        """Return the speed of the fastest link [m/s] at joint velocities v (n,)."""
+        dt = self.period_s
+        pair = self._hand.links(np.stack([self.x - 0.5 * dt * v, self.x + 0.5 * dt * v]))
+        return float(np.sqrt(((pair[1] - pair[0]) ** 2).sum(axis=-1).max())) / dt
 
     def _tell(self, asked: Floats, kept: Floats, room: Floats, why: list[str]) -> None:
         """Say what slowed the joints down: their velocity limits, or position limits ahead."""
@@ -252,12 +285,12 @@ class SafePath:
         x = self.x + dt * v
         way = self._brake.stop(x, v, a)
         if way is None:
-            return "velocity" if (np.abs(v) > self._velocity).any() else "acceleration"
+            return "velocity" if (np.abs(v) > self._high[1]).any() else "acceleration"
         if self._out:
             self._fence()
         ways = way[:2]
         if np.count_nonzero(ways < self._low) or np.count_nonzero(ways > self._high):
-            return "velocity" if (np.abs(way[1]) > self._velocity).any() else "position"
+            return "velocity" if (np.abs(way[1]) > self._high[1]).any() else "position"
         if way.shape[1] > LONG and self._leaves_box(self._hand.positions(way[0, ::-FAR])):
             return "workspace"  # seen at once: most refused steps end beyond a wall
         refused = self._check(half_periods(np.concatenate([self.points[1:], way[0]])))
@@ -273,7 +306,8 @@ class SafePath:
             return "workspace"
         moves = np.diff(links, axis=0)
         moves *= moves
-        if np.count_nonzero(moves.sum(axis=-1) > (0.5 * self._speed * self.period_s) ** 2):
+        most = 0.5 * self._bound * self._speed * self.period_s
+        if np.count_nonzero(moves.sum(axis=-1) > most**2):
             return "speed"
         if self._obstacles is not None and self._obstacles.first_contact(path, self._touching):
             return "collision"
@@ -286,14 +320,19 @@ class SafePath:
     def _fence(self) -> None:
         """Set what no motion may leave: the limits; from outside, only inwards."""
         low, high = np.minimum(self._ends[0], self.x), np.maximum(self._ends[1], self.x)
-        self._low = np.stack([low, -self._velocity])[:, None]  # of positions and velocities
-        self._high = np.stack([high, self._velocity])[:, None]
+        most = self._bound * self._velocity
+        self._low = np.stack([low, -most])[:, None]  # of positions and velocities, (2, 1, n)
+        self._high = np.stack([high, most])[:, None]
         hands = self._hand.positions(self.points)
         least = np.minimum(self._box[0], hands.min(axis=0))
         most = np.maximum(self._box[1], hands.max(axis=0))
         self._corners = np.stack([least - ROUNDING_M, most + ROUNDING_M])
         wrong = (self.x < self._ends[0]) | (self.x > self._ends[1])
         self._out = bool(wrong.any() or (least < self._box[0]).any() or (most > self._box[1]).any())
+
+    def _bound_speed(self, bound: float) -> None:
+        self._bound = bound
+        self._low[1], self._high[1] = -bound * self._velocity, bound * self._velocity
 
     def _follow_stop(self) -> None:
         if self._next < len(self._stop):

@@ -110,6 +110,10 @@ class SafetyFilter:
         """Is the arm commanded to stand?"""
         return self._path.at_rest
 
+    def scale_speed(self, scale: float) -> None:
+        """Keep all speeds below `scale` (above 0, at most 1) x their limits; lowering it brakes."""
+        self._path.scale_speed(scale)
+
     @property
     def longest_stop_s(self) -> float:
         """Time that the longest stopping motion takes [s]."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import AfterValidator, ConfigDict, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
+from wm_nodes.robots.arm.driver_section import DriverSection
 from wm_nodes.robots.arm.field_types import (
     MAX_SECONDS,
     Acceleration,
@@ -275,12 +276,15 @@ class ArmSections:
     driver_node: MaybeTopic = ""
     driver_ns: MaybeNamespace = ""
     force_torque: ForceTorqueSection | None = None
+    driver: DriverSection = dataclasses.field(default_factory=DriverSection)
 
 
 def keys_at(place: Place) -> dict[str, bool]:
     """Return the keys of the section at a place, each with whether it is required."""
     kind: Any = ArmSections
     for part in place:
+        if isinstance(part, int):  # `kind` is that of a list's entries already
+            continue
         if dataclasses.is_dataclass(kind):
             kind = _section(get_type_hints(kind).get(str(part)))
         elif get_origin(kind) is dict:

@@ -1,0 +1,224 @@
+"""What a driver offers beside joint states and commands, on ROS: its speed scaling, recovery from a
+protective stop, and switching of its controller.
+
+Services of the robot node `recover`, `activate` and `deactivate` call those of the driver that the
+robot's YAML names. They have a node and threads of their own: a driver that does not answer delays
+neither the control loop nor the emergency stop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as NoAnswer
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+
+from wm_nodes.control.answer import Answer
+from wm_nodes.control.driver_work import DriverStep, Work
+from wm_nodes.control.realtime import RealtimeLoop
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.shell import Shell
+from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
+from wm_nodes.robots.arm.speed_scale import SpeedScale
+from wm_nodes.service_types import answered, filled, load_service
+
+IN = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
+ABSENT_S = 1.0  # a service is known by then
+LOOP_S = 1.0  # for the control loop to answer
+SPIN_S = 0.1
+WORKS: tuple[Work, ...] = ("recover", "activate", "deactivate")
+PERCENT = 100.0
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that is ready to be made."""
+
+    given: ServiceCall
+    client: Any
+    request: Any
+    closing: threading.Event
+
+    def make(self) -> str:
+        """Call and wait; returns "" or why it failed, in one line."""
+        name, timeout_s = self.given.service, self.given.timeout_s
+        end = time.monotonic() + min(ABSENT_S, timeout_s)
+        while not self.client.service_is_ready():
+            if time.monotonic() > end or self.closing.is_set():
+                return f"{name}: there is no such service ({self.given.type}). Start the driver"
+            time.sleep(0.02)
+        came = threading.Event()
+        future = self.client.call_async(self.request)
+        future.add_done_callback(lambda _: came.set())
+        end = time.monotonic() + timeout_s
+        while not came.wait(SPIN_S) and time.monotonic() < end and not self.closing.is_set():
+            pass
+        if not came.is_set():
+            self.client.remove_pending_request(future)
+            return f"{name}: no answer within {timeout_s:g} s"
+        if future.exception() is not None:
+            return f"{name}: {future.exception()}"
+        done, text = answered(future.result())
+        return "" if done else f"{name}: refused{f' ({text})' if text else ''}"
+
+
+class DriverServices:
+    """The driver's part of a robot node; make it before the control loop begins, `close` it last.
+
+    speed: receives the driver's scale. loop: is asked before each piece of work and told its
+    outcome. alive: does the control loop run? dry_run: the driver is not called. Raises UserError
+    if a service type of the YAML is not installed, or if a request does not fit it.
+    """
+
+    def __init__(
+        self,
+        node: Shell,
+        section: DriverSection,
+        speed: SpeedScale,
+        loop: RealtimeLoop,
+        alive: Callable[[], bool],
+        *,
+        dry_run: bool = False,
+    ) -> None:
+        self._node, self._speed, self._loop, self._alive = node, speed, loop, alive
+        self._section, self._dry = section, dry_run
+        self._closing = threading.Event()
+        prepared = {work: self._loaded(section, work) for work in WORKS}
+        self.node = Node(
+            "robot_driver_services",
+            context=node.context,
+            namespace=node.get_namespace(),
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        try:
+            self._make(prepared)
+        except BaseException:
+            self.node.destroy_node()
+            raise
+        # One thread for a handler that waits, one for the answer that it waits for.
+        self._executor = MultiThreadedExecutor(2, context=node.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="driver_services", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._executor.wake()
+        self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+
+    # Preparing ----------------------------------------------------------------------------------
+
+    def _make(self, prepared: dict[Work, list[tuple[ServiceCall, Any, Any]]]) -> None:
+        """Make clients, services and the subscription on the private node."""
+        section = self._section
+        self._calls = {work: self._clients(calls) for work, calls in prepared.items()}
+        one_at_a_time = MutuallyExclusiveCallbackGroup()
+        for work in WORKS:
+            self.node.create_service(
+                Trigger, work, self._handler(work), callback_group=one_at_a_time
+            )
+        if section.speed_scaling_topic:
+            self._speed.watch(section.speed_scaling_timeout_s)
+            topic = self._node.resolve_topic_name(section.speed_scaling_topic)
+            self.node.create_subscription(Float64, topic, self._on_speed, IN)
+
+    @staticmethod
+    def _loaded(section: DriverSection, work: Work) -> list[tuple[ServiceCall, Any, Any]]:
+        """Return each call of a piece of work with its type and its request."""
+        given = getattr(section, work)
+        calls = given if isinstance(given, tuple) else (given,) if given else ()
+        out = []
+        for index, call in enumerate(calls):
+            kind = load_service(call.type)
+            what = f"driver.{work}{f'[{index}]' if work == 'recover' else ''}.request"
+            out.append((call, kind, filled(kind.Request(), call.request, what)))
+        return out
+
+    def _clients(self, calls: list[tuple[ServiceCall, Any, Any]]) -> list[_Call]:
+        out = []
+        for call, kind, request in calls:
+            name = self._node.resolve_service_name(call.service)
+            try:
+                client: Any = self.node.create_client(kind, name)
+            except Exception as error:  # RCLError: one service with two types
+                raise UserError(f"driver service {name} of type {call.type}: {error}.") from None
+            out.append(_Call(call, client, request, self._closing))
+        return out
+
+    # The threads of the private node ------------------------------------------------------------
+
+    def _spin(self) -> None:
+        try:
+            while not self._closing.is_set() and self.node.context.ok():
+                self._executor.spin_once(timeout_sec=SPIN_S)
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            if self._closing.is_set() or not self.node.context.ok():
+                return
+            self._node.get_logger().error(
+                f"the thread of the driver's services has failed ({error}). Restart the robot node."
+            )
+
+    def _on_speed(self, msg: Float64) -> None:
+        percent = self._section.speed_scaling_percent
+        scale = msg.data / PERCENT if percent else msg.data
+        if self._speed.take(scale, time.monotonic()):
+            most = "100 (percent)" if percent else "1"
+            self._node.warn(
+                "drop/speed_scaling",
+                f"speed scaling on {self._section.speed_scaling_topic}: got {msg.data:g}, expected "
+                f"0 to {most}. Check `driver: speed_scaling_percent:` in the robot's YAML.",
+            )
+
+    def _handler(self, work: Work) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+        def handle(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            answer = self._execute(work)
+            response.success, response.message = answer.done, answer.text
+            return response
+
+        return handle
+
+    def _execute(self, work: Work) -> Answer:
+        """Do a piece of work, if the control loop allows it; tell it the outcome."""
+        calls = self._calls[work]
+        if not calls:
+            return Answer(False, f"the robot's YAML has no `driver: {work}:`")
+        if self._dry:
+            return Answer(False, f"dry_run: the driver is not called ({work})")
+        answer = self._tell(DriverStep(work, "begin"))
+        if not answer.done:
+            return answer
+        failed = "interrupted"
+        try:
+            failed = next((text for call in calls if (text := call.make())), "")
+        finally:
+            outcome = self._tell(DriverStep(work, "failed" if failed else "done"), withdraw=False)
+        return Answer(False, f"{work}: {failed}") if failed else outcome
+
+    def _tell(self, step: DriverStep, *, withdraw: bool = True) -> Answer:
+        """Ask the control loop. withdraw: what it does not answer in time must not happen later."""
+        if not self._alive():
+            return Answer(False, "the control loop does not run: nothing was done")
+        future = self._loop.ask("driver", step)
+        try:
+            return future.result(LOOP_S)
+        except NoAnswer:
+            if withdraw:
+                future.cancel()
+            return Answer(False, f"the control loop did not answer within {LOOP_S:g} s")

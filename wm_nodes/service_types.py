@@ -1,0 +1,95 @@
+"""ROS service types by name, and requests with fields by name, checked when the program starts."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from wm_nodes.errors import UserError
+
+ANSWERS = ("success", "ok")  # fields of a response that say whether it was done
+SEQUENCE = re.compile(r"sequence<(.+?)(?:, *(\d+))?>\Z")
+ARRAY = re.compile(r"(.+)\[(\d+)\]\Z")
+INTEGER = re.compile(r"(u?)int(8|16|32|64)\Z")
+
+
+def load_service(name: str) -> Any:
+    """Return the service type of a name such as std_srvs/srv/Trigger.
+
+    UserError if its package is not installed, if it has no such service, or if its response has
+    neither a field `success` nor `ok`.
+    """
+    package, _, kind = name.split("/")
+    try:
+        found = getattr(importlib.import_module(f"{package}.srv"), kind, None)
+    except ImportError as error:
+        raise UserError(
+            f"service type {name}: package {package} cannot be imported ({error}). Install it "
+            f"(ros-$ROS_DISTRO-{package.replace('_', '-')}) and source its workspace."
+        ) from None
+    if found is None:
+        raise UserError(f"service type {name}: {package} has no service {kind}. Correct the name.")
+    if not set(ANSWERS) & set(found.Response.get_fields_and_field_types()):
+        raise UserError(
+            f"service type {name}: its response has no field {' or '.join(ANSWERS)}, so whether it "
+            "was done is unknown. Use another service."
+        )
+    return found
+
+
+def filled(message: Any, fields: Mapping[str, Any], what: str) -> Any:
+    """Set fields of a message by name and return it; UserError if one does not fit its type."""
+    kinds = message.get_fields_and_field_types()
+    for name, value in fields.items():
+        if name not in kinds:
+            known = ", ".join(kinds) or "none: remove it"
+            raise UserError(f"{what}: got the field {name!r}, expected one of: {known}.")
+        setattr(message, name, _converted(kinds[name], value, f"{what}.{name}"))
+    return message
+
+
+def answered(response: Any) -> tuple[bool, str]:
+    """Return whether a response says that it was done, and its message if it has one."""
+    done = next(bool(getattr(response, name)) for name in ANSWERS if hasattr(response, name))
+    return done, " ".join(str(getattr(response, "message", "")).split())
+
+
+def _converted(kind: str, value: Any, what: str) -> Any:
+    """Return a value of the YAML as a field of this ROS type."""
+    if listed := SEQUENCE.match(kind) or ARRAY.match(kind):
+        return _list(kind, listed[1], listed[2], value, what)
+    if kind == "boolean":
+        fits = isinstance(value, bool)
+    elif whole := INTEGER.match(kind):
+        bits = int(whole[2])
+        low, high = (0, 2**bits) if whole[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+        fits = type(value) is int and low <= value < high
+    elif kind in ("float", "double"):
+        fits = type(value) in (int, float) and math.isfinite(value)
+        value = float(value) if fits else value
+    elif kind.startswith("string"):
+        fits = isinstance(value, str)
+    elif "/" in kind:
+        if isinstance(value, Mapping):
+            package, name = kind.split("/")[0], kind.split("/")[-1]
+            message = getattr(importlib.import_module(f"{package}.msg"), name)()
+            return filled(message, value, what)
+        fits = False
+    else:
+        fits = False
+    if not fits:
+        raise UserError(f"{what}: got {value!r}, expected a value of the ROS type {kind}.")
+    return value
+
+
+def _list(kind: str, item: str, size: str | None, value: Any, what: str) -> list[Any]:
+    exact = ARRAY.match(kind) is not None
+    fits = isinstance(value, (list, tuple))
+    if fits and size is not None:
+        fits = len(value) == int(size) if exact else len(value) <= int(size)
+    if not fits:
+        raise UserError(f"{what}: got {value!r}, expected a list of the ROS type {kind}.")
+    return [_converted(item, part, f"{what}[{index}]") for index, part in enumerate(value)]
