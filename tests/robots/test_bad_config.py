@@ -87,6 +87,7 @@ def put(*place_and_value):
         (put("command", None), "command: got nothing, expected a table"),
         (put("command", "interface", "velocty"), "Did you mean 'velocity'"),
         (put("command", "topic", "two words"), "expected a ROS name"),
+        (put("command", "topic", ABSENT), "no topic, expected the command topic of a .* position"),
         (put("command", "timeout_s", -1), "0 to 60 s"),
         (put("command", "timeout_s", 500), "looks like milliseconds"),
         (put("cameras", "front", {"preset": "realsence2_camera"}), "realsense2_camera, usb_cam"),
@@ -163,8 +164,8 @@ def test_a_wrong_value_is_refused(tmp_path, edit, says):
     assert re.search(says, spoilt(tmp_path / "robot.yaml", edit))
 
 
-REQUIRED = ["robot", "model", "hand", "rate_hz", "joint_states", "joints", "workspace", "command",
-            "action", "home"]  # fmt: skip
+REQUIRED = ["robot", "model", "hand", "rate_hz", "joint_states", "joints", "workspace", "action",
+            "home"]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", REQUIRED)

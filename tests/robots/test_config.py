@@ -159,3 +159,15 @@ def test_reading_a_robot_leaves_the_choice_of_gl_to_its_simulator():
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "egl"
+
+
+def test_commands_go_to_a_joint_trajectory_controller_by_default(tmp_path):
+    for content in ({}, {"command": {}}, {"command": {"interface": "trajectory"}}):
+        given = yaml.safe_load(find_config("ur5e").read_text())
+        given["model"] = str(find_config("ur5e").parent / given["model"])
+        given.pop("command")
+        path = tmp_path / "robot.yaml"
+        path.write_text(yaml.safe_dump({**given, **content}, sort_keys=False))
+        command = read_config(path, driver_ns="/left").command
+        assert command.interface == "trajectory"
+        assert command.topic == "/left/joint_trajectory_controller/joint_trajectory"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import AfterValidator, ConfigDict, ValidationInfo, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
 from wm_nodes.robots.arm.driver_section import DriverSection
@@ -51,6 +51,7 @@ GRIPPER_INTERFACES = ("position", "trajectory", "gripper_command")
 GRIPPER_ACTIONS = ("velocity", "position")
 GOAL_TYPES = ("GripperCommand", "ParallelGripperCommand")  # of control_msgs
 STAMPS = ("header", "arrival")
+TRAJECTORIES = "joint_trajectory_controller/joint_trajectory"  # below driver_ns
 CAMERA_TOPICS = {  # where the drivers publish, with their names as shipped, below driver_ns
     "realsense2_camera": "camera/camera/color/image_raw",
     "usb_cam": "image_raw",
@@ -98,14 +99,24 @@ class CameraSource:
 class Output:
     """Commands: the kind of controller and its topic; `frame` of twists.
 
-    `timeout_s` (velocity, twist): the driver stops by itself so long after the last command [s];
-    0: it does not.
+    The defaults are those of a joint_trajectory_controller under its usual name; other interfaces
+    need `topic`. `timeout_s` (velocity, twist): the driver stops by itself so long after the last
+    command [s]; 0: it does not.
     """
 
-    interface: Annotated[Word, AfterValidator(OneOf(INTERFACES))]
-    topic: Topic
+    interface: Annotated[Word, AfterValidator(OneOf(INTERFACES))] = "trajectory"
+    topic: MaybeTopic = ""
     frame: Text = "base"
     timeout_s: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _usual_topic(self, info: ValidationInfo) -> Output:
+        if not self.topic and self.interface != "trajectory":
+            expected = f"the command topic of a controller that takes {self.interface}"
+            raise wrong(expected, "Add `topic:`.", got="no topic", key="topic")
+        if not self.topic:
+            object.__setattr__(self, "topic", below_driver(TRAJECTORIES, info))
+        return self
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -265,9 +276,9 @@ class ArmSections:
     joint_states: Topic
     joints: dict[Text, JointSection]
     workspace: WorkspaceSection
-    command: Output
     action: ActionKind
     home: Home
+    command: Output = Field(default_factory=dict, validate_default=True)
     gripper: GripperSection | None = None
     cameras: dict[Name, CameraSource] = dataclasses.field(default_factory=dict)
     watch: Watch = dataclasses.field(default_factory=Watch)
