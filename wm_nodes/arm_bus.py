@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import TwistStamped, WrenchStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -28,12 +28,13 @@ from sensor_msgs.msg import Image as ImageMsg
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages
 from wm_nodes.cores.capture import Capture, CaptureError
 from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.errors import MessageError, UserError, user_errors
+from wm_nodes.gripper_bus import GripperOutput, open_gripper
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.bus import Frame, Reading, Score
 from wm_nodes.robots.arm.config import ArmConfig
@@ -41,10 +42,13 @@ from wm_nodes.robots.arm.joint_readings import JointReadings, JointSources
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
+from wm_nodes.robots.arm.wrench import STOP, WrenchReading, WrenchReadings
+from wm_nodes.trajectories import trajectory_points
+from wm_nodes.trajectory_controller import ControllerSettings
 
 IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
 OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
-LARGEST_STATE = 64 * 1024  # bytes of a serialized JointState message
+LARGEST_STATE = 64 * 1024  # bytes of a serialized message with measurements
 FUTURE_S, OLDEST_S = 0.1, 10.0  # ages of stamps beyond these come from another clock
 RESTART_NS = messages.SECOND_NS  # a stamp that goes back further is of a restarted camera
 POLL_S = 1.0 / 60.0  # of camera devices
@@ -53,7 +57,6 @@ DISCOVERY_S = 3.5  # until all nodes are discovered: DDS announces each every 3 
 NAMELESS_S = 1.0  # a publisher may be discovered so long before its node's name
 SCENE_S = 10.0  # longest wait for the reset service's answer
 GREATEST = 1e9  # of a score
-POINTS = 21  # of a trajectory message
 ROWS = 8  # an image is compared with the previous one in every eighth row
 PREFIX = "robot_driver_"  # node name of a bus: then its start time [ns] in hex
 
@@ -75,10 +78,20 @@ class RosBus:
             )
         self._node, self._config = node, config
         self._joints: Reading | None = None
-        self._readings = JointReadings(config.limits.joints, config.home, config.limits.continuous)
+        limits = config.limits
+        self._readings = JointReadings(
+            limits.joints, config.home, limits.continuous, config.grace_s
+        )
+        self._wrenches: WrenchReadings | None = None
+        if config.force_torque is not None:
+            self._wrenches = WrenchReadings(config.force_torque)
+        self._reports: Mapping[str, str] = {}
+        self._gripper: GripperOutput | None = None
         self._sources = JointSources(config.limits.joints)
         self._frames: dict[str, Frame] = {}
         self._prints: dict[str, int] = {}
+        self.raw_sizes: dict[str, tuple[int, int]] = {}  # height, width of images as they come
+        self.frame_ids: dict[str, str] = {}
         self._stamps: dict[str, int] = {}
         self._clocks: dict[str, str] = {}  # camera -> what is wrong with its stamps
         self._captures: dict[str, Capture] = {}
@@ -108,6 +121,7 @@ class RosBus:
         try:
             self._make_inputs()
             self._make_outputs()
+            self._settings = ControllerSettings(self.node)
             self._states_topic = node.resolve_topic_name(config.joint_states)
             self._commanders = _Commanders(self.node, start_ns, self._command_topics)
             self._await_precedence()
@@ -138,11 +152,24 @@ class RosBus:
         """Return the faults found by the last look, at most LOOK_S ago.
 
         `joint_sources`: a joint has several publishers, or the wrong one. `controller`: nothing
-        subscribes to the commands. `driver_unknown`: joint states come from another process than
-        commands are taken by. `commander`: another node commands the arm with precedence.
-        `camera_clock`: stamps of images cannot be right. `bus`: the bus itself has failed.
+        subscribes to the commands. `controller_settings`: a trajectory controller begins each
+        message at the measured position. `driver_unknown`: joint states come from another process
+        than commands are taken by. `commander`: another node commands the arm with precedence.
+        `camera_clock`: stamps of images cannot be right. `wrench_sources`: the force-torque sensor
+        has several publishers. `bus`: the bus itself has failed.
         """
         return self._faults
+
+    def reports(self) -> Mapping[str, str]:
+        """Return what does not stop the arm by itself, as of the last look.
+
+        `gripper`: no controller takes its commands, or a goal was refused or aborted.
+        `force_torque`: why the newest message of the force-torque sensor is not used.
+        """
+        return self._reports
+
+    def wrench(self) -> WrenchReading | None:
+        return None if self._wrenches is None else self._wrenches.newest
 
     def score(self) -> Score:
         return self._score
@@ -158,7 +185,7 @@ class RosBus:
         n = self._config.arm_joints
         self._send(setpoint, n)
         if self._gripper is not None:
-            self._gripper.publish(_numbers(setpoint.position[n:]))
+            self._gripper.send(setpoint)
 
     def halt(self) -> None:
         """Command zero velocity or twist; positions and trajectories end at rest by themselves."""
@@ -184,6 +211,8 @@ class RosBus:
         self._executor.shutdown()
         for remove in self._on_robot_node:
             remove()
+        if self._gripper is not None:
+            self._gripper.close()
         self.node.destroy_node()
 
     # The thread of the private node -------------------------------------------------------------
@@ -210,11 +239,12 @@ class RosBus:
             faults["joint_sources"] = text
         if text := self._controller():
             faults["controller"] = text
+        if text := self._controller_settings():
+            faults["controller_settings"] = text
         if text := self._driver():
             faults["driver_unknown"] = text
         others = self._commanders.others()
         preceding = [other for other in others if other.precedes]
-        self.must_yield = bool(preceding)
         if preceding:
             faults["commander"] = preceding[0].text
         for other in self._commanders.news(others):
@@ -222,8 +252,33 @@ class RosBus:
             self._node.warn("commander", other.text)
         if clocks := dict(self._clocks):
             faults["camera_clock"] = " ".join(clocks.values())
-        self._faults = faults
+        if text := self._wrench_sources():
+            faults["wrench_sources"] = text
+        self._faults, self.must_yield = faults, bool(preceding)
+        self._reports = self._reported()
         self._ask_for_scene()
+
+    def _reported(self) -> dict[str, str]:
+        found = {}
+        if self._gripper is not None:
+            self._gripper.look()
+            found["gripper"] = self._gripper.fault
+        if self._wrenches is not None:
+            found[STOP] = self._wrenches.wrong
+        return {name: text for name, text in found.items() if text}
+
+    def _wrench_sources(self) -> str:
+        """Return what is wrong with the publishers of the force-torque sensor, or nothing."""
+        if self._config.force_torque is None:
+            return ""
+        topic = self._node.resolve_topic_name(self._config.force_torque.topic)
+        found = self.node.get_publishers_info_by_topic(topic)
+        if len(found) < 2:
+            return ""
+        return (
+            f"force-torque sensor on {topic}: got several publishers "
+            f"({', '.join(sorted(map(_full_name, found)))}), expected one. End the others."
+        )
 
     def _note_graph(self) -> None:
         """Note since when the driver's topics have had the same endpoints."""
@@ -287,6 +342,15 @@ class RosBus:
             "Load and activate it (ros2 control list_controllers)."
         )
 
+    def _controller_settings(self) -> str:
+        """Return what is wrong with the settings of a trajectory controller, or nothing."""
+        if self._config.command.interface != "trajectory":
+            return ""
+        (topic, kind), *_ = self._command_topics.items()
+        found = self.node.get_subscriptions_info_by_topic(topic)
+        names = [_full_name(info) for info in found if info.topic_type == kind]
+        return self._settings.wrong(name for name in names if "_UNKNOWN_" not in name)
+
     def _driver(self) -> str:
         """Return why the driver is not identified, or nothing.
 
@@ -337,6 +401,8 @@ class RosBus:
     def _make_inputs(self) -> None:
         config, node = self._config, self._node
         self._take_states(config.joint_states, self._on_joints)
+        if config.force_torque is not None:
+            self._take_raw(config.force_torque.topic, WrenchStamped, self._on_wrench)
         if config.episodes.score_topic:
             self._take_states(config.episodes.score_topic, self._on_score)
         self._reset: Any = None
@@ -358,18 +424,22 @@ class RosBus:
             self._on_robot_node.append(partial(node.destroy_timer, timer))
 
     def _take_states(self, topic: str, handle: Callable[[JointState, bytes], None]) -> None:
+        self._take_raw(topic, JointState, handle)
+
+    def _take_raw(self, topic: str, kind: type, handle: Callable[[Any, bytes], None]) -> None:
         """Subscribe to serialized messages: too long ones are refused before they cost time."""
 
         def take(data: bytes, info: Mapping[str, Any]) -> None:
             try:
-                handle(_joint_state(data), _gid((info.get("publisher_gid") or {}).get("data")))
+                msg = _deserialized(data, kind)
+                handle(msg, _gid((info.get("publisher_gid") or {}).get("data")))
             except MessageError as error:
                 self._drop(topic, error)
 
         identified = hasattr(Subscription, "CallbackType")  # Humble gives no message info
         callback = take if identified else lambda data: take(data, {})
         name = self._node.resolve_topic_name(topic)
-        self.node.create_subscription(JointState, name, callback, IN, raw=True)
+        self.node.create_subscription(kind, name, callback, IN, raw=True)
 
     def _take_images(self, name: str, topic: str) -> None:
         def take(msg: ImageMsg) -> None:
@@ -394,6 +464,14 @@ class RosBus:
         if reading is not None:
             self._joints = reading
 
+    def _on_wrench(self, msg: WrenchStamped, source: bytes) -> None:
+        assert self._wrenches is not None
+        now_ns = self._node.get_clock().now().nanoseconds
+        age_s = (now_ns - messages.from_time(msg.header.stamp)) / messages.SECOND_NS
+        force, torque = msg.wrench.force, msg.wrench.torque
+        values = [force.x, force.y, force.z, torque.x, torque.y, torque.z]
+        self._wrenches.take(values, msg.header.frame_id, time.monotonic(), age_s)
+
     def _on_score(self, msg: JointState, source: bytes) -> None:
         numbers = np.abs(np.asarray(msg.position, np.float64))
         if len(msg.name) != len(numbers) or not (numbers < GREATEST).all():
@@ -410,6 +488,7 @@ class RosBus:
         came, source = time.monotonic(), self._config.cameras[name]
         convert = messages.depth_from_msg if source.depth else messages.image_from_msg
         stamp_ns, raw = convert(msg)
+        self.frame_ids[name] = msg.header.frame_id
         if source.stamps == "arrival":
             self._show(name, raw, came, came)
             return
@@ -447,6 +526,7 @@ class RosBus:
 
     def _show(self, name: str, raw: Any, came: float, taken: float) -> None:
         image = self._pipelines[name](raw)
+        self.raw_sizes[name] = raw.shape[:2]
         changed = True
         if self._config.watch.camera_frozen_s:
             mark = zlib.adler32(raw[::ROWS].tobytes())
@@ -469,9 +549,9 @@ class RosBus:
         self._command_topics: dict[str, str] = {}  # name -> message type; the arm's is first
         kind, self._send = kinds[config.command.interface]
         self._out: Any = self._publisher(kind, config.command.topic)
-        self._gripper: Any = None
         if config.gripper is not None and config.gripper.topic:
-            self._gripper = self._publisher(Float64MultiArray, config.gripper.topic)
+            name = self._node.resolve_topic_name(config.gripper.topic)
+            self._gripper = open_gripper(self.node, config, name, self._publisher)
         if config.command.interface == "twist":
             self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)
 
@@ -489,7 +569,7 @@ class RosBus:
     def _send_trajectory(self, setpoint: Setpoint, n: int) -> None:
         """Send what follows if no other message comes: the next period, then the stop to rest."""
         names = list(self._config.limits.joints[:n])
-        points = trajectory_points(setpoint, n, self._config.rate_hz)
+        points = trajectory_points(setpoint, slice(n), self._config.rate_hz)
         self._out.publish(JointTrajectory(joint_names=names, points=points))
 
     def _send_twist(self, setpoint: Setpoint, n: int) -> None:
@@ -503,31 +583,6 @@ class RosBus:
         for part, values in ((msg.twist.linear, linear), (msg.twist.angular, angular)):
             part.x, part.y, part.z = values.tolist()
         return msg
-
-
-def trajectory_points(setpoint: Setpoint, n: int, rate_hz: float) -> list[JointTrajectoryPoint]:
-    """Return the points of a setpoint's stop for the first n joints, at most POINTS.
-
-    Times are whole control periods from now and strictly increase; the last velocity is exactly
-    zero, as joint_trajectory_controller requires. Without a stop the one point is the position.
-    """
-    count = len(setpoint.stop)
-    if not count:
-        return [_point(setpoint.position[:n], np.zeros(n), 1, rate_hz)]
-    kept = np.unique(np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)).tolist()
-    last = kept.pop()
-    points = [
-        _point(setpoint.stop.x[at, :n], setpoint.stop.v[at, :n], at + 1, rate_hz) for at in kept
-    ]
-    return [*points, _point(setpoint.stop.x[last, :n], np.zeros(n), last + 1, rate_hz)]
-
-
-def _point(position: Floats, velocity: Floats, period: int, rate_hz: float) -> JointTrajectoryPoint:
-    point = JointTrajectoryPoint(positions=position.tolist(), velocities=velocity.tolist())
-    due = round(period * messages.SECOND_NS / rate_hz)
-    start = point.time_from_start
-    start.sec, start.nanosec = divmod(due, messages.SECOND_NS)
-    return point
 
 
 @dataclass(frozen=True)
@@ -591,20 +646,21 @@ class _Commanders:
         return _Commander(name, precedes, text)
 
 
-def _joint_state(data: bytes) -> JointState:
+def _deserialized(data: bytes, kind: type) -> Any:
+    what = "joint states" if kind is JointState else f"{kind.__name__} messages"
     if len(data) > LARGEST_STATE:
         raise MessageError(
             "size",
-            f"joint states: got a message of {len(data)} bytes, expected at most {LARGEST_STATE}. "
+            f"{what}: got a message of {len(data)} bytes, expected at most {LARGEST_STATE}. "
             "Check its publisher.",
         )
     try:
-        return deserialize_message(data, JointState)
+        return deserialize_message(data, kind)
     except Exception as error:  # rclpy's own types differ between releases
         raise MessageError(
             "serialization",
-            f"joint states: got {len(data)} bytes that are no JointState ({error}), expected a "
-            "serialized JointState. Check its publisher.",
+            f"{what}: got {len(data)} bytes that are no {kind.__name__} ({error}), expected a "
+            f"serialized {kind.__name__}. Check its publisher.",
         ) from None
 
 

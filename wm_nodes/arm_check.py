@@ -21,6 +21,7 @@ from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.motion import ArmMotion
+from wm_nodes.robots.arm.wrench import STOP
 
 TINY_RAD = 0.02
 NOISE = 0.005  # rad (m) of a sensor
@@ -29,12 +30,15 @@ READY_S = 5.0
 SLOWEST_HZ = 50.0  # joint states; below this 50 Hz control acts on old positions
 LOCKED = 2**30  # bytes of memory that the robot node needs at most
 CAMERA_HZ = 7.0  # the watchdog slows the arm when images are 150 ms apart
+WRENCH = "force_torque"  # the force-torque sensor among the sources
 PRIORITY = 20  # real-time priority of the control thread
 FAULTS = {  # of the bus: what is right without them
     "joint_sources": "each joint has one publisher",
     "controller": "a controller subscribes to the commands",
+    "controller_settings": "the controller goes on from its last command with each message",
     "commander": "no other node commands the arm",
     "camera_clock": "the stamps of images agree with this computer's clock",
+    "wrench_sources": "",  # `_force_torque` says what is right
 }
 
 
@@ -86,6 +90,8 @@ class ArmCheck:
             received = self._listen()
             self._joint_states(node, received[""])
             self._cameras(received)
+            self._gripper()
+            self._force_torque(received)
             self._connections()
             self._permissions()
             reading = self._bus.joints()
@@ -107,12 +113,13 @@ class ArmCheck:
     # Topics -------------------------------------------------------------------------------------
 
     def _listen(self) -> dict[str, _Received]:
-        received = {name: _Received() for name in ("", *self._config.cameras)}
+        received = {name: _Received() for name in ("", *self._config.cameras, WRENCH)}
         end = time.monotonic() + self._seconds
         while time.monotonic() < end:
             self._spin()
             newest: dict[str, Reading | Frame | None] = {"": self._bus.joints()}
             newest |= self._bus.frames()
+            self._note_wrench(received[WRENCH])
             for name, item in newest.items():
                 about = received[name]
                 if item is None or item.number == about.number:
@@ -126,6 +133,12 @@ class ArmCheck:
                         about.ages.append(item.came_s - item.taken_s)
                     about.changed += item.changed
         return received
+
+    def _note_wrench(self, about: _Received) -> None:
+        reading = self._bus.wrench()
+        if reading is not None and reading.number != about.number:
+            about.number = reading.number
+            about.came.append(reading.taken_s)
 
     def _joint_states(self, node: Shell, received: _Received) -> None:
         config, topic = self._config, self._config.joint_states
@@ -184,11 +197,50 @@ class ArmCheck:
                     "restart it if it is frozen; if it has no noise, watch.camera_frozen_s: 0",
                 )
 
+    def _gripper(self) -> None:
+        gripper = self._config.gripper
+        if gripper is None:
+            return
+        if not gripper.topic:
+            self._note(True, f"gripper: {gripper.joint} is measured only (no `topic:`)", "")
+            return
+        wrong = self._bus.reports().get("gripper", "")
+        what = f"gripper: {gripper.interface} on {gripper.topic}, action {gripper.action}: "
+        self._say(not wrong, what + "a controller takes its commands", "", wrong=what + wrong)
+
+    def _force_torque(self, received: dict[str, _Received]) -> None:
+        section, reading = self._config.force_torque, self._bus.wrench()
+        if section is None:
+            return
+        wrong = self._bus.reports().get(STOP, "")
+        if reading is None:
+            self._say(
+                False, f"force-torque sensor: no reading on {section.topic}",
+                "start its driver, or correct `force_torque:`", wrong=wrong,
+            )  # fmt: skip
+            return
+        values = reading.values
+        self._say(
+            not wrong,
+            f"force-torque sensor: {received[WRENCH].rate_hz:.0f} Hz, "
+            f"{np.linalg.norm(values[:3]):.1f} N, {np.linalg.norm(values[3:]):.2f} Nm now",
+            "",
+            wrong=wrong,
+        )
+        gap = float(np.diff(received[WRENCH].came).max(initial=0.0))
+        self._say(
+            gap < section.timeout_s,
+            f"force-torque sensor: longest gap {gap * 1e3:.0f} ms",
+            f"the arm stops after {section.timeout_s * 1e3:.0f} ms of silence: a higher rate, or a "
+            "larger force_torque.timeout_s",
+        )
+
     def _connections(self) -> None:
         """Report every fault of the bus, and what is right without it."""
         faults = self._bus.faults()
         for name, right in FAULTS.items():
-            self._say(name not in faults, right, "", wrong=faults.get(name, ""))
+            if right or name in faults:
+                self._say(name not in faults, right, "", wrong=faults.get(name, ""))
         for name in faults.keys() - FAULTS.keys():
             self._say(False, name, "", wrong=faults[name])
 

@@ -18,6 +18,7 @@ from wm_nodes.cores.goal import Goal
 from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.cores.mind import Encoder, Filter, Policy
 from wm_nodes.cores.records import Step
+from wm_nodes.cores.still import still
 from wm_nodes.cores.weights import Weights, device_of, load_weights, pick_device
 from wm_nodes.robots.base import Observation, Robot, RobotError, RobotSpec, Vector
 
@@ -62,7 +63,7 @@ class LearnedPolicy:
         if compensate and thinking_s:
             delay.took(thinking_s)
         self._policy = Policy(seed, self._device, chooser(planner, search), delay)
-        self._coming = Coming(thinking_s, robot.control_period_s, len(self._names))
+        self._coming = Coming(thinking_s, robot.control_period_s, self._names)
         self._goal, self._robot = goal, robot
         self._thought_s: list[float] = []  # for each plan that was made
         self._filter = Filter(self._seed, self._device)
@@ -121,33 +122,35 @@ class LearnedPolicy:
         actions = self._policy.act(self._weights, state, step)
         if self._policy.planned_ns == step.stamp_ns:
             self._thought_s.append(time.perf_counter() - began)
-        return self._coming.due(step.stamp_ns, actions)
+        return self._coming.due(step.stamp_ns, actions, observation.commanded)
 
 
 class Coming:
     """Plans that come some time after their observation; what is due is of the newest that came."""
 
-    def __init__(self, late_s: float, period_s: float, size: int) -> None:
-        self._late_s, self._period_s = late_s, period_s
-        self._still = np.zeros(size, np.float32)
+    def __init__(self, late_s: float, period_s: float, names: tuple[str, ...]) -> None:
+        self._late_s, self._period_s, self._names = late_s, period_s, names
         self._plans: list[tuple[int, Vector]] = []
 
     def forget(self) -> None:
         """An episode begins: no plan has come."""
         self._plans.clear()
 
-    def due(self, now_ns: int, actions: Vector) -> Vector:
-        """Return the action (A,) to do now, when actions (N, A) are the answer to what is seen."""
+    def due(self, now_ns: int, actions: Vector, last: Vector) -> Vector:
+        """Return the action (A,) to do now, when actions (N, A) are the answer to what is seen.
+
+        last: what was commanded before (A,): of dimensions that are positions it is kept.
+        """
         if not self._late_s:
             return np.asarray(actions[0])
         self._plans.append((now_ns, actions))
         here = [plan for plan in self._plans if now_ns - plan[0] >= self._late_s * 1e9 - 1e6]
         if not here:
-            return self._still
+            return still(self._names, last)
         stamp_ns, plan = here[-1]
         self._plans = [each for each in self._plans if each[0] >= stamp_ns]
         index = round((now_ns - stamp_ns) / 1e9 / self._period_s)
-        return np.asarray(plan[index]) if index < len(plan) else self._still
+        return np.asarray(plan[index]) if index < len(plan) else still(self._names, last)
 
 
 def goal_of(robot: Robot, camera: str, *, joints: bool = False) -> Callable[[], Goal | None]:

@@ -55,6 +55,11 @@ def header(stamp_ns: int, frame_id: str = "") -> Header:
     return Header(stamp=to_time(stamp_ns), frame_id=frame_id)
 
 
+def optical_frame(camera: str) -> str:
+    """Return the frame of a camera's images where the driver names none: z forward, y down."""
+    return f"{camera}_optical_frame"
+
+
 # Pictures --------------------------------------------------------------------------------------
 
 

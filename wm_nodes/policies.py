@@ -61,6 +61,19 @@ class Constant:
         return self.action
 
 
+class Hold:
+    """Stands still: positions stay what they are when it is asked."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+
+    def begin(self) -> None:
+        pass
+
+    def act(self, observation: Observation) -> Vector:
+        return self._robot.holding()
+
+
 class Expert:
     """Meta-World's scripted policy of the robot's task, which reads positions and the goal."""
 

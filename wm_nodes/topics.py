@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState, MultiDOFJointState
 from std_msgs.msg import Header, String, UInt64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -27,7 +28,9 @@ except ImportError:  # before Iron
 
 NAMESPACE = namespaces.ROBOT
 LOCKSTEP, REALTIME = "lockstep", "realtime"
+AUTO, ALWAYS, NEVER = "auto", "always", "never"
 MODES = (LOCKSTEP, REALTIME)
+TF_CHOICES = (AUTO, ALWAYS, NEVER)
 
 # The newest only, and never wait for one: pictures in real time.
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -87,6 +90,7 @@ class Topic:
 
 
 IMAGE_RAW = Topic("{camera}/image_raw", Image, FRAMES)
+CAMERA_INFO = Topic("{camera}/camera_info", CameraInfo, FRAMES)  # stamp and frame of image_raw
 IMAGE = Topic("{camera}/image", Image, FRAMES)
 JOINT_STATES = Topic("joint_states", JointState, STEP)
 STEPS = Topic("step", JointState, STEP)
@@ -100,6 +104,9 @@ PACE = Topic("pace", UInt64, WEIGHTS)  # decisions that learning has kept up wit
 GOAL = Topic("goal/image", Image, WEIGHTS)  # what the camera is to see: who plans goes there
 GOAL_JOINTS = Topic("goal/joint_states", JointState, WEIGHTS)  # proprioception there, same stamp
 IMAGINATION = Topic("imagination/image", Image, FRAMES)
+ROBOT_DESCRIPTION = Topic("robot_description", String, WEIGHTS)  # URDF of an arm
+LINK_TRANSFORMS = Topic("link_transforms", MultiDOFJointState, REPORTS)  # in the root link's frame
+END_EFFECTOR_POSE = Topic("end_effector_pose", PoseStamped, REPORTS)
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, REPORTS)
 
 SERVICES = {"reset": Trigger, "pause": SetBool, "estop": SetBool, "success": SetBool}

@@ -136,8 +136,8 @@ def test_a_delay_that_is_known_costs_less():
 @given(st.integers(0, 5), st.integers(1, 12))
 def test_a_late_plan_s_point_is_the_one_that_is_due(late, points):
     """Plan t says t, t + 1 ...: whoever plays it at the right time says the time."""
-    coming = Coming(late * PERIOD_S, PERIOD_S, 1)
+    coming = Coming(late * PERIOD_S, PERIOD_S, ("x",))
     for tick in range(15):
         plan = np.arange(tick, tick + points, dtype=np.float32)[:, None] + 1
-        due = float(coming.due(tick * 100_000_000, plan)[0])
+        due = float(coming.due(tick * 100_000_000, plan, plan[0])[0])
         assert due == (tick + 1 if tick >= late and late < points else 0.0)

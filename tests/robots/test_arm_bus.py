@@ -29,7 +29,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tests.robots.arms import config
 from wm_nodes import arm_bus, messages
-from wm_nodes.arm_bus import LARGEST_STATE, POINTS, RosBus, trajectory_points
+from wm_nodes.arm_bus import LARGEST_STATE, RosBus
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.shell import Shell
@@ -40,6 +40,7 @@ from wm_nodes.robots.arm.safety import Setpoint
 from wm_nodes.robots.arm.sections import CameraSource, Episodes, Output
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.arm.world_bus import WorldBus
+from wm_nodes.trajectories import POINTS, trajectory_points
 
 NAMES = config().limits.joints
 HOME = config().home
@@ -377,6 +378,33 @@ def test_no_controller_of_the_right_type_is_a_fault_until_it_is_there(bench):
     bench.until(lambda: "controller" not in bus.faults())
 
 
+@pytest.mark.parametrize("key", ["interpolate_from_desired_state", "open_loop_control"])
+def test_a_trajectory_controller_must_go_on_from_its_last_command(bench, key):
+    controller = bench.other("joint_trajectory_controller")
+    for name in {"interpolate_from_desired_state", key}:
+        controller.declare_parameter(name, False)
+    topic = f"{bench.base}/driver/commands"
+    controller.create_subscription(JointTrajectory, topic, lambda msg: None, 5)
+    bench.graph.executor.add_node(controller)
+    bus = bench.bus(bench.config("trajectory"))
+    bench.until(lambda: "controller_settings" in bus.faults())
+    text = bus.faults()["controller_settings"]
+    assert f"{bench.base}/joint_trajectory_controller: got interpolate" in text
+    controller.set_parameters([Parameter(key, value=True)])
+    bench.until(lambda: "controller_settings" not in bus.faults())
+    bench.graph.executor.remove_node(controller)
+
+
+def test_a_taker_of_trajectories_without_such_settings_is_accepted(bench):
+    bench.controller("trajectory")
+    bus = bench.bus(bench.config("trajectory"))
+    settings = bus._settings
+    bench.until(lambda: settings._asked_s)
+    end = time.monotonic() + 0.5
+    bench.until(lambda: time.monotonic() > end)
+    assert "controller_settings" not in bus.faults() and "controller" not in bus.faults()
+
+
 def test_a_second_robot_node_does_not_start_and_the_first_goes_on(bench):
     bench.controller()
     bus = bench.bus()
@@ -453,11 +481,41 @@ def test_halt_commands_standing_still_where_a_motion_would_go_on(bench, interfac
     assert len(commands) == 1  # the setpoint: halt sends none
 
 
+def rejected(message: JointTrajectory, joints: list[str]) -> str:
+    """Return why joint_trajectory_controller 4.42 to 6.9 (Jazzy to Lyrical) rejects a message."""
+    if message.joint_names != joints or not message.points:
+        return "names or points"
+    if any(message.points[-1].velocities):
+        return "velocity at the end"
+    if message.header.stamp.sec or message.header.stamp.nanosec:
+        return "a start time may be in the past"
+    before = 0
+    for index, point in enumerate(message.points):
+        due = point.time_from_start.sec * 10**9 + point.time_from_start.nanosec
+        if index and due <= before:
+            return "times"
+        before = due
+        sizes = len(point.positions), len(point.velocities), len(point.accelerations)
+        if sizes not in {(len(joints),) * 2 + (0,), (len(joints),) * 3}:
+            return "sizes"
+        if len(point.effort):
+            return "effort"
+    return ""
+
+
+@pytest.mark.parametrize("periods", [0, 1, 57])
+def test_trajectories_as_sent_pass_the_checks_of_joint_trajectory_controller(bench, periods):
+    commands, bus = bench.controller("trajectory"), bench.bus(bench.config("trajectory"))
+    bench.until(lambda: "controller" not in bus.faults())
+    bench.until(lambda: len(commands) > 3, every=lambda: bus.send(setpoint(periods=periods)))
+    assert not {rejected(message, list(NAMES[:6])) for message in commands} - {""}
+
+
 @pytest.mark.parametrize("periods", [0, 1, 2, POINTS - 1, POINTS, POINTS + 1, 57, 400])
 @pytest.mark.parametrize("rate_hz", [30.0, 50.0, 333.0])
 def test_a_trajectory_is_what_a_trajectory_controller_takes(periods, rate_hz):
     given = setpoint(periods=periods)
-    points = trajectory_points(given, 6, rate_hz)
+    points = trajectory_points(given, slice(6), rate_hz)
     assert 1 <= len(points) <= POINTS
     due = [p.time_from_start.sec + p.time_from_start.nanosec / 1e9 for p in points]
     assert due[0] == pytest.approx(1 / rate_hz) and (np.diff(due) > 0).all()

@@ -59,7 +59,7 @@ class Brain:
         self.steps.append(step)
         if self.speed is not None:
             actions = np.repeat(np.float32([self.speed]), self.points, axis=0)
-            plan = Plan(step.stamp_ns, PLANNER, ("x", "y", "z"), actions, 0.1)
+            plan = Plan(step.stamp_ns, PLANNER, step.names, actions, 0.1)
             self.plans.publish(messages.plan_to_msg(plan))
 
     def call(self, name: str, on: bool | None = None):

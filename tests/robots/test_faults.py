@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +49,31 @@ def test_latency_quantiles_leave_out_what_was_not_measured():
     assert found["answer"] == {"p50": 50.0, "p99": 99.0, "max": 100.0}
     assert found["commands"]["max"] == 100.0
     assert calls[0].fine and not EstopCall(0, "position", *[float("nan")] * 4, 0).fine
+
+
+START_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from wm_nodes.faults.plant import Plant
+plant = Plant(Path(sys.argv[1]), Path("robot.yaml"), 0)
+plant.start("player")
+print(plant._processes["player"].pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    words = [sys.executable, "-c", START_AND_WAIT, str(tmp_path)]
+    parent = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    os.kill(pid, 0)
+    time.sleep(1.0)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    end = time.monotonic() + 30.0
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end, "the process goes on"
+        time.sleep(0.05)
 
 
 @pytest.mark.timeout(600)

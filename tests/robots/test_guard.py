@@ -242,3 +242,16 @@ def test_a_driver_that_only_lies_stops_the_arm(bench):
         bench.guard.saw_driver(random.uniform(-3, 3, 7), bench.now)
         bench.tick()
     assert "driver" in bench.guard.stopping and bench.guard.filter.at_rest
+
+
+def test_a_gripper_that_reports_rarely_may_have_moved_further_than_the_arm():
+    arm = config()
+    for joint, believed in ((6, True), (0, False)):
+        filter = SafetyFilter(arm.limits, kinematics(), PERIOD_S)
+        guard = Guard(filter, arm.watch, arm.arm_joints, grace_s=arm.grace_s)
+        for tick in range(20):
+            guard.saw_driver(arm.home, 100.0 + PERIOD_S * tick)
+        moved = arm.home.copy()
+        moved[joint] += 0.09  # in one message
+        guard.saw_driver(moved, 100.0 + PERIOD_S * 20)
+        assert bool(guard.measured[joint] == moved[joint]) is believed

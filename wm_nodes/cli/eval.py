@@ -176,9 +176,9 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
     if wanted.policy == "agent":
         return _agent(wanted, robot)
     if wanted.policy == "hold":
-        from wm_nodes.policies import Constant
+        from wm_nodes.policies import Hold
 
-        return Constant([0.0] * len(robot.spec.action))
+        return Hold(robot)
     if wanted.policy == "random":
         from wm_nodes.policies import Random
 

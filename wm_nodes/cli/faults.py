@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from wm_nodes.faults.auditor import Auditor, Broken
     from wm_nodes.faults.estop_latency import EstopCall
     from wm_nodes.faults.matrix import Outcome
+
+TERMINATED = 128 + signal.SIGTERM  # exit code
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def run(words: Sequence[str]) -> int:
     require("estop", wanted.estop, 0)
     require("fuzz", wanted.fuzz, 0)
     command = shlex.join(["wm", "faults", *words])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # ends all processes
     if wanted.fuzz:
         return _fuzz(wanted, command)
     if wanted.estop:

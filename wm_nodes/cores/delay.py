@@ -12,6 +12,7 @@ from collections import deque
 import numpy as np
 
 from wm_nodes.cores.records import Step, Vector
+from wm_nodes.cores.still import still
 
 KEEP = 64  # newest actions
 SMOOTH = 0.2  # weight of the newest time in the mean
@@ -25,9 +26,12 @@ class Delay:
         self.actuation_s, self.thinking_s = actuation_s, 0.0
         self._done: deque[Vector] = deque(maxlen=KEEP)
         self._heard_ns = -1
+        self._names: tuple[str, ...] = ()
+        self._last: Vector = np.zeros(0, np.float32)  # what was commanded before the newest step
 
     def heard(self, step: Step) -> None:
         """Take note of every step."""
+        self._names, self._last = step.names, step.commanded
         if step.is_first:
             self._done.clear()
         elif step.stamp_ns > self._heard_ns:
@@ -46,12 +50,17 @@ class Delay:
         how many of these actions were commanded before it.
 
         rest: what the plan before says from now on (N, A); where it ends, the robot stands still.
+        Call `heard` first.
         """
         if not period_s:
             return rest[:0], 0
         before = min(round(self.actuation_s / period_s), KEEP)
         after = round(self.thinking_s / period_s)
-        still = np.zeros((max(before, after), rest.shape[1]), np.float32)
-        done = np.concatenate([still[:before], *(each[None] for each in self._done)])
-        coming = np.concatenate([rest, still])[:after]
+        if not before and not after:
+            return rest[:0], 0
+        last = rest[-1] if len(rest) else self._last
+        first = self._done[0] if self._done else self._last
+        earlier, later = (still(self._names, each)[None] for each in (first, last))
+        done = np.concatenate([earlier.repeat(before, 0), *(each[None] for each in self._done)])
+        coming = np.concatenate([rest, later.repeat(after, 0)])[:after]
         return np.concatenate([done[len(done) - before :], coming]), before

@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 import cv2
 import numpy as np
 
+from wm_nodes.cores.intrinsics import PixelMap
 from wm_nodes.cores.records import Depth, Image
 from wm_nodes.errors import MessageError
 
@@ -37,12 +38,8 @@ class ImagePipeline:
 
     def __call__(self, image: Picture) -> Picture:
         """Return (height, width, ...) of the picture's type; the same array if nothing changes."""
-        left, top, right, bottom = self._crop
-        high, wide = image.shape[:2]
-        out = image[
-            round(top * high) : high - round(bottom * high),
-            round(left * wide) : wide - round(right * wide),
-        ]
+        left, top, right, bottom = self._margins(*image.shape[:2])
+        out = image[top : image.shape[0] - bottom, left : image.shape[1] - right]
         height, width = self._height or out.shape[0], self._width or out.shape[1]
         if out.shape[:2] == (height, width):
             return out
@@ -53,6 +50,22 @@ class ImagePipeline:
         how = cv2.INTER_NEAREST if self._exact else how
         resized = cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=how)
         return cast(Picture, np.asarray(resized))
+
+    def pixel_map(self, height: int, width: int) -> PixelMap:
+        """Return where the pixels of an image of this size go; MessageError if none is left."""
+        left, top, right, bottom = self._margins(height, width)
+        high, wide = height - top - bottom, width - left - right
+        if high < 1 or wide < 1:
+            raise MessageError("size", f"image: {height, width} leaves nothing after the crop")
+        to_high, to_wide = self._height or high, self._width or wide
+        return PixelMap(left, top, (to_wide / wide, to_high / high), to_wide, to_high)
+
+    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return what is cut off: left, top, right, bottom [pixels]."""
+        left, top, right, bottom = self._crop
+        sides = zip(self._crop, (width, height, width, height))
+        left, top, right, bottom = (round(share * pixels) for share, pixels in sides)
+        return left, top, right, bottom
 
 
 class Liveness:

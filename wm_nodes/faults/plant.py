@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from wm_nodes.graphs import leash
 from wm_nodes.namespaces import ROBOT as ROBOT_NS
 from wm_nodes.namespaces import beside
 from wm_nodes.robots.arm.config import find_config
@@ -25,6 +26,7 @@ COMMANDS: Mapping[str, Mapping[str, Any]] = {  # section `command:` of each inte
 }
 NAMES = ("arm_sim", "player", "recorder", "robot")
 END_S = 5.0  # for a process to end by itself
+PYTHON = (sys.executable, leash.__file__, "0", sys.executable)  # it ends when this process does
 
 
 def robot_file(folder: Path, interface: str) -> Path:
@@ -117,7 +119,7 @@ class Plant:
 
     def _words(self, name: str, ns: str = "") -> list[str]:
         ns = ns or (self.driver_ns if name == "arm_sim" else self.ns)
-        words = [sys.executable, "-m", f"wm_nodes.nodes.{name}", "--ros-args", "-r", f"__ns:={ns}"]
+        words = [*PYTHON, "-m", f"wm_nodes.nodes.{name}", "--ros-args", "-r", f"__ns:={ns}"]
         for key, value in self._parameters[name].items():
             words += ["-p", f"{key}:={value}"]
         return words
@@ -126,7 +128,7 @@ class Plant:
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """Keep `count` processes computing meanwhile."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    processes = [subprocess.Popen([*PYTHON, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:
@@ -138,7 +140,7 @@ def busy(count: int) -> Iterator[None]:
 @contextmanager
 def long_plans(ns: str) -> Iterator[None]:
     """Publish plans that are far too long from a process of its own in a namespace meanwhile."""
-    words = [sys.executable, "-m", "wm_nodes.faults.long_plans", "--ros-args", "-r", f"__ns:={ns}"]
+    words = [*PYTHON, "-m", "wm_nodes.faults.long_plans", "--ros-args", "-r", f"__ns:={ns}"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

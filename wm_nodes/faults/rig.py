@@ -231,6 +231,7 @@ def open_rig(folder: Path, interface: str, seed: int, ns: str) -> Iterator[Rig]:
         plant.close()
         executor.shutdown(timeout_sec=1.0)
         thread.join(2.0)
+        node.destroy_node()
         rclpy.try_shutdown(context=context)
 
 

@@ -85,6 +85,13 @@ ARGUMENTS = (
     Argument("max_plan_s", 2.0, "No plan is followed longer after its observation.", low=0.01,
              high=60.0),
     Argument(
+        "tf",
+        "auto",
+        "Publish /tf; auto: unless another node publishes a robot_description.",
+        choices=("auto", "always", "never"),
+    ),
+    Argument("frame_prefix", "", "Put before the names of all frames."),
+    Argument(
         "rate_hz", 0.0, "Control rate; 0: the robot's own (50 Hz).", low=0.0, high=200.0
     ),
     Argument(
@@ -125,8 +132,9 @@ def _arm_sim(values: Values) -> Mapping[str, Parameter]:
 def _robot(values: Values) -> Mapping[str, Parameter]:
     real = values["hardware"] == REAL
     names = "robot driver_ns dry_run task home rate_hz action_repeat time_limit episodes evaluate"
+    names += " seed tf frame_prefix"
     return {
-        **_pick(values, *names.split(), "seed"),
+        **_pick(values, *names.split()),
         "adapter": "arm",
         "mode": "realtime",
         "max_age_s": 0.0,  # a plan is played to its end and not beyond

@@ -176,7 +176,8 @@ class AgentNode(Thinker):
 
     def _show_image(self, image: Image, stamp_ns: int) -> None:
         if self._images.get_subscription_count():
-            self._images.publish(messages.image_to_msg(image, stamp_ns, self.params.camera))
+            frame = messages.optical_frame(self.params.camera)
+            self._images.publish(messages.image_to_msg(image, stamp_ns, frame))
 
     def _show(self, weights: Weights, tokens: Tensor, state: State, step: Step) -> None:
         stamp = step.stamp_ns

@@ -11,22 +11,24 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import TwistStamped, WrenchStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, namespaces, spin, topics
+from wm_nodes.camera_info import intrinsics_to_msg
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
@@ -38,6 +40,7 @@ from wm_nodes.robots.base import RobotError, episode_seed
 ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+WRIST = "wrist"  # frame of the force-torque sensor
 BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
 
 
@@ -70,6 +73,9 @@ class ArmSimParams(ShellParams):
     camera_delay_s: float = param(
         0.0, "Images are published so late, with their old stamps.", low=0.0, high=30.0, live=True
     )
+    wrench_dropped: bool = param(False, "No readings of the force-torque sensor.", live=True)
+    wrench_nan: bool = param(False, "Readings of the force-torque sensor are NaN.", live=True)
+    wrench_bias_n: float = param(0.0, "Added to the sensor's force along z [N].", live=True)
     velocity_timeout_s: float = param(
         0.1, "Velocities and twists end so long after one; 0: never.", low=0.0, live=True
     )
@@ -92,9 +98,15 @@ class ArmSimNode(Shell):
         self._scene_set = threading.Event()
         self._joints = self.create_publisher(JointState, "joint_states", STATES)
         self._scores = self.create_publisher(JointState, "score", STATES)
-        self._held_back: deque[tuple[float, Publisher, ImageMsg]] = deque()  # when it was taken
+        self._wrenches = self.create_publisher(WrenchStamped, "force_torque/wrench", STATES)
+        # Images not published yet: when taken, of which camera.
+        self._held_back: deque[tuple[float, str, ImageMsg, Intrinsics | None]] = deque()
         self._pictures = {
             name: self.create_publisher(ImageMsg, f"{name}/image_raw", STATES)
+            for name in self._cameras
+        }
+        self._infos = {
+            name: self.create_publisher(CameraInfo, f"{name}/camera_info", STATES)
             for name in self._cameras
         }
         self._goal = self.create_publisher(ImageMsg, self._goal_topic(), topics.GOAL.qos)
@@ -104,6 +116,11 @@ class ArmSimNode(Shell):
         for kind, topic, handle in (
             (Float64MultiArray, "gripper_controller/commands", self._on_gripper),
             (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self._on_trajectory),
+            (
+                JointTrajectory,
+                "gripper_trajectory_controller/joint_trajectory",
+                self._on_grip_trajectory,
+            ),
             (TwistStamped, "servo_node/delta_twist_cmds", self._on_twist),
         ):
             self.create_subscription(kind, topic, handle, COMMANDS)
@@ -158,6 +175,7 @@ class ArmSimNode(Shell):
                 self._set_scene(world)
             driver.advance(period)
             self._say_joints(driver, time.monotonic() - due)
+            self._say_wrench(driver)
             now = time.monotonic()
             if now >= next_frame:
                 next_frame = max(next_frame + frame_s, now)
@@ -197,13 +215,24 @@ class ArmSimNode(Shell):
                 msg.effort = [math.nan] * len(msg.name)
             self._joints.publish(msg)
 
+    def _say_wrench(self, driver: Driver) -> None:
+        values = driver.wrench()
+        if values is None:
+            return
+        msg = WrenchStamped(header=messages.header(self._now_ns(), WRIST))
+        force, torque = values[:3].tolist(), values[3:].tolist()
+        msg.wrench.force.x, msg.wrench.force.y, msg.wrench.force.z = force
+        msg.wrench.torque.x, msg.wrench.torque.y, msg.wrench.torque.z = torque
+        self._wrenches.publish(msg)
+
     def _say_frames(self, driver: Driver, world: ArmWorld) -> None:
-        for name, publisher in self._pictures.items():
+        for name in self._pictures:
             stamp = self._now_ns()
             image = driver.picture(name, self.params.camera_px)
             if image is not None:
-                msg = messages.image_to_msg(image, stamp, name)
-                self._held_back.append((time.monotonic(), publisher, msg))
+                msg = messages.image_to_msg(image, stamp, messages.optical_frame(name))
+                found = world.intrinsics(name, self.params.camera_px)
+                self._held_back.append((time.monotonic(), name, msg, found))
         state = world.state()
         facts = {"reward": world.task.reward(state), "success": float(world.success())}
         facts["opening"] = state.opening
@@ -216,8 +245,10 @@ class ArmSimNode(Shell):
     def _publish_images(self, now_s: float) -> None:
         """Publish the images that are as old as the camera's delay is now."""
         while self._held_back and self._held_back[0][0] + self._faults.camera_delay_s <= now_s:
-            _, publisher, msg = self._held_back.popleft()
-            publisher.publish(msg)
+            _, name, msg, intrinsics = self._held_back.popleft()
+            self._pictures[name].publish(msg)
+            if intrinsics is not None:
+                self._infos[name].publish(intrinsics_to_msg(intrinsics, msg.header))
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)
@@ -243,7 +274,14 @@ class ArmSimNode(Shell):
         self._command("twist", [linear.x, linear.y, linear.z, angular.x, angular.y, angular.z])
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
-        wanted = list(self._config.limits.joints[: self._config.arm_joints])
+        self._follow(msg, self._config.limits.joints[: self._config.arm_joints])
+
+    def _on_grip_trajectory(self, msg: JointTrajectory) -> None:
+        self._follow(msg, self._config.limits.joints[self._config.arm_joints :], gripper=True)
+
+    def _follow(
+        self, msg: JointTrajectory, wanted: Sequence[str], *, gripper: bool = False
+    ) -> None:
         if not self.active:
             return
         if sorted(msg.joint_names) != sorted(wanted) or not _acceptable(msg):
@@ -255,7 +293,7 @@ class ArmSimNode(Shell):
         for point in msg.points:
             due = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
             points.append((due, np.asarray(point.positions)[order]))
-        self._driver.trajectory(points)
+        self._driver.trajectory(points, gripper=gripper)
         self.health.facts["refused"] = self._driver.refused
 
     # Scenes and faults --------------------------------------------------------------------------

@@ -72,6 +72,7 @@ class CameraNode(Shell):
         p = self.params
         self._pipeline = p.pipeline()
         self._alive = Liveness(p.stale_s, p.frozen_s)
+        self._frame = messages.optical_frame(p.camera)
         self._last = 0.0
         self._capture: Capture | None = None
         self._out = topics.IMAGE.publisher(self, camera=p.camera)
@@ -118,7 +119,7 @@ class CameraNode(Shell):
             self.drop(f"{p.camera}/image_raw/{error.reason}", str(error))
             return
         self.health.worked(time.perf_counter() - started)
-        self._out.publish(messages.image_to_msg(out, stamp_ns, p.camera))
+        self._out.publish(messages.image_to_msg(out, stamp_ns, self._frame))
         if self._capture is not None or p.mode == topics.REALTIME:
             self._alive.saw(out, started)
 
@@ -128,7 +129,7 @@ class CameraNode(Shell):
         if frame is not None:
             stamp_ns = self.get_clock().now().nanoseconds
             if self._raw.get_subscription_count():
-                self._raw.publish(messages.image_to_msg(frame, stamp_ns, self.params.camera))
+                self._raw.publish(messages.image_to_msg(frame, stamp_ns, self._frame))
             self._on_image(stamp_ns, frame)
         elif capture.ended:
             self.get_logger().info(f"{self.params.source} is at its end")

@@ -12,6 +12,7 @@ from sensor_msgs.msg import JointState
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.plans import PlanMaker
 from wm_nodes.cores.records import RANDOM, Origin, Step, Vector
+from wm_nodes.cores.still import still
 from wm_nodes.namespaces import beside
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
@@ -89,7 +90,7 @@ class PlayerNode(Shell):
     def _choose(self, step: Step, low: Vector, high: Vector) -> tuple[Origin, Any] | None:
         zeros = np.zeros(len(low), np.float32)
         if self.params.policy == "hold":
-            return STILL, zeros
+            return STILL, still(step.names, step.commanded)
         if self.params.policy == "random":
             if self._drift is None or step.is_first or len(self._drift) != len(low):
                 self._drift = zeros
@@ -102,7 +103,10 @@ class PlayerNode(Shell):
         self.well("score", "the script sees again")
         wanted = TASKS[self.params.task].script(self._state)
         most = float(np.abs(wanted[:3] / high[:3]).max())
-        return SCRIPT, np.concatenate([wanted[:3] / max(most, 1.0), wanted[3:]])[: len(low)]
+        action = np.concatenate([wanted[:3] / max(most, 1.0), wanted[3:]])[: len(low)]
+        if not wanted[3:].any():  # the gripper is left alone
+            action[3:] = still(step.names, step.commanded)[3:]
+        return SCRIPT, action
 
 
 def main() -> None:

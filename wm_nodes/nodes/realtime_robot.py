@@ -174,7 +174,7 @@ class RealtimeControl:
         if not self._robot.complete():
             return
         with loop.lock:
-            arrival = node.session.execute(node.hold, loop.origin)
+            arrival = node.session.execute(self._robot.holding(), loop.origin)
         node.count(arrival)
         node.publish(arrival)
         if arrival.step.is_last:

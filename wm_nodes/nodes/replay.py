@@ -135,11 +135,12 @@ class ReplayNode(Shell):
     def _publish(self, arrival: Arrival) -> None:
         started, stamp = time.perf_counter(), arrival.step.stamp_ns
         for camera, image in arrival.images.items():
-            msg = messages.image_to_msg(image, stamp, camera)
+            msg = messages.image_to_msg(image, stamp, messages.optical_frame(camera))
             for publisher in self._images[camera]:
                 publisher.publish(msg)
         for name, depth in arrival.depths.items():
-            self._depths[name].publish(messages.depth_to_msg(depth, stamp, name))
+            frame = messages.optical_frame(name)
+            self._depths[name].publish(messages.depth_to_msg(depth, stamp, frame))
         if self._joints is not None and self._log.spec.proprio is not None:
             names = self._log.spec.proprio.names
             self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rclpy.duration import Duration
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
 
 from wm_nodes import messages, spin, topics
+from wm_nodes.camera_info import CameraInfos, DriverViews, SimulatedViews, Views
 from wm_nodes.control.active_plan import ActivePlan
 from wm_nodes.control.realtime import HOLD
 from wm_nodes.cores.plans import check_plan
@@ -89,6 +89,15 @@ class RobotParams(ShellParams):
     require_realtime: bool = param(
         False, "Adapter arm: do not start without real-time priority and locked memory."
     )
+    tf: str = param(
+        "auto",
+        "Adapter arm: publish /tf; auto: unless another node publishes a robot_description.",
+        choices=topics.TF_CHOICES,
+    )
+    frame_prefix: str = param("", "Put before the names of all frames.")
+    link_rate_hz: float = param(
+        50.0, "Adapter arm: at most so many transforms of links a second.", low=0.1, high=50.0
+    )
     max_age_s: float = param(
         0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
     )
@@ -125,8 +134,6 @@ class RobotNode(Shell):
         clock = self._clock_ns if p.mode == topics.REALTIME else None
         self.session = Session(self._robot, Schedule(goals, p.seed, counts), clock)
         self._spec = self._robot.spec
-        bounds = self._spec.action.low, self._spec.action.high
-        self.hold = np.clip(np.zeros(len(self._spec.action)), *bounds).astype(np.float32)
         self._plan: Plan | None = None  # lock-step: the answer to the newest observation
         self._active_plan = ActivePlan(self._spec.control_period_s, p.max_age_s, p.max_plan_s)
         self._waiting = False
@@ -160,6 +167,9 @@ class RobotNode(Shell):
         self.save()
 
     def cleanup(self) -> None:
+        if hasattr(self, "_description"):
+            self._description.close()
+            del self._description
         if hasattr(self, "_robot"):
             self._robot.close()
             del self._robot
@@ -171,6 +181,7 @@ class RobotNode(Shell):
         names = "task seed action_repeat time_limit render camera size dry_run home".split()
         settings = {name: getattr(p, name) for name in names}
         self.commands: Any = self
+        self._views: Views | None = None  # of cameras; None: the robot knows them itself
         if takes(p.adapter, "bus"):
             settings |= self._arm_topics()
         if takes(p.adapter, "limits"):
@@ -181,6 +192,7 @@ class RobotNode(Shell):
     def _arm_topics(self) -> dict[str, Any]:
         """Return an arm's configuration and its topics."""
         from wm_nodes.arm_bus import RosBus
+        from wm_nodes.arm_description import ArmDescription
         from wm_nodes.robots.arm.config import find_config, read_config
 
         if self.params.mode != topics.REALTIME:
@@ -196,11 +208,23 @@ class RobotNode(Shell):
             config = replace(config, rate_hz=self.params.rate_hz)
         bus = RosBus(self, config)
         self.commands = bus.node
+        p = self.params
+        try:
+            self._views = DriverViews(self, config, bus, p.frame_prefix)
+            self._description = ArmDescription(
+                self, config, bus, tf=p.tf, frame_prefix=p.frame_prefix, rate_hz=p.link_rate_hz
+            )
+        except BaseException:
+            bus.close()
+            raise
         return {"config": config, "bus": bus}
 
     def _make_topics(self) -> None:
         self._images = {c: topics.IMAGE_RAW.publisher(self, camera=c) for c in self._spec.cameras}
         self._depths = {d: topics.IMAGE_RAW.publisher(self, camera=d) for d in self._spec.depths}
+        cameras = {**self._spec.cameras, **self._spec.depths}
+        views = self._views or SimulatedViews(self._robot, self.params.frame_prefix)
+        self._infos = CameraInfos(self, cameras, views)
         self._joints = topics.JOINT_STATES.publisher(self)
         self._steps = topics.STEPS.publisher(self)
         self._spec_pub = topics.SPEC.publisher(self)
@@ -248,7 +272,8 @@ class RobotNode(Shell):
         """All episodes are done: end the program."""
         self._waiting = False
         self.health.facts["done"] = "true"
-        for publisher in (self._steps, *self._images.values(), *self._depths.values()):
+        images = (*self._images.values(), *self._depths.values(), *self._infos.publishers)
+        for publisher in (self._steps, *images):
             publisher.wait_for_all_acked(ACK)
         self.get_logger().info("the run is over")
         self.finish()
@@ -262,9 +287,13 @@ class RobotNode(Shell):
         self._observed(arrival)
         self._steps.publish(messages.step_to_msg(arrival.step))
         for camera, image in arrival.images.items():
-            self._images[camera].publish(messages.image_to_msg(image, stamp, camera))
+            frame = self._infos.frame_id(camera)
+            self._images[camera].publish(messages.image_to_msg(image, stamp, frame))
+            self._infos.publish(camera, stamp)
         for name, depth in arrival.depths.items():
-            self._depths[name].publish(messages.depth_to_msg(depth, stamp, name))
+            frame = self._infos.frame_id(name)
+            self._depths[name].publish(messages.depth_to_msg(depth, stamp, frame))
+            self._infos.publish(name, stamp)
         if len(arrival.proprio):
             names = self._spec.proprio.names
             self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
@@ -397,7 +426,7 @@ class RobotNode(Shell):
         )
         if isinstance(due, str):
             self.fault("plan", due)
-            self._execute(self.hold, HOLD)
+            self._execute(self._robot.holding(), HOLD)
             return
         self.well("plan", "plans are back")
         self._execute(due.action, due.origin)

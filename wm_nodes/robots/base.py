@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.cores.records import Depth
 
 Image = npt.NDArray[np.uint8]
@@ -69,8 +70,9 @@ class Observation:
 
     images: dict[str, Image]  # camera -> (H, W, 3) RGB
     proprio: Vector  # (P,)
-    executed: Vector  # (A,) the action really done before this observation; zeros if is_first
-    commanded: Vector  # (A,) the action that was asked for; zeros if is_first
+    executed: Vector  # (A,) the action really done before this observation
+    commanded: Vector  # (A,) the action that was asked for; both: what is held if is_first (zeros,
+    # but for dimensions that are positions: `wm_nodes.cores.still`)
     reward: float = 0.0
     is_first: bool = False
     is_last: bool = False
@@ -103,6 +105,11 @@ class Robot(abc.ABC):
         goal. Its action, reward and stamp mean nothing."""
         return None
 
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        """Return the intrinsics of the newest images by camera, where the robot knows them itself
+        (simulators). Equal intrinsics are the same object."""
+        return {}
+
     def distance(self) -> float | None:
         """Return how far the task is from done now [m], for judges; None: nobody can say."""
         return None
@@ -115,6 +122,14 @@ class Robot(abc.ABC):
         mis-shaped action is refused with SpecError and nothing moves. RobotError after is_last
         and before the first reset.
         """
+
+    def holding(self) -> Vector:
+        """Return the action (A,) that moves nothing now: zeros, or the nearest to it in bounds.
+
+        A robot whose actions are positions in some dimensions returns what it holds there.
+        """
+        action = self.spec.action
+        return np.clip(np.zeros(len(action)), action.low, action.high).astype(np.float32)
 
     @abc.abstractmethod
     def stop(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wm_nodes.cores.still import still
 from wm_nodes.robots.base import Observation, Robot, RobotError, SpecError, Vector
 
 
@@ -56,8 +57,9 @@ class RobotContract:
             assert not observation.is_last
             assert not observation.is_terminal
             assert observation.reward == 0
-            assert not observation.executed.any()
-            assert not observation.commanded.any()
+            names = robot.spec.action.names
+            for action in (observation.executed, observation.commanded):
+                np.testing.assert_array_equal(action, still(names, action))
             self.check_shapes(robot, observation)
 
     def test_act_gives_what_was_executed(self, robot: Robot) -> None:

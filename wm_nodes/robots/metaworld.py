@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots import render as rendering
 from wm_nodes.robots.base import (
     Observation,
@@ -160,6 +162,10 @@ class MetaWorld(Robot):
             success=success,
             is_last=self._decision >= self._limit,
         )
+
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        found = None if self._camera is None else self._camera.intrinsics(self._env.data)
+        return {} if self._camera is None or found is None else {self._camera.camera: found}
 
     def stop(self) -> None:
         """Do nothing: simulated time stands still between two calls of `act`."""

@@ -6,12 +6,14 @@ with damping 1, motors of gear 100 for forces in -1..1, speeds clipped to 5 m/s 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots import render as rendering
 from wm_nodes.robots.base import (
     Observation,
@@ -197,6 +199,10 @@ class PointMaze(Robot):
             )
             self._physics.put(before)
         return self._goal_seen
+
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        found = None if self._camera is None else self._camera.intrinsics(self._physics.data)
+        return {} if found is None else {"top": found}
 
     def stop(self) -> None:
         """Do nothing: simulated time stands still between two calls of `act`."""

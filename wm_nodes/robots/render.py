@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots.base import Image, RenderError
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class CameraRenderer:
             raise RenderError(f"camera: expected one of {', '.join(names)}, got {camera!r}.")
         if not 8 <= size <= 2048:
             raise RenderError(f"size: expected 8 to 2048 pixels, got {size}.")
-        self.camera = camera
+        self.camera, self._model, self._size = camera, model, size
+        self._intrinsics: dict[bool, Intrinsics] = {}
         quality = model.vis.quality
         if preset == "fast":  # read when the renderer is made
             quality.offsamples = 0
@@ -110,6 +112,17 @@ class CameraRenderer:
         self._renderer.update_scene(data, camera=self.camera)
         image = self._renderer.render()
         return np.ascontiguousarray(image[::-1] if self._hangs(data) else image)
+
+    def intrinsics(self, data: mujoco.MjData) -> Intrinsics | None:
+        """Return the intrinsics of the pictures; None: a lens that is no symmetric pinhole."""
+        upturned = self._hangs(data)
+        if upturned not in self._intrinsics:
+            model, camera, size = self._model, self._model.camera(self.camera).id, self._size
+            if model.cam_sensorsize[camera].any() or model.cam_orthographic[camera]:
+                return None
+            fovy = float(model.cam_fovy[camera])
+            self._intrinsics[upturned] = Intrinsics.pinhole(size, size, fovy, upturned=upturned)
+        return self._intrinsics[upturned]
 
     def close(self) -> None:
         """Free the GL context."""

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
+from wm_nodes.robots.arm import wrench
 from wm_nodes.robots.arm.bus import Bus
 from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.gripper import GripperAction
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.motion import ArmMotion
 from wm_nodes.robots.base import (
@@ -38,6 +40,8 @@ TELLS = {  # stops in words
     "camera_late": "the images are too old by their stamps: stopped",
     "frozen": "the same image again and again: stopped",
     "plan": "no plan that counts: holding",
+    wrench.STOP: "no usable reading of the force-torque sensor: stopped",
+    wrench.LATCH: "force or torque beyond its limit",
 }
 SIGNALS = VectorSpec(
     names=("latency_ms", "interventions", "stopped"),
@@ -83,7 +87,7 @@ class Arm(RealtimeRobot):
         self.guard, self.kinematics = self.motion.guard, self.motion.kinematics
         self.period_s = self.motion.period_s
         self._upright = self.kinematics.orientation(config.home)
-        self._grips = config.gripper is not None and task in config.action.gripper_tasks
+        self._gripper = GripperAction(config) if config.gripper_acts(task) else None
         self._repeat, self._limit = action_repeat, time_limit
         self._seed, self._episode = seed, 0
         self._steps = 0
@@ -93,6 +97,7 @@ class Arm(RealtimeRobot):
         self._stamp_ns = 0
         self._whole: tuple[Vector, Vector, Vector] | None = None  # executed, commanded, signals
         action = self._action_spec()
+        self._action_dims = len(action)
         self._begin_sums()
         self.spec = RobotSpec(
             name=config.robot,
@@ -127,8 +132,8 @@ class Arm(RealtimeRobot):
         self._prepared = None
         self._steps, self._whole, self._ending = 0, None, False
         self._begin_sums()
-        zeros = np.zeros(len(self.spec.action), np.float32)
-        return self._observation(executed=zeros, commanded=zeros.copy(), is_first=True)
+        held = self.holding()
+        return self._observation(executed=held, commanded=held.copy(), is_first=True)
 
     def _get_ready(self, seed: int) -> None:
         """Simulated time: set the scene and go home."""
@@ -181,6 +186,12 @@ class Arm(RealtimeRobot):
             signals=signals,
         )
 
+    def holding(self) -> Vector:
+        held = np.zeros(len(self.spec.action), np.float32)
+        if self._gripper is not None:
+            held[-1] = self._gripper.held(self.motion.filter.x[-1])
+        return held
+
     def stop(self) -> None:
         """Hold still, within the limits; in simulated time it stands when this returns."""
         if self._closed:
@@ -221,6 +232,9 @@ class Arm(RealtimeRobot):
             name = sorted(missing)[0]
             source = self.config.cameras[name]
             return f"no image of {name!r} from {source.topic or source.device}"
+        force_torque = self.config.force_torque
+        if force_torque is not None and self._bus.wrench() is None:
+            return f"no reading of the force-torque sensor on {force_torque.topic}"
         if self.stopped():
             return f"stopped: {', '.join(self.guard.stopping)}"
         if not (self.guard.began or self._bus.settled):
@@ -236,7 +250,7 @@ class Arm(RealtimeRobot):
         whole = self._now.ticks >= self._repeat
         if whole:
             self._finish()
-        wanted, asked = None, self._nothing
+        wanted, asked = None, self.holding()
         if action is not None:
             try:
                 done, asked = checked_action(self.spec.action, action, self.config.robot)
@@ -292,6 +306,7 @@ class Arm(RealtimeRobot):
     def faults(self) -> Mapping[str, str]:
         guard = self.guard
         found = {name: TELLS.get(name, name) for name in guard.stopping}
+        found |= self._bus.reports()
         found |= guard.wires
         for name, why in dict(guard.latched).items():
             found[name] = f"{TELLS.get(name, name)}: {why}. Latched: call clear, then resume"
@@ -317,17 +332,16 @@ class Arm(RealtimeRobot):
         else:
             names, units = list(limits.joints[:count]), ["rad/s"] * count
             high = [config.action.speed * float(v) for v in limits.velocity[:count]]
-        if self._grips:
-            names, units, high = [*names, "gripper"], [*units, "1"], [*high, 1.0]
-        self._nothing = np.zeros(len(names), np.float32)
+        if self._gripper is not None:
+            names, units, high = [*names, self._gripper.name], [*units, "1"], [*high, 1.0]
         return VectorSpec(tuple(names), tuple(units), tuple(-v for v in high), tuple(high))
 
     def _joint_velocities(self, action: Floats) -> Floats:
         """Return the joint velocities (n,) that an action (A,) asks for."""
         n, count = len(self.config.limits.joints), self.config.arm_joints
         out = np.zeros(n)
-        if self._grips:
-            out[count] = action[-1] * self.config.limits.velocity[count]
+        if self._gripper is not None:
+            out[count] = self._gripper.velocity(action[-1], self.motion.filter.x[count])
         if self.config.action.kind == "joint_velocity":
             out[:count] = action[:count]
             return out
@@ -346,9 +360,10 @@ class Arm(RealtimeRobot):
             parts = [(filter.hand - self._now.hand) / seconds]
         else:
             parts = [(filter.x - self._now.x)[:count] / seconds]
-        if self._grips:
-            speed = (filter.x - self._now.x)[count] / seconds
-            parts.append(np.array([speed / self.config.limits.velocity[count]]))
+        if self._gripper is not None:
+            measured = filter.x if self.guard.measured is None else self.guard.measured
+            places = self._now.x[count], filter.x[count], measured[count]
+            parts.append(np.array([self._gripper.executed(*places, seconds)]))
         done = np.concatenate(parts).astype(np.float32)
         return np.clip(done, self._low.astype(np.float32), self._high.astype(np.float32))
 
@@ -356,7 +371,7 @@ class Arm(RealtimeRobot):
 
     def _begin_sums(self) -> None:
         filter = self.motion.filter
-        asked = np.zeros(len(self._nothing), np.float64)
+        asked = np.zeros(self._action_dims, np.float64)
         self._now = _AgentStep(filter.hand.copy(), filter.x.copy(), asked)
 
     def _finish(self) -> None:
@@ -371,29 +386,41 @@ class Arm(RealtimeRobot):
         place, frames = self.guard.measured, self._bus.frames()
         if place is None or not set(self.config.cameras) <= set(frames):
             raise RobotError(f"{self.config.robot}: {self.waiting_for()}.")
+        forces = None
+        if self.config.force_torque is not None:
+            reading = self._bus.wrench()
+            if reading is None:
+                raise RobotError(f"{self.config.robot}: {self.waiting_for()}.")
+            forces = reading.values
         now_ns = round(self._bus.now_s() * 1e9)
         self._stamp_ns = max(now_ns, self._stamp_ns + round(self.spec.control_period_s * 1e9))
         self._newest = Observation(
             images={name: frames[name].look() for name in self.spec.cameras},
             depths={name: frames[name].look() for name in self.spec.depths},
-            proprio=self._proprio(place),
+            proprio=self._proprio(place, forces),
             stamp_ns=self._stamp_ns,
             **rest,
         )
         return self._newest
 
-    def _proprio(self, position: Floats) -> Vector:
+    def _proprio(self, position: Floats, forces: Floats | None = None) -> Vector:
+        """Return proprioception (P,) of a pose (n,); forces (6,) [N, Nm], zeros if not given."""
         hand = self.kinematics.positions(position[None])[0]
-        return np.concatenate([position, hand]).astype(np.float32)
+        parts = [position, hand]
+        if self.config.force_torque is not None:
+            parts.append(np.zeros(len(wrench.NAMES)) if forces is None else forces)
+        return np.concatenate(parts).astype(np.float32)
 
     def _proprio_spec(self) -> VectorSpec:
         limits = self.config.limits
         units = ["rad"] * self.config.arm_joints + ["m"] * (self.config.gripper is not None)
+        names = wrench.NAMES if self.config.force_torque is not None else ()
+        beyond = (float("inf"),) * len(names)
         return VectorSpec(
-            (*limits.joints, "hand_x", "hand_y", "hand_z"),
-            (*units, "m", "m", "m"),
-            (*limits.low.tolist(), *limits.box_low.tolist()),
-            (*limits.high.tolist(), *limits.box_high.tolist()),
+            (*limits.joints, "hand_x", "hand_y", "hand_z", *names),
+            (*units, "m", "m", "m", *wrench.UNITS[: len(names)]),
+            (*limits.low.tolist(), *limits.box_low.tolist(), *(-value for value in beyond)),
+            (*limits.high.tolist(), *limits.box_high.tolist(), *beyond),
         )
 
     def _require_open(self) -> None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
+from wm_nodes.robots.arm.wrench import WrenchReading
 
 
 @dataclass(frozen=True)
 class Reading:
     """Joint states: position (n,) [rad, m], velocity (n,) [rad/s, m/s].
 
-    came_s: when the oldest of these values arrived, by the steady clock. number: increases with
-    each message that changed a value.
+    came_s: when the oldest of these values arrived, by the steady clock; a gripper's values may be
+    older by its own time-out. number: increases with each message that changed a value. newest_s:
+    when the newest of these values arrived.
     """
 
     position: Floats
     velocity: Floats
     came_s: float
     number: int
+    newest_s: float = -math.inf
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,12 @@ class Bus(Protocol):
 
     def faults(self) -> Mapping[str, str]:
         """Return what is wrong with the connections now: name -> one sentence with the remedy."""
+
+    def reports(self) -> Mapping[str, str]:
+        """Return what is wrong but does not stop the arm: name -> one sentence with the remedy."""
+
+    def wrench(self) -> WrenchReading | None:
+        """Return the newest reading of the force-torque sensor that can be used."""
 
     def send(self, setpoint: Setpoint) -> None:
         """Command the driver."""

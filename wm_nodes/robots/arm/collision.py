@@ -1,8 +1,9 @@
 """Collision checking of an arm's commanded motion: contacts of links with links and with boxes.
 
-Geometry: geoms of the arm's MuJoCo model whose names begin with PREFIX. Contacts and distances are
-MuJoCo's own. FEW and MANY copies of the arm stand in one model, so that one call checks so many
-poses: 30 poses take about 0.1 ms on one core, a box adds half of that.
+Geometry: geoms of the arm's MuJoCo model whose names begin with PREFIX; of a URDF all collision
+geometry. Contacts and distances are MuJoCo's own. FEW and MANY copies of the arm stand in one
+model, so that one call checks so many poses: 30 poses take about 0.1 ms on one core, a box adds
+half of that.
 
 These pairs are not checked:
 - a link and the link that it turns on, and links that turn on the same link, such as two fingers:
@@ -21,11 +22,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.model_file import LIGHT, PREFIX, load_contacts
 from wm_nodes.robots.base import SpecError
 
-PREFIX = "collision_"
 FEW, MANY = 4, 32
-LIGHT = 1e-3  # [kg, kg m²] of each link: mass has no effect on contacts
 DEEPER_M = 1e-6  # by which an allowed contact may become closer: numerical precision
 MEMORY = 2**25  # [byte] for contacts of all copies at once
 SLIDE = 2  # mjtJoint
@@ -140,7 +140,7 @@ class _Arm:
                 f"model {path}: got no collision geometry, expected geoms named {PREFIX}... Add at "
                 "least one capsule per link."
             )
-        spec, driven = self._bare(), list(enumerate(joints))
+        spec, driven = load_contacts(self._path), list(enumerate(joints))
         ties = [(tie.name1, tie.name2) for tie in spec.equalities if list(tie.data[:5]) == EQUAL]
         for one, other in [*ties, *(tie[::-1] for tie in ties)]:
             if one in joints and other in names and other not in joints:
@@ -171,7 +171,7 @@ class _Arm:
         scene.memory = MEMORY
         scene.compiler.boundmass = scene.compiler.boundinertia = LIGHT
         for copy in range(count):
-            spec = self._bare()
+            spec = load_contacts(self._path)
             for part in [*spec.equalities, *spec.excludes]:
                 part.delete()  # they may name bodies that are not part of the chain
             scene.compiler.degree = spec.compiler.degree
@@ -211,25 +211,6 @@ class _Arm:
             far += float(2.0 * np.linalg.norm(model.jnt_pos[on]))  # it turns about another point
             offset, body = model.body_pos[body], int(model.body_parentid[body])
         return far + float(np.linalg.norm(np.cross(joint.axis, offset - joint.pos)))
-
-    def _bare(self) -> Any:
-        """Return the specification of the model without what has no part in contacts."""
-        import mujoco
-
-        try:
-            spec = mujoco.MjSpec.from_file(str(self._path))
-        except (ValueError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
-            right = "expected MJCF or URDF. Correct the file or its path."
-            raise SpecError(f"model {self._path}: got {reason!r}, {right}") from None
-        for geom in list(spec.geoms):
-            geom.mass = LIGHT
-            if not geom.name.startswith(PREFIX):
-                geom.delete()
-        kinds = ("actuators", "sensors", "meshes", "cameras", "lights")
-        for part in [part for kind in kinds for part in getattr(spec, kind)]:
-            part.delete()
-        return spec
 
 
 class _Copies:

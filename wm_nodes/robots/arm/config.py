@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from wm_nodes.robots.arm.sections import (
     ArmSections,
     CameraSource,
     Episodes,
+    ForceTorqueSection,
+    GripperSection,
     Output,
     Watch,
 )
@@ -32,10 +34,17 @@ WRAP_MARGIN = 0.2  # [rad] that home keeps from ±pi where a joint is continuous
 
 @dataclass(frozen=True)
 class Gripper:
-    """One joint that opens (towards `high`) and closes; its commands have a topic of their own."""
+    """One joint that opens (towards `high`) and closes; how it is commanded, as in sections.py."""
 
     joint: str
     topic: str
+    interface: str = "position"
+    action: str = "velocity"
+    timeout_s: float = 0.5
+    action_type: str = "GripperCommand"
+    deadband: float = 0.02  # share of the joint's range
+    goal_hz: float = 5.0
+    max_effort: float = 0.0  # N, Nm
 
 
 @dataclass(frozen=True)
@@ -75,11 +84,25 @@ class ArmConfig:
     collision: Collision = field(default_factory=Collision)
     driver_node: str = ""  # the only node that may publish joint states; empty: any single one
     driver_ns: str = ROOT  # absolute: what the YAML's relative names are below
+    force_torque: ForceTorqueSection | None = None
 
     @property
     def arm_joints(self) -> int:
         """How many of the joints are the arm's."""
         return len(self.limits.joints) - (self.gripper is not None)
+
+    @property
+    def grace_s(self) -> Floats:
+        """How much longer than `watch.driver_s` each joint may be silent, (n,) [s]."""
+        grace_s = np.zeros(len(self.limits.joints))
+        if self.gripper is not None and self.watch.driver_s:
+            grace_s[-1] = max(self.gripper.timeout_s - self.watch.driver_s, 0.0)
+        return grace_s
+
+    def gripper_acts(self, task: str) -> bool:
+        """Is the gripper a dimension of the actions of this task?"""
+        commanded = self.gripper is not None and bool(self.gripper.topic)
+        return commanded and task not in self.action.gripper_rests
 
 
 def find_config(name: str) -> Path:
@@ -146,7 +169,7 @@ def _config(file: YamlFile, sections: ArmSections, driver_ns: str) -> ArmConfig:
         cameras=sections.cameras,
         watch=sections.watch,
         episodes=sections.episodes,
-        gripper=None if gripper is None else Gripper(gripper.joint, gripper.topic),
+        gripper=None if gripper is None else _gripper(gripper),
         collision=Collision(
             sections.collision.check,
             tuple(
@@ -155,7 +178,12 @@ def _config(file: YamlFile, sections: ArmSections, driver_ns: str) -> ArmConfig:
         ),
         driver_node=sections.driver_node,
         driver_ns=driver_ns,
+        force_torque=sections.force_torque,
     )
+
+
+def _gripper(section: GripperSection) -> Gripper:
+    return Gripper(**{each.name: getattr(section, each.name) for each in fields(Gripper)})
 
 
 def _limits(sections: ArmSections) -> ArmLimits:
@@ -183,7 +211,7 @@ def _expanded(given: str) -> Path:
 
 def _check_together(file: YamlFile, sections: ArmSections) -> None:
     """Refuse sections that contradict one another."""
-    gripper, tasks = sections.gripper, sections.action.gripper_tasks
+    gripper, tasks = sections.gripper, sections.action.gripper_rests
     if not sections.joints:
         raise file.error(("joints",), "no joint", "the limits of every joint", NO_LIMITS)
     if gripper is not None and gripper.joint in sections.joints:
@@ -193,7 +221,7 @@ def _check_together(file: YamlFile, sections: ArmSections) -> None:
         )  # fmt: skip
     if gripper is None and tasks:
         raise file.error(
-            ("action", "gripper_tasks"), ", ".join(tasks), "no tasks: there is no gripper",
+            ("action", "gripper_rests"), ", ".join(tasks), "no tasks: there is no gripper",
             "Remove them, or add `gripper:`.",
         )  # fmt: skip
 

@@ -37,6 +37,9 @@ class Faults:
     nan_velocity: bool = False  # velocities (and efforts, on topics) are reported as NaN
     split_states: bool = False  # on topics: arm and gripper joints in messages of their own
     camera_delay_s: float = 0.0  # on topics: images are published so late, with their old stamps
+    wrench_dropped: bool = False  # no readings of the force-torque sensor
+    wrench_nan: bool = False  # its readings are NaN
+    wrench_bias_n: float = 0.0  # added to its force along z
     velocity_timeout_s: float = 0.1  # velocities and twists end so long after one; 0: never
 
 
@@ -67,6 +70,7 @@ class Driver:
         self._commanded_s = -np.inf
         self._queue: deque[_Pending] = deque()
         self._points: deque[tuple[float, Floats]] = deque()
+        self._grip_points: deque[tuple[float, Floats]] = deque()
         self._random = np.random.default_rng(self.seed)
         self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)
         self._history: deque[tuple[float, Floats, Floats]] = deque(maxlen=2000)
@@ -88,21 +92,31 @@ class Driver:
         due = self.world.time_s + self.faults.actuation_delay_s
         self._queue.append(_Pending(due, kind, array))
 
-    def trajectory(self, points: list[tuple[float, npt.ArrayLike]]) -> None:
-        """Take a trajectory: (seconds from now, positions (arm joints,)), replacing the last.
+    def trajectory(
+        self, points: list[tuple[float, npt.ArrayLike]], *, gripper: bool = False
+    ) -> None:
+        """Take a trajectory: (seconds from now, positions), replacing the last of the same joints.
+
+        Positions are of the arm's joints, or (1,) of the gripper's.
 
         It is refused as a whole and counted if it is empty, if its times do not strictly increase,
         or if its positions are mis-shaped, not finite or huge.
         """
         start = self.world.time_s + self.faults.actuation_delay_s
         taken = [(start + due, np.asarray(place, np.float64)) for due, place in points]
-        wrong = any(p.shape != (self._arm,) or not (np.abs(p) < SANE).all() for _, p in taken)
+        joints = slice(self._arm, self._n) if gripper else slice(self._arm)
+        here = self._target[joints]
+        wrong = any(p.shape != here.shape or not (np.abs(p) < SANE).all() for _, p in taken)
         if not taken or wrong or min(np.diff([due for due, _ in taken]), default=1.0) <= 0:
             self.refused += 1
             return
         now = self.world.time_s
         if not (self.faults.driver_dead or self.faults.protective_stop):
-            self._points = deque([(now, self._target[: self._arm].copy()), *taken])
+            whole = deque([(now, here.copy()), *taken])
+            if gripper:
+                self._grip_points = whole
+            else:
+                self._points = whole
 
     def advance(self, seconds: float) -> None:
         """Let simulated time pass."""
@@ -128,11 +142,14 @@ class Driver:
             self._velocity[:] = 0.0
         self._target[: self._arm] += self._velocity[: self._arm] * STEP_S
         if self._points:
-            self._target[: self._arm] = self._along(now)
+            self._target[: self._arm] = _along(self._points, now)
+        if self._grip_points:
+            self._target[self._arm :] = _along(self._grip_points, now)
 
     def _take(self, pending: _Pending, now: float) -> None:
         n = self._arm
         if pending.kind == "gripper":
+            self._grip_points.clear()
             self._target[n:] = pending.value
             return
         self._commanded_s = now
@@ -155,17 +172,6 @@ class Driver:
             self._velocity[:] = 0.0
             self._points.clear()
             self._commanded_s = -np.inf
-
-    def _along(self, now: float) -> Floats:
-        """Return where the trajectory is now, on straight lines between its points."""
-        while len(self._points) > 1 and self._points[1][0] <= now:
-            self._points.popleft()
-        (start, here), after = self._points[0], self._points
-        if len(after) == 1:
-            return here
-        end, there = after[1]
-        share = (now - start) / max(end - start, 1e-9)
-        return here + min(max(share, 0.0), 1.0) * (there - here)
 
     # Sensors ------------------------------------------------------------------------------------
 
@@ -193,6 +199,16 @@ class Driver:
             speed = np.full(self._n, np.nan)
         return place, speed, age
 
+    def wrench(self) -> Floats | None:
+        """Return what the force-torque sensor sends now, (6,) [N, Nm]; None: nothing comes."""
+        if self.faults.wrench_dropped:
+            return None
+        if self.faults.wrench_nan:
+            return np.full(6, np.nan)
+        values = self.world.wrench()
+        values[2] += self.faults.wrench_bias_n
+        return values
+
     def picture(self, camera: str, size: int) -> Image | None:
         """Return what a camera sends now; None: nothing comes."""
         return None if self.faults.camera_dropped else self.look(camera, size)
@@ -206,3 +222,15 @@ class Driver:
             image = noisy(image, self.faults.image_noise, self._random)
         self._frozen[camera] = image
         return image
+
+
+def _along(points: deque[tuple[float, Floats]], now: float) -> Floats:
+    """Return where a trajectory is now, on straight lines between its points."""
+    while len(points) > 1 and points[1][0] <= now:
+        points.popleft()
+    start, here = points[0]
+    if len(points) == 1:
+        return here
+    end, there = points[1]
+    share = (now - start) / max(end - start, 1e-9)
+    return here + min(max(share, 0.0), 1.0) * (there - here)

@@ -20,6 +20,7 @@ MAX_VELOCITY, MAX_ACCELERATION, MAX_JERK = 30.0, 200.0, 50e3  # [rad/s, rad/s²,
 MAX_PLACE_M = 5.0
 MAX_SECONDS = 60.0
 MAX_RATE_HZ = 200.0
+MAX_FORCE = 10e3  # [N, Nm]
 TOPIC = re.compile(r"(?:~/|/)?[A-Za-z_][A-Za-z0-9_]*(?:/[A-Za-z_][A-Za-z0-9_]*)*\Z")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
@@ -178,6 +179,10 @@ Acceleration = Annotated[
     Number, AfterValidator(Between(0, MAX_ACCELERATION, "rad/s²", above=True, far=degrees))
 ]
 Jerk = Annotated[Number, AfterValidator(Between(0, MAX_JERK, "rad/s³", above=True, far=degrees))]
+Share = Annotated[Number, AfterValidator(Between(0, 1, "(a share)"))]
+Effort = Annotated[Number, AfterValidator(Between(0, MAX_FORCE, "N (Nm if it turns)"))]
+Force = Annotated[Number, AfterValidator(Between(0, MAX_FORCE, "N"))]
+Torque = Annotated[Number, AfterValidator(Between(0, MAX_FORCE, "Nm"))]
 HandSpeed = Annotated[
     Number, AfterValidator(Between(0, MAX_HAND_SPEED_M_S, "m/s", above=True, far=millimetres))
 ]

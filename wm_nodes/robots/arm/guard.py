@@ -12,6 +12,7 @@ import numpy.typing as npt
 from wm_nodes.robots.arm.config import Watch
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.wrench import LATCH, STOP, ForceWatch
 
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
 AGREE = 5  # joint states in a row that must agree on a position that is new
@@ -34,10 +35,22 @@ class Guard:
 
     What is measured never becomes a command that is further than one period's reach from the last
     command: where it would, the arm is latched as `displaced`, and `clear` accepts the measurement.
+
+    forces: the force-torque sensor's, if there is one. grace_s: how much longer than the others
+    each joint may be silent, (n,) or one number [s]; so much further it may have moved.
     """
 
-    def __init__(self, filter: SafetyFilter, watch: Watch, arm_joints: int) -> None:
-        self.filter, self.watch = filter, watch
+    def __init__(
+        self,
+        filter: SafetyFilter,
+        watch: Watch,
+        arm_joints: int,
+        *,
+        forces: ForceWatch | None = None,
+        grace_s: npt.ArrayLike = 0.0,
+    ) -> None:
+        self.filter, self.watch, self.forces = filter, watch, forces
+        self._grace_s = np.asarray(grace_s, np.float64)
         self._arm = arm_joints  # a gripper that holds something lags behind, rightly
         self._reach = filter.limits.velocity * filter.period_s
         self._places = filter.interface in POSITIONS
@@ -102,11 +115,11 @@ class Guard:
     def _believe(self, position: Floats, now_s: float) -> bool:
         most = 2.0 * self.filter.limits.velocity
         if self._measured is not None:
-            since = min(max(now_s - self._driver_s, 0.0), SINCE_S)
+            since = min(max(now_s - self._driver_s, 0.0), SINCE_S) + self._grace_s
             if (np.abs(position - self._measured) <= most * since + STEP).all():
                 self._agreed = 0
                 return True
-        since = min(max(now_s - self._claimed_s, 0.0), SINCE_S)
+        since = min(max(now_s - self._claimed_s, 0.0), SINCE_S) + self._grace_s
         near = (
             self._claimed is not None
             and (np.abs(position - self._claimed) <= most * since + STEP).all()
@@ -156,6 +169,8 @@ class Guard:
         lasting = [text for name, text in self.wires.items() if name != "controller"]
         if lasting:
             return f"the cause is still there: {lasting[0]}"
+        if self.forces is not None and (excess := self.forces.excess()):
+            return f"the cause is still there: {excess}: free the arm, then clear again"
         fresh = not self._silent(now_s)
         if fresh and not self._stands(now_s):
             return "the measured arm moves: clear again when it stands"
@@ -192,6 +207,8 @@ class Guard:
     def step(self, wanted: npt.ArrayLike | None, made_s: float, now_s: float) -> Setpoint:
         """Return what to command. wanted (n,) rad/s by a plan whose observation is of `made_s`."""
         self._check_tracking(now_s)
+        if self.forces is not None and (excess := self.forces.excess()):
+            self.latch(LATCH, excess)
         stops = self._stops(now_s)
         if stops:
             self._free_s = now_s
@@ -213,6 +230,8 @@ class Guard:
             self._away = True  # its position is unknown when it comes back
         if self._measured is None or (self._away and self.began):
             names.append("driver")
+        if self.forces is not None and self.forces.silent(now_s):
+            names.append(STOP)
         if watch.camera_stop_s and _age(self._came, now_s) > watch.camera_stop_s:
             names.append("camera")
         elif watch.max_image_age_s and _age(self._taken, now_s) > 2 * watch.max_image_age_s:

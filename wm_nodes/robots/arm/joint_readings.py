@@ -28,10 +28,15 @@ class JointReadings:
     continuous: n flags; such a joint turns without end, and its angles are unwrapped: the first
     one onto the turn nearest to home, each later one onto the turn nearest to the one before.
     A first angle beyond (-pi, pi] is taken as it is: that driver counts turns itself.
+    grace_s: how much older than the others each joint may be, (n,) or one number [s].
     """
 
     def __init__(
-        self, names: Sequence[str], home: npt.ArrayLike, continuous: npt.ArrayLike
+        self,
+        names: Sequence[str],
+        home: npt.ArrayLike,
+        continuous: npt.ArrayLike,
+        grace_s: npt.ArrayLike = 0.0,
     ) -> None:
         n = len(names)
         self._at = {name: index for index, name in enumerate(names)}
@@ -41,6 +46,7 @@ class JointReadings:
         self._velocity = np.zeros(n)
         self._came = np.full(n, -np.inf)
         self._stamp = np.zeros(n)
+        self._grace_s = np.broadcast_to(np.asarray(grace_s, np.float64), n)
         self._count = 0
 
     def take(
@@ -88,10 +94,10 @@ class JointReadings:
         self._position[joints], self._velocity[joints] = place, speed
         self._came[joints], self._stamp[joints] = came_s, stamp_s
         self._count += 1
-        oldest = float(self._came.min())
+        oldest = min(float((self._came + self._grace_s).min()), came_s)
         if oldest == -math.inf:
             return None
-        return Reading(self._position.copy(), self._velocity.copy(), oldest, self._count)
+        return Reading(self._position.copy(), self._velocity.copy(), oldest, self._count, came_s)
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -14,27 +14,25 @@ from typing import Any
 import numpy as np
 
 from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.model_file import LIGHT, load_chain
 from wm_nodes.robots.base import SpecError
-from wm_nodes.robots.render import choose_gl
 
 FEW, MANY = 8, 32
 DAMPING = 1e-3
-LIGHT = 1e-3  # [kg, kg m²] of links without any: only dynamics would care
 
 
 class Kinematics:
-    """Forward kinematics and Jacobian of the site `hand` for the named joints, in that order.
+    """Forward kinematics and Jacobian of `hand`, a site or body, for the named joints, in order.
 
     Other joints of the model (fingers) stay at zero.
     """
 
     def __init__(self, path: str | Path, joints: Sequence[str], hand: str) -> None:
-        choose_gl()  # MuJoCo reads it when it is imported
+        bare = load_chain(path, hand)
         import mujoco
 
         self._mj = mujoco
         self.joints = tuple(joints)
-        bare = _bare(path)
         try:
             one = bare.compile()
         except ValueError as error:
@@ -45,7 +43,8 @@ class Kinematics:
             raise SpecError(f"model {path}: no joint {missing[0]!r}. It has: {', '.join(names)}.")
         sites = [one.site(index).name for index in range(one.nsite)]
         if hand not in sites:
-            raise SpecError(f"model {path}: no site {hand!r}. It has: {', '.join(sites)}.")
+            has = ", ".join(filter(None, [*sites, *(body.name for body in bare.bodies)]))
+            raise SpecError(f"model {path}: no site or body {hand!r}. It has: {has}.")
         self._one, self._data = one, mujoco.MjData(one)
         self._site = one.site(hand).id
         links = _chain(one, self._site)
@@ -150,12 +149,18 @@ class _Copies:
         spec.compiler.boundmass = spec.compiler.boundinertia = LIGHT
         spec.compiler.degree, spec.compiler.eulerseq = bare.compiler.degree, bare.compiler.eulerseq
         for copy in range(count):
-            chain = _bare(path).worldbody.first_body()
+            chain = load_chain(path, hand).worldbody.first_body()
             spec.worldbody.add_frame().attach_body(chain, f"{copy}_", "")
         self._model = spec.compile()
         self._data = mujoco.MjData(self._model)
         self._rows, self._at = self._data.qpos.reshape(count, -1), at
-        sites = _run([self._model.site(f"{copy}_{hand}").id for copy in range(count)])
+        try:
+            sites = _run([self._model.site(f"{copy}_{hand}").id for copy in range(count)])
+        except KeyError:
+            raise SpecError(
+                f"model {path}: got {hand!r} outside the first body of the world, expected it on "
+                "the arm that the world begins with. Put the arm first."
+            ) from None
         self._hands = self._data.site_xpos[sites]
         self._bodies = self._data.xpos[1:].reshape(count, -1, 3)  # each copy's, without the world
         self._links, self._sized = _run([link - 1 for link in links]), (len(links) + 1, 3)
@@ -195,19 +200,3 @@ def _run(indices: list[int]) -> Any:
     if len(steps) > 1 or (steps < 1).any():
         return taken
     return slice(indices[0], indices[-1] + 1, int(steps[0]) if len(steps) else 1)
-
-
-def _bare(path: str | Path) -> Any:
-    """Return the model without geometry: links weigh nothing that matters here."""
-    import mujoco
-
-    try:
-        spec = mujoco.MjSpec.from_file(str(path))
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise SpecError(f"model {path}: {reason}. Right: MJCF, or the arm's URDF.") from None
-    for kind in ("geoms", "actuators", "sensors", "equalities", "meshes", "cameras", "lights"):
-        for part in list(getattr(spec, kind, [])):
-            part.delete()
-    spec.compiler.boundmass = spec.compiler.boundinertia = LIGHT
-    return spec

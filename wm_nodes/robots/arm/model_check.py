@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wm_nodes.robots.arm.kinematics import _bare
 from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.model_file import load_chain
 from wm_nodes.robots.arm.yaml_file import Place, YamlFile, hint, shown
 from wm_nodes.robots.base import SpecError
 from wm_nodes.robots.render import choose_gl
@@ -34,7 +34,7 @@ class ModelJoint:
 def check_model(file: YamlFile, config: ArmConfig) -> None:
     """Refuse (SpecError) a configuration that its model contradicts.
 
-    Every joint between the world and the site `hand` must be in the YAML, and every joint of the
+    Every joint between the world and `hand` must be in the YAML, and every joint of the
     YAML in the model, with the same type and within its range; at home the hand must be inside the
     workspace. Without MuJoCo only the file's existence is checked.
     """
@@ -47,9 +47,10 @@ def check_model(file: YamlFile, config: ArmConfig) -> None:
     model = _compiled(file, config)
     sites = [model.site(index).name for index in range(model.nsite)]
     if config.hand not in sites:
-        fix = f"{hint(config.hand, sites)}Name one of its sites, or add this one to the model."
-        has = ", ".join(filter(None, sites)) or "no site at all"
-        raise file.error(("hand",), shown(config.hand), f"a site of the model ({has})", fix)
+        names = [*sites, *(model.body(index).name for index in range(1, model.nbody))]
+        fix = f"{hint(config.hand, names)}Name one of these, or add a site to the model."
+        has = ", ".join(filter(None, names)) or "it has none"
+        raise file.error(("hand",), shown(config.hand), f"a site or link of the model ({has})", fix)
     joints = {joint.name: joint for joint in map(_joint_of(model), range(model.njnt))}
     chain = _chain(model, config.hand)
     _check_names(file, config, joints, [model.joint(index).name for index in chain])
@@ -76,7 +77,7 @@ def _check_exists(file: YamlFile, config: ArmConfig) -> None:
 
 def _compiled(file: YamlFile, config: ArmConfig) -> Any:
     try:
-        return _bare(config.model).compile()
+        return load_chain(config.model, config.hand).compile()
     except (SpecError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise file.error(

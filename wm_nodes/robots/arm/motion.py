@@ -12,6 +12,7 @@ from wm_nodes.robots.arm.guard import Guard
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.wrench import ForceWatch
 
 HOMING_PER_S = 2.5
 AT_HOME = 0.004  # rad (m)
@@ -42,7 +43,14 @@ class ArmMotion:
             timeout_s=command.timeout_s,
             obstacles=obstacles,
         )
-        self.guard = Guard(self.filter, config.watch, config.arm_joints)
+        section = config.force_torque
+        self.guard = Guard(
+            self.filter,
+            config.watch,
+            config.arm_joints,
+            forces=ForceWatch(section) if section else None,
+            grace_s=config.grace_s,
+        )
         tracking_rad = 0.0 if dry_run else config.watch.tracking_rad
         self._gate = CommandGate(
             limits, self.period_s, command.interface, config.arm_joints, tracking_rad
@@ -77,6 +85,8 @@ class ArmMotion:
         if reading is not None and reading.number != self._numbers.get(""):
             self._numbers[""] = reading.number
             guard.saw_driver(reading.position, reading.came_s)
+        if guard.forces is not None:
+            guard.forces.newest = self.bus.wrench()
         for name, frame in self.bus.frames().items():
             if frame.number != self._numbers.get(name):
                 self._numbers[name] = frame.number

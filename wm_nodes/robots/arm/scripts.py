@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from wm_nodes.cores.records import RANDOM, Origin, Vector
+from wm_nodes.cores.still import still
 from wm_nodes.robots.arm.adapter import Arm
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.world import ArmWorld
@@ -39,6 +40,8 @@ class ArmExpert:
         hand, grip = wanted[:3], wanted[3:]
         most = float(np.abs(hand / self._high[:3]).max())
         both = np.concatenate([hand / max(most, 1.0), grip])[: len(self._names)]
+        if not grip.any():  # the gripper is left alone: its speed is zero, its opening is kept
+            both[3:] = still(self._names, observation.commanded)[3:]
         return np.clip(both.astype(np.float32), self._low, self._high)
 
 
@@ -106,5 +109,6 @@ class SmoothPlay:
 
     def _place(self, observation: Observation) -> Floats:
         count = len(self._arm.config.limits.joints)
-        part = observation.proprio[count:] if self._hand else observation.proprio[: len(self._low)]
+        hand = observation.proprio[count : count + 3]
+        part = hand if self._hand else observation.proprio[: len(self._low)]
         return part.astype(np.float64)

@@ -15,6 +15,10 @@ from wm_nodes.robots.base import SpecError
 NO_LIMITS = "A robot without limits does not start."
 LIMITS = ("joints", "workspace")
 UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+REPLACED: dict[tuple[str, ...], str] = {  # keys of earlier versions: how to write it now
+    ("action", "gripper_tasks"): "A commanded gripper acts in every task: write `gripper_rests` "
+    "with the tasks in which it rests.",
+}
 A_NUMBER = "Write a plain decimal number (0.5, 1e-3), without quotes or units."
 A_TABLE = "Write entries `key: value` below it, or remove the key if it is optional."
 TYPES = {  # pydantic's kind of error: what is expected, how to fix it
@@ -65,7 +69,7 @@ def _explained(file: YamlFile, error: Mapping[str, Any]) -> SpecError:
 def _unknown(file: YamlFile, place: Place) -> SpecError:
     known = keys_at(place[:-1])
     name = str(place[-1])
-    fix = f"{hint(name, known)}Rename or remove it."
+    fix = REPLACED.get(tuple(map(str, place)), f"{hint(name, known)}Rename or remove it.")
     return file.error(place, f"the unknown key {shown(name)}", f"one of {', '.join(known)}", fix)
 
 

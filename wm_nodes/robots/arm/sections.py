@@ -10,11 +10,15 @@ from pydantic import AfterValidator, ConfigDict, ValidationInfo, model_validator
 from pydantic.dataclasses import dataclass
 
 from wm_nodes.robots.arm.field_types import (
+    MAX_SECONDS,
     Acceleration,
+    Between,
     Corner,
     Crop,
     Device,
+    Effort,
     Flag,
+    Force,
     HandSpeed,
     Home,
     Jerk,
@@ -27,9 +31,11 @@ from wm_nodes.robots.arm.field_types import (
     Position,
     Rate,
     Seconds,
+    Share,
     Speed,
     Text,
     Topic,
+    Torque,
     Velocity,
     Word,
     below_driver,
@@ -40,6 +46,9 @@ from wm_nodes.robots.arm.yaml_file import Place
 
 INTERFACES = ("position", "velocity", "trajectory", "twist")
 ACTIONS = ("joint_velocity", "hand_velocity")
+GRIPPER_INTERFACES = ("position", "trajectory", "gripper_command")
+GRIPPER_ACTIONS = ("velocity", "position")
+GOAL_TYPES = ("GripperCommand", "ParallelGripperCommand")  # of control_msgs
 STAMPS = ("header", "arrival")
 CAMERA_TOPICS = {  # where the drivers publish, with their names as shipped, below driver_ns
     "realsense2_camera": "camera/camera/color/image_raw",
@@ -54,7 +63,8 @@ class CameraSource:
 
     `depth`: distances, 16UC1 [mm] or 32FC1 [m], recorded as a sensor in mm. `stamps`: `header` if
     the time stamps of the messages can be used; `arrival` if the camera's clock is unsynchronised.
-    A preset is replaced by its topic.
+    A preset is replaced by its topic. `info_topic`: of the driver's CameraInfo; empty: camera_info
+    beside `topic`.
     """
 
     topic: MaybeTopic = ""
@@ -65,6 +75,7 @@ class CameraSource:
     crop: Crop = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom, shares of the image
     depth: Flag = False
     stamps: Annotated[Word, AfterValidator(OneOf(STAMPS))] = "header"
+    info_topic: MaybeTopic = ""
 
     @model_validator(mode="after")
     def _one_source(self, info: ValidationInfo) -> CameraSource:
@@ -101,12 +112,12 @@ class ActionKind:
     """What an action means: joint velocities, or the hand's velocity with its orientation kept.
 
     `speed`: bound of each axis of the hand [m/s], or share of each joint's velocity limit.
-    `gripper_tasks`: tasks in which the gripper is one more dimension; in others it rests.
+    A commanded gripper is one more dimension; `gripper_rests`: except in these tasks.
     """
 
     kind: Annotated[Word, AfterValidator(OneOf(ACTIONS))]
     speed: Speed
-    gripper_tasks: tuple[Text, ...] = ()
+    gripper_rests: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -194,10 +205,48 @@ class JointSection(JointLimits):
 
 @dataclass(frozen=True, config=STRICT)
 class GripperSection(JointLimits):
-    """The joint that opens (towards `high`) and closes, its limits and its command topic."""
+    """The joint that opens (towards `high`) and closes, its limits, and how it is commanded.
+
+    `topic`: commands, or the name of the action; empty: the gripper is measured only. `action`:
+    what an agent's action means, a speed or an opening. `timeout_s`: the arm stops when the joint
+    is silent for so long [s]. `action_type`, `deadband` (share of the joint's range), `goal_hz`,
+    `max_effort` [N, Nm; 0: as the gripper's driver has it]: of interface gripper_command only.
+    """
 
     joint: Text
     topic: MaybeTopic = ""
+    interface: Annotated[Word, AfterValidator(OneOf(GRIPPER_INTERFACES))] = "position"
+    action: Annotated[Word, AfterValidator(OneOf(GRIPPER_ACTIONS))] = "velocity"
+    timeout_s: Seconds = 0.5
+    action_type: Annotated[Word, AfterValidator(OneOf(GOAL_TYPES))] = "GripperCommand"
+    deadband: Share = 0.02
+    goal_hz: Rate = 5.0
+    max_effort: Effort = 0.0
+
+    @model_validator(mode="after")
+    def _commanded(self) -> GripperSection:
+        if self.interface != "position" and not self.topic:
+            got = f"interface {self.interface} and no topic"
+            raise wrong("the topic or action name of the gripper's controller", "Add `topic:`.",
+                        got=got)  # fmt: skip
+        return self
+
+
+@dataclass(frozen=True, config=STRICT)
+class ForceTorqueSection:
+    """A force-torque sensor (geometry_msgs/WrenchStamped), recorded as proprioception.
+
+    `frame`: the frame_id that its messages must have; empty: any. `timeout_s`: the arm stops when
+    the newest reading is older [s]. `max_force_n`, `max_torque_nm`: beyond it the arm stops and
+    latches; 0: not watched. `stamps`: `arrival` if its clock is unsynchronised.
+    """
+
+    topic: Topic
+    frame: Word = ""
+    timeout_s: Annotated[Seconds, AfterValidator(Between(0, MAX_SECONDS, "s", above=True))] = 0.5
+    max_force_n: Force = 0.0
+    max_torque_nm: Torque = 0.0
+    stamps: Annotated[Word, AfterValidator(OneOf(STAMPS))] = "header"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -225,6 +274,7 @@ class ArmSections:
     collision: CollisionSection = dataclasses.field(default_factory=CollisionSection)
     driver_node: MaybeTopic = ""
     driver_ns: MaybeNamespace = ""
+    force_torque: ForceTorqueSection | None = None
 
 
 def keys_at(place: Place) -> dict[str, bool]:

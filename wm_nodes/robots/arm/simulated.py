@@ -5,12 +5,12 @@ It is the same adapter and safety filter as on topics; only the wires are shorte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots.arm.adapter import Arm
-from wm_nodes.robots.arm.config import find_config, read_config
+from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
 from wm_nodes.robots.arm.driver import Faults
 from wm_nodes.robots.arm.tasks import TASKS
 from wm_nodes.robots.arm.world import ArmWorld
@@ -21,7 +21,10 @@ ROBOT = "arm_sim"
 
 
 class SimulatedArm(Arm):
-    """`arm_sim` without topics. Equal seeds give equal episodes, whatever was done before."""
+    """`arm_sim` without topics. Equal seeds give equal episodes, whatever was done before.
+
+    robot: name or path of a YAML, or what was read from one.
+    """
 
     def __init__(
         self,
@@ -33,9 +36,9 @@ class SimulatedArm(Arm):
         render: str = "auto",
         camera: str = "front",
         size: int = 64,
-        robot: str = ROBOT,
+        robot: str | ArmConfig = ROBOT,
     ) -> None:
-        config = read_config(find_config(robot))
+        config = robot if isinstance(robot, ArmConfig) else read_config(find_config(robot))
         source = next(camera for camera in config.cameras.values() if not camera.depth)
         names = camera.split(",") if camera else []
         cameras = {name: replace(source, topic=name, height=size, width=size) for name in names}
@@ -61,13 +64,18 @@ class SimulatedArm(Arm):
             return None
         world = self.world
         pose = world.goal_pose()
-        zeros = np.zeros(len(self.spec.action), np.float32)
+        held = self.holding()
         return Observation(
             images={n: world.goal_picture(pose, n, c.height) for n, c in self._views.items()},
             proprio=self._proprio(pose),
-            executed=zeros,
-            commanded=zeros.copy(),
+            executed=held,
+            commanded=held.copy(),
         )
+
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        """Return the intrinsics of the cameras."""
+        found = {name: self.world.intrinsics(name, c.height) for name, c in self._views.items()}
+        return {name: known for name, known in found.items() if known is not None}
 
     def distance(self) -> float:
         """Return how far the task is from done now [m], by the simulator's own state."""

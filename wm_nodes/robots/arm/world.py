@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.robots import render as rendering
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.model_file import load
 from wm_nodes.robots.arm.tasks import TASKS, Scene, State
 from wm_nodes.robots.base import Image, RobotError
 
@@ -27,7 +28,7 @@ class ArmWorld:
         import mujoco
 
         self._mj, self.config, self.task = mujoco, config, TASKS[task]
-        self.model = mujoco.MjModel.from_xml_path(str(Path(config.model)))
+        self.model = _scene(config)
         self.data = mujoco.MjData(self.model)
         joints = [self.model.joint(name) for name in config.limits.joints]
         self._at = np.array([joint.qposadr[0] for joint in joints])
@@ -64,6 +65,14 @@ class ArmWorld:
         """Return joint velocities (n,)."""
         out: Floats = self.data.qvel[self._dof].copy()
         return out
+
+    def wrench(self) -> Floats:
+        """Return force [N] and torque [Nm], (6,), with which link 5 holds what is beyond joint 6.
+
+        In the frame of the site `wrist`; the weight of hand and fingers is in them.
+        """
+        parts = [self.data.sensor(f"wrist_{what}").data for what in ("force", "torque")]
+        return np.concatenate(parts)
 
     # Episodes -----------------------------------------------------------------------------------
 
@@ -110,10 +119,17 @@ class ArmWorld:
 
     def picture(self, camera: str, size: int) -> Image:
         """Return (size, size, 3) of a camera now."""
+        return self._camera(camera, size).render(self.data)
+
+    def intrinsics(self, camera: str, size: int) -> Intrinsics | None:
+        """Return the intrinsics of a camera's pictures."""
+        return self._camera(camera, size).intrinsics(self.data)
+
+    def _camera(self, camera: str, size: int) -> rendering.CameraRenderer:
         key = f"{camera}/{size}"
         if key not in self._cameras:
             self._cameras[key] = rendering.CameraRenderer(self.model, camera, size, self._preset)
-        return self._cameras[key].render(self.data)
+        return self._cameras[key]
 
     def goal_picture(self, pose: Floats, camera: str, size: int) -> Image:
         """Return what `camera` would see with the arm resting in `pose` (n,); nothing moves."""
@@ -153,6 +169,27 @@ class ArmWorld:
     def _mirror_finger(self) -> None:
         right: Any = self.model.joint("finger_right_joint")
         self.data.qpos[right.qposadr[0]] = self.data.qpos[self._at[-1]]
+
+
+def _scene(config: ArmConfig) -> Any:
+    """Return the compiled model; RobotError if it is an arm without the scene."""
+    try:
+        model = load(config.model, config.hand).compile()
+    except ValueError as error:
+        raise RobotError(f"model {config.model}: {str(error).splitlines()[0]}") from None
+    import mujoco
+
+    kinds = mujoco.mjtObj
+    parts = [(kinds.mjOBJ_JOINT, "cube"), (kinds.mjOBJ_BODY, "marker"), (kinds.mjOBJ_BODY, "disc")]
+    parts += [(kinds.mjOBJ_ACTUATOR, name) for name in config.limits.joints]
+    for kind, name in parts:
+        if mujoco.mj_name2id(model, kind, name) < 0:
+            what = kind.name.removeprefix("mjOBJ_").lower()
+            raise RobotError(
+                f"model {config.model}: got no {what} {name!r}, expected the scene of a simulated "
+                "arm (cube, marker, disc, an actuator for each joint). Simulate arm_sim."
+            )
+    return model
 
 
 def noisy(image: Image, levels: float, random: np.random.Generator) -> Image:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
+from wm_nodes.errors import MessageError
 from wm_nodes.robots.arm.bus import Frame, Reading, Score
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.driver import Driver, Faults
 from wm_nodes.robots.arm.joint_readings import JointReadings
 from wm_nodes.robots.arm.safety import Setpoint
 from wm_nodes.robots.arm.world import ArmWorld
+from wm_nodes.robots.arm.wrench import STOP, WrenchReading, WrenchReadings
 from wm_nodes.robots.base import Image
 
 
@@ -27,7 +30,12 @@ class WorldBus:
         self.world = ArmWorld(config, task, render=render)
         self.driver = Driver(self.world, Faults(), seed)
         limits = config.limits
-        self._readings = JointReadings(limits.joints, config.home, limits.continuous)
+        self._readings = JointReadings(
+            limits.joints, config.home, limits.continuous, config.grace_s
+        )
+        self._wrenches: WrenchReadings | None = None
+        if config.force_torque is not None:
+            self._wrenches = WrenchReadings(config.force_torque)
         self._frames: dict[str, Frame] = {}
 
     def now_s(self) -> float:
@@ -50,6 +58,19 @@ class WorldBus:
 
     def faults(self) -> Mapping[str, str]:
         return {}
+
+    def reports(self) -> Mapping[str, str]:
+        wrong = self._wrenches.wrong if self._wrenches is not None else ""
+        return {STOP: wrong} if wrong else {}
+
+    def wrench(self) -> WrenchReading | None:
+        section, values = self.config.force_torque, self.driver.wrench()
+        if section is None or self._wrenches is None:
+            return None
+        if values is not None:
+            with suppress(MessageError):  # noted as `wrong`
+                self._wrenches.take(values, section.frame, self.world.time_s, 0.0)
+        return self._wrenches.newest
 
     def send(self, setpoint: Setpoint) -> None:
         n = self.config.arm_joints
