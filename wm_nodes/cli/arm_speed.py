@@ -15,7 +15,7 @@ LEAST, MOST = 5.0, 100.0
 NODE = "robot"  # name of the robot node, whose parameter it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArmSpeed:
     """Keep all speeds of an arm that runs below a share of their limits, until the node ends.
 
@@ -23,7 +23,7 @@ class ArmSpeed:
     Stopping stays as strong as ever. Exit code 1: it was refused.
     """
 
-    percent: Annotated[float, tyro.conf.Positional, tyro.conf.arg(metavar="PERCENT")] = MOST
+    percent: Annotated[float, tyro.conf.Positional, tyro.conf.arg(metavar="PERCENT")]
     """5 to 100; 100: the limits of the robot's YAML."""
     ns: str = ""
     """Namespace of the robot node; empty: the only one that runs."""

@@ -11,8 +11,10 @@ import pytest
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from wm_nodes.control.active_plan import ActivePlan
-from wm_nodes.control.realtime import Answer, RealtimeLoop
-from wm_nodes.control.states import State
+from wm_nodes.control.answer import Answer
+from wm_nodes.control.driver_work import DriverStep
+from wm_nodes.control.realtime import RealtimeLoop
+from wm_nodes.control.states import MOVING, State
 from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.robots.arm.simulated import SimulatedArm
 
@@ -83,8 +85,8 @@ class Bench:
             self.tick()
         raise AssertionError(f"state is {self.loop.state}, not {state}: {self.arm.faults()}")
 
-    def ask(self, name: str) -> Answer:
-        future: Future[Answer] = self.loop.ask(name)
+    def ask(self, name: str, value: object = None) -> Answer:
+        future: Future[Answer] = self.loop.ask(name, value)
         self.tick()
         return future.result(0)
 
@@ -191,6 +193,53 @@ def test_every_request_is_answered_in_every_state(state, name):
     answer = bench.ask(name)
     assert answer.text and isinstance(answer.done, bool)
     bench.run(1.0)
+
+
+REST = (State.NO_DRIVER, State.STANDING, State.STOPPING, State.LATCHED)
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed"])
+@pytest.mark.parametrize("work", ["recover", "activate", "deactivate"])
+@pytest.mark.parametrize("state", list(State))
+def test_work_with_the_driver_is_answered_in_every_state_and_nothing_moves_in_it(
+    state, work, outcome
+):
+    bench = Bench(away=True)
+    if state is State.LATCHED:
+        bench.until(State.HOMING).stop("estop")
+    elif state is State.STANDING:
+        bench.until(State.HOMING).stop("pause")
+    elif state is State.STOPPING:
+        bench.until(State.HOMING)
+        bench.run(0.4)
+        bench.loop.estop()
+        bench.until(State.STOPPING)
+    elif state is not State.NO_DRIVER:
+        bench.until(state)
+    begun = bench.ask("driver", DriverStep(work, "begin"))
+    assert begun.text and begun.done == (state not in (*MOVING, State.STOPPING))
+    if not begun.done:
+        return
+    for name in ("resume", "go_home"):
+        assert not bench.ask(name).done
+    assert not bench.ask("driver", DriverStep("recover", "begin")).done
+    moved = bench.run(1.0)
+    assert bench.loop.state in REST and moved < STILL_RAD
+    assert bench.ask("driver", DriverStep(work, outcome)).text
+    if outcome == "done":
+        assert not bench.loop.permission.given and bench.run(1.0) < 2 * STILL_RAD
+
+
+@pytest.mark.parametrize("state", [State.NO_DRIVER, State.HOMING, State.ACTING, State.LATCHED])
+def test_the_speed_scale_is_set_in_every_state(state):
+    bench = Bench(away=True)
+    if state is State.LATCHED:
+        bench.until(State.HOMING).stop("estop")
+    elif state is not State.NO_DRIVER:
+        bench.until(state)
+    assert bench.ask("speed_scale", 0.2).done
+    assert bench.arm.motion.speed.operator == 0.2
+    assert not bench.ask("speed_scale", 0.01).done and bench.arm.motion.speed.operator == 0.2
 
 
 def test_reset_ends_the_episode_and_the_next_one_begins():

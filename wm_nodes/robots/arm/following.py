@@ -61,6 +61,9 @@ class FollowWatch:
         if not self._measured or not self._commanded:
             return None
         now_s, here = self._measured[-1]
+        behind = np.abs(self._commanded[-1][1] - here) >= BEHIND_RAD
+        if not behind.any():
+            return None
         since = now_s - WINDOW_S
         seen = [place for came_s, place in self._measured if came_s >= since]
         if len(seen) < READINGS or self._measured[0][0] > since:
@@ -75,7 +78,6 @@ class FollowWatch:
         one_way = np.all(moves > 0.0, axis=0) | np.all(moves < 0.0, axis=0)
         least = np.abs(moves).min(axis=0, initial=np.inf) * one_way
         moved = np.ptp(np.array(seen), axis=0)
-        behind = np.abs(places[-1] - here) >= BEHIND_RAD
         stands = (least >= LEAST_RAD) & (moved < SHARE * least) & behind
         return int(stands.argmax()) if len(ends) and stands.any() else None
 
