@@ -67,6 +67,16 @@ def _noisy(rig: Rig) -> str:
     return ""
 
 
+def _slow_driver(rig: Rig) -> str:
+    """The driver moves slower than commanded, as by the slider of a pendant."""
+    return _switched(rig, "driver_speed_scale", rig.some(0.1, 0.7))
+
+
+def _short_stop(rig: Rig) -> str:
+    """A protective stop that ends by itself before an operator could see it."""
+    return _switched(rig, "protective_stop", True, 0.03, 0.4)
+
+
 # Processes --------------------------------------------------------------------------------------
 
 
@@ -271,6 +281,39 @@ def _services(rig: Rig) -> str:
     return ""
 
 
+def _speed_changes(rig: Rig) -> str:
+    """The operator changes the speed scale at random moments for 3 s."""
+    problem = ""
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end and not problem:
+        problem = rig.scale_speed(rig.some(0.05, 1.0))
+        rig.wait(rig.some(0.02, 0.6))
+    return rig.scale_speed(1.0) or problem
+
+
+def _recover(rig: Rig) -> str:
+    """A protective stop, ended by the driver's service; nothing may move before resume."""
+    rig.switch("protective_stop", True)
+    rig.wait(rig.some(1.0, 1.8))
+    rig.expect_rest()
+    rig.wait(1.6)
+    done, text = rig.call("recover")
+    rig.wait(REST_S)
+    return "" if done else f"recover: {text}"
+
+
+def _switch_controller(rig: Rig) -> str:
+    """The operator pauses, switches the controller off and on: nothing may move before resume."""
+    rig.expect_rest()
+    rig.call("pause", True)
+    rig.wait(1.6)
+    off, text = rig.call("deactivate")
+    rig.wait(rig.some(0.1, 1.0))
+    on, why = rig.call("activate")
+    rig.wait(REST_S)
+    return "" if off and on else f"deactivate: {text}; activate: {why}"
+
+
 FAULTS: Mapping[str, Fault] = {
     "camera_dropped": Fault(
         partial(_switched, name="camera_dropped", value=True), stands=True, unaided=True
@@ -285,6 +328,20 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "driver_dead": Fault(partial(_switched, name="driver_dead", value=True), stands=True),
     "protective_stop": Fault(partial(_switched, name="protective_stop", value=True), stands=True),
+    "short protective stop": Fault(_short_stop),
+    "controller inactive": Fault(
+        partial(_switched, name="controller_inactive", value=True), stands=True
+    ),
+    "driver slows down": Fault(_slow_driver, unaided=True),
+    "driver paused": Fault(
+        partial(_switched, name="driver_speed_scale", value=0.0), stands=True, unaided=True
+    ),
+    "wrench_dropped": Fault(
+        partial(_switched, name="wrench_dropped", value=True), stands=True, unaided=True
+    ),
+    "wrench_nan": Fault(
+        partial(_switched, name="wrench_nan", value=True), stands=True, unaided=True
+    ),
     "joint_delay_s": Fault(partial(_switched, name="joint_delay_s", value=0.3)),
     "joint_noise_rad": Fault(_noisy),
     "actuation_delay_s": Fault(partial(_switched, name="actuation_delay_s", value=0.1)),
@@ -308,5 +365,8 @@ FAULTS: Mapping[str, Fault] = {
     "estop and clear without resume": Fault(_estop_clear, stands=True, rest=True),
     "restart while latched": Fault(_estop_restart, stands=True, rest=True),
     "long plan": Fault(_long_plan, stands=True, rest=True),
+    "speed changes": Fault(_speed_changes, unaided=True),
+    "recover": Fault(_recover, stands=True, rest=True),
+    "switch controller": Fault(_switch_controller, stands=True, rest=True),
     "services at random": Fault(_services),
 }

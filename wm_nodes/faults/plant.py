@@ -30,11 +30,13 @@ PYTHON = (sys.executable, leash.__file__, "0", sys.executable)  # it ends when t
 
 
 def robot_file(folder: Path, interface: str) -> Path:
-    """Write arm_sim's YAML with another command interface to `folder`; return its path."""
+    """Write arm_sim's YAML with another command interface, and with its force-torque sensor, to
+    `folder`; return its path."""
     source = find_config(ROBOT)
     values = yaml.safe_load(source.read_text())
     values["model"] = str((source.parent / values["model"]).resolve())
     values["command"] = {"interface": interface, **COMMANDS[interface]}
+    values["force_torque"] = {"topic": "force_torque/wrench", "frame": "wrist"}
     path = folder / f"{ROBOT}_{interface}.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return path

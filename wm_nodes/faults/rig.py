@@ -39,6 +39,9 @@ SERVICES: dict[str, type] = {
     "resume": Trigger,
     "go_home": Trigger,
     "reset": Trigger,
+    "recover": Trigger,
+    "activate": Trigger,
+    "deactivate": Trigger,
 }
 
 
@@ -61,6 +64,7 @@ class Rig:
         self._resting = False  # nothing may move
         switches = f"{plant.driver_ns}/arm_sim/set_parameters"
         self._set: Any = node.create_client(SetParameters, switches)
+        self._set_robot: Any = node.create_client(SetParameters, "robot/set_parameters")
         self._clients: dict[str, Any] = {
             name: node.create_client(kind, name) for name, kind in SERVICES.items()
         }
@@ -69,7 +73,7 @@ class Rig:
         """Wait until the arm moves for the first time."""
         if not until(self.witness.moving, START_S):
             raise RuntimeError(f"the arm does not move: {self.witness.state}")
-        for client in (self._set, *self._clients.values()):
+        for client in (self._set, self._set_robot, *self._clients.values()):
             client.wait_for_service(START_S)
 
     # Time ---------------------------------------------------------------------------------------
@@ -167,10 +171,11 @@ class Rig:
 
     def switch(self, name: str, value: Any) -> None:
         """Set a parameter of the simulated driver."""
-        self._set.wait_for_service(START_S)
-        parameter = Parameter(name, value=value).to_parameter_msg()
-        future = self._set.call_async(SetParameters.Request(parameters=[parameter]))
-        until(future.done, ANSWER_S)
+        _set(self._set, name, value)
+
+    def scale_speed(self, scale: float) -> str:
+        """Set the robot node's speed scale; return "" or why it was not done."""
+        return _set(self._set_robot, "speed_scale", scale)
 
     # Publishers ---------------------------------------------------------------------------------
 
@@ -233,6 +238,18 @@ def open_rig(folder: Path, interface: str, seed: int, ns: str) -> Iterator[Rig]:
         thread.join(2.0)
         node.destroy_node()
         rclpy.try_shutdown(context=context)
+
+
+def _set(client: Any, name: str, value: Any) -> str:
+    """Set a node's parameter; return "" or why it was not done."""
+    client.wait_for_service(START_S)
+    parameter = Parameter(name, value=value).to_parameter_msg()
+    future = client.call_async(SetParameters.Request(parameters=[parameter]))
+    if not until(future.done, ANSWER_S):
+        client.remove_pending_request(future)
+        return f"{name}: no answer"
+    (result,) = future.result().results
+    return "" if result.successful else str(result.reason)
 
 
 @contextmanager
