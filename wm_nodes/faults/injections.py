@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import time
@@ -70,6 +71,14 @@ def _noisy(rig: Rig) -> str:
 def _slow_driver(rig: Rig) -> str:
     """The driver moves slower than commanded, as by the slider of a pendant."""
     return _switched(rig, "driver_speed_scale", rig.some(0.1, 0.7))
+
+
+def _paused_driver(rig: Rig) -> str:
+    """An operator pauses the driver: the path may begin anew where the arm stands."""
+    rig.auditor.operator(time.time())
+    problem = _switched(rig, "driver_speed_scale", 0.0)
+    rig.auditor.operator(-math.inf)
+    return problem
 
 
 def _short_stop(rig: Rig) -> str:
@@ -333,9 +342,7 @@ FAULTS: Mapping[str, Fault] = {
         partial(_switched, name="controller_inactive", value=True), stands=True
     ),
     "driver slows down": Fault(_slow_driver, unaided=True),
-    "driver paused": Fault(
-        partial(_switched, name="driver_speed_scale", value=0.0), stands=True, unaided=True
-    ),
+    "driver paused": Fault(_paused_driver, stands=True, unaided=True),
     "wrench_dropped": Fault(
         partial(_switched, name="wrench_dropped", value=True), stands=True, unaided=True
     ),

@@ -115,7 +115,7 @@ class Rig:
         """Call a service of the robot node and return the future; on: of those with a switch."""
         client = self._clients[name]
         request = Trigger.Request() if on is None else SetBool.Request(data=on)
-        if name == "estop" and on is False:  # where the arm is measured becomes its position
+        if (name == "estop" and on is False) or name == "activate":  # it is where it is measured
             self.auditor.operator(time.time())
         return client.call_async(request)
 
