@@ -89,9 +89,10 @@ class DriverViews:
                 node.listen(row, intrinsics_from_msg, take, idle=True, max_bytes=LARGEST)
 
     def frame_id(self, camera: str) -> str:
-        """Return the driver's own name; without one, `<camera>_optical_frame`."""
-        own = self._bus.frame_ids.get(camera, "")
-        return own or self._prefix + messages.optical_frame(camera)
+        """Return the driver's own name; without one, or where it is the model's, that of the
+        model: `<camera>_optical_frame` with the prefix."""
+        own, ours = self._bus.frame_ids.get(camera, ""), messages.optical_frame(camera)
+        return self._prefix + ours if own in ("", ours) else own
 
     def intrinsics(self, camera: str) -> Intrinsics | None:
         sent, size = self._sent.get(camera), self._bus.raw_sizes.get(camera)

@@ -2,8 +2,10 @@
 protective stop, and switching of its controller.
 
 Services of the robot node `recover`, `activate` and `deactivate` call those of the driver that the
-robot's YAML names. They have a node and threads of their own: a driver that does not answer delays
-neither the control loop nor the emergency stop.
+robot's YAML names. They have two nodes and threads of their own: a driver that does not answer
+delays neither the control loop nor the emergency stop. One thread executes the services and waits,
+the other takes the driver's answers. (rclpy's MultiThreadedExecutor polls without pause while a
+service waits, and with real-time priority that would stop the whole computer.)
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
@@ -32,11 +33,13 @@ from wm_nodes.robots.arm.speed_scale import SpeedScale
 from wm_nodes.service_types import answered, filled, load_service
 
 IN = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
-ABSENT_S = 1.0  # a service is known by then
+ABSENT_S = 1.0  # a service that was known is found again by then
+DISCOVERY_S = 3.5  # after the start of this node: DDS announces each every 3 s
 LOOP_S = 1.0  # for the control loop to answer
 SPIN_S = 0.1
 WORKS: tuple[Work, ...] = ("recover", "activate", "deactivate")
 PERCENT = 100.0
+BUSY = "another call to the driver is under way: call this one again afterwards"
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,24 @@ class _Call:
     client: Any
     request: Any
     closing: threading.Event
+    known_s: float  # when the service must have been discovered, if it was there at the start
 
-    def make(self) -> str:
-        """Call and wait; returns "" or why it failed, in one line."""
+    def make(self, meanwhile: Callable[[], None]) -> str:
+        """Call and wait; returns "" or why it failed, in one line. meanwhile: called every SPIN_S
+        at most."""
         name, timeout_s = self.given.service, self.given.timeout_s
-        end = time.monotonic() + min(ABSENT_S, timeout_s)
+        end = max(time.monotonic() + min(ABSENT_S, timeout_s), self.known_s)
         while not self.client.service_is_ready():
             if time.monotonic() > end or self.closing.is_set():
                 return f"{name}: there is no such service ({self.given.type}). Start the driver"
+            meanwhile()
             time.sleep(0.02)
         came = threading.Event()
         future = self.client.call_async(self.request)
         future.add_done_callback(lambda _: came.set())
         end = time.monotonic() + timeout_s
         while not came.wait(SPIN_S) and time.monotonic() < end and not self.closing.is_set():
-            pass
+            meanwhile()
         if not came.is_set():
             self.client.remove_pending_request(future)
             return f"{name}: no answer within {timeout_s:g} s"
@@ -93,49 +99,61 @@ class DriverServices:
         self._section, self._dry = section, dry_run
         self._closing = threading.Event()
         prepared = {work: self._loaded(section, work) for work in WORKS}
-        self.node = Node(
-            "robot_driver_services",
-            context=node.context,
-            namespace=node.get_namespace(),
-            use_global_arguments=False,
-            enable_rosout=False,
-            start_parameter_services=False,
-        )
+        self.node = self._private("robot_driver_services")
+        self._driver = self._private("robot_driver_clients")
         try:
             self._make(prepared)
         except BaseException:
             self.node.destroy_node()
+            self._driver.destroy_node()
             raise
-        # One thread for a handler that waits, one for the answer that it waits for.
-        self._executor = MultiThreadedExecutor(2, context=node.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name="driver_services", daemon=True)
-        self._thread.start()
+        self._executors = {}
+        for each in (self.node, self._driver):
+            self._executors[each.get_name()] = SingleThreadedExecutor(context=node.context)
+            self._executors[each.get_name()].add_node(each)
+        self._threads = [
+            threading.Thread(target=self._spin, args=(executor,), name=name, daemon=True)
+            for name, executor in self._executors.items()
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         if self._closing.is_set():
             return
         self._closing.set()
-        self._executor.wake()
-        self._thread.join()
-        self._executor.shutdown()
+        for executor in self._executors.values():
+            executor.wake()
+        for thread in self._threads:
+            thread.join()
+        for executor in self._executors.values():
+            executor.shutdown()
         self.node.destroy_node()
+        self._driver.destroy_node()
 
     # Preparing ----------------------------------------------------------------------------------
 
+    def _private(self, name: str) -> Node:
+        return Node(
+            name,
+            context=self._node.context,
+            namespace=self._node.get_namespace(),
+            use_global_arguments=False,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+
     def _make(self, prepared: dict[Work, list[tuple[ServiceCall, Any, Any]]]) -> None:
-        """Make clients, services and the subscription on the private node."""
+        """Make the services on one private node, clients and the subscription on the other."""
         section = self._section
         self._calls = {work: self._clients(calls) for work, calls in prepared.items()}
-        one_at_a_time = MutuallyExclusiveCallbackGroup()
-        for work in WORKS:
-            self.node.create_service(
-                Trigger, work, self._handler(work), callback_group=one_at_a_time
-            )
+        self._services: list[Any] = [
+            self.node.create_service(Trigger, work, self._handler(work)) for work in WORKS
+        ]
         if section.speed_scaling_topic:
             self._speed.watch(section.speed_scaling_timeout_s)
             topic = self._node.resolve_topic_name(section.speed_scaling_topic)
-            self.node.create_subscription(Float64, topic, self._on_speed, IN)
+            self._driver.create_subscription(Float64, topic, self._on_speed, IN)
 
     @staticmethod
     def _loaded(section: DriverSection, work: Work) -> list[tuple[ServiceCall, Any, Any]]:
@@ -154,18 +172,19 @@ class DriverServices:
         for call, kind, request in calls:
             name = self._node.resolve_service_name(call.service)
             try:
-                client: Any = self.node.create_client(kind, name)
+                client: Any = self._driver.create_client(kind, name)
             except Exception as error:  # RCLError: one service with two types
                 raise UserError(f"driver service {name} of type {call.type}: {error}.") from None
-            out.append(_Call(call, client, request, self._closing))
+            known_s = time.monotonic() + DISCOVERY_S
+            out.append(_Call(call, client, request, self._closing, known_s))
         return out
 
-    # The threads of the private node ------------------------------------------------------------
+    # The threads of the private nodes -----------------------------------------------------------
 
-    def _spin(self) -> None:
+    def _spin(self, executor: SingleThreadedExecutor) -> None:
         try:
             while not self._closing.is_set() and self.node.context.ok():
-                self._executor.spin_once(timeout_sec=SPIN_S)
+                executor.spin_once(timeout_sec=SPIN_S)
         except ExternalShutdownException:
             return
         except Exception as error:
@@ -206,19 +225,34 @@ class DriverServices:
             return answer
         failed = "interrupted"
         try:
-            failed = next((text for call in calls if (text := call.make())), "")
+            made = (call.make(self._refuse_others) for call in calls)
+            failed = next((text for text in made if text), "")
         finally:
             outcome = self._tell(DriverStep(work, "failed" if failed else "done"), withdraw=False)
         return Answer(False, f"{work}: {failed}") if failed else outcome
 
+    def _refuse_others(self) -> None:
+        """Refuse calls that came during one that is under way: they must not be executed later.
+
+        Only in the thread of the services.
+        """
+        for service in self._services:
+            while True:
+                with service.handle:
+                    _, header = service.handle.service_take_request(Trigger.Request)
+                if header is None:
+                    break
+                service.send_response(Trigger.Response(success=False, message=BUSY), header)
+
     def _tell(self, step: DriverStep, *, withdraw: bool = True) -> Answer:
         """Ask the control loop. withdraw: what it does not answer in time must not happen later."""
-        if not self._alive():
+        alive = self._alive()
+        if withdraw and not alive:
             return Answer(False, "the control loop does not run: nothing was done")
-        future = self._loop.ask("driver", step)
+        future = self._loop.ask("driver", step)  # an outcome counts when the loop runs again
         try:
-            return future.result(LOOP_S)
+            return future.result(LOOP_S if alive else 0.0)
         except NoAnswer:
-            if withdraw:
-                future.cancel()
+            if withdraw and not future.cancel():
+                return future.result()  # it is just being executed
             return Answer(False, f"the control loop did not answer within {LOOP_S:g} s")

@@ -127,7 +127,7 @@ class _ActionOutput:
 
     def send(self, setpoint: Setpoint) -> None:
         rest = setpoint.stop.x[-1] if len(setpoint.stop) else setpoint.position
-        self._goals.want(float(rest[self._at]))
+        self._goals.want(float(rest[self._at]), time.monotonic())
 
     def look(self) -> None:
         """The server is looked for with each goal."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +14,7 @@ ANSWERS = ("success", "ok")  # fields of a response that say whether it was done
 SEQUENCE = re.compile(r"sequence<(.+?)(?:, *(\d+))?>\Z")
 ARRAY = re.compile(r"(.+)\[(\d+)\]\Z")
 INTEGER = re.compile(r"(u?)int(8|16|32|64)\Z")
+LARGEST = {"float": 3.402823466e38, "double": sys.float_info.max}
 
 
 def load_service(name: str) -> Any:
@@ -61,17 +62,26 @@ def _converted(kind: str, value: Any, what: str) -> Any:
     """Return a value of the YAML as a field of this ROS type."""
     if listed := SEQUENCE.match(kind) or ARRAY.match(kind):
         return _list(kind, listed[1], listed[2], value, what)
+    wanted = f"a value of the ROS type {kind}"
     if kind == "boolean":
         fits = isinstance(value, bool)
     elif whole := INTEGER.match(kind):
         bits = int(whole[2])
         low, high = (0, 2**bits) if whole[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1))
         fits = type(value) is int and low <= value < high
-    elif kind in ("float", "double"):
-        fits = type(value) in (int, float) and math.isfinite(value)
+        wanted = f"a whole number from {low} to {high - 1} (ROS type {kind})"
+    elif kind == "octet":
+        fits = type(value) is int and 0 <= value <= 255
+        value = bytes([value]) if fits else value
+        wanted = "a whole number from 0 to 255 (ROS type octet)"
+    elif kind in LARGEST:
+        most = LARGEST[kind]
+        fits = type(value) in (int, float) and abs(value) <= most
         value = float(value) if fits else value
+        wanted = f"a finite number from {-most:.6g} to {most:.6g} (ROS type {kind})"
     elif kind.startswith("string"):
-        fits = isinstance(value, str)
+        fits = isinstance(value, str) and _encodable(value)
+        wanted = f"text that UTF-8 can encode (ROS type {kind})"
     elif "/" in kind:
         if isinstance(value, Mapping):
             package, name = kind.split("/")[0], kind.split("/")[-1]
@@ -81,8 +91,17 @@ def _converted(kind: str, value: Any, what: str) -> Any:
     else:
         fits = False
     if not fits:
-        raise UserError(f"{what}: got {value!r}, expected a value of the ROS type {kind}.")
+        raise UserError(f"{what}: got {value!r}, expected {wanted}.")
     return value
+
+
+def _encodable(text: str) -> bool:
+    """Is it free of halves of surrogate pairs, such as "\\ud800" in a YAML file?"""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _list(kind: str, item: str, size: str | None, value: Any, what: str) -> list[Any]:

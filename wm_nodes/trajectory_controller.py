@@ -31,6 +31,7 @@ class ControllerSettings:
         self._node = node
         self._clients: dict[str, Any] = {}  # full name of a node -> client of its parameters
         self._asked_s: dict[str, float] = {}
+        self._pending: dict[tuple[str, str], Any] = {}  # (node, parameter) -> newest request
         self._values: dict[tuple[str, str], bool] = {}  # (node, parameter)
 
     def wrong(self, nodes: Iterable[str]) -> str:
@@ -62,7 +63,10 @@ class ControllerSettings:
             return
         self._asked_s[name] = now
         for key in FROM_COMMAND:
+            if unanswered := self._pending.pop((name, key), None):
+                client.remove_pending_request(unanswered)  # or they pile up
             future = client.call_async(GetParameters.Request(names=[key]))
+            self._pending[name, key] = future
             future.add_done_callback(lambda done, key=key: self._answered(name, key, done))
 
     def _answered(self, name: str, key: str, done: Any) -> None:
@@ -78,3 +82,4 @@ class ControllerSettings:
         self._asked_s.pop(name, None)
         for key in FROM_COMMAND:
             self._values.pop((name, key), None)
+            self._pending.pop((name, key), None)

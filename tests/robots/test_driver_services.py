@@ -345,3 +345,68 @@ def test_requests_are_filled_by_name_with_lists_and_nested_messages():
             filled(ListParameters.Request(), wrong, "x")
     with pytest.raises(UserError, match=r"value\.type"):
         filled(SetParameters.Request(), {"parameters": [{"value": {"type": 300}}]}, "x")
+
+
+def test_a_service_that_waits_costs_no_polling(plant):
+    arm = plant(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),),
+                speed_scaling_topic="/driver/speed_scaling")  # fmt: skip
+    arm.stop("protective stop")
+    arm.driver.delay_s = 1.0
+    turns = 0
+
+    def counted(spin_once):
+        def turn(**options):
+            nonlocal turns
+            turns += 1
+            spin_once(**options)
+
+        return turn
+
+    for executor in arm.services._executors.values():
+        executor.spin_once = counted(executor.spin_once)
+    client = arm.graph.probe.create_client(Trigger, "recover")
+    arm.graph.until(client.service_is_ready)
+    future = client.call_async(Trigger.Request())
+    said = 0
+    while not future.done():
+        arm.driver.speed.publish(Float64(data=100.0))
+        said += 1
+        arm.graph.executor.spin_once(timeout_sec=0.01)
+    assert future.result().success
+    assert turns <= 3 * said + 100  # a loop that polls makes thousands
+
+
+def test_a_call_during_another_one_is_refused_at_once_and_not_executed_later(plant):
+    arm = plant(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),),
+                activate=ServiceCall("/driver/switch", SET_BOOL, {"data": True}))  # fmt: skip
+    arm.stop("protective stop")
+    arm.driver.delay_s = 1.5
+    first, second = (
+        arm.graph.probe.create_client(Trigger, name) for name in ("recover", "activate")
+    )
+    arm.graph.until(lambda: first.service_is_ready() and second.service_is_ready())
+    recovered = first.call_async(Trigger.Request())
+    arm.graph.until(lambda: arm.driver.calls)
+    activated = second.call_async(Trigger.Request())
+    arm.graph.until(activated.done)
+    assert not recovered.done()
+    assert not activated.result().success and "under way" in activated.result().message
+    arm.graph.until(recovered.done)
+    assert recovered.result().success
+    arm.graph.spin(0.3)
+    assert [name for name, _ in arm.driver.calls] == ["unlock"]
+
+
+def test_an_outcome_counts_although_the_control_loop_ended_meanwhile(plant):
+    arm = plant(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),))
+    arm.stop("protective stop")
+    arm.driver.delay_s = 0.5
+    client = arm.graph.probe.create_client(Trigger, "recover")
+    arm.graph.until(client.service_is_ready)
+    future = client.call_async(Trigger.Request())
+    arm.graph.until(lambda: arm.driver.calls)
+    arm.alive = False
+    arm.graph.until(future.done)
+    arm.alive = True
+    arm.moved(0.1)
+    assert arm.loop._driver.busy == ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from wm_nodes.errors import MessageError
 from wm_nodes.robots.arm.config import find_config
 from wm_nodes.robots.arm.sections import ForceTorqueSection
 from wm_nodes.robots.arm.simulated import SimulatedArm
-from wm_nodes.robots.arm.wrench import NAMES, ForceWatch, WrenchReadings
+from wm_nodes.robots.arm.wrench import NAMES, PAUSE_S, ForceWatch, WrenchReadings
 
 SENSOR = ForceTorqueSection("/wrench", frame="wrist", max_force_n=60.0, max_torque_nm=5.0)
 FORCE = [1.0, -2.0, 3.0, 0.1, -0.2, 0.3]
@@ -80,6 +81,64 @@ def test_limits_are_of_the_vectors_lengths(values, says):
     unwatched = ForceWatch(ForceTorqueSection("/w"))
     unwatched.newest = readings.newest
     assert unwatched.excess() == ""
+
+
+PEAKS = [([0, 61.0, 0, 0, 0, 0], "61.0 N"), ([0, 0, 0, 0, 0, -5.5], "5.50 Nm")]
+
+
+@pytest.mark.parametrize(("peak", "says"), PEAKS)
+@pytest.mark.parametrize("at", [0, 7, 19])
+def test_a_peak_between_two_looks_is_judged_once_and_not_recorded(peak, says, at):
+    watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
+
+    def look(since_s: float, peak_at: int) -> str:
+        for index in range(20):
+            values = peak if index == peak_at else FORCE
+            readings.take(values, "wrist", since_s + index / 1000, 0.0)
+        watch.newest = readings.newest
+        return watch.excess()
+
+    assert look(10.0, -1) == ""
+    assert says in look(10.02, at) and says in watch.excess()
+    if at < 19:
+        assert readings.newest.values.tolist() == FORCE
+    assert look(10.04, -1) == ""
+
+
+def test_no_peak_is_lost_while_it_is_taken_in_another_thread():
+    watch, readings, sent = ForceWatch(SENSOR), WrenchReadings(SENSOR), 3000
+    readings.take(FORCE, "wrist", 10.0, 0.0)
+    watch.newest = readings.newest
+    watch.excess()
+
+    def take() -> None:
+        for number in range(1, sent + 1):
+            force = 100.0 + number if number % 10 == 0 else 0.0
+            readings.take([force, 0, 0, 0, 0, 0], "wrist", 10.0 + number * 1e-6, 0.0)
+
+    thread, judged, seen = Thread(target=take), 0, []
+    thread.start()
+    while judged < sent:
+        watch.newest = readings.newest
+        text, newest = watch.excess(), watch.newest.number
+        if newest // 10 > judged // 10:  # a peak, each larger than the one before
+            force = 100.0 + newest // 10 * 10
+            seen.append(text == f"the force is {force:.1f} N, beyond 60 N")
+        judged = newest
+    thread.join()
+    assert seen and all(seen)
+
+
+def test_peaks_of_a_time_in_which_nothing_was_judged_do_not_count():
+    watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
+    readings.take([900.0, 0, 0, 0, 0, 0], "wrist", 10.0, 0.0)  # before the loop runs
+    readings.take(FORCE, "wrist", 10.001, 0.0)
+    watch.newest = readings.newest
+    assert watch.excess() == "" and watch.excess() == ""
+    readings.take([900.0, 0, 0, 0, 0, 0], "wrist", 20.0, 0.0)
+    readings.take(FORCE, "wrist", 20.0 + PAUSE_S, 0.0)
+    watch.newest = readings.newest
+    assert watch.excess() == "" and watch.excess() == ""
 
 
 # Recorded --------------------------------------------------------------------------------------
@@ -158,6 +217,17 @@ def test_nothing_begins_before_the_first_reading():
         robot.sense()
         robot.tick(None)
         assert robot.waiting_for() == ""
+
+
+@pytest.mark.parametrize(("peak", "says"), PEAKS)
+def test_a_peak_between_two_periods_latches_and_can_be_cleared(peak, says):
+    with arm() as robot:
+        robot.reset(0)
+        assert drive(robot, 0.4)
+        robot._wires._wrenches.take(peak, "wrist", robot._bus.now_s(), 0.0)
+        assert not drive(robot, 1.0)
+        assert says in robot.latched()["force"]
+        assert robot.clear() == "" and drive(robot, 0.4)
 
 
 def test_too_much_force_stops_within_the_limits_and_latches():

@@ -255,3 +255,47 @@ def test_a_gripper_that_reports_rarely_may_have_moved_further_than_the_arm():
         moved[joint] += 0.09  # in one message
         guard.saw_driver(moved, 100.0 + PERIOD_S * 20)
         assert bool(guard.measured[joint] == moved[joint]) is believed
+
+
+# The gripper -----------------------------------------------------------------------------------
+
+
+def held(bench) -> Bench:
+    """A gripper that is commanded to 0.010 m and held open by an object at 0.025 m."""
+    bench.wanted = np.zeros(7)
+    bench.run(1.0)
+    bench.guard.filter.start(np.append(bench.guard.filter.x[:6], 0.010))
+    bench.follows = False
+    bench.place = np.append(bench.place[:6], 0.025)
+    bench.run(1.5)
+    return bench
+
+
+@pytest.mark.parametrize("begins", ["clear", "activate"])
+@pytest.mark.parametrize(("opening", "then"), [(0.025, 0.010), (0.002, 0.002)])
+def test_a_stopped_gripper_goes_on_holding_unless_it_was_moved_by_hand(
+    bench, begins, opening, then
+):
+    guard = held(bench).guard
+    guard.latch("estop", "called")
+    bench.run(2.0)
+    bench.place = np.append(bench.place[:6] + 0.03, opening)  # the arm as well
+    bench.run(1.0)
+    if begins == "clear":
+        assert guard.clear(bench.now) == ""
+    else:
+        guard.release()
+        bench.run(0.5)
+        guard.take(anew=True)
+        bench.run(0.5)
+    assert guard.filter.x[6] == pytest.approx(then)
+    np.testing.assert_allclose(guard.filter.x[:6], bench.place[:6])
+
+
+def test_the_first_command_leaves_the_gripper_where_it_is_measured():
+    bench = Bench()
+    bench.plan = False
+    bench.guard.saw_driver(bench.place.copy(), bench.now)
+    bench.place = np.append(bench.place[:6], 0.03)
+    bench.run(1.4)
+    assert {command[6] for command in bench.commands} == {0.03}

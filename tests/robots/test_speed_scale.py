@@ -14,7 +14,7 @@ pytest.importorskip("mujoco", reason="needs the [sim] extra")
 from tests.robots.arms import NAMES, config, kinematics
 from wm_nodes.robots.arm.safety import SafetyFilter
 from wm_nodes.robots.arm.simulated import SimulatedArm
-from wm_nodes.robots.arm.speed_scale import LEAST, SpeedScale
+from wm_nodes.robots.arm.speed_scale import LEAST, Slowdown, SpeedScale
 from wm_nodes.robots.arm.trial import audit
 
 BRAKED_S = 0.8  # after the last change all speeds are below the scale (docs/arm.md)
@@ -159,7 +159,7 @@ class Slowed:
         self.motion.speed.watch(0.5)
         self.reports = True
 
-    def run(self, seconds: float, scale: float, speed: float = 0.4) -> None:
+    def run(self, seconds: float, scale: float, speed: float = 0.4, joint: int = 0) -> None:
         self.arm.switches.driver_speed_scale = scale
         for _ in range(round(seconds / self.motion.period_s)):
             now = self.bus.now_s()
@@ -167,7 +167,7 @@ class Slowed:
                 self.motion.speed.take(scale, now)
             self.motion.sense()
             turn = speed if math.sin(2.0 * now) >= 0 else -speed
-            self.motion.command(np.eye(7)[0] * turn, now)
+            self.motion.command(np.eye(7)[joint] * turn, now)
             self.bus.wait(self.motion.period_s)
 
     def moves(self, scale: float) -> bool:
@@ -216,3 +216,48 @@ def test_a_paused_driver_stops_the_arm_without_a_latch_and_finds_no_step_when_it
     slowed.run(0.02, 1.0)
     assert np.abs(slowed.bus.world.positions() - place)[:6].max() < 0.012
     assert slowed.moves(1.0) and not guard.latched
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3])
+def test_a_driver_that_slows_down_in_fast_motion_does_not_latch_and_finds_no_step(scale):
+    slowed = Slowed()
+    slowed.run(2.0, 1.0)
+    motion, world = slowed.motion, slowed.bus.world
+    for _ in range(200):
+        slowed.run(motion.period_s, 1.0, speed=1.9, joint=3)
+        if motion.filter.v[3] > 1.8:
+            break
+    slowed.run(3.0, scale, speed=1.9, joint=3)
+    assert not motion.guard.latched
+    if scale == 0.0:
+        place = world.positions()
+        assert motion.at_rest and np.abs(motion.filter.x - place)[:6].max() <= 0.012
+        slowed.run(0.04, 1.0)
+        assert np.abs(world.positions() - place)[:6].max() < 0.02
+    slowed.run(3.0, 1.0)
+    assert slowed.moves(1.0) and not motion.guard.latched
+
+
+def test_a_paused_arm_that_is_latched_finds_no_step_either_and_stays_latched():
+    slowed = Slowed()
+    slowed.run(1.3, 1.0)
+    slowed.motion.guard.latch("tracking", "before the pause was reported")
+    slowed.run(3.0, 0.0)
+    place = slowed.bus.world.positions()
+    slowed.run(1.0, 1.0)
+    assert np.abs(slowed.bus.world.positions() - place)[:6].max() < 0.012
+    assert "tracking" in slowed.motion.guard.latched
+
+
+def test_a_scale_that_falls_again_and_again_does_not_excuse_every_lag():
+    slowdown = Slowdown(2.0)
+    times = np.arange(0.0, 60.0, 0.02)
+    excused = 0
+    for now_s in times:
+        slowdown.saw(1.0 if now_s % 1.0 < 0.5 else 0.4, now_s)
+        excused += slowdown.lasts(now_s)
+    assert excused <= 0.55 * len(times)
+    noise = Slowdown(2.0)
+    for now_s in times:
+        noise.saw(0.9 + 0.1 * math.sin(now_s), now_s)
+        assert not noise.lasts(now_s)

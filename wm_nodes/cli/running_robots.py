@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
 
+LOOKS = 120  # so often events are handled meanwhile: on a stalled computer time alone says nothing
 DISCOVERY_S = 3.5  # until all nodes are discovered: DDS announces each every 3 s
 ESTOP, KIND = "/estop", "std_srvs/srv/SetBool"
 
@@ -46,18 +47,19 @@ class RunningRobots:
     def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
         self._node, self._executor = node, executor
         self._clients: dict[str, Any] = {}
-        self._since_s = time.monotonic()
+        self._since_s, self._looks = time.monotonic(), 0
 
     @property
     def complete(self) -> bool:
         """Return whether every robot node that ran at the start must be known by now."""
-        return time.monotonic() - self._since_s >= DISCOVERY_S
+        return time.monotonic() - self._since_s >= DISCOVERY_S and self._looks >= LOOKS
 
     def look(self) -> list[str]:
         """Return the namespaces in order; handles events for a moment."""
         from std_srvs.srv import SetBool
 
         self._executor.spin_once(timeout_sec=0.02)
+        self._looks += 1
         for name, kinds in self._node.get_service_names_and_types():
             if name.endswith(ESTOP) and KIND in kinds and name not in self._clients:
                 self._clients[name] = self._node.create_client(SetBool, name)

@@ -59,7 +59,7 @@ class DriverWork:
         if self.busy:
             return Answer(False, f"{self.busy}: call {work} again afterwards")
         if moving:
-            return Answer(False, f"the robot moves: call pause, and {work} when it stands")
+            return Answer(False, f"the robot acts or moves: call pause, and {work} when it stands")
         if work == "recover" and permitted and not (robot.latched() or robot.stopped()):
             return Answer(False, "nothing is latched, stopped or paused: nothing to recover")
         self.busy = UNDER_WAY[work]

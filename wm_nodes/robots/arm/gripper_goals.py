@@ -2,7 +2,8 @@
 
 A goal is sent when the wanted opening has changed by more than a dead band, at most so many times
 a second. The newest goal counts: older ones that are still under way are cancelled once it is
-accepted. Free of ROS: `GoalSender` is the edge to the action's client.
+accepted. A wanted opening counts only while it is commanded: once commands end (emergency stop,
+pause, deactivated) nothing is sent. Free of ROS: `GoalSender` is the edge to the action's client.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 
 RETRY_S = 1.0  # after a goal that was refused or not answered
 ANSWER_S = 2.0  # longest wait for the answer to a goal
+FRESH_S = 0.3  # a wanted opening counts for so long
 SUCCEEDED = "succeeded"
 
 
@@ -56,7 +58,7 @@ class GripperGoals:
     ) -> None:
         self._sender, self._action = sender, action
         self._deadband, self._period_s = deadband, period_s
-        self._wanted: float | None = None
+        self._wanted: tuple[float, float] | None = None  # position, and when it was wanted [s]
         self._goal: float | None = None  # the newest goal; None: the wanted position is not sent
         self._number = 0  # of the newest goal
         self._sent_s = self._refused_s = -math.inf
@@ -65,10 +67,10 @@ class GripperGoals:
         self._now_s = 0.0
         self.fault = ""
 
-    def want(self, position: float) -> None:
-        """Note the wanted position [rad, m]."""
+    def want(self, position: float, now_s: float) -> None:
+        """Note the position [rad, m] wanted at the steady time `now_s` [s]; it expires."""
         if math.isfinite(position):
-            self._wanted = position
+            self._wanted = position, now_s
 
     def tick(self, now_s: float) -> None:
         """Send what is due at the steady time `now_s` [s]."""
@@ -79,6 +81,7 @@ class GripperGoals:
                 "the gripper's controller (ros2 control list_controllers)."
             )
             self._goal, self._answered, self._refused_s = None, True, -math.inf
+            self._wanted = None
             self._under_way.clear()
             return
         if self.fault and self._goal is None and self._refused_s == -math.inf:
@@ -89,11 +92,12 @@ class GripperGoals:
                 f"gripper: the action {self._action} did not answer a goal within {ANSWER_S:g} s, "
                 "expected it to be accepted. Restart the gripper's controller."
             )
-        wanted = self._wanted
-        if wanted is None or now_s - self._sent_s < self._period_s:
+        newest = self._wanted
+        if newest is None or now_s - newest[1] > FRESH_S:
             return
-        if now_s - self._refused_s < RETRY_S:
+        if now_s - self._sent_s < self._period_s or now_s - self._refused_s < RETRY_S:
             return
+        wanted = newest[0]
         if self._goal is None or abs(wanted - self._goal) > self._deadband:
             self._number += 1
             self._goal, self._sent_s, self._answered = wanted, now_s, False

@@ -13,7 +13,7 @@ from wm_nodes.robots.arm.config import Watch
 from wm_nodes.robots.arm.following import FollowWatch
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
-from wm_nodes.robots.arm.speed_scale import PAUSE
+from wm_nodes.robots.arm.speed_scale import PAUSE, Slowdown
 from wm_nodes.robots.arm.wrench import LATCH, STOP, ForceWatch
 
 NOISE = 0.005  # rad (m): how far beyond a limit a resting joint may seem to be
@@ -25,6 +25,9 @@ FARTHEST = 20.0  # rad (m): no joint is there
 UNSENT = ("tracking", "gate")  # latches under which the last setpoints were not sent
 STUCK_RAD = 0.05  # an arm that stands so far behind its command does not follow
 LAG_S = 0.1  # how long the arm may be too far behind before that is believed
+SLOWER_S = 0.7  # beside the longest stop: until a slower driver's lag is made up for
+HANDLED = 0.1  # share of a gripper's range: what moved further since a stop was moved by hand
+HANDLED_S = 1.0  # until a gripper has come to rest after a stop
 STILL_RAD, STILL_S = 0.01, 0.2  # an arm stands that stayed so near to one position for so long
 
 
@@ -79,6 +82,9 @@ class Guard:
         self.dry_run = False  # nothing is commanded: the arm cannot follow
         self.released = False  # the driver's controller is being switched, or is not active
         self.driver_speed = ""  # why the driver's own speed forbids motion: unknown, or paused
+        self.slowdown = Slowdown(filter.longest_stop_s + SLOWER_S)
+        self._stopped_s = -np.inf  # when the present stop began
+        self._gripper: Floats | None = None  # where the gripper was measured when it began
 
     # Inputs -------------------------------------------------------------------------------------
 
@@ -101,19 +107,20 @@ class Guard:
         if silent or not np.all(near):
             self._stand, self._stand_since_s = position, now_s
         if not self.began:
-            if self._off() > 0.0:
-                self._start(position)
+            if (self._place() != self.filter.x).any():
+                self._start(self._place())
         elif (silent or self._away) and self.filter.at_rest:
             self._check_return()
         elif self._paused_elsewhere(now_s):
             self._adopt()
 
     def _paused_elsewhere(self, now_s: float) -> bool:
-        """Does a paused arm stand near its last command, to which it must not go at once later?"""
-        if self.driver_speed != PAUSE or not self._places or self.latched or self.released:
+        """Does a paused arm stand away from its last command, to which it must not go later?"""
+        if self.driver_speed != PAUSE or not self._places or self.released:
             return False
-        near = self._off() <= (self.watch.tracking_rad or np.inf)
-        return self.filter.at_rest and self._stands(now_s) and near and self._off() > STILL_RAD
+        if self.latched.keys() - {"tracking"}:
+            return False
+        return self.filter.at_rest and self._stands(now_s) and self._off() > STILL_RAD
 
     def _check_return(self) -> None:
         """The driver is back: is the arm where it was commanded to be?"""
@@ -213,7 +220,7 @@ class Guard:
             self.began, self._away, self._unsent, self._lag_s = False, True, False, None
             self.starts += 1
             if self._measured is not None:
-                self._start(self._measured)
+                self._adopt()
         else:
             self._away = True  # it may have been moved meanwhile
 
@@ -252,6 +259,10 @@ class Guard:
             stops = ("plan",)
             self.stops["plan"] += "plan" not in self.stopping
         self.stopping = stops
+        if not stops or stops == ("plan",):
+            self._stopped_s = now_s
+        if self._measured is not None and now_s - self._stopped_s < HANDLED_S and not self._away:
+            self._gripper = self._measured[self._arm :]
         slow = not stops and self._late_images(now_s)
         setpoint = self.filter.step(None if stops else wanted, now_s, slow=slow)
         if setpoint.late:
@@ -295,14 +306,14 @@ class Guard:
     def _check_tracking(self, now_s: float) -> None:
         """Latch when the arm has been too far from where it should be for a while."""
         watched = self.watch.tracking_rad and self.began and not (self.dry_run or self.released)
-        if not watched or self._silent(now_s):
+        if not watched or self._silent(now_s) or self.slowdown.lasts(now_s):
             self._lag_s = None
             return
-        joint = None if self.driver_speed == PAUSE else self._following.standing_joint()
+        joint = self._following.standing_joint()
         if joint is not None:
             name, off = self.filter.limits.joints[joint], self._offsets()[joint]
             self.latch("tracking", f"{name} stands, {off:.2f} rad behind")
-        if self._stands(now_s) and self.driver_speed != PAUSE and self._stuck():
+        if self._stands(now_s) and self._stuck():
             self.latch("tracking", f"{self._farthest()} stands, {self._off():.2f} rad behind")
         elif self._off() <= self.watch.tracking_rad:
             self._lag_s = None
@@ -326,11 +337,20 @@ class Guard:
         self._stand, self._stand_since_s = None, np.inf
 
     def _adopt(self) -> None:
-        """Take the path to begin where the arm is measured; a gripper goes on holding."""
+        """Take the path to begin where the arm is measured."""
+        self._start(self._place())
+
+    def _place(self) -> Floats:
+        """Return where the arm is measured (n,). A gripper goes on holding, with the opening last
+        commanded, unless it was moved by hand since the arm stopped.
+        """
         assert self._measured is not None
-        place = self.filter.x.copy()
-        place[: self._arm] = self._measured[: self._arm]
-        self._start(place)
+        place, limits = self._measured.copy(), self.filter.limits
+        if self._gripper is not None:
+            moved = np.abs(place[self._arm :] - self._gripper)
+            held = moved <= HANDLED * (limits.high - limits.low)[self._arm :]
+            place[self._arm :] = np.where(held, self.filter.x[self._arm :], place[self._arm :])
+        return place
 
     def _start(self, place: Floats) -> None:
         """Begin a path at rest; a sensor's noise does not take a joint beyond its limit."""

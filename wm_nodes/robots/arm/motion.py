@@ -12,7 +12,7 @@ from wm_nodes.robots.arm.guard import Guard
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
-from wm_nodes.robots.arm.speed_scale import SpeedScale
+from wm_nodes.robots.arm.speed_scale import PAUSE, SpeedScale
 from wm_nodes.robots.arm.wrench import ForceWatch
 
 HOMING_PER_S = 2.5
@@ -104,6 +104,9 @@ class ArmMotion:
         now_s, guard = self.bus.now_s(), self.guard
         scale, guard.driver_speed = self.speed.now(now_s)
         self.filter.scale_speed(scale)
+        driver = self.speed.driver(now_s)
+        if driver is not None:
+            guard.slowdown.saw(driver, now_s)
         setpoint = guard.step(wanted, made_s, now_s)
         if self._starts != guard.starts:
             self._starts = guard.starts
@@ -157,7 +160,8 @@ class ArmMotion:
         if not guard.began:
             return self.bus.settled and not guard.latched and guard.ready(now_s)
         places = self.config.command.interface in POSITIONS
-        if places and "tracking" in guard.latched:
+        paused = guard.driver_speed == PAUSE  # it must not find an old command when it goes on
+        if places and "tracking" in guard.latched and not paused:
             return False
         stopped = self.at_rest and guard.stopping not in ((), ("plan",))
         self._resting = self._resting + 1 if stopped else 0

@@ -13,6 +13,32 @@ LEAST, MOST = 0.05, 1.0  # of the operator's scale
 PAUSED = 0.005  # a driver below this does not move: paused on its pendant
 ROUNDING = 1e-3  # drivers report 1.0 with the error of their own arithmetic
 UNKNOWN, PAUSE = "driver_speed", "driver_paused"  # faults
+FALL = 0.8  # a driver whose scale becomes less than this share of what it was has slowed down
+
+
+class Slowdown:
+    """For how long an arm may lag because its driver has slowed down at once and the path cannot.
+
+    most_s: how long the path takes to slow down at most [s]. A scale that falls again and again
+    counts once in twice that time, so that the lag is watched in between.
+    """
+
+    def __init__(self, most_s: float) -> None:
+        self._most_s = most_s
+        self._usual = MOST  # the largest scale since the last slowdown
+        self._until_s = self._again_s = -math.inf
+
+    def saw(self, scale: float, now_s: float) -> None:
+        """Take in the driver's scale of this control period, 0 to 1."""
+        if scale < PAUSED:
+            self._until_s = now_s + self._most_s
+        elif scale < FALL * self._usual and now_s >= self._again_s:
+            self._until_s, self._again_s = now_s + self._most_s, now_s + 2 * self._most_s
+            self._usual = scale
+        self._usual = max(self._usual, scale)
+
+    def lasts(self, now_s: float) -> bool:
+        return now_s < self._until_s
 
 
 class SpeedScale:
