@@ -79,6 +79,7 @@ class _Call:
 
 class DriverServices:
     """The driver's part of a robot node; make it before the control loop begins, `close` it last.
+    `node` has the services, `clients` what speaks to the driver.
 
     speed: receives the driver's scale. loop: is asked before each piece of work and told its
     outcome. alive: does the control loop run? dry_run: the driver is not called. Raises UserError
@@ -100,15 +101,15 @@ class DriverServices:
         self._closing = threading.Event()
         prepared = {work: self._loaded(section, work) for work in WORKS}
         self.node = self._private("robot_driver_services")
-        self._driver = self._private("robot_driver_clients")
+        self.clients = self._private("robot_driver_clients")
         try:
             self._make(prepared)
         except BaseException:
             self.node.destroy_node()
-            self._driver.destroy_node()
+            self.clients.destroy_node()
             raise
         self._executors = {}
-        for each in (self.node, self._driver):
+        for each in (self.node, self.clients):
             self._executors[each.get_name()] = SingleThreadedExecutor(context=node.context)
             self._executors[each.get_name()].add_node(each)
         self._threads = [
@@ -129,7 +130,7 @@ class DriverServices:
         for executor in self._executors.values():
             executor.shutdown()
         self.node.destroy_node()
-        self._driver.destroy_node()
+        self.clients.destroy_node()
 
     # Preparing ----------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ class DriverServices:
         if section.speed_scaling_topic:
             self._speed.watch(section.speed_scaling_timeout_s)
             topic = self._node.resolve_topic_name(section.speed_scaling_topic)
-            self._driver.create_subscription(Float64, topic, self._on_speed, IN)
+            self.clients.create_subscription(Float64, topic, self._on_speed, IN)
 
     @staticmethod
     def _loaded(section: DriverSection, work: Work) -> list[tuple[ServiceCall, Any, Any]]:
@@ -172,7 +173,7 @@ class DriverServices:
         for call, kind, request in calls:
             name = self._node.resolve_service_name(call.service)
             try:
-                client: Any = self._driver.create_client(kind, name)
+                client: Any = self.clients.create_client(kind, name)
             except Exception as error:  # RCLError: one service with two types
                 raise UserError(f"driver service {name} of type {call.type}: {error}.") from None
             known_s = time.monotonic() + DISCOVERY_S

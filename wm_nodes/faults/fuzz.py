@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import Image, JointState
-from std_msgs.msg import Header
+from geometry_msgs.msg import WrenchStamped
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64, Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 NUMBERS = (0.0, 1.0, -1.0, 0.1, 1e-300, 1e30, -1e300, np.nan, np.inf, -np.inf)
@@ -79,10 +80,41 @@ def recorded_rubbish(random: np.random.Generator, now_ns: int) -> Header:
     return Header(stamp=_stamp(random, now_ns))
 
 
+def wrench_rubbish(random: np.random.Generator, now_ns: int) -> WrenchStamped:
+    """Return what no sensor would measure; half of the frames are right."""
+    msg = WrenchStamped()
+    for part, values in ((msg.wrench.force, _numbers(random, 3)), (msg.wrench.torque, [0.0] * 3)):
+        part.x, part.y, part.z = values
+    msg.header.frame_id = str(random.choice(["wrist", "wrist", "", "base"]))
+    msg.header.stamp = _stamp(random, now_ns)
+    return msg
+
+
+def speed_rubbish(random: np.random.Generator, now_ns: int) -> Float64:
+    """Return a speed scale, in percent or not."""
+    return Float64(data=float(random.choice([*NUMBERS, 30.0, 100.0, 100.0, 101.0])))
+
+
+def camera_info_rubbish(random: np.random.Generator, now_ns: int) -> CameraInfo:
+    """Return a calibration whose size, model and matrices need not agree."""
+    high, wide = (int(v) for v in random.choice([0, 1, 96, 2**32 - 1], 2))
+    msg = CameraInfo(height=high, width=wide)
+    msg.distortion_model = str(random.choice(["plumb_bob", "", "equidistant", "x" * 300]))
+    msg.d = _numbers(random, int(random.choice([0, 5, 8, 1000])))
+    msg.k, msg.p = _numbers(random, 9), _numbers(random, 12)
+    msg.binning_x = int(random.choice([0, 1, 2, 2**32 - 1]))
+    msg.roi.x_offset = int(random.choice([0, 10, 2**32 - 1]))
+    msg.header.stamp = _stamp(random, now_ns)
+    return msg
+
+
 KINDS: dict[str, Callable[[np.random.Generator, int], Any]] = {
     "plan": plan_rubbish,
     "joint_states": joints_rubbish,
     "image": image_rubbish,
     "score": score_rubbish,
     "recorded": recorded_rubbish,
+    "wrench": wrench_rubbish,
+    "speed": speed_rubbish,
+    "camera_info": camera_info_rubbish,
 }

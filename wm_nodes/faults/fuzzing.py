@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import JointState
 
-from wm_nodes import messages, topics
+from wm_nodes import camera_info, messages, topics
 from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.faults.fuzz import KINDS
 from wm_nodes.faults.plant import robot_file
@@ -57,12 +57,15 @@ def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count:
         config.episodes.score_topic: "score",
         node.resolve_topic_name("plan"): "plan",
         node.resolve_topic_name("recorded"): "recorded",
+        config.driver.speed_scaling_topic: "speed",
         **{source.topic: "image" for source in config.cameras.values() if source.topic},
+        **{camera_info.beside(s.topic): "camera_info" for s in config.cameras.values() if s.topic},
     }
+    if config.force_torque is not None:
+        kinds[config.force_torque.topic] = "wrench"
+    kinds.pop("", None)
     subscriptions = {
-        s.topic_name: s
-        for s in (*node.subscriptions, *node.commands.subscriptions)
-        if s.topic_name in kinds
+        s.topic_name: s for part in node.nodes for s in part.subscriptions if s.topic_name in kinds
     }
     if set(subscriptions) != set(kinds):
         raise RuntimeError(f"no subscription to {sorted(set(kinds) - set(subscriptions))}")
@@ -72,8 +75,9 @@ def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count:
         msg: Any = KINDS[kinds[topic]](random, time.time_ns())
         subscription = subscriptions[topic]
         taken = serialize_message(msg) if subscription.raw else msg
-        informed = len(signature(subscription.callback).parameters) > 1
-        subscription.callback(taken, {}) if informed else subscription.callback(taken)
+        callback: Any = subscription.callback
+        informed = len(signature(callback).parameters) > 1
+        callback(taken, {}) if informed else callback(taken)
 
 
 def run_fuzz(count: int, seed: int, interface: str = "position", ns: str = ROBOT) -> Fuzzed:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
@@ -279,6 +280,13 @@ class RobotNode(Shell):
             self, arm.config.driver, arm.motion.speed, control.loop, lambda: control.alive,
             dry_run=self.params.dry_run,
         )  # fmt: skip
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The ROS nodes that it consists of."""
+        services = self._driver_services
+        more = [] if services is None else [services.node, services.clients]
+        return [self, *({self.commands} - {self}), *more]
 
     # Both modes ---------------------------------------------------------------------------------
 
