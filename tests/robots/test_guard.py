@@ -299,3 +299,16 @@ def test_the_first_command_leaves_the_gripper_where_it_is_measured():
     bench.place = np.append(bench.place[:6], 0.03)
     bench.run(1.4)
     assert {command[6] for command in bench.commands} == {0.03}
+
+
+@pytest.mark.parametrize(("interface", "latches"), [("position", True), ("velocity", False)])
+def test_at_rest_only_an_arm_that_is_commanded_to_a_place_can_be_behind(interface, latches):
+    bench = Bench(interface)
+    bench.wanted = np.zeros(7)
+    bench.run(2.0)
+    bench.follows = False
+    bench.place = bench.place + np.array([0.06, 0, 0, 0, 0, 0, 0])  # where its velocities add up
+    for _ in range(3):
+        bench.guard.saw_driver(bench.place.copy(), bench.now)
+    bench.run(2.0)
+    assert ("tracking" in bench.guard.latched) == latches

@@ -17,6 +17,7 @@ from wm_nodes.namespaces import ROBOT
 UNAIDED_S = 20.0  # until the arm moves again where no operator is needed
 WAIT_S = 1.5  # elsewhere, until the operator acts
 SETTLE_S = 0.4
+TRIES = 5  # to bring the arm into an episode before an injection
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class Outcome:
 def inject(rig: Rig, number: int, name: str) -> Outcome:
     """Inject one fault at a random moment of motion, and bring the arm back to motion."""
     fault, auditor = FAULTS[name], rig.auditor
-    rig.recover(rest=False, unaided_s=WAIT_S)
-    rig.until_acting()
+    for _ in range(TRIES):
+        rig.recover(rest=False, unaided_s=WAIT_S)
+        if rig.until_acting():  # an arm on its way home goes on by itself after a stall
+            break
     time.sleep(rig.some(0.2, 1.0))
     auditor.finish()
     before, lost = dict(auditor.violations), rig.witness.stopped

@@ -313,7 +313,8 @@ class Guard:
         if joint is not None:
             name, off = self.filter.limits.joints[joint], self._offsets()[joint]
             self.latch("tracking", f"{name} stands, {off:.2f} rad behind")
-        if self._stands(now_s) and self._stuck():
+        placed = self._places or not self.filter.at_rest  # at velocity 0 no place is commanded
+        if placed and self._stands(now_s) and self._stuck():
             self.latch("tracking", f"{self._farthest()} stands, {self._off():.2f} rad behind")
         elif self._off() <= self.watch.tracking_rad:
             self._lag_s = None
