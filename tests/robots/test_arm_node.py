@@ -169,14 +169,14 @@ def test_a_fault_stops_the_arm_and_its_end_lets_it_go(arm, switch, value, fault)
     brain.speed = (0.0, 0.15, 0.0) if fault == "tracking" else (0.0, 0.04, 0.0)
     brain.graph.until(brain.moving)
     sim.set_parameters([Parameter(switch, value=value)])
-    brain.graph.until(lambda: fault in node.health.lasting and not brain.moving(), 10.0)
+    brain.graph.until(lambda: fault in node.health.lasting and not brain.moving())
     sim.set_parameters([Parameter(switch, value=False)])
     if fault == "tracking":
         brain.graph.spin(0.5)
         assert not brain.moving()  # a person has to say so
         brain.release()
     brain.speed = (0.0, -0.1, 0.0)
-    brain.graph.until(brain.moving, 10.0)
+    brain.graph.until(brain.moving)
     brain.graph.until(lambda: fault not in node.health.lasting)
 
 
@@ -212,7 +212,7 @@ def test_nothing_heard_moves_the_arm_out_of_bounds_or_kills_the_node(arm) -> Non
     assert node.control.alive
     brain.release()
     brain.speed = (0.0, -0.1, 0.0)
-    brain.graph.until(brain.moving, 10.0)
+    brain.graph.until(brain.moving)
 
 
 def test_a_latch_survives_the_process_and_needs_clear_and_resume(arm, tmp_path) -> None:
