@@ -246,7 +246,7 @@ def test_a_paused_arm_that_is_latched_finds_no_step_either_and_stays_latched():
     place = slowed.bus.world.positions()
     slowed.run(1.0, 1.0)
     assert np.abs(slowed.bus.world.positions() - place)[:6].max() < 0.012
-    assert "tracking" in slowed.motion.guard.latched
+    assert set(slowed.motion.guard.latched) == {"tracking"}
 
 
 def test_a_scale_that_falls_again_and_again_does_not_excuse_every_lag():

@@ -82,6 +82,7 @@ class Guard:
         self.dry_run = False  # nothing is commanded: the arm cannot follow
         self.released = False  # the driver's controller is being switched, or is not active
         self.driver_speed = ""  # why the driver's own speed forbids motion: unknown, or paused
+        self.begins_paused = False  # the path began anew where the paused arm stands
         self.slowdown = Slowdown(filter.longest_stop_s + SLOWER_S)
         self._stopped_s = -np.inf  # when the present stop began
         self._gripper: Floats | None = None  # where the gripper was measured when it began
@@ -113,6 +114,7 @@ class Guard:
             self._check_return()
         elif self._paused_elsewhere(now_s):
             self._adopt()
+            self.begins_paused = True
 
     def _paused_elsewhere(self, now_s: float) -> bool:
         """Does a paused arm stand away from its last command, to which it must not go later?"""

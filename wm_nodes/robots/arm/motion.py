@@ -160,7 +160,8 @@ class ArmMotion:
         if not guard.began:
             return self.bus.settled and not guard.latched and guard.ready(now_s)
         places = self.config.command.interface in POSITIONS
-        paused = guard.driver_speed == PAUSE  # it must not find an old command when it goes on
+        guard.begins_paused = guard.begins_paused and guard.driver_speed == PAUSE
+        paused = guard.begins_paused  # it must not find an old command when it goes on
         if places and "tracking" in guard.latched and not paused:
             return False
         stopped = self.at_rest and guard.stopping not in ((), ("plan",))
