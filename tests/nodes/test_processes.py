@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from tests import domains
 from tests.nodes.conftest import ROOT
 from wm_datasets.log import LogReader
 from wm_datasets.verify import verify
@@ -25,7 +26,7 @@ POINT = ["adapter:=tests.nodes.point_robot:PointRobot", "retry_s:=0.2", "await_r
 TOP = ["camera:=top"]
 ENV = {
     "OMP_NUM_THREADS": "1",
-    "ROS_DOMAIN_ID": str(100 + os.getpid() % 100),
+    "ROS_DOMAIN_ID": str(domains.PROCESSES),
     "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "models", "datasets")),
 }
 NODES = ["camera", "encoder", "world_model", "policy", "agent", "robot", "recorder", "trainer",

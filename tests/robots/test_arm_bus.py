@@ -305,15 +305,26 @@ def test_joint_states_commands_faults_and_services_do_not_wait_for_the_robot_nod
     bus.node.create_service(SetBool, "stop_now", lambda request, response: response)
     client = bench.graph.probe.create_client(SetBool, "stop_now")
     assert client.wait_for_service(10.0)
-    free = threading.Event()
-    bus.shell.create_timer(0.001, lambda: free.wait(60.0))  # blocks the robot node's executor
-    blocked = threading.Thread(target=bench.graph.executor.spin_once, args=(5.0,))
+    free, busy = threading.Event(), threading.Event()
+
+    def block() -> None:
+        """Block the robot node's executor."""
+        busy.set()
+        free.wait(60.0)
+
+    def spin() -> None:
+        while not busy.is_set():  # another callback may be executed first
+            bench.graph.executor.spin_once(5.0)
+
+    bus.shell.create_timer(0.001, block)
+    blocked = threading.Thread(target=spin)
     alone = Node("alone", context=bench.graph.context, namespace=bench.base)
     bench.nodes.append(alone)
     answers = alone.create_client(SetBool, "stop_now")
     taken: list = []
     alone.create_subscription(Float64MultiArray, f"{bench.base}/driver/commands", taken.append, 50)
     blocked.start()
+    assert busy.wait(20.0)
     try:
         from rclpy.executors import SingleThreadedExecutor
 
