@@ -223,7 +223,8 @@ def test_a_full_disk_holds_nobody_up_and_recording_goes_on_when_there_is_room(
     had, done = rows(log), decisions(progress)
     end = time.monotonic() + 120
     while decisions(progress) < done + 200:
-        assert time.monotonic() < end, processes.said("robot")
+        assert recorder.poll() is None, processes.said("recorder")
+        assert time.monotonic() < end, [processes.said(name) for name in processes.running]
         time.sleep(0.05)
     assert rows(log) - had < 100
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, unlimited)

@@ -136,7 +136,7 @@ class Shell(LifecycleNode):
     def destroy_node(self) -> None:
         """Destroy the node and the lifecycle's state machine, which would keep its participant."""
         super().destroy_node()
-        self._state_machine = None
+        del self._state_machine
 
     def _made(self) -> dict[str, set[Any]]:
         """Everything on the ROS graph that belongs to this node now."""
