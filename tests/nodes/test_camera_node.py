@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ pytest.importorskip("cv2")
 
 import cv2
 
+from tests.nodes.point_robot import PointRobot
 from wm_nodes import messages, topics
 from wm_nodes.errors import UserError
+from wm_nodes.nodes import robot_camera
 from wm_nodes.nodes.camera import CameraNode
 
 TOP = {"camera": "top"}
@@ -109,3 +112,26 @@ def test_a_source_that_cannot_be_opened_is_a_mistake_of_the_user(graph, source: 
 def test_a_wrong_crop_is_a_mistake_of_the_user(graph, crop: list) -> None:
     with pytest.raises(UserError, match="crop"):
         graph.add(CameraNode, **TOP, crop=crop)
+
+
+def test_a_camera_that_nothing_publishes_is_a_mistake_of_the_user(graph, monkeypatch) -> None:
+    monkeypatch.setattr(robot_camera, "WAIT_S", 0.1)
+    graph.add(CameraNode, **TOP)
+    spec = replace(PointRobot().spec.log_spec(), cameras={"front": (8, 8, 3)})
+    latched = topics.SPEC.always(graph.probe)
+    latched.publish(messages.spec_to_msg(spec))
+    with pytest.raises(UserError, match=r"no camera 'top' and nothing publishes .*: front"):
+        graph.until(lambda: False)
+
+
+def test_a_camera_with_a_publisher_of_its_own_is_waited_for(graph, pictures, monkeypatch) -> None:
+    monkeypatch.setattr(robot_camera, "WAIT_S", 0.1)
+    show, heard = pictures
+    node = graph.add(CameraNode, **TOP)
+    graph.until(lambda: node.count_publishers("top/image_raw"))
+    spec = replace(PointRobot().spec.log_spec(), cameras={"front": (8, 8, 3)})
+    topics.SPEC.always(graph.probe).publish(messages.spec_to_msg(spec))
+    graph.until(lambda: node._robot._robot is not None)
+    graph.spin(0.3)
+    show(1)
+    graph.until(lambda: heard)
