@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -31,7 +32,7 @@ from tests.robots.arms import config
 from wm_nodes import arm_bus, messages
 from wm_nodes.arm_bus import LARGEST_STATE, RosBus
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.nodes.arm_sim import CLOCK_READINGS, ArmSimNode
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.brake import Stop
 from wm_nodes.robots.arm.config import ArmConfig
@@ -748,3 +749,25 @@ def test_joint_states_of_a_process_that_takes_no_commands_are_no_driver(bench):
         lambda: bus.joints() is not None and not bus.faults(),
         every=lambda: driver.publish(state()),
     )
+
+
+def test_a_stamp_of_the_simulator_is_right_though_it_is_interrupted(bench, monkeypatch):
+    sim = bench.graph.add(ArmSimNode, begin=False, render="none")
+    clock, random = sim._now_ns, np.random.default_rng(0)
+    calls, quiet = itertools.count(), set()
+
+    def interrupted() -> int:
+        index = next(calls) % CLOCK_READINGS
+        before_s, after_s = (0.0, 0.0) if index in quiet else random.uniform(0.001, 0.004, 2)
+        time.sleep(before_s)
+        now = clock()
+        time.sleep(after_s)
+        return now
+
+    monkeypatch.setattr(sim, "_now_ns", interrupted)
+    for index in range(CLOCK_READINGS):
+        quiet.clear()
+        quiet.add(index)
+        before = clock() - time.monotonic_ns()
+        error_ns = sim._stamp_ns(12.5) - round(12.5e9) - before
+        assert abs(error_ns) < 1_000_000
