@@ -206,9 +206,11 @@ def with_sound(path, frames=60, seconds=2.4):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.62, 0.9])
-@pytest.mark.parametrize("kind", ["even", "uneven", "sound"])
-def test_a_cut_mkv_is_named(tmp_path, share, kind):
-    whole, cut = tmp_path / "whole.mkv", tmp_path / "cut.mkv"
+@pytest.mark.parametrize(
+    ("suffix", "kind"), [("mkv", "even"), ("mkv", "uneven"), ("mkv", "sound"), ("avi", "sound")]
+)
+def test_a_cut_file_is_named(tmp_path, share, suffix, kind):
+    whole, cut = tmp_path / f"whole.{suffix}", tmp_path / f"cut.{suffix}"
     gaps = np.random.default_rng(1).integers(20, 90, 59) * 1_000_000
     if kind == "sound":
         with_sound(whole)
@@ -216,7 +218,7 @@ def test_a_cut_mkv_is_named(tmp_path, share, kind):
         film(whole, 60, stamps=None if kind == "even" else np.cumsum([0, *gaps]))
     assert len(list(decode(whole))) == 60
     cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
-    with pytest.raises(CorruptInputError, match=r"cut\.mkv: "):
+    with pytest.raises(CorruptInputError, match=rf"cut\.{suffix}: "):
         list(decode(cut))
 
 

@@ -151,7 +151,10 @@ class _End:
         if container.duration and any(kind in _SAYING_DURATION for kind in kinds):
             begin = 0 if kinds[0] in _WHOLE_TIMELINE else self._first or 0
             declared, found = Fraction(container.duration, 1_000_000), self._last - begin
-            longest = self.longest or 1 / (stream.average_rate or Fraction(1))
+            period = 1 / (stream.average_rate or Fraction(1))
+            if "avi" in kinds:  # ffmpeg measures its duration on what is left
+                declared = max(declared, stream.frames * period)
+            longest = self.longest or period
             if found < declared - _LATE * longest:
                 raise ValueError(
                     f"it ends after {seen} frames at {float(found):.3f} s, its header says "
