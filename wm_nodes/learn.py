@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from wm_nodes.body import measure_body
 from wm_nodes.heldout import HeldOut, evaluate_held_out
 from wm_nodes.metrics import MetricsRecorder, Speed
 from wm_nodes.resident import ResidentRows
+from wm_nodes.trainable import ACTION, obstacle
 
 FOREIGN = ("encoder",)  # what a manifest tells of weights that were trained elsewhere
 DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
@@ -223,6 +224,7 @@ class Learning:
                 return False
             kept = self.config.download_bytes
             self._readers = [open_log(place, download_bytes=kept) for place in places]
+            self._refuse_logs_without(ACTION)
         resumed = self._state.exists()
         prefill = self.preset.pace.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
@@ -237,6 +239,7 @@ class Learning:
         self._pretrained = self.preset.pretrain(self.model) if fresh else {}
         self.learner = self.preset.build_learner(self.model, self.config.seed, self.device)
         fields = _log_fields(self.learner.fields, self.camera)
+        self._refuse_logs_without(fields.values())
         self.sampler = Sampler(
             list(zip(self._readers, [share for _, share in self.config.logs], strict=True)),
             batch=1,
@@ -264,6 +267,12 @@ class Learning:
                 self._begin_with(self.config.weights)
         self._ready = True
         return True
+
+    def _refuse_logs_without(self, fields: Collection[str]) -> None:
+        for reader in self._readers:
+            wanted = {name for name in fields if not name.startswith("image/")}
+            if why := obstacle(reader.path, reader.spec, self.preset.name, wanted):
+                raise LearnError(why)
 
     def _check_held_out(self) -> None:
         counts = [len(r.episodes[self._held_out.held(r.episodes)]) for r in self._readers]

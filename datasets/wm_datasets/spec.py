@@ -198,8 +198,19 @@ class LogSpec:
     def differences(self, other: LogSpec) -> list[str]:
         """One line 'part: mine, other's' for every part in which two specs differ."""
         mine, theirs = self.to_json(), other.to_json()
-        return [f"{k}: {_short(mine.get(k))}, not {_short(theirs.get(k))}"
-                for k in mine | theirs if mine.get(k) != theirs.get(k)]  # fmt: skip
+        return [
+            f"{k}: {_short(_differing(mine.get(k), theirs.get(k)))}, not "
+            f"{_short(_differing(theirs.get(k), mine.get(k)))}"
+            for k in mine | theirs
+            if mine.get(k) != theirs.get(k)
+        ]
+
+
+def _differing(value: Any, other: Any) -> Any:
+    """Of an object, what the other has not or has otherwise; anything else whole."""
+    if not (isinstance(value, dict) and isinstance(other, dict)):
+        return value
+    return {k: v for k, v in value.items() if k not in other or other[k] != v}
 
 
 def _short(value: Any, limit: int = 120) -> str:

@@ -19,6 +19,7 @@ from wm_datasets.segment import HEADER_BYTES, read_mark, record_dtype, segment_p
 from wm_datasets.writer import MISSING, RATE_TOLERANCE
 
 _ROWS = 4096  # read at a time, at most
+_ROUNDING = 1e-6  # of a bound: the file has float32
 _EMPTY_LAST = ("action", "commanded", "reward")  # zero in the last row of an episode
 
 
@@ -26,7 +27,7 @@ _EMPTY_LAST = ("action", "commanded", "reward")  # zero in the last row of an ep
 class Fault:
     """One thing that is wrong with rows [start, stop), and the file it lies in.
 
-    kind: damage, metadata, unfinished, episodes, stamp, rate, values
+    kind: damage, metadata, unfinished, episodes, stamp, rate, values, bounds
     """
 
     kind: str
@@ -97,6 +98,7 @@ class _Check:
             self._check_episodes(columns, known)
             self._check_clock(columns, known)
             self._check_values(columns, known)
+            self._check_bounds(columns, known)
             hit = int(episodes_hit(reader.episodes, reader.damage).sum())
             rows, episodes = self._stop - self._first, len(reader.episodes)
         faults = tuple(sorted(self._faults, key=lambda f: (f.start, f.path)))
@@ -225,6 +227,25 @@ class _Check:
                 self._add("values", self._root / name, row, row + 1, reason)
         for name, row in self._odd:
             self._add("values", self._root / name, row, row + 1, "not finite")
+
+    def _check_bounds(self, columns: dict[str, np.ndarray], known: np.ndarray) -> None:
+        """Executed actions lie within the bounds that the spec declares for them."""
+        vector = self._reader.spec.action
+        if vector is None:
+            return
+        actions, names = columns["action"].astype(np.float64), vector.names
+        low, high = np.asarray(vector.low), np.asarray(vector.high)
+        size = np.maximum(*(np.where(np.isfinite(b), np.abs(b), 0) for b in (low, high)))
+        beyond = np.maximum(low - actions, actions - high) - _ROUNDING * size  # (n, A)
+        beyond[~known | columns["is_last"]] = -np.inf
+        rows = np.flatnonzero((beyond > 0).any(axis=1))
+        for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else []:
+            at, d = divmod(int(beyond[run].argmax()), len(names))
+            reason = (
+                f"'{names[d]}' is {actions[run[at], d]:.4g}, declared are {low[d]:g} to {high[d]:g}"
+            )
+            start, stop = self._first + int(run[0]), self._first + int(run[-1]) + 1
+            self._add("bounds", self._root / "action", start, stop, reason)
 
 
 def _find_wrong_root(root: Path, name: str) -> str:

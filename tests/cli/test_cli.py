@@ -54,6 +54,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, said, capsys):
     assert error.count("\n") <= 2
 
 
+def test_a_log_of_video_is_refused_with_what_can_use_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    video = LogSpec("hand", "wave", 0.04, {"camera": (8, 8, 3)}, None, None)
+    LogWriter(tmp_path / "video", video).close()
+    assert main(["train", "--log", str(tmp_path / "video")]) == 2
+    error = capsys.readouterr().err
+    assert "no actions (plain video)" in error and "pre-training" in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["video"]
+
+
 def test_a_wrong_type_is_refused_by_the_process():
     done = wm("eval", "--episodes", "many")
     assert done.returncode == 2

@@ -47,6 +47,28 @@ def test_a_script_says_yes_to_what_is_lost_or_nothing_is_written(source, tmp_pat
     assert h5py.File(out)["data"].attrs["total"] == 6
 
 
+def test_images_that_may_be_upside_down_are_mentioned_and_turned(source, tmp_path, capsys):
+    with h5py.File(source, "a") as file:
+        file["data"].attrs["env_args"] = json.dumps(
+            {"env_name": "Libero_Living_Room", "env_kwargs": {"control_freq": 20}}
+        )
+        for demo in file["data"].values():
+            demo["obs/top"] = demo["next_obs/top"] = np.arange(3 * 48, dtype="u1").reshape(
+                3, 4, 4, 3
+            )
+            demo["actions"][0, 1] = 1.5
+    words = ["log", "import", "robomimic", str(source), "--yes"]
+    assert main([*words, str(tmp_path / "log")]) == 0
+    said = capsys.readouterr().out
+    assert "note: env_name 'Libero_Living_Room'" in said and "--flip turns them" in said
+    assert "note: actions go beyond 1" in said and "action[1] 1.5" in said
+    assert main([*words, str(tmp_path / "turned"), "--flip"]) == 0
+    assert "upside down" not in capsys.readouterr().out
+    with LogReader(tmp_path / "log") as one, LogReader(tmp_path / "turned") as other:
+        frames = one.read("image/top", 0, 8)
+        assert np.array_equal(other.read("image/top", 0, 8), frames[:, ::-1])
+
+
 def test_a_log_goes_through_a_bag_and_comes_back(source, tmp_path):
     pytest.importorskip("rosbags")
     log, bag, back = (str(tmp_path / name) for name in ("log", "bag", "back"))

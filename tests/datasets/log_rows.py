@@ -16,7 +16,7 @@ EPISODE_ROWS = 20
 
 def make_spec(**changes):
     arm = VectorSpec(("x", "y", "z"), ("m", "m", "m"), (-1, -1, 0), (1, 1, float("inf")))
-    hand = VectorSpec(("dx", "grip"), ("m/s", "1"), (-1, -1), (1, 1))
+    hand = VectorSpec(("dx", "grip"), ("m/s", "1"), (-1, -1), (6, 1))
     values = {
         "robot": "arm",
         "task": "reach",

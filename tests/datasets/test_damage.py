@@ -19,6 +19,7 @@ from wm_datasets import (
     LogSpecError,
     LogWriter,
     Sampler,
+    VectorSpec,
     describe,
 )
 from wm_datasets.damage import Damage, read_around
@@ -204,6 +205,19 @@ def test_verify_names_stamps_rates_and_unfinished_writes(path):
     segment = path / "wal" / "000000000012.seg"
     os.truncate(segment, segment.stat().st_size - 1)
     assert [fault.kind for fault in verify(path).faults] == ["rate", "unfinished"]
+
+
+def test_verify_names_actions_outside_the_declared_bounds(path):
+    hand = VectorSpec(("dx", "grip"), ("m/s", "1"), (0.1, -float("inf")), (0.7, 1.0))
+    dx = [0.1, 0.7, 1.79, 0.8, 0.1, 0.0, 0.5]  # 0.1 and 0.7 are a little off in float32
+    with LogWriter(path, make_spec(action=hand)) as writer:
+        for step, value in enumerate(dx):
+            action = {"action": np.array([value, -1e9]), "commanded": np.array([9, 9])}
+            writer.append(make_row(step, step, False) | action)
+        writer.append(make_row(7, 7, True))  # without an action: zeros
+    faults = verify(path).faults
+    assert [(f.kind, f.start, f.stop) for f in faults] == [("bounds", 2, 4), ("bounds", 5, 6)]
+    assert "'dx' is 1.79, declared are 0.1 to 0.7" in str(faults[0])
 
 
 def test_capacity_in_bytes_drops_whole_oldest_episodes(path):

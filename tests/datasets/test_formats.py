@@ -7,9 +7,11 @@ import pytest
 from log_rows import append_episode, make_row, make_spec
 
 from wm_datasets import LogReader, LogWriter, VectorSpec
-from wm_datasets.formats import FormatError, Options, load_format
+from wm_datasets.errors import LogFullError
+from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
 from wm_datasets.formats.transfer import export_from, import_into
 from wm_datasets.rewind import rewind
+from wm_datasets.verify import verify
 
 LENGTHS = [5, 2, 17, 30]
 
@@ -151,3 +153,114 @@ def test_a_missing_library_names_the_extra(monkeypatch):
 
     with pytest.raises(contract.MissingExtraError, match=r"\[formats\]"):
         contract.need("no_such_library")
+
+
+# A row that the log refuses
+
+
+def set_of_demos(path, steps=(4, 3, 5), **changes):
+    """A robomimic file; demo_1's datasets are changed as given."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        env = {"env_name": "Lift", "env_kwargs": {"robots": "Panda", "control_freq": 20}}
+        file.create_group("data").attrs["env_args"] = json.dumps(env)
+        for i, count in enumerate(steps):
+            demo = file.create_group(f"data/demo_{i}")
+            demo["actions"] = np.full((count, 2), 0.5)
+            demo["obs/eef"] = demo["next_obs/eef"] = np.full((count, 3), i, "f8")
+        for name, value in changes.items():
+            del file[f"data/demo_1/{name}"]
+            file[f"data/demo_1/{name}"] = value
+    return path
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1e300])
+def test_a_row_that_the_log_refuses_is_the_sources_fault_and_leaves_nothing(tmp_path, wrong):
+    actions = np.full((3, 2), 0.5)
+    actions[2, 0] = wrong
+    bad, log = set_of_demos(tmp_path / "bad.hdf5", actions=actions), tmp_path / "log"
+    with pytest.raises(CorruptInputError, match=r"bad\.hdf5: demo_1: field 'action': must be"):
+        bring("robomimic", bad, log)
+    assert contents(log)[1]["length"].tolist() == [5]
+    assert not verify(log).faults
+    # another source may be imported now, and the first one later: nothing is doubled
+    good = set_of_demos(tmp_path / "good.hdf5", steps=(2,))
+    assert bring("robomimic", good, log).rows == 3
+    done = bring("robomimic", bad, log, skip_corrupt=True)
+    assert (done.resumed, done.episodes, list(done.skipped)) == (1, 2, ["demo_1"])
+    assert contents(log)[1]["length"].tolist() == [5, 3, 6]
+    assert bring("robomimic", good, log).rows == 0
+    assert bring("robomimic", bad, log, skip_corrupt=True).rows == 0
+    assert contents(log)[1]["length"].tolist() == [5, 3, 6]
+
+
+def test_stamps_that_do_not_grow_are_named_and_skipped_when_asked(tmp_path):
+    file, log = set_of_demos(tmp_path / "a.hdf5"), tmp_path / "log"
+    with load_format("robomimic").Import(file, Options()) as importer:
+        whole = importer.rows
+
+        def late(key):
+            for number, row in enumerate(whole(key)):
+                yield row | {"stamp": 0} if (key, number) == ("demo_1", 2) else row
+
+        importer.rows = late
+        with pytest.raises(CorruptInputError, match=r"a\.hdf5: demo_1: .*stamp must grow"):
+            import_into(importer, f"robomimic:{file}", log)
+        done = import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
+    assert (done.episodes, list(done.skipped)) == (2, ["demo_1"])
+    assert contents(log)[1]["length"].tolist() == [5, 6]
+
+
+def test_any_failure_of_a_source_leaves_no_half_episode(tmp_path):
+    file, log = set_of_demos(tmp_path / "a.hdf5"), tmp_path / "log"
+    with load_format("robomimic").Import(file, Options()) as importer:
+        whole = importer.rows
+
+        def failing(key):
+            for row in whole(key):
+                yield row
+                if key == "demo_1":
+                    raise ZeroDivisionError
+
+        importer.rows = failing
+        with pytest.raises(ZeroDivisionError):
+            import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
+    assert contents(log)[1]["length"].tolist() == [5]
+    assert bring("robomimic", file, log).rows == 4 + 6
+
+
+def test_a_full_disk_is_not_the_sources_fault(tmp_path, monkeypatch):
+    file, log = set_of_demos(tmp_path / "a.hdf5"), tmp_path / "log"
+    append = LogWriter.append
+
+    def full(self, row):
+        if self.length == 7:
+            raise LogFullError("no room")
+        return append(self, row)
+
+    monkeypatch.setattr(LogWriter, "append", full)
+    with pytest.raises(LogFullError):
+        bring("robomimic", file, log, skip_corrupt=True)
+    monkeypatch.undo()
+    assert contents(log)[1]["length"].tolist() == [5]
+    done = bring("robomimic", file, log)
+    assert (done.episodes, done.skipped) == (3, {})
+
+
+def test_an_import_that_goes_on_with_a_grown_source_is_killed_without_a_trace(tmp_path):
+    file, log = set_of_demos(tmp_path / "a.hdf5", steps=(4,)), tmp_path / "log"
+    bring("robomimic", file, log)
+    set_of_demos(file, steps=(4, 6))
+    with load_format("robomimic").Import(file, Options()) as importer:
+        whole = importer.rows
+
+        def killed(key):
+            yield from list(whole(key))[:3]
+            raise Killed
+
+        importer.rows = killed
+        with pytest.raises(Killed):
+            import_into(importer, f"robomimic:{file}", log)
+    assert bring("robomimic", file, log).rows == 7
+    assert contents(log)[1]["length"].tolist() == [5, 7]

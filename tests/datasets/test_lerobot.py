@@ -271,3 +271,113 @@ def test_features_that_a_log_has_no_place_for_are_listed(broken, tmp_path):
 def test_versions_that_are_not_written_are_refused(make_log):
     with LogReader(make_log([3])) as reader, pytest.raises(FormatError, match=r"v3\.0, v2\.1"):
         load_format("lerobot").Export(reader, Options(version="v1.6"))
+
+
+# What meta/ says
+
+
+def edit_info(root, **changes):
+    """Change keys of info.json; of `features`, each feature given; None takes it away."""
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    for name, feature in changes.pop("features", {}).items():
+        info["features"][name] = feature
+    path.write_text(json.dumps(info | changes))
+
+
+def edit_episodes(root, change):
+    """Replace the list of episodes by what change(list) returns."""
+    path = root / "meta/episodes.jsonl"
+    if path.exists():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
+        return
+    path = next((root / "meta/episodes").glob("*/*.parquet"))
+    table = pq.read_table(path)
+    pq.write_table(type(table).from_pylist(change(table.to_pylist()), table.schema), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows[:1] + rows[2:], "2 episodes are listed, .* says 3; not listed: 1"),
+        (lambda rows: [*rows, rows[1]], "listed more than once: 1"),
+        (lambda rows: [rows[0], rows[0], rows[2]], "listed more than once: 0"),
+        (lambda rows: [*rows[:2], rows[2] | {"length": 4}], "have 14 frames, .* says 15"),
+    ],
+)
+def test_episodes_that_contradict_info_are_refused(broken, tmp_path, change, said):
+    edit_episodes(broken, change)
+    with pytest.raises(CorruptInputError, match=rf"meta/episodes.*: .*{said}.*whole"):
+        bring("lerobot", broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "value"), [("total_episodes", 4), ("total_frames", 16)])
+def test_info_that_contradicts_the_episodes_is_refused(broken, tmp_path, name, value):
+    edit_info(broken, **{name: value})
+    with pytest.raises(CorruptInputError, match=f"info.json says {value}"):
+        bring("lerobot", broken, tmp_path / "out")
+
+
+def test_episodes_are_in_the_order_of_their_index_whatever_the_file_says(broken, tmp_path):
+    edit_episodes(broken, lambda rows: rows[::-1])
+    bring("lerobot", broken, tmp_path / "out")
+    assert contents(tmp_path / "out")[1]["length"].tolist() == [6, 4, 5]
+
+
+def test_a_deleted_episode_leaves_a_gap(broken, tmp_path):
+    edit_episodes(broken, lambda rows: [rows[0], rows[2]])
+    edit_info(broken, total_episodes=2, total_frames=11)
+    bring("lerobot", broken, tmp_path / "out")
+    assert contents(tmp_path / "out")[1]["length"].tolist() == [6, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("data_path", 7), ("data_path", None), ("data_path", ["a"]), ("data_path", "d/{nothing}"),
+     ("data_path", "d/{0}"), ("data_path", "../{episode_index}"), ("video_path", 3),
+     ("video_path", None), ("video_path", "/tmp/a.mp4"), ("fps", "10"), ("fps", 0), ("fps", True),
+     ("features", []), ("robot_type", ["a"]), ("total_episodes", "three"), ("chunks_size", 0),
+     ("splits", "train")],
+)  # fmt: skip
+def test_what_is_odd_in_info_is_named(broken, tmp_path, name, value):
+    path = broken / "meta/info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(CorruptInputError, match=rf"info\.json: {name}: got "):
+        bring("lerobot", broken, tmp_path / "out")
+    path.write_text("[]")
+    with pytest.raises(CorruptInputError, match=r"info\.json: not what LeRobot writes: a list"):
+        bring("lerobot", broken, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [{"dtype": "float32"}, {"shape": [2]}, None, 3, {"dtype": "float32", "shape": None},
+     {"dtype": "float32", "shape": []}, {"dtype": "float32", "shape": ["two"]},
+     {"dtype": "image", "shape": [4, 4]}, {"dtype": 7, "shape": [2]}],
+)  # fmt: skip
+def test_a_feature_that_does_not_say_its_shape_is_listed_and_left_out(broken, tmp_path, feature):
+    odd = {n: feature for n in ("observation.more", "observation.images.wrist", "timestamp")}
+    edit_info(broken, features=odd)
+    with load_format("lerobot").Import(broken, Options()) as importer:
+        (said,) = [line for line in importer.losses if "type and shape" in line]
+    assert "observation.more" in said and "wrist" in said and "timestamp" not in said
+    bring("lerobot", broken, tmp_path / "out")
+    spec, episodes, _ = contents(tmp_path / "out")
+    assert list(spec.cameras) == ["top"] and episodes["length"].tolist() == [6, 4, 5]
+
+
+def test_a_reward_of_text_is_listed_and_declared_absent(broken, tmp_path):
+    edit_info(broken, features={"next.reward": {"dtype": "string", "shape": [1], "names": None}})
+    with load_format("lerobot").Import(broken, Options()) as importer:
+        assert "features: next.reward" in importer.losses
+    bring("lerobot", broken, tmp_path / "out")
+    assert "reward" in contents(tmp_path / "out")[0].extra["absent"]
+
+
+def test_a_dataset_without_anything_observed_is_refused_by_name(broken, tmp_path):
+    info = json.loads((broken / "meta/info.json").read_text())
+    edit_info(broken, features={n: None for n in info["features"] if n.startswith("observation")})
+    with pytest.raises(FormatError, match=r"set: a log needs at least one camera or proprio"):
+        bring("lerobot", broken, tmp_path / "out")

@@ -7,7 +7,10 @@ import pytest
 from log_rows import make_spec
 from test_formats import assert_same, bring, contents, cut_log, export
 
-from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
+from wm_datasets.errors import LogSpecError
+from wm_datasets.formats import CorruptInputError, Flipped, FormatError, Options, load_format
+from wm_datasets.formats.transfer import import_into
+from wm_datasets.verify import verify
 
 h5py = pytest.importorskip("h5py")
 
@@ -135,3 +138,170 @@ def test_a_log_without_rewards_says_so(tmp_path):
     LogWriter(tmp_path / "log", make_spec(reward=False)).close()
     with LogReader(tmp_path / "log") as reader:
         assert "rewards" in load_format("robomimic").Export(reader, Options()).losses[0]
+
+
+# What others leave odd
+
+
+def opened(file, **options):
+    with load_format("robomimic").Import(file, Options(**options)) as importer:
+        return importer
+
+
+def change(file, name, value):
+    """Replace a dataset of every demo by what value(its content) returns; None: leave it out."""
+    with h5py.File(file, "a") as opened_file:
+        for demo in opened_file["data"].values():
+            old = demo[name][()] if name in demo else None
+            if name in demo:
+                del demo[name]
+            if (new := value(old)) is not None:
+                demo[name] = new
+
+
+def set_env(file, text):
+    with h5py.File(file, "a") as opened_file:
+        opened_file["data"].attrs["env_args"] = text
+
+
+def test_actions_beyond_1_are_not_declared_to_be_within_1(foreign, tmp_path):
+    assert opened(foreign).notes == ()
+    with h5py.File(foreign, "a") as file:
+        file["data/demo_10/actions"][1, 2] = -1.79
+    (note,) = opened(foreign).notes
+    assert "action[2] 1.79" in note and "action[1]" not in note
+    bring("robomimic", foreign, tmp_path / "out")
+    action = contents(tmp_path / "out")[0].action
+    assert action.low == (-1, -1, -np.inf, -1, -1, -1, -1)
+    assert action.high == (1, 1, np.inf, 1, 1, 1, 1)
+    assert not verify(tmp_path / "out").faults
+
+
+def test_actions_without_a_second_axis_are_one_dimension(foreign, tmp_path):
+    change(foreign, "actions", lambda old: old[:, 0])
+    bring("robomimic", foreign, tmp_path / "out")
+    spec, _, rows = contents(tmp_path / "out")
+    assert len(spec.action) == 1
+    with h5py.File(foreign) as file:
+        assert np.array_equal(rows["action"][:7, 0], file["data/demo_0/actions"][()].astype("f4"))
+
+
+def test_actions_that_are_no_vectors_are_refused(foreign, tmp_path):
+    change(foreign, "actions", lambda old: old[:, None])
+    with pytest.raises(FormatError, match=r"numbers 'actions' \(T, A\)"):
+        bring("robomimic", foreign, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[1, 2]", "3", '{"env_kwargs": [1]}', "{}"])
+def test_odd_env_args_leave_the_rate_to_the_person(foreign, tmp_path, text):
+    set_env(foreign, text)
+    with pytest.raises(FormatError, match=r"does not say its rate.*--period"):
+        opened(foreign)
+    importer = opened(foreign, period_s=0.05)
+    assert any("env_args" in line for line in importer.losses) == (not text.startswith("{"))
+    bring("robomimic", foreign, tmp_path / "out", period_s=0.05)
+    spec = contents(tmp_path / "out")[0]
+    assert (spec.robot, spec.task, spec.control_period_s) == ("unknown", "unknown", 0.05)
+
+
+@pytest.mark.parametrize("rate", ["0", "-20", '"20"', "true", "null", "NaN", "Infinity", "[20]"])
+def test_a_rate_that_is_none_is_named(foreign, tmp_path, rate):
+    text = '{"env_name": 7, "env_kwargs": {"robots": [1], "control_freq": %s}}'
+    set_env(foreign, text % rate)
+    with pytest.raises(FormatError, match=r"control_freq: .*--period SECONDS"):
+        opened(foreign)
+    bring("robomimic", foreign, tmp_path / "out", period_s=0.1)
+    spec = contents(tmp_path / "out")[0]
+    assert (spec.robot, spec.task) == ("unknown", "unknown")
+
+
+def test_a_demo_without_actions_is_listed_and_left_out(foreign, tmp_path):
+    with h5py.File(foreign, "a") as file:
+        demo = file["data/demo_0"]
+        for name in ("actions", "rewards", "dones", *(f"{o}/{k}" for o in ("obs", "next_obs")
+                                                      for k in demo["obs"])):  # fmt: skip
+            value = demo[name][:0]
+            del demo[name]
+            demo[name] = value
+    importer = opened(foreign)
+    assert "demos without any action: demo_0" in importer.losses
+    assert importer.keys == ["demo_2", "demo_10"]
+    bring("robomimic", foreign, tmp_path / "out")
+    assert contents(tmp_path / "out")[1]["length"].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["obs/note", "rewards", "dones"])
+def test_a_field_of_text_is_listed_and_left_out(foreign, tmp_path, name):
+    change(foreign, name, lambda old: np.array([b"a"] * 7))
+    assert name.removeprefix("obs/") in " ".join(opened(foreign).losses)
+    bring("robomimic", foreign, tmp_path / "out")
+    spec, _, rows = contents(tmp_path / "out")
+    assert spec.reward == (name != "rewards") == ("reward" in rows)
+    assert bool(rows["is_terminal"].any()) == (name != "dones")
+
+
+def test_rewards_and_dones_may_have_a_second_axis(foreign, tmp_path):
+    change(foreign, "rewards", lambda old: old[:, None] + 1)
+    change(foreign, "dones", lambda old: old[:, None])
+    bring("robomimic", foreign, tmp_path / "out")
+    rows = contents(tmp_path / "out")[2]
+    assert rows["reward"][:8].tolist() == [1] * 7 + [0]
+    assert rows["is_terminal"].nonzero()[0].tolist() == [6, 9, 13]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("obs", np.zeros(3)), ("obs/robot0_eef_pos", np.array([b"a"])), ("rewards", np.zeros(9)),
+     ("dones", np.zeros(9)), ("next_obs", np.zeros(2)), ("actions", np.zeros((3, 5)))],
+)  # fmt: skip
+def test_one_odd_demo_is_named_and_skipped_when_asked(foreign, tmp_path, name, value):
+    with h5py.File(foreign, "a") as file:
+        del file[f"data/demo_2/{name}"]
+        file[f"data/demo_2/{name}"] = value
+    with pytest.raises(CorruptInputError, match=r"lift\.hdf5: demo_2: "):
+        bring("robomimic", foreign, tmp_path / "out")
+    done = bring("robomimic", foreign, tmp_path / "out", skip_corrupt=True)
+    assert (done.episodes, list(done.skipped)) == (2, ["demo_2"])
+
+
+@pytest.mark.parametrize("text", ["no JSON", "{}", "[]", '{"robot": 1}'])
+def test_a_damaged_spec_of_our_own_is_named(make_log, tmp_path, text):
+    export("robomimic", make_log([3]), tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["data"].attrs["wm_log"] = text
+    with pytest.raises(CorruptInputError, match=r"a\.hdf5: .*wm_log"):
+        opened(tmp_path / "a.hdf5")
+
+
+# Upside down
+
+
+@pytest.mark.parametrize(
+    ("env_name", "hint"), [("Libero_Kitchen_Tabletop_Manipulation", True), ("Lift", False)]
+)
+def test_libero_says_that_its_images_are_upside_down(foreign, env_name, hint):
+    set_env(foreign, json.dumps({"env_name": env_name, "env_kwargs": {"control_freq": 20}}))
+    assert bool(opened(foreign).upside_down) == hint
+
+
+def test_flip_turns_every_frame_and_is_not_mixed_with_the_rest(foreign, tmp_path):
+    out = tmp_path / "out"
+    with Flipped(load_format("robomimic").Import(foreign, Options())) as importer:
+        assert importer.upside_down == ""
+        import_into(importer, f"robomimic:{foreign}", out)
+    spec, _, rows = contents(out)
+    assert spec.extra["flipped"] is True
+    with h5py.File(foreign) as file:
+        wanted = file["data/demo_0/obs/agentview_image"][()]
+        assert np.array_equal(rows["image/agentview_image"][:7], wanted[:, ::-1])
+        assert np.array_equal(rows["proprio"][0, :3],
+                              file["data/demo_0/obs/robot0_eef_pos"][0].astype("f4"))  # fmt: skip
+    with pytest.raises(LogSpecError, match="flipped"):
+        bring("robomimic", foreign, out)
+
+
+def test_flip_without_images_is_refused(foreign):
+    change(foreign, "obs/agentview_image", lambda old: None)
+    with pytest.raises(FormatError, match="--flip: the source has no images"):
+        Flipped(load_format("robomimic").Import(foreign, Options()))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.nodes.tiny import TINY, record
-from wm_datasets import LogReader
+from wm_datasets import LogReader, LogWriter
 from wm_models.checkpoint import WeightsError, load_model, read_manifest
 from wm_models.presets import PRESETS
 from wm_nodes.cli.train import weighted_log
@@ -285,3 +285,28 @@ def test_a_log_s_weight_is_read_from_its_word(log):
 def poison(learning):
     with torch.no_grad():
         next(learning.model.autoencoder.parameters()).fill_(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"action": None}, "no actions .*'tiny'.*pre-training"),
+        ({"reward": False}, "no reward.*'tiny'.*dino_wm"),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
+    start, tmp_path, log, changes, said, mixed
+):
+    with LogReader(log) as reader:
+        spec = replace(reader.spec, **changes)
+        rows = [
+            {name: reader.read(name, i, i + 1)[0] for name in spec.fields}
+            for i in range(int(reader.episodes["length"][0]))
+        ]
+    with LogWriter(tmp_path / "other", spec) as writer:
+        for row in rows:
+            writer.append(row)
+    logs = ((log, 1.0),) * mixed + ((tmp_path / "other", 1.0),)
+    with pytest.raises(LearnError, match=rf"log: .*other has {said}"):
+        start(logs=logs).step()

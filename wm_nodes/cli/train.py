@@ -19,6 +19,7 @@ from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
 from wm_nodes.graphs.runs import write_training
+from wm_nodes.trainable import obstacle
 
 if TYPE_CHECKING:
     from wm_nodes.learn import Learning
@@ -80,6 +81,7 @@ def run(words: Sequence[str]) -> int:
     require("hold-out", wanted.hold_out, 0.0, 0.9)
     require("eval-episodes", wanted.eval_episodes, 0)
     logs = tuple(weighted_log(text) for text in wanted.log)
+    _refuse_video(logs, wanted.model)
 
     from wm_datasets import LogError
     from wm_models.checkpoint import WeightsError
@@ -110,6 +112,17 @@ def run(words: Sequence[str]) -> int:
     with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError):
         _learn(Learning(config, evaluate=_judge(wanted, logs[0][0])), folder)
     return 0
+
+
+def _refuse_video(logs: Sequence[tuple[Path | str, float]], model: str) -> None:
+    """Refuse logs without actions before anything is imported for learning or written."""
+    from wm_datasets import LogError
+    from wm_datasets.remote import open_log
+
+    for place, _ in logs:
+        with user_errors(LogError), open_log(place) as reader:
+            if why := obstacle(place, reader.spec, model):
+                raise UserError(why)
 
 
 def _judge(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from wm_datasets import LogError, LogReader
-from wm_datasets.formats import FORMATS, Options, load_format
+from wm_datasets.formats import FORMATS, Flipped, Importer, Options, load_format
 from wm_datasets.formats.transfer import export_from, import_into
 from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
@@ -45,6 +45,8 @@ class Import:
     """Name of the camera, where the source has none."""
     size: tuple[int, int] | None = None
     """Height and width that frames are resized to (video)."""
+    flip: bool = False
+    """Turn images that are upside down (those of LIBERO and robosuite are)."""
     topics: Path | None = None
     """YAML file that maps topics to fields (rosbag)."""
 
@@ -81,8 +83,12 @@ def run_import(words: Sequence[str]) -> int:
     )  # fmt: skip
     if not wanted.source.exists():
         raise UserError(f"there is no {wanted.source}")
-    with user_errors(LogError), module.Import(wanted.source, options) as source:
+    with user_errors(LogError), _open(module, wanted, options) as source:
         print(f"{wanted.source}: {len(source.keys)} episodes")
+        for note in source.notes:
+            print(f"note: {note}")
+        if source.upside_down:
+            print(f"note: {source.upside_down}: its images may be upside down; --flip turns them.")
         _agree(source.losses, wanted.yes)
         name = f"{wanted.format}:{wanted.source.resolve()}"
         done = import_into(
@@ -116,6 +122,11 @@ def _module(name: str) -> Any:
     if name not in FORMATS:
         raise UserError(unknown("format", name, list(FORMATS)))
     return load_format(name)
+
+
+def _open(module: Any, wanted: Import, options: Options) -> Importer:
+    source: Importer = module.Import(wanted.source, options)
+    return Flipped(source) if wanted.flip else source
 
 
 def _agree(losses: list[str], yes: bool) -> None:

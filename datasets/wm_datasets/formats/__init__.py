@@ -9,6 +9,7 @@ from wm_datasets.formats.contract import (
     Options,
     load_format,
 )
+from wm_datasets.formats.flipped import Flipped
 
 FORMATS = {
     "robomimic": "HDF5 in the robomimic layout",
@@ -22,6 +23,7 @@ __all__ = [
     "FORMATS",
     "CorruptInputError",
     "Exporter",
+    "Flipped",
     "FormatError",
     "Importer",
     "MissingExtraError",

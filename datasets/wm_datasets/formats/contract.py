@@ -68,12 +68,16 @@ class Options:
 class Importer(ABC):
     """Episodes of a source, each under a key that stays the same from one run to the next.
 
-    Opening reads what is needed for `spec`, `keys` and `losses`, and writes nothing.
+    Opening reads what is needed for `spec`, `keys` and `losses`, and writes nothing. `notes` are
+    what is kept otherwise than one may expect; `upside_down` names what in the source says that its
+    frames may be upside down (`Flipped` turns them).
     """
 
     spec: LogSpec
     keys: list[str]
     losses: list[str]
+    notes: tuple[str, ...] = ()
+    upside_down: str = ""
 
     @abstractmethod
     def rows(self, key: str) -> Iterator[dict[str, Any]]:

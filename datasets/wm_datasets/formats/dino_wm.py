@@ -29,7 +29,8 @@ from wm_datasets.formats.contract import (
     rows_of,
 )
 from wm_datasets.formats.torch_file import load_pickle, load_tensor, save_tensor
-from wm_datasets.formats.video import decode, encode
+from wm_datasets.formats.video import encode
+from wm_datasets.formats.video_decoder import decode
 from wm_datasets.reader import LogReader
 from wm_datasets.spec import LogSpec, VectorSpec
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wm_datasets.column import sync_folder, write_whole
+from wm_datasets.errors import LogError, LogSpecError
 from wm_datasets.formats.contract import (
     CorruptInputError,
     Exporter,
@@ -20,13 +23,19 @@ from wm_datasets.reader import LogReader
 from wm_datasets.rewind import rewind
 from wm_datasets.writer import LogWriter
 
+_log = logging.getLogger(__name__)
+
 JOURNAL = "import.json"
 Progress = Callable[[int, int, str], None]  # done, total, what
 
 
 @dataclass
 class Journal:
-    """`<log>/import.json`: which episodes of a source are in the log, whole and durable."""
+    """`<log>/import.json`: which episodes of a source are in the log, whole and durable.
+
+    `finished`: the import has ended, at its last episode or at one that it refused, and no part of
+    an episode is in the log. `others` keeps `done` and `skipped` of sources imported before.
+    """
 
     path: Path
     source: str
@@ -34,6 +43,7 @@ class Journal:
     done: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     finished: bool = False
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, log: Path) -> Journal | None:
@@ -44,6 +54,12 @@ class Journal:
             return cls(path, **json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
             raise FormatError(f"{path} is damaged: {error}") from error
+
+    def of(self, name: str) -> Journal:
+        """The journal of another source, which may have been imported before this one."""
+        others = self.others | {self.source: {"done": self.done, "skipped": self.skipped}}
+        known = others.pop(name, {})
+        return Journal(self.path, name, finished=True, others=others, **known)
 
     def save(self) -> None:
         data = {k: v for k, v in vars(self).items() if k != "path"}
@@ -72,17 +88,17 @@ def import_into(
     """Append the source's episodes to a log, new or of the same spec; `name` is the source's.
 
     One episode is either whole in the log or not there. When it was killed or failed, the same
-    call goes on behind the last whole episode. A corrupt input stops the import, or, with
-    `skip_corrupt`, leaves out its episode.
+    call goes on behind the last whole episode. A corrupt input, or a row that the log refuses,
+    stops the import with CorruptInputError, or, with `skip_corrupt`, leaves out its episode.
     """
     journal = _resume(log, name)
     writer = LogWriter(log, source.spec)
     try:
         if journal is None:
             journal = Journal(log / JOURNAL, name, writer.length)
-            journal.save()
         if journal.finished:  # the source has grown, and others may have recorded since
             journal.length, journal.finished = writer.length, False
+        journal.save()
         resumed, rows = len(journal.done), 0
         for key in source.keys:
             if key in journal.done or (skip_corrupt and key in journal.skipped):
@@ -90,15 +106,13 @@ def import_into(
             progress(len(journal.done) + len(journal.skipped), len(source.keys), key)
             journal.skipped.pop(key, None)
             try:
-                for row in source.rows(key):
-                    writer.append(row)
-                writer.end_episode()
-            except CorruptInputError as error:
-                writer.close()
-                rewind(log, journal.length)
-                if not skip_corrupt:
+                _append_episode(writer, source, name, key)
+            except Exception as error:
+                _take_back(writer, journal)
+                if not (skip_corrupt and isinstance(error, CorruptInputError)):
                     raise
                 writer = LogWriter(log, source.spec)
+                journal.length, journal.finished = writer.length, False
                 journal.skipped[key] = str(error)
             else:
                 writer.flush()
@@ -114,6 +128,35 @@ def import_into(
     return Imported(len(journal.done), resumed, rows, journal.skipped)
 
 
+def _append_episode(writer: LogWriter, source: Importer, name: str, key: str) -> None:
+    """Append an episode; CorruptInputError, naming file and episode, where the source is at fault.
+
+    Errors of the disk that the log is on are not the source's and pass as they are.
+    """
+    file, before = Path(name.partition(":")[2] or name), writer.length
+    try:
+        for row in source.rows(key):
+            writer.append(row)
+    except CorruptInputError:
+        raise
+    except (FormatError, LogSpecError) as error:
+        raise CorruptInputError(file, f"{key}: {error}") from error
+    if writer.length == before:
+        raise CorruptInputError(file, f"{key}: it holds no row")
+    writer.end_episode()
+
+
+def _take_back(writer: LogWriter, journal: Journal) -> None:
+    """Remove what a failed episode left; where the disk forbids it, the next import does."""
+    try:
+        writer.close()
+        rewind(journal.path.parent, journal.length)
+        journal.finished = True
+        journal.save()
+    except LogError as error:
+        _log.warning("%s: half an episode is left in the log: %s", journal.path.parent, error)
+
+
 def _resume(log: Path, name: str) -> Journal | None:
     """Take back what an import that was stopped left of its last episode."""
     journal = Journal.load(log)
@@ -127,7 +170,7 @@ def _resume(log: Path, name: str) -> Journal | None:
                 f"{log}: an import of {journal.source} was begun and not finished. Right: finish "
                 f"it first (the same command again), or another log."
             )
-        return None
+        return journal.of(name)
     with LogReader(log) as reader:
         begun = [e for e in reader.episodes["start"].tolist() if e >= journal.length]
         length = reader.length

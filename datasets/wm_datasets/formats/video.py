@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,67 +25,12 @@ from wm_datasets.formats.contract import (
     need,
     rows_of,
 )
+from wm_datasets.formats.video_decoder import VideoInfo, decode, probe
 from wm_datasets.reader import LogReader
 from wm_datasets.spec import LogSpec
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 TICK = Fraction(1, 1_000_000)  # [s], of the stamps in what is written
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file's header says."""
-
-    height: int
-    width: int
-    period_s: float
-    pixels: str
-    audio: bool
-
-
-def probe(path: Path) -> VideoInfo:
-    """Read a video's header, or say that the file is corrupt."""
-    av = need("av")
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate
-            if not rate:
-                raise ValueError("it does not say its frame rate")
-            return VideoInfo(stream.codec_context.height, stream.codec_context.width,
-                             float(1 / rate), stream.codec_context.pix_fmt or "",
-                             bool(container.streams.audio))  # fmt: skip
-    except IndexError:
-        raise CorruptInputError(path, "it holds no video") from None
-    except (av.FFmpegError, ValueError) as error:
-        raise CorruptInputError(path, f"not a readable video ({error})") from error
-
-
-def decode(path: Path, size: tuple[int, int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (stamp [ns], frame (H, W, 3) uint8); CorruptInputError at the first broken frame."""
-    av = need("av")
-    last = -1
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            stream.codec_context.options = {"err_detect": "explode"}
-            seen = 0
-            for frame in container.decode(stream):
-                if frame.pts is None or frame.is_corrupt:
-                    raise ValueError(f"frame {seen} is damaged")
-                stamp = round(frame.pts * frame.time_base * 1_000_000_000)
-                if stamp <= last:
-                    raise ValueError(f"frame {seen} has time {stamp} ns, after {last} ns")
-                last, seen = stamp, seen + 1
-                height, width = size or (frame.height, frame.width)
-                yield stamp, frame.to_ndarray(format="rgb24", height=height, width=width)
-            if stream.frames and seen < stream.frames:
-                raise ValueError(f"it ends after {seen} of {stream.frames} frames")
-            if not seen:
-                raise ValueError("it holds no frame")
-    except (av.FFmpegError, ValueError, IndexError) as error:
-        raise CorruptInputError(path, error) from error
 
 
 class Import(Importer):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ CHUNK = 1000  # files in a folder
 DATA_BYTES, VIDEO_BYTES = 100 << 20, 200 << 20  # at which v3 begins the next file
 IMAGES = "observation.images."
 STATE = "observation.state"
+INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 DATA = {
     "v2.1": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
     "v3.0": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
@@ -51,14 +54,64 @@ def read_info(root: Path) -> dict[str, Any]:
         raise FormatError(f"{root} holds no meta/info.json: not LeRobot's layout.{hint}")
     try:
         info = json.loads(path.read_text())
-        version, fps, features = info["codebase_version"], info["fps"], info["features"]
-        if not (fps > 0 and isinstance(features, dict) and info["data_path"]):
-            raise ValueError(f"fps {fps}, {len(features)} features")
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptInputError(path, f"not what LeRobot writes ({error!r})") from error
+    except ValueError as error:
+        raise CorruptInputError(path, f"no JSON ({error})") from error
+    if not isinstance(info, dict):
+        raise CorruptInputError(path, f"not what LeRobot writes: a {type(info).__name__}")
+    version = info.get("codebase_version")
     if version not in READABLE:
         raise FormatError(f"{path}: version {version!r}, right: {', '.join(READABLE)}")
-    return dict(info)
+    for name, (right, is_right) in _INFO.items():
+        if not is_right(info.get(name)):
+            raise CorruptInputError(path, f"{name}: got {info.get(name)!r}, right is {right}")
+    return info
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_rate(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < math.inf
+
+
+_INFO: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "fps": ("a number > 0", _is_rate),
+    "features": ("an object of features", lambda value: isinstance(value, dict)),
+    "data_path": ("a path as text", lambda value: isinstance(value, str) and bool(value)),
+    "video_path": ("a path as text, or null", lambda value: isinstance(value, str | None)),
+    "robot_type": ("text, or null", lambda value: isinstance(value, str | None)),
+    "splits": ("an object, or null", lambda value: isinstance(value, dict | None)),
+    "chunks_size": ("a number > 0, or null", lambda v: v is None or (_is_count(v) and v > 0)),
+    "total_episodes": ("a count", lambda value: value is None or _is_count(value)),
+    "total_frames": ("a count", lambda value: value is None or _is_count(value)),
+}
+
+
+def read_features(info: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the features that say their type and shape, and the names of the others.
+
+    What a frame's indices are is known without.
+    """
+    good, odd = {}, []
+    for name, feature in info["features"].items():
+        if _is_feature(feature):
+            good[name] = feature
+        elif name in INDICES:
+            good[name] = {"dtype": "int64", "shape": [1], "names": None}
+        else:
+            odd.append(name)
+    return good, odd
+
+
+def _is_feature(feature: Any) -> bool:
+    if not isinstance(feature, dict) or not isinstance(feature.get("dtype"), str):
+        return False
+    shape = feature.get("shape")
+    if not isinstance(shape, list) or not shape or not all(_is_count(n) and n for n in shape):
+        return False
+    return len(shape) == 3 or feature["dtype"] not in ("video", "image")
 
 
 def read_takes(root: Path, info: dict[str, Any], video_keys: list[str]) -> list[Take]:
@@ -67,11 +120,35 @@ def read_takes(root: Path, info: dict[str, Any], video_keys: list[str]) -> list[
     folder = root / ("meta/episodes" if v3 else "meta/episodes.jsonl")
     try:
         found = _episodes_v3(folder) if v3 else _json_lines(folder)
-        return [_take(root, info, video_keys, episode) for episode in found]
+        takes = [_take(root, info, video_keys, episode) for episode in found]
     except FileNotFoundError as error:
         raise FormatError(f"{root} has no {error.filename}: not LeRobot's layout") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptInputError(folder, repr(error)) from error
+    takes.sort(key=lambda take: take.index)
+    if wrong := _contradiction(info, takes):
+        raise CorruptInputError(folder, f"{wrong}. Right: the dataset as LeRobot wrote it, whole.")
+    return takes
+
+
+def _contradiction(info: dict[str, Any], takes: list[Take]) -> str:
+    """Return what the list of episodes and info.json disagree about; empty: nothing."""
+    times = Counter(take.index for take in takes)
+    if doubled := [index for index, count in times.items() if count > 1]:
+        return f"episodes that are listed more than once: {_some(doubled)}"
+    episodes, frames = len(takes), sum(take.length for take in takes)
+    if (said := info.get("total_episodes")) not in (None, episodes):
+        absent = [index for index in range(min(said, 10**6)) if index not in times]
+        lacking = f"; not listed: {_some(absent)}" if absent else ""
+        return f"{episodes} episodes are listed, meta/info.json says {said}{lacking}"
+    if (said := info.get("total_frames")) not in (None, frames):
+        return f"the episodes listed have {frames} frames, meta/info.json says {said}"
+    return ""
+
+
+def _some(numbers: list[int], shown: int = 10) -> str:
+    more = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
+    return ", ".join(map(str, numbers[:shown])) + more
 
 
 def _take(root: Path, info: dict[str, Any], keys: list[str], episode: dict[str, Any]) -> Take:
@@ -81,14 +158,30 @@ def _take(root: Path, info: dict[str, Any], keys: list[str], episode: dict[str, 
         at = {"chunk_index": episode["data/chunk_index"], "file_index": episode["data/file_index"]}
         for key in keys:
             part = {name: episode[f"videos/{key}/{name}"] for name in at}
-            path = root / info["video_path"].format(video_key=key, **part)
+            path = _path(root, info, "video_path", video_key=key, **part)
             films[key] = (path, float(episode[f"videos/{key}/from_timestamp"]))
     else:
-        chunk = index // int(info.get("chunks_size", CHUNK))
+        chunk = index // int(info.get("chunks_size") or CHUNK)
         at = {"episode_chunk": chunk, "episode_index": index}
-        films = {k: (root / info["video_path"].format(video_key=k, **at), 0.0) for k in keys}
-    data = root / info["data_path"].format(**at)
-    return Take(index, int(episode["length"]), tuple(episode["tasks"]), data, films)
+        films = {k: (_path(root, info, "video_path", video_key=k, **at), 0.0) for k in keys}
+    data = _path(root, info, "data_path", **at)
+    tasks = [episode["tasks"]] if isinstance(episode["tasks"], str) else episode["tasks"]
+    return Take(index, int(episode["length"]), tuple(map(str, tasks)), data, films)
+
+
+def _path(root: Path, info: dict[str, Any], name: str, **at: Any) -> Path:
+    """Fill in a path of info.json, which must lie below the dataset's folder."""
+    pattern = info.get(name)
+    try:
+        path = Path(str(pattern.format(**at))) if pattern else None
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
+        path = None
+    if path is None or path.is_absolute() or ".." in path.parts:
+        right = "a path below the dataset's folder, made of " + ", ".join(at)
+        raise CorruptInputError(
+            root / "meta/info.json", f"{name}: got {pattern!r}, right is {right}"
+        )
+    return root / path
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -21,11 +21,17 @@ from wm_datasets.formats.contract import (
 )
 from wm_datasets.formats.lerobot import layout
 from wm_datasets.formats.lerobot.frames import decode_picture, frames_at
-from wm_datasets.formats.lerobot.layout import STATE, Take, camera_key, names_of, proprio_parts
+from wm_datasets.formats.lerobot.layout import (
+    INDICES,
+    STATE,
+    Take,
+    camera_key,
+    names_of,
+    proprio_parts,
+)
 from wm_datasets.spec import LogSpec, VectorSpec
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
-INDICES = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 REWARD, DONE, SUCCESS, ACTION = "next.reward", "next.done", "next.success", "action"
 OWN = {name: f"wm.{name}" for name in "commanded signals is_terminal stamp source weights".split()}
 CLOCK_S = 1e-4  # LeRobot's tolerance between timestamp and frame_index / fps
@@ -41,7 +47,7 @@ class Import(Importer):
     def __init__(self, source: Path, options: Options) -> None:
         self._root = source
         self._info = info = layout.read_info(source)
-        self._features: dict[str, dict[str, Any]] = info["features"]
+        self._features, odd = layout.read_features(info)
         kinds = {key: str(feature["dtype"]) for key, feature in self._features.items()}
         self._videos = [key for key, kind in kinds.items() if kind == "video"]
         takes = layout.read_takes(source, info, self._videos)
@@ -49,11 +55,17 @@ class Import(Importer):
         self.keys = list(self._takes)
         if not self.keys:
             raise FormatError(f"{source} holds no episode")
-        self.losses = []
+        self.losses = (
+            [f"features that do not say their type and shape: {', '.join(odd)}"] if odd else []
+        )
         self._last: dict[int, dict[str, Any]] = {}
         own = self._own_spec()
         self._is_own = own is not None
-        self.spec = own or self._foreign_spec(options, takes)
+        self._outcomes = {k for k in (REWARD, DONE, SUCCESS) if self._is_number(k)}
+        try:
+            self.spec = own or self._foreign_spec(options, takes)
+        except LogSpecError as error:
+            raise FormatError(f"{source}: {error}") from error
         if own is None:
             self._say_losses(takes)
 
@@ -109,10 +121,10 @@ class Import(Importer):
         if len(names) != len(cameras):
             raise FormatError(f"{self._root}: cameras {list(cameras)} get the names {list(names)}")
         has_action = ACTION in self._features and self._is_vector(ACTION)
-        reward = has_action and REWARD in self._features
+        reward = has_action and REWARD in self._outcomes
         absent = [
             *([] if has_action else ["action"]), *([] if reward else ["reward"]),
-            *([] if vectors else ["proprio"]), *([] if SUCCESS in self._features else ["success"]),
+            *([] if vectors else ["proprio"]), *([] if SUCCESS in self._outcomes else ["success"]),
         ]  # fmt: skip
         sizes = {key: int(self._features[key]["shape"][0]) for key in vectors}
         return LogSpec(
@@ -131,6 +143,14 @@ class Import(Importer):
         feature = self._features[key]
         return len(feature["shape"]) == 1 and feature["dtype"] in NUMBERS
 
+    def _is_number(self, key: str) -> bool:
+        feature = self._features.get(key)
+        return (
+            feature is not None
+            and feature["shape"] == [1]
+            and feature["dtype"] in (*NUMBERS, "bool")
+        )
+
     def _vector(self, keys: list[str]) -> VectorSpec:
         """Joined vectors; LeRobot knows names, neither units nor bounds."""
         names = [name for key in keys for name in names_of(self._features[key], key)]
@@ -143,7 +163,8 @@ class Import(Importer):
 
     def _say_losses(self, takes: list[Take]) -> None:
         cameras = {camera_key(self.spec, c) for c in self.spec.cameras}
-        kept = {*cameras, *proprio_parts(self.spec), ACTION, REWARD, DONE, SUCCESS, *INDICES}
+        kept = {*cameras, *proprio_parts(self.spec), *self._outcomes, *INDICES}
+        kept |= {ACTION} if self.spec.action is not None else set()
         if left := sorted(self._features.keys() - kept):
             self.losses.append(f"features: {', '.join(left)}")
         wide = [k for k in kept & self._features.keys() - {*INDICES}
@@ -152,7 +173,7 @@ class Import(Importer):
             self.losses.append(f"digits beyond float32: {', '.join(sorted(wide))}")
         if len(self._tasks) > 1:
             self.losses.append(f"which of {len(self._tasks)} tasks an episode is of")
-        splits = self._info.get("splits", {})
+        splits = self._info.get("splits") or {}
         if list(splits) not in ([], ["train"]):
             self.losses.append(f"splits: {', '.join(splits)}")
         for key in sorted(cameras):
@@ -168,6 +189,8 @@ class Import(Importer):
         parquet = need("pyarrow.parquet")
         if not take.data.exists():
             raise ValueError("there is no such file")
+        if take.length < 1:
+            raise ValueError(f"it has length {take.length}")
         wanted = [key for key in self._features if key not in self._videos]
         table = parquet.read_table(
             take.data, columns=wanted, filters=[("episode_index", "=", take.index)]
@@ -188,14 +211,14 @@ class Import(Importer):
             fields["action"] = _numbers(table, ACTION)
         if spec.reward:
             fields["reward"] = _numbers(table, REWARD)[:, 0]
-        if SUCCESS in table.column_names:
+        if SUCCESS in self._outcomes:
             fields["success"] = _numbers(table, SUCCESS, bool)[:, 0]
         if self._is_own:
             for name in [n for n in OWN if n in spec.fields]:
                 field = spec.fields[name]
                 values = _numbers(table, OWN[name], field.dtype)
                 fields[name] = values if field.shape else values[:, 0]
-        elif DONE in table.column_names:
+        elif DONE in self._outcomes:
             fields["is_terminal"] = np.zeros(table.num_rows, bool)
             fields["is_terminal"][-1] = _ended(table)
         wrong = [n for n, v in fields.items()
