@@ -90,6 +90,11 @@ class Archive:
         done = self._done
         if done is None:
             return
+        if done.is_of_another_log(whole):
+            raise LogSpecError(
+                f"{self.store.url} is the archive of another log than {self.log}: log "
+                f"{done.identity}, not {whole.identity}. Give another URL."
+            )
         differences = done.spec.differences(whole.spec)
         if differences and done.spec.grown(whole.spec) is None:
             raise LogSpecError(
