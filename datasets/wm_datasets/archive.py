@@ -90,11 +90,6 @@ class Archive:
         done = self._done
         if done is None:
             return
-        if done.is_of_another_log(whole):
-            raise LogSpecError(
-                f"{self.store.url} is the archive of another log than {self.log}: log "
-                f"{done.identity}, not {whole.identity}. Give another URL."
-            )
         differences = done.spec.differences(whole.spec)
         if differences and done.spec.grown(whole.spec) is None:
             raise LogSpecError(
@@ -110,6 +105,11 @@ class Archive:
                 f"{self.store.url} holds rows {done.first} to {done.sealed}, {self.log} rows "
                 f"{whole.first} to {whole.sealed} sealed: it is not this log's archive. Give "
                 "another URL."
+            )
+        if done.is_of_another_log(whole):
+            raise LogSpecError(
+                f"{self.store.url} is the archive of another log than {self.log}: id "
+                f"{done.identity}, not {whole.identity}. Give another URL."
             )
 
     def _next_part(self, whole: Manifest) -> Manifest:

@@ -86,6 +86,12 @@ class Column:
     def chunk_path(self, i: int) -> Path:
         return self.folder / ("c." + ".".join([str(i)] + ["0"] * len(self.field.shape)))
 
+    def chunk_number(self, name: str) -> int | None:
+        """Which chunk the file of this name is; None when it is none."""
+        part = name.removeprefix("c.").partition(".")[0]
+        i = int(part) if part.isascii() and part.isdecimal() else -1
+        return i if i >= 0 and name == self.chunk_path(i).name else None
+
     def drop_chunks(self, old: int, new: int) -> None:
         """Delete the chunks whose rows are all below `new`, from the one of row `old` on."""
         for i in range(old // self.chunk, new // self.chunk):

@@ -59,6 +59,20 @@ def test_a_missing_segment_is_found_beside_files_of_other_names(path):
         assert reader.length == 20
 
 
+@pytest.mark.parametrize("capacity", [None, 1 << 20])
+def test_files_among_chunks_of_other_names_stay_and_stop_no_writer(path, make_log, capacity):
+    make_log([20])
+    strays = [path / "reward" / name for name in ("c.backup", "c.", "c.00", "c.0.old", "c.\u0661")]
+    for stray in strays:
+        stray.write_text("x")
+    with LogWriter(path, make_spec(), capacity_bytes=capacity) as writer:
+        append_episode(writer, 40)
+    assert all(stray.exists() for stray in strays)
+    assert not verify(path).faults
+    with LogReader(path) as reader:
+        check_rows(reader)
+
+
 @pytest.mark.parametrize("at", [0, 3, 19, 20])
 def test_no_rows_of_a_field_that_is_not_there_yet_are_no_damage(path, make_log, at):
     make_log([20])
