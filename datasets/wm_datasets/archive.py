@@ -106,6 +106,11 @@ class Archive:
                 f"{whole.first} to {whole.sealed} sealed: it is not this log's archive. Give "
                 "another URL."
             )
+        if done.is_of_another_log(whole):
+            raise LogSpecError(
+                f"{self.store.url} is the archive of another log than {self.log}: id "
+                f"{done.identity}, not {whole.identity}. Give another URL."
+            )
 
     def _next_part(self, whole: Manifest) -> Manifest:
         """The manifest of the archive after the next commit: some more rows of the log's."""

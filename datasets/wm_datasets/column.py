@@ -45,7 +45,7 @@ class Column:
         """Decode rows [start, stop) into `out` or a new array (stop - start, *shape)."""
         if out is None:
             out = np.empty((stop - start, *self.field.shape), self.field.dtype)
-        for i in range(start // self.chunk, -(-stop // self.chunk)):
+        for i in range(start // self.chunk, -(-stop // self.chunk) if start < stop else 0):
             lo, hi = max(start, i * self.chunk), min(stop, (i + 1) * self.chunk)
             rows = self.read_chunk(i)
             out[lo - start : hi - start] = rows[lo - i * self.chunk : hi - i * self.chunk]
@@ -67,13 +67,16 @@ class Column:
         """The chunk's file; FileNotFoundError without one."""
         return self.chunk_path(i).read_bytes()
 
-    def signature(self, i: int) -> tuple[int, int]:
-        """Two numbers that change when the chunk's file does: its time [ns] and size; or (0, 0)."""
+    def signature(self, i: int) -> tuple[int, int, int]:
+        """Numbers that change when the chunk's file does: its time [ns], its size and the checksum
+        of its content, with which the file ends; zeros where they cannot be read."""
         try:
-            stat = self.chunk_path(i).stat()
+            with self.chunk_path(i).open("rb", buffering=0) as file:
+                stat = os.fstat(file.fileno())
+                end = os.pread(file.fileno(), 4, max(0, stat.st_size - 4))
         except OSError:
-            return 0, 0
-        return stat.st_mtime_ns, stat.st_size
+            return 0, 0, 0
+        return stat.st_mtime_ns, stat.st_size, int.from_bytes(end, "little")
 
     def _damage(self, i: int, reason: str) -> LogDamageError:
         start = i * self.chunk
@@ -82,6 +85,12 @@ class Column:
 
     def chunk_path(self, i: int) -> Path:
         return self.folder / ("c." + ".".join([str(i)] + ["0"] * len(self.field.shape)))
+
+    def chunk_number(self, name: str) -> int | None:
+        """Which chunk the file of this name is; None when it is none."""
+        part = name.removeprefix("c.").partition(".")[0]
+        i = int(part) if part.isascii() and part.isdecimal() else -1
+        return i if i >= 0 and name == self.chunk_path(i).name else None
 
     def drop_chunks(self, old: int, new: int) -> None:
         """Delete the chunks whose rows are all below `new`, from the one of row `old` on."""

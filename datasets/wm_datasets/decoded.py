@@ -2,12 +2,13 @@
 
 A file holds one field, chunk i in slot i modulo the number of slots, so that the rows of a
 window lie side by side. The kernel keeps in memory what is used and takes it back when memory is
-short: no process is killed for it. A slot counts when its entry in the index names the very chunk
-file (time, size) that it was decoded from and its checksum fits, so the files outlive the process,
-and a kill or a power cut costs no more than decoding again.
+short: no process is killed for it. The files are of one log, by its path and its identity; a slot
+counts when its entry in the index names the very chunk file (time, size, checksum) that it was
+decoded from and its own checksum fits. So they outlive the process, and a kill or a power cut
+costs no more than decoding again.
 
     <cache folder>/<key of the log>/
-      layout.json        which log, how many rows, what each field looks like
+      layout.json        which log (path, identity), how many rows, what each field looks like
       lock               held with flock; a second process makes files of its own, without names
       <field>.rows       (slots * chunk rows, ...), sparse
       <field>.index      (slots,) of INDEX, sparse
@@ -35,8 +36,16 @@ from wm_datasets.reader import LogReader
 _log = logging.getLogger(__name__)
 
 _LEFT_FREE = 1 << 30  # bytes of the disk
+_LAYOUT = 2  # version of the files; 1 did not know which log they were of
 INDEX = np.dtype(
-    [("chunk", "<i8"), ("time", "<i8"), ("size", "<i8"), ("crc", "<u4"), ("used", "?")]
+    [
+        ("chunk", "<i8"),
+        ("time", "<i8"),
+        ("size", "<i8"),
+        ("content", "<u4"),
+        ("crc", "<u4"),
+        ("used", "?"),
+    ]
 )
 
 
@@ -104,7 +113,13 @@ class DecodedRows:
             name: [str(f.dtype), list(f.shape), self._reader.chunk_rows(name)]
             for name, f in self._reader.spec.fields.items()
         }
-        layout = {"log": str(self._reader.path), "rows": self.rows, "fields": described}
+        layout = {
+            "version": _LAYOUT,
+            "log": str(self._reader.path.resolve()),
+            "id": self._reader.identity,
+            "rows": self.rows,
+            "fields": described,
+        }
         path = folder / "layout.json"
         with contextlib.suppress(OSError, ValueError):
             if json.loads(path.read_text()) == layout:
@@ -161,22 +176,21 @@ class _DecodedColumn:
         slot = chunk % self._slots
         entry, at = self._index[slot], slot * self._slot_bytes
         until = min((chunk + 1) * self._chunk, self._reader.sealed)
-        time, size = self._reader.chunk_signature(self._name, chunk)
-        known = bool(entry["used"]) and (entry["chunk"], entry["time"], entry["size"]) == (
-            chunk, time, size,
-        )  # fmt: skip
+        signature = self._reader.chunk_signature(self._name, chunk)
+        kept = entry["chunk"], entry["time"], entry["size"], entry["content"]
+        known = bool(entry["used"]) and any(signature) and kept == (chunk, *signature)
         if known:
             begin = slot * self._chunk
             data = np.ascontiguousarray(self.ring[begin : begin + self._chunk])
             known = zlib.crc32(data.view("u1").reshape(-1).data) == entry["crc"]
         if not known:
             rows = self._reader.read_chunk(self._name, chunk)
-            if not self._store(slot, at, chunk, (time, size), rows.tobytes()):
+            if not self._store(slot, at, chunk, signature, rows.tobytes()):
                 return
         self._held[slot], self._until[slot] = chunk, until
 
     def _store(
-        self, slot: int, at: int, chunk: int, signature: tuple[int, int], data: bytes
+        self, slot: int, at: int, chunk: int, signature: tuple[int, int, int], data: bytes
     ) -> bool:
         """Write a slot; its entry counts for nothing meanwhile."""
         if not self._full and shutil.disk_usage(self._folder).free < _LEFT_FREE:
@@ -207,7 +221,7 @@ def open_decoded(
     root = (folder or default_cache_folder()) / "decoded"
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
-    path = str(reader.path)
+    path = str(reader.path.resolve())
     key = hashlib.sha256(path.encode()).hexdigest()[:16]
     return DecodedRows(reader, fields, disk_bytes, root / key)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ class Manifest:
     Both count from the log's beginning: a row keeps its number when older ones are dropped.
     `lost` are ranges of rows whose content was damaged before it could be sealed: zeros.
     `since` names the fields that were added later, with the first row that has them.
+    `identity` is a random id, given at creation; '' in logs of older versions.
     """
 
     spec: LogSpec
@@ -54,13 +56,18 @@ class Manifest:
     episodes: int = 0
     lost: tuple[tuple[int, int], ...] = ()
     since: dict[str, int] = field(default_factory=dict)
+    identity: str = ""
 
     @classmethod
     def new(cls, spec: LogSpec) -> Manifest:
         row = sum(f.row_bytes for f in spec.fields.values())
         segment = int(2 ** np.floor(np.log2(np.clip(_SEGMENT_BYTES / row, 16, 1024))))
         chunks = {f.name: chunk_rows(f) for f in (*spec.fields.values(), *_EPISODE_FIELDS)}
-        return cls(spec, segment, chunks)
+        return cls(spec, segment, chunks, identity=uuid.uuid4().hex)
+
+    def is_of_another_log(self, other: Manifest) -> bool:
+        """Were the two created apart, as far as both say?"""
+        return bool(self.identity and other.identity) and self.identity != other.identity
 
     def columns(self, root: Path) -> dict[str, Column]:
         """The arrays of the steps, by field."""
@@ -150,6 +157,8 @@ class Manifest:
         }
         if self.since:
             log["since"] = self.since
+        if self.identity:
+            log["id"] = self.identity
         log["crc32"] = _checksum(log)
         return {
             "zarr_format": 3,
@@ -230,6 +239,7 @@ def parse_root(found: Any, path: Path | str) -> Manifest:
             chunks=dict(log["chunk_rows"]),
             lost=tuple((start, stop) for start, stop in log.get("lost", ())),
             since=dict(log.get("since", {})),
+            identity=str(log.get("id", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise LogFormatError(f"{root} has a damaged attribute 'wm_log': {error!r}") from None

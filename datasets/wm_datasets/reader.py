@@ -18,7 +18,7 @@ from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogAbsentError, LogFormatError, LogRowError
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import ROOT, Manifest, load_manifest
-from wm_datasets.segment import SegmentReader, record_dtype, segment_path
+from wm_datasets.segment import SegmentReader, list_segments, record_dtype, segment_path
 from wm_datasets.spec import LogSpec
 
 _log = logging.getLogger(__name__)
@@ -59,6 +59,11 @@ class LogReader:
     @property
     def spec(self) -> LogSpec:
         return self._manifest.spec
+
+    @property
+    def identity(self) -> str:
+        """The random id that the log was given when it was created; '' in older logs."""
+        return self._manifest.identity
 
     @property
     def first(self) -> int:
@@ -144,10 +149,11 @@ class LogReader:
                 f"field '{field}' is declared absent in {self.path} before row {since}, rows "
                 f"{start} to {stop} asked for. present('{field}') says which episodes have it."
             )
-        self._refuse_lost(start, stop)
         if out is None:
             out = self._empty(field, stop - start)
-        self._read(field, start, stop, out)
+        if start < stop:
+            self._refuse_lost(start, stop)
+            self._read(field, start, stop, out)
         return out
 
     def read_around(
@@ -183,8 +189,8 @@ class LogReader:
         except LogDamageError as error:
             raise self._explain(error.damage) from error
 
-    def chunk_signature(self, field: str, i: int) -> tuple[int, int]:
-        """Two numbers that change when the chunk's file does."""
+    def chunk_signature(self, field: str, i: int) -> tuple[int, int, int]:
+        """Numbers that change when the chunk's file does: time, size, checksum; zeros: unknown."""
         return self._columns[field].signature(i)
 
     def close(self) -> None:
@@ -301,7 +307,8 @@ class LogReader:
         whole = new.spec == old.spec or old.spec.grown(new.spec) is not None
         if new.spec != old.spec and new.sealed < self._length:
             whole = False
-        if new.sealed < old.sealed or new.first < old.first or not whole:
+        gone = new.sealed < old.sealed or new.first < old.first
+        if gone or not whole or new.is_of_another_log(old):
             raise LogFormatError(f"{self.path} was replaced by another log; open it anew")
         if new.spec != old.spec:  # fields were added, when all rows there were had been sealed
             self._columns, self._rows = self._make_columns(new), new.segment_rows
@@ -354,9 +361,7 @@ class LogReader:
                 self._segment = SegmentReader(folder, self._length, self._dtype)
                 return True
             except FileNotFoundError:
-                later = later or sorted(
-                    int(path.stem) for path in folder.glob("*.seg") if int(path.stem) > self._length
-                )
+                later = later or [n for n, _ in list_segments(folder) if n > self._length]
         found = next((start for start in later if self._has_rows(start)), None)
         if found is None or self._peek().sealed > self._manifest.sealed:
             return False

@@ -67,7 +67,7 @@ class RemoteReader(LogReader):
 
     def read(self, field: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         column = self._columns.get(field)
-        if isinstance(column, _RemoteColumn) and self.first <= start <= stop <= self.sealed:
+        if isinstance(column, _RemoteColumn) and self.first <= start < stop <= self.sealed:
             column.fetch(range(start // column.chunk, -(-stop // column.chunk)))
         return super().read(field, start, stop, out)
 
@@ -114,8 +114,8 @@ class _RemoteColumn(Column):
         self._name, self._reader = name, reader
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def signature(self, i: int) -> tuple[int, int]:
-        return self._reader._identity, self._version(i)
+    def signature(self, i: int) -> tuple[int, int, int]:
+        return self._reader._identity, self._version(i), 0
 
     def fetch(self, chunks: range) -> None:
         """Bring chunks here that are not, all at once; those that do not exist stay away."""

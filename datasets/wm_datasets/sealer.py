@@ -135,8 +135,7 @@ class Sealer:
             for entry in os.scandir(writer.column.folder):
                 if entry.name.endswith(".tmp"):
                     os.unlink(entry.path)
-                elif entry.name.startswith("c."):
-                    i = int(entry.name.split(".")[1])
+                elif (i := writer.column.chunk_number(entry.name)) is not None:
                     if i < oldest:
                         os.unlink(entry.path)
                     elif self._bytes is not None:

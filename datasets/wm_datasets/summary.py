@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.damage import episodes_hit
-from wm_datasets.reader import LogReader
+from wm_datasets.reader import WAL_FOLDER, LogReader
+from wm_datasets.segment import list_foreign
 from wm_datasets.spec import LogSpec, Source
 
 
@@ -48,6 +49,7 @@ class LogSummary:
     row, and is a success if any of its rows is. Episodes that hold a lost row are counted in
     `episodes` and `damaged`, and nowhere else: who acted in them is not known for sure. `returns`
     has one sum of rewards for each of the others, oldest first, incomplete ones included.
+    `ignored` are files among the segments that are none by their names.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class LogSummary:
     per_source: dict[str, Tally]
     per_weights: dict[int, Tally]
     returns: np.ndarray = field(repr=False)
+    ignored: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The summary as JSON, with the returns reduced to their quartiles."""
@@ -118,6 +121,7 @@ def describe(log: LogReader | str | Path) -> LogSummary:
             for v in np.unique(weights[whole])
         },
         returns=np.zeros(0) if returns is None else returns[whole],
+        ignored=tuple(map(str, list_foreign(log.path / WAL_FOLDER))),
     )
 
 

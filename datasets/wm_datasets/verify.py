@@ -15,7 +15,14 @@ from wm_datasets.index import read_table
 from wm_datasets.lock import is_locked
 from wm_datasets.manifest import ROOT, ROOT_COPY, load_manifest, read_json, read_root
 from wm_datasets.reader import WAL_FOLDER, LogReader
-from wm_datasets.segment import HEADER_BYTES, read_mark, record_dtype, segment_path
+from wm_datasets.segment import (
+    HEADER_BYTES,
+    list_foreign,
+    list_segments,
+    read_mark,
+    record_dtype,
+    segment_path,
+)
 from wm_datasets.writer import MISSING, RATE_TOLERANCE
 
 _ROWS = 4096  # read at a time, at most
@@ -42,7 +49,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What verify() looked at and found; `damaged` episodes hold lost rows, `values` are cells."""
+    """What verify() looked at and found; `damaged` episodes hold lost rows, `values` are cells.
+
+    `ignored` are files among the segments that are none by their names: no part of the log.
+    """
 
     path: str
     first: int
@@ -51,6 +61,7 @@ class Report:
     damaged: int
     values: int
     faults: tuple[Fault, ...]
+    ignored: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -102,7 +113,10 @@ class _Check:
             hit = int(episodes_hit(reader.episodes, reader.damage).sum())
             rows, episodes = self._stop - self._first, len(reader.episodes)
         faults = tuple(sorted(self._faults, key=lambda f: (f.start, f.path)))
-        return Report(str(self._root), self._first, rows, episodes, hit, self._values, faults)
+        foreign = tuple(map(str, list_foreign(self._root / WAL_FOLDER)))
+        return Report(
+            str(self._root), self._first, rows, episodes, hit, self._values, faults, foreign
+        )
 
     def _add(self, kind: str, path: Path, start: int, stop: int, reason: str) -> None:
         self._faults.append(Fault(kind, str(path), int(start), int(stop), reason))
@@ -143,19 +157,30 @@ class _Check:
                 self._add("metadata", path, self._first, manifest.sealed, str(error))
                 continue
             shape = found.get("shape") if isinstance(found, dict) else None
-            if isinstance(shape, list) and shape and shape[0] >= node.get("shape", [0])[0]:
-                found["shape"] = node.get("shape")  # a commit under way has more rows already
+            if self._is_ahead(name, shape, node.get("shape")):
+                found["shape"] = node["shape"]
             if found != node:
                 reason = "it is not what the log's root says of this array"
                 self._add("metadata", path, self._first, manifest.sealed, reason)
+
+    def _is_ahead(self, name: str, shape: object, committed: list[int] | None) -> bool:
+        """Does an array's shape count rows of a commit that is under way, or was when its writer
+        was killed? They lie in segments: there are no more than the log's newest row or episode."""
+        if not (isinstance(shape, list) and shape and committed) or type(shape[0]) is not int:
+            return False
+        if shape[1:] != committed[1:] or shape[0] <= committed[0]:
+            return False
+        with LogReader(self._root) as newest:
+            dropped = load_manifest(self._root).first_episode
+            episodes = dropped + len(newest.episodes)
+            return shape[0] <= (episodes if name.startswith("episode/") else newest.length)
 
     def _check_tail(self) -> None:
         """Bytes of an unfinished write: normal while a writer runs, dropped by the next one."""
         if self._in_use:
             return
         size = record_dtype(self._reader.spec.fields).itemsize
-        for path in sorted((self._root / WAL_FOLDER).glob("*.seg")):
-            start = int(path.stem)
+        for start, path in list_segments(self._root / WAL_FOLDER):
             rows = max(0, self._stop - start)
             torn = path.stat().st_size - HEADER_BYTES - rows * size
             if start >= self._reader.sealed and torn > 0:

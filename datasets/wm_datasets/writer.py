@@ -32,6 +32,7 @@ from wm_datasets.segment import (
     HEADER_BYTES,
     SegmentReader,
     SegmentWriter,
+    list_segments,
     mark_durable,
     read_mark,
     record_dtype,
@@ -41,7 +42,9 @@ from wm_datasets.segment import (
 from wm_datasets.spec import LogSpec
 
 _log = logging.getLogger(__name__)
-_SEAL_AT_ONCE = 16  # segments per commit
+_SEAL_AT_ONCE = 16  # segments per commit, at most
+_SEAL_BYTES = 32 << 20  # of records per commit, where that is more than one segment
+_BACKLOG = 4  # commits' worth of full segments before append() waits
 MISSING = "they were on the disk, and the file is missing or cut"
 RATE_TOLERANCE = 0.1  # of the declared control period
 
@@ -51,8 +54,10 @@ class LogWriter:
 
     append() puts a row into the segment file: from then on readers see it and kill -9 cannot take
     it back. A background thread syncs the segment at most `durable_s` [s] later, which protects it
-    from a power cut too, and seals full segments into the zarr arrays. append() waits for neither;
-    flush() returns when all appended rows are durable. Any thread may append.
+    from a power cut too, and seals full segments into the zarr arrays. append() waits for it only
+    when about 128 MB of full segments (at least 4 segments, at most 64) are not sealed yet: rows
+    then come faster than they can be stored. flush() returns when all appended rows are durable.
+    Any thread may append; a forked process may not.
 
     Opening creates the log, or continues it: whole records left in segments are sealed, a torn
     tail is dropped (`repaired` says what was), and an episode that was left open is over: it stays
@@ -94,7 +99,9 @@ class LogWriter:
             except BaseException:
                 self._lock.release()
                 raise
-        self._wake = threading.Condition()  # guards all below
+        guard = threading.RLock()
+        self._wake = threading.Condition(guard)  # of the keeper; guards all below
+        self._room = threading.Condition(guard)  # of an append() that waits
         self._segments: list[SegmentWriter] = []  # unsealed, oldest first; the last one grows
         self._dirty_since: float | None = None
         self._fault: LogError | None = None
@@ -129,7 +136,10 @@ class LogWriter:
         After LogFullError the row is not in the log and its episode is over: the next row taken
         is one with is_first.
         """
+        self._refuse_forked()
         with self._wake:
+            while self._is_behind():
+                self._room.wait()
             self._check_writable()
             record = self._packer.pack(row, self._length)
             self._check_order(row)
@@ -154,6 +164,7 @@ class LogWriter:
 
     def flush(self) -> None:
         """Return when every appended row would survive a power cut."""
+        self._refuse_forked()
         with self._wake:
             self._check_writable()
         self._sync()
@@ -168,19 +179,22 @@ class LogWriter:
         """Seal every row into zarr and release the log; an open episode stays incomplete.
 
         When that fails (disk full), the rows stay in their segments: readers see them, and the
-        next writer seals them.
+        next writer seals them. In a forked process it does nothing: the log is not that one's.
         """
+        if not self._lock.held:
+            return
         with self._wake:
             if self._closed:
                 return
             self._closed = True
             self._wake.notify()
+            self._room.notify_all()
         self._keeper.join()
         try:
             with disk_errors(self.path):
                 self._sync()
-                while len(self._segments) > _SEAL_AT_ONCE:
-                    self._seal_oldest(_SEAL_AT_ONCE)
+                while len(self._segments) > self._at_once:
+                    self._seal_oldest(self._at_once)
                 self._seal_oldest(len(self._segments), end_open=True)
         finally:
             for segment in self._segments:
@@ -226,6 +240,8 @@ class LogWriter:
 
     def _take_up(self, manifest: Manifest) -> None:
         self._segment_rows, self._dtype = manifest.segment_rows, record_dtype(manifest.spec.fields)
+        fitting = _SEAL_BYTES // (self._segment_rows * self._dtype.itemsize)
+        self._at_once = min(_SEAL_AT_ONCE, max(1, fitting))
         self._sealer = Sealer(self.path, manifest, self.capacity_steps, self.capacity_bytes)
 
     def _recover(self) -> None:
@@ -236,17 +252,17 @@ class LogWriter:
             segments = [d for d in reader.damage if d.path.suffix == ".seg"]
         lost = [row for d in segments for row in range(d.start, d.stop)]
         torn = 0
-        for path in (self.path / WAL_FOLDER).glob("*.seg"):
-            if int(path.stem) >= sealed:
+        for start, path in list_segments(self.path / WAL_FOLDER):
+            if start >= sealed:
                 torn += self._torn_bytes(path)
         while True:
             # sealed rows end where a segment does, so that a kill in between leaves no half of one
             into = self._sealer.manifest.sealed % self._segment_rows
-            part, records = np.split(records, [_SEAL_AT_ONCE * self._segment_rows - into])
+            part, records = np.split(records, [self._at_once * self._segment_rows - into])
             self._sealer.seal(part, end_open=not len(records), lost=lost)
             if not len(records):
                 break
-        for path in (self.path / WAL_FOLDER).glob("*.seg"):
+        for _, path in list_segments(self.path / WAL_FOLDER):
             os.unlink(path)
         sync_folder(self.path / WAL_FOLDER)  # or one without rows is back under a grown spec
         if torn:
@@ -272,6 +288,20 @@ class LogWriter:
         return size if size < HEADER_BYTES else max(0, size - good)
 
     # Appending (under _wake)
+
+    def _refuse_forked(self) -> None:
+        """Refuse a process that was forked from the writer's; it has no keeper, and no lock."""
+        if not (self._lock.held or self._closed):
+            raise LogError(
+                f"{self.path} is written by another process, from which this one was forked. "
+                "Append in the process that opened the LogWriter."
+            )
+
+    def _is_behind(self) -> bool:
+        """Would the next row begin a segment on top of as many as may wait to be sealed?"""
+        if self._length % self._segment_rows or self._closed or self._fault is not None:
+            return False
+        return self._count_full() >= _BACKLOG * self._at_once
 
     def _check_writable(self) -> None:
         if self._closed:
@@ -329,7 +359,7 @@ class LogWriter:
                     self._wake.wait(wait)
                 if self._closed:
                     return
-                full, due = min(self._count_full(), _SEAL_AT_ONCE), self._is_due()
+                full, due = min(self._count_full(), self._at_once), self._is_due()
             fault: LogError | None = None
             try:
                 with disk_errors(self.path):
@@ -346,6 +376,7 @@ class LogWriter:
             with self._wake:
                 if self._fault is None or isinstance(self._fault, LogFullError):
                     self._fault = fault
+                self._room.notify_all()
                 if not isinstance(self._fault, LogFullError | None):
                     return  # a disk that failed is not trusted again
                 if self._fault is not None and not self._closed:
@@ -367,7 +398,8 @@ class LogWriter:
     def _sync(self) -> None:
         with self._wake:
             self._dirty_since, length = None, self._length
-            syncers = [segment.syncer() for segment in self._segments]
+            dirty = [(s, s.rows) for s in self._segments if s.rows > s.synced]
+            syncers = [segment.syncer() for segment, _ in dirty]
         try:
             for sync in syncers:
                 sync()
@@ -378,6 +410,8 @@ class LogWriter:
                 "they may be lost at a power cut. Check the disk and open the log again."
             )
             raise self._fault from error
+        for segment, rows in dirty:
+            segment.synced = max(segment.synced, rows)
         self._durable = max(self._durable, length)
         with contextlib.suppress(OSError):  # it only tells of a segment that is gone
             mark_durable(self.path / WAL_FOLDER, self._durable)

@@ -239,6 +239,8 @@ def test_another_log_s_archive_is_left_alone(make_log, tmp_path, url):
         append_episode(writer, 80)
     with pytest.raises(LogSpecError, match="archive of another log: task"):
         Archive(tmp_path / "other", url).sync()
+    with pytest.raises(LogSpecError, match=r"archive of another log than .*: id"):
+        Archive(make_log([30, 30, 30], "longer"), url).sync()
     check_rows(open_log(url))
 
 

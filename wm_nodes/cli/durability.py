@@ -161,6 +161,7 @@ def as_text(report: Report) -> str:
     lines = [str(fault) for fault in report.faults[:_SHOWN]]
     if len(report.faults) > _SHOWN:
         lines.append(f"... and {len(report.faults) - _SHOWN} more; --json names all")
+    lines += [f"ignored: {path}: no segment of a log has such a name" for path in report.ignored]
     verdict = f"{len(report.faults)} faults" if report.faults else "no fault"
     lines.append(
         f"{report.path}: {verdict} in {report.rows} rows, {report.damaged} of {report.episodes} "

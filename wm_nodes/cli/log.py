@@ -102,6 +102,7 @@ def as_text(summary: LogSummary) -> str:
         f"episodes  {summary.episodes}, {summary.complete} complete, success "
         f"{total.success_rate:.2f}, mean return {_number(total.mean_return)}",
     ]
+    lines += [f"ignored   {path}: no segment of a log has such a name" for path in summary.ignored]
     if summary.damaged:
         lines.append(f"damaged   {summary.damaged} episodes, not counted below: wm log verify")
     for kind, tallies in (("source", summary.per_source), ("weights", summary.per_weights)):
