@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.errors import LogFormatError
+from wm_datasets.file_reads import list_names, read_file, retried
 from wm_datasets.spec import Field
 
 MARK = "durable"  # beside the segments
@@ -47,6 +48,12 @@ def segment_path(folder: Path, start: int) -> Path:
     return folder / f"{start:012d}.seg"
 
 
+def list_segments(folder: Path) -> list[int]:
+    """Return the first rows of all segments there are, oldest first."""
+    stems = (name[:-4] for name in list_names(folder) if name.endswith(".seg"))
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
 def seal_record(record: np.ndarray) -> bytes:
     """Frame one filled record, (1,) of record_dtype, and return its bytes."""
     record["_length"] = record.dtype.itemsize - _FRAME_BYTES
@@ -65,7 +72,8 @@ class SegmentWriter:
             self._write(_header(start, dtype), 0)
         except OSError:
             os.close(self._fd)
-            os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
             raise
 
     def append(self, record: bytes) -> None:
@@ -81,7 +89,7 @@ class SegmentWriter:
 
     def syncer(self) -> Callable[[], None]:
         """Return a call, good for once and for any thread, that makes the rows so far durable."""
-        fd = os.dup(self._fd)
+        fd = retried(self.path, lambda: os.dup(self._fd))
 
         def sync() -> None:
             try:
@@ -106,7 +114,10 @@ class SegmentReader:
     def __init__(self, folder: Path, start: int, dtype: np.dtype[Any]) -> None:
         """Open the file; FileNotFoundError when it does not exist (any more)."""
         self.path, self.start, self.rows, self._dtype = segment_path(folder, start), start, 0, dtype
-        self._fd = os.open(self.path, os.O_RDONLY)
+        try:
+            self._fd = retried(self.path, lambda: os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from error
         self._headed = False
         self.lost: list[int] = []  # rows that are damaged
 
@@ -120,7 +131,7 @@ class SegmentReader:
         if not self._headed and not self._check_header() and not known:
             return np.zeros(0, self._dtype)
         size, offset = self._dtype.itemsize, HEADER_BYTES + self.rows * self._dtype.itemsize
-        data = _pread(self._fd, max(0, os.fstat(self._fd).st_size - offset) // size * size, offset)
+        data = self._pread(max(0, self._bytes() - offset) // size * size, offset)
         records = np.frombuffer(data, self._dtype, count=len(data) // size)
         whole = self._find_whole(records, memoryview(data))
         count = max(known - self.rows, int(np.flatnonzero(whole).max(initial=-1)) + 1)
@@ -132,13 +143,19 @@ class SegmentReader:
     def has_grown(self) -> bool:
         """Is there more than the records that poll() has returned?"""
         known = HEADER_BYTES + self.rows * self._dtype.itemsize
-        return not self._headed or os.fstat(self._fd).st_size >= known + self._dtype.itemsize
+        return not self._headed or self._bytes() >= known + self._dtype.itemsize
 
     def close(self) -> None:
         os.close(self._fd)
 
+    def _bytes(self) -> int:
+        return retried(self.path, lambda: os.fstat(self._fd)).st_size
+
+    def _pread(self, count: int, offset: int) -> bytes:
+        return retried(self.path, lambda: _pread(self._fd, count, offset))
+
     def _check_header(self) -> bool:
-        data = _pread(self._fd, HEADER_BYTES, 0)
+        data = self._pread(HEADER_BYTES, 0)
         if len(data) < HEADER_BYTES:
             return False
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
@@ -167,7 +184,7 @@ class SegmentReader:
         mended[: len(whole)] = records[:count]
         for i in [i for i in range(count) if i >= len(whole) or not whole[i]]:
             row = self.start + self.rows + i
-            data = _pread(self._fd, size, HEADER_BYTES + (self.rows + i) * size)
+            data = self._pread(size, HEADER_BYTES + (self.rows + i) * size)
             mended[i] = np.zeros((), self._dtype)
             if len(data) == size and is_whole(data, row):
                 mended[i] = np.frombuffer(data, self._dtype)[0]
@@ -196,10 +213,10 @@ def mark_durable(folder: Path, rows: int) -> None:
 
 
 def read_mark(folder: Path) -> int:
-    """Return what mark_durable() noted last; 0 where that cannot be known."""
+    """Return what mark_durable() noted last; 0 where it is missing or damaged."""
     try:
-        data = (folder / MARK).read_bytes()
-    except OSError:
+        data = read_file(folder / MARK)
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     if len(data) != 12 or zlib.crc32(data[:8]) != int.from_bytes(data[8:], "little"):
         return 0
