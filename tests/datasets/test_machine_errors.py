@@ -13,11 +13,12 @@ from log_rows import append_episode, check_rows, make_spec
 from test_crash import abandon
 from test_damage import flip, one_chunk
 
-from wm_datasets import LogDamageError, LogReader, LogReadError, LogWriter, Sampler
+from wm_datasets import LogDamageError, LogError, LogReader, LogReadError, LogWriter, Sampler
 from wm_datasets.column import ColumnWriter, decoded_bytes
 from wm_datasets.durability.byte_flips import flip_bytes
 from wm_datasets.durability.failing_calls import fail_calls
 from wm_datasets.durability.owner_changes import NOBODY, as_user, change_owners
+from wm_datasets.rewind import rewind
 from wm_datasets.segment import SegmentReader
 from wm_datasets.sweep import FILES
 from wm_datasets.verify import verify
@@ -172,6 +173,30 @@ def test_a_dropped_chunk_that_cannot_be_deleted_doubles_no_row(path, monkeypatch
         assert reader.length == 110
         check_rows(reader)
     assert not [name for name in refused if Path(name).exists()]
+
+
+def test_a_segment_that_could_not_be_deleted_does_not_come_back_by_a_rewind(path, monkeypatch):
+    write(path, [10] * 2)
+    real = os.unlink
+
+    def refuse(name, *args, **kwargs):
+        if str(name).endswith(".seg"):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(name))
+        return real(name, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        write(path, [10] * 2)
+        assert list((path / "wal").glob("*.seg"))
+        with pytest.raises(LogError, match="Permission denied"):
+            rewind(path, 20)
+    with LogReader(path) as reader:
+        assert reader.length == 40
+        check_rows(reader)
+    assert rewind(path, 20) == 20
+    with LogReader(path) as reader:
+        assert reader.length == 20
+        check_rows(reader)
 
 
 @pytest.mark.parametrize("step", ["commit", "stage"])
