@@ -53,7 +53,8 @@ def flip_bytes(
 
     `files` are patterns by kind; progress(done, total) counts trials.
     """
-    chance, found = random.Random(seed), []
+    chance = random.Random(seed)
+    found: list[FlipOutcome] = []
     with quiet():
         log = _Log(folder)
         for file, pattern in files.items():
