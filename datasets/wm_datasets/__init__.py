@@ -8,6 +8,7 @@ from wm_datasets.errors import (
     LogError,
     LogFormatError,
     LogFullError,
+    LogReadError,
     LogRowError,
     LogSpecError,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "LogError",
     "LogFormatError",
     "LogFullError",
+    "LogReadError",
     "LogReader",
     "LogRowError",
     "LogSpec",

@@ -18,6 +18,7 @@ from typing import Any
 from wm_datasets.column import Column
 from wm_datasets.damage import merge
 from wm_datasets.errors import LogFormatError, LogSpecError
+from wm_datasets.file_reads import read_file
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import ROOT, ROOT_COPY, Manifest, load_manifest, parse_root
 from wm_datasets.store import ObjectStore
@@ -131,7 +132,7 @@ class Archive:
         for name, column, begin, end in self._ranges(part):
             for i in range(begin // column.chunk, -(-end // column.chunk)):
                 path = column.chunk_path(i)
-                batch[f"{name}/{path.name}"] = path.read_bytes()
+                batch[f"{name}/{path.name}"] = read_file(path)
                 if len(batch) == _OBJECTS:
                     yield batch
                     batch = {}

@@ -10,8 +10,8 @@ chunks of zeros, and needs tens of milliseconds of CPU where this needs one.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,13 @@ import numpy as np
 from numcodecs import zstd
 
 from wm_datasets.damage import Damage, LogDamageError
+from wm_datasets.file_reads import read_file, retried
 from wm_datasets.spec import Field
 
+_log = logging.getLogger(__name__)
+
 _CHUNK_BYTES = 1 << 20
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZARR_TYPES = {"u1": "uint8", "i4": "int32", "i8": "int64", "f4": "float32", "b1": "bool",
                "u2": "uint16"}  # fmt: skip
 
@@ -54,29 +58,37 @@ class Column:
     def read_chunk(self, i: int) -> np.ndarray:
         """Return the i-th chunk whole: (chunk, *shape); rows past the log's end are anything."""
         try:
-            data = zstd.decompress(self._read_bytes(i))
-        except FileNotFoundError:
+            data = self._read_bytes(i)
+        except (FileNotFoundError, NotADirectoryError):
             raise self._damage(i, "the file is missing") from None
-        except (RuntimeError, OSError, ValueError, MemoryError, OverflowError) as error:
+        size, held = self.chunk * self.field.row_bytes, decoded_bytes(data)
+        if held != size:
+            raise self._damage(i, f"it decodes to {held} bytes, not {size}")
+        try:
+            rows = retried(self.chunk_path(i), lambda: _decompress(data))
+        except (RuntimeError, ValueError) as error:
             raise self._damage(i, str(error)) from error
-        if len(data) != self.chunk * self.field.row_bytes:
-            raise self._damage(i, f"it decodes to {len(data)} bytes")
-        return np.frombuffer(data, self.field.dtype).reshape(self.chunk, *self.field.shape)
+        return np.frombuffer(rows, self.field.dtype).reshape(self.chunk, *self.field.shape)
 
     def _read_bytes(self, i: int) -> bytes:
-        """The chunk's file; FileNotFoundError without one."""
-        return self.chunk_path(i).read_bytes()
+        """The chunk's file; FileNotFoundError without one, LogReadError where it is not known."""
+        return read_file(self.chunk_path(i))
 
     def signature(self, i: int) -> tuple[int, int, int]:
         """Numbers that change when the chunk's file does: its time [ns], its size and the checksum
-        of its content, with which the file ends; zeros where they cannot be read."""
-        try:
-            with self.chunk_path(i).open("rb", buffering=0) as file:
+        of its content, with which the file ends; zeros without a file."""
+        path = self.chunk_path(i)
+
+        def look() -> tuple[int, int, int]:
+            with path.open("rb", buffering=0) as file:
                 stat = os.fstat(file.fileno())
                 end = os.pread(file.fileno(), 4, max(0, stat.st_size - 4))
-        except OSError:
+            return stat.st_mtime_ns, stat.st_size, int.from_bytes(end, "little")
+
+        try:
+            return retried(path, look)
+        except (FileNotFoundError, NotADirectoryError):
             return 0, 0, 0
-        return stat.st_mtime_ns, stat.st_size, int.from_bytes(end, "little")
 
     def _damage(self, i: int, reason: str) -> LogDamageError:
         start = i * self.chunk
@@ -93,10 +105,12 @@ class Column:
         return i if i >= 0 and name == self.chunk_path(i).name else None
 
     def drop_chunks(self, old: int, new: int) -> None:
-        """Delete the chunks whose rows are all below `new`, from the one of row `old` on."""
+        """Delete the chunks whose rows are all below `new`, from the one of row `old` on.
+
+        One that cannot be deleted is logged and stays: nothing reads it, and opening tries again.
+        """
         for i in range(old // self.chunk, new // self.chunk):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.chunk_path(i))
+            clean_up(self.chunk_path(i))
 
     def metadata(self, length: int, attributes: dict[str, Any]) -> dict[str, Any]:
         """The array's zarr.json."""
@@ -195,8 +209,40 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    fd = retried(path, lambda: os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def clean_up(path: Path | str) -> None:
+    """Delete a file that counts for nothing any more; where that fails it is logged and stays."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _log.warning("%s is not needed any more and cannot be deleted: %s", path, error.strerror)
+
+
+def decoded_bytes(data: bytes) -> int:
+    """Return how many bytes a zstd frame says that it holds (RFC 8878); -1 where it is none."""
+    if len(data) < 6 or data[:4] != _ZSTD_MAGIC:
+        return -1
+    kind, single, key = data[4] >> 6, data[4] >> 5 & 1, data[4] & 3
+    size = 1 << kind if kind or single else 0
+    at = 5 + (not single) + (0, 1, 2, 4)[key]
+    if not size or len(data) < at + size:
+        return -1
+    return int.from_bytes(data[at : at + size], "little") + 256 * (size == 2)
+
+
+def _decompress(data: bytes) -> bytes:
+    """Decode a frame; RuntimeError where it is damaged, MemoryError where there is no memory."""
+    try:
+        return bytes(zstd.decompress(data))
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise MemoryError(str(error)) from error
+        raise

@@ -26,6 +26,13 @@ class LogFullError(LogError, OSError):
     """The disk (or a quota) has no room; the row was not recorded, the log stays valid."""
 
 
+class LogReadError(LogError, OSError):
+    """The machine could not read a file (no descriptors, memory or permission, a failing disk).
+
+    It says nothing about what the file holds: no damage was found, and nothing was changed.
+    """
+
+
 class LogFormatError(LogError):
     """The folder is not a log that this version reads, or a part of it is damaged."""
 

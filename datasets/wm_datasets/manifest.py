@@ -20,6 +20,7 @@ import numpy as np
 from wm_datasets.column import Column, chunk_rows, sync_folder, write_json
 from wm_datasets.damage import Damage
 from wm_datasets.errors import LogFormatError
+from wm_datasets.file_reads import exists, read_file
 from wm_datasets.spec import Field, LogSpec
 
 _log = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ class Manifest:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_bytes())
+    return json.loads(read_file(path))
 
 
 _told: set[Path] = set()  # logs of which it was said that the copy is read
@@ -182,12 +183,13 @@ _told: set[Path] = set()  # logs of which it was said that the copy is read
 def load_manifest(root: Path) -> Manifest:
     """Read what is committed; LogFormatError when there is no log of this schema.
 
-    A root that is damaged is replaced by its copy, which was written just before it.
+    A root that is damaged or missing is replaced by its copy, which was written just before it.
+    LogReadError where the machine cannot read it: the copy may be ahead, so it is no way out.
     """
     try:
         return read_root(root, ROOT)
     except LogFormatError as error:
-        if not (root / ROOT_COPY).is_file() or isinstance(error, _OtherSchema):
+        if isinstance(error, _OtherSchema) or not exists(root / ROOT_COPY):
             raise
         try:
             manifest = read_root(root, ROOT_COPY)
@@ -210,8 +212,6 @@ def read_root(root: Path, name: str) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         what = f"the folder holds no {name}" if root.is_dir() else "there is no such folder"
         raise LogFormatError(f"no log at {root}: {what}") from None
-    except OSError as error:
-        raise LogFormatError(f"cannot read the log at {root}: {error.strerror}") from error
     except ValueError:
         found = None
     return parse_root(found, root / name)

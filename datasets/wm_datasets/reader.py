@@ -16,6 +16,7 @@ from wm_datasets.column import Column
 from wm_datasets.damage import Damage, LogDamageError, episodes_hit, merge, read_around
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogAbsentError, LogFormatError, LogRowError
+from wm_datasets.file_reads import exists
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import ROOT, Manifest, load_manifest
 from wm_datasets.segment import SegmentReader, list_segments, record_dtype, segment_path
@@ -35,7 +36,9 @@ class LogReader:
     log here. A row seen once stays, with the same content, even when the writer is killed with
     -9 the next moment; only the log's capacity drops rows, whole oldest episodes at a time.
     What is lost to a damaged file raises LogDamageError when it is read, is named in `damage` and
-    logged once; all other rows stay readable.
+    logged once; all other rows stay readable. Where the machine cannot read a file (no descriptors,
+    memory or permission) it is a LogReadError after a second, and never taken for damage: the same
+    call may be made again.
     One thread at a time; as many readers as wanted.
     """
 
@@ -54,7 +57,11 @@ class LogReader:
         self._segment: SegmentReader | None = None
         self._pieces: list[np.ndarray] = []  # records of rows [sealed, length)
         self._length = self._manifest.sealed
-        self.refresh()
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def spec(self) -> LogSpec:
@@ -115,6 +122,13 @@ class LogReader:
 
     def refresh(self) -> bool:
         """Follow the log; True when rows came or went."""
+        try:
+            return self._refresh()
+        except BaseException:
+            self._segments_stat = None  # what is half followed is looked at in full next time
+            raise
+
+    def _refresh(self) -> bool:
         before = (self.first, self.length)
         if self._only_grew():
             return before != (self.first, self.length)
@@ -248,7 +262,7 @@ class LogReader:
 
     def _explain(self, found: Damage) -> LogDamageError | LogRowError:
         """Is the file damaged, or has the capacity dropped its rows since the last refresh?"""
-        if not found.path.exists() and load_manifest(self.path).first >= found.stop:
+        if not exists(found.path) and load_manifest(self.path).first >= found.stop:
             return LogRowError(
                 f"rows {found.start} to {found.stop} of '{found.path.parent.name}' are gone "
                 "(dropped by the log's capacity); refresh() and read rows from `first` on"
@@ -361,7 +375,7 @@ class LogReader:
                 self._segment = SegmentReader(folder, self._length, self._dtype)
                 return True
             except FileNotFoundError:
-                later = later or [n for n, _ in list_segments(folder) if n > self._length]
+                later = later or [row for row in list_segments(folder) if row > self._length]
         found = next((start for start in later if self._has_rows(start)), None)
         if found is None or self._peek().sealed > self._manifest.sealed:
             return False

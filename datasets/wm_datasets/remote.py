@@ -17,6 +17,7 @@ from wm_datasets.archive import IDENTITY
 from wm_datasets.column import Column, write_whole
 from wm_datasets.decoded import default_cache_folder
 from wm_datasets.errors import LogFormatError
+from wm_datasets.file_reads import read_file
 from wm_datasets.manifest import ROOT, Manifest, parse_root
 from wm_datasets.reader import LogReader
 from wm_datasets.store import ObjectStore, is_url
@@ -129,7 +130,11 @@ class _RemoteColumn(Column):
 
     def _read_bytes(self, i: int) -> bytes:
         self.fetch(range(i, i + 1))
-        return self._local(i).read_bytes()
+        try:
+            return read_file(self._local(i))
+        except FileNotFoundError:  # another process made room meanwhile, or the store has none
+            self.fetch(range(i, i + 1))
+            return read_file(self._local(i))
 
     def _version(self, i: int) -> int:
         """0 for a chunk that is full; else how many rows the log has."""

@@ -10,7 +10,7 @@ from wm_datasets.errors import LogRowError, disk_errors
 from wm_datasets.lock import WriterLock
 from wm_datasets.manifest import load_manifest
 from wm_datasets.reader import WAL_FOLDER
-from wm_datasets.segment import MARK
+from wm_datasets.segment import MARK, list_segments, segment_path
 from wm_datasets.writer import LogWriter
 
 
@@ -34,6 +34,8 @@ def rewind(path: str | Path, length: int) -> int:
             if length not in (*starts.tolist(), old.sealed):
                 raise LogRowError(f"{root}: row {length} is in the middle of an episode")
             kept = int((starts < length).sum())
+            for start in list_segments(root / WAL_FOLDER):  # sealed, or its rows would come back
+                segment_path(root / WAL_FOLDER, start).unlink()
             (root / WAL_FOLDER / MARK).unlink(missing_ok=True)
             since = {name: min(row, length) for name, row in old.since.items()}
             replace(old, sealed=length, episodes=old.first_episode + kept, since=since).commit(root)

@@ -10,7 +10,7 @@ import numpy as np
 
 from wm_datasets.cache import Allocate, BufferPool, RowCache, roomy
 from wm_datasets.damage import Damage, LogDamageError
-from wm_datasets.errors import LogEmptyError, LogRowError, LogSpecError
+from wm_datasets.errors import LogEmptyError, LogReadError, LogRowError, LogSpecError
 from wm_datasets.reader import LogReader
 
 
@@ -43,7 +43,9 @@ class Sampler:
     the cache were dropped by the log's capacity), so between two refreshes equal state gives equal
     batches. The arrays of a batch are made by `allocate` (in pinned memory, say). Episodes with a
     row that is lost to a damaged file are left out, from the moment when the damage is met; the
-    reader names it. One thread at a time.
+    reader names it. What the machine cannot read just now is no damage: after a second of trying
+    it is a LogReadError, and the next sample() gives the very batch that failed. One thread at a
+    time.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Sampler:
         batch uses their memory again.
         """
         batch, length = batch or self.batch, length or self.length
-        followed = False
+        followed, before = False, self._rng.bit_generator.state
         while True:
             windows, drawn = drawn or self.draw(batch, length), None
             try:
@@ -121,6 +123,9 @@ class Sampler:
                     _View(self._table(cache.reader), view.first, view.length)
                     for cache, view in zip(self._caches, self._views)
                 ]
+            except LogReadError:
+                self._rng.bit_generator.state = before
+                raise
             except LogRowError:  # rows that are not cached were dropped by the log's capacity
                 if followed:
                     raise
@@ -167,6 +172,8 @@ class Sampler:
                 )
         for cache, view in zip(self._caches, state["logs"]):
             for start, stop, path, reason in view.get("lost", ()):
+                if reason.startswith("[Errno"):  # older versions took the machine's errors for it
+                    continue
                 cache.reader.note(Damage(Path(path), start, stop, reason))
         self._views = [
             _View(self._table(cache.reader), view["first"], view["length"])

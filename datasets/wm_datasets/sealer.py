@@ -1,20 +1,18 @@
 """Moving rows from the write-ahead segments into the zarr arrays, whole or not at all."""
 
-# A simulated power cut records what is asked of `os` (powercut.py):
-# ruff: noqa: PTH108
-
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from wm_datasets.column import Column, ColumnWriter
+from wm_datasets.aside import keep_aside, kept_aside
+from wm_datasets.column import Column, ColumnWriter, clean_up
 from wm_datasets.damage import merge
 from wm_datasets.episodes import EpisodeIndex
+from wm_datasets.file_reads import list_names
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import Manifest
 
@@ -40,14 +38,14 @@ class Sealer:
             name: ColumnWriter(column, manifest.sealed)
             for name, column in manifest.columns(root).items()
         }
+        self._spoilt: list[Path] = []  # chunks of the episode table that zeros stand in for
         self._table = {
             name: self._open_table(name, column)
             for name, column in manifest.episode_columns(root).items()
         }
         self._sweep()
-        found = [column.lost for column in self._rows.values() if column.lost]
-        self.damage += found
-        self._lost = [(damage.start, damage.stop) for damage in found]
+        self._lost = [column.lost for column in self._rows.values() if column.lost]
+        self.damage += self._lost
 
     def seal(
         self, records: np.ndarray, *, end_open: bool = False, lost: Sequence[int] = ()
@@ -56,24 +54,45 @@ class Sealer:
 
         `end_open` closes an episode that is still open, as incomplete; `lost` are the rows whose
         records only stand in for damaged ones. A failure on the way leaves the log as it was, and
-        the call may be made again.
+        the call may be made again. Files that count for nothing afterwards are deleted last, and
+        one that cannot be is logged: nothing that fails comes between the commit and the books.
         """
+        self._declare_lost(replaced=len(records) > 0)
         for name, column in self._rows.items():
             column.stage(records[name])
         index = self._index.copy()
         index.extend(records["is_first"], records["is_last"])
         new = self._stage_episodes(index, end_open)
-        ranges = [*new.lost, *self._lost, *((row, row + 1) for row in lost)]
+        ranges = [*new.lost, *((row, row + 1) for row in lost)]
         new = replace(new, lost=merge(ranges, new.first))
         if new == self.manifest:
             return
         new.commit(self._root)
         for column in (*self._rows.values(), *self._table.values()):
             column.commit()
-        old, self.manifest, self._index, self._lost = self.manifest, new, index, []
+        old, self.manifest, self._index = self.manifest, new, index
         index.drop_before(new.first)
         for column in self._rows.values():
             column.drop(old.first, new.first)
+
+    def _declare_lost(self, *, replaced: bool) -> None:
+        """Say durably which rows opening found lost, before zeros stand in for them.
+
+        Their files are about to be `replaced` by ones with these zeros: they are kept aside first.
+        """
+        if not self._lost and not self._spoilt:
+            return
+        ranges = [*self.manifest.lost, *((found.start, found.stop) for found in self._lost)]
+        new = replace(self.manifest, lost=merge(ranges, self.manifest.first))
+        if new != self.manifest:
+            new.commit(self._root)
+            self.manifest = new
+        if replaced:
+            for found in self._lost:
+                keep_aside(self._root, found.path, found.start, found.stop)
+            for path in self._spoilt:
+                keep_aside(self._root, path, new.first, new.first)
+            self._lost, self._spoilt = [], []
 
     def _stage_episodes(self, index: EpisodeIndex, end_open: bool) -> Manifest:
         """Write the episodes that ended and choose the ones that the capacity drops."""
@@ -121,22 +140,27 @@ class Sealer:
         values = np.zeros(count, column.field.dtype)
         known = self._index.table[name.removeprefix("episode/")][: count - begin]
         values[begin : begin + len(known)] = known
+        if len(self.damage) > 1:  # so are the flags it is made from
+            self._spoilt.append(column.chunk_path(count // column.chunk))
         return ColumnWriter(column, count, values[count - used :])
 
     def _sweep(self) -> None:
         """Remove what a killed writer left beside the log, and see what the chunks take."""
         groups = [self._root, *(self._root / name for name in ("episode", "image", "sensor"))]
         for folder in (*groups, *(writer.column.folder for writer in self._table.values())):
-            for entry in os.scandir(folder) if folder.is_dir() else ():
-                if entry.name.endswith(".tmp"):
-                    os.unlink(entry.path)
+            for name in list_names(folder):
+                if name.endswith(".tmp"):
+                    clean_up(folder / name)
         for writer in self._rows.values():
-            oldest = self.manifest.first // writer.column.chunk
-            for entry in os.scandir(writer.column.folder):
-                if entry.name.endswith(".tmp"):
-                    os.unlink(entry.path)
-                elif (i := writer.column.chunk_number(entry.name)) is not None:
+            folder, oldest = writer.column.folder, self.manifest.first // writer.column.chunk
+            for name in list_names(folder):
+                if name.endswith(".tmp"):
+                    clean_up(folder / name)
+                elif (i := writer.column.chunk_number(name)) is not None:
                     if i < oldest:
-                        os.unlink(entry.path)
+                        clean_up(folder / name)
                     elif self._bytes is not None:
-                        writer.sizes[i] = entry.stat().st_size
+                        writer.sizes[i] = writer.column.signature(i)[1]
+        for path, _, stop in kept_aside(self._root):
+            if stop < self.manifest.first:
+                clean_up(path)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.errors import LogFormatError
+from wm_datasets.file_reads import list_names, read_file, retried
 from wm_datasets.spec import Field
 
 MARK = "durable"  # beside the segments
@@ -50,23 +51,15 @@ def segment_path(folder: Path, start: int) -> Path:
     return folder / f"{start:012d}.seg"
 
 
-def list_segments(folder: Path) -> list[tuple[int, Path]]:
-    """First row and path of every segment in a folder, oldest first; [] without the folder."""
-    starts = sorted(start for name in _names(folder) if (start := _start_of(name)) is not None)
-    return [(start, segment_path(folder, start)) for start in starts]
+def list_segments(folder: Path) -> list[int]:
+    """Return the first rows of all segments in a folder, oldest first; [] without the folder."""
+    return sorted(row for name in list_names(folder) if (row := _start_of(name)) is not None)
 
 
 def list_foreign(folder: Path) -> list[Path]:
     """What lies in a folder of segments and is none, by its name: a log ignores it."""
-    names = [name for name in _names(folder) if name != MARK and _start_of(name) is None]
+    names = [name for name in list_names(folder) if name != MARK and _start_of(name) is None]
     return [folder / name for name in sorted(names)]
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
 
 
 def _start_of(name: str) -> int | None:
@@ -94,7 +87,8 @@ class SegmentWriter:
             self._write(_header(start, dtype), 0)
         except OSError:
             os.close(self._fd)
-            os.unlink(self.path)
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
             raise
 
     def append(self, record: bytes) -> None:
@@ -110,7 +104,7 @@ class SegmentWriter:
 
     def syncer(self) -> Callable[[], None]:
         """Return a call, good for once and for any thread, that makes the rows so far durable."""
-        fd = os.dup(self._fd)
+        fd = retried(self.path, lambda: os.dup(self._fd))
 
         def sync() -> None:
             try:
@@ -135,7 +129,10 @@ class SegmentReader:
     def __init__(self, folder: Path, start: int, dtype: np.dtype[Any]) -> None:
         """Open the file; FileNotFoundError when it does not exist (any more)."""
         self.path, self.start, self.rows, self._dtype = segment_path(folder, start), start, 0, dtype
-        self._fd = os.open(self.path, os.O_RDONLY)
+        try:
+            self._fd = retried(self.path, lambda: os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from error
         self._headed = False
         self.lost: list[int] = []  # rows that are damaged
 
@@ -149,7 +146,7 @@ class SegmentReader:
         if not self._headed and not self._check_header() and not known:
             return np.zeros(0, self._dtype)
         size, offset = self._dtype.itemsize, HEADER_BYTES + self.rows * self._dtype.itemsize
-        data = _pread(self._fd, max(0, os.fstat(self._fd).st_size - offset) // size * size, offset)
+        data = self._pread(max(0, self._bytes() - offset) // size * size, offset)
         records = np.frombuffer(data, self._dtype, count=len(data) // size)
         whole = self._find_whole(records, memoryview(data))
         count = max(known - self.rows, int(np.flatnonzero(whole).max(initial=-1)) + 1)
@@ -161,13 +158,19 @@ class SegmentReader:
     def has_grown(self) -> bool:
         """Is there more than the records that poll() has returned?"""
         known = HEADER_BYTES + self.rows * self._dtype.itemsize
-        return not self._headed or os.fstat(self._fd).st_size >= known + self._dtype.itemsize
+        return not self._headed or self._bytes() >= known + self._dtype.itemsize
 
     def close(self) -> None:
         os.close(self._fd)
 
+    def _bytes(self) -> int:
+        return retried(self.path, lambda: os.fstat(self._fd)).st_size
+
+    def _pread(self, count: int, offset: int) -> bytes:
+        return retried(self.path, lambda: _pread(self._fd, count, offset))
+
     def _check_header(self) -> bool:
-        data = _pread(self._fd, HEADER_BYTES, 0)
+        data = self._pread(HEADER_BYTES, 0)
         if len(data) < HEADER_BYTES:
             return False
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
@@ -196,7 +199,7 @@ class SegmentReader:
         mended[: len(whole)] = records[:count]
         for i in [i for i in range(count) if i >= len(whole) or not whole[i]]:
             row = self.start + self.rows + i
-            data = _pread(self._fd, size, HEADER_BYTES + (self.rows + i) * size)
+            data = self._pread(size, HEADER_BYTES + (self.rows + i) * size)
             mended[i] = np.zeros((), self._dtype)
             if len(data) == size and is_whole(data, row):
                 mended[i] = np.frombuffer(data, self._dtype)[0]
@@ -236,10 +239,10 @@ def mark_durable(folder: Path, rows: int) -> None:
 
 
 def read_mark(folder: Path) -> int:
-    """Return what mark_durable() noted last; 0 where that cannot be known."""
+    """Return what mark_durable() noted last; 0 where it is missing or damaged."""
     try:
-        data = (folder / MARK).read_bytes()
-    except OSError:
+        data = read_file(folder / MARK)
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     if len(data) != 12 or zlib.crc32(data[:8]) != int.from_bytes(data[8:], "little"):
         return 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.damage import episodes_hit
+from wm_datasets.file_reads import retried
 from wm_datasets.reader import WAL_FOLDER, LogReader
 from wm_datasets.segment import list_foreign
 from wm_datasets.spec import LogSpec, Source
@@ -146,7 +147,7 @@ def _whole(log: LogReader, name: str) -> np.ndarray:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(_sizes(folder))
+    return retried(folder, lambda: sum(_sizes(folder)))
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -16,33 +16,31 @@ import shutil
 import signal
 import struct
 import time
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.random import default_rng  # before any fork
 
 from wm_datasets.damage import quiet
+from wm_datasets.durability.known_rows import (
+    LATER,
+    checksum,
+    checksums,
+    create_log,
+    make_row,
+    make_spec,
+)
 from wm_datasets.errors import LogSpecError
-from wm_datasets.manifest import Manifest
 from wm_datasets.powercut import Recorder, cut_power
-from wm_datasets.reader import WAL_FOLDER, LogReader
-from wm_datasets.sensor import SensorSpec
-from wm_datasets.spec import Field, LogSpec, Source, VectorSpec
+from wm_datasets.reader import LogReader
+from wm_datasets.spec import LogSpec
 from wm_datasets.writer import LogWriter
 
 _ACK = struct.Struct("<qIqd")  # row, its checksum, rows durable, when [s]; row -1: opened
 _SEEN = struct.Struct("<qI")  # row, its checksum
 _MAX_FAULTS = 100
-_LATER: tuple[tuple[str, SensorSpec | tuple[int, int, int]], ...] = (  # added one by one
-    ("depth", SensorSpec("uint16", (4, 6), "mm")),
-    ("radiance", SensorSpec("float32", (3, 4, 2), "W/m^2/sr")),
-    ("side", (5, 3, 3)),
-    ("force", SensorSpec("float32", (6,), ("N",) * 3 + ("Nm",) * 3)),
-)
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class _Torture:
         self._seen, self._seen_at = root.with_name(root.name + ".seen"), 0
         self._journal = root.with_name(root.name + ".journal")
         self._stash = root.with_name(root.name + ".stash")
-        _create(root, self.spec, config.segment_rows)
+        create_log(root, self.spec, config.segment_rows)
 
     def run(self, progress: Callable[[Life, int], None]) -> TortureResult:
         begin = time.monotonic()
@@ -212,14 +210,14 @@ class _Torture:
         else:
             os.waitpid(child, 0)
         opened_s, durable = None, 0
-        for row, checksum, safe, when in heard:
+        for row, told, safe, when in heard:
             durable = max(durable, safe)
             if row < 0:
                 opened_s = when - begin if opened_s is None else opened_s
             elif row != len(self._sums):
                 self._fault(f"writer {number}: row {row} follows row {len(self._sums) - 1}")
             else:
-                self._sums[row], self._times[row] = checksum, when
+                self._sums[row], self._times[row] = told, when
         return opened_s, durable
 
     def _write(self, number: int, rate_hz: float, pipe: int) -> None:
@@ -233,10 +231,12 @@ class _Torture:
         while writer.length < end:
             start, rows = writer.length, chance.randint(1, 40)
             for step in range(rows):
-                row = _row(self.config, self.spec, writer.length, step, start, step == rows - 1)
+                row = make_row(
+                    self.spec, self.config.seed, writer.length, step, start, step == rows - 1
+                )
                 writer.append(row)
                 told = _ACK.pack(
-                    writer.length - 1, _checksum(self.spec, row), writer.durable, time.monotonic()
+                    writer.length - 1, checksum(self.spec, row), writer.durable, time.monotonic()
                 )
                 os.write(pipe, told)
                 if rate_hz:
@@ -272,12 +272,12 @@ class _Torture:
             data = file.read()
             whole = len(data) // _SEEN.size * _SEEN.size
             self._seen_at += whole
-            for row, checksum in _SEEN.iter_unpack(data[:whole]):
+            for row, told in _SEEN.iter_unpack(data[:whole]):
                 if row < 0:
-                    self._fault(f"the reader's log shrank by {checksum} rows")
+                    self._fault(f"the reader's log shrank by {told} rows")
                 elif row >= reader.length:
                     self._fault(f"row {row} was seen by the reader and is gone")
-                elif self._sums.get(row, checksum) != checksum:
+                elif self._sums.get(row, told) != told:
                     self._fault(f"row {row} was seen by the reader with another content")
         return whole // _SEEN.size
 
@@ -290,14 +290,14 @@ class _Torture:
             if length > acknowledged + 1:
                 self._fault(f"rows {acknowledged} to {length} were never appended")
             start = min(start, length)
-            sums = _checksums(reader, start, length)
+            sums = checksums(reader, start, length)
             lost = {row for d in reader.damage for row in range(d.start, d.stop)}
-            for row, checksum in enumerate(sums, start):
+            for row, read in enumerate(sums, start):
                 if row in lost:
                     if self._sums.get(row, -1) >= 0:
                         self._fault(f"row {row} is lost without a cause: {reader.damage[0]}")
                     self._sums[row] = -1
-                elif self._sums.setdefault(row, checksum) != checksum:
+                elif self._sums.setdefault(row, read) != read:
                     self._fault(f"row {row} is not what was appended")
             self._check_places(reader, lost)
             self.result.rows, self.result.episodes = length, len(reader.episodes)
@@ -323,77 +323,8 @@ class _Torture:
 
 def _spec(config: TortureConfig, number: int) -> LogSpec:
     """What the writer of this number records: after each fifth of the writers one field more."""
-    place = VectorSpec(("row", "step", "episode"), ("1",) * 3, (0,) * 3, (float("inf"),) * 3)
-    hand = VectorSpec(("x", "y"), ("m", "m"), (-1, -1), (1, 1))
-    cameras = {"front": (config.frame, config.frame, 3), "wrist": (4, 6, 3)}
-    sensors: dict[str, SensorSpec] = {}
-    for name, more in _LATER[: number * (len(_LATER) + 1) // config.kills]:
-        if isinstance(more, SensorSpec):
-            sensors[name] = more
-        else:
-            cameras[name] = more
-    return LogSpec("torture", "none", 1 / config.rate_hz, cameras, place, hand, sensors=sensors)
-
-
-def _create(root: Path, spec: LogSpec, segment_rows: int) -> None:
-    """Make an empty log with small segments."""
-    manifest = replace(Manifest.new(spec), segment_rows=segment_rows)
-    root.mkdir(parents=True, exist_ok=True)
-    manifest.create_folders(root)
-    (root / WAL_FOLDER).mkdir()
-    manifest.commit(root)
-
-
-def _row(
-    config: TortureConfig, spec: LogSpec, number: int, step: int, start: int, last: bool
-) -> dict[str, Any]:
-    """Row `number` of the episode that begins with row `start`."""
-    rng = default_rng((config.seed, number))
-    action = np.zeros(2, np.float32) if last else rng.uniform(-1, 1, 2).astype(np.float32)
-    observed = {
-        name: _noise(field, rng)
-        for name, field in spec.fields.items()
-        if name.startswith(("image/", "sensor/"))
-    }
-    return {
-        **observed,
-        "proprio": np.array([number, step, start], np.float32),
-        "action": action,
-        "commanded": action,
-        "reward": np.float32(0 if last else number % 7),
-        "is_first": step == 0,
-        "is_last": last,
-        "is_terminal": False,
-        "success": number % 3 == 0,
-        "stamp": round((number + 1) * 1e9 / config.rate_hz),
-        "source": Source.RANDOM,
-        "weights": number % 1000,
-    }
-
-
-def _noise(field: Field, rng: np.random.Generator) -> np.ndarray:
-    """One row of a camera or sensor, which no compression makes small."""
-    if field.dtype.kind == "f":
-        return rng.normal(0, 100, field.shape).astype(field.dtype)
-    return rng.integers(0, np.iinfo(field.dtype).max, field.shape, field.dtype, endpoint=True)
-
-
-def _checksum(spec: LogSpec, row: Mapping[str, Any]) -> int:
-    checksum = 0
-    for name, f in spec.fields.items():
-        checksum = zlib.crc32(np.asarray(row[name], f.dtype).tobytes(), checksum)
-    return checksum
-
-
-def _checksums(reader: LogReader, start: int, stop: int) -> list[int]:
-    """The checksum of every row, over the fields that it has; that of a lost one is of zeros."""
-    sums = [0] * (stop - start)
-    for name in reader.spec.fields:
-        begin = min(max(start, reader.since(name)), stop)
-        values = reader.read_around(name, begin, stop)
-        for i, value in enumerate(values, begin - start):
-            sums[i] = zlib.crc32(value.tobytes(), sums[i])
-    return sums
+    added = number * (len(LATER) + 1) // config.kills
+    return make_spec(config.frame, config.rate_hz, min(added, len(LATER)))
 
 
 def _follow(root: Path, seen: Path) -> None:
@@ -404,7 +335,7 @@ def _follow(root: Path, seen: Path) -> None:
             reader.refresh()
             if reader.length < at:
                 file.write(_SEEN.pack(-1, at - reader.length))
-            sums = _checksums(reader, at, reader.length)
+            sums = checksums(reader, at, reader.length)
             file.write(b"".join(_SEEN.pack(at + i, value) for i, value in enumerate(sums)))
             at = reader.length
             time.sleep(0.002)

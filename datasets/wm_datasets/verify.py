@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from wm_datasets.aside import kept_aside
 from wm_datasets.damage import episodes_hit, known_rows
 from wm_datasets.errors import LogFormatError, LogRowError
+from wm_datasets.file_reads import exists, retried
 from wm_datasets.index import read_table
 from wm_datasets.lock import is_locked
 from wm_datasets.manifest import ROOT, ROOT_COPY, load_manifest, read_json, read_root
@@ -34,7 +36,8 @@ _EMPTY_LAST = ("action", "commanded", "reward")  # zero in the last row of an ep
 class Fault:
     """One thing that is wrong with rows [start, stop), and the file it lies in.
 
-    kind: damage, metadata, unfinished, episodes, stamp, rate, values, bounds
+    kind: damage, kept (a damaged file that a writer has kept aside), metadata, unfinished,
+    episodes, stamp, rate, values, bounds
     """
 
     kind: str
@@ -76,7 +79,7 @@ def verify(
     """Read all of a log, which may be in use, and name what is wrong with it.
 
     progress(done, total) is called with numbers of values read. A log of which not even the root
-    can be read raises LogFormatError.
+    makes sense raises LogFormatError; where the machine cannot read a file it is a LogReadError.
     """
     for _ in range(10):
         try:
@@ -103,6 +106,9 @@ class _Check:
             columns = {name: self._read(name) for name in reader.spec.fields}
             for damage in reader.damage:
                 self._add("damage", damage.path, damage.start, damage.stop, damage.reason)
+            for path, start, stop in kept_aside(self._root):
+                reason = "it was damaged and is kept as it was found; delete it when it is no use"
+                self._add("kept", path, start, stop, reason)
             self._check_metadata()
             self._check_tail()
             known = known_rows(reader.damage, self._first, self._stop)
@@ -145,15 +151,15 @@ class _Check:
         for name in (ROOT, ROOT_COPY):
             try:
                 wrong = _find_wrong_root(self._root, name)
-            except (LogFormatError, OSError, ValueError) as error:
+            except (LogFormatError, FileNotFoundError, ValueError) as error:
                 wrong = str(error)
-            if wrong and not (name == ROOT_COPY and not (self._root / name).exists()):
+            if wrong and not (name == ROOT_COPY and not exists(self._root / name)):
                 self._add("metadata", self._root / name, self._first, self._stop, wrong)
         for name, node in manifest.metadata().items():
             path = self._root / name / "zarr.json"
             try:
                 found = read_json(path)
-            except (OSError, ValueError) as error:
+            except (FileNotFoundError, NotADirectoryError, ValueError) as error:
                 self._add("metadata", path, self._first, manifest.sealed, str(error))
                 continue
             shape = found.get("shape") if isinstance(found, dict) else None
@@ -180,9 +186,10 @@ class _Check:
         if self._in_use:
             return
         size = record_dtype(self._reader.spec.fields).itemsize
-        for start, path in list_segments(self._root / WAL_FOLDER):
+        for start in list_segments(self._root / WAL_FOLDER):
+            path = segment_path(self._root / WAL_FOLDER, start)
             rows = max(0, self._stop - start)
-            torn = path.stat().st_size - HEADER_BYTES - rows * size
+            torn = retried(path, path.stat).st_size - HEADER_BYTES - rows * size
             if start >= self._reader.sealed and torn > 0:
                 reason = f"{torn} bytes of an unfinished write; the next writer drops them"
                 self._add("unfinished", path, self._stop, self._stop, reason)

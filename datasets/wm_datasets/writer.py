@@ -12,16 +12,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from wm_datasets.column import sync_folder
+from wm_datasets.aside import keep_aside
+from wm_datasets.column import clean_up, sync_folder
 from wm_datasets.damage import Damage
 from wm_datasets.errors import LogError, LogFormatError, LogFullError, LogSpecError, disk_errors
+from wm_datasets.file_reads import exists, list_names
 from wm_datasets.growth import clear_undeclared
 from wm_datasets.lock import LOCK_NAME, WriterLock
 from wm_datasets.manifest import ROOT, ROOT_COPY, Manifest, load_manifest
@@ -62,7 +64,9 @@ class LogWriter:
     Opening creates the log, or continues it: whole records left in segments are sealed, a torn
     tail is dropped (`repaired` says what was), and an episode that was left open is over: it stays
     as it is, incomplete, and the next row must begin a new one. Rows that a damaged file has taken
-    never keep a log from being written: they stay as lost rows, which readers refuse.
+    never keep a log from being written: they stay as lost rows, which readers refuse, and the file
+    is kept in `damaged/`. What the machine cannot read (no descriptors, memory or permission) is
+    not damaged: opening ends with LogReadError, and the log stays as it is.
 
     A spec with cameras, sensors or signals on top of the log's own adds them: they are declared
     durably before the first row that has them, and absent in every row before.
@@ -167,7 +171,8 @@ class LogWriter:
         self._refuse_forked()
         with self._wake:
             self._check_writable()
-        self._sync()
+        with disk_errors(self.path):
+            self._sync()
 
     def end_episode(self) -> None:
         """Give up the open episode, if any: it stays incomplete, the next row begins another."""
@@ -215,7 +220,7 @@ class LogWriter:
     # Opening
 
     def _open(self, spec: LogSpec) -> None:
-        if not (self.path / ROOT).exists() and not (self.path / ROOT_COPY).exists():
+        if not exists(self.path / ROOT) and not exists(self.path / ROOT_COPY):
             manifest = Manifest.new(spec)
             manifest.create_folders(self.path)
             (self.path / WAL_FOLDER).mkdir(exist_ok=True)
@@ -251,10 +256,10 @@ class LogWriter:
             records, self._length = reader.unsealed, reader.length
             segments = [d for d in reader.damage if d.path.suffix == ".seg"]
         lost = [row for d in segments for row in range(d.start, d.stop)]
-        torn = 0
-        for start, path in list_segments(self.path / WAL_FOLDER):
-            if start >= sealed:
-                torn += self._torn_bytes(path)
+        wal = self.path / WAL_FOLDER
+        starts, mark = list_segments(wal), read_mark(wal)
+        torn = {start: self._torn_bytes(start) for start in starts if start >= sealed}
+        self._keep_segments(segments, torn if mark > self._length else {})
         while True:
             # sealed rows end where a segment does, so that a kill in between leaves no half of one
             into = self._sealer.manifest.sealed % self._segment_rows
@@ -262,30 +267,41 @@ class LogWriter:
             self._sealer.seal(part, end_open=not len(records), lost=lost)
             if not len(records):
                 break
-        for _, path in list_segments(self.path / WAL_FOLDER):
-            os.unlink(path)
-        sync_folder(self.path / WAL_FOLDER)  # or one without rows is back under a grown spec
-        if torn:
-            said.insert(0, f"dropped {torn} bytes of an unfinished write after row "
+        for start in starts:
+            if start < self._length:
+                clean_up(segment_path(wal, start))
+            else:  # one without rows: it must be gone before a new layout is declared
+                os.unlink(segment_path(wal, start))
+        sync_folder(wal)  # or one without rows is back under a grown spec
+        if dropped := sum(torn.values()):
+            said.insert(0, f"dropped {dropped} bytes of an unfinished write after row "
                            f"{self._length - 1}")  # fmt: skip
         said += [str(damage) for damage in segments]
-        wal = self.path / WAL_FOLDER
-        if (mark := read_mark(wal)) > self._length:
+        if mark > self._length:
             gone = Damage(segment_path(wal, self._length), self._length, mark, MISSING)
             said.append(str(gone))
         mark_durable(wal, self._length)
         if said:
-            whole = self._length - self.first - len(lost)
+            lost_rows = sum(stop - start for start, stop in self._sealer.manifest.lost)
+            whole = self._length - self.first - lost_rows
             self.repaired = f"{self.path}: {'; '.join(said)}; {whole} whole rows kept"
             _log.warning(self.repaired)
 
-    def _torn_bytes(self, path: Path) -> int:
+    def _torn_bytes(self, start: int) -> int:
         """Bytes of a segment that are no whole record."""
-        size, start = path.stat().st_size, int(path.stem)
+        size = segment_path(self.path / WAL_FOLDER, start).stat().st_size
         end = (start // self._segment_rows + 1) * self._segment_rows
         rows = max(0, min(self._length, end) - start)
         good = HEADER_BYTES + rows * self._dtype.itemsize
         return size if size < HEADER_BYTES else max(0, size - good)
+
+    def _keep_segments(self, damaged: Iterable[Damage], torn: Mapping[int, int]) -> None:
+        """Keep segments aside that hold rows which were recorded and cannot be read."""
+        wal, rows = self.path / WAL_FOLDER, self._segment_rows
+        found = {damage.path: int(damage.path.stem) for damage in damaged}
+        found |= {segment_path(wal, start): start for start, count in torn.items() if count}
+        for path, start in found.items():
+            keep_aside(self.path, path, start, (start // rows + 1) * rows)
 
     # Appending (under _wake)
 
@@ -401,9 +417,10 @@ class LogWriter:
             dirty = [(s, s.rows) for s in self._segments if s.rows > s.synced]
             syncers = [segment.syncer() for segment, _ in dirty]
         try:
-            for sync in syncers:
-                sync()
-            sync_folder(self.path / WAL_FOLDER)
+            with contextlib.ExitStack() as stack:  # each is called, whatever the others do
+                stack.callback(sync_folder, self.path / WAL_FOLDER)
+                for sync in syncers:
+                    stack.callback(sync)
         except OSError as error:  # the kernel may have dropped the data: not to be tried again
             self._fault = LogError(
                 f"{self.path}: the disk did not take rows before {self._length} ({error}); "
@@ -425,6 +442,9 @@ class LogWriter:
             records, damaged = self._read_back(segment)
             found.append(records)
             lost += damaged
+            if damaged:
+                rows = segment.start, segment.start + segment.rows
+                keep_aside(self.path, segment.path, *rows)
         self._sealer.seal(
             found[1] if len(found) == 2 else np.concatenate(found), end_open=end_open, lost=lost
         )
@@ -432,7 +452,7 @@ class LogWriter:
             del self._segments[:count]
         for segment in segments:
             segment.close()
-            os.unlink(segment.path)
+            clean_up(segment.path)
 
     def _read_back(self, segment: SegmentWriter) -> tuple[np.ndarray, list[int]]:
         """Return a segment's records, checked, and the rows that its file has lost."""
@@ -448,13 +468,13 @@ class LogWriter:
 
 def _claim_folder(path: Path) -> None:
     """Make the folder, or make sure that it is a log's."""
-    made = [p for p in (path, *path.parents) if not p.exists()]
+    made = [p for p in (path, *path.parents) if not exists(p)]
     path.mkdir(parents=True, exist_ok=True)
     for folder in made:
         sync_folder(folder.parent)
-    if (path / ROOT).exists() or (path / ROOT_COPY).exists():
+    if exists(path / ROOT) or exists(path / ROOT_COPY):
         load_manifest(path)
-    elif not (path / LOCK_NAME).exists() and (other := next(path.iterdir(), None)):
+    elif not exists(path / LOCK_NAME) and (others := list_names(path)):
         raise LogFormatError(
-            f"{path} is not a log: it holds {other.name}. Give the path of a log or a new one."
+            f"{path} is not a log: it holds {others[0]}. Give the path of a log or a new one."
         )

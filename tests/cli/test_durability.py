@@ -49,6 +49,16 @@ def test_torture_writes_what_it_found(tmp_path, capsys):
         assert [row["number"] for row in csv.DictReader(file)] == ["0", "1"]
 
 
+def test_torture_injects_faults_and_says_what_came_of_them(tmp_path, capsys):
+    words = ["torture", str(tmp_path / "log"), "--inject", "flips", "--trials", "1"]
+    assert log.run([*words, "--out", str(tmp_path / "found")]) == 0
+    assert capsys.readouterr().out.startswith("10 trials: ")
+    with (tmp_path / "found.csv").open() as file:
+        assert {row["wrong"] for row in csv.DictReader(file)} == {"0"}
+    with pytest.raises(UserError, match="give a new path"):
+        log.run(words)
+
+
 def test_torture_leaves_an_existing_log_alone(path):
     with pytest.raises(UserError, match="give a new path"):
         log.run(["torture", str(path)])

@@ -146,7 +146,7 @@ def test_rows_of_a_segment_that_breaks_under_its_writer_are_lost_alone(path, har
         with pytest.raises(LogDamageError):
             reader.read("reward", 0, reader.length)
     faults = verify(path).faults
-    assert {fault.kind for fault in faults} == {"damage"}
+    assert "damage" in {fault.kind for fault in faults} <= {"damage", "kept"}
 
 
 def test_a_record_that_breaks_in_the_middle_of_an_open_log_costs_its_row(path):

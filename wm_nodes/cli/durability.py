@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -19,6 +19,7 @@ from wm_datasets.torture import Life, TortureConfig, TortureResult, torture
 from wm_datasets.verify import Report, verify
 from wm_datasets.writer import RATE_TOLERANCE
 from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.injection import inject
 from wm_nodes.errors import user_errors
 
 _SHOWN = 50  # faults
@@ -42,7 +43,10 @@ class Verify:
 class Torture:
     """Kill writers of a new log at random moments and read it back. Exit code 1: it lost something.
 
-    Every other writer records at --rate-hz, the others as fast as they can.
+    Every other writer records at --rate-hz, the others as fast as they can. With --inject, instead
+    of kills: `calls` lets every call to the system fail once for every reason, in a writer and in a
+    sampler; `flips` changes single bytes of every kind of file; `owners` (root only) takes every
+    file away from its user.
     """
 
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
@@ -57,8 +61,12 @@ class Torture:
     """Rows per second of the slow writers."""
     longest_s: float = 0.8
     """Longest life of a writer, its start included [s]."""
+    inject: Literal["kills", "calls", "flips", "owners"] = "kills"
+    """What is done to the log."""
+    trials: int = 0
+    """Bound of calls and owners, flips of each kind of file; 0: all of them, and 500 flips."""
     out: Path | None = None
-    """Write OUT.json and OUT.csv (one line per writer)."""
+    """Write OUT.json and OUT.csv (one line per writer); with --inject OUT.csv alone."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,12 @@ def run_torture(words: Sequence[str]) -> int:
     require("kills", wanted.kills, 1)
     require("rate-hz", wanted.rate_hz, 0.1, 10_000)
     require("longest-s", wanted.longest_s, 0.01, 3600)
+    require("trials", wanted.trials, 0)
+    if wanted.inject != "kills":
+        with user_errors(LogError):
+            return inject(
+                wanted.inject, wanted.log, wanted.trials, wanted.seed, wanted.out, _show_progress
+            )
     config = TortureConfig(
         kills=wanted.kills, power_cut=wanted.power_cut, seed=wanted.seed, rate_hz=wanted.rate_hz,
         longest_s=wanted.longest_s,

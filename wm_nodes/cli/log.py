@@ -21,6 +21,7 @@ USAGE = """usage: wm log info LOG [--json]
        wm log stats LOG [--figure FILE.png]
        wm log verify LOG [--json]
        wm log torture LOG [--kills N] [--power-cut] [--out OUT]
+       wm log torture LOG --inject calls|flips|owners [--trials N] [--out OUT]
        wm log sweep [--trials N] [--out OUT]
        wm log archive LOG s3://BUCKET/FOLDER [--follow]
        wm log import FORMAT SRC LOG
@@ -30,7 +31,8 @@ USAGE = """usage: wm log info LOG [--json]
   show     an episode as a film with a strip of actions and reward, or in the rerun viewer
   stats    ranges of every dimension, rates, lengths, success by source and by weights
   verify   read every block; name each fault with file and rows (exit code 1)
-  torture  kill writers of a new log at random moments, and look whether it lost anything
+  torture  kill writers of a new log at random moments, or let calls fail, change bytes, take files
+           away, and look whether it lost anything
   sweep    break files of a log in every way, and count what it costs
   archive  upload a log to an object store, also while it is recorded
   import   bring recordings of another format into a log

@@ -1,0 +1,1 @@
+"""Tools that break logs on purpose and count what is lost."""
