@@ -11,6 +11,8 @@ pytest.importorskip("rclpy")
 pytest.importorskip("cv2")
 
 import cv2
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMsg
 
 from wm_nodes import messages, topics
 from wm_nodes.errors import UserError
@@ -109,3 +111,34 @@ def test_a_source_that_cannot_be_opened_is_a_mistake_of_the_user(graph, source: 
 def test_a_wrong_crop_is_a_mistake_of_the_user(graph, crop: list) -> None:
     with pytest.raises(UserError, match="crop"):
         graph.add(CameraNode, **TOP, crop=crop)
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+BGR = np.ascontiguousarray(RGB[:, :, ::-1])
+
+
+@pytest.mark.parametrize("fmt", ["png", "rgb8; png compressed bgr8"])
+def test_compressed_images_are_decoded_and_bad_ones_counted(graph, fmt: str) -> None:
+    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    node = graph.add(CameraNode, **TOP, transport="compressed", height=0, width=0)
+    publisher = graph.joined(topics.IMAGE_COMPRESSED.always(graph.probe, **TOP))
+    data = cv2.imencode(".png", BGR)[1].tobytes()
+    publisher.publish(CompressedImage(format=fmt, data=data[:-20]))
+    publisher.publish(CompressedImage(format="16UC1; compressedDepth rvl", data=data))
+    publisher.publish(CompressedImage(header=messages.header(7), format=fmt, data=data))
+    graph.until(lambda: heard)
+    assert heard[0][0] == 7 and np.array_equal(heard[0][1], RGB)
+    for reason in ("data", "encoding"):
+        assert node.health.drops[f"top/image_raw/compressed/{reason}"] == 1
+
+
+@pytest.mark.parametrize(("encoding", "sent"), [("8UC3", BGR), ("8UC1", RGB[:, :, 0])])
+def test_images_without_colour_names_are_those_of_opencv(graph, encoding: str, sent) -> None:
+    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    graph.add(CameraNode, **TOP, height=0, width=0)
+    publisher = graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP))
+    msg = ImageMsg(encoding=encoding, height=6, width=8, step=sent[0].size, data=sent.tobytes())
+    publisher.publish(msg)
+    graph.until(lambda: heard)
+    wanted = RGB if encoding == "8UC3" else np.repeat(RGB[:, :, :1], 3, axis=2)
+    assert np.array_equal(heard[0][1], wanted)
