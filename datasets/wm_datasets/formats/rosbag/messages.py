@@ -90,37 +90,53 @@ def _grey(metres: np.ndarray, depth_m: tuple[float, float] | None) -> np.ndarray
 
 
 def dimensions(message: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """What the numbers in some fields of a message are called."""
+    """What the numbers in some fields of a message are called.
+
+    A message that names its numbers may leave a field empty: it has none of those.
+    """
     names: list[str] = []
     joints = list(getattr(message, "name", []))
+    if len(set(joints)) != len(joints):
+        raise ValueError(f"names must differ, got {joints}")
     for field in fields:
         value = np.asarray(_field(message, field))
         if value.ndim == 0:
             names.append(field)
-        elif joints and value.size == len(joints):
-            names += joints if field == "position" else [f"{j}/{field}" for j in joints]
+        elif joints and value.size not in (0, len(joints)):
+            raise ValueError(f"{len(joints)} names for {value.size} numbers in {field}")
+        elif joints:
+            own = joints if value.size else []
+            names += own if field == "position" else [f"{j}/{field}" for j in own]
         else:
             names += [f"{field}[{i}]" for i in range(value.size)]
     return tuple(names)
 
 
-def vector(message: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray | None:
-    """Return the named numbers of a message, float32; None when it is about other joints.
+def numbers(
+    message: Any, fields: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[list[int], np.ndarray]:
+    """Return which of the named numbers a message has, and their values, float32.
 
     A message that names its numbers is asked by name, the numbers of others come in order.
     """
     values = np.concatenate([np.asarray(_field(message, f), np.float64).reshape(-1)
                              for f in fields])  # fmt: skip
+    places = list(range(len(names)))
     if len(getattr(message, "name", ())):
         at = {name: i for i, name in enumerate(dimensions(message, fields))}
-        if not all(name in at for name in names):
-            return None
-        values = values[[at[name] for name in names]]
+        places = [place for place, name in enumerate(names) if name in at]
+        values = values[[at[names[place]] for place in places]]
     elif len(values) != len(names):
         raise ValueError(f"{len(values)} numbers in {', '.join(fields)} for {list(names)}")
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) > np.finfo("f4").max:
         raise ValueError(f"numbers must be finite, got {values.tolist()}")
-    return values.astype(np.float32)
+    return places, values.astype(np.float32)
+
+
+def vector(message: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray | None:
+    """Return all named numbers of a message, float32; None when it does not have them all."""
+    places, values = numbers(message, fields, names)
+    return values if len(places) == len(names) else None
 
 
 def _field(message: Any, path: str) -> Any:
