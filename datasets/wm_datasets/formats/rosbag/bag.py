@@ -117,7 +117,9 @@ class Bag:
 
     def is_named(self, kind: str) -> bool:
         """Whether messages of a type name their numbers, as JointState does."""
-        return any(name == "name" for name, _ in self._fields(kind))
+        return any(
+            name == "name" and what[0].name == "SEQUENCE" for name, what in self._fields(kind)
+        )
 
     def _fields(self, kind: str) -> Any:
         with self.watched():

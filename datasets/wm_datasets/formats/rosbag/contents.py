@@ -63,7 +63,7 @@ class Contents:
             raise CorruptInputError(bag.path, f"it has no topics {missing}")
         fields: dict[str, tuple[str, ...]] = {}
         for part in self.names:
-            fields[part.topic] = fields.get(part.topic, ()) + part.fields
+            fields[part.topic] = tuple(dict.fromkeys((*fields.get(part.topic, ()), *part.fields)))
         scan = Scan(bag, self.topics, fields, self._mapping.stamps)
         for part, names in self.names.items():
             known = scan.topics[part.topic].names

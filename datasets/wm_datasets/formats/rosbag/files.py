@@ -41,7 +41,7 @@ def check_files(bag: Path) -> None:
             f"it is compressed as a whole. Right: zstd -d {bag}, then import {bag.with_suffix('')} "
             f"(or import its folder, with the bag's {METADATA})",
         )
-    for file in _files(bag, ".db3"):
+    for file in files_of(bag, ".db3"):
         log, journal = (file.with_name(file.name + end) for end in ("-wal", "-journal"))
         if log.is_file() and log.stat().st_size:
             left = f"{log.name}, messages that are not merged into {file.name}"
@@ -79,21 +79,22 @@ def remedy(bag: Path) -> str:
             )
         if missing:
             return f"Right: bring {', '.join(missing)} into {bag}"
-    for file in _files(bag, ".mcap"):
+    for file in files_of(bag, ".mcap"):
         if not _ends(file, _MCAP_MAGIC):
             new = file.with_name(f"{file.stem}_recovered.mcap")
             return (
                 f"{file.name} is cut short. Right: mcap recover {file} -o {new} (the command line "
                 f"tool of MCAP), then import {new}"
             )
-    if _files(bag, ".db3"):
-        file = _files(bag, ".db3")[0]
+    if files_of(bag, ".db3"):
+        file = files_of(bag, ".db3")[0]
         new = file.with_name(f"{file.stem}_recovered.db3")
         return f"Right: sqlite3 {file} .recover | sqlite3 {new}, then import {new}"
     return ""
 
 
-def _files(bag: Path, suffix: str) -> list[Path]:
+def files_of(bag: Path, suffix: str) -> list[Path]:
+    """Return the files of a bag that end so."""
     if bag.is_file():
         return [bag] if bag.suffix == suffix else []
     return sorted(bag.glob(f"*{suffix}"))

@@ -95,7 +95,7 @@ def dimensions(message: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
     A message that names its numbers may leave a field empty: it has none of those.
     """
     names: list[str] = []
-    joints = list(getattr(message, "name", []))
+    joints = _joints(message)
     if len(set(joints)) != len(joints):
         raise ValueError(f"names must differ, got {joints}")
     for field in fields:
@@ -122,7 +122,7 @@ def numbers(
     values = np.concatenate([np.asarray(_field(message, f), np.float64).reshape(-1)
                              for f in fields])  # fmt: skip
     places = list(range(len(names)))
-    if len(getattr(message, "name", ())):
+    if _joints(message):
         at = {name: i for i, name in enumerate(dimensions(message, fields))}
         places = [place for place, name in enumerate(names) if name in at]
         values = values[[at[names[place]] for place in places]]
@@ -137,6 +137,12 @@ def vector(message: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.
     """Return all named numbers of a message, float32; None when it does not have them all."""
     places, values = numbers(message, fields, names)
     return values if len(places) == len(names) else None
+
+
+def _joints(message: Any) -> list[str]:
+    """The names that a message gives its numbers, as JointState does."""
+    names = getattr(message, "name", [])
+    return [] if isinstance(names, str) else list(names)
 
 
 def _field(message: Any, path: str) -> Any:

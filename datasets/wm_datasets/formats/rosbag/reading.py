@@ -15,6 +15,7 @@ from wm_datasets.formats.rosbag.contents import Contents
 from wm_datasets.formats.rosbag.files import find_bags, unlisted
 from wm_datasets.formats.rosbag.joined import Take, find_takes
 from wm_datasets.formats.rosbag.mapping import load_mapping
+from wm_datasets.formats.rosbag.recorder_clock import set_back
 from wm_datasets.formats.rosbag.scan import DAY_NS, EARLY_NS, Scan, Span
 
 MOST_NOTES = 8
@@ -109,6 +110,7 @@ class Import(Importer):
                 f"{name}: files that metadata.yaml does not name: {', '.join(gone)} "
                 f"(ros2 bag reindex {bag.path} adds them)"
             )
+        self._check_recorder(bag)
         if self._contents.joins:
             takes = find_takes(bag, self._mapping.step or "")
             for i, take in enumerate(takes):
@@ -129,6 +131,17 @@ class Import(Importer):
             self.keys.append(key)
         if not spans:
             raise CorruptInputError(bag.path, "no message on the mapped topics")
+
+    def _check_recorder(self, bag: Bag) -> None:
+        step = {self._mapping.step or ""} if self._contents.joins else set()
+        if found := set_back(bag.path, self._contents.topics | step):
+            topic, by = found
+            raise CorruptInputError(
+                bag.path,
+                f"the recorder's clock was set back by {by / 1e9:.3g} s while {topic} was "
+                "recorded: messages from before and after lie at the same times. Right: leave it "
+                "out (--skip-corrupt), and record with a clock that is synchronised (chrony)",
+            )
 
     def _note(self, name: str, scan: Scan, spans: list[Span]) -> None:
         """Say what a person should know of one bag before it is imported."""

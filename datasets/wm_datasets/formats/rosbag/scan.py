@@ -6,6 +6,7 @@ such jumps is a take, which becomes an episode of its own.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -74,11 +75,16 @@ class Periods:
 class Heard:
     """What the messages of one topic say."""
 
-    stamps: list[tuple[int, int, int]] = field(default_factory=list)  # period, stamp, received
+    rows: array[int] = field(default_factory=lambda: array("q"))  # period, stamp, received, ...
     names: dict[str, int] = field(default_factory=dict)  # dimension -> messages that have it
     no_header: bool = False
     ahead_ns: int = 0  # most that a stamp is after its reception
     behind_ns: int = 0  # most that a stamp is before the newest one of any topic
+
+    @property
+    def table(self) -> np.ndarray:
+        """Return (messages, 3): period, stamp [ns], received [ns]."""
+        return np.array(self.rows, np.int64).reshape(-1, 3)
 
 
 class Scan:
@@ -93,7 +99,7 @@ class Scan:
         self.bag, self.topics = bag, {topic: Heard() for topic in topics}
         self._parts = parts
         self._last: dict[tuple[str, Hashable], tuple[int, int]] = {}  # publisher -> period, time
-        periods, newest = Periods(), {}
+        periods, newest = Periods(), dict[int, int]()
         for message in bag.messages(topics):
             heard = self.topics[message.topic]
             stamp, own, publisher = read_stamp(bag, message, stamps, parts, heard)
@@ -106,7 +112,7 @@ class Scan:
                     "on it, or stamps: received, in --topics",
                 )
             newest[period] = max(newest.get(period, stamp), stamp)
-            heard.stamps.append((period, stamp, message.received_ns))
+            heard.rows.extend((period, stamp, message.received_ns))
             heard.behind_ns = max(heard.behind_ns, newest[period] - stamp)
             heard.ahead_ns = max(heard.ahead_ns, stamp - message.received_ns)
             self._last[message.topic, publisher] = period, message.received_ns
@@ -117,7 +123,7 @@ class Scan:
     def forget(self) -> None:
         """Free the stamps of single messages, once the takes are known."""
         for heard in self.topics.values():
-            heard.stamps = []
+            heard.rows = array("q")
 
     @property
     def horizon_ns(self) -> int:
@@ -132,8 +138,7 @@ class Scan:
         paced = [clock] if clock else list(self.topics)
         limit = max(max_age_s, GAP_PERIODS * max(map(self.period_s, paced), default=0.0)) * 1e9
         found: list[Span] = []
-        every = [row for heard in self.topics.values() for row in heard.stamps]
-        table = np.array(every, np.int64).reshape(-1, 3)
+        table = np.concatenate([heard.table for heard in self.topics.values()])
         for period in range(self.periods.now + 1):
             rows = table[table[:, 0] == period]
             rows = rows[np.argsort(rows[:, 1], kind="stable")]
@@ -168,10 +173,10 @@ class Scan:
     def rate_hz(self, topic: str, takes: list[Span]) -> float:
         """Messages a second of the takes."""
         seconds = sum(take.stop_ns - take.start_ns for take in takes) / 1e9
-        return len(self.topics[topic].stamps) / seconds if seconds > 0 else 0.0
+        return len(self.topics[topic].rows) / 3 / seconds if seconds > 0 else 0.0
 
     def _by_period(self, topic: str) -> list[np.ndarray]:
-        table = np.array(self.topics[topic].stamps, np.int64).reshape(-1, 3)
+        table = self.topics[topic].table
         return [table[table[:, 0] == period, 1] for period in range(self.periods.now + 1)]
 
     def _check_jumps(self) -> None:
@@ -190,9 +195,9 @@ class Scan:
 
     def _check_clocks(self) -> None:
         """Stamps of headers and times of reception can be compared, where both are needed."""
-        heard = {topic: h for topic, h in self.topics.items() if h.stamps}
+        heard = {topic: h for topic, h in self.topics.items() if h.rows}
         apart = [t for t, h in heard.items()
-                 if not h.no_header and abs(h.stamps[0][1] - h.stamps[0][2]) > DAY_NS]  # fmt: skip
+                 if not h.no_header and abs(h.rows[1] - h.rows[2]) > DAY_NS]  # fmt: skip
         if apart and len(apart) < len(heard):
             raise CorruptInputError(
                 self.bag.path,
