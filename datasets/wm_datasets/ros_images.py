@@ -7,6 +7,7 @@ of CompressedImage are those of image_transport: `jpeg`, `png`, `rgb8; jpeg comp
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ COLORS = {"rgb8": (3, (0, 1, 2)), "bgr8": (3, (2, 1, 0)), "rgba8": (4, (0, 1, 2)
 DEPTHS = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}  # mm, mm, m
 DEEP = "compressedDepth"
 _CONFIG = np.dtype([("format", "<i4"), ("a", "<f4"), ("b", "<f4")])  # before a compressedDepth PNG
+MOST_PIXELS = 2**26  # of a compressed image, whose few bytes may declare any size
 _JPEG, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -158,6 +160,9 @@ def _decoded(data: Any, fmt: str) -> npt.NDArray[Any]:
         raise ImageError("data", f"got {len(raw)} bytes of {fmt!r}, a JPEG that is cut short")
     if whole.startswith(_PNG) and _PNG_END not in whole[-64:]:
         raise ImageError("data", f"got {len(raw)} bytes of {fmt!r}, a PNG that is cut short")
+    height, width = _declared(whole)
+    if height * width > MOST_PIXELS:
+        raise ImageError("size", f"got {fmt!r} of {width}x{height}, more than {MOST_PIXELS} pixels")
     if len(raw):
         try:
             pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
@@ -166,6 +171,20 @@ def _decoded(data: Any, fmt: str) -> npt.NDArray[Any]:
     if pixels is None:
         raise ImageError("data", f"{len(raw)} bytes of {fmt!r} are not a readable picture")
     return np.asarray(pixels)
+
+
+def _declared(file: bytes) -> tuple[int, int]:
+    """Return height and width that a PNG or JPEG declares; zeros: another kind of file."""
+    if file.startswith(_PNG) and len(file) >= 24:
+        width, height = struct.unpack_from(">II", file, 16)
+        return height, width
+    at = 2
+    while file.startswith(_JPEG) and at + 9 <= len(file) and file[at] == 0xFF:
+        if 0xC0 <= file[at + 1] <= 0xCF and file[at + 1] not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", file, at + 5)
+            return height, width
+        at += 2 + int.from_bytes(file[at + 2 : at + 4], "big")
+    return 0, 0
 
 
 def _sixteen_bits(pixels: npt.NDArray[Any], fmt: str) -> npt.NDArray[np.uint16]:

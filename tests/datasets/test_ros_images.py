@@ -108,6 +108,9 @@ def test_raw_depth_of_both_byte_orders():
 
 
 PNG, JPEG = encoded(".png", BGR), encoded(".jpg", FLAT)
+HUGE_PNG = PNG[:16] + struct.pack(">II", 40_000, 40_000) + PNG[24:]
+FRAME = JPEG.index(b"\xff\xc0") + 5  # height and width
+HUGE_JPEG = JPEG[:FRAME] + b"\xff" * 4 + JPEG[FRAME + 4 :]
 DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.uint16))
 
 
@@ -125,6 +128,8 @@ DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.ui
         (compressed_rgb, PNG, "bayer_rggb8; png compressed ", "encoding", "Bayer"),
         (compressed_rgb, PNG[:-20], "png", "data", "cut short"),
         (compressed_rgb, JPEG[:-20], "jpeg", "data", "cut short"),
+        (compressed_rgb, HUGE_PNG, "png", "size", "of 40000x40000"),
+        (compressed_rgb, HUGE_JPEG, "jpeg", "size", "of 65535x65535"),
         (compressed_rgb, b"", "jpeg", "data", "0 bytes"),
         (compressed_rgb, b"\0" * 64, "h264", "data", "not a readable picture"),
     ],

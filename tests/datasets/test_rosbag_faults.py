@@ -391,3 +391,10 @@ def test_a_lone_compressed_file_is_named_with_its_remedy(tmp_path, mapping):
         bring("rosbag", packed, tmp_path / "log", topics=mapping)
     done = bring("rosbag", folder, tmp_path / "log", topics=mapping, skip_corrupt=True)
     assert (done.episodes, list(done.skipped)) == (1, ["b.db3.zstd"])
+
+
+def test_a_damaged_database_is_named_with_its_remedy(tmp_path, mapping):
+    bag = write_bag(tmp_path / "bag", stamped(1.0), StoragePlugin.SQLITE3)
+    (bag / "bag.db3").write_bytes(bytes(4096))
+    with pytest.raises(CorruptInputError, match=r"Right: sqlite3 \S+bag\.db3 \.recover"):
+        bring("rosbag", bag, tmp_path / "log", topics=mapping)

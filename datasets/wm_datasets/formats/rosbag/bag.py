@@ -50,7 +50,7 @@ class _Watched:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, FormatError):
             what = " ".join(str(error).split()) or repr(error)
-            help_ = remedy(self._path) if self._opening else ""
+            help_ = remedy(self._path, what) if self._opening else ""
             what = f"{what.rstrip('.')}. {help_}" if help_ else what
             raise CorruptInputError(self._path, what) from error
 

@@ -65,8 +65,8 @@ def unlisted(bag: Path) -> list[str]:
     return [name for name in there if name not in listed] if listed else []
 
 
-def remedy(bag: Path) -> str:
-    """What helps where a bag cannot be read, or ""."""
+def remedy(bag: Path, what: str) -> str:
+    """What helps where a bag cannot be opened, for the reason `what`, or ""."""
     if bag.is_dir():
         listed = _listed(bag)
         if not listed:
@@ -86,8 +86,9 @@ def remedy(bag: Path) -> str:
                 f"{file.name} is cut short. Right: mcap recover {file} -o {new} (the command line "
                 f"tool of MCAP), then import {new}"
             )
-    if files_of(bag, ".db3"):
-        file = files_of(bag, ".db3")[0]
+    damaged = "malformed" in what or "not a database" in what
+    if damaged and (files := files_of(bag, ".db3")):
+        file = files[0]
         new = file.with_name(f"{file.stem}_recovered.db3")
         return f"Right: sqlite3 {file} .recover | sqlite3 {new}, then import {new}"
     return ""
