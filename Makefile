@@ -10,8 +10,9 @@ demo: setup
 arm-demo: setup
 	$(BIN)/wm arm demo
 
+# Two processes, each with ROS domains of its own (tests/domains.py): half of the tests wait.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

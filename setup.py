@@ -68,6 +68,7 @@ EXTRAS = {
         "pytest",
         "pytest-benchmark",
         "pytest-timeout",
+        "pytest-xdist",
         "ruckig",  # time-optimal braking, to compare with
         "ruff",
         # Reads what the log writes, and is not zarr.

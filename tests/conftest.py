@@ -1,6 +1,7 @@
 """Before anything imports mujoco: where there is no display, images are rendered through EGL.
 
-Robots keep their latches in a folder of this test run, not in the user's.
+ROS stays on this machine, in a domain of this process. Robots keep their latches in a folder of
+this test run, not in the user's.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 
+from tests import domains
+
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(domains.OWN)
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="wm-state-")
 
 try:  # a busy machine is no reason to fail

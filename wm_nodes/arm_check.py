@@ -15,12 +15,15 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from wm_nodes.arm_bus import RosBus
+from wm_nodes.driver_services import WORKS, loaded
+from wm_nodes.errors import UserError
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.bus import Frame, Reading
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.motion import ArmMotion
+from wm_nodes.robots.arm.tasks import TASKS
 from wm_nodes.robots.arm.wrench import STOP
 
 TINY_RAD = 0.02
@@ -92,6 +95,7 @@ class ArmCheck:
             self._cameras(received)
             self._gripper()
             self._force_torque(received)
+            self._driver_services(node)
             self._connections()
             self._permissions()
             reading = self._bus.joints()
@@ -209,6 +213,9 @@ class ArmCheck:
         wrong = self._bus.reports().get("gripper", "")
         what = f"gripper: {gripper.interface} on {gripper.topic}, action {gripper.action}: "
         self._say(not wrong, what + "a controller takes its commands", "", wrong=what + wrong)
+        for task in self._config.action.gripper_rests:
+            known = f"{', '.join(TASKS)} are known here; another is one of your own"
+            self._note(task in TASKS, f"gripper: it rests in the task {task}", known)
 
     def _force_torque(self, received: dict[str, _Received]) -> None:
         section, reading = self._config.force_torque, self._bus.wrench()
@@ -236,6 +243,25 @@ class ArmCheck:
             f"the arm stops after {section.timeout_s * 1e3:.0f} ms of silence: a higher rate, or a "
             "larger force_torque.timeout_s",
         )
+
+    def _driver_services(self, node: Shell) -> None:
+        """Report each service that `driver:` calls: its type, its request, and whether it runs."""
+        names = dict(node.get_service_names_and_types())
+        for work in WORKS:
+            try:
+                calls = loaded(self._config.driver, work)
+            except UserError as error:
+                self._say(False, f"driver.{work}: {error}", "")
+                continue
+            for call, _, _ in calls:
+                name = node.resolve_service_name(call.service)
+                self._say(
+                    call.type in names.get(name, ()),
+                    f"driver.{work}: {name} ({call.type})",
+                    "start the driver, or correct the name",
+                    wrong=f"driver.{work}: no service {name} of type {call.type}"
+                    + (f", it is {names[name][0]}" if name in names else ""),
+                )
 
     def _connections(self) -> None:
         """Report every fault of the bus, and what is right without it."""

@@ -77,6 +77,21 @@ class _Call:
         return "" if done else f"{name}: refused{f' ({text})' if text else ''}"
 
 
+def loaded(section: DriverSection, work: Work) -> list[tuple[ServiceCall, Any, Any]]:
+    """Return each call of a piece of work with its type and its request.
+
+    UserError: a type is not installed, or a request does not fit it.
+    """
+    given = getattr(section, work)
+    calls = given if isinstance(given, tuple) else (given,) if given else ()
+    out = []
+    for index, call in enumerate(calls):
+        kind = load_service(call.type)
+        what = f"driver.{work}{f'[{index}]' if work == 'recover' else ''}.request"
+        out.append((call, kind, filled(kind.Request(), call.request, what)))
+    return out
+
+
 class DriverServices:
     """The driver's part of a robot node; make it before the control loop begins, `close` it last.
     `node` has the services, `clients` what speaks to the driver.
@@ -99,7 +114,7 @@ class DriverServices:
         self._node, self._speed, self._loop, self._alive = node, speed, loop, alive
         self._section, self._dry = section, dry_run
         self._closing = threading.Event()
-        prepared = {work: self._loaded(section, work) for work in WORKS}
+        prepared = {work: loaded(section, work) for work in WORKS}
         self.node = self._private("robot_driver_services")
         self.clients = self._private("robot_driver_clients")
         try:
@@ -155,18 +170,6 @@ class DriverServices:
             self._speed.watch(section.speed_scaling_timeout_s)
             topic = self._node.resolve_topic_name(section.speed_scaling_topic)
             self.clients.create_subscription(Float64, topic, self._on_speed, IN)
-
-    @staticmethod
-    def _loaded(section: DriverSection, work: Work) -> list[tuple[ServiceCall, Any, Any]]:
-        """Return each call of a piece of work with its type and its request."""
-        given = getattr(section, work)
-        calls = given if isinstance(given, tuple) else (given,) if given else ()
-        out = []
-        for index, call in enumerate(calls):
-            kind = load_service(call.type)
-            what = f"driver.{work}{f'[{index}]' if work == 'recover' else ''}.request"
-            out.append((call, kind, filled(kind.Request(), call.request, what)))
-        return out
 
     def _clients(self, calls: list[tuple[ServiceCall, Any, Any]]) -> list[_Call]:
         out = []

@@ -21,6 +21,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
+from tests import domains
 from wm_nodes import topics
 from wm_nodes.arm_goal import ArmTalk
 from wm_nodes.cores.goal import Goal, read_goal, write_goal
@@ -29,7 +30,7 @@ from wm_nodes.robots.arm.config import find_config, read_config
 
 START_S = 90.0  # a loaded machine imports torch slowly
 WM = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
-ENV = {**os.environ, "ROS_DOMAIN_ID": str(100 + os.getpid() % 100), "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES), "OMP_NUM_THREADS": "1"}
 QUICK = ("weights:=arm-goal", "horizon:=1", "samples:=8", "iterations:=1", "time_limit:=100000")
 ALBUM = Path("runs/one/album")
 
@@ -121,7 +122,7 @@ def test_a_goal_for_nobody_is_refused_in_one_line(tmp_path):
         done = subprocess.run(
             [*WM, "arm", "goal", *words, "--wait-s", "0.3"],
             cwd=tmp_path,
-            env={**ENV, "ROS_DOMAIN_ID": "99"},
+            env={**ENV, "ROS_DOMAIN_ID": str(domains.EMPTY)},
             capture_output=True,
             text=True,
         )

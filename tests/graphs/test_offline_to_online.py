@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("metaworld")
 
+from tests import domains
 from wm_datasets import LogReader
 from wm_models.checkpoint import WeightStore, read_manifest
 
@@ -26,7 +27,7 @@ def wm(tmp_path):
 
     def start(*words: str) -> subprocess.Popen[str]:
         program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
-        environment = {**os.environ, "ROS_DOMAIN_ID": str(100 + os.getpid() % 100)}
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
         process = subprocess.Popen(
             [sys.executable, "-c", program, *words],
             cwd=tmp_path,

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("metaworld")
 
+from tests import domains
 from wm_datasets import LogReader
 from wm_nodes.graphs.sim_metaworld import GRAPH
 
@@ -27,7 +28,7 @@ def launch(tmp_path):
     def start(*words: str) -> subprocess.Popen[str]:
         program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
         command = [sys.executable, "-c", program, "launch", "sim_metaworld", "run:=one", *words]
-        environment = {**os.environ, "ROS_DOMAIN_ID": str(100 + os.getpid() % 100)}
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
         process = subprocess.Popen(
             command,
             cwd=tmp_path,

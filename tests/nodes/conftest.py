@@ -1,18 +1,14 @@
-"""ROS for tests: local only, on a domain of this process, a fresh context for each test."""
+"""ROS for tests: a fresh context for each test, in the domain of this process."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(20 + os.getpid() % 80)
 
 ROOT = Path(__file__).parents[2]
 NAMES = itertools.count()

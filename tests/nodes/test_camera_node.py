@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ pytest.importorskip("rclpy")
 pytest.importorskip("cv2")
 
 import cv2
+import rclpy
 from sensor_msgs.msg import CompressedImage
 from sensor_msgs.msg import Image as ImageMsg
 
+from tests.nodes.point_robot import PointRobot
 from wm_nodes import messages, topics
 from wm_nodes.errors import UserError
+from wm_nodes.nodes import robot_camera
 from wm_nodes.nodes.camera import CameraNode
 
 TOP = {"camera": "top"}
@@ -113,6 +117,29 @@ def test_a_wrong_crop_is_a_mistake_of_the_user(graph, crop: list) -> None:
         graph.add(CameraNode, **TOP, crop=crop)
 
 
+def test_a_camera_that_nothing_publishes_is_a_mistake_of_the_user(graph, monkeypatch) -> None:
+    monkeypatch.setattr(robot_camera, "WAIT_S", 0.1)
+    graph.add(CameraNode, **TOP)
+    spec = replace(PointRobot().spec.log_spec(), cameras={"front": (8, 8, 3)})
+    latched = topics.SPEC.always(graph.probe)
+    latched.publish(messages.spec_to_msg(spec))
+    with pytest.raises(UserError, match=r"no camera 'top' and nothing publishes .*: front"):
+        graph.until(lambda: False)
+
+
+def test_a_camera_with_a_publisher_of_its_own_is_waited_for(graph, pictures, monkeypatch) -> None:
+    monkeypatch.setattr(robot_camera, "WAIT_S", 0.1)
+    show, heard = pictures
+    node = graph.add(CameraNode, **TOP)
+    graph.until(lambda: node.count_publishers("top/image_raw"))
+    spec = replace(PointRobot().spec.log_spec(), cameras={"front": (8, 8, 3)})
+    topics.SPEC.always(graph.probe).publish(messages.spec_to_msg(spec))
+    graph.until(lambda: node._robot._robot is not None)
+    graph.spin(0.3)
+    show(1)
+    graph.until(lambda: heard)
+
+
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 BGR = np.ascontiguousarray(RGB[:, :, ::-1])
 
@@ -142,3 +169,31 @@ def test_images_without_colour_names_are_those_of_opencv(graph, encoding: str, s
     graph.until(lambda: heard)
     wanted = RGB if encoding == "8UC3" else np.repeat(RGB[:, :, :1], 3, axis=2)
     assert np.array_equal(heard[0][1], wanted)
+
+
+@pytest.mark.parametrize(
+    ("transport", "sends", "said"),
+    [
+        ("raw", topics.IMAGE_COMPRESSED.type, "CompressedImage, expected .*transport: compressed"),
+        ("compressed", topics.IMAGE_RAW.type, "/Image, expected .*transport: raw"),
+        ("compressed", None, "nothing publishes top/image_raw/compressed"),
+    ],
+)
+def test_images_of_another_type_are_a_mistake_of_the_user(
+    graph, monkeypatch, request, transport: str, sends, said: str
+) -> None:
+    monkeypatch.setattr(robot_camera, "WAIT_S", 0.3)
+    node = graph.add(CameraNode, **TOP, transport=transport)
+    name = node.params.images.name.format(**TOP)
+    if sends is not None:
+        other = rclpy.Context()  # one process has one type for a topic
+        other.init(domain_id=graph.probe.context.get_domain_id())
+        request.addfinalizer(other.try_shutdown)
+        driver = rclpy.create_node("driver", context=other)
+        driver.create_publisher(sends, node.resolve_topic_name(name), 1)
+        graph.until(lambda: node.count_publishers(name))
+    cameras = {"front" if transport == "raw" else "top": (8, 8, 3)}
+    spec = replace(PointRobot().spec.log_spec(), cameras=cameras)
+    topics.SPEC.always(graph.probe).publish(messages.spec_to_msg(spec))
+    with pytest.raises(UserError, match=said):
+        graph.until(lambda: False)

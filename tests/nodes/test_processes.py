@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from tests import domains
 from tests.nodes.conftest import ROOT
 from wm_datasets.log import LogReader
 from wm_datasets.verify import verify
@@ -25,7 +26,7 @@ POINT = ["adapter:=tests.nodes.point_robot:PointRobot", "retry_s:=0.2", "await_r
 TOP = ["camera:=top"]
 ENV = {
     "OMP_NUM_THREADS": "1",
-    "ROS_DOMAIN_ID": str(100 + os.getpid() % 100),
+    "ROS_DOMAIN_ID": str(domains.PROCESSES),
     "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "models", "datasets")),
 }
 NODES = ["camera", "encoder", "world_model", "policy", "agent", "robot", "recorder", "trainer",
@@ -222,7 +223,8 @@ def test_a_full_disk_holds_nobody_up_and_recording_goes_on_when_there_is_room(
     had, done = rows(log), decisions(progress)
     end = time.monotonic() + 120
     while decisions(progress) < done + 200:
-        assert time.monotonic() < end, processes.said("robot")
+        assert recorder.poll() is None, processes.said("recorder")
+        assert time.monotonic() < end, [processes.said(name) for name in processes.running]
         time.sleep(0.05)
     assert rows(log) - had < 100
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, unlimited)

@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from tests import domains
 from tests.nodes.conftest import ROOT
 from tests.nodes.point_robot import PointRobot
 from wm_datasets.log import LogReader
@@ -130,7 +131,7 @@ def test_what_the_recorder_makes_of_a_replay_is_the_same_log(log, tmp_path) -> N
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "ROS_DOMAIN_ID": str(100 + os.getpid() % 100),
+        "ROS_DOMAIN_ID": str(domains.PROCESSES),
         "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "models", "datasets")),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -32,7 +33,7 @@ from tests.robots.arms import config
 from wm_nodes import arm_bus, messages
 from wm_nodes.arm_bus import LARGEST_STATE, RosBus
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.nodes.arm_sim import CLOCK_READINGS, ArmSimNode
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.brake import Stop
 from wm_nodes.robots.arm.config import ArmConfig
@@ -306,15 +307,26 @@ def test_joint_states_commands_faults_and_services_do_not_wait_for_the_robot_nod
     bus.node.create_service(SetBool, "stop_now", lambda request, response: response)
     client = bench.graph.probe.create_client(SetBool, "stop_now")
     assert client.wait_for_service(10.0)
-    free = threading.Event()
-    bus.shell.create_timer(0.001, lambda: free.wait(60.0))  # blocks the robot node's executor
-    blocked = threading.Thread(target=bench.graph.executor.spin_once, args=(5.0,))
+    free, busy = threading.Event(), threading.Event()
+
+    def block() -> None:
+        """Block the robot node's executor."""
+        busy.set()
+        free.wait(60.0)
+
+    def spin() -> None:
+        while not busy.is_set():  # another callback may be executed first
+            bench.graph.executor.spin_once(5.0)
+
+    bus.shell.create_timer(0.001, block)
+    blocked = threading.Thread(target=spin)
     alone = Node("alone", context=bench.graph.context, namespace=bench.base)
     bench.nodes.append(alone)
     answers = alone.create_client(SetBool, "stop_now")
     taken: list = []
     alone.create_subscription(Float64MultiArray, f"{bench.base}/driver/commands", taken.append, 50)
     blocked.start()
+    assert busy.wait(20.0)
     try:
         from rclpy.executors import SingleThreadedExecutor
 
@@ -752,3 +764,25 @@ def test_joint_states_of_a_process_that_takes_no_commands_are_no_driver(bench):
         lambda: bus.joints() is not None and not bus.faults(),
         every=lambda: driver.publish(state()),
     )
+
+
+def test_a_stamp_of_the_simulator_is_right_though_it_is_interrupted(bench, monkeypatch):
+    sim = bench.graph.add(ArmSimNode, begin=False, render="none")
+    clock, random = sim._now_ns, np.random.default_rng(0)
+    calls, quiet = itertools.count(), set()
+
+    def interrupted() -> int:
+        index = next(calls) % CLOCK_READINGS
+        before_s, after_s = (0.0, 0.0) if index in quiet else random.uniform(0.001, 0.004, 2)
+        time.sleep(before_s)
+        now = clock()
+        time.sleep(after_s)
+        return now
+
+    monkeypatch.setattr(sim, "_now_ns", interrupted)
+    for index in range(CLOCK_READINGS):
+        quiet.clear()
+        quiet.add(index)
+        before = clock() - time.monotonic_ns()
+        error_ns = sim._stamp_ns(12.5) - round(12.5e9) - before
+        assert abs(error_ns) < 1_000_000

@@ -469,6 +469,9 @@ def test_motion_without_cause_is_found() -> None:
     assert bench.found() == {}
     bench.measure(HOME + 0.15, 0.1)
     assert bench.found() == {"uncaused": 1}
+    (broken,) = bench.auditor.broken
+    assert broken.limit == "uncaused" and "moved +0.05" in broken.note
+    assert "until 3.010 s after" in broken.note and broken.note.endswith("0.010 s")
     bench.auditor.may_move(bench.now)
     bench.measure(HOME + 0.12, 0.1)
     assert bench.found()["uncaused"] == 1

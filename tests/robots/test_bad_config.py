@@ -127,6 +127,10 @@ def put(*place_and_value):
         (put("gripper", "goal_hz", 0), "1 to 200 Hz"),
         (put("gripper", "max_effort", -1), "0 to 1e\\+04 N"),
         (put("gripper", "timeout_s", 500), "looks like milliseconds"),
+        (put("gripper", "timeout_s", 0.01), r"at least watch.driver_s, 0.\d+ s"),
+        (put("gripper", "deadband", 0.1), "deadband: got interface position, expected interface"),
+        (put("cameras", "front", "info_topic", "front/image_raw"), "the topic of the images"),
+        (put("driver", {"speed_scaling_percent": False}), "got no speed_scaling_topic"),
         (
             put(
                 "gripper", {**SHIPPED["arm_sim"]["gripper"], "topic": "", "interface": "trajectory"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,14 +21,17 @@ from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 
 from tests.wm_nodes.control.test_realtime import STILL_RAD, Bench
+from wm_nodes.arm_check import ArmCheck
 from wm_nodes.control.states import State
 from wm_nodes.driver_services import DriverServices
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.shell import Shell
+from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
 from wm_nodes.service_types import filled
 
 TRIGGER, SET_BOOL = "std_srvs/srv/Trigger", "std_srvs/srv/SetBool"
+SWING = 50  # control periods of motion one way
 SHORT_S, LONG_S = 0.3, 10.0  # of calls: one that fails by its time-out, and all others
 
 
@@ -98,8 +103,13 @@ class Plant:
         self.thread.start()
 
     def _tick(self) -> None:
-        while not self.over:
+        """Tick all the time. Plans swing to and fro: no bound stops the arm for long."""
+        for number in itertools.count(1):
+            if self.over:
+                return
             with self.lock:
+                if number % SWING == 0:
+                    self.bench.speed = -self.bench.speed
                 self.bench.tick()
             time.sleep(0.001)
 
@@ -121,8 +131,13 @@ class Plant:
             return self.bench.run(seconds)
 
     def goes_on(self) -> bool:
-        """Does a joint move within 5 s of simulated time? It swings to and fro."""
-        return any(self.moved() > 0.02 for _ in range(5))
+        """Does a joint move within 5 s of simulated time, one way or the other?"""
+        for _ in range(5):
+            with self.lock:
+                self.bench.speed = -self.bench.speed
+                if self.bench.run(1.0) > 0.02:
+                    return True
+        return False
 
     def ask(self, name: str):
         with self.lock:
@@ -421,3 +436,27 @@ def test_an_outcome_counts_although_the_control_loop_ended_meanwhile(plant):
     arm.alive = True
     arm.moved(0.1)
     assert arm.loop._driver.busy == ""
+
+
+def test_the_bring_up_check_names_each_service_that_is_wrong(graph, capsys):
+    node = graph.add(RobotNode, begin=False)
+    node.create_service(Trigger, "/driver/unlock", lambda request, response: response)
+    section = DriverSection(
+        recover=(
+            ServiceCall("/driver/unlock", TRIGGER),
+            ServiceCall("/driver/unlock", SET_BOOL, {"data": True}),
+            ServiceCall("/driver/nowhere", TRIGGER),
+        ),
+        activate=ServiceCall("/driver/unlock", "std_srvs/srv/Triger"),
+        deactivate=ServiceCall("/driver/unlock", SET_BOOL, {"dat": True}),
+    )
+    config = replace(read_config(find_config("arm_sim")), driver=section)
+    graph.until(lambda: "/driver/unlock" in dict(node.get_service_names_and_types()))
+    ArmCheck(config, "/robot", 1.0, yes=False)._driver_services(node)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "fix:" not in line]
+    assert lines[0] == f"ok     driver.recover: /driver/unlock ({TRIGGER})"
+    assert lines[1:3] == [
+        f"WRONG  driver.recover: no service /driver/unlock of type {SET_BOOL}, it is {TRIGGER}",
+        f"WRONG  driver.recover: no service /driver/nowhere of type {TRIGGER}",
+    ]
+    assert "std_srvs has no service Triger" in lines[3] and "got the field 'dat'" in lines[4]

@@ -11,17 +11,19 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from tests.nodes import conftest  # sets the ROS domain of this process
-
-assert conftest.ROOT
-
 
 @pytest.mark.parametrize("prefix", [[], ["nohup"]], ids=["terminal", "nohup"])
 def test_a_hangup_ends_a_node_unless_it_is_to_be_ignored(tmp_path, prefix) -> None:
     words = [sys.executable, "-m", "wm_nodes.nodes.recorder", "--ros-args"]
     words += ["-p", f"log:={tmp_path / 'log'}"]
     with subprocess.Popen(
-        [*prefix, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*prefix, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGHUP, signal.SIG_DFL
+        ),  # these tests may ignore it
     ) as process:
         assert process.stdout is not None
         assert any("active" in line for line in process.stdout)

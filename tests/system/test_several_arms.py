@@ -23,10 +23,11 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
+from tests import domains
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Origin, Plan
 
-DOMAIN = 20 + os.getpid() % 80
+DOMAIN = domains.PROCESSES
 ENV = {
     **os.environ,
     "ROS_DOMAIN_ID": str(DOMAIN),
@@ -237,7 +238,7 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
     ],
 )
 def test_what_the_operator_cannot_mean_is_refused_in_one_line(words, said):
-    env = {**ENV, "ROS_DOMAIN_ID": "97"}
+    env = {**ENV, "ROS_DOMAIN_ID": str(domains.EMPTY)}
     done = subprocess.run([*WM, "arm", *words], env=env, capture_output=True, text=True)
     assert done.returncode == 2 and said in done.stderr
     assert done.stderr.count("\n") == 1 and not done.stdout

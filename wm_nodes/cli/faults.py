@@ -240,7 +240,8 @@ def _evidence(broken: Broken) -> dict[str, object]:
         + " ".join(f"{value:.9f}" for value in one.place)
         for one in broken.commands
     ]
-    return {"limit": broken.limit, "command": broken.number, "commands": commands}
+    found = {"limit": broken.limit, "command": broken.number, "commands": commands}
+    return found | ({"note": broken.note} if broken.note else {})
 
 
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, object]]:

@@ -77,10 +77,7 @@ class Cadence:
         return list(self._intervals)
 
     def _run(self) -> None:
-        self.realtime = _ask_for_realtime(0, OWN)
-        if self._alone and self.realtime:
-            for thread in set(threads()) - {threading.get_native_id()}:
-                _ask_for_realtime(thread, OTHERS)
+        self.realtime = take_priority(OWN, OTHERS if self._alone else 0)
         due = time.monotonic()
         last: float | None = None
         while not self._end.is_set():
@@ -111,6 +108,18 @@ def threads() -> list[int]:
     """Return the system's numbers of this process's threads; none where it does not tell."""
     folder = Path("/proc/self/task")
     return [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
+
+
+def take_priority(own: int, others: int = 0) -> bool:
+    """Give this thread a real-time priority, and the process's others theirs (0: as they are).
+
+    False: the system does not allow it.
+    """
+    allowed = _ask_for_realtime(0, own)
+    if allowed and others:
+        for thread in set(threads()) - {threading.get_native_id()}:
+            _ask_for_realtime(thread, others)
+    return allowed
 
 
 def realtime_allowed() -> bool:

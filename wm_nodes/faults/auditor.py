@@ -75,6 +75,7 @@ class Broken:
     limit: str
     number: int  # of the command
     commands: tuple[Heard, ...]
+    note: str = ""  # of measured motion: how far, when, and the driver's longest silence before
 
 
 @dataclass(frozen=True)
@@ -489,6 +490,24 @@ class Auditor:
         if (np.abs(place - stood) > MOVED_RAD + self._noise()).any():
             self._count("uncaused")
             self._stood[source] = place
+            self._note_uncaused(place - stood, stamp_s, self._measured[source])
+
+    def _note_uncaused(
+        self, moved: Floats, now_s: float, seen: deque[tuple[float, Floats]]
+    ) -> None:
+        if len(self.broken) >= KEPT:
+            return
+        times = np.array([when_s for when_s, _ in seen if when_s >= self._rest_s])
+        silent_s = float(np.diff(times).max(initial=0.0))
+        joint = int(np.abs(moved).argmax())
+        note = (
+            f"{self.config.limits.joints[joint]} moved {moved[joint]:+.3f} rad until "
+            f"{now_s - self._rest_s:.3f} s after it was to rest; longest time between measurements "
+            f"since then {silent_s:.3f} s"
+        )
+        recent = tuple(self._recent)[-AROUND:]
+        number = recent[-1].number if recent else 0
+        self.broken.append(Broken("uncaused", number, recent, note))
 
     # Limits -------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from wm_nodes.nodes.camera import CHECK_S, PipelineParams
 from wm_nodes.nodes.encoder import EncoderParams, observed_parts, proprio_of
 from wm_nodes.nodes.goals import GoalListener, GoalSpeaker
 from wm_nodes.nodes.policy import PolicyParams
+from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.nodes.thinker import Thinker
 
 
@@ -74,6 +75,7 @@ class AgentNode(Thinker):
         self._take_images = self.listen(
             p.images, messages.image_from_msg, self._on_image, qos, camera=p.camera
         )
+        self._robot = RobotCamera(self, p.camera, p.images)
         self._take_joints = self.listen(
             topics.JOINT_STATES, messages.joints_from_msg, self._on_joints
         )

@@ -28,6 +28,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes import messages, namespaces, spin, topics
 from wm_nodes.camera_info import intrinsics_to_msg
+from wm_nodes.cores.cadence import take_priority
 from wm_nodes.cores.intrinsics import Intrinsics
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
@@ -41,6 +42,8 @@ ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 WRIST = "wrist"  # frame of the force-torque sensor
+PRIORITIES = 9, 8  # real-time, of the physics and of the other threads: a driver's loop has one too
+CLOCK_READINGS = 4
 BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
 
 
@@ -180,6 +183,8 @@ class ArmSimNode(Shell):
             return
         self._driver = driver = Driver(world, self._faults, p.seed)
         self._set_scene(world)
+        if self.alone:
+            take_priority(*PRIORITIES)
         self._ready.set()
         period, frame_s = 1.0 / p.rate_hz, 1.0 / p.camera_hz
         due = time.monotonic()
@@ -189,12 +194,13 @@ class ArmSimNode(Shell):
             if self._wanted_scene is not None:
                 self._set_scene(world)
             driver.advance(period)
-            self._say_joints(driver, time.monotonic() - due)
-            self._say_wrench(driver)
+            stamp_ns = self._stamp_ns(due)
+            self._say_joints(driver, stamp_ns)
+            self._say_wrench(driver, stamp_ns)
             now = time.monotonic()
             if now >= next_frame:
                 next_frame = max(next_frame + frame_s, now)
-                self._say_frames(driver, world)
+                self._say_frames(driver, world, stamp_ns)
             self._publish_images(time.monotonic())
             self.health.worked(time.perf_counter() - began)
             due += period
@@ -214,8 +220,7 @@ class ArmSimNode(Shell):
             self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))
         self._scene_set.set()
 
-    def _say_joints(self, driver: Driver, behind_s: float) -> None:
-        """Publish joint states. behind_s: how late this thread is; stamps do not show it."""
+    def _say_joints(self, driver: Driver, stamp_ns: int) -> None:
         states = driver.joint_states()
         if states is None:
             return
@@ -225,28 +230,27 @@ class ArmSimNode(Shell):
         split = faults.split_states and arm < len(names)
         for part in (slice(arm), slice(arm, None)) if split else (slice(None),):
             msg = JointState(name=list(names[part]))
-            msg.header.stamp = messages.to_time(self._now_ns() - round((age + behind_s) * 1e9))
+            msg.header.stamp = messages.to_time(stamp_ns - round(age * 1e9))
             msg.position, msg.velocity = place[part].tolist(), speed[part].tolist()
             if faults.nan_velocity:
                 msg.effort = [math.nan] * len(msg.name)
             self._joints.publish(msg)
 
-    def _say_wrench(self, driver: Driver) -> None:
+    def _say_wrench(self, driver: Driver, stamp_ns: int) -> None:
         values = driver.wrench()
         if values is None:
             return
-        msg = WrenchStamped(header=messages.header(self._now_ns(), WRIST))
+        msg = WrenchStamped(header=messages.header(stamp_ns, WRIST))
         force, torque = values[:3].tolist(), values[3:].tolist()
         msg.wrench.force.x, msg.wrench.force.y, msg.wrench.force.z = force
         msg.wrench.torque.x, msg.wrench.torque.y, msg.wrench.torque.z = torque
         self._wrenches.publish(msg)
 
-    def _say_frames(self, driver: Driver, world: ArmWorld) -> None:
+    def _say_frames(self, driver: Driver, world: ArmWorld, stamp_ns: int) -> None:
         for name in self._pictures:
-            stamp = self._now_ns()
             image = driver.picture(name, self.params.camera_px)
             if image is not None:
-                msg = messages.image_to_msg(image, stamp, messages.optical_frame(name))
+                msg = messages.image_to_msg(image, stamp_ns, messages.optical_frame(name))
                 found = world.intrinsics(name, self.params.camera_px)
                 self._held_back.append((time.monotonic(), name, msg, found))
         state = world.state()
@@ -255,7 +259,7 @@ class ArmSimNode(Shell):
         for what in ("hand", "cube", "goal"):
             facts |= {f"{what}_{axis}": v for axis, v in zip("xyz", getattr(state, what).tolist())}
         score = JointState(name=list(facts), position=[float(v) for v in facts.values()])
-        score.header.stamp = messages.to_time(self._now_ns())
+        score.header.stamp = messages.to_time(stamp_ns)
         self._scores.publish(score)
 
     def _publish_images(self, now_s: float) -> None:
@@ -265,6 +269,19 @@ class ArmSimNode(Shell):
             self._pictures[name].publish(msg)
             if intrinsics is not None:
                 self._infos[name].publish(intrinsics_to_msg(intrinsics, msg.header))
+
+    def _stamp_ns(self, steady_s: float) -> int:
+        """Return the stamp of a moment of the steady clock [s], whenever it is asked for.
+
+        The two clocks are read side by side; of several readings the one counts in which this
+        thread was interrupted the least.
+        """
+        steady_ns, now_ns, least_ns = 0, 0, math.inf
+        for _ in range(CLOCK_READINGS):
+            before, now, after = time.monotonic_ns(), self._now_ns(), time.monotonic_ns()
+            if after - before < least_ns:
+                steady_ns, now_ns, least_ns = (before + after) // 2, now, after - before
+        return now_ns - steady_ns + round(steady_s * 1e9)
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

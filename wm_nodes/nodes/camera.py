@@ -11,6 +11,7 @@ from wm_nodes.cores.capture import Capture, CaptureError
 from wm_nodes.cores.images import ImagePipeline, Liveness
 from wm_nodes.cores.records import Image
 from wm_nodes.errors import MessageError, user_errors
+from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
 
@@ -95,6 +96,7 @@ class CameraNode(Shell):
         else:
             qos = topics.frames_qos(p.mode, topics.STREAM)
             self.listen(p.images, messages.image_from_msg, self._on_image, qos, camera=p.camera)
+            self._robot = RobotCamera(self, p.camera, p.images)
 
     def activate(self) -> None:
         self.health.ready = True

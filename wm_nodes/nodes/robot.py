@@ -26,7 +26,7 @@ from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.realtime_robot import RealtimeControl
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
-from wm_nodes.robots.adapters import open_robot, takes
+from wm_nodes.robots.adapters import ADAPTERS, open_robot, takes
 from wm_nodes.robots.base import RealtimeRobot, Robot, RobotError
 from wm_nodes.robots.limits import read_limits
 from wm_nodes.share import shared
@@ -40,7 +40,9 @@ ACK = Duration(seconds=1.0)
 
 @dataclass(frozen=True)
 class RobotParams(ShellParams):
-    adapter: str = param("metaworld", "Robot: metaworld, or module:Class of your own.")
+    adapter: str = param(
+        "metaworld", "Robot: a shipped one, or your own as module:Class or FILE.py:Class."
+    )
     task: str = param("drawer-close-v3", "Task of the robot.")
     seed: int = param(0, "Seed of all episodes.", low=0, high=2**31 - 1)
     mode: str = param(
@@ -56,7 +58,9 @@ class RobotParams(ShellParams):
     render: str = param("auto", "Pictures.", choices=("auto", "fast", "full"))
     camera: str = param("corner4", "Camera of the simulator.")
     size: int = param(64, "Side of the pictures, in pixels.", low=8, high=1024)
-    limits: str = param("", "YAML of action limits; empty: config/robots/<adapter>.yaml.")
+    limits: str = param(
+        "", "YAML of action limits; empty: config/robots/<adapter>.yaml, or an own class's default."
+    )
     progress: str = param("", "File that keeps the counts, so that a restart goes on; empty: none.")
     retry_s: float = param(
         0.5, "Lock-step: publish an unanswered observation again after.", low=0.01
@@ -204,7 +208,7 @@ class RobotNode(Shell):
         self._views: Views | None = None  # of cameras; None: the robot knows them itself
         if takes(p.adapter, "bus"):
             settings |= self._arm_topics()
-        if takes(p.adapter, "limits"):
+        if takes(p.adapter, "limits") and (p.limits or p.adapter in ADAPTERS):
             path = Path(p.limits) if p.limits else shared(f"config/robots/{p.adapter}.yaml")
             settings["limits"] = read_limits(path)
         return settings

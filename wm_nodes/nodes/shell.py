@@ -133,6 +133,11 @@ class Shell(LifecycleNode):
         self.finish()
         return super().on_shutdown(state)
 
+    def destroy_node(self) -> None:
+        """Destroy the node and the lifecycle's state machine, which would keep its participant."""
+        super().destroy_node()
+        del self._state_machine
+
     def _made(self) -> dict[str, set[Any]]:
         """Everything on the ROS graph that belongs to this node now."""
         kinds = ("subscription", "publisher", "timer", "service")

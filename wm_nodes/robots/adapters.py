@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from wm_nodes.own_code import CodeError, is_file, load_file
 from wm_nodes.robots.base import Robot, RobotError
 
 ADAPTERS = {
@@ -20,18 +21,20 @@ ADAPTERS = {
 
 
 def adapter_class(name: str) -> type[Robot]:
-    """Return the class of an adapter: a name of the table, or `module:Class` of your own."""
+    """Return the class of an adapter: a name of the table, or module:Class or FILE.py:Class."""
     path = ADAPTERS.get(name, name)
-    module, mark, attribute = path.partition(":")
+    module, mark, attribute = path.rpartition(":")
     if not mark:
         near = difflib.get_close_matches(name, ADAPTERS, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise RobotError(
-            f"adapter: there is no {name!r}. {hint}Right: {', '.join(ADAPTERS)}, or module:Class."
+            f"adapter: there is no {name!r}. {hint}Right: {', '.join(ADAPTERS)}, or one of your "
+            "own: module:Class or FILE.py:Class."
         )
     try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        code = load_file(module) if is_file(module) else import_module(module)
+        found = getattr(code, attribute)
+    except (ImportError, AttributeError, CodeError) as error:
         raise RobotError(f"adapter: {name!r} cannot be imported ({error}).") from None
     if not (inspect.isclass(found) and issubclass(found, Robot)):
         raise RobotError(f"adapter: {name!r} is not a Robot (wm_nodes/robots/base.py).")
@@ -39,9 +42,19 @@ def adapter_class(name: str) -> type[Robot]:
 
 
 def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
-    """Open a robot with those settings that its constructor takes."""
+    """Open a robot with the settings that its constructor takes; RobotError if it needs others."""
     kind = adapter_class(name)
     taken = inspect.signature(kind).parameters
+    missing = [
+        key for key, about in taken.items()
+        if about.default is about.empty and about.kind is about.POSITIONAL_OR_KEYWORD
+        and key not in settings
+    ]  # fmt: skip
+    if missing:
+        raise RobotError(
+            f"adapter: {name!r} needs {', '.join(missing)}, which the robot node does not have. "
+            "Give them defaults" + (", or limits:=FILE." if "limits" in missing else ".")
+        )
     return kind(**{key: value for key, value in settings.items() if key in taken})
 
 

@@ -222,6 +222,14 @@ def _check_together(file: YamlFile, sections: ArmSections) -> None:
             ("gripper", "joint"), f"{gripper.joint!r}, which is in `joints` too",
             "a joint of its own", "Name it in one of the two only.",
         )  # fmt: skip
+    given = file.content.get("gripper")
+    least_s = sections.watch.driver_s
+    if gripper is not None and "timeout_s" in given and gripper.timeout_s < least_s:
+        raise file.error(
+            ("gripper", "timeout_s"), f"{gripper.timeout_s:g} s",
+            f"at least watch.driver_s, {least_s:g} s: every joint may be silent for so long",
+            "Raise it, or lower watch.driver_s.",
+        )  # fmt: skip
     if gripper is None and tasks:
         raise file.error(
             ("action", "gripper_rests"), ", ".join(tasks), "no tasks: there is no gripper",

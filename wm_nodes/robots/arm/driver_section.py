@@ -6,7 +6,7 @@ import dataclasses
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict
+from pydantic import AfterValidator, ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
 from wm_nodes.robots.arm.field_types import (
@@ -68,3 +68,11 @@ class DriverSection:
     recover: Annotated[tuple[ServiceCall, ...], AfterValidator(_few)] = ()
     activate: ServiceCall | None = None
     deactivate: ServiceCall | None = None
+
+    @model_validator(mode="after")
+    def _speed_has_a_topic(self) -> DriverSection:
+        for name in ("speed_scaling_percent", "speed_scaling_timeout_s"):
+            if not self.speed_scaling_topic and getattr(self, name) != getattr(DriverSection, name):
+                raise wrong("speed_scaling_topic with it", "Add the topic, or remove this.",
+                            got="no speed_scaling_topic", key=name)  # fmt: skip
+        return self

@@ -92,6 +92,10 @@ class CameraSource:
             OneOf(tuple(CAMERA_TOPICS))(self.preset)
         if self.depth and not self.topic:
             raise wrong("topic", "Give the depth topic.", got=f"{given[0]} of a depth camera")
+        if self.info_topic and self.info_topic == self.topic:
+            expected = "the topic of its CameraInfo messages"
+            raise wrong(expected, "Correct it, or leave it out.", got="the topic of the images",
+                        key="info_topic")  # fmt: skip
         if self.preset:
             object.__setattr__(self, "topic", below_driver(CAMERA_TOPICS[self.preset], info))
             object.__setattr__(self, "preset", "")
@@ -246,6 +250,11 @@ class GripperSection(JointLimits):
             got = f"interface {self.interface} and no topic"
             raise wrong("the topic or action name of the gripper's controller", "Add `topic:`.",
                         got=got)  # fmt: skip
+        if self.interface != "gripper_command":
+            for name in ("action_type", "deadband", "goal_hz", "max_effort"):
+                if getattr(self, name) != getattr(GripperSection, name):
+                    raise wrong("interface: gripper_command with it", f"Remove `{name}:`.",
+                                got=f"interface {self.interface}", key=name)  # fmt: skip
         return self
 
 

@@ -1,0 +1,77 @@
+"""A model of your own: one recurrent state, learned from its rewards alone.
+
+pytest docs/examples/test_small_model.py          does it keep the WorldModel contract?
+
+A learner (`update(batches)`, see `Learner` in wm_models/interface.py) and a preset make it one that
+`wm train` and the graph know; MWM and DINO-WM show both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.interface import ModelSpec, State, WorldModel, symmetric_box
+
+
+class SmallModel(WorldModel):
+    """A convolutional encoder, a GRU over actions and features, a reward head.
+
+    State {"h": [B, size]}. A deterministic model: planners search in it, it has no actor.
+    """
+
+    def __init__(self, action_dim: int, size: int = 64, pixels: int = 64) -> None:
+        super().__init__()
+        self.size = size
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 16, 4, 4), nn.SiLU(), nn.Conv2d(16, 32, 4, 4), nn.SiLU(),
+            nn.Flatten(), nn.Linear(32 * (pixels // 16) ** 2, size),
+        )  # fmt: skip
+        self.move = nn.GRUCell(action_dim, size)  # imagine: the action only
+        self.see = nn.GRUCell(size, size)  # filter: then the features
+        self.reward = nn.Linear(size, 1)
+        low, high = symmetric_box(action_dim)
+        self.spec = ModelSpec(low, high, {"image": (3, pixels, pixels)}, has_reward=True)
+
+    def modules_by_name(self) -> dict[str, nn.Module]:
+        """Return what is stored and swapped by file: the encoder node needs `encoder` only."""
+        rest = nn.ModuleDict({"move": self.move, "see": self.see, "reward": self.reward})
+        return {"encoder": self.encoder, "world_model": rest}
+
+    def initial(self, batch: int, device: torch.device | str | None = None) -> State:
+        return {"h": torch.zeros(batch, self.size, device=device or self.reward.weight.device)}
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        return self.encoder(obs["image"] - 0.5)[:, None]  # one token
+
+    def filter(
+        self,
+        state: State,
+        prev_action: Tensor,
+        features: Tensor,
+        is_first: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> State:
+        goes_on = (~is_first)[:, None]
+        before = {"h": state["h"] * goes_on}
+        moved = self.step(before, prev_action * goes_on)["h"] * goes_on
+        return {"h": self.see(features[:, 0], moved)}
+
+    def step(
+        self, state: State, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> State:
+        return {"h": self.move(action, state["h"])}
+
+    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+        self._check_want(want)
+        out = {"feat": state["h"], "reward": self.reward(state["h"])[:, 0]}
+        return {name: value for name, value in out.items() if name in want}
+
+    def pack(self, state: State) -> Tensor:
+        return state["h"]
+
+    def unpack(self, flat: Tensor) -> State:
+        return {"h": flat}
