@@ -24,8 +24,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from rclpy.task import Future
+from sensor_msgs.msg import CompressedImage, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -418,7 +418,8 @@ class RosBus:
                 if source.device:
                     self._captures[name] = Capture(source.device)
                 else:
-                    self._take_images(name, source.topic)
+                    kind = CompressedImage if source.compressed else ImageMsg
+                    self._take_images(name, source.topic, kind)
         if self._captures:
             timer = node.create_timer(POLL_S, self._on_poll)
             self._on_robot_node.append(partial(node.destroy_timer, timer))
@@ -441,14 +442,14 @@ class RosBus:
         name = self._node.resolve_topic_name(topic)
         self.node.create_subscription(kind, name, callback, IN, raw=True)
 
-    def _take_images(self, name: str, topic: str) -> None:
-        def take(msg: ImageMsg) -> None:
+    def _take_images(self, name: str, topic: str, kind: type) -> None:
+        def take(msg: ImageMsg | CompressedImage) -> None:
             try:
                 self._on_image(name, msg)
             except MessageError as error:
                 self._drop(topic, error)
 
-        subscription = self._node.create_subscription(ImageMsg, topic, take, IN)
+        subscription = self._node.create_subscription(kind, topic, take, IN)
         self._on_robot_node.append(partial(self._node.destroy_subscription, subscription))
 
     def _drop(self, topic: str, error: MessageError) -> None:
@@ -484,7 +485,7 @@ class RosBus:
         success = facts.get("success", 0.0) > 0.5
         self._score = Score(facts.get("reward", 0.0), success, facts)
 
-    def _on_image(self, name: str, msg: ImageMsg) -> None:
+    def _on_image(self, name: str, msg: ImageMsg | CompressedImage) -> None:
         came, source = time.monotonic(), self._config.cameras[name]
         convert = messages.depth_from_msg if source.depth else messages.image_from_msg
         stamp_ns, raw = convert(msg)

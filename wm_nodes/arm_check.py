@@ -177,9 +177,11 @@ class ArmCheck:
         for name, source in self._config.cameras.items():
             about, where = received[name], source.topic or f"device {source.device}"
             if not about.came:
+                kind = "CompressedImage" if source.compressed else "Image"
                 self._say(
-                    False, f"camera {name}: no image from {where}",
-                    "start the camera's driver, or correct `cameras:` (ros2 topic list)",
+                    False, f"camera {name}: no {kind} from {where}",
+                    "start the camera's driver, or correct `cameras:` (ros2 topic list -t; "
+                    "`compressed: true` for CompressedImage)",
                 )  # fmt: skip
                 continue
             self._say(

@@ -21,6 +21,7 @@ from wm_nodes.cores.intrinsics import Intrinsics, Matrix, PixelMap
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.sections import TRANSPORT_ENDINGS
 from wm_nodes.robots.base import Robot
 
 LARGEST = 64 * 1024  # bytes of a serialized CameraInfo message
@@ -203,7 +204,12 @@ def intrinsics_from_msg(msg: CameraInfo) -> Intrinsics | None:
 
 
 def beside(topic: str) -> str:
-    """Return the topic camera_info in the namespace of an image's topic; "" of none."""
+    """Return the topic camera_info in the namespace of an image's topic; "" of none.
+
+    image_transport puts compressed images one level below: <camera>/image_raw/compressed.
+    """
+    for ending in TRANSPORT_ENDINGS:
+        topic = topic.removesuffix(ending)
     place, slash, _ = topic.rpartition("/")
     return f"{place}{slash}camera_info" if topic else ""
 

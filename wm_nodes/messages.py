@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import math
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration, Time
+from sensor_msgs.msg import CompressedImage, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from wm_datasets import ros_images
 from wm_datasets.errors import LogSpecError
 from wm_datasets.spec import LogSpec, Source
 from wm_nodes.cores.records import (
@@ -34,9 +37,7 @@ from wm_nodes.cores.records import (
 from wm_nodes.errors import MessageError
 
 SECOND_NS = 1_000_000_000
-CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 SCALARS = "reward is_first is_last is_terminal success explore weights source".split()
-DEPTHS = {"16UC1": ("u2", 1.0), "mono16": ("u2", 1.0), "32FC1": ("f4", 1000.0)}  # to mm
 MAX_ACTIONS, MAX_POINTS = 256, 1024
 POINT_FIELDS = ("positions", "velocities", "accelerations", "effort")
 PLAN_BYTES = 1024  # of a serialized plan's header and frame
@@ -76,29 +77,22 @@ def image_to_msg(image: Image, stamp_ns: int, frame_id: str = "") -> ImageMsg:
     )
 
 
-def image_from_msg(msg: ImageMsg) -> tuple[int, Image]:
+def image_from_msg(msg: ImageMsg | CompressedImage) -> tuple[int, Image]:
     """Return (stamp [ns], image (H, W, 3) RGB uint8); it may share the message's memory."""
-    channels = CHANNELS.get(msg.encoding)
-    if channels is None:
-        raise MessageError(
-            "encoding", f"image: encoding {msg.encoding!r}, right is {', '.join(CHANNELS)}"
-        )
-    height, width, step = msg.height, msg.width, msg.step
-    if not height or not width or step < width * channels or len(msg.data) != step * height:
-        raise MessageError(
-            "size",
-            f"image: {width}x{height} {msg.encoding} with step {step} needs step >= "
-            f"{width * channels} and step * height bytes, got {len(msg.data)} bytes",
-        )
-    rows = np.frombuffer(msg.data, np.uint8).reshape(height, step)
-    pixels = rows[:, : width * channels].reshape(height, width, channels)
-    return from_time(msg.header.stamp), _to_rgb(pixels, msg.encoding)
+    with _image_errors("image"):
+        if isinstance(msg, CompressedImage):
+            pixels = ros_images.compressed_rgb(msg.data, msg.format)
+        else:
+            pixels = ros_images.rgb(msg.data, msg.encoding, msg.height, msg.width, msg.step)
+    return from_time(msg.header.stamp), pixels
 
 
-def _to_rgb(pixels: Image, encoding: str) -> Image:
-    if encoding == "mono8":
-        return np.repeat(pixels, 3, axis=2)
-    return pixels[:, :, 2::-1] if encoding.startswith("bgr") else pixels[:, :, :3]
+@contextmanager
+def _image_errors(topic: str) -> Iterator[None]:
+    try:
+        yield
+    except ros_images.ImageError as error:
+        raise MessageError(error.reason, f"{topic}: {error}") from None
 
 
 def depth_to_msg(depth: Depth, stamp_ns: int, frame_id: str = "") -> ImageMsg:
@@ -114,30 +108,19 @@ def depth_to_msg(depth: Depth, stamp_ns: int, frame_id: str = "") -> ImageMsg:
     )
 
 
-def depth_from_msg(msg: ImageMsg) -> tuple[int, Depth]:
-    """Return (stamp [ns], depth (H, W) uint16 [mm]) of 16UC1 [mm] or 32FC1 [m].
+def depth_from_msg(msg: ImageMsg | CompressedImage) -> tuple[int, Depth]:
+    """Return (stamp [ns], depth (H, W) uint16 [mm]) of 16UC1 [mm] or 32FC1 [m], raw or compressed.
 
     0 where nothing was seen: NaN, infinite, negative, or too far for the type (65.5 m).
     """
-    if msg.encoding not in DEPTHS:
-        right = ", ".join(DEPTHS)
-        raise MessageError("encoding", f"depth: encoding {msg.encoding!r}, right is {right}")
-    code, millimetres = DEPTHS[msg.encoding]
-    kind = np.dtype(code).newbyteorder(">" if msg.is_bigendian else "<")
-    height, width, step, size = msg.height, msg.width, msg.step, kind.itemsize
-    if not height or not width or step < width * size or len(msg.data) != step * height:
-        raise MessageError(
-            "size",
-            f"depth: {width}x{height} {msg.encoding} with step {step} needs step >= "
-            f"{width * size} and step * height bytes, got {len(msg.data)} bytes",
-        )
-    rows = np.frombuffer(msg.data, np.uint8).reshape(height, step)[:, : width * size]
-    values = np.ascontiguousarray(rows).view(kind)
-    if kind.kind == "f":
-        with np.errstate(invalid="ignore", over="ignore"):
-            far = np.rint(values.astype(np.float64) * millimetres)
-            values = np.where((far > 0) & (far <= np.iinfo(np.uint16).max), far, 0)
-    return from_time(msg.header.stamp), values.astype(np.uint16)
+    with _image_errors("depth"):
+        if isinstance(msg, CompressedImage):
+            values = ros_images.compressed_distances(msg.data, msg.format)
+        else:
+            values = ros_images.distances(
+                msg.data, msg.encoding, msg.height, msg.width, msg.step, bool(msg.is_bigendian)
+            )
+    return from_time(msg.header.stamp), ros_images.to_mm(values)
 
 
 # Vectors ---------------------------------------------------------------------------------------

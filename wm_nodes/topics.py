@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, JointState, MultiDOFJointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, MultiDOFJointState
 from std_msgs.msg import Header, String, UInt64
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -31,6 +31,8 @@ LOCKSTEP, REALTIME = "lockstep", "realtime"
 AUTO, ALWAYS, NEVER = "auto", "always", "never"
 MODES = (LOCKSTEP, REALTIME)
 TF_CHOICES = (AUTO, ALWAYS, NEVER)
+RAW, COMPRESSED = "raw", "compressed"  # transports of images, as in image_transport
+TRANSPORTS = (RAW, COMPRESSED)
 
 # The newest only, and never wait for one: pictures in real time.
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -90,6 +92,7 @@ class Topic:
 
 
 IMAGE_RAW = Topic("{camera}/image_raw", Image, FRAMES)
+IMAGE_COMPRESSED = Topic("{camera}/image_raw/compressed", CompressedImage, FRAMES)
 CAMERA_INFO = Topic("{camera}/camera_info", CameraInfo, FRAMES)  # stamp and frame of image_raw
 IMAGE = Topic("{camera}/image", Image, FRAMES)
 JOINT_STATES = Topic("joint_states", JointState, STEP)

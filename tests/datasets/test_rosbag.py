@@ -200,11 +200,11 @@ def twist(x, z):
     return T["geometry_msgs/msg/Twist"](vector(x, 0.0, 0.0), vector(0.0, 0.0, z))
 
 
-def write_bag(path, messages, storage=StoragePlugin.MCAP):
-    """`messages`: (received [ns], topic, message)."""
+def write_bag(path, messages, storage=StoragePlugin.MCAP, *, ordered=True):
+    """`messages`: (received [ns], topic, message); ordered: written in the order of reception."""
     with Writer(path, version=8, storage_plugin=storage) as bag:
         known = {}
-        for at, topic, message in sorted(messages, key=lambda m: m[0]):
+        for at, topic, message in sorted(messages, key=lambda m: m[0] if ordered else 0):
             kind = message.__msgtype__
             if topic not in known:
                 known[topic] = bag.add_connection(topic, kind, typestore=STORE)

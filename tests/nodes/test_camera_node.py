@@ -12,6 +12,9 @@ pytest.importorskip("rclpy")
 pytest.importorskip("cv2")
 
 import cv2
+import rclpy
+from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import Image as ImageMsg
 
 from tests.nodes.point_robot import PointRobot
 from wm_nodes import messages, topics
@@ -135,3 +138,62 @@ def test_a_camera_with_a_publisher_of_its_own_is_waited_for(graph, pictures, mon
     graph.spin(0.3)
     show(1)
     graph.until(lambda: heard)
+
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+BGR = np.ascontiguousarray(RGB[:, :, ::-1])
+
+
+@pytest.mark.parametrize("fmt", ["png", "rgb8; png compressed bgr8"])
+def test_compressed_images_are_decoded_and_bad_ones_counted(graph, fmt: str) -> None:
+    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    node = graph.add(CameraNode, **TOP, transport="compressed", height=0, width=0)
+    publisher = graph.joined(topics.IMAGE_COMPRESSED.always(graph.probe, **TOP))
+    data = cv2.imencode(".png", BGR)[1].tobytes()
+    publisher.publish(CompressedImage(format=fmt, data=data[:-20]))
+    publisher.publish(CompressedImage(format="16UC1; compressedDepth rvl", data=data))
+    publisher.publish(CompressedImage(header=messages.header(7), format=fmt, data=data))
+    graph.until(lambda: heard)
+    assert heard[0][0] == 7 and np.array_equal(heard[0][1], RGB)
+    for reason in ("data", "encoding"):
+        assert node.health.drops[f"top/image_raw/compressed/{reason}"] == 1
+
+
+@pytest.mark.parametrize(("encoding", "sent"), [("8UC3", BGR), ("8UC1", RGB[:, :, 0])])
+def test_images_without_colour_names_are_those_of_opencv(graph, encoding: str, sent) -> None:
+    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    graph.add(CameraNode, **TOP, height=0, width=0)
+    publisher = graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP))
+    msg = ImageMsg(encoding=encoding, height=6, width=8, step=sent[0].size, data=sent.tobytes())
+    publisher.publish(msg)
+    graph.until(lambda: heard)
+    wanted = RGB if encoding == "8UC3" else np.repeat(RGB[:, :, :1], 3, axis=2)
+    assert np.array_equal(heard[0][1], wanted)
+
+
+@pytest.mark.parametrize(
+    ("transport", "sends", "said"),
+    [
+        ("raw", topics.IMAGE_COMPRESSED.type, "CompressedImage, expected .*transport: compressed"),
+        ("compressed", topics.IMAGE_RAW.type, "/Image, expected .*transport: raw"),
+        ("compressed", None, "nothing publishes top/image_raw/compressed"),
+    ],
+)
+def test_images_of_another_type_are_a_mistake_of_the_user(
+    graph, monkeypatch, request, transport: str, sends, said: str
+) -> None:
+    monkeypatch.setattr(robot_camera, "WAIT_S", 0.3)
+    node = graph.add(CameraNode, **TOP, transport=transport)
+    name = node.params.images.name.format(**TOP)
+    if sends is not None:
+        other = rclpy.Context()  # one process has one type for a topic
+        other.init(domain_id=graph.probe.context.get_domain_id())
+        request.addfinalizer(other.try_shutdown)
+        driver = rclpy.create_node("driver", context=other)
+        driver.create_publisher(sends, node.resolve_topic_name(name), 1)
+        graph.until(lambda: node.count_publishers(name))
+    cameras = {"front" if transport == "raw" else "top": (8, 8, 3)}
+    spec = replace(PointRobot().spec.log_spec(), cameras=cameras)
+    topics.SPEC.always(graph.probe).publish(messages.spec_to_msg(spec))
+    with pytest.raises(UserError, match=said):
+        graph.until(lambda: False)

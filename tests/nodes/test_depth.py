@@ -84,7 +84,7 @@ def test_ours_comes_back_and_rubbish_is_refused() -> None:
     msg.step -= 1
     with pytest.raises(MessageError, match="depth: 6x4 16UC1 with step 11"):
         messages.depth_from_msg(msg)
-    with pytest.raises(MessageError, match="right is 16UC1"):
+    with pytest.raises(MessageError, match="expected one of 16UC1"):
         messages.depth_from_msg(ImageMsg(encoding="rgb8"))
 
 

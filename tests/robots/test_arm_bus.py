@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 
@@ -23,7 +24,7 @@ import rclpy
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -606,6 +607,20 @@ def test_a_camera_whose_stamps_are_not_used_counts_by_arrival(bench):
     bench.until(renewed, every=lambda: camera.publish(picture(0)))
     frame = bus.frames()["front"]
     assert frame.taken_s == frame.came_s and "camera_clock" not in bus.faults()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"), [("image/compressed", {}), ("jpeg", {"compressed": True})]
+)
+def test_compressed_images_of_a_driver_are_taken(bench, name, keys):
+    source = CameraSource(topic=f"{bench.base}/driver/{name}", stamps="arrival", **keys)
+    bus = bench.bus(bench.config(cameras={"front": source}))
+    camera = bench.other("camera").create_publisher(CompressedImage, source.topic, 50)
+    pixels = np.full((64, 64, 3), [30, 100, 200], np.uint8)  # blue, green, red
+    msg = CompressedImage(format="rgb8; png compressed bgr8")
+    msg.data = cv2.imencode(".png", pixels)[1].tobytes()
+    bench.until(lambda: "front" in bus.frames(), every=lambda: camera.publish(msg))
+    assert (bus.frames()["front"].look() == [200, 100, 30]).all()
 
 
 def test_an_image_with_an_old_stamp_does_not_renew_the_frame(bench):

@@ -210,6 +210,8 @@ def test_the_topic_beside_an_image() -> None:
     assert beside("/camera/color/image_raw") == "/camera/color/camera_info"
     assert beside("/image_raw") == "/camera_info"
     assert beside("image_raw") == "camera_info"
+    assert beside("/camera/color/image_raw/compressed") == "/camera/color/camera_info"
+    assert beside("/camera/depth/image_raw/compressedDepth") == "/camera/depth/camera_info"
     assert beside("") == ""
 
 

@@ -73,9 +73,9 @@ class AgentNode(Thinker):
         self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
         self._take_steps = self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
         self._take_images = self.listen(
-            topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
+            p.images, messages.image_from_msg, self._on_image, qos, camera=p.camera
         )
-        self._robot = RobotCamera(self, p.camera)
+        self._robot = RobotCamera(self, p.camera, p.images)
         self._take_joints = self.listen(
             topics.JOINT_STATES, messages.joints_from_msg, self._on_joints
         )

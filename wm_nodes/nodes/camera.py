@@ -26,6 +26,11 @@ class PipelineParams(ShellParams):
     mode: str = param(
         "lockstep", "lockstep: take every picture; realtime: the newest.", choices=topics.MODES
     )
+    transport: str = param(
+        topics.RAW,
+        "raw: take <camera>/image_raw; compressed: <camera>/image_raw/compressed.",
+        choices=topics.TRANSPORTS,
+    )
     height: int = param(
         64, "Height of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096
     )
@@ -45,6 +50,12 @@ class PipelineParams(ShellParams):
         low=0.0,
     )
 
+    @property
+    def images(self) -> topics.Topic:
+        """Return the topic that the images are taken from."""
+        compressed = self.transport == topics.COMPRESSED
+        return topics.IMAGE_COMPRESSED if compressed else topics.IMAGE_RAW
+
     def pipeline(self) -> ImagePipeline:
         """Return the core; a wrong crop is a user's mistake."""
         with user_errors(ValueError):
@@ -55,7 +66,8 @@ class PipelineParams(ShellParams):
 class CameraParams(PipelineParams):
     source: str = param(
         "",
-        "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to <camera>/image_raw.",
+        "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to the topic of "
+        "`transport`.",
     )
     rate_hz: float = param(
         0.0, "Pictures a second, of a file or at most in real time; 0: all.", low=0.0, high=1000.0
@@ -83,10 +95,8 @@ class CameraNode(Shell):
             self._raw = topics.IMAGE_RAW.publisher(self, camera=p.camera)
         else:
             qos = topics.frames_qos(p.mode, topics.STREAM)
-            self.listen(
-                topics.IMAGE_RAW, messages.image_from_msg, self._on_image, qos, camera=p.camera
-            )
-            self._robot = RobotCamera(self, p.camera)
+            self.listen(p.images, messages.image_from_msg, self._on_image, qos, camera=p.camera)
+            self._robot = RobotCamera(self, p.camera, p.images)
 
     def activate(self) -> None:
         self.health.ready = True

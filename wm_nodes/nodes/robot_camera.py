@@ -13,11 +13,12 @@ WAIT_S = 5.0  # for a camera node of its own to begin
 class RobotCamera:
     """Ends the node with UserError if the robot has no such camera and no other node publishes it.
 
-    Looked at once, WAIT_S after the robot's spec was received.
+    Looked at once, WAIT_S after the robot's spec was received. images: the topic to subscribe to,
+    of which the robot publishes the raw one.
     """
 
-    def __init__(self, node: Shell, camera: str) -> None:
-        self._node, self._camera = node, camera
+    def __init__(self, node: Shell, camera: str, images: topics.Topic) -> None:
+        self._node, self._camera, self._images = node, camera, images
         self._robot: LogSpec | None = None
         node.listen(topics.SPEC, messages.spec_from_msg, self._on_spec, idle=True)
 
@@ -29,11 +30,28 @@ class RobotCamera:
     def _look(self) -> None:
         self._timer.cancel()
         assert self._robot is not None
-        name = topics.IMAGE_RAW.name.format(camera=self._camera)
-        if self._camera in self._robot.cameras or self._node.count_publishers(name):
+        name = self._images.name.format(camera=self._camera)
+        found = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(name))
+        types = {info.topic_type for info in found}
+        wanted = type_name(self._images.type)
+        raw = self._images is topics.IMAGE_RAW
+        if wanted in types or (raw and not types and self._camera in self._robot.cameras):
             return
+        if types:
+            other = topics.COMPRESSED if raw else topics.RAW
+            raise UserError(
+                f"camera: {name} has type {', '.join(sorted(types))}, expected {wanted}. "
+                f"Right: the image's topic, remapped (or transport: {other})."
+            )
         has = ", ".join(self._robot.cameras) or "none"
         raise UserError(
             f"camera: {self._robot.robot} has no camera {self._camera!r} and nothing publishes "
             f"{name}. Right: one of the robot's: {has}."
+            if raw
+            else f"camera: nothing publishes {name}. Right: a camera driver, or transport: raw."
         )
+
+
+def type_name(kind: type) -> str:
+    """Return the name of a message type in the ROS graph, as sensor_msgs/msg/Image."""
+    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"

@@ -56,6 +56,7 @@ CAMERA_TOPICS = {  # where the drivers publish, with their names as shipped, bel
     "realsense2_camera": "camera/camera/color/image_raw",
     "usb_cam": "image_raw",
 }
+TRANSPORT_ENDINGS = ("/compressed", "/compressedDepth")  # topics of CompressedImage
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -63,10 +64,11 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 class CameraSource:
     """Where images come from: a topic, a driver's preset, or a device that OpenCV opens.
 
-    `depth`: distances, 16UC1 [mm] or 32FC1 [m], recorded as a sensor in mm. `stamps`: `header` if
-    the time stamps of the messages can be used; `arrival` if the camera's clock is unsynchronised.
-    A preset is replaced by its topic. `info_topic`: of the driver's CameraInfo; empty: camera_info
-    beside `topic`.
+    `compressed`: the topic carries CompressedImage, as topics that end in /compressed or
+    /compressedDepth always do. `depth`: distances, 16UC1 [mm] or 32FC1 [m], recorded as a sensor in
+    mm. `stamps`: `header` if the time stamps of the messages can be used; `arrival` if the camera's
+    clock is unsynchronised. A preset is replaced by its topic. `info_topic`: of the driver's
+    CameraInfo; empty: camera_info beside `topic`.
     """
 
     topic: MaybeTopic = ""
@@ -75,6 +77,7 @@ class CameraSource:
     height: Pixels = 64
     width: Pixels = 64
     crop: Crop = (0.0, 0.0, 0.0, 0.0)  # left, top, right, bottom, shares of the image
+    compressed: Flag = False
     depth: Flag = False
     stamps: Annotated[Word, AfterValidator(OneOf(STAMPS))] = "header"
     info_topic: MaybeTopic = ""
@@ -96,6 +99,8 @@ class CameraSource:
         if self.preset:
             object.__setattr__(self, "topic", below_driver(CAMERA_TOPICS[self.preset], info))
             object.__setattr__(self, "preset", "")
+        if self.topic.endswith(TRANSPORT_ENDINGS):
+            object.__setattr__(self, "compressed", True)
         return self
 
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from typing import Any
 
 from wm_datasets.formats.contract import CorruptInputError, FormatError, need
-from wm_datasets.formats.rosbag.messages import stamp_of
+from wm_datasets.formats.rosbag.files import check_files, remedy
+from wm_datasets.formats.rosbag.messages import SECOND_NS
 
-FILES = (".mcap", ".db3")
-DAY_NS = 86_400_000_000_000
-
-
-def find_bags(source: Path) -> list[Path]:
-    """Bags in `source`: itself, or folders with metadata.yaml and loose files below it."""
-    if source.is_file():
-        if source.suffix not in FILES:
-            raise FormatError(f"{source} is no bag: a file of {' or '.join(FILES)}, or a folder")
-        return [source]
-    if (source / "metadata.yaml").exists():
-        return [source]
-    whole = [path.parent for path in source.rglob("metadata.yaml")]
-    loose = [p for p in source.rglob("*") if p.suffix in FILES and p.parent not in whole]
-    if not whole and not loose:
-        raise FormatError(f"{source} holds no bag ({', '.join(FILES)} or metadata.yaml)")
-    return sorted([*whole, *loose])
+_STAMP = {0: struct.Struct(">iI"), 1: struct.Struct("<iI")}  # of a header that comes first
 
 
 @dataclass(frozen=True)
@@ -56,14 +42,17 @@ class _Folder(PosixPath):
 class _Watched:
     """Turns whatever the reader trips over into a CorruptInputError with the bag's name."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, opening: bool = False) -> None:
+        self._path, self._opening = path, opening
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, FormatError):
-            raise CorruptInputError(self._path, str(error) or repr(error)) from error
+            what = " ".join(str(error).split()) or repr(error)
+            help_ = remedy(self._path, what) if self._opening else ""
+            what = f"{what.rstrip('.')}. {help_}" if help_ else what
+            raise CorruptInputError(self._path, what) from error
 
 
 class Bag:
@@ -72,12 +61,14 @@ class Bag:
     def __init__(self, path: Path) -> None:
         highlevel, typesys = need("rosbags.highlevel"), need("rosbags.typesys")
         self.path = path
+        check_files(path)
         store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
-        with self.watched():
+        with _Watched(path, opening=True):
             self.reader = highlevel.AnyReader(
                 [_Folder(path) if path.is_dir() else path], default_typestore=store
             )
             self.reader.open()
+        self._headers: dict[str, bool] = {}  # message type -> does it begin with a header?
         self.types: dict[str, str] = {}
         self.counts: dict[str, int] = {}
         for connection in self.reader.connections:
@@ -90,10 +81,6 @@ class Bag:
 
     def close(self) -> None:
         self.reader.close()
-
-    @property
-    def seconds(self) -> float:
-        return float(self.reader.duration) / 1e9
 
     def messages(
         self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
@@ -112,7 +99,28 @@ class Bag:
             return message
         raise CorruptInputError(self.path, f"no message on {topic}")
 
-    def stamp(self, message: Message, decoded: Any, stamps: str) -> int:
-        """Time of a message [ns]: its header's where it has one, and `stamps` says so."""
-        own = stamp_of(decoded) if stamps == "header" else None
-        return message.received_ns if own is None else own
+    def header_stamp(self, message: Message) -> int | None:
+        """Time in a message's header [ns], without decoding the message; None: as stamp_of."""
+        kind = message.connection.msgtype
+        if kind not in self._headers:
+            fields = self._fields(kind)
+            self._headers[kind] = bool(fields) and fields[0][1][1] == "std_msgs/msg/Header"
+        if not self._headers[kind]:
+            return None
+        if len(message.raw) < 12:
+            raise CorruptInputError(self.path, f"{message.topic}: {len(message.raw)} bytes")
+        seconds, nanoseconds = _STAMP[message.raw[1] & 1].unpack_from(message.raw, 4)
+        stamp = int(seconds) * SECOND_NS + int(nanoseconds)
+        if stamp < 0:
+            raise CorruptInputError(self.path, f"{message.topic}: a stamp of {stamp} ns, before 0")
+        return stamp or None
+
+    def is_named(self, kind: str) -> bool:
+        """Whether messages of a type name their numbers, as JointState does."""
+        return any(
+            name == "name" and what[0].name == "SEQUENCE" for name, what in self._fields(kind)
+        )
+
+    def _fields(self, kind: str) -> Any:
+        with self.watched():
+            return self.reader.typestore.fielddefs[kind][1]

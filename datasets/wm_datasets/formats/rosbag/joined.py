@@ -33,23 +33,29 @@ class Take:
     start_ns: int
     stop_ns: int
     begins: bool  # with is_first; else the recording was begun in its middle
-    stamps: list[int] = field(default_factory=list)
+    received: dict[int, int] = field(default_factory=dict)  # stamp -> when its step came [ns]
+
+    @property
+    def stamps(self) -> list[int]:
+        return list(self.received)
 
 
 def find_takes(bag: Bag, topic: str) -> list[Take]:
     """Episodes in the order of the bag; one begins at is_first, or where stamps turn back."""
     takes: list[Take] = []
+    newest = 0
     for message in bag.messages([topic]):
         step = message.decode()
         stamp = stamp_of(step) or 0
-        known = takes[-1].stamps[-1] if takes else None
+        known = newest if takes else None
         if stamp == known:
             continue  # published again
+        newest = stamp
         names = list(step.name)
         begins = "is_first" in names and bool(step.position[names.index("is_first")])
         if known is None or begins or stamp < known:
             takes.append(Take(message.received_ns, message.received_ns, begins))
-        takes[-1].stamps.append(stamp)
+        takes[-1].received[stamp] = message.received_ns
         takes[-1].stop_ns = message.received_ns
     return takes
 
@@ -71,16 +77,21 @@ class Fields:
     depths: dict[str, str]  # depth camera -> topic
 
 
-def arrivals(bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> Iterator[Arrival]:
-    """Yield an episode's arrivals.
+def arrivals(
+    bag: Bag, take: Take, spec: LogSpec, fields: Fields, takes: list[Take]
+) -> Iterator[Arrival]:
+    """Yield the arrivals of an episode, one of the bag's `takes`.
 
-    Parts may come in any order. CorruptInputError where an observation misses one, unless the
-    recording was begun or stopped there.
+    Parts may come in any order. Where several episodes have the same stamps, a part belongs to the
+    step that was received nearest to it. CorruptInputError where an observation misses one, unless
+    the recording was begun or stopped there.
     """
     topics = {fields.step, *fields.cameras.values(), *fields.depths.values()}
     topics |= {fields.proprio[0]} if fields.proprio else set()
-    join = _Join(bag, take, spec, fields)
     start, stop = take.start_ns - SLACK_NS, take.stop_ns + SLACK_NS + 1
+    near = [t for t in takes if t is not take and t.stop_ns >= start - SLACK_NS
+            and t.start_ns <= stop + SLACK_NS]  # fmt: skip
+    join = _Join(bag, take, spec, fields, near)
     for message in bag.messages(topics, max(start, 0), stop):
         join.put(message)
         yield from join.drain(force=join.whole > AHEAD)
@@ -93,8 +104,11 @@ def arrivals(bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> Iterator[Ar
 class _Join:
     """Observations of one episode that are not whole yet, and those behind them."""
 
-    def __init__(self, bag: Bag, take: Take, spec: LogSpec, fields: Fields) -> None:
+    def __init__(
+        self, bag: Bag, take: Take, spec: LogSpec, fields: Fields, near: list[Take]
+    ) -> None:
         self._bag, self._take, self._spec, self._fields = bag, take, spec, fields
+        self._near = near
         self._cameras = {topic: camera for camera, topic in fields.cameras.items()}
         self._depths = {topic: name for name, topic in fields.depths.items()}
         self._wanted = {f"image/{camera}" for camera in fields.cameras}
@@ -107,8 +121,9 @@ class _Join:
     def put(self, message: Message) -> None:
         """Take in one message, of whatever topic."""
         decoded = message.decode()
-        at = self._waiting.get(stamp_of(decoded) or 0)
-        if at is None or self._is_whole(at):
+        stamp = stamp_of(decoded) or 0
+        at = self._waiting.get(stamp)
+        if at is None or self._is_whole(at) or not self._is_own(stamp, message.received_ns):
             return
         try:
             if message.topic == self._fields.step:
@@ -124,6 +139,12 @@ class _Join:
         except ValueError as error:
             raise CorruptInputError(self._bag.path, f"{message.topic}: {error}") from error
         self.whole += self._is_whole(at)
+
+    def _is_own(self, stamp: int, received_ns: int) -> bool:
+        """Whether no other episode has a step of this stamp that came nearer to a message."""
+        away = abs(self._take.received[stamp] - received_ns)
+        others = [take.received[stamp] for take in self._near if stamp in take.received]
+        return all(away <= abs(other - received_ns) for other in others)
 
     def drain(self, *, force: bool) -> Iterator[Arrival]:
         """Yield what is whole, in order; `force`: leave out what was before the recording began."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_datasets import ros_images
 from wm_datasets.formats.contract import need
 from wm_datasets.spec import LogSpec
 
@@ -16,10 +17,6 @@ JOINTS = "sensor_msgs/msg/JointState"
 TEXT = "std_msgs/msg/String"
 FLAGS = ("is_first", "is_last", "is_terminal", "success")
 SCALARS = ("reward", *FLAGS, "explore", "weights", "source")  # docs/topics.md, `step`
-_ORDER = {"rgb8": [0, 1, 2], "rgba8": [0, 1, 2], "bgr8": [2, 1, 0], "bgra8": [2, 1, 0],
-          "mono8": [0, 0, 0], "8UC1": [0, 0, 0], "8UC3": [2, 1, 0]}  # fmt: skip
-_DEPTH = {"16UC1": ("u2", 1e-3), "mono16": ("u2", 1e-3), "32FC1": ("f4", 1.0)}  # to metres
-_DEPTH_HEADER = 12  # bytes before the PNG of compressed_depth_image_transport
 
 
 def vector_names(spec: LogSpec) -> dict[str, list[str]]:
@@ -40,30 +37,21 @@ def stamp_of(message: Any) -> int | None:
 
 def picture(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
     """Return (H, W, 3) RGB uint8 of an Image or CompressedImage; ValueError says what is wrong."""
+    if _is_depth(message) or (depth_m is not None and hasattr(message, "format")):
+        return _grey(ros_images.to_m(_distances(message)), depth_m)
     if hasattr(message, "format"):
-        return _compressed(message, depth_m)
-    encoding, height, width = message.encoding, message.height, message.width
-    if encoding in _DEPTH:
-        return _grey(_metres(message), depth_m)
-    if encoding not in _ORDER:
-        raise ValueError(f"encoding {encoding!r}, right: {', '.join([*_ORDER, *_DEPTH])}")
-    channels = 1 if encoding in ("mono8", "8UC1") else 4 if "a8" in encoding else 3
-    pixels = _pixels(message, channels).reshape(height, width, channels)
-    return np.ascontiguousarray(pixels[:, :, _ORDER[encoding]])
+        return ros_images.compressed_rgb(message.data, message.format)
+    if message.encoding not in ros_images.COLORS:
+        right = ", ".join([*ros_images.COLORS, *ros_images.DEPTHS])
+        raise ValueError(f"encoding {message.encoding!r}, right: {right}")
+    return np.ascontiguousarray(
+        ros_images.rgb(message.data, message.encoding, message.height, message.width, message.step)
+    )
 
 
 def depth(message: Any) -> np.ndarray:
     """Return (H, W) uint16 [mm] of a depth Image or CompressedImage; 0: not seen, or too far."""
-    if hasattr(message, "format"):
-        pixels = _decoded(message, need("cv2").IMREAD_ANYDEPTH)
-        if pixels.dtype != np.uint16:
-            raise ValueError(f"{message.format!r} is no depth picture of 16 bits")
-        return pixels
-    if message.encoding not in _DEPTH:
-        raise ValueError(f"encoding {message.encoding!r}, right: {', '.join(_DEPTH)}")
-    millimetres = np.rint(_metres(message).astype(np.float64) * 1e3)
-    seen = (millimetres > 0) & (millimetres <= np.iinfo(np.uint16).max)
-    return np.where(seen, millimetres, 0).astype(np.uint16)
+    return ros_images.to_mm(_distances(message))
 
 
 def depth_of(message: Any, wanted: tuple[int, ...]) -> np.ndarray:
@@ -74,43 +62,20 @@ def depth_of(message: Any, wanted: tuple[int, ...]) -> np.ndarray:
     return found
 
 
-def _metres(message: Any) -> np.ndarray:
-    """The distances of a depth Image, (H, W) float32."""
-    code, metres = _DEPTH[message.encoding]
-    kind = np.dtype(code).newbyteorder(">" if message.is_bigendian else "<")
-    values = _pixels(message, kind.itemsize).view(kind)
-    return values.reshape(message.height, message.width).astype(np.float32) * np.float32(metres)
+def _is_depth(message: Any) -> bool:
+    if hasattr(message, "format"):
+        return ros_images.is_depth(message.format)
+    return message.encoding in ros_images.DEPTHS
 
 
-def _pixels(message: Any, pixel_bytes: int) -> np.ndarray:
-    """The bytes of each pixel, (H * W * pixel_bytes,), without what pads the lines."""
-    used, step = message.width * pixel_bytes, message.step
-    if not used or step < used or message.data.size != step * message.height:
-        raise ValueError(
-            f"{message.width} x {message.height} {message.encoding} with step {step} does not "
-            f"fit {message.data.size} bytes"
-        )
-    return np.ascontiguousarray(message.data.reshape(message.height, step)[:, :used]).reshape(-1)
-
-
-def _compressed(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
-    cv2 = need("cv2")
-    deep = "compressedDepth" in message.format
-    pixels = _decoded(message, cv2.IMREAD_ANYDEPTH if deep or depth_m else cv2.IMREAD_COLOR)
-    if pixels.dtype == np.uint16:
-        return _grey(pixels.astype(np.float32) * 1e-3, depth_m)
-    if pixels.ndim == 2:
-        return np.repeat(pixels[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(pixels[:, :, ::-1])
-
-
-def _decoded(message: Any, flags: int) -> np.ndarray:
-    deep = "compressedDepth" in message.format
-    data = message.data[_DEPTH_HEADER:] if deep else message.data
-    pixels = need("cv2").imdecode(np.ascontiguousarray(data), flags) if data.size else None
-    if pixels is None:
-        raise ValueError(f"{data.size} bytes of {message.format!r} are not a readable picture")
-    return np.asarray(pixels)
+def _distances(message: Any) -> np.ndarray:
+    """Return (H, W) of an Image or CompressedImage: uint16 [mm] or float32 [m]."""
+    if hasattr(message, "format"):
+        return ros_images.compressed_distances(message.data, message.format)
+    return ros_images.distances(
+        message.data, message.encoding, message.height, message.width, message.step,
+        bool(message.is_bigendian),
+    )  # fmt: skip
 
 
 def _grey(metres: np.ndarray, depth_m: tuple[float, float] | None) -> np.ndarray:
@@ -125,37 +90,59 @@ def _grey(metres: np.ndarray, depth_m: tuple[float, float] | None) -> np.ndarray
 
 
 def dimensions(message: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
-    """What the numbers in some fields of a message are called."""
+    """What the numbers in some fields of a message are called.
+
+    A message that names its numbers may leave a field empty: it has none of those.
+    """
     names: list[str] = []
-    joints = list(getattr(message, "name", []))
+    joints = _joints(message)
+    if len(set(joints)) != len(joints):
+        raise ValueError(f"names must differ, got {joints}")
     for field in fields:
         value = np.asarray(_field(message, field))
         if value.ndim == 0:
             names.append(field)
-        elif joints and value.size == len(joints):
-            names += joints if field == "position" else [f"{j}/{field}" for j in joints]
+        elif joints and value.size not in (0, len(joints)):
+            raise ValueError(f"{len(joints)} names for {value.size} numbers in {field}")
+        elif joints:
+            own = joints if value.size else []
+            names += own if field == "position" else [f"{j}/{field}" for j in own]
         else:
             names += [f"{field}[{i}]" for i in range(value.size)]
     return tuple(names)
 
 
-def vector(message: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray | None:
-    """Return the named numbers of a message, float32; None when it is about other joints.
+def numbers(
+    message: Any, fields: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[list[int], np.ndarray]:
+    """Return which of the named numbers a message has, and their values, float32.
 
     A message that names its numbers is asked by name, the numbers of others come in order.
     """
     values = np.concatenate([np.asarray(_field(message, f), np.float64).reshape(-1)
                              for f in fields])  # fmt: skip
-    if len(getattr(message, "name", ())):
+    places = list(range(len(names)))
+    if _joints(message):
         at = {name: i for i, name in enumerate(dimensions(message, fields))}
-        if not all(name in at for name in names):
-            return None
-        values = values[[at[name] for name in names]]
+        places = [place for place, name in enumerate(names) if name in at]
+        values = values[[at[names[place]] for place in places]]
     elif len(values) != len(names):
         raise ValueError(f"{len(values)} numbers in {', '.join(fields)} for {list(names)}")
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) > np.finfo("f4").max:
         raise ValueError(f"numbers must be finite, got {values.tolist()}")
-    return values.astype(np.float32)
+    return places, values.astype(np.float32)
+
+
+def vector(message: Any, fields: tuple[str, ...], names: tuple[str, ...]) -> np.ndarray | None:
+    """Return all named numbers of a message, float32; None when it does not have them all."""
+    places, values = numbers(message, fields, names)
+    return values if len(places) == len(names) else None
+
+
+def _joints(message: Any) -> list[str]:
+    """The names that a message gives its numbers, as JointState does."""
+    names = getattr(message, "name", [])
+    return [] if isinstance(names, str) else list(names)
 
 
 def _field(message: Any, path: str) -> Any:

@@ -8,120 +8,146 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from wm_datasets.formats.contract import CorruptInputError
 from wm_datasets.formats.rosbag.arrivals import Arrival, nothing_led
-from wm_datasets.formats.rosbag.bag import Bag
+from wm_datasets.formats.rosbag.bag import Bag, Message
 from wm_datasets.formats.rosbag.mapping import Mapping, Part
-from wm_datasets.formats.rosbag.messages import depth_of, picture, vector
+from wm_datasets.formats.rosbag.messages import depth_of, numbers, picture
+from wm_datasets.formats.rosbag.scan import Scan, Span
 from wm_datasets.spec import LogSpec, Source
-
-HORIZON_NS = 1_000_000_000  # messages are received within this time of one another's stamps
 
 
 @dataclass
 class Latest:
-    """The newest value of a part of the observation, or the two newest of a command."""
+    """The newest message of a part of the observation that is decoded when a row wants it."""
 
     name: str
     topic: str
-    read: Callable[[Any], np.ndarray | None]
-    stamp_ns: int = -1
-    value: Any = None
-    before: Any = None  # of a command: what was in force before `stamp_ns`
-    lazy: bool = False  # decode pictures only when a row wants them
+    read: Callable[[Any], np.ndarray]
+    stamps: np.ndarray = field(default_factory=lambda: np.full(1, -1, np.int64))
+    message: Any = None
 
     def hear(self, stamp_ns: int, message: Any) -> None:
-        if stamp_ns < self.stamp_ns:
-            return
-        value = message if self.lazy else self.read(message)
-        if value is not None:
-            self.before = self.value if stamp_ns > self.stamp_ns else self.before
-            self.stamp_ns, self.value = stamp_ns, value
+        self.stamps[0], self.message = stamp_ns, message
 
-    def at(self) -> np.ndarray | None:
-        return self.read(self.value) if self.lazy and self.value is not None else self.value
+    def at(self) -> np.ndarray:
+        return self.read(self.message)
 
-    def before_tick(self, tick_ns: int) -> Any:
-        return self.value if self.stamp_ns < tick_ns else self.before
+    def silent(self, mask: np.ndarray) -> str:
+        return self.topic
+
+
+class LatestNumbers:
+    """The newest value of each dimension of a vector, from any number of publishers."""
+
+    def __init__(self, name: str, part: Part, names: tuple[str, ...]) -> None:
+        self.name, self.topic, self._part, self._names = name, part.topic, part, names
+        self.stamps = np.full(len(names), -1, np.int64)
+        self.value = np.zeros(len(names), np.float32)
+        self._before = np.full(len(names), np.nan, np.float32)  # in force before `stamps`
+
+    def hear(self, stamp_ns: int, message: Any) -> None:
+        places, values = numbers(message, self._part.fields, self._names)
+        later = [place for place in places if 0 <= self.stamps[place] < stamp_ns]
+        self._before[later] = self.value[later]
+        self.stamps[places], self.value[places] = stamp_ns, values
+
+    def before_tick(self, tick_ns: int) -> np.ndarray | None:
+        """Return what was in force before a tick; None: not all of it was said by then."""
+        value = np.where(self.stamps < tick_ns, self.value, self._before)
+        return None if (self.stamps < 0).any() or np.isnan(value).any() else value
+
+    def silent(self, mask: np.ndarray) -> str:
+        names = [name for name, quiet in zip(self._names, mask) if quiet]
+        return self.topic if mask.all() else f"{self.topic} of {', '.join(names)}"
 
 
 def arrivals(
     bag: Bag,
+    take: Span,
+    scan: Scan,
     spec: LogSpec,
     mapping: Mapping,
     cameras: dict[str, str],
     depths: dict[str, str],
     names: dict[Part, tuple[str, ...]],
 ) -> Iterator[Arrival]:
-    """Yield the bag's arrivals, in one episode.
+    """Yield a take's arrivals, in one episode.
 
     It begins where every part has been heard and a command follows, and ends where one is heard no
     more. CorruptInputError where a part is away for longer than max_age_s and comes back.
     """
     clock = None if mapping.period_s else cameras[mapping.clock or next(iter(cameras))]
-    observed = [_camera(mapping, spec, c, t) for c, t in cameras.items()]
+    observed: list[Latest | LatestNumbers] = []
+    observed += [_camera(mapping, spec, c, t) for c, t in cameras.items()]
     observed += [_depth(spec, name, topic) for name, topic in depths.items()]
-    observed += [_part("proprio", part, names[part]) for part in mapping.proprio]
-    commands = [_part("action", part, names[part]) for part in mapping.action]
-    heard: dict[str, list[Latest]] = {}
+    observed += [LatestNumbers("proprio", part, names[part]) for part in mapping.proprio]
+    commands = [LatestNumbers("action", part, names[part]) for part in mapping.action]
+    heard: dict[str, list[Latest | LatestNumbers]] = {}
     for latest in [*observed, *commands]:
         heard.setdefault(latest.topic, []).append(latest)
     limit_ns = mapping.max_age_s * 1e9
     first: Arrival | None = None  # the last tick before a command
-    stale: Latest | None = None
+    lost: tuple[Latest | LatestNumbers, np.ndarray] | None = None  # a part, and what of it
     tick = -1
     step_ns = round(spec.control_period_s * 1e9)
-    for stamp, topic, message in _by_stamp(bag, heard, mapping.stamps):
+    for stamp, topic, message in _by_stamp(bag, take, scan, mapping):
         while 0 <= tick < stamp:
-            if stale is None and _begun(observed):
-                stale = next((p for p in observed if tick - p.stamp_ns > limit_ns), None)
-            if stale is None and _begun(observed):
+            if lost is None and _begun(observed):
+                lost = _lost(observed, tick - limit_ns)
+            if lost is None and _begun(observed):
                 arrival = _arrival(bag, spec, tick, observed, commands)
                 if arrival.led:
                     yield from [first, arrival] if first else [arrival]
                 first = None if arrival.led else arrival
-            tick = -1 if clock else tick + step_ns
-        if stale is not None and topic == stale.topic:
-            raise CorruptInputError(
-                bag.path,
-                f"nothing on {topic} for {mapping.max_age_s} s after {stale.stamp_ns} ns. "
-                "Right: a larger max_age_s, in --topics",
-            )
+            tick = -1 if clock or lost is not None else tick + step_ns
         for latest in heard.get(topic, []):
             try:
                 latest.hear(stamp, message)
             except ValueError as error:
                 raise CorruptInputError(bag.path, f"{topic}: {error}") from error
-        if topic == clock or (tick < 0 and not clock and _begun(observed)):
+            if lost is not None and latest is lost[0] and (latest.stamps[lost[1]] == stamp).any():
+                raise CorruptInputError(
+                    bag.path,
+                    f"nothing on {latest.silent(lost[1])} for {mapping.max_age_s} s before "
+                    f"{stamp} ns. Right: a larger max_age_s, or `names` without it, in --topics",
+                )
+        if topic == clock or (tick < 0 and not clock and lost is None and _begun(observed)):
             tick = stamp
 
 
-def _begun(observed: list[Latest]) -> bool:
-    return all(part.value is not None for part in observed)
+def _begun(observed: list[Latest | LatestNumbers]) -> bool:
+    return all((part.stamps >= 0).all() for part in observed)
 
 
-def _by_stamp(
-    bag: Bag, topics: dict[str, list[Latest]], stamps: str
-) -> Iterator[tuple[int, str, Any]]:
-    """Yield (stamp [ns], topic, message) in the order of stamps, at last one of no topic."""
-    held: list[tuple[int, int, str, Any]] = []
+def _lost(
+    observed: list[Latest | LatestNumbers], since_ns: float
+) -> tuple[Latest | LatestNumbers, np.ndarray] | None:
+    """Return a part that has not been heard since, and which of its dimensions."""
+    for part in observed:
+        if (quiet := part.stamps < since_ns).any():
+            return part, quiet
+    return None
+
+
+def _by_stamp(bag: Bag, take: Span, scan: Scan, mapping: Mapping) -> Iterator[tuple[int, str, Any]]:
+    """Yield (stamp [ns], topic, message) of a take by their stamps, at last one of no topic."""
+    held: list[tuple[int, int, str, Message]] = []
     newest = -1
-    for number, message in enumerate(bag.messages(topics)):
-        decoded = message.decode()
-        stamp = bag.stamp(message, decoded, stamps)
-        heapq.heappush(held, (stamp, number, message.topic, decoded))
+    for number, (stamp, message) in enumerate(scan.messages(bag, take, mapping.stamps)):
+        heapq.heappush(held, (stamp, number, message.topic, message))
         newest = max(newest, stamp)
-        while held[0][0] <= newest - HORIZON_NS:
-            at, _, topic, decoded = heapq.heappop(held)
-            yield at, topic, decoded
+        while held[0][0] < newest - scan.horizon_ns:
+            at, _, topic, first = heapq.heappop(held)
+            yield at, topic, first.decode()
     while held:
-        at, _, topic, decoded = heapq.heappop(held)
-        yield at, topic, decoded
+        at, _, topic, first = heapq.heappop(held)
+        yield at, topic, first.decode()
     yield newest + 1, "", None  # time goes on until the last tick is due
 
 
@@ -134,32 +160,34 @@ def _camera(mapping: Mapping, spec: LogSpec, camera: str, topic: str) -> Latest:
             raise ValueError(f"a picture of {frame.shape}, the log has {wanted}")
         return frame
 
-    return Latest(f"image/{camera}", topic, read, lazy=True)
+    return Latest(f"image/{camera}", topic, read)
 
 
 def _depth(spec: LogSpec, name: str, topic: str) -> Latest:
     shape = spec.sensors[name].shape
-    return Latest(f"sensor/{name}", topic, lambda message: depth_of(message, shape), lazy=True)
-
-
-def _part(name: str, part: Part, names: tuple[str, ...]) -> Latest:
-    return Latest(name, part.topic, lambda message: vector(message, part.fields, names))
+    return Latest(f"sensor/{name}", topic, lambda message: depth_of(message, shape))
 
 
 def _arrival(
-    bag: Bag, spec: LogSpec, tick: int, observed: list[Latest], commands: list[Latest]
+    bag: Bag,
+    spec: LogSpec,
+    tick: int,
+    observed: list[Latest | LatestNumbers],
+    commands: list[LatestNumbers],
 ) -> Arrival:
     """The observation at a tick; nothing led to it where no command came before."""
     try:
-        parts = {p.name: p.at() for p in observed if p.name != "proprio"}
+        parts = {p.name: p.at() for p in observed if isinstance(p, Latest)}
     except ValueError as error:
         raise CorruptInputError(bag.path, f"a picture at or before {tick} ns: {error}") from error
     if spec.proprio is not None:
-        parts["proprio"] = np.concatenate([p.value for p in observed if p.name == "proprio"])
+        vectors = [p.value for p in observed if isinstance(p, LatestNumbers)]
+        parts["proprio"] = np.concatenate(vectors)
     led = nothing_led(spec) | {"source": Source.PERSON}
     if spec.action is not None:
         given = [command.before_tick(tick) for command in commands]
-        if any(value is None for value in given):
+        said = [value for value in given if value is not None]
+        if len(said) < len(given):
             return Arrival(tick, parts)
-        led["action"] = led["commanded"] = np.concatenate(given)
+        led["action"] = led["commanded"] = np.concatenate(said)
     return Arrival(tick, parts, led)
