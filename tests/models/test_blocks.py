@@ -53,7 +53,7 @@ def test_initialisation_is_keras_own() -> None:
 
 @pytest.mark.parametrize(("width", "heads", "ratio"), [(64, 4, 4.0), (48, 2, 3.0)])
 def test_the_block_is_timm_s(width: int, heads: int, ratio: float) -> None:
-    """Same names, same initial values of a seed, same numbers: shipped weights stay what they are."""
+    """Same names, initial values of a seed and numbers: shipped weights stay what they are."""
     vision_transformer = pytest.importorskip("timm.models.vision_transformer")
     norm = partial(nn.LayerNorm, eps=1e-6)
     torch.manual_seed(0)

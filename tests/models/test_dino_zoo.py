@@ -35,7 +35,6 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-
 def test_places_are_looked_at_in_their_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
