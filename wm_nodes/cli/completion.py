@@ -57,7 +57,7 @@ _wm() {
         COMPREPLY=("${COMPREPLY[@]#"$cut"}")
     fi
     compopt +o nospace 2> /dev/null
-    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *:= ]] && compopt -o nospace 2> /dev/null
+    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *= ]] && compopt -o nospace 2> /dev/null
 }
 complete -F _wm wm
 """
@@ -113,9 +113,9 @@ def _of_command(command: str) -> Iterator[tuple[str, Sequence[str]]]:
     yield command, (*words, FILES) if files else words
     for option in known:
         if not option.positional and not option.switch:
-            words = _values(option.name, option.choices)
+            values = _values(option.name, option.choices)
             taken = option.path or option.metavar == "TEXT"
-            yield f"{command} {option.name}", words or ([FILES] if taken else [])
+            yield f"{command} {option.name}", values or ([FILES] if taken else [])
 
 
 def _of_graph(name: str) -> Iterator[tuple[str, Sequence[str]]]:

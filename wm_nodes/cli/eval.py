@@ -150,8 +150,8 @@ def _judge(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
 
 
 def _facts(wanted: Eval) -> WeightFacts | None:
-    """What the agent's weights say of themselves; None without an agent."""
-    return read_facts(find_weights(wanted.weights)) if wanted.policy == "agent" else None
+    """What the agent's weights say of themselves; None without any."""
+    return read_facts(find_weights(wanted.weights)) if wanted.weights else None
 
 
 def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
@@ -172,14 +172,14 @@ def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
             "leave it out, or other weights."
         )
     made = facts.made_with if facts is not None and own == name else {}
-    return replace(
-        wanted,
-        robot=name,
-        task=wanted.task or task or robot.tasks[0],
-        camera=wanted.camera or str(made.get("camera", "")) or robot.cameras[0],
-        action_repeat=wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
-        time_limit=wanted.time_limit or (250 if name == "metaworld" else 60),
-    )
+    filled: dict[str, Any] = {
+        "robot": name,
+        "task": wanted.task or task or robot.tasks[0],
+        "camera": wanted.camera or str(made.get("camera", "")) or robot.cameras[0],
+        "action_repeat": wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
+        "time_limit": wanted.time_limit or (250 if name == "metaworld" else 60),
+    }
+    return replace(wanted, **filled)
 
 
 def _check(wanted: Eval) -> None:
@@ -195,8 +195,6 @@ def _check(wanted: Eval) -> None:
     for name in ("actuation_delay_s", "delay_s", "thinking_s"):
         require(name.replace("_", "-"), getattr(wanted, name), 0.0, 2.0)
     require_device(wanted.device)
-    if wanted.policy == "agent" and not wanted.weights:
-        raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
     if wanted.policy != "agent" and wanted.weights:
         raise UserError(f"--weights: policy {wanted.policy} has none. Right: --policy agent.")
     if wanted.csv is not None and not wanted.csv.parent.is_dir():
@@ -204,7 +202,9 @@ def _check(wanted: Eval) -> None:
 
 
 def _check_robot(wanted: Eval) -> None:
-    """Refuse what the robot cannot do."""
+    """Refuse what the robot cannot do, and an agent without weights."""
+    if wanted.policy == "agent" and not wanted.weights:
+        raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
     if wanted.actuation_delay_s and wanted.robot != "arm_sim":
         raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
     if wanted.policy in BLIND and wanted.robot != "metaworld":
