@@ -136,9 +136,11 @@ class EvaluationResult:
     def __str__(self) -> str:
         low, high = self.success_interval
         below, above = self.return_interval
+        count = len(self.rows)
+        interval = f" [{below:.0f}, {above:.0f}]" if count > 1 else ""  # one value has none
         return (
             f"{self.task} {self.policy}: success {self.success_rate:.2f} [{low:.2f}, {high:.2f}], "
-            f"return {self.mean_return:.0f} [{below:.0f}, {above:.0f}], {len(self.rows)} episodes"
+            f"return {self.mean_return:.0f}{interval}, {count} episode{'s' if count > 1 else ''}"
         )
 
 
@@ -150,15 +152,19 @@ def evaluate(
     *,
     name: str = "policy",
     watch: Callable[[Observation], None] | None = None,
+    done: Callable[[EpisodeRow], None] = lambda row: None,
 ) -> EvaluationResult:
     """Run the policy on episodes 0 .. episodes-1 of the seed's evaluation stream.
 
     These are the same for every policy and never met in training. `watch` is called with every
-    observation (to film, to log).
+    observation (to film, to log), `done` with every finished episode.
     """
     if episodes < 1:
         raise RobotError(f"episodes: expected a whole number from 1, got {episodes}.")
-    rows = [_episode(robot, policy, index, seed, watch) for index in range(episodes)]
+    rows = []
+    for index in range(episodes):
+        rows.append(_episode(robot, policy, index, seed, watch))
+        done(rows[-1])
     return EvaluationResult(robot.spec.task, name, seed, tuple(rows))
 
 

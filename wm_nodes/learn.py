@@ -32,6 +32,7 @@ from wm_models.checkpoint import (
 from wm_models.interface import BatchSpec, ModelSpec
 from wm_models.presets import preset
 from wm_nodes.body import measure_body
+from wm_nodes.devices import pick_device
 from wm_nodes.heldout import HeldOut, evaluate_held_out
 from wm_nodes.metrics import MetricsRecorder, Speed
 from wm_nodes.resident import ResidentRows
@@ -100,7 +101,7 @@ class Learning:
         updates, and returns metrics."""
         self.config = config
         self.preset = preset(config.model)
-        self.device = _device(config.device)
+        self.device = str(pick_device(config.device))
         self.store = WeightStore(config.run / "weights", keep=config.keep)
         self.metrics: dict[str, float] = {}
         self.rollbacks = 0
@@ -432,16 +433,6 @@ def pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     kind = torch.from_numpy(np.empty(0, dtype)).dtype
     array: np.ndarray = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
     return array
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise LearnError(
-            f"device: {name!r} asked for, but this machine has no usable CUDA; use cpu or auto."
-        )
-    return name
 
 
 def _camera(spec: LogSpec, model: ModelSpec, name: str) -> str:

@@ -19,7 +19,8 @@ from wm_nodes.cores.images import ImagePipeline
 from wm_nodes.cores.mind import Encoder, Filter, Policy
 from wm_nodes.cores.records import Step
 from wm_nodes.cores.still import still
-from wm_nodes.cores.weights import Weights, device_of, load_weights, pick_device
+from wm_nodes.cores.weights import Weights, device_of, load_weights
+from wm_nodes.devices import pick_device
 from wm_nodes.robots.base import Observation, Robot, RobotError, RobotSpec, Vector
 
 NEEDS = ("encode", "filter", "act", "plan")
@@ -91,10 +92,13 @@ class LearnedPolicy:
             self._policy.goal = self._goal()
 
     def thought(self) -> dict[str, float]:
-        """Return how long plans took from picture to action, median and 99th percentile."""
+        """Return how long plans took from picture to action, median and 99th percentile.
+
+        The first plan is start-up and left out, where it is not the only one.
+        """
         if not self._thought_s:
             return {}
-        p50, p99 = np.percentile(self._thought_s, (50, 99)) * 1e3
+        p50, p99 = np.percentile(self._thought_s[1:] or self._thought_s, (50, 99)) * 1e3
         return {
             "plans": len(self._thought_s),
             "plan_p50_ms": round(float(p50), 1),

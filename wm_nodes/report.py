@@ -70,7 +70,7 @@ def write_report(
 
     `facts` (latencies, the command, blind baselines) are added to the summary as they are.
     """
-    _require_viz()
+    require_viz()
     reader = log if isinstance(log, LogReader) else LogReader(log)
     episodes = logged_episodes(reader)[-(settings.last or 0) :]
     if not episodes:
@@ -88,13 +88,8 @@ def write_report(
             "codec": write_video(folder / "episodes.mp4", frames, rate_hz),
             "episodes": len(shown),
         }
-        if model is not None and model.spec.has_decoder:
-            prediction, episode = _predict(reader, camera, model, episodes, settings)
-            title = f"{reader.spec.task}, episode {episode.number}."
-            draw_prediction(
-                prediction, folder / "prediction.png", every=settings.every, title=title
-            )
-            summary["prediction"] = {"episode": episode.number, **prediction.figures()}
+        if model is not None:
+            summary |= write_prediction(reader, model, episodes, folder, settings)
     summary |= dict(facts or {})
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
@@ -170,6 +165,23 @@ def draw_episodes(episodes: Sequence[LoggedEpisode], path: str | Path, task: str
     figure.savefig(path, dpi=110)
 
 
+def write_prediction(
+    reader: LogReader,
+    model: WorldModel,
+    episodes: Sequence[LoggedEpisode],
+    folder: Path,
+    settings: ReportSettings,
+) -> dict[str, Any]:
+    """Draw prediction.png and return its part of the summary; nothing without camera or decoder."""
+    if not (reader.spec.cameras and model.spec.has_decoder):
+        return {}
+    camera = next(iter(reader.spec.cameras))
+    prediction, episode = _predict(reader, camera, model, episodes, settings)
+    title = f"{reader.spec.task}, episode {episode.number}."
+    draw_prediction(prediction, folder / "prediction.png", every=settings.every, title=title)
+    return {"prediction": {"episode": episode.number, **prediction.figures()}}
+
+
 def _predict(
     reader: LogReader,
     camera: str,
@@ -194,7 +206,8 @@ def _predict(
     return predict(model, rows, context=context, start=offset, seed=settings.seed), episode
 
 
-def _require_viz() -> None:
+def require_viz() -> None:
+    """ReportError: what draws and films is not installed."""
     absent = [name for name in ("av", "matplotlib") if find_spec(name) is None]
     if absent:
         raise ReportError(f"report: not installed: {', '.join(absent)}. Right: pip install .[viz]")

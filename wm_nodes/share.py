@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def share_dir() -> Path:
 def shared(relative: str) -> Path:
     """Return the path of one shipped file or folder, such as `config/robots`."""
     return share_dir() / relative
+
+
+def version() -> str:
+    """Return this package's version, as package.xml has it."""
+    found = re.search(r"<version>([^<]+)</version>", shared("package.xml").read_text())
+    return found[1] if found else "unknown"
 
 
 def pretrained() -> dict[str, Path]:

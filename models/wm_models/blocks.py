@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 
 import torch
-from timm.models.vision_transformer import Block
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS = {"none": nn.Identity, "elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -28,13 +27,61 @@ def mlp(width_in: int, units: int, layers: int, width_out: int, act: str = "elu"
     return nn.Sequential(*hidden, nn.Linear(widths[-1], width_out))
 
 
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens (B, N, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width: expected a multiple of {heads} heads, got {width}.")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(*qkv.unbind(0))  # (B, heads, N, D / heads)
+        return self.proj(found.transpose(1, 2).reshape(b, n, d))
+
+
+class MLP(nn.Module):
+    """One hidden layer with GELU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm ViT block (GELU, qkv bias, LayerNorm eps 1e-6) on (B, N, D).
+
+    Parameters, their names and their initial values are those of timm's `Block`; importing timm
+    would take more than half of a node's start.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
 class Transformer(nn.Sequential):
-    """Pre-norm ViT blocks (GELU, qkv bias, LayerNorm eps 1e-6) and a final norm, on (B, N, D)."""
+    """Pre-norm ViT blocks and a final norm, on (B, N, D)."""
 
     def __init__(self, width: int, depth: int, heads: int, mlp_ratio: float = 4.0) -> None:
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        block = partial(Block, width, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-        super().__init__(*[block() for _ in range(depth)], norm(width))
+        blocks = [Block(width, heads, mlp_ratio) for _ in range(depth)]
+        super().__init__(*blocks, nn.LayerNorm(width, eps=1e-6))
 
 
 class ConvStem(nn.Module):

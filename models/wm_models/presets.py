@@ -17,6 +17,7 @@ from wm_models.learner import LearnerConfig, MWMLearner
 from wm_models.mwm import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
 from wm_models.optim import OptimizerConfig
 from wm_models.preset import Pace, Preset
+from wm_models.registry import SUMMARIES
 from wm_models.rssm import RSSMConfig
 
 
@@ -45,11 +46,11 @@ class MWMPreset(Preset):
         return MWMLearner(model, self.learner, seed=seed, device=device)
 
 
-MWM = MWMPreset("mwm", "Masked World Models as published, Meta-World column (26M parameters).")
+MWM = MWMPreset("mwm", SUMMARIES["mwm"])
 
 MWM_DMC = MWMPreset(
     "mwm_dmc",
-    "The DeepMind Control column: batch 16 x 50, no reward normalisation.",
+    SUMMARIES["mwm_dmc"],
     learner=LearnerConfig(
         agent_batch=BatchSpec(16, 50),
         behavior=BehaviorConfig(reward_norm=1.0),
@@ -59,7 +60,7 @@ MWM_DMC = MWMPreset(
 
 MWM_RLBENCH = MWMPreset(
     "mwm_rlbench",
-    "The RLBench column: discount head, KL weight 0.1 with 1 nat free before scaling.",
+    SUMMARIES["mwm_rlbench"],
     model=MWMConfig(kl=KLConfig(scale=0.1, free=0.1), discount=True),
 )
 
@@ -78,7 +79,7 @@ MWM_RLBENCH = MWMPreset(
 #   this changes nothing.
 MWM_CPU = MWMPreset(
     "mwm_cpu",
-    "Every mechanism of MWM at 1.2M parameters, for learning on one CPU core.",
+    SUMMARIES["mwm_cpu"],
     model=MWMConfig(
         autoencoder=AutoencoderConfig(
             channels=(8, 16, 32), width=64, encoder_layers=2, decoder_width=64, decoder_layers=1
@@ -114,7 +115,7 @@ MWM_CPU = MWMPreset(
 # - Imitation weighs as much as the return: demonstrations show the mark's meaning at once.
 MWM_CPU_FINE = MWMPreset(
     "mwm_cpu_fine",
-    "mwm_cpu for tasks with small marks: less masking, more imitation of demonstrations.",
+    SUMMARIES["mwm_cpu_fine"],
     model=replace(MWM_CPU.model, autoencoder=replace(MWM_CPU.model.autoencoder, mask_ratio=0.25)),
     learner=replace(
         MWM_CPU.learner,
@@ -140,7 +141,7 @@ _MANY_GOALS = replace(
 # - It is learned longer, as above, and more is seen per update.
 MWM_CPU_DEMOS = MWMPreset(
     "mwm_cpu_demos",
-    "mwm_cpu_fine whose representation learns from demonstrations as well.",
+    SUMMARIES["mwm_cpu_demos"],
     model=replace(
         MWM_CPU_FINE.model,
         autoencoder=replace(MWM_CPU_FINE.model.autoencoder, demonstrations=10.0),
@@ -158,7 +159,7 @@ MWM_CPU_DEMOS = MWMPreset(
 # - It is learned longer, as above.
 MWM_CPU_PLAN = MWMPreset(
     "mwm_cpu_plan",
-    "mwm_cpu_fine for planning (cem) with a dense reward of at most 1.",
+    SUMMARIES["mwm_cpu_plan"],
     model=replace(
         MWM_CPU_FINE.model,
         autoencoder=replace(MWM_CPU_FINE.model.autoencoder, reward_scale=100.0),

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wm_datasets import LogSpec, LogWriter, Source, VectorSpec
+from wm_nodes import graphs
 from wm_nodes.cli.demo import Card, choose, show_summary
 from wm_nodes.cli.main import COMMANDS, main
 
@@ -44,14 +46,80 @@ def test_every_command_has_help(command, capsys):
         (["report", "/nowhere"], "no log at /nowhere"),
         (["demo", "--weights", "nothing"], "no shipped checkpoint 'nothing'"),
         (["bench", "speed"], "no group 'speed'"),
+        (["train"], "--log: none given"),
+        (["train", "--log", "a", "--device", "tpu"], "--device: given 'tpu'"),
+        (["eval", "--policy", "random", "--device", "tpu"], "--device: given 'tpu'"),
+        (["eval", "--policy", "random", "--device", "cuda:x"], "right is cpu, cuda, cuda:N"),
+        (["eval", "--weights", "windw-close"], "Shipped: window-close"),
+        (["eval", "--weights", "arm-goal", "--robot", "metaworld"], "made for 'arm_sim'"),
+        (["eval", "--weights", "reach", "--task", "push-v3"], "made for task 'reach-v3'"),
+        (["eval", "--policy", "random", "--weights", "reach"], "policy random has none"),
+        (["launch", "sim_metaworld", "weights:=arm-reach"], "which graph 'sim_metaworld'"),
+        (["launch", "sim_metaworld", "weights:=reach", "task:=push-v3"], "task 'reach-v3'"),
+        (["launch", "sim_metaworld", "weights:=reach", "model:=mwm"], "'mwm_cpu_demos'"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, said, capsys):
+def test_a_mistake_is_one_line_and_exit_code_2(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
-    assert error.count("\n") <= 2
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_escapes_is_one_line_with_the_path_of_its_traceback(monkeypatch, capsys, tmp_path):
+    def broken(words):
+        raise RuntimeError("a tensor\nof 3 rows")
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("wm_nodes.cli.models.run", broken)
+    assert main(["models", "--json"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("wm models: RuntimeError: a tensor of 3 rows. Traceback: ")
+    assert error.count("\n") == 1
+    path = Path(error.split("Traceback: ")[1].strip())
+    assert path.parent == tmp_path / "wm_nodes" / "errors"
+    assert "wm models --json" in path.read_text()
+    assert "Traceback (most recent call last)" in path.read_text()
+
+
+def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "file"))
+    monkeypatch.setattr("wm_nodes.cli.models.run", lambda words: 1 / 0)
+    assert main(["models"]) == 1
+    assert "ZeroDivisionError: division by zero. Traceback: no log file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("GRAPH = 1 +", "invalid syntax"),
+        ("import nothing_like_it", "No module named 'nothing_like_it'"),
+        ("GRAPH = 3", "GRAPH of wm_nodes/graphs/mine.py is of type int, right is Graph"),
+        ("", "has no attribute 'GRAPH'"),
+    ],
+)
+def test_a_broken_graph_file_is_named_and_leaves_the_others(
+    content, said, monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "mine.py").write_text(content)
+    monkeypatch.setattr("wm_nodes.graphs.__path__", [*graphs.__path__, str(tmp_path)])
+    monkeypatch.setattr(graphs, "NAMES", (*graphs.NAMES, "mine"))
+    monkeypatch.setattr("wm_nodes.cli.launch.NAMES", (*graphs.NAMES, "mine"))
+    monkeypatch.delitem(sys.modules, "wm_nodes.graphs.mine", raising=False)
+    assert main(["launch", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Train from a recorded log." in told
+    assert "BROKEN: graph 'mine' cannot be read" in told
+    assert main(["launch", "mine", "--show-args"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert main(["launch", "replay", "--show-args"]) == 0
 
 
 def test_a_log_of_video_is_refused_with_what_can_use_it(tmp_path, monkeypatch, capsys):

@@ -82,3 +82,51 @@ def test_missing_weights_are_refused_before_anything_is_made(tmp_path):
 def test_offline_training_needs_a_log(tmp_path):
     with pytest.raises(GraphError, match="log: there is no replay log"):
         open_run(find_graph("offline_train"), {"log": str(tmp_path / "nix")})
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "expected"),
+    [
+        ("sim_metaworld", "reach", {"task": "reach-v3", "model": "mwm_cpu_demos"}),
+        ("sim_metaworld", "reach", {"camera": "corner", "action_repeat": 2}),
+        ("arm_mpc", "arm-goal", {"task": "goal", "model": "dino_wm_cpu", "camera": "front"}),
+        ("arm_mpc", "arm-reach", {"task": "reach", "model": "mwm_cpu_plan"}),
+    ],
+)
+def test_task_and_model_are_those_of_the_weights(name, weights, expected):
+    run = open_run(find_graph(name), {"weights": weights})
+    assert {key: run.values[key] for key in expected} == expected
+    assert run.path.name.startswith(f"{run.values['task']}-")
+    assert any(note.startswith("as the weights were made: ") for note in run.notes)
+    again = open_run(find_graph(name), {"run": run.path.name})
+    assert {key: again.values[key] for key in expected} == expected
+
+
+def test_what_is_given_stays_where_it_does_not_contradict_the_weights():
+    given = {"weights": "reach", "task": "reach-v3", "camera": "topview"}
+    run = open_run(GRAPH, given)
+    assert (run.values["task"], run.values["camera"]) == ("reach-v3", "topview")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("sim_metaworld", {"weights": "reach", "task": "push-v3"}, "made for task 'reach-v3'"),
+        ("sim_metaworld", {"weights": "reach", "model": "mwm"}, "are of model 'mwm_cpu_demos'"),
+        ("sim_metaworld", {"weights": "arm-reach"}, "'reach' of robot 'arm_sim'"),
+        ("arm_mpc", {"weights": "arm-goal", "task": "push"}, "made for task 'goal'"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused_and_leaves_no_run(tmp_path, name, given, said):
+    with pytest.raises(GraphError, match=said):
+        open_run(find_graph(name), given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_goes_on_with_its_own_newer_weights_whatever_it_began_with():
+    run = open_run(GRAPH, {"run": "one", "weights": "window-close"})
+    (run.path / "weights").mkdir()
+    (run.path / "weights" / "latest").write_text("1")
+    file = run.path / "run.json"
+    file.write_text(file.read_text().replace("window-close-v3", "push-v3"))  # an older version's
+    assert open_run(GRAPH, {"run": "one"}).values["task"] == "push-v3"

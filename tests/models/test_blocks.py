@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from wm_models.blocks import glorot_, patchify, sincos_2d, unpatchify
+from wm_models.blocks import Block, glorot_, patchify, sincos_2d, unpatchify
 
 
 def test_patches_are_in_row_column_channel_order() -> None:
@@ -48,3 +49,24 @@ def test_initialisation_is_keras_own() -> None:
     limit = math.sqrt(6 / 80)
     assert 0.9 * limit < net[0].weight.abs().max() <= limit
     assert not net[0].bias.any() and not net[1].bias.any()
+
+
+@pytest.mark.parametrize(("width", "heads", "ratio"), [(64, 4, 4.0), (48, 2, 3.0)])
+def test_the_block_is_timm_s(width: int, heads: int, ratio: float) -> None:
+    """Same names, initial values of a seed and numbers: shipped weights stay what they are."""
+    vision_transformer = pytest.importorskip("timm.models.vision_transformer")
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    torch.manual_seed(0)
+    theirs = vision_transformer.Block(width, heads, ratio, qkv_bias=True, norm_layer=norm)
+    torch.manual_seed(0)
+    ours = Block(width, heads, ratio)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for name, value in theirs.state_dict().items():
+        assert ours.state_dict()[name].equal(value), name
+    x = torch.randn(2, 9, width)
+    assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="a multiple of 3 heads, got 64"):
+        Block(64, 3, 4.0)

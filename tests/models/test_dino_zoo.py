@@ -33,16 +33,6 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(zoo.ENVIRONMENT, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(
-        zoo, "try_to_load_from_cache", lambda repo, file: _cached(tmp_path / "hub", repo, file)
-    )
-
-
-def _cached(hub: Path, repo: str, file: str) -> str | None:
-    """huggingface_hub's own lookup, in a cache of our own."""
-    from huggingface_hub import try_to_load_from_cache
-
-    return try_to_load_from_cache(repo, file, cache_dir=hub)  # type: ignore[return-value]
 
 
 def test_places_are_looked_at_in_their_order(

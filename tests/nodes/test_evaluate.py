@@ -102,6 +102,18 @@ def test_the_summary_is_json_even_of_one_episode():
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
 
+def test_one_episode_has_no_interval():
+    text = str(evaluate(PointRobot(), Homing(), 1, seed=0, name="homing"))
+    assert text.endswith(("return 0, 1 episode", "return -0, 1 episode"))
+    assert "inf" not in text
+
+
+def test_every_finished_episode_is_told_at_once():
+    told = []
+    result = evaluate(PointRobot(), Homing(), 3, seed=1, done=told.append)
+    assert tuple(told) == result.rows
+
+
 def test_no_episodes_are_refused():
     with pytest.raises(RobotError, match="from 1, got 0"):
         evaluate(PointRobot(), Constant([0.0]), 0, seed=0)

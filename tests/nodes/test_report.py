@@ -14,6 +14,7 @@ from wm_models.interface import ModelSpec, WorldModel
 from wm_nodes import film
 from wm_nodes.prediction import predict
 from wm_nodes.report import ReportError, ReportSettings, logged_episodes, write_report
+from wm_nodes.training_report import write_training_report
 
 av = pytest.importorskip("av", reason="needs the [viz] extra")
 pytest.importorskip("matplotlib", reason="needs the [viz] extra")
@@ -170,3 +171,45 @@ def test_a_log_without_an_episode_is_refused(tmp_path):
     with pytest.raises(ReportError, match="no complete episode"):
         write_report(tmp_path / "log", tmp_path / "report")
     assert not (tmp_path / "report").exists()
+
+
+@pytest.fixture
+def trained(log, tmp_path):
+    """A run as `wm train` leaves it: run.json and metrics, no log of its own."""
+    run = tmp_path / "runs" / "trained"
+    (run / "metrics").mkdir(parents=True)
+    rows = [f"1.0,{update},wm/loss,{1 / update}\n" for update in (25, 50, 75)]
+    rows += ["2.0,50,eval/success_rate,0.5\n", "3.0,75,wm/kl,nan\n", "3.0,100,wm/lo"]
+    (run / "metrics" / "train.csv").write_text("time,update,metric,value\n" + "".join(rows))
+    about = {"model": "mwm_cpu", "seed": 3, "logs": [f"{log}:1"]}
+    (run / "run.json").write_text(json.dumps({"graph": "train", "arguments": about}))
+    return run
+
+
+def test_a_run_of_wm_train_has_a_report(trained, capsys, monkeypatch):
+    from wm_nodes.cli.main import main
+
+    monkeypatch.chdir(trained.parents[1])
+    assert main(["report", "trained"]) == 0
+    assert "report: runs/trained/report" in capsys.readouterr().out
+    summary = json.loads((trained / "report" / "summary.json").read_text())
+    assert (summary["model"], summary["updates"]) == ("mwm_cpu", 75)
+    assert summary["metrics"] == {"wm/loss": pytest.approx(1 / 75), "eval/success_rate": 0.5}
+    assert {p.name for p in (trained / "report").iterdir()} == {"summary.json", "training.png"}
+
+
+def test_the_report_of_learning_predicts_the_log_that_was_learned_from(trained, log, tmp_path):
+    model, reader = KnowsThePoint(), LogReader(log)
+    summary = write_training_report(trained, tmp_path / "out", model=model, log=reader)
+    assert summary["prediction"]["mse"] == 0
+    assert (tmp_path / "out" / "prediction.png").exists()
+
+
+def test_a_run_that_has_not_learned_yet_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    from wm_nodes.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "new").mkdir(parents=True)
+    assert main(["report", "new"]) == 2
+    assert "runs/new has neither a log nor metrics" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "new" / "report").exists()

@@ -1,22 +1,73 @@
-"""Command-line arguments as a dataclass: types and help by tyro, ranges here."""
+"""Command-line arguments as a dataclass: types by tyro, help and ranges here."""
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from typing import TypeVar
 
 import tyro
 
 from wm_nodes import namespaces
+from wm_nodes.cli.helptext import command_help
+from wm_nodes.cli.options import options
+from wm_nodes.devices import device_error
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.declaration import closest
 
 T = TypeVar("T")
+CHOICE = re.compile(r"invalid choice '(.*)' for argument '(.*)'. Expected one of \((.*)\)")
+NUMBERS = {  # of Python -> of ours
+    "invalid literal for int() with base 10:": "a whole number",
+    "could not convert string to float:": "a number",
+}
+HELP = ("-h", "--help")
+FRAME = set(" +-|\u2500\u2502\u256d\u256e\u256f\u2570")  # what tyro draws around a mistake
 
 
 def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
-    """Return the dataclass filled from the words; a wrong word ends the program with code 2."""
-    return tyro.cli(kind, prog=f"wm {command}", args=list(words))
+    """Return the dataclass filled from the words, or end the program with its help (code 0).
+
+    UserError: a wrong word, in one line.
+    """
+    if set(HELP) & set(words):
+        print(command_help(kind, command))
+        raise SystemExit(0)
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(kind, prog=f"wm {command}", args=list(words))
+    except SystemExit:
+        raise UserError(_mistake(kind, command, said.getvalue())) from None
+
+
+def _mistake(kind: type, command: str, said: str) -> str:
+    """Return tyro's account of a wrong word as one line."""
+    known = [word for option in options(kind) for word in option.words]
+    lines: list[str] = []
+    for line in said.splitlines()[1:]:
+        text = line.strip("\u2502|")
+        if not set(text) - FRAME:
+            break
+        lines.append(text)
+    if lines and lines[0].strip().startswith("Missing from"):
+        names = [line.strip() for line in lines[1:] if len(line) - len(line.lstrip()) == 5]
+        return f"missing: {', '.join(names)}. See wm {command} --help."
+    text = " ".join(" ".join(lines).split()) or " ".join(said.split()) or "wrong arguments"
+    text = text.removeprefix("Error parsing ").rstrip(".")
+    if text.startswith("Unrecognized options: "):
+        given = text.removeprefix("Unrecognized options: ")
+        near = closest(given.split(",")[0].split("=")[0], known, 0.6)
+        hint = f" Closest: {', '.join(near)}." if near else ""
+        return f"there is no option or argument {given}.{hint} See wm {command} --help."
+    if found := CHOICE.match(text):
+        given, name, choices = found[1], found[2], re.findall(r"'([^']+)'", found[3])
+        return f"{name}: given {given!r}, right is one of {', '.join(choices)}."
+    for said_of, right in NUMBERS.items():
+        text = text.replace(said_of, f"right is {right}, given")
+    return f"{text}. See wm {command} --help."
 
 
 def require(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -24,6 +75,12 @@ def require(name: str, value: float, low: float, high: float = float("inf")) -> 
     if not low <= value <= high:
         upper = f" to {high:g}" if high != float("inf") else ""
         raise UserError(f"--{name}: given {value}, right is from {low:g}{upper}.")
+
+
+def require_device(name: str) -> None:
+    """Refuse what is no device's name; whether this machine has it, torch says later."""
+    if wrong := device_error(name):
+        raise UserError(f"--{wrong}")
 
 
 def require_namespace(name: str, text: str) -> str:

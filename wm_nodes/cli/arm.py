@@ -14,28 +14,29 @@ import numpy as np
 from wm_nodes.cli.arguments import parse, require, require_namespace, require_one_of
 from wm_nodes.cli.arm_operator import CALLS
 from wm_nodes.cli.arm_operator import run as run_operator
+from wm_nodes.cli.helptext import group_help
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 from wm_nodes.namespaces import ROBOT
 
-USAGE = """usage: wm arm check [--robot NAME] [--driver-ns NAMESPACE] [--move]
-       wm arm safety [--robots NAME ...] [--steps N] [--out OUT]
-       wm arm goal FILE | --here | --keep FILE [--ns NAMESPACE]
-       wm arm demo [--episodes N]
-       wm arm stop | clear | resume | home | pause | reset [--ns NAMESPACE]
-       wm arm speed PERCENT [--ns NAMESPACE]
-       wm arm recover | activate | deactivate [--ns NAMESPACE]
-
-  check   look at topics, rates, stamps, joint order and sign of an arm that runs; say how to mend
-  safety  drive the safety filter with irregular and invalid input, and audit its commands
-  goal    where an arm that runs is to go: a picture, or what it sees now
-  demo    the simulated arm goes to goal pictures; leaves a film and a report
-  stop    emergency stop of all arms that run, or of that with --ns: latched until clear, then
-          resume or home
-  speed   how fast an arm that runs may move: 5 to 100 percent of its limits
-  recover end a protective stop by the driver's services; activate, deactivate: its controller
-
-Give `wm arm COMMAND --help` for its options."""
+SUBCOMMANDS = {
+    "check": "look at topics, rates, stamps, joint order and sign of an arm that runs; say how to "
+    "mend",
+    "safety": "drive the safety filter with irregular and invalid input, and audit its commands",
+    "goal": "where an arm that runs is to go: a picture, or what it sees now",
+    "demo": "the simulated arm goes to goal pictures; leaves a film and a report",
+    "speed": "how fast an arm that runs may move: 5 to 100 percent of its limits",
+    "stop": "emergency stop of all arms that run, or of that with --ns: latched until clear, then "
+    "resume or home",
+    "clear": "the cause of a stop is gone; nothing moves yet",
+    "resume": "motion is allowed again, from new plans",
+    "home": "go to the home pose",
+    "pause": "stop until resume",
+    "reset": "end the episode",
+    "recover": "end a protective stop by the driver's services",
+    "activate": "switch the driver's controller on",
+    "deactivate": "switch the driver's controller off",
+}
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,8 @@ def run(words: Sequence[str]) -> int:
     if words and words[0] in CALLS:
         return run_operator(words[0], words[1:])
     if words and words[0] not in ("-h", "--help"):
-        known = ["check", "safety", "goal", "demo", "speed", *CALLS]
-        raise UserError(unknown("subcommand", words[0], known))
-    print(USAGE)
+        raise UserError(unknown("subcommand", words[0], SUBCOMMANDS))
+    print(group_help("arm", SUBCOMMANDS))
     return 0 if words else 2
 
 

@@ -12,6 +12,7 @@ import tyro
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.runs import RUNS
+from wm_nodes.graphs.weights import versions
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,26 @@ def run(words: Sequence[str]) -> int:
     """Run `wm average WORDS`."""
     wanted = parse(Average, "average", words)
     require("last", wanted.last, 2)
-    from wm_models.averaging import average
-    from wm_models.checkpoint import WeightsError
-
     found = [place for place in (wanted.run, RUNS / wanted.run) if (place / "weights").is_dir()]
     if not found:
         raise UserError(f"RUN: {wanted.run} has no weights. Right: a run that has learned.")
+    weights = found[0] / "weights"
+    if (count := len(versions(weights))) < wanted.last:
+        raise UserError(
+            f"--last: given {wanted.last}, but {weights} holds {count} versions. "
+            f"Right: 2 to {count}."
+            if count > 1
+            else f"RUN: {weights} holds {count} versions, and a mean is of 2 or more."
+        )
     out = wanted.out or found[0] / "averaged"
-    with user_errors(WeightsError, OSError):
-        made = average(found[0] / "weights", wanted.last, out)
+    if out.resolve() == weights.resolve():
+        raise UserError(f"--out: {out} is where the versions are. Right: another folder.")
+
+    from wm_models.averaging import average
+    from wm_models.checkpoint import WeightsError
+    from wm_models.interface import ModelError
+
+    with user_errors(WeightsError, ModelError, OSError):
+        made = average(weights, wanted.last, out)
     print(f"{made.preset}: mean of versions {made.extra['averaged']}\nweights: {out}")
     return 0

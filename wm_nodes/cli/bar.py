@@ -35,17 +35,16 @@ class Bar:
 
     def line(self, done: int, rate: float, text: str) -> str:
         """Return what is shown: bar, counts, rate and time left as far as they are known."""
-        parts = [f"{done} {self.unit}"]
-        if self.total:
-            filled = WIDTH * min(done, self.total) // self.total
-            parts = ["#" * filled + "." * (WIDTH - filled), f"{done} of {self.total} {self.unit}"]
+        head, parts = "", [f"{done} {self.unit}"]
+        if 0 < self.total >= done:  # a run that is past its end has no bar
+            filled = WIDTH * done // self.total
+            head = "#" * filled + "." * (WIDTH - filled) + " "
+            parts = [f"{done} of {self.total} {self.unit}"]
         if rate > 0:
             parts.append(f"{rate:.2f}/s")
         if rate > 0 and self.total > done:
             parts.append(f"{duration((self.total - done) / rate)} left")
-        return " ".join([parts[0], ", ".join(parts[1:])] if self.total else [", ".join(parts)]) + (
-            f", {text}" if text else ""
-        )
+        return head + ", ".join([*parts, text] if text else parts)
 
     def close(self) -> None:
         """Leave the bar where it is and go on below it."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from wm_nodes.cli.arguments import parse, require
+from wm_nodes.cli.arguments import parse, require, require_device
+from wm_nodes.cli.bar import Bar
 from wm_nodes.cli.simulated import SIMULATED
-from wm_nodes.errors import UserError, user_errors
-from wm_nodes.graphs.arguments import find_weights
+from wm_nodes.errors import MessageError, UserError, user_errors
+from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
 
 if TYPE_CHECKING:
+    from wm_nodes.evaluate import EpisodeRow, EvaluationResult
     from wm_nodes.learned import LearnedPolicy
     from wm_nodes.policies import Policy
     from wm_nodes.robots.base import Robot
 
+INTERRUPTED = 130  # exit code
 BLIND = ("constant", "open_loop", "open_loop_best")  # of Meta-World
 
 
@@ -34,10 +38,12 @@ class Eval:
         "agent", "random", "hold", "constant", "expert", "open_loop", "open_loop_best"
     ] = "agent"
     """Blind baselines, standing still, the scripted expert, or an agent of ours."""
-    robot: Literal["metaworld", "arm_sim", "wall", "point_maze"] = "metaworld"
-    """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds."""
+    robot: Literal["", "metaworld", "arm_sim", "wall", "point_maze"] = ""
+    """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds; empty:
+    the weights' own, else metaworld."""
     task: str = ""
-    """Meta-World task; of the arm reach, goal, push or lift; empty: the weights' own."""
+    """Meta-World task; of the arm reach, goal, push or lift; empty: the weights' own. Another one
+    than theirs is refused."""
     weights: str = ""
     """The agent's checkpoint: a folder, a run's weights folder, or the name of a shipped one."""
     episodes: int = 20
@@ -84,80 +90,127 @@ class Eval:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm eval WORDS`."""
-    wanted = _with_defaults(parse(Eval, "eval", words))
+    wanted = parse(Eval, "eval", words)
     _check(wanted)
+    wanted = _with_defaults(wanted, _facts(wanted))
+    SIMULATED[wanted.robot].check(wanted.task, wanted.camera)
+    _check_robot(wanted)
 
     from wm_models.checkpoint import WeightsError
     from wm_models.interface import ModelError
-    from wm_nodes.evaluate import evaluate
     from wm_nodes.learned import LearnedPolicy
     from wm_nodes.robots.adapters import open_robot
     from wm_nodes.robots.base import RobotError
 
-    mistakes = (RobotError, WeightsError, ModelError, OSError)
+    mistakes = (RobotError, WeightsError, ModelError, MessageError, OSError)
     with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
         if wanted.actuation_delay_s:
             _delay(robot, wanted.actuation_delay_s)
         policy = _policy(wanted, robot)
-        result = evaluate(robot, policy, wanted.episodes, wanted.seed, name=wanted.policy)
+        result = _judge(robot, policy, wanted)
         if wanted.csv is not None:
             result.write_csv(wanted.csv)
     pace = policy.thought() if isinstance(policy, LearnedPolicy) else {}
+    cut = len(result.rows) < wanted.episodes
     if wanted.json:
-        print(json.dumps({**result.summary(), **pace}, indent=2))
-        return 0
+        print(json.dumps({**result.summary(), **pace, "interrupted": cut}, indent=2))
+        return INTERRUPTED if cut else 0
     print(result)
     if result.nearness is not None:
         print(result.nearness)
     if pace:
         print(", ".join(f"{name} {value:g}" for name, value in pace.items()))
-    return 0
+    if cut:
+        print(f"interrupted after {len(result.rows)} of {wanted.episodes} episodes")
+    return INTERRUPTED if cut else 0
 
 
-def _with_defaults(wanted: Eval) -> Eval:
-    robot, made = SIMULATED[wanted.robot], _made_with(wanted)
-    return replace(
-        wanted,
-        task=wanted.task or made.get("task") or robot.tasks[0],
-        camera=wanted.camera or made.get("camera") or robot.cameras[0],
-        action_repeat=wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
-        time_limit=wanted.time_limit or (250 if wanted.robot == "metaworld" else 60),
-    )
+def _judge(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
+    """Run the episodes, showing how far they are; Ctrl-C keeps those that are finished."""
+    from wm_nodes.evaluate import EvaluationResult, evaluate
+
+    bar, began_s = Bar(wanted.episodes, "episodes", sys.stderr), time.monotonic()
+    rows: list[EpisodeRow] = []
+
+    def done(row: EpisodeRow) -> None:
+        rows.append(row)
+        rate = len(rows) / (time.monotonic() - began_s)
+        text = f"success {sum(each.success for each in rows) / len(rows):.2f}"
+        bar.show(len(rows), rate, text, now=len(rows) == wanted.episodes)
+
+    try:
+        bar.show(0, 0.0, "")
+        return evaluate(robot, policy, wanted.episodes, wanted.seed, name=wanted.policy, done=done)
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        return EvaluationResult(robot.spec.task, wanted.policy, wanted.seed, tuple(rows))
+    finally:
+        bar.close()
 
 
-def _made_with(wanted: Eval) -> Mapping[str, Any]:
-    """What the agent's weights remember of their robot, if they were made with this one."""
-    if wanted.policy != "agent" or not wanted.weights:
-        return {}
-    from wm_models.checkpoint import WeightsError, read_manifest
+def _facts(wanted: Eval) -> WeightFacts | None:
+    """What the agent's weights say of themselves; None without any."""
+    return read_facts(find_weights(wanted.weights)) if wanted.weights else None
 
-    with user_errors(WeightsError):
-        made = read_manifest(find_weights(wanted.weights)).extra
-    return made if made.get("robot") == wanted.robot else {}
+
+def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
+    """Fill what is not given from the weights. UserError: it is given, and another."""
+    own = facts.robot if facts is not None else ""
+    name = wanted.robot or own or "metaworld"
+    if name not in SIMULATED:
+        raise UserError(f"--robot: the weights are of {own!r}, which no simulator is. Choose one.")
+    if own in SIMULATED and name != own:
+        raise UserError(
+            f"--robot: given {name!r}, but the weights were made for {own!r}. Leave it out."
+        )
+    robot = SIMULATED[name]
+    task = facts.task if facts is not None and own == name else ""
+    if task and wanted.task not in ("", task, *(robot.tasks if task in robot.general else ())):
+        raise UserError(
+            f"--task: given {wanted.task!r}, but the weights were made for task {task!r}. Right: "
+            "leave it out, or other weights."
+        )
+    made = facts.made_with if facts is not None and own == name else {}
+    filled: dict[str, Any] = {
+        "robot": name,
+        "task": wanted.task or task or robot.tasks[0],
+        "camera": wanted.camera or str(made.get("camera", "")) or robot.cameras[0],
+        "action_repeat": wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
+        "time_limit": wanted.time_limit or (250 if name == "metaworld" else 60),
+    }
+    return replace(wanted, **filled)
 
 
 def _check(wanted: Eval) -> None:
-    SIMULATED[wanted.robot].check(wanted.task, wanted.camera)
+    """Refuse what is wrong whatever the robot is."""
     require("episodes", wanted.episodes, 1)
     require("seed", wanted.seed, 0, 2**31 - 1)
-    require("action-repeat", wanted.action_repeat, 1, 20)
-    require("time-limit", wanted.time_limit, 1)
+    require("action-repeat", wanted.action_repeat, 0, 20)
+    require("time-limit", wanted.time_limit, 0)
     for name in ("horizon", "samples", "iterations"):
         require(name, getattr(wanted, name), 0)
     require("execute", wanted.execute, 0)
     require("goal-proprio", wanted.goal_proprio, 0.0)
     for name in ("actuation_delay_s", "delay_s", "thinking_s"):
         require(name.replace("_", "-"), getattr(wanted, name), 0.0, 2.0)
-    if wanted.actuation_delay_s and wanted.robot != "arm_sim":
-        raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
+    require_device(wanted.device)
+    if wanted.policy != "agent" and wanted.weights:
+        raise UserError(f"--weights: policy {wanted.policy} has none. Right: --policy agent.")
+    if wanted.csv is not None and not wanted.csv.parent.is_dir():
+        raise UserError(f"--csv: there is no folder {wanted.csv.parent}.")
+
+
+def _check_robot(wanted: Eval) -> None:
+    """Refuse what the robot cannot do, and an agent without weights."""
     if wanted.policy == "agent" and not wanted.weights:
         raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
+    if wanted.actuation_delay_s and wanted.robot != "arm_sim":
+        raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
     if wanted.policy in BLIND and wanted.robot != "metaworld":
         raise UserError(f"--policy: {wanted.policy} is of metaworld. Right: agent, random or hold.")
     if wanted.policy == "expert" and wanted.robot not in ("metaworld", "arm_sim"):
         raise UserError(f"--policy: {wanted.robot} has no script. Right: agent, random or hold.")
-    if wanted.csv is not None and not wanted.csv.parent.is_dir():
-        raise UserError(f"--csv: there is no folder {wanted.csv.parent}.")
 
 
 def _settings(wanted: Eval) -> dict[str, Any]:
@@ -200,7 +253,8 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
     from wm_nodes.cores.choose import SearchSettings
-    from wm_nodes.cores.weights import load_weights, pick_device
+    from wm_nodes.cores.weights import load_weights
+    from wm_nodes.devices import pick_device
     from wm_nodes.learned import NEEDS, LearnedPolicy, differences, goal_of
 
     torch.set_num_threads(1)  # as in the nodes: the same numbers

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
+from wm_nodes.cli.examples import EXAMPLES
+from wm_nodes.cli.helptext import examples, table
 from wm_nodes.graphs import NAMES, find_graph
-from wm_nodes.graphs.declaration import Argument, Graph
+from wm_nodes.graphs.declaration import Argument, Graph, GraphError
 
 USAGE = "usage: wm launch GRAPH [name:=value ...] [--show-args]"
 
@@ -28,21 +29,29 @@ def run(words: Sequence[str]) -> int:
 
 def overview() -> str:
     """Return the list of graphs."""
-    rows = "\n".join(f"  {name:14s} {find_graph(name).description}" for name in NAMES)
-    return f"{USAGE}\n\n{rows}\n\n--show-args lists a graph's arguments."
+    graphs = table("graphs", ((name, _description(name)) for name in NAMES), 18)
+    more = "`wm launch GRAPH --show-args` lists a graph's arguments."
+    return "\n\n".join([USAGE, graphs, examples(EXAMPLES["launch"]), more])
+
+
+def _description(name: str) -> str:
+    try:
+        return find_graph(name).description
+    except GraphError as error:  # a broken file of one graph leaves the others
+        return f"BROKEN: {error}"
 
 
 def show_arguments(graph: Graph) -> str:
     """Return every argument with its description, range and default."""
-    head = f"wm launch {graph.name} [name:=value ...]\n{graph.description}\n"
-    return "\n".join([head, *map(_shown, graph.arguments)])
+    rows = (
+        (f"{argument.name}:={argument.shown()}", _text(argument)) for argument in graph.arguments
+    )
+    usage = f"usage: wm launch {graph.name} [name:=value ...]"
+    return "\n\n".join([usage, graph.description, table("arguments", rows)])
 
 
-def _shown(argument: Argument) -> str:
+def _text(argument: Argument) -> str:
     right = "" if isinstance(argument.default, str) and not argument.choices else argument.right()
     fixed = " Stays as it is when a run goes on." if argument.fixed else ""
     text = f"{argument.description}{fixed} {right and right[0].upper() + right[1:] + '.'}"
-    body = textwrap.fill(
-        text.strip(), 92, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
-    )
-    return f"{argument.name}:={argument.shown() or chr(39) * 2}\n{body}"
+    return text.strip()

@@ -13,33 +13,23 @@ import tyro
 from wm_datasets import LogError, LogSummary, describe
 from wm_nodes.cli import durability, transfer
 from wm_nodes.cli.arguments import parse
+from wm_nodes.cli.helptext import group_help
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.declaration import unknown
 
-USAGE = """usage: wm log info LOG [--json]
-       wm log show LOG --episode N [--rerun [FILE.rrd]]
-       wm log stats LOG [--figure FILE.png]
-       wm log verify LOG [--json]
-       wm log torture LOG [--kills N] [--power-cut] [--out OUT]
-       wm log torture LOG --inject calls|flips|owners [--trials N] [--out OUT]
-       wm log sweep [--trials N] [--out OUT]
-       wm log archive LOG s3://BUCKET/FOLDER [--follow]
-       wm log import FORMAT SRC LOG
-       wm log export FORMAT LOG DST
-
-  info     episodes, success, returns, fields and settings of a replay log (it may be in use)
-  show     an episode as a film with a strip of actions and reward, or in the rerun viewer
-  stats    ranges of every dimension, rates, lengths, success by source and by weights
-  verify   read every block; name each fault with file and rows (exit code 1)
-  torture  kill writers of a new log at random moments, or let calls fail, change bytes, take files
-           away, and look whether it lost anything
-  sweep    break files of a log in every way, and count what it costs
-  archive  upload a log to an object store, also while it is recorded
-  import   bring recordings of another format into a log
-  export   write a log in another format"""
+SUBCOMMANDS = {
+    "info": "episodes, success, returns, fields and settings of a replay log (it may be in use)",
+    "show": "an episode as a film with a strip of actions and reward, or in the rerun viewer",
+    "stats": "ranges of every dimension, rates, lengths, success by source and by weights",
+    "verify": "read every block; name each fault with file and rows (exit code 1)",
+    "torture": "kill writers of a new log, let calls fail or change bytes, and look what it lost",
+    "sweep": "break files of a log in every way, and count what it costs",
+    "archive": "upload a log to an object store, also while it is recorded",
+    "import": "bring recordings of another format into a log",
+    "export": "write a log in another format",
+}
 SHOWN = 12  # sources, weights
 LOOKS = ("show", "stats")
-CHECKS = ("verify", "torture", "sweep", "archive")
 MOVES = {"import": transfer.run_import, "export": transfer.run_export}
 
 
@@ -73,8 +63,8 @@ def run(words: Sequence[str]) -> int:
         return run_archive(words[1:], find_log)
     if not words or words[0] != "info":
         if words and words[0] not in ("-h", "--help"):
-            raise UserError(unknown("subcommand", words[0], ["info", *LOOKS, *CHECKS, *MOVES]))
-        print(USAGE)
+            raise UserError(unknown("subcommand", words[0], SUBCOMMANDS))
+        print(group_help("log", SUBCOMMANDS))
         return 0 if words else 2
     wanted = parse(Info, "log info", words[1:])
     with user_errors(LogError):

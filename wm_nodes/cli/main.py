@@ -9,20 +9,23 @@ from importlib import import_module
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.declaration import GraphError, unknown
 
-WRONG = 2
+FAILED, WRONG = 1, 2  # a fault of ours, a mistake of the user
 COMMANDS = {
-    "launch": "run a graph of nodes: wm launch sim_metaworld task:=window-close-v3",
+    "launch": "run a graph of nodes",
     "demo": "watch a shipped agent act through the whole graph, and get a report",
     "train": "learn from a recorded log, without ROS",
     "average": "the mean of a run's newest weights, steadier than any of them",
     "collect": "record demonstrations or play into a replay log, without ROS",
     "eval": "success and return of a policy, with confidence intervals",
     "report": "film, plot and figures of a run",
-    "replay": "play a logged episode onto a robot's topics: wm replay LOG --episode 3",
+    "replay": "play a logged episode onto a robot's topics",
+    "models": "list the model presets",
+    "weights": "list shipped weights and those of the runs here",
     "bench": "measure speeds on this machine",
-    "arm": "check an arm's wiring, try its safety filter: wm arm check, wm arm safety",
+    "arm": "check an arm's wiring, try its safety filter, operate it",
     "faults": "break everything around the simulated arm and see that it stops",
-    "log": "look into a replay log: wm log info LOG",
+    "log": "look into a replay log, verify it, import and export",
+    "completion": "print what completes `wm` commands in bash",
 }
 
 
@@ -32,13 +35,20 @@ def main(words: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else WRONG
+    if words[0] in ("-V", "--version"):
+        from wm_nodes.share import version
+
+        print(f"wm_nodes {version()}")
+        return 0
     name, *rest = words
     if name not in COMMANDS:
         print(f"wm: {unknown('command', name, COMMANDS)}", file=sys.stderr)
         return WRONG
-    command: Callable[[Sequence[str]], int] = import_module(f"wm_nodes.cli.{name}").run
     try:
-        return command(rest)
+        command: Callable[[Sequence[str]], int] = import_module(f"wm_nodes.cli.{name}").run
+        code = command(rest)
+        sys.stdout.flush()
+        return code
     except (UserError, GraphError) as error:
         print(f"wm {name}: {error}", file=sys.stderr)
         return WRONG
@@ -47,11 +57,21 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `wm ... | head`
         sys.stderr.close()
         return 0
+    except Exception as error:
+        from wm_nodes.cli.escaped import one_line
+
+        print(f"wm {name}: {one_line(error, words)}", file=sys.stderr)
+        return FAILED
 
 
 def _help() -> str:
-    rows = "\n".join(f"  {name:8s} {text}" for name, text in COMMANDS.items())
-    return f"usage: wm COMMAND ...\n\n{rows}\n\n`wm COMMAND --help` says more."
+    from wm_nodes.cli.examples import EXAMPLES
+    from wm_nodes.cli.helptext import examples, see, table
+
+    options = (("--help", "show this text"), ("--version", "show the version"))
+    parts = ["usage: wm COMMAND ...", table("commands", COMMANDS.items(), 14)]
+    parts += [table("options", options, 14), examples(EXAMPLES[""])]
+    return "\n\n".join([*parts, see("COMMAND")])
 
 
 if __name__ == "__main__":

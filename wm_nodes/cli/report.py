@@ -1,4 +1,4 @@
-"""`wm report RUN`: film, plot and figures of a run, from its log."""
+"""`wm report RUN`: film, plot and figures of a run, from its log, or from what it learned."""
 
 from __future__ import annotations
 
@@ -6,19 +6,27 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from wm_datasets import LogError
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.cli.log import find_log
-from wm_nodes.errors import user_errors
+from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.runs import RUNS
+
+if TYPE_CHECKING:
+    from wm_datasets import LogReader
+
+METRICS = Path("metrics") / "train.csv"
 
 
 @dataclass(frozen=True)
 class Report:
-    """Film, plot and figures of a run or a log: summary.json, episodes.mp4 and pictures."""
+    """Film, plot and figures of a run or a log: summary.json, episodes.mp4 and pictures.
+
+    Of a run of wm train, which has no episodes of its own: its metrics over updates, and what its
+    model predicts of the first log that it learned from.
+    """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run (runs/NAME or NAME) or replay log."""
@@ -32,22 +40,77 @@ def run(words: Sequence[str]) -> int:
     """Run `wm report WORDS`."""
     wanted = parse(Report, "report", words)
     require("last", wanted.last, 0)
-    log = find_log(wanted.run)
-    folder = wanted.out or log.parent / "report"
-    print(json.dumps(make_report(log, folder, last=wanted.last), indent=2))
+    place, own = find(wanted.run)
+    folder = wanted.out or (place.parent if own else place) / "report"
+    summary = make_report(place, folder, last=wanted.last) if own else make_training(place, folder)
+    print(json.dumps(summary, indent=2))
     print(f"report: {folder}")
     return 0
+
+
+def find(path: Path) -> tuple[Path, bool]:
+    """Return the log of a run, or the log itself, and True; of a run without a log of its own its
+    folder and False. UserError: neither is there."""
+    runs = (path, RUNS / path)
+    for folder in (path, *(run / "log" for run in runs)):
+        if (folder / "zarr.json").is_file():
+            return folder, True
+    for folder in runs:
+        if (folder / METRICS).is_file():
+            return folder, False
+    there = next((run for run in runs if run.is_dir()), None)
+    if there is not None:
+        raise UserError(f"RUN: {there} has neither a log nor metrics of learning yet.")
+    raise UserError(f"RUN: no log at {path}, and no run of that name. See `wm report --help`.")
 
 
 def make_report(
     log: Path, folder: Path, *, last: int = 0, facts: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Write the report of a log, with an open-loop prediction where the run has weights."""
+    from wm_datasets import LogError
     from wm_models.checkpoint import WeightsError, load_model
+    from wm_models.interface import ModelError
     from wm_nodes.report import ReportError, ReportSettings, write_report
 
-    with user_errors(LogError, ReportError, WeightsError):
+    with user_errors(LogError, ReportError, WeightsError, ModelError, OSError):
         weights = log.parent / "weights"
         model = load_model(weights)[0] if (weights / "latest").exists() else None
         settings = ReportSettings(last=last or None)
         return write_report(log, folder, model=model, settings=settings, facts=facts)
+
+
+def make_training(run: Path, folder: Path) -> dict[str, Any]:
+    """Write the report of a run that learned from recorded logs."""
+    from wm_datasets import LogError
+    from wm_models.checkpoint import WeightsError, load_model
+    from wm_models.interface import ModelError
+    from wm_nodes.report import ReportError
+    from wm_nodes.training_report import write_training_report
+
+    facts = _about(run)
+    with user_errors(LogError, ReportError, WeightsError, ModelError, OSError):
+        model = None
+        if (run / "weights" / "latest").exists():
+            model, manifest = load_model(run / "weights")
+            facts["weights"] = {"version": manifest.version, "updates": manifest.step}
+        log = _first_log(facts)
+        return write_training_report(run, folder, model=model, log=log, facts=facts)
+
+
+def _about(run: Path) -> dict[str, Any]:
+    """Return what run.json says of the run; nothing where it cannot be read."""
+    try:
+        return dict(json.loads((run / "run.json").read_text())["arguments"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _first_log(facts: dict[str, Any]) -> LogReader | None:
+    """Return the first log that was learned from; None where it is not on this computer."""
+    from wm_datasets import LogReader
+
+    for word in facts.get("logs") or []:
+        path = Path(str(word).rpartition(":")[0])
+        return LogReader(path) if (path / "zarr.json").is_file() else None
+    return None

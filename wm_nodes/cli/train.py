@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from wm_datasets.store import is_url
-from wm_nodes.cli.arguments import parse, require, require_one_of
+from wm_nodes.cli.arguments import parse, require, require_device, require_one_of
 from wm_nodes.cli.bar import Bar
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError, user_errors
@@ -80,6 +80,9 @@ def run(words: Sequence[str]) -> int:
     require("eval-every", wanted.eval_every, 0)
     require("hold-out", wanted.hold_out, 0.0, 0.9)
     require("eval-episodes", wanted.eval_episodes, 0)
+    require_device(wanted.device)
+    if not wanted.log:
+        raise UserError("--log: none given, right is a replay log or a run, as in --log runs/NAME.")
     logs = tuple(weighted_log(text) for text in wanted.log)
     _refuse_video(logs, wanted.model)
 
@@ -108,9 +111,9 @@ def run(words: Sequence[str]) -> int:
         hold_out=wanted.hold_out if wanted.eval_every else 0.0,
     )
     words = [f"{absolute(place)}:{weight:g}" for place, weight in logs]
-    write_training(folder, {"model": wanted.model, "seed": wanted.seed, "logs": words})
-    with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError):
-        _learn(Learning(config, evaluate=_judge(wanted, logs[0][0])), folder)
+    about = {"model": wanted.model, "seed": wanted.seed, "logs": words}
+    with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError, OSError):
+        _learn(Learning(config, evaluate=_judge(wanted, logs[0][0])), folder, about)
     return 0
 
 
@@ -157,14 +160,19 @@ def weighted_log(text: str) -> tuple[Path | str, float]:
     return folder, share
 
 
-def _learn(learning: Learning, folder: Path) -> None:
+def _learn(learning: Learning, folder: Path, about: Mapping[str, Any]) -> None:
+    """Learn to the end. `about` goes into run.json once an update was made: what cannot be learned
+    from leaves no folder behind."""
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
     stop, bar = _Stop(), Bar(learning.config.steps, "updates")
-    judged = learning.evaluation
+    judged, noted = learning.evaluation, False
     try:
         while not (learning.done or stop.asked):
             if not (learning.step() or learning.done):
                 raise UserError("--log: no whole episode to learn from. See `wm log info`.")
+            if not noted:
+                write_training(folder, about)
+                noted = True
             _show(bar, learning)
             if learning.evaluation is not judged:
                 judged = learning.evaluation
@@ -174,6 +182,8 @@ def _learn(learning: Learning, folder: Path) -> None:
         learning.close()
     _show(bar, learning, now=True)
     bar.close()
+    if 0 < learning.config.steps < (made := learning.progress.updates):
+        print(f"--steps {learning.config.steps}: the run has {made} updates, none was added")
     acting = f"; so does, acting, wm launch sim_metaworld run:={folder.name}"
     on_line = acting if learning.robot == "metaworld" else ""
     print(f"weights: {folder / 'weights'}; --run {folder.name} goes on{on_line}")
@@ -182,7 +192,8 @@ def _learn(learning: Learning, folder: Path) -> None:
 def _show(bar: Bar, learning: Learning, *, now: bool = False) -> None:
     progress = learning.progress
     losses = dict(list(progress.metrics.items())[:SHOWN])
-    text = f"{progress.phase}, weights {progress.version}, {_values(losses)}"
+    weights = "no weights yet" if progress.version is None else f"weights {progress.version}"
+    text = ", ".join(filter(None, (progress.phase, weights, _values(losses))))
     bar.show(progress.updates, progress.updates_per_s, text, now=now)
 
 

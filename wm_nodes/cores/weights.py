@@ -91,17 +91,6 @@ def device_of(model: WorldModel) -> torch.device:
     return next(model.parameters()).device
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device of a name; auto takes the GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(
-            f"device: {name!r} given, but this machine has no CUDA; right is cpu or auto"
-        )
-    return torch.device(name)
-
-
 class Shelf:
     """What a node holds: the version in use and the newest; others come back from disk on demand.
 

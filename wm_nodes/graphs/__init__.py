@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from importlib import import_module
 
 from wm_nodes.graphs.declaration import Graph, GraphError, unknown
@@ -11,12 +12,23 @@ NAMES = ("sim_metaworld", "offline_train", "replay", "arm_mpc")
 
 
 def find_graph(name: str) -> Graph:
-    """Return the graph of that name, or GRAPH of a Python file; GraphError names the closest."""
+    """Return the graph of that name, or GRAPH of a Python file.
+
+    GraphError: there is none, or its file is broken.
+    """
     if is_file(name):
         return _own(name)
     if name not in NAMES:
         raise GraphError(f"{unknown('graph', name, NAMES)} Or a file of your own, FILE.py.")
-    graph: Graph = import_module(f"wm_nodes.graphs.{name}").GRAPH
+    try:
+        graph = import_module(f"wm_nodes.graphs.{name}").GRAPH
+    except Exception as error:  # whatever a file of the user's own may raise
+        raise GraphError(f"graph {name!r} cannot be read: {_where(error)}") from error
+    if not isinstance(graph, Graph):
+        raise GraphError(
+            f"graph {name!r} cannot be read: GRAPH of wm_nodes/graphs/{name}.py is of type "
+            f"{type(graph).__name__}, right is Graph."
+        )
     return graph
 
 
@@ -28,3 +40,12 @@ def _own(name: str) -> Graph:
     if not isinstance(graph, Graph):
         raise GraphError(f"graph: {name} has no GRAPH. Right: GRAPH = simulator_graph(...).")
     return graph
+
+
+def _where(error: Exception) -> str:
+    """Return an error in one line, with the file and line that it is of."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({error.filename}, line {error.lineno})."
+    frames = traceback.extract_tb(error.__traceback__)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({frames[-1].filename}, line {frames[-1].lineno})."

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from wm_nodes import namespaces
-from wm_nodes.graphs.declaration import Argument, GraphError, Values, closest
-from wm_nodes.share import pretrained
+from wm_nodes.graphs.declaration import Argument, GraphError, Values
+from wm_nodes.graphs.weights import find_weights, read_facts
 
 URL = "://"  # of an archive in an object store; whether it is there, the trainer finds out
 MODELS = (
@@ -25,7 +24,11 @@ MODELS = (
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
 WEIGHTS = Argument(
-    "weights", "", "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none."
+    "weights",
+    "",
+    "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none. Task, model, "
+    "camera and action_repeat are those of the weights unless given; another task or model is "
+    "refused.",
 )
 TRAIN = Argument("train", True, "Learn while acting; false only acts.")
 SEED = Argument("seed", 0, "Seed of everything random.", low=0, high=2**31 - 1, fixed=True)
@@ -72,19 +75,6 @@ NETWORK = Argument(
     "local: ROS talks within this computer only; subnet: to other computers too.",
     choices=("local", "subnet"),
 )
-
-
-def find_weights(text: str) -> Path:
-    """Return the folder of a checkpoint given by path or by the name of a shipped one."""
-    shipped = pretrained()
-    if text in shipped:
-        return shipped[text]
-    path = Path(text).expanduser().resolve()
-    if path.is_dir():
-        return path
-    near = closest(text, shipped) or list(shipped)
-    names = f"Shipped: {', '.join(near)}." if near else "None ship with this version."
-    raise GraphError(f"weights: there is no folder {text!r}. {names}")
 
 
 def first_weights(values: Values) -> str:
@@ -136,23 +126,9 @@ def check_files(values: Values) -> None:
     weights = str(values.get("weights", ""))
     if not weights:
         return
-    folder = find_weights(weights)
-    preset = _preset(folder)
-    if preset != values["model"]:
+    facts = read_facts(find_weights(weights))
+    if facts.preset != values["model"]:
         raise GraphError(
-            f"weights: those in {folder} are of model {preset!r}, not {values['model']!r}. "
-            f"Right: model:={preset}, or other weights."
+            f"weights: those in {facts.folder} are of model {facts.preset!r}, not "
+            f"{values['model']!r}. Right: model:={facts.preset}, or other weights."
         )
-
-
-def _preset(folder: Path) -> str:
-    """Return the model preset that a version of weights (or a store's newest) is of."""
-    latest = folder / "latest"
-    try:
-        version = folder / f"{int(latest.read_text()):010d}" if latest.exists() else folder
-        return str(json.loads((version / "manifest.json").read_text())["preset"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise GraphError(
-            f"weights: {folder} holds none of ours (no manifest.json that can be read). "
-            "Right: a version's folder, or a run's weights folder."
-        ) from None

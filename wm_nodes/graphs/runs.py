@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wm_nodes.graphs.declaration import Graph, GraphError, Value, show
+from wm_nodes.graphs.weights import arguments_of
 
 RUNS = "runs"
 TRAIN = "train"  # what run.json calls `wm train`
@@ -55,14 +56,20 @@ def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
 
 def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
     word = str(wanted.get("run", ""))
-    path = _folder(word or _fresh_name(graph, wanted))
+    path = _folder(word or _fresh_name(graph, {**arguments_of(graph, wanted), **wanted}))
     file = path / "run.json"
     resumed = file.exists()
     before = _read(file, graph, wanted) if resumed else {}
     notes = _compare(graph, path, before, wanted) if resumed else []
     if before.get("offline"):
         notes.append(f"learned before, and learns on, from {before['offline']}")
-    arguments = {**graph.defaults(), **before, **wanted, "run": path.name}
+    given = {**before, **wanted}
+    learned = (path / "weights" / "latest").exists()  # newer weights than those to begin with
+    taken = {} if learned else arguments_of(graph, given)
+    if taken:
+        told = ", ".join(f"{name}:={show(value)}" for name, value in taken.items())
+        notes.append(f"as the weights were made: {told}")
+    arguments = {**graph.defaults(), **taken, **given, "run": path.name}
     values = _complete(graph, path, arguments)
     graph.check(values)
     values |= graph.namespaces(values, pushed)

@@ -11,7 +11,8 @@ from wm_models.checkpoint import WeightsError
 from wm_models.interface import ModelError
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Announcement
-from wm_nodes.cores.weights import Shelf, Weights, find_weights, pick_device
+from wm_nodes.cores.weights import Shelf, Weights, find_weights
+from wm_nodes.devices import pick_device
 from wm_nodes.errors import user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param

@@ -19,6 +19,7 @@ from wm_models.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface import WorldModel
 from wm_models.optim import OptimizerConfig
 from wm_models.preset import Pace, Preset
+from wm_models.registry import SUMMARIES
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class DinoPreset(Preset):
         return {"encoder": model.encoder.picture.pretrain()}
 
 
-DINO_WM_REPO = DinoPreset("dino_wm_repo", "DINO-WM as released (20M parameters, DINOv2-S frozen).")
+DINO_WM_REPO = DinoPreset("dino_wm_repo", SUMMARIES["dino_wm_repo"])
 
 # Where `dino_wm` departs from the release, and why:
 # - Learning rate 1e-4 after a warm-up and gradients clipped at 1: paper and release disagree by ten
@@ -80,7 +81,7 @@ DINO_WM_REPO = DinoPreset("dino_wm_repo", "DINO-WM as released (20M parameters, 
 _OURS = TokenConfig(proprio=EmbeddingConfig(fixed=True))
 DINO_WM = DinoPreset(
     "dino_wm",
-    "DINO-WM with our settings (20M parameters, DINOv2-S frozen).",
+    SUMMARIES["dino_wm"],
     model=DinoConfig(
         encoder=TimmConfig(mean=IMAGENET_MEAN, std=IMAGENET_STD),
         tokens=_OURS,
@@ -103,7 +104,7 @@ DINO_WM = DinoPreset(
 # - No dropout, as so small a predictor does not overfit, and larger learning rates, which it bears.
 DINO_WM_CPU = DinoPreset(
     "dino_wm_cpu",
-    "Every mechanism of DINO-WM small enough for one CPU core: 64 pixels, our own encoder.",
+    SUMMARIES["dino_wm_cpu"],
     model=DinoConfig(
         encoder=ConvConfig(channels=(8, 16, 32, 64)),
         tokens=_OURS,

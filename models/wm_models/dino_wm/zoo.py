@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -84,6 +82,8 @@ def entry(name: str) -> Entry:
 
 def make_backbone(name: str, input_size: int) -> nn.Module:
     """The network with random weights, for square pictures of ``input_size`` pixels."""
+    import timm  # takes longer than torch: only where a network of it is made
+
     found = entry(name)
     options: dict[str, Any] = {"img_size": input_size} if found.resizes else {}
     return timm.create_model(found.timm_name, pretrained=False, num_classes=0, **options)
@@ -91,6 +91,8 @@ def make_backbone(name: str, input_size: int) -> nn.Module:
 
 def find_weights(name: str, given: str | Path | None = None) -> Path:
     """The file of weights on this computer; a ModelError lists all places that were looked at."""
+    from huggingface_hub import try_to_load_from_cache
+
     found = entry(name)
     if given is not None:
         if Path(given).is_file():
@@ -120,6 +122,8 @@ def load_backbone(name: str, input_size: int, file: Path) -> tuple[nn.Module, di
 
     timm adapts foreign keys and the size of the position table.
     """
+    import timm
+
     found = entry(name)
     options: dict[str, Any] = {"img_size": input_size} if found.resizes else {}
     overlay = {"state_dict": _read(file), "num_classes": 0}

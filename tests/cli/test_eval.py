@@ -1,0 +1,108 @@
+"""`wm eval`: what comes from the weights, what is shown, what Ctrl-C keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.nodes.point_robot import PointRobot
+from wm_nodes.cli.bar import Bar
+from wm_nodes.cli.eval import Eval, _judge, _with_defaults
+from wm_nodes.errors import UserError
+from wm_nodes.graphs.weights import WeightFacts
+
+
+class Interrupted:
+    """Pushes to the origin; Ctrl-C comes in its third episode."""
+
+    def __init__(self) -> None:
+        self.episodes = 0
+
+    def begin(self):
+        self.episodes += 1
+
+    def act(self, observation):
+        if self.episodes == 3:
+            raise KeyboardInterrupt
+        return -observation.proprio
+
+
+def test_ctrl_c_keeps_finished_episodes(capsys):
+    result = _judge(PointRobot(), Interrupted(), Eval(episodes=5, policy="hold"))
+    assert len(result.rows) == 2
+    assert result.success_rate == 1
+    assert "0 of 5 episodes" in capsys.readouterr().err  # a line at once, more every 5 s
+
+
+def test_ctrl_c_before_the_first_episode_is_the_end():
+    policy = Interrupted()
+    policy.episodes = 2
+    with pytest.raises(KeyboardInterrupt):
+        _judge(PointRobot(), policy, Eval(episodes=5, policy="hold"))
+
+
+def facts(robot: str, task: str, **made_with: object) -> WeightFacts:
+    return WeightFacts(Path(), 1, "mwm_cpu", {"robot": robot, "task": task, **made_with})
+
+
+def test_robot_task_camera_and_pace_come_from_the_weights():
+    made = facts("metaworld", "push-v3", camera="corner", action_repeat=4)
+    filled = _with_defaults(Eval(), made)
+    assert (filled.robot, filled.task, filled.camera, filled.action_repeat) == (
+        "metaworld",
+        "push-v3",
+        "corner",
+        4,
+    )
+    assert _with_defaults(Eval(task="push-v3"), made).task == "push-v3"
+    assert _with_defaults(Eval(camera="topview"), made).camera == "topview"
+    assert _with_defaults(Eval(), facts("arm_sim", "goal")).robot == "arm_sim"
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "said"),
+    [
+        ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "made for task 'push-v3'"),
+        ({"robot": "wall"}, facts("metaworld", "push-v3"), "made for 'metaworld'"),
+        ({}, facts("ur5e", "push"), "the weights are of 'ur5e', which no simulator is"),
+        ({"task": "wall-any"}, facts("wall", "wall-same"), "made for task 'wall-same'"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused(given, made, said):
+    with pytest.raises(UserError, match=said):
+        _with_defaults(replace(Eval(), **given), made)
+
+
+def test_weights_of_the_general_task_are_judged_by_its_parts():
+    assert _with_defaults(Eval(task="wall-door"), facts("wall", "wall-any")).task == "wall-door"
+
+
+def test_weights_of_a_real_arm_may_be_judged_on_the_simulated_one():
+    filled = _with_defaults(Eval(robot="arm_sim", task="push"), facts("ur5e", "stack"))
+    assert (filled.robot, filled.task) == ("arm_sim", "push")
+
+
+def test_the_json_is_json_and_says_whether_it_was_interrupted(monkeypatch, capsys):
+    from wm_nodes.cli.main import main
+
+    words = ["eval", "--policy", "random", "--episodes", "1", "--time-limit", "2", "--json"]
+    assert main([*words, "--robot", "wall"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["interrupted"] is False
+    assert found["return_interval_95"] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "line"),
+    [
+        (20, 20, "#" * 24 + " 20 of 20 updates"),
+        (6, 24, "#" * 6 + "." * 18 + " 6 of 24 updates"),
+        (30, 20, "30 updates"),
+        (7, 0, "7 updates"),
+    ],
+)
+def test_a_bar_never_says_more_than_all(done, total, line):
+    assert Bar(total, "updates").line(done, 0.0, "") == line

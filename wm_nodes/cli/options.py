@@ -1,0 +1,113 @@
+"""What a command takes, read off its dataclass: for help, for completion, for "did you mean".
+
+Each field is an option; its help is the string below it, as tyro reads it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+from dataclasses import MISSING, Field, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option (`--seed`) or positional word (`RUN`); default: None where it must be given."""
+
+    name: str
+    metavar: str  # "" of a switch
+    text: str
+    default: str | None
+    choices: tuple[str, ...] = ()
+    positional: bool = False
+    path: bool = False  # a file or folder
+
+    @property
+    def switch(self) -> bool:
+        """Whether it takes no value: --name, or --no-name."""
+        return not self.metavar
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Return what is typed to give it; nothing for a positional word."""
+        if self.positional:
+            return ()
+        return (self.name, f"--no-{self.name[2:]}") if self.default == "true" else (self.name,)
+
+
+def options(kind: type) -> tuple[Option, ...]:
+    """Return the options of a command's dataclass, in order."""
+    hints, texts = get_type_hints(kind, include_extras=True), _texts(kind)
+    return tuple(_option(each, hints[each.name], texts.get(each.name, "")) for each in fields(kind))
+
+
+def _option(spec: Field[Any], hint: Any, text: str) -> Option:
+    marks: tuple[Any, ...] = ()
+    while get_origin(hint) is Annotated:
+        hint, *more = get_args(hint)
+        marks += tuple(more)
+    positional = tyro.conf.Positional in marks
+    named = {key: value for m in marks for key in ("name", "metavar") if (value := _set(m, key))}
+    base, several = _base(hint)
+    choices = tuple(str(choice) for choice in get_args(base) if choice != "")
+    choices = choices if get_origin(base) is Literal else ()
+    name = str(named.get("name", spec.name)).replace("_", "-")
+    metavar = named.get("metavar") or "|".join(choices) or KINDS.get(base, "")
+    if several and "metavar" not in named:
+        metavar = " ".join([metavar] * several) if several > 1 else f"{metavar} ..."
+    repeated = tyro.conf.UseAppendAction in marks
+    return Option(
+        name=metavar if positional else f"--{name}",
+        metavar=metavar,
+        text=text,
+        default=None if repeated else _default(spec),
+        choices=choices,
+        positional=positional,
+        path=base is Path or metavar in ("LOG", "RUN", "FILE"),
+    )
+
+
+def _set(mark: object, key: str) -> Any:
+    return getattr(mark, key, None) if not isinstance(mark, type) else None
+
+
+def _base(hint: Any) -> tuple[Any, int]:
+    """Return the type of one word, and how many there are: 0 one, 1 any number, else so many."""
+    parts = [part for part in get_args(hint) if part is not types.NoneType]
+    if get_origin(hint) in (Union, types.UnionType):
+        return _base(parts[0])
+    if get_origin(hint) is tuple:
+        return parts[0], 1 if Ellipsis in parts else len(parts)
+    return hint, 0
+
+
+def _default(spec: Field[Any]) -> str | None:
+    if spec.default is MISSING:
+        return None
+    value = spec.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _texts(kind: type) -> dict[str, str]:
+    """Return the string below each field of a dataclass, on one line."""
+    found: dict[str, str] = {}
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    for line, below in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+            value = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                found[line.target.id] = " ".join(value.value.split())
+    return found
