@@ -31,13 +31,16 @@ def param(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     live: bool = False,
+    digits: bool = False,
 ) -> Any:
     """Declare one field: its type is that of the default (a tuple holds texts or numbers).
 
+    `digits`: the text may also be a whole number. Elsewhere numbers are refused for text, since ROS
+    reads 0483 and 12E5 as 483.0 and 1200000.0, 0123 as 83.
     `live` parameters may be set while the node runs; the node listens for that itself.
     """
     meta = {"description": description, "low": low, "high": high, "choices": choices}
-    meta["live"] = live
+    meta |= {"live": live, "digits": digits}
     return field(default=default, metadata=meta)
 
 
@@ -83,22 +86,25 @@ def checked(spec: Field, given: Any, node: str) -> Any:
 
 
 def _scalar(spec: Field, kind: type, given: Any, node: str) -> Any:
-    value = _converted(kind, given)
+    value = _converted(kind, given, spec.metadata["digits"])
     low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
     fits = value is not None and (not choices or value in choices)
     if fits and kind in (int, float):
         fits = (low is None or value >= low) and (high is None or value <= high)
     if not fits:
-        raise ParamError(f"{node}: {spec.name}: given {given!r}, right is {_right(spec, kind)}.")
+        right = _right(spec, kind)
+        if kind is str and isinstance(given, (int, float)):
+            right += f""" (in quotes if it looks like a number or true: -p "{spec.name}:='0483'")"""
+        raise ParamError(f"{node}: {spec.name}: given {given!r}, right is {right}.")
     return value
 
 
-def _converted(kind: type, given: Any) -> Any:
+def _converted(kind: type, given: Any, digits: bool) -> Any:
     """Return the value as `kind`, None where that cannot be."""
     if kind is bool or isinstance(given, bool):
         return given if kind is bool and isinstance(given, bool) else None
     if kind is str:
-        return str(given) if isinstance(given, (str, int, float)) else None
+        return str(given) if isinstance(given, (str, int) if digits else str) else None
     if isinstance(given, str):
         return None
     if kind is int:

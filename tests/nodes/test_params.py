@@ -19,6 +19,7 @@ class SomeParams(ShellParams):
     task: str = param("reach", "A task.")
     mode: str = param("a", "A mode.", choices=("a", "b"))
     fast: bool = param(False, "A switch.")
+    source: str = param("", "A device.", digits=True)
     cameras: tuple[str, ...] = param((), "Cameras.")
     crop: tuple[float, ...] = param((0.0, 0.0), "Margins.", low=0.0, high=1.0)
 
@@ -37,9 +38,9 @@ def test_defaults_hold_without_anything_given(graph) -> None:
 
 
 def test_values_come_with_the_fields_types(graph) -> None:
-    params = given(graph, rate_hz=5, count=2, task=7, fast=True, cameras=["a"], crop=[0, 1])
+    params = given(graph, rate_hz=5, count=2, source=7, fast=True, cameras=["a"], crop=[0, 1])
     assert params == SomeParams(
-        rate_hz=5.0, count=2, task="7", fast=True, cameras=("a",), crop=(0.0, 1.0)
+        rate_hz=5.0, count=2, source="7", fast=True, cameras=("a",), crop=(0.0, 1.0)
     )
     assert isinstance(params.rate_hz, float) and isinstance(params.crop[0], float)
 
@@ -60,6 +61,14 @@ def test_a_list_may_be_written_as_text(graph) -> None:
         ("fast", 1, "true or false"),
         ("fast", "yes", "true or false"),
         ("task", True, "text"),
+        (
+            "task",
+            483.0,
+            """text (in quotes if it looks like a number or true: -p "task:='0483'")""",
+        ),
+        ("task", 83, "text"),
+        ("source", 1.5, "text"),
+        ("cameras", [1, 2], "text"),
         ("crop", [0.0, 2.0], "a number from 0.0 to 1.0"),
     ],
 )

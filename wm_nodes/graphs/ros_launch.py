@@ -34,11 +34,13 @@ from wm_nodes.graphs.declaration import (
     unknown,
 )
 from wm_nodes.graphs.environment import node_environment
+from wm_nodes.graphs.launch_errors import LastError, NodeFailed
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
 
 PUSHED = "ros_namespace"  # launch configuration that PushRosNamespace sets
 TO_SIGTERM_S, TO_SIGKILL_S = 4, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
+OUTPUT_S = 0.2  # launch may hear of a process's end before it has read the rest of its output
 
 
 def launch_description(graph: Graph) -> LaunchDescription:
@@ -74,7 +76,11 @@ def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
     return [
         *actions,
-        *(_Life(node, run, lock).begin() for node in graph.running(run.values)),
+        *(
+            action
+            for node in graph.running(run.values)
+            for action in _Life(node, run, lock).begin()
+        ),
     ]
 
 
@@ -86,8 +92,13 @@ class _Life:
         self._node, self._run, self._lock = node, run, lock
         self._crashes: deque[float] = deque(maxlen=CRASHES + 1)
 
-    def begin(self) -> Node:
-        """Return the action that starts the process once."""
+    def begin(self) -> list[LaunchDescriptionEntity]:
+        """Return the actions that start the process once and read its output."""
+        self._error = LastError()
+        process = self._process()
+        return [self._error.reader(process), process]
+
+    def _process(self) -> Node:
         node, values = self._node, self._run.values
         file = write_parameters(self._run.path, node, values)
         return Node(
@@ -107,23 +118,33 @@ class _Life:
     def _ended(
         self, event: ProcessExited, context: LaunchContext
     ) -> list[LaunchDescriptionEntity] | None:
-        name, code = self._node.name, event.returncode
+        node, code = self._node, event.returncode
         if context.is_shutdown:
             return None
         if code == 0:
-            end = Shutdown(reason=f"{name} is done")
-            grace_s = self._node.grace_s
-            if self._node.on_exit == "nothing":
+            if node.on_exit == "nothing":
                 return None
-            return [TimerAction(period=grace_s, actions=[end])] if grace_s else [end]
+            end = Shutdown(reason=f"{node.name} is done")
+            return [TimerAction(period=node.grace_s, actions=[end])] if node.grace_s else [end]
+        judge = OpaqueFunction(function=partial(self._failed, code))
+        return [TimerAction(period=OUTPUT_S, actions=[judge], cancel_on_shutdown=False)]
+
+    def _failed(self, code: int, context: LaunchContext) -> list[LaunchDescriptionEntity] | None:
+        """Start the node again or fail the launch; its whole output has been read."""
+        node, told = self._node, self._error.told
         if code == USER_ERROR:
-            return [Shutdown(reason=f"{name} refused its arguments")]
-        if not self._node.restart:
+            raise NodeFailed(told(f"{node.name} refused its arguments"))
+        if not node.restart:
+            ended = told(f"{node.name} ended with {code}")
+            if node.on_exit == "shutdown":
+                raise NodeFailed(ended)
+            return [LogInfo(msg=ended)]
+        if context.is_shutdown:
             return None
         times = self._crashes
         times.append(time.monotonic())
         if len(times) > CRASHES and times[-1] - times[0] < CRASH_WINDOW_S:
-            return [
-                Shutdown(reason=f"{name} crashed {len(self._crashes)} times, the last with {code}")
-            ]
-        return [LogInfo(msg=f"{name} crashed ({code}) and is started again"), self.begin()]
+            crashed = f"{node.name} crashed {len(times)} times in {CRASH_WINDOW_S:.0f} s"
+            raise NodeFailed(told(f"{crashed}, the last with {code}"))
+        again = told(f"{node.name} crashed ({code}) and is started again")
+        return [LogInfo(msg=again), *self.begin()]

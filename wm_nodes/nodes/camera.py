@@ -68,6 +68,7 @@ class CameraParams(PipelineParams):
         "",
         "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to the topic of "
         "`transport`.",
+        digits=True,
     )
     rate_hz: float = param(
         0.0, "Pictures a second, of a file or at most in real time; 0: all.", low=0.0, high=1000.0
