@@ -186,7 +186,6 @@ class RobotNode(Shell):
             self._description.close()
             del self._description
         if hasattr(self, "_driver_services"):
-            self.remove_on_set_parameters_callback(self._on_parameters)
             if self._driver_services is not None:
                 self._driver_services.close()
             del self._driver_services
@@ -512,7 +511,7 @@ class RobotNode(Shell):
         if request.data:
             self._plan = None
             self._robot.stop()
-            self.fault("estop", "emergency stop: holding until it is cleared")
+            self.fault("estop", "emergency stop: holding until it is cleared", error=True)
         else:
             self.health.cleared("estop")
         response.success, response.message = True, "stopped" if request.data else "cleared"
