@@ -161,8 +161,8 @@ class RosBus:
         subscribes to the commands. `controller_settings`: a trajectory controller begins each
         message at the measured position. `driver_unknown`: joint states come from another process
         than commands are taken by. `commander`: another node commands the arm with precedence.
-        `camera_clock`: stamps of images cannot be right. `wrench_sources`: the force-torque sensor
-        has several publishers. `bus`: the bus itself has failed.
+        `camera_clock`: stamps of images cannot be right. `clock`: /clock stands.
+        `wrench_sources`: the force-torque sensor has several publishers. `bus`: the bus has failed.
         """
         return self._faults
 
@@ -258,6 +258,8 @@ class RosBus:
             self._node.warn("commander", other.text)
         if clocks := [watch.text for watch in self._clocks.values() if watch.text]:
             faults["camera_clock"] = " ".join(clocks)
+        if text := self._node.clock_watch.text:
+            faults["clock"] = text
         if text := self._wrench_sources():
             faults["wrench_sources"] = text
         self._faults, self.must_yield = faults, bool(preceding)

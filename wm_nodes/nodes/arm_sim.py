@@ -36,6 +36,7 @@ from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.base import RobotError, episode_seed
+from wm_nodes.ros.clock import ClockPublisher
 
 ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -107,6 +108,8 @@ class ArmSimNode(Shell):
         self._episode = 0
         self._wanted_scene: int | None = None
         self._scene_set = threading.Event()
+        self._clock_out = ClockPublisher(self)
+        self._time_ns = 0  # simulated
         self._joints = self.create_publisher(JointState, "joint_states", STATES)
         self._scores = self.create_publisher(JointState, "score", STATES)
         self._wrenches = self.create_publisher(WrenchStamped, "force_torque/wrench", STATES)
@@ -189,7 +192,9 @@ class ArmSimNode(Shell):
             if self._wanted_scene is not None:
                 self._set_scene(world)
             driver.advance(period)
-            self._say_joints(driver, time.monotonic() - due)
+            self._time_ns += round(period * messages.SECOND_NS)
+            self._clock_out.publish(self._time_ns)
+            self._say_joints(driver, 0.0 if self._clock_out.on else time.monotonic() - due)
             self._say_wrench(driver)
             now = time.monotonic()
             if now >= next_frame:
@@ -267,7 +272,8 @@ class ArmSimNode(Shell):
                 self._infos[name].publish(intrinsics_to_msg(intrinsics, msg.header))
 
     def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+        """Return the time of stamps: simulated, where this node publishes /clock."""
+        return self._time_ns if self._clock_out.on else int(self.get_clock().now().nanoseconds)
 
     # Commands -----------------------------------------------------------------------------------
 

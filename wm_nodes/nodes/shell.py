@@ -30,6 +30,7 @@ from wm_nodes import topics
 from wm_nodes.errors import MessageError
 from wm_nodes.health import Health
 from wm_nodes.params import declare, param
+from wm_nodes.ros.clock import ClockWatch
 from wm_nodes.ros.matched_subscription import MatchedSubscription
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
@@ -74,6 +75,7 @@ class Shell(LifecycleNode):
         self.exit_code = 0
         self._failure: BaseException | None = None
         self._warned: dict[str, float] = {}
+        self.clock_watch = ClockWatch(self)
         self._diagnostics = topics.DIAGNOSTICS.always(self)
         self.create_timer(DIAGNOSE_S, self.diagnose)
 
@@ -324,6 +326,7 @@ class Shell(LifecycleNode):
 
     def diagnose(self) -> None:
         """Publish this node's state on /diagnostics."""
+        self.clock_watch.report()
         msg = DiagnosticArray(status=[self.health.status(self.get_fully_qualified_name())])
         msg.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(msg)
