@@ -152,6 +152,7 @@ class Shell(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Destroy the node and the lifecycle's state machine, which would keep its participant."""
+        self.clock_watch.close()
         super().destroy_node()
         del self._state_machine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.clock import JumpThreshold, ROSClock, TimeJump
 from rclpy.duration import Duration
 from rosgraph_msgs.msg import Clock
 
@@ -22,7 +22,9 @@ class ClockWatch:
     """Names a /clock that is missing, stands or goes back. Without use_sim_time all is well."""
 
     def __init__(self, node: Shell) -> None:
-        self._node, self._clock = node, node.get_clock()
+        clock = node.get_clock()
+        assert isinstance(clock, ROSClock), "a node's clock follows use_sim_time"
+        self._node, self._clock = node, clock
         self._last_ns, self._moved_s = 0, time.monotonic()
         self.makes_time = False  # this node publishes /clock itself
         back = JumpThreshold(
@@ -46,6 +48,9 @@ class ClockWatch:
             f"{TOPIC}: got {what} for {stands_s:.0f} s, expected it to advance (use_sim_time is "
             "true). Start what publishes it or let it go on, or set use_sim_time to false."
         )
+
+    def close(self) -> None:
+        self._jumps.unregister()
 
     def report(self) -> None:
         """Report a standing clock as fault `clock`."""
