@@ -10,6 +10,7 @@ pytest.importorskip("rclpy")
 
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
 
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Origin, Plan
@@ -90,3 +91,24 @@ def test_a_simulator_with_use_sim_time_makes_the_time(graph, mode) -> None:
 def test_without_use_sim_time_a_simulator_publishes_no_clock(graph) -> None:
     graph.add(RobotNode, **POINT)
     assert graph.probe.count_publishers(clock.TOPIC) == 0
+
+
+def test_the_simulated_arm_makes_the_time_from_0(graph) -> None:
+    pytest.importorskip("mujoco")
+    from wm_nodes.nodes.arm_sim import ArmSimNode
+
+    told: list[int] = []
+    stamps: list[int] = []
+    graph.probe.create_subscription(
+        Clock, clock.TOPIC, lambda msg: told.append(messages.from_time(msg.clock)), 10
+    )
+    graph.probe.create_subscription(
+        JointState,
+        "/arm_sim/joint_states",
+        lambda msg: stamps.append(messages.from_time(msg.header.stamp)),
+        10,
+    )
+    graph.add(ArmSimNode, render="none", use_sim_time=True)
+    graph.until(lambda: len(told) > 5 and len(stamps) > 5)
+    assert told == sorted(told) and told[-1] < 1000 * messages.SECOND_NS
+    assert stamps[-1] < 1000 * messages.SECOND_NS
