@@ -43,13 +43,19 @@ from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.safety import Setpoint
 from wm_nodes.robots.arm.wrench import STOP, WrenchReading, WrenchReadings
+from wm_nodes.ros.matched_subscription import MatchedSubscription
+from wm_nodes.ros.stamps import StampWatch
 from wm_nodes.trajectories import trajectory_points
 from wm_nodes.trajectory_controller import ControllerSettings
 
 IN = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
+NEWEST = 1  # images in the queue: an arm acts on no old one
 OUT = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 LARGEST_STATE = 64 * 1024  # bytes of a serialized message with measurements
-FUTURE_S, OLDEST_S = 0.1, 10.0  # ages of stamps beyond these come from another clock
+REMEDY = (  # for stamps that no image can have
+    "Synchronise the clocks (chrony, PTP), or set `stamps: arrival` for this camera in the "
+    "robot's YAML."
+)
 RESTART_NS = messages.SECOND_NS  # a stamp that goes back further is of a restarted camera
 POLL_S = 1.0 / 60.0  # of camera devices
 LOOK_S = 0.1  # between two looks at the ROS graph
@@ -93,7 +99,7 @@ class RosBus:
         self.raw_sizes: dict[str, tuple[int, int]] = {}  # height, width of images as they come
         self.frame_ids: dict[str, str] = {}
         self._stamps: dict[str, int] = {}
-        self._clocks: dict[str, str] = {}  # camera -> what is wrong with its stamps
+        self._clocks = {name: StampWatch(node, name) for name in config.cameras}
         self._captures: dict[str, Capture] = {}
         self._score = Score()
         self._scene_wanted = False
@@ -155,8 +161,8 @@ class RosBus:
         subscribes to the commands. `controller_settings`: a trajectory controller begins each
         message at the measured position. `driver_unknown`: joint states come from another process
         than commands are taken by. `commander`: another node commands the arm with precedence.
-        `camera_clock`: stamps of images cannot be right. `wrench_sources`: the force-torque sensor
-        has several publishers. `bus`: the bus itself has failed.
+        `camera_clock`: stamps of images cannot be right. `clock`: /clock stands.
+        `wrench_sources`: the force-torque sensor has several publishers. `bus`: the bus has failed.
         """
         return self._faults
 
@@ -250,8 +256,10 @@ class RosBus:
         for other in self._commanders.news(others):
             self._node.health.faults["commander"] += 1
             self._node.warn("commander", other.text)
-        if clocks := dict(self._clocks):
-            faults["camera_clock"] = " ".join(clocks.values())
+        if clocks := [watch.text for watch in self._clocks.values() if watch.text]:
+            faults["camera_clock"] = " ".join(clocks)
+        if text := self._node.clock_watch.text:
+            faults["clock"] = text
         if text := self._wrench_sources():
             faults["wrench_sources"] = text
         self._faults, self.must_yield = faults, bool(preceding)
@@ -449,8 +457,9 @@ class RosBus:
             except MessageError as error:
                 self._drop(topic, error)
 
-        subscription = self._node.create_subscription(kind, topic, take, IN)
-        self._on_robot_node.append(partial(self._node.destroy_subscription, subscription))
+        lost = partial(self._node.lost, topic)
+        matched = MatchedSubscription(self._node, kind, topic, take, NEWEST, on_lost=lost)
+        self._on_robot_node.append(matched.close)
 
     def _drop(self, topic: str, error: MessageError) -> None:
         self._node.drop(f"{topic.lstrip('/')}/{error.reason}", str(error))
@@ -493,6 +502,7 @@ class RosBus:
         if source.stamps == "arrival":
             self._show(name, raw, came, came)
             return
+        taken = self._taken_s(name, came, stamp_ns)
         before = self._stamps.get(name)
         if before is not None and 0 <= before - stamp_ns <= RESTART_NS:
             self._node.drop(
@@ -502,28 +512,20 @@ class RosBus:
             )
             return
         self._stamps[name] = stamp_ns
-        self._show(name, raw, came, self._taken_s(name, came, stamp_ns))
+        self._show(name, raw, came, taken)
 
     def _taken_s(self, name: str, came_s: float, stamp_ns: int) -> float:
         """Return when an image was taken by its stamp [s, steady clock]; -inf: it cannot be."""
-        age = (self._node.get_clock().now().nanoseconds - stamp_ns) / messages.SECOND_NS
-        if -FUTURE_S <= age <= OLDEST_S:
-            self._clocks.pop(name, None)
-            return came_s - max(age, 0.0)
-        what = f"{age:.1f} s old" if age > 0 else f"{-age:.1f} s in the future"
-        self._clocks[name] = (
-            f"camera {name}: got stamps {what} by this computer's clock, expected 0 to "
-            f"{OLDEST_S:.0f} s old. Synchronise the clocks (chrony, PTP), or set `stamps: arrival` "
-            "for this camera in the robot's YAML."
-        )
-        return -np.inf
+        watch = self._clocks[name]
+        if not watch.right(stamp_ns, REMEDY):
+            return -np.inf
+        return came_s - max(watch.age_s, 0.0)
 
     def _on_poll(self) -> None:
         for name, capture in self._captures.items():
             raw = capture.newest()
             if raw is not None:
-                now = time.monotonic()
-                self._show(name, raw, now, now)
+                self._show(name, raw.image, time.monotonic(), raw.taken_s)
 
     def _show(self, name: str, raw: Any, came: float, taken: float) -> None:
         image = self._pipelines[name](raw)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+SEPARATOR = ": "  # of namespace and node in a status's name, as diagnostic_updater has it
 KEEP = 512  # newest latencies that p50 and p99 are of
 START = 5  # first pieces of work, which load and allocate: in no latency once others are done
 
@@ -23,6 +24,7 @@ class Health:
         self.weights: int | None = None
         self.ready = False
         self._now: dict[str, str] = {}  # faults that last
+        self._errors: set[str] = set()  # those of them with which the node cannot do its work
         self._latencies: deque[float] = deque(maxlen=KEEP)
         self._done = 0
         self._marked = (0, time.monotonic())
@@ -34,21 +36,29 @@ class Health:
         self._done += 1
         self._latencies.append(seconds)
 
-    def drop(self, reason: str) -> int:
-        """One message was not used; return how often that happened for this reason."""
-        self.drops[reason] += 1
+    def drop(self, reason: str, count: int = 1) -> int:
+        """So many messages were not used; return how many in all for this reason."""
+        self.drops[reason] += count
         return self.drops[reason]
 
-    def fault(self, name: str, text: str) -> bool:
-        """Something is wrong until `cleared`; True when that is news."""
+    def fault(self, name: str, text: str, *, error: bool = False) -> bool:
+        """Something is wrong until `cleared`; True when that is news. error: level ERROR."""
         news = name not in self._now
         self.faults[name] += news
         self._now[name] = text
+        (self._errors.add if error else self._errors.discard)(name)
         return news
 
     def cleared(self, name: str) -> bool:
         """It is well again; True when that is news."""
+        self._errors.discard(name)
         return self._now.pop(name, None) is not None
+
+    def rest(self) -> None:
+        """The node is not active any more: faults are over, it is not ready."""
+        self.ready = False
+        self._now.clear()
+        self._errors.clear()
 
     @property
     def lasting(self) -> Mapping[str, str]:
@@ -85,17 +95,25 @@ class Health:
         return {key: str(value) for key, value in values.items()}
 
     def status(self, name: str) -> DiagnosticStatus:
-        """Return the message; `name` is the node's full name, its namespace says which hardware."""
-        level = DiagnosticStatus.WARN if self._now else DiagnosticStatus.OK
+        """Return the message of the node with this full name; the hardware is its namespace."""
+        level = DiagnosticStatus.OK
+        if self._now:
+            level = DiagnosticStatus.ERROR if self._errors else DiagnosticStatus.WARN
+        namespace, _, node = name.rpartition("/")
         return DiagnosticStatus(
             level=level,
-            name=name,
+            name=f"{namespace or '/'}{SEPARATOR}{node}",
             message="; ".join(self._now.values()) or ("running" if self.ready else "starting"),
-            hardware_id=name.rpartition("/")[0] or "/",
+            hardware_id=namespace or "/",
             values=[KeyValue(key=k, value=v) for k, v in self.report().items()],
         )
 
 
 def statuses(msg: DiagnosticArray) -> Mapping[str, dict[str, str]]:
-    """Return node name -> values of a diagnostics message."""
-    return {s.name: {pair.key: pair.value for pair in s.values} for s in msg.status}
+    """Return full node name -> values of a diagnostics message."""
+    return {full_name(s): {pair.key: pair.value for pair in s.values} for s in msg.status}
+
+
+def full_name(status: DiagnosticStatus) -> str:
+    """Return the full name of the node that a status is of; other programs' names as they are."""
+    return str(status.name).replace(f"/{SEPARATOR}", "/", 1).replace(SEPARATOR, "/", 1)

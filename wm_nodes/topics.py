@@ -34,6 +34,7 @@ TF_CHOICES = (AUTO, ALWAYS, NEVER)
 RAW, COMPRESSED = "raw", "compressed"  # transports of images, as in image_transport
 TRANSPORTS = (RAW, COMPRESSED)
 
+# Best effort stands here for what the publishers offer: see ros.matched_subscription.
 # The newest only, and never wait for one: pictures in real time.
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 # Pictures in real time for who handles each in no time: a short delay loses none.

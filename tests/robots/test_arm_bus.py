@@ -24,6 +24,8 @@ import rclpy
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
@@ -561,6 +563,18 @@ def test_the_simulated_driver_follows_such_a_trajectory_to_its_end(bench):
 # Images ----------------------------------------------------------------------------------------
 
 
+def test_images_are_taken_as_the_driver_offers_them_and_only_the_newest(bench):
+    bus, camera = bench.bus(), bench.images()
+
+    def images() -> Subscription:
+        topic = camera.topic_name
+        return next(s for s in bus.shell.subscriptions if s.topic_name == topic)
+
+    offered = camera.qos_profile.reliability
+    bench.until(lambda: images().qos_profile.reliability == offered)
+    assert offered == ReliabilityPolicy.RELIABLE and images().qos_profile.depth == 1
+
+
 def test_an_image_was_taken_when_its_stamp_says(bench):
     bus, camera = bench.bus(), bench.images()
     for age in (0.05, 2.0, 9.0):
@@ -577,9 +591,10 @@ def test_an_image_was_taken_when_its_stamp_says(bench):
 
 
 @pytest.mark.parametrize(
-    ("age", "text"), [(60.0, "s old"), (-5.0, "s in the future"), (1e9, "s old")]
+    ("age", "text", "reason"),
+    [(60.0, "s old", "old"), (-5.0, "s in the future", "future"), (1e9, "s old", "old")],
 )
-def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text):
+def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text, reason):
     bus, camera = bench.bus(), bench.images()
 
     def publish() -> None:
@@ -589,6 +604,7 @@ def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text
     assert bus.frames()["front"].taken_s == -math.inf
     told = bus.faults()["camera_clock"]
     assert "front" in told and text in told and "chrony" in told and "stamps: arrival" in told
+    assert bus.shell.health.facts[f"stamps/front/{reason}"] >= 1
     if age > 0:  # the stamps advance: the clocks were synchronised
         bench.until(
             lambda: "camera_clock" not in bus.faults(),

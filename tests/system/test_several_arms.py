@@ -78,7 +78,7 @@ class Arm:
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            if status.name == f"{self.ns}/robot":
+            if status.name == f"{self.ns}: robot":
                 self.keys |= {pair.key for pair in status.values}
                 self.hardware, self.message = status.hardware_id, status.message
 

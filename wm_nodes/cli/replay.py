@@ -15,6 +15,7 @@ import tyro
 from wm_nodes.cli.arguments import parse, require, require_namespace
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError
+from wm_nodes.graphs.environment import network_environment
 from wm_nodes.namespaces import ROBOT
 
 
@@ -53,8 +54,7 @@ def run(words: Sequence[str]) -> int:
     ns = require_namespace("ns", wanted.ns)
     if find_spec("rclpy") is None:
         raise UserError("ROS 2 is missing (no rclpy). Right: source your ROS 2, or `make setup`.")
-    ranges = {"local": "LOCALHOST", "subnet": "SUBNET"}
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = ranges[wanted.network]
+    os.environ.update(network_environment(wanted.network))
 
     from rclpy.parameter import Parameter
 

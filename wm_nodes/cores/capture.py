@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,25 @@ import numpy as np
 from wm_nodes.cores.records import Image
 
 REOPEN_S = 1.0
+OLDEST_S = 10.0  # a driver's time of capture that is older is of another clock
 
 
 class CaptureError(Exception):
     """A source that cannot be opened."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """image (H, W, 3) RGB; taken_s [s]: when it was taken, by the steady clock."""
+
+    image: Image
+    taken_s: float
+
+
+def taken_s(stamp_ms: float, now_s: float) -> float:
+    """Return when a picture was taken [s]: its driver's stamp [ms] if that can be, else now."""
+    stamp_s = stamp_ms / 1e3
+    return stamp_s if 0.0 <= now_s - stamp_s <= OLDEST_S else now_s
 
 
 class Capture:
@@ -29,13 +45,13 @@ class Capture:
         rate = rate_hz or self._video.get(cv2.CAP_PROP_FPS) or 30.0
         self.period_s = 1.0 / rate
         self.ended = False
-        self._newest: Image | None = None
+        self._newest: Captured | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="capture", daemon=True)
         self._thread.start()
 
-    def newest(self) -> Image | None:
-        """Return the newest picture (H, W, 3) RGB once, None until another comes."""
+    def newest(self) -> Captured | None:
+        """Return the newest picture once, None until another comes."""
         frame, self._newest = self._newest, None
         return frame
 
@@ -59,12 +75,21 @@ class Capture:
         while not self._stop.is_set():
             fine, frame = self._video.read()
             if fine:
-                self._newest = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+                taken = self._taken_s()
+                image = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), np.uint8)
+                self._newest = Captured(image, taken)
             elif not self._again():
                 return
             if self._file:
                 due = max(due + self.period_s, time.monotonic() - self.period_s)
                 self._stop.wait(max(due - time.monotonic(), 0.0))
+
+    def _taken_s(self) -> float:
+        """Return when the present frame was taken: V4L2 stamps it by the steady clock."""
+        now = time.monotonic()
+        if self._file or self._video.getBackendName() != "V4L2":
+            return now
+        return taken_s(self._video.get(cv2.CAP_PROP_POS_MSEC), now)
 
     def _again(self) -> bool:
         """The source gave nothing: begin a looped file again, reopen a lost device; or end."""

@@ -18,6 +18,7 @@ from wm_nodes import messages, topics
 from wm_nodes.cores.records import Step
 from wm_nodes.errors import MessageError
 from wm_nodes.faults.auditor import SILENT_S, STAMP_S, Auditor
+from wm_nodes.health import full_name
 from wm_nodes.namespaces import within
 from wm_nodes.robots.arm.config import ArmConfig
 
@@ -101,7 +102,7 @@ class Witness:
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
-            if within(self.node.get_namespace(), status.name) == "robot":
+            if within(self.node.get_namespace(), full_name(status)) == "robot":
                 self.state = status.message
 
 

@@ -72,7 +72,7 @@ NS = Argument(
 NETWORK = Argument(
     "network",
     "local",
-    "local: ROS talks within this computer only; subnet: to other computers too.",
+    "local: shared memory and loopback only; subnet: other computers hear and are heard too.",
     choices=("local", "subnet"),
 )
 

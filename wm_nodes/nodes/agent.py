@@ -23,6 +23,7 @@ from wm_nodes.nodes.goals import GoalListener, GoalSpeaker
 from wm_nodes.nodes.policy import PolicyParams
 from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.nodes.thinker import Thinker
+from wm_nodes.ros.stamps import StampWatch
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class AgentNode(Thinker):
         p = self.params
         self._pipeline = p.pipeline()
         self._alive = Liveness(p.stale_s, p.frozen_s)
+        self._stamps = StampWatch(self, p.camera)
         self._encoder, self._swap = Encoder(), Swap(p.swap)
         self._filter = Filter(p.seed, self.device)
         self._policy = p.core(self.device)
@@ -94,6 +96,7 @@ class AgentNode(Thinker):
             self.drop(f"{self.params.camera}/image_raw/{error.reason}", str(error))
             return
         if self.params.mode == topics.REALTIME:
+            self._stamps.report(stamp_ns)
             self._alive.saw(image, time.perf_counter())
             self._show_image(image, stamp_ns)
         self._together(self._join.put("image", stamp_ns, image))
@@ -201,7 +204,7 @@ class AgentNode(Thinker):
     def _on_check(self) -> None:
         fault = self._alive.fault(time.perf_counter())
         if fault:
-            self.fault("camera", fault)
+            self.fault("camera", fault, error=True)
         else:
             self.well("camera", "pictures are back")
 

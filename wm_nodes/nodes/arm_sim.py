@@ -37,6 +37,7 @@ from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
 from wm_nodes.robots.arm.world import ArmWorld
 from wm_nodes.robots.base import RobotError, episode_seed
+from wm_nodes.ros.clock import ClockPublisher
 
 ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -110,6 +111,8 @@ class ArmSimNode(Shell):
         self._episode = 0
         self._wanted_scene: int | None = None
         self._scene_set = threading.Event()
+        self._clock_out = ClockPublisher(self)
+        self._time_ns = 0  # simulated
         self._joints = self.create_publisher(JointState, "joint_states", STATES)
         self._scores = self.create_publisher(JointState, "score", STATES)
         self._wrenches = self.create_publisher(WrenchStamped, "force_torque/wrench", STATES)
@@ -194,7 +197,9 @@ class ArmSimNode(Shell):
             if self._wanted_scene is not None:
                 self._set_scene(world)
             driver.advance(period)
-            stamp_ns = self._stamp_ns(due)
+            self._time_ns += round(period * messages.SECOND_NS)
+            self._clock_out.publish(self._time_ns)
+            stamp_ns = self._time_ns if self._clock_out.on else self._stamp_ns(due)
             self._say_joints(driver, stamp_ns)
             self._say_wrench(driver, stamp_ns)
             now = time.monotonic()
@@ -284,7 +289,8 @@ class ArmSimNode(Shell):
         return now_ns - steady_ns + round(steady_s * 1e9)
 
     def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
+        """Return the time of stamps: simulated, where this node publishes /clock."""
+        return self._time_ns if self._clock_out.on else int(self.get_clock().now().nanoseconds)
 
     # Commands -----------------------------------------------------------------------------------
 

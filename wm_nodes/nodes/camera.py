@@ -14,6 +14,7 @@ from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
+from wm_nodes.ros.stamps import StampWatch
 
 CHECK_S = 0.1
 
@@ -87,6 +88,7 @@ class CameraNode(Shell):
         self._pipeline = p.pipeline()
         self._alive = Liveness(p.stale_s, p.frozen_s)
         self._frame = messages.optical_frame(p.camera)
+        self._stamps = StampWatch(self, p.camera)
         self._last = 0.0
         self._capture: Capture | None = None
         self._out = topics.IMAGE.publisher(self, camera=p.camera)
@@ -122,6 +124,8 @@ class CameraNode(Shell):
         """Crop, resize, publish; the stamp stays."""
         started = time.perf_counter()
         p = self.params
+        if p.mode == topics.REALTIME and self._capture is None:
+            self._stamps.report(stamp_ns)
         limited = p.rate_hz and p.mode == topics.REALTIME and self._capture is None
         if limited and started - self._last < 0.9 / p.rate_hz:
             return
@@ -140,10 +144,11 @@ class CameraNode(Shell):
         """Take the device's newest picture, if there is one."""
         frame = capture.newest()
         if frame is not None:
-            stamp_ns = self.get_clock().now().nanoseconds
+            age_ns = round((time.monotonic() - frame.taken_s) * messages.SECOND_NS)
+            stamp_ns = self.get_clock().now().nanoseconds - age_ns
             if self._raw.get_subscription_count():
-                self._raw.publish(messages.image_to_msg(frame, stamp_ns, self._frame))
-            self._on_image(stamp_ns, frame)
+                self._raw.publish(messages.image_to_msg(frame.image, stamp_ns, self._frame))
+            self._on_image(stamp_ns, frame.image)
         elif capture.ended:
             self.get_logger().info(f"{self.params.source} is at its end")
             self.finish()
@@ -151,7 +156,7 @@ class CameraNode(Shell):
     def _on_check(self) -> None:
         fault = self._alive.fault(time.perf_counter())
         if fault:
-            self.fault("camera", fault)
+            self.fault("camera", fault, error=True)
         else:
             self.well("camera", "pictures are back")
 

@@ -39,6 +39,11 @@ REST_S = 2.4  # for coming to rest at the end: the longest stop takes 2.2 s
 AGAIN_S = 1.0  # until a record that could not be written is tried again
 TAKEN_S = 0.3  # for the control loop to execute an emergency stop
 AT_REST = 3  # periods at rest before the loop ends, so that the last commands are equal
+# Faults that an operator must mend; latches are others.
+STUCK = frozenset(
+    "bus camera_clock controller controller_settings driver driver_unknown joint_sources "
+    "wrench_sources".split()
+)
 LOOK_S = 0.05  # between two reports
 ANSWER_S = 1.0  # for the control loop to answer a request
 NO_REALTIME = (
@@ -211,8 +216,9 @@ class RealtimeControl:
             now["realtime"] = NO_REALTIME
         for name in self._reported - set(now):
             node.well(name, f"over: {name}")
+        latched = self.loop.latched()
         for name, text in now.items():
-            node.fault(name, text)
+            node.fault(name, text, error=name in STUCK or name in latched)
         self._reported = set(now)
         node.health.facts.update(self._robot.facts())
         node.health.facts.update(cadence.figures())
@@ -242,7 +248,7 @@ class RealtimeControl:
             self._record.store(lambda: Record(self.loop.latched(), running))
         except OSError as error:
             text = f"latches cannot be stored in {self._record.path} ({error.strerror})"
-            self._node.fault("record", f"{text}. Make room, or set safety_file")
+            self._node.fault("record", f"{text}. Make room, or set safety_file", error=True)
             return text
         self._node.well("record", "latches are stored again")
         return ""

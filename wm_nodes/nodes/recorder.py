@@ -126,7 +126,7 @@ class RecorderNode(Shell):
         """Say when recording stops and when it goes on."""
         fault = self._recording.fault if self._recording is not None else None
         if fault is not None:
-            self.fault("log", f"not recording: {fault}")
+            self.fault("log", f"not recording: {fault}", error=True)
         else:
             self.well("log", "recording again")
 

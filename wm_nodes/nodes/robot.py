@@ -29,6 +29,7 @@ from wm_nodes.params import param
 from wm_nodes.robots.adapters import ADAPTERS, open_robot, takes
 from wm_nodes.robots.base import RealtimeRobot, Robot, RobotError
 from wm_nodes.robots.limits import read_limits
+from wm_nodes.ros.clock import ClockPublisher
 from wm_nodes.share import shared
 
 if TYPE_CHECKING:
@@ -148,7 +149,11 @@ class RobotNode(Shell):
                     settings["bus"].close()
                 raise
         goals = Goals(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
-        clock = self._clock_ns if p.mode == topics.REALTIME else None
+        self._clock_out: ClockPublisher | None = None  # of a simulator that makes the time
+        if not isinstance(self._robot, RealtimeRobot):
+            self._clock_out = ClockPublisher(self)
+        makes_time = self._clock_out is not None and self._clock_out.on
+        clock = self._clock_ns if p.mode == topics.REALTIME and not makes_time else None
         self.session = Session(self._robot, Schedule(goals, p.seed, counts), clock)
         self._spec = self._robot.spec
         self._plan: Plan | None = None  # lock-step: the answer to the newest observation
@@ -190,7 +195,6 @@ class RobotNode(Shell):
             self._description.close()
             del self._description
         if hasattr(self, "_driver_services"):
-            self.remove_on_set_parameters_callback(self._on_parameters)
             if self._driver_services is not None:
                 self._driver_services.close()
             del self._driver_services
@@ -327,6 +331,8 @@ class RobotNode(Shell):
         """Publish an observation; the step goes first, since a planner waits for it."""
         now, stamp = time.perf_counter(), arrival.step.stamp_ns
         self._observed(arrival)
+        if self._clock_out is not None:
+            self._clock_out.publish(stamp)
         self._steps.publish(messages.step_to_msg(arrival.step))
         for camera, image in arrival.images.items():
             frame = self._infos.frame_id(camera)
@@ -516,7 +522,7 @@ class RobotNode(Shell):
         if request.data:
             self._plan = None
             self._robot.stop()
-            self.fault("estop", "emergency stop: holding until it is cleared")
+            self.fault("estop", "emergency stop: holding until it is cleared", error=True)
         else:
             self.health.cleared("estop")
         response.success, response.message = True, "stopped" if request.data else "cleared"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.lifecycle import (
@@ -16,8 +19,10 @@ from rclpy.lifecycle import (
     LifecycleState,
     TransitionCallbackReturn,
 )
-from rclpy.qos import QoSProfile
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rclpy.timer import Timer
 
@@ -25,6 +30,8 @@ from wm_nodes import topics
 from wm_nodes.errors import MessageError
 from wm_nodes.health import Health
 from wm_nodes.params import declare, param
+from wm_nodes.ros.clock import ClockWatch
+from wm_nodes.ros.matched_subscription import MatchedSubscription
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 DIAGNOSE_S = 1.0
@@ -37,6 +44,11 @@ class ShellParams:
     """Parameters of every node."""
 
     autostart: bool = param(True, "Configure and activate by itself; false: wait to be told.")
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    subscription: Subscription
 
 
 class Shell(LifecycleNode):
@@ -63,6 +75,7 @@ class Shell(LifecycleNode):
         self.exit_code = 0
         self._failure: BaseException | None = None
         self._warned: dict[str, float] = {}
+        self.clock_watch = ClockWatch(self)
         self._diagnostics = topics.DIAGNOSTICS.always(self)
         self.create_timer(DIAGNOSE_S, self.diagnose)
 
@@ -106,7 +119,8 @@ class Shell(LifecycleNode):
             self.over.set_result(None)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._before = self._made()
+        self._before, self._failure = self._made(), None
+        self._listening = set(self._on_set_parameters_callbacks)
         result = self._try(self.configure, super().on_configure, state)
         if result != TransitionCallbackReturn.SUCCESS:
             self._unmake()
@@ -122,11 +136,14 @@ class Shell(LifecycleNode):
         return result if self.active else made
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._try(self._deactivate, super().on_deactivate, state)
+        result = self._try(self._deactivate, super().on_deactivate, state)
+        self.health.rest()
+        return result
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._try(self.cleanup, super().on_cleanup, state)
         self._unmake()
+        self.health.rest()
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -135,6 +152,7 @@ class Shell(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Destroy the node and the lifecycle's state machine, which would keep its participant."""
+        self.clock_watch.close()
         super().destroy_node()
         del self._state_machine
 
@@ -144,7 +162,9 @@ class Shell(LifecycleNode):
         return {kind: set(getattr(self, f"{kind}s")) for kind in kinds}
 
     def _unmake(self) -> None:
-        """Destroy what `configure` put on the ROS graph."""
+        """Destroy what `configure` put on the ROS graph, and forget its parameter callbacks."""
+        for callback in set(self._on_set_parameters_callbacks) - self._listening:
+            self.remove_on_set_parameters_callback(callback)
         for kind, entities in self._made().items():
             for entity in entities - self._before[kind]:
                 if isinstance(entity, LifecyclePublisher):
@@ -182,6 +202,26 @@ class Shell(LifecycleNode):
         options.setdefault("clock", STEADY)
         return super().create_timer(*given, **options)
 
+    # Parameters ---------------------------------------------------------------------------------
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+        """Set parameters; those that have their value already are left out.
+
+        So the dump of all parameters can be loaded, though most of them are fixed.
+        """
+        new = [parameter for parameter in parameter_list if not self._has(parameter)]
+        return (
+            super().set_parameters_atomically(new) if new else SetParametersResult(successful=True)
+        )
+
+    def _has(self, parameter: Parameter) -> bool:
+        if not self.has_parameter(parameter.name):
+            return False
+        now, given = self.get_parameter(parameter.name).value, parameter.value
+        if isinstance(given, (list, tuple, array)) and isinstance(now, (list, tuple, array)):
+            return list(now) == list(given)  # the type of an empty array is lost in YAML
+        return type(now) is type(given) and bool(now == given)
+
     # Messages -----------------------------------------------------------------------------------
 
     def listen(
@@ -199,7 +239,9 @@ class Shell(LifecycleNode):
         """Subscribe; what `convert` refuses is dropped and counted. `idle`: when inactive too.
 
         max_bytes: larger messages are dropped before they are deserialized, which may take seconds;
-        0: no limit. Returns a function that handles at once all messages that have come already.
+        0: no limit. A `qos` of best effort stands for what the publishers offer (see
+        MatchedSubscription). Returns a function that handles at once all messages that have come
+        already.
         """
         shown = topic.name.format(**names)
 
@@ -214,9 +256,18 @@ class Shell(LifecycleNode):
             handle(*record) if type(record) is tuple else handle(record)
 
         raw = max_bytes > 0
-        subscription = topic.subscription(self, callback, qos, events, raw=raw, **names)
+        asked = qos or topic.qos
+        source: MatchedSubscription | _Fixed
+        if asked.reliability == ReliabilityPolicy.BEST_EFFORT:
+            lost = partial(self.lost, shown)
+            source = MatchedSubscription(
+                self, topic.type, shown, callback, asked.depth, on_lost=lost, raw=raw
+            )
+        else:
+            source = _Fixed(topic.subscription(self, callback, qos, events, raw=raw, **names))
 
         def take() -> None:
+            subscription = source.subscription
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, raw):
                     callback(taken[0])
@@ -238,9 +289,19 @@ class Shell(LifecycleNode):
         count = self.health.drop(reason)
         self.warn(f"drop/{reason}", f"dropped ({count} so far): {text}")
 
-    def fault(self, name: str, text: str) -> None:
-        """Report something wrong that lasts until it is `well` again."""
-        if self.health.fault(name, text):
+    def lost(self, topic: str, count: int) -> None:
+        """Count messages that were published and did not arrive."""
+        reason = f"{topic.lstrip('/')}/lost"
+        total = self.health.drop(reason, count)
+        self.warn(
+            f"drop/{reason}",
+            f"{topic}: lost {total} messages so far on their way, expected none. Give their "
+            "publisher the Fast DDS profile (docs/topics.md), or more CPU time.",
+        )
+
+    def fault(self, name: str, text: str, *, error: bool = False) -> None:
+        """Report something wrong until it is `well` again. error: the node cannot do its work."""
+        if self.health.fault(name, text, error=error):
             self.warn(f"fault/{name}", text)
 
     def well(self, name: str, text: str) -> None:
@@ -266,6 +327,7 @@ class Shell(LifecycleNode):
 
     def diagnose(self) -> None:
         """Publish this node's state on /diagnostics."""
+        self.clock_watch.report()
         msg = DiagnosticArray(status=[self.health.status(self.get_fully_qualified_name())])
         msg.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(msg)

@@ -1,0 +1,24 @@
+"""A node that counts what it hears on a topic for some seconds: other_host.py TOPIC SECONDS."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import rclpy
+from std_msgs.msg import String
+
+
+def main() -> None:
+    rclpy.init()
+    node = rclpy.create_node("other_host")
+    heard: list[str] = []
+    node.create_subscription(String, sys.argv[1], lambda msg: heard.append(msg.data), 10)
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end and not heard:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    print(len(heard), *sorted(set(node.get_node_names()) - {"other_host"}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

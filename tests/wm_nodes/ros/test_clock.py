@@ -1,0 +1,114 @@
+"""/clock: simulators make it, and one that is missing, stands or goes back is named."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+
+from wm_nodes import messages, topics
+from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.nodes.robot import RobotNode
+from wm_nodes.nodes.shell import Shell
+from wm_nodes.ros import clock
+
+POINT = {"adapter": "tests.nodes.point_robot:PointRobot", "time_limit": 3}
+
+
+class Plain(Shell):
+    NAME = "plain"
+
+
+@pytest.fixture
+def watched(graph, monkeypatch):
+    """Return a node with use_sim_time, and what sets its time [s]."""
+    monkeypatch.setattr(clock, "STANDS_S", 0.3)
+    node = graph.add(Plain, use_sim_time=True)
+    publisher = graph.joined(graph.probe.create_publisher(Clock, clock.TOPIC, 10))
+
+    def tell(seconds: float) -> None:
+        publisher.publish(Clock(clock=messages.to_time(round(seconds * messages.SECOND_NS))))
+        graph.until(lambda: node.get_clock().now().nanoseconds == round(seconds * 1e9))
+
+    return node, tell
+
+
+def test_a_clock_that_is_missing_or_stands_is_named_until_it_advances(graph, watched) -> None:
+    node, tell = watched
+    graph.until(lambda: "no time at all" in node.health.lasting.get("clock", ""))
+    tell(5.0)
+    graph.until(lambda: "clock" not in node.health.lasting)
+    graph.until(lambda: "standing at 5.000 s" in node.health.lasting.get("clock", ""))
+
+
+def test_a_clock_that_goes_back_is_counted(graph, watched) -> None:
+    node, tell = watched
+    for seconds in (5.0, 6.0, 5.5, 5.6):
+        tell(seconds)
+    assert node.health.faults["clock_back"] == 1
+
+
+def test_without_use_sim_time_nothing_is_wrong(graph, monkeypatch) -> None:
+    monkeypatch.setattr(clock, "STANDS_S", 0.0)
+    node = graph.add(Plain)
+    graph.spin(0.1)
+    node.diagnose()
+    assert not node.health.lasting
+
+
+@pytest.mark.parametrize("mode", topics.MODES)
+def test_a_simulator_with_use_sim_time_makes_the_time(graph, mode) -> None:
+    """/clock has the stamps of its observations, one control period apart."""
+    told: list[int] = []
+    graph.probe.create_subscription(
+        Clock,
+        clock.TOPIC,
+        lambda msg: told.append(messages.from_time(msg.clock)),
+        QoSProfile(depth=50),
+    )
+    steps = graph.hear(topics.STEPS, messages.step_from_msg)
+    plans = topics.PLAN.always(graph.probe)
+    node = graph.add(RobotNode, **POINT, mode=mode, use_sim_time=True)
+    graph.joined(plans)
+    if mode == topics.LOCKSTEP:
+        graph.until(lambda: steps)
+        plan = Plan(steps[-1].stamp_ns, Origin("m", "actor", 1), ("push",), [[0.0]], 0.1)
+        plans.publish(messages.plan_to_msg(plan))
+    graph.until(lambda: len({step.stamp_ns for step in steps}) > 1 and len(set(told)) > 1)
+    stamps = sorted({step.stamp_ns for step in steps})
+    assert {round(0.1 * messages.SECOND_NS)} == {b - a for a, b in pairwise(stamps)}
+    graph.until(lambda: set(told) & set(stamps))
+    assert stamps[-1] < messages.SECOND_NS * 1000  # simulated, not this computer's
+    assert "clock" not in node.health.lasting
+
+
+def test_without_use_sim_time_a_simulator_publishes_no_clock(graph) -> None:
+    graph.add(RobotNode, **POINT)
+    assert graph.probe.count_publishers(clock.TOPIC) == 0
+
+
+def test_the_simulated_arm_makes_the_time_from_0(graph) -> None:
+    pytest.importorskip("mujoco")
+    from wm_nodes.nodes.arm_sim import ArmSimNode
+
+    told: list[int] = []
+    stamps: list[int] = []
+    graph.probe.create_subscription(
+        Clock, clock.TOPIC, lambda msg: told.append(messages.from_time(msg.clock)), 10
+    )
+    graph.probe.create_subscription(
+        JointState,
+        "/arm_sim/joint_states",
+        lambda msg: stamps.append(messages.from_time(msg.header.stamp)),
+        10,
+    )
+    graph.add(ArmSimNode, render="none", use_sim_time=True)
+    graph.until(lambda: len(told) > 5 and len(stamps) > 5)
+    assert told == sorted(told) and told[-1] < 1000 * messages.SECOND_NS
+    assert stamps[-1] < 1000 * messages.SECOND_NS

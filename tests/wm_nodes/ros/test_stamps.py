@@ -1,0 +1,57 @@
+"""Stamps that are no time of capture are counted and reported; the capture's stamp travels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from wm_nodes import messages, topics
+from wm_nodes.cores.capture import taken_s
+from wm_nodes.nodes.camera import CameraNode
+from wm_nodes.ros.stamps import wrong_stamp
+
+SECOND = messages.SECOND_NS
+TOP = {"camera": "top"}
+
+
+@pytest.mark.parametrize(
+    "stamp_ns, age_s, right",
+    [
+        (1, 0.0, ""), (1, 10.0, ""), (1, -0.1, ""), (1, 10.1, "old"), (1, -0.2, "future"),
+        (0, 1.8e9, "zero"), (5, 1.8e9, "old"),
+    ],
+)  # fmt: skip
+def test_a_stamp_is_right_zero_old_or_future(stamp_ns, age_s, right) -> None:
+    assert wrong_stamp(stamp_ns, age_s) == right
+
+
+@pytest.mark.parametrize(
+    "stamp_ms, right", [(99_980.0, 99.98), (0.0, 100.0), (100_001.0, 100.0), (89_000.0, 100.0)]
+)
+def test_a_drivers_time_of_capture_counts_if_it_can_be_one(stamp_ms, right) -> None:
+    assert taken_s(stamp_ms, now_s=100.0) == right
+
+
+@pytest.mark.parametrize("mode, counted", [("realtime", 1), ("lockstep", 0)])
+@pytest.mark.parametrize(
+    "offset_s, reason", [(None, "zero"), (-1e9, "old"), (-11.0, "old"), (5.0, "future")]
+)
+def test_the_camera_node_counts_and_reports_stamps_out_of_range(
+    graph, mode, counted, offset_s, reason
+) -> None:
+    """Lock-step stamps are simulated time: any is right."""
+    node = graph.add(CameraNode, mode=mode, **TOP)
+    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    publisher = graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP))
+    now_ns = node.get_clock().now().nanoseconds
+    stamp_ns = 0 if offset_s is None else now_ns + round(offset_s * SECOND)
+    image = np.zeros((8, 8, 3), np.uint8)
+    publisher.publish(messages.image_to_msg(image, stamp_ns))
+    graph.until(lambda: heard)
+    assert heard[0][0] == stamp_ns  # it travels, whatever it is
+    assert node.health.facts.get(f"stamps/top/{reason}", 0) == counted
+    assert ("camera_clock" in node.health.lasting) == bool(counted)
+    publisher.publish(messages.image_to_msg(image, node.get_clock().now().nanoseconds))
+    graph.until(lambda: "camera_clock" not in node.health.lasting)
