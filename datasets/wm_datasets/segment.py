@@ -211,8 +211,8 @@ class SegmentReader:
 
 
 def _checksum(data: memoryview) -> int:
-    """The crc32 of a record. zlib lets other threads run for each call of 5 KB or more; one that
-    is busy then keeps the interpreter for 5 ms, so that 200 small records take a second."""
+    """The crc32 of a record. zlib lets other threads run for each call of 5 KB or more, and a busy
+    one may then keep the interpreter for 5 ms: small records are done in smaller pieces."""
     if len(data) > _HELD_BYTES:
         return zlib.crc32(data)
     crc = 0

@@ -126,8 +126,7 @@ def test_a_sync_syncs_what_is_not_synced_yet_and_no_more(path, monkeypatch):
 
 
 def test_checking_small_records_does_not_hand_the_interpreter_over(tmp_path, monkeypatch):
-    """zlib does so for 5 KB and more, and a thread that is busy then keeps it for milliseconds:
-    sealing took a hundred times as long beside one."""
+    """zlib does so for 5 KB and more, and a thread that is busy may then keep it for 5 ms."""
     spec = make_spec(cameras={"front": (64, 64, 3)})
     dtype = record_dtype(spec.fields)
     record = np.zeros(1, dtype)
