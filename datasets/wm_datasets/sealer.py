@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_datasets.aside import keep_aside, kept_aside
+from wm_datasets.aside import FOLDER, keep_aside, kept_aside
 from wm_datasets.column import Column, ColumnWriter, clean_up
 from wm_datasets.damage import merge
 from wm_datasets.episodes import EpisodeIndex
@@ -87,12 +87,13 @@ class Sealer:
         if new != self.manifest:
             new.commit(self._root)
             self.manifest = new
+        for path in self._spoilt:
+            keep_aside(self._root, path, new.first, new.first)
+        self._spoilt = []
         if replaced:
             for found in self._lost:
                 keep_aside(self._root, found.path, found.start, found.stop)
-            for path in self._spoilt:
-                keep_aside(self._root, path, new.first, new.first)
-            self._lost, self._spoilt = [], []
+            self._lost = []
 
     def _stage_episodes(self, index: EpisodeIndex, end_open: bool) -> Manifest:
         """Write the episodes that ended and choose the ones that the capacity drops."""
@@ -146,7 +147,8 @@ class Sealer:
 
     def _sweep(self) -> None:
         """Remove what a killed writer left beside the log, and see what the chunks take."""
-        groups = [self._root, *(self._root / name for name in ("episode", "image", "sensor"))]
+        groups = [self._root]
+        groups += [self._root / name for name in ("episode", "image", "sensor", FOLDER)]
         for folder in (*groups, *(writer.column.folder for writer in self._table.values())):
             for name in list_names(folder):
                 if name.endswith(".tmp"):
