@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,10 @@ from wm_models.interface import WorldModel
 from wm_nodes.evaluate import mean_interval, wilson
 from wm_nodes.film import episode_frames, write_video
 from wm_nodes.prediction import Prediction, draw_prediction, predict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 class ReportError(Exception):
@@ -146,7 +150,16 @@ def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str,
 
 
 def draw_episodes(episodes: Sequence[LoggedEpisode], path: str | Path, task: str) -> None:
-    """Write return and success of every episode, with means over the last 20, as PNG."""
+    """Write the figure of return and success of every episode as PNG."""
+    episode_figure(episodes, task).savefig(path, dpi=110)
+
+
+def episode_figure(episodes: Sequence[LoggedEpisode], task: str) -> Figure:
+    """Return a figure of return and success of every episode.
+
+    Weights that changed show means of the last 20 episodes; the same weights throughout are an
+    evaluation and show one mean with its 95 % interval.
+    """
     from matplotlib.figure import Figure
 
     numbers = [episode.number for episode in episodes]
@@ -156,13 +169,29 @@ def draw_episodes(episodes: Sequence[LoggedEpisode], path: str | Path, task: str
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     colours = np.where(success > 0, "tab:green", "tab:gray")
     above.scatter(numbers, returns, c=colours, s=14, label="episode (green: success)")
-    above.plot(numbers, _trailing_mean(returns), color="black", label="mean of the last 20")
+    if len({episode.weights for episode in episodes}) == 1:
+        _draw_mean(above, fmean(returns), mean_interval(returns.tolist()))
+        below.scatter(numbers, success, c=colours, s=14)
+        _draw_mean(below, fmean(success), wilson(int(success.sum()), len(success)))
+        below.set(ylabel="success")
+        below.legend(fontsize=8)
+    else:
+        above.plot(numbers, _trailing_mean(returns), color="black", label="mean of the last 20")
+        below.plot(numbers, _trailing_mean(success), color="tab:green")
+        below.set(ylabel="success rate\nof the last 20")
     above.set(ylabel="return", title=task)
     above.legend(fontsize=8)
-    below.plot(numbers, _trailing_mean(success), color="tab:green")
-    below.set(ylabel="success rate\nof the last 20", xlabel="episode", ylim=(-0.05, 1.05))
+    below.set(xlabel="episode", ylim=(-0.05, 1.05))
     below.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=110)
+    return figure
+
+
+def _draw_mean(axes: Axes, mean: float, interval: tuple[float, float]) -> None:
+    axes.axhline(mean, color="black", label=f"mean of all: {mean:.3g}")
+    if np.isfinite(interval).all():  # one episode has none
+        low, high = interval
+        label = f"95 % interval: {low:.3g} to {high:.3g}"
+        axes.axhspan(low, high, color="black", alpha=0.12, label=label)
 
 
 def write_prediction(

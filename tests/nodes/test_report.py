@@ -13,7 +13,14 @@ from wm_datasets import LogReader, LogWriter
 from wm_models.interface import ModelSpec, WorldModel
 from wm_nodes import film
 from wm_nodes.prediction import predict
-from wm_nodes.report import ReportError, ReportSettings, logged_episodes, write_report
+from wm_nodes.report import (
+    LoggedEpisode,
+    ReportError,
+    ReportSettings,
+    episode_figure,
+    logged_episodes,
+    write_report,
+)
 from wm_nodes.training_report import write_training_report
 
 av = pytest.importorskip("av", reason="needs the [viz] extra")
@@ -213,3 +220,20 @@ def test_a_run_that_has_not_learned_yet_is_refused_in_one_line(tmp_path, capsys,
     assert main(["report", "new"]) == 2
     assert "runs/new has neither a log nor metrics" in capsys.readouterr().err
     assert not (tmp_path / "runs" / "new" / "report").exists()
+
+
+def test_an_evaluation_shows_one_mean_and_learning_a_moving_one():
+    def labels(weights: list[int]) -> list[str]:
+        episodes = [
+            LoggedEpisode(i, 10 * i, 9, float(i), i % 2 == 0, 3, version, (2,) * 9)
+            for i, version in enumerate(weights)
+        ]
+        figure = episode_figure(episodes, "task")
+        return [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+
+    learned, frozen = labels([1, 2, 3, 4]), labels([7] * 4)
+    assert "mean of the last 20" in learned and not any("mean of all" in t for t in learned)
+    assert "mean of all: 1.5" in frozen and "mean of all: 0.5" in frozen
+    assert sum("95 % interval" in text for text in frozen) == 2
+    assert not any("last 20" in text for text in frozen)
+    assert "mean of all: 0" in labels([7])  # one episode
