@@ -81,7 +81,7 @@ def test_every_image_is_received_or_counted_as_lost(graph) -> None:
     """Best effort, and a segment of shared memory that holds no whole image: most are lost."""
     seen, topic = Counting(graph), f"{graph.namespace}/top/image_raw"
     with source(topic, "BEST_EFFORT", {}) as process:
-        graph.until(lambda: seen.matched.subscription is not None)
+        graph.until(lambda: seen.matched.reliability == BEST_EFFORT)
         go(process)
         assert process.stdout is not None
         graph.spin(0.2)

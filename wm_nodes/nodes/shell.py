@@ -67,6 +67,7 @@ class Shell(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         options.setdefault("namespace", self.NAMESPACE)
         super().__init__(self.NAME, **options)
+        self.clock_watch = ClockWatch(self)
         self.params: Any = declare(self, self.PARAMS)
         self.health = Health()
         self.active = False
@@ -75,7 +76,6 @@ class Shell(LifecycleNode):
         self.exit_code = 0
         self._failure: BaseException | None = None
         self._warned: dict[str, float] = {}
-        self.clock_watch = ClockWatch(self)
         self._diagnostics = topics.DIAGNOSTICS.always(self)
         self.create_timer(DIAGNOSE_S, self.diagnose)
 

@@ -25,10 +25,10 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 class MatchedSubscription:
     """A subscription to `topic` that is reliable while every publisher of it is.
 
-    It begins with best effort, which matches every publisher, and is made anew when the publishers
-    offer something else; a message in that moment may be missed. `depth`: queued messages; 1: the
-    newest only. `on_lost(n)`: n more messages were lost on their way, as the middleware counts
-    them. `raw`: the callback gets serialized messages.
+    It is reliable where no publisher is known yet, as this package's all are, and is made anew when
+    the publishers offer something else; a message before that may be missed. `depth`: queued
+    messages; 1: the newest only. `on_lost(n)`: n more messages were lost on their way, as the
+    middleware counts them. `raw`: the callback gets serialized messages.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class MatchedSubscription:
         self._topic = node.resolve_topic_name(topic)
         self._callback, self._depth, self._on_lost = callback, depth, on_lost
         self._type = f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
-        self.subscription = self._subscribe(self._offered() or BEST_EFFORT)
+        self.subscription = self._subscribe(self._offered() or RELIABLE)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(LOOK_S, self.match, clock=steady)
 
@@ -79,14 +79,15 @@ class MatchedSubscription:
     def _subscribe(self, reliability: ReliabilityPolicy) -> Subscription:
         qos = QoSProfile(depth=self._depth, reliability=reliability)
         lost = SubscriptionEventCallbacks(
-            message_lost=lambda info: self._on_lost(info.total_count_change)
+            message_lost=lambda info: self._on_lost(info.total_count_change),
+            use_default_callbacks=False,  # they warn of what the next look mends
         )
         try:
             return self._make(qos, lost)
         except UnsupportedEventTypeError:  # this middleware does not count
-            return self._make(qos, None)
+            return self._make(qos, SubscriptionEventCallbacks(use_default_callbacks=False))
 
-    def _make(self, qos: QoSProfile, events: SubscriptionEventCallbacks | None) -> Subscription:
+    def _make(self, qos: QoSProfile, events: SubscriptionEventCallbacks) -> Subscription:
         return self._node.create_subscription(
             self._kind, self._topic, self._callback, qos, event_callbacks=events, raw=self._raw
         )
