@@ -2,7 +2,7 @@
 own: what it learned from, how far it came, and what its model predicts.
 
 report/
-  summary.json     model, logs, updates, newest weights, last value of every metric
+  summary.json     model, logs, newest weights, last value of every metric and its update
   training.png     every metric over updates
   prediction.png   5 frames of the first log seen, then imagined, beside the truth
 """
@@ -51,7 +51,7 @@ def write_training_report(
     folder.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, folder / "training.png", run.name)
     summary: dict[str, Any] = dict(facts or {})
-    summary["updates"] = max(updates[-1] for updates, _ in curves.values())
+    summary["measured_updates"] = max(updates[-1] for updates, _ in curves.values())
     summary["metrics"] = {name: values[-1] for name, (_, values) in curves.items()}
     if model is not None and log is not None and (episodes := logged_episodes(log)):
         summary |= write_prediction(log, model, episodes, folder, settings or ReportSettings())

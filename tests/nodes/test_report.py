@@ -200,7 +200,7 @@ def test_a_run_of_wm_train_has_a_report(trained, capsys, monkeypatch):
     assert main(["report", "trained"]) == 0
     assert "report: runs/trained/report" in capsys.readouterr().out
     summary = json.loads((trained / "report" / "summary.json").read_text())
-    assert (summary["model"], summary["updates"]) == ("mwm_cpu", 75)
+    assert (summary["model"], summary["measured_updates"]) == ("mwm_cpu", 75)
     assert summary["metrics"] == {"wm/loss": pytest.approx(1 / 75), "eval/success_rate": 0.5}
     assert {p.name for p in (trained / "report").iterdir()} == {"summary.json", "training.png"}
 
