@@ -18,6 +18,7 @@ from rclpy.lifecycle import (
 )
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from rclpy.timer import Timer
 
@@ -25,6 +26,8 @@ from wm_nodes import topics
 from wm_nodes.errors import MessageError
 from wm_nodes.health import Health
 from wm_nodes.params import declare, param
+from wm_nodes.place import Place
+from wm_nodes.process_identity import ProcessIdentity
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 DIAGNOSE_S = 1.0
@@ -58,9 +61,10 @@ class Shell(LifecycleNode):
         self.params: Any = declare(self, self.PARAMS)
         self.health = Health()
         self.active = False
-        self.alone = False  # has it a process to itself? Whoever runs it so says it
+        self.alone = False  # has it a process to itself?
         self.over: Future = Future()
         self.exit_code = 0
+        self.place = Place(self)
         self._failure: BaseException | None = None
         self._warned: dict[str, float] = {}
         self._diagnostics = topics.DIAGNOSTICS.always(self)
@@ -80,6 +84,11 @@ class Shell(LifecycleNode):
     def cleanup(self) -> None:
         """Free what `configure` made; called once at the end too, whatever happened before."""
 
+    def own_process(self, identity: ProcessIdentity | None) -> None:
+        """It has a process to itself, which this is; None: no identity that others can read."""
+        self.alone = True
+        self.place.take(identity)
+
     # Life ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -88,6 +97,9 @@ class Shell(LifecycleNode):
             return
         self.trigger_configure()
         self._raise()
+        self.place.wait()
+        if self.over.done():
+            return
         self.trigger_activate()
         self._raise()
 
@@ -113,6 +125,9 @@ class Shell(LifecycleNode):
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        made = self._try(self.place.refuse_second, None, state)
+        if made != TransitionCallbackReturn.SUCCESS:
+            return made
         result = super().on_activate(state)
         self.active = True
         made = self._try(self.activate, None, state)
@@ -197,9 +212,12 @@ class Shell(LifecycleNode):
         0: no limit. Returns a function that handles at once all messages that have come already.
         """
         shown = topic.name.format(**names)
+        full_name = self.resolve_topic_name(shown)
 
-        def callback(msg: Any) -> None:
+        def use(msg: Any, info: Any) -> None:
             if not (self.active or idle):
+                return
+            if topic.single and not self.place.admits(full_name, shown, use, msg, info):
                 return
             try:
                 record = convert(self._checked(msg, topic, max_bytes) if max_bytes else msg)
@@ -208,13 +226,19 @@ class Shell(LifecycleNode):
                 return
             handle(*record) if type(record) is tuple else handle(record)
 
+        def callback(msg: Any, info: Any) -> None:
+            self.place.release()
+            use(msg, info)
+
         raw = max_bytes > 0
-        subscription = topic.subscription(self, callback, qos, events, raw=raw, **names)
+        identified = hasattr(Subscription, "CallbackType")  # Humble gives no message info
+        told: Callable[..., None] = callback if identified else lambda msg: callback(msg, {})
+        subscription = topic.subscription(self, told, qos, events, raw=raw, **names)
 
         def take() -> None:
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, raw):
-                    callback(taken[0])
+                    callback(*taken)
 
         return take
 
