@@ -162,28 +162,26 @@ def test_a_clean_end_leaves_no_ghost_and_no_shared_memory(graphs) -> None:
     from rclpy.node import Node
 
     graph = graphs(0, "")
-    graph.start("player")
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=DOMAIN)
     node = Node("watch", context=context)
     try:
+        before = set(Path("/dev/shm").iterdir())
+        graph.start("player")
         end = time.monotonic() + START_S
-        while "player" not in node.get_node_names():
+        while "player" not in node.get_node_names() or "active" not in graph.said("player"):
             assert time.monotonic() < end, graph.said("player")
             time.sleep(0.05)
-        while "active" not in graph.said("player"):
-            time.sleep(0.05)
-        pid = graph.processes["player"].pid
-        maps = Path(f"/proc/{pid}/maps").read_text().split()
-        files = {word for word in maps if word.startswith("/dev/shm/fastdds_")}
-        own = {file for file in files if "port" not in file}
+        maps = Path(f"/proc/{graph.processes['player'].pid}/maps").read_text().split()
+        own = {Path(word) for word in maps if word.startswith("/dev/shm/fastdds_")} - before
         graph.end()
         began = time.monotonic()
         while "player" in node.get_node_names():
             assert time.monotonic() - began < 5.0
             time.sleep(0.02)
         assert time.monotonic() - began < 1.0
-        assert own and not [f for file in own for f in (file, f"{file}_el") if Path(f).exists()]
+        assert own and not [file for file in own if file.exists()]
+        assert not [file for file in own if Path(f"{file}_el").exists()]
     finally:
         node.destroy_node()
         rclpy.try_shutdown(context=context)
