@@ -23,6 +23,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from wm_datasets import ros_images
 from wm_datasets.errors import LogSpecError
 from wm_datasets.spec import LogSpec, Source
+from wm_models.bounded_json import load_object
 from wm_nodes.cores.records import (
     Announcement,
     Depth,
@@ -34,6 +35,7 @@ from wm_nodes.cores.records import (
     Step,
     Vector,
 )
+from wm_nodes.cores.validate import MOST_NEWS, MOST_SPEC, check_spec, checked_announcement
 from wm_nodes.errors import MessageError
 
 SECOND_NS = 1_000_000_000
@@ -356,16 +358,12 @@ def _odd(value: object) -> bool:
 def announcement_from_msg(msg: String) -> Announcement:
     """Return the notice of new weights."""
     try:
-        given = json.loads(msg.data)
-        news = Announcement(**given)
-        typed = [(news.version, int), (news.path, str), (news.sha256, str), (news.preset, str)]
-        if any(type(value) is not kind for value, kind in typed) or news.version < 0:
-            raise ValueError("version is a whole number from 0; path, sha256, preset are text")
-        return news
+        return checked_announcement(load_object(msg.data, most_bytes=MOST_NEWS))
     except (ValueError, TypeError) as error:
         raise MessageError(
             "json",
-            f"weights: {error}; right is JSON with version, path, sha256, preset, step, metrics",
+            f"weights: {error!s:.300}; right is JSON with version, path, sha256, preset, step, "
+            "metrics",
         ) from None
 
 
@@ -377,8 +375,10 @@ def spec_to_msg(spec: LogSpec) -> String:
 def spec_from_msg(msg: String) -> LogSpec:
     """Return what a robot is."""
     try:
-        return LogSpec.from_json(json.loads(msg.data))
-    except (ValueError, TypeError, KeyError, AttributeError, LogSpecError) as error:
+        given = load_object(msg.data, most_bytes=MOST_SPEC)
+        check_spec(given)
+        return LogSpec.from_json(given)
+    except (ValueError, TypeError, KeyError, ArithmeticError, LogSpecError) as error:
         raise MessageError(
-            "json", f"spec: {error!r}; right is what the robot node publishes"
+            "json", f"spec: {error!s:.300}; right is what the robot node publishes"
         ) from None

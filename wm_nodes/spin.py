@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from wm_nodes import process_identity, shared_memory
 from wm_nodes.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,19 +41,32 @@ def main(kind: Callable[[], Shell]) -> None:
     """Run a node and end the process with its exit code; every node's `main` calls this.
 
     The process ends at once: everything was closed by `run`, and taking torch apart takes a second.
-    An error of ours goes the ordinary way, with its traceback.
     """
-    code = run(kind)
+    try:
+        code = run(kind)
+    except Exception:
+        traceback.print_exc()
+        code = FAILED
+    _leave_the_graph()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
+def _leave_the_graph() -> None:
+    """Free nodes that refer to themselves: with the last one DDS ends its participant, so that no
+    other process sees the node any more and no shared memory is left behind."""
+    gc.unfreeze()
+    gc.collect()
+
+
 def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
     """Make the node, configure and activate it if it starts by itself, spin it; return the code."""
+    shared_memory.remove_dead()
+    given = list(sys.argv if args is None else args)
     try:
         rclpy.init(
-            args=list(sys.argv if args is None else args),
+            args=process_identity.with_enclave(given),
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except Exception as error:  # rclpy's own types differ between releases
@@ -59,7 +74,7 @@ def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
             f"{_first_lines(error)} Right: --ros-args -p name:=value --params-file FILE."
         )
     try:
-        return _live(kind)
+        return _live(kind, given)
     except UserError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -68,9 +83,9 @@ def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
         rclpy.try_shutdown()
 
 
-def _live(kind: Callable[[], Shell]) -> int:
+def _live(kind: Callable[[], Shell], args: Sequence[str]) -> int:
     node = kind()
-    node.alone = True
+    node.own_process(process_identity.published(args))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

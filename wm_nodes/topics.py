@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
@@ -61,11 +60,13 @@ REPORTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 
 @dataclass(frozen=True, eq=False)
 class Topic:
-    """One row of the table. `{camera}` in a name is filled in by the caller."""
+    """One row of the table. `{camera}` in a name is filled in by the caller. single: one process
+    publishes it, and a second one is refused."""
 
     name: str
     type: type
     qos: QoSProfile
+    single: bool = False
 
     def publisher(self, node: LifecycleNode, **parts: str) -> Publisher:
         """Make a publisher that is silent while the node is not active."""
@@ -78,7 +79,7 @@ class Topic:
     def subscription(
         self,
         node: Node,
-        callback: Callable[[Any], None],
+        callback: Callable[..., None],
         qos: QoSProfile | None = None,
         events: SubscriptionEventCallbacks | None = None,
         *,
@@ -92,19 +93,21 @@ class Topic:
         )
 
 
-IMAGE_RAW = Topic("{camera}/image_raw", Image, FRAMES)
-IMAGE_COMPRESSED = Topic("{camera}/image_raw/compressed", CompressedImage, FRAMES)
+IMAGE_RAW = Topic("{camera}/image_raw", Image, FRAMES, single=True)
+IMAGE_COMPRESSED = Topic("{camera}/image_raw/compressed", CompressedImage, FRAMES, single=True)
 CAMERA_INFO = Topic("{camera}/camera_info", CameraInfo, FRAMES)  # stamp and frame of image_raw
-IMAGE = Topic("{camera}/image", Image, FRAMES)
-JOINT_STATES = Topic("joint_states", JointState, STEP)
-STEPS = Topic("step", JointState, STEP)
-FEATURES = Topic("features", Image, FRAMES)
-LATENT = Topic("latent", Image, FRAMES)
-PLAN = Topic("plan", JointTrajectory, COMMAND)
-ANNOUNCEMENTS = Topic("weights", String, WEIGHTS)
-SPEC = Topic("spec", String, WEIGHTS)  # what the robot is: names, units, bounds, cameras (JSON)
-RECORDED = Topic("recorded", Header, WEIGHTS)  # stamp of the newest observation in the log
-PACE = Topic("pace", UInt64, WEIGHTS)  # decisions that learning has kept up with
+IMAGE = Topic("{camera}/image", Image, FRAMES, single=True)
+JOINT_STATES = Topic("joint_states", JointState, STEP, single=True)
+STEPS = Topic("step", JointState, STEP, single=True)
+FEATURES = Topic("features", Image, FRAMES, single=True)
+LATENT = Topic("latent", Image, FRAMES, single=True)
+PLAN = Topic("plan", JointTrajectory, COMMAND, single=True)
+ANNOUNCEMENTS = Topic("weights", String, WEIGHTS, single=True)
+# What the robot is: names, units, bounds, cameras (JSON).
+SPEC = Topic("spec", String, WEIGHTS, single=True)
+# Stamp of the newest observation in the log.
+RECORDED = Topic("recorded", Header, WEIGHTS, single=True)
+PACE = Topic("pace", UInt64, WEIGHTS, single=True)  # decisions that learning has kept up with
 GOAL = Topic("goal/image", Image, WEIGHTS)  # what the camera is to see: who plans goes there
 GOAL_JOINTS = Topic("goal/joint_states", JointState, WEIGHTS)  # proprioception there, same stamp
 IMAGINATION = Topic("imagination/image", Image, FRAMES)

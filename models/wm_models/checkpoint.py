@@ -14,9 +14,8 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,43 +23,9 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from wm_models.body import Body
-from wm_models.interface import WorldModel
+from wm_models.interface import ModelError, WorldModel
+from wm_models.manifest import Manifest, WeightsError, parse_manifest
 from wm_models.presets import preset
-
-SCHEMA = 1
-
-
-class WeightsError(RuntimeError):
-    """Weights are missing, damaged, or another model's."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a version of weights is, and where it came from."""
-
-    version: int
-    preset: str
-    action_dim: int
-    step: int = 0  # updates of the learner
-    parent: int | None = None
-    source_log: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)  # file -> digest
-    extra: Mapping[str, Any] = field(default_factory=dict)  # task, camera, render preset, ...
-    body: Mapping[str, Any] | None = None  # the robot it is for; None: actions in -1..1
-    schema: int = SCHEMA
-
-    @property
-    def robot(self) -> Body:
-        """The body that the model was built for."""
-        return Body.unit(self.action_dim) if self.body is None else Body.from_json(self.body)
-
-    @property
-    def digest(self) -> str:
-        """One digest for the whole version."""
-        joined = "".join(f"{name}{sha}" for name, sha in sorted(self.sha256.items()))
-        return hashlib.sha256(joined.encode()).hexdigest()
 
 
 class WeightStore:
@@ -77,15 +42,16 @@ class WeightStore:
         """Whole versions, oldest first."""
         if not self.folder.is_dir():
             return []
-        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit() and p.is_dir())
+        return sorted(int(p.name) for p in self.folder.iterdir() if _number(p.name) and p.is_dir())
 
     def latest(self) -> int | None:
         """The version that the pointer names, or None when there is none yet."""
         pointer = self.folder / "latest"
         if not pointer.exists():
             return None
-        text = pointer.read_text(errors="replace").strip()
-        if not text.isdigit():
+        with pointer.open(errors="replace") as stream:
+            text = stream.read(100).strip()
+        if not _number(text):
             raise WeightsError(
                 f"weights: {pointer}: expected the number of a version, got {text!r}."
             )
@@ -143,12 +109,7 @@ class WeightStore:
 def read_manifest(folder: str | Path) -> Manifest:
     """The manifest of one version's folder (or of a store's newest version)."""
     folder = resolve(folder)
-    try:
-        return Manifest(**json.loads((folder / "manifest.json").read_text()))
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise WeightsError(
-            f"weights: {folder}/manifest.json is not a manifest of ours ({error})."
-        ) from None
+    return parse_manifest(folder / "manifest.json")
 
 
 def resolve(folder: str | Path) -> Path:
@@ -187,9 +148,21 @@ def load_model(
 ) -> tuple[WorldModel, Manifest]:
     """Build the model that a version's manifest names and load all its weights."""
     manifest = read_manifest(folder)
-    model = preset(manifest.preset).build(manifest.robot)
+    model = build(manifest)
     load_modules(folder, model.modules_by_name())
     return model.to(device).eval(), manifest
+
+
+def build(manifest: Manifest) -> WorldModel:
+    """Return the model that a manifest describes, with fresh weights. ModelError."""
+    try:
+        return preset(manifest.preset).build(manifest.robot)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        if isinstance(error, (ModelError, WeightsError)):
+            raise
+        raise WeightsError(
+            f"weights: {manifest.preset!r} cannot be built for the manifest's robot ({error})."
+        ) from None
 
 
 def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
@@ -225,6 +198,11 @@ def _check_shapes(
         f"{given.get(odd[0], 'absent')} in the file and {own.get(odd[0], 'absent')} here "
         f"({len(odd)} such entries). Choose the preset that the weights were made with."
     )
+
+
+def _number(text: str) -> bool:
+    """Is it a version's number, or the name of its folder?"""
+    return len(text) <= 20 and text.isascii() and text.isdigit()
 
 
 def _write(path: Path, data: bytes) -> None:

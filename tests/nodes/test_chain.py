@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 
 import numpy as np
@@ -15,6 +17,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from wm_models.checkpoint import read_manifest
 from wm_nodes import messages, topics
 from wm_nodes.cores.mind import Encoder, Filter
 from wm_nodes.cores.records import Announcement, Features, Latent, Origin, Step
@@ -77,8 +80,6 @@ def robot_for(graph, composition: str) -> Robot:
 
 def announce(graph, store, version: int, publisher=None):
     publisher = publisher or topics.ANNOUNCEMENTS.always(graph.probe)
-    from wm_models.checkpoint import read_manifest
-
     manifest = read_manifest(store.path(version))
     news = Announcement(version, str(store.path(version)), manifest.digest, manifest.preset)
     publisher.publish(messages.announcement_to_msg(news))
@@ -174,6 +175,34 @@ def test_damaged_weights_are_not_used(graph, store, tmp_path, composition: str) 
     thinkers = [n for n in nodes if hasattr(n, "shelf")]
     graph.until(lambda: all(n.health.drops["weights/refused"] == 1 for n in thinkers))
     assert robot.ask(1, is_first=True).origin.version == 1
+
+
+def test_weights_that_are_not_the_announced_ones_are_neither_loaded_nor_deadly(
+    graph, store, tmp_path
+) -> None:
+    node = graph.add(AgentNode, **TOP, weights=str(store.path(1)))
+    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    path, digest = str(store.path(2)), read_manifest(store.path(2)).digest
+    newer = shutil.copytree(store.path(2), tmp_path / "newer")
+    manifest = json.loads((newer / "manifest.json").read_text())
+    (newer / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
+    wrong = [
+        Announcement(9, path, digest, "mwm_cpu"),  # it is version 2
+        Announcement(2, path, digest, "dino_wm_cpu"),
+        Announcement(2, path, "0" * 64, "mwm_cpu"),
+        Announcement(2, str(newer), digest, "mwm_cpu"),
+        Announcement(2, str(tmp_path / "none"), digest, "mwm_cpu"),
+        Announcement(2, "/dev/null", digest, "mwm_cpu"),
+    ]
+    for count, news in enumerate(wrong, 1):
+        publisher.publish(messages.announcement_to_msg(news))
+        graph.until(lambda count=count: node.health.drops["weights/refused"] == count)
+    for text in ("{" * 9, '{"version":' * 100_000, "[" * 100_000):
+        publisher.publish(String(data=text))
+    graph.until(lambda: node.health.drops["weights/json"] >= 1)
+    assert node.shelf.newest.version == 1
+    announce(graph, store, 2, publisher)
+    loaded(graph, [node], 2)
 
 
 @pytest.mark.parametrize("kind", [AgentNode, EncoderNode, PolicyNode, WorldModelNode])

@@ -208,6 +208,25 @@ def test_wrong_features_are_refused(changes: dict, reason: str) -> None:
     assert error.value.reason == reason
 
 
+NEWS = {"version": 1, "path": "/a", "sha256": "b", "preset": "c"}
+WRONG_NEWS = (
+    ("version", True),
+    ("version", 2**40),
+    ("version", 1.0),
+    ("version", [1]),
+    ("path", ["a"]),
+    ("path", "x" * 5000),
+    ("path", "a\0b"),
+    ("sha256", 5),
+    ("sha256", "xyz"),
+    ("preset", None),
+    ("step", "many"),
+    ("step", -1),
+    ("metrics", [1]),
+    ("metrics", {"loss": "low"}),
+)
+
+
 def test_news_of_weights_survive() -> None:
     news = Announcement(7, "/runs/a/weights/7", "ab", "mwm_cpu", 100, {"loss": 0.5})
     assert messages.announcement_from_msg(messages.announcement_to_msg(news)) == news
@@ -224,6 +243,11 @@ def test_news_of_weights_survive() -> None:
         json.dumps({"version": "7", "path": "a", "sha256": "b", "preset": "c"}),
         json.dumps({"version": -1, "path": "a", "sha256": "b", "preset": "c"}),
         json.dumps({"version": 1, "path": "a", "sha256": "b", "preset": "c", "more": 1}),
+        *(json.dumps({**NEWS, name: value}) for name, value in WRONG_NEWS),
+        '{"version":' * 100_000 + "1" + "}" * 100_000,
+        json.dumps({**NEWS, "metrics": {"a": {"b": {}}}}),
+        json.dumps({**NEWS, "metrics": {str(n): n for n in range(5000)}}),
+        '{"version": 1, "path": "a", "sha256": "b", "preset": "c", "metrics": {"x": NaN}}',
     ],
 )
 def test_wrong_news_of_weights_are_refused(data: str) -> None:
@@ -237,7 +261,62 @@ def test_a_spec_survives() -> None:
     assert messages.spec_from_msg(messages.spec_to_msg(spec)) == spec
 
 
-@pytest.mark.parametrize("data", ["", "[]", "{}", '{"robot": 1}'])
+AXES = {"names": ["x"], "units": ["m"], "low": [-1.0], "high": ["inf"]}
+SPEC = {
+    "robot": "point", "task": "origin", "control_period_s": 0.1, "cameras": {"top": [8, 8, 3]},
+    "proprio": AXES, "action": AXES, "extra": {}, "reward": True, "signals": None,
+}  # fmt: skip
+WRONG_SPECS = (
+    ("robot", 1),
+    ("robot", ["point"]),
+    ("task", None),
+    ("task", "x" * 1000),
+    ("control_period_s", "0.1"),
+    ("control_period_s", 0),
+    ("control_period_s", 1e9),
+    ("control_period_s", True),
+    ("cameras", []),
+    ("cameras", {"top": 8}),
+    ("cameras", {"top": [8, 8]}),
+    ("cameras", {"top": [8.5, 8, 3]}),
+    ("cameras", {"top": [10**9, 8, 3]}),
+    ("cameras", {"../top": [8, 8, 3]}),
+    ("cameras", {str(n): [8, 8, 3] for n in range(100)}),
+    ("proprio", "x"),
+    ("proprio", [1]),
+    ("action", {**AXES, "names": "x"}),
+    ("action", {**AXES, "names": ["x", "y"]}),
+    ("action", {**AXES, "low": ["nan"]}),
+    ("action", {**AXES, "low": [10**400]}),
+    ("action", {**AXES, "low": [2.0], "high": [1.0]}),
+    ("action", {**AXES, "units": [["m"]]}),
+    ("action", {"names": ["x"] * 5000, "units": [], "low": [], "high": []}),
+    ("extra", [1]),
+    ("extra", None),
+    ("reward", "yes"),
+    ("signals", 5),
+    ("sensors", {"depth": {"dtype": "uint16", "shape": [10**9, 1], "units": "mm", "names": []}}),
+    ("sensors", {"depth": {"dtype": ["u2"], "shape": [4], "units": "mm", "names": []}}),
+    ("sensors", {"depth": None}),
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"robot": 1}',
+        *(json.dumps({**SPEC, name: value}) for name, value in WRONG_SPECS),
+        json.dumps({**SPEC, "extra": None}).replace("null}", "[" * 50_000 + "]" * 50_000 + "}"),
+        json.dumps({**SPEC, "extra": {"deep": "HERE"}}).replace('"HERE"', "[" * 20 + "]" * 20),
+        json.dumps({**SPEC, "extra": {"long": "x" * (2 << 20)}}),
+        json.dumps({**SPEC, "control_period_s": 0.5}).replace("0.5", "1e999"),
+    ],
+)
 def test_a_wrong_spec_is_refused(data: str) -> None:
-    with pytest.raises(MessageError):
+    with pytest.raises(MessageError) as error:
         messages.spec_from_msg(String(data=data))
+    assert error.value.reason == "json" and len(str(error.value)) < 500
+    assert messages.spec_from_msg(String(data=json.dumps(SPEC))).robot == "point"

@@ -58,8 +58,7 @@ def run(words: Sequence[str]) -> int:
         "evaluate": "true",
         "episodes": str(wanted.episodes),
         "seed": str(wanted.seed),
-        "ns": ns,
-        "driver_ns": beside(ns, "arm_sim"),
+        **({"ns": ns, "driver_ns": beside(ns, "arm_sim")} if ns != ROBOT else {}),
         "run": f"arm-demo-{datetime.now():%Y%m%d-%H%M%S}",
         **card.arguments,
     }

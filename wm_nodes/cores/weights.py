@@ -14,12 +14,12 @@ from wm_models.checkpoint import (
     Manifest,
     WeightsError,
     WeightStore,
+    build,
     load_modules,
     read_manifest,
     resolve,
 )
 from wm_models.interface import ModelError, WorldModel
-from wm_models.presets import preset
 from wm_nodes.cores.records import Announcement, Origin, Step
 
 KNOWN = 64  # announcements remembered
@@ -61,7 +61,7 @@ def load_weights(
             f"weights: {folder} is of model {manifest.preset!r}, this node was started with "
             f"{only!r}. Give the same model, or other weights."
         )
-    model = preset(manifest.preset).build(manifest.robot)
+    model = build(manifest)
     modules = model.modules_by_name()
     load_modules(folder, {name: modules[name] for name in model.parts_for(*verbs)})
     return ready(model.to(device).eval(), manifest)
@@ -108,12 +108,13 @@ class Shelf:
         self._verbs, self._device, self._only, self._refuse = verbs, device, only, refuse
         self._held: dict[int, Weights] = {}
         self._folders: dict[int, str] = {}
+        self._news: dict[int, Announcement] = {}  # of those folders that were announced
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._loading: list[tuple[int, Future[Weights]]] = []
 
     def open(self, folder: str | Path) -> Weights:
         """Load now, and use it as the newest. WeightsError, ModelError."""
-        weights = self._load(folder, "")
+        weights = self._load(folder, None)
         self._folders[weights.version] = str(resolve(folder))
         self._keep(weights)
         return weights
@@ -122,10 +123,16 @@ class Shelf:
         """Begin to load a version that the trainer has published."""
         if news.version in self._held and self._folders.get(news.version) == news.path:
             return
+        if len(self._loading) >= KNOWN:
+            self._refuse("weights/many", f"weights: {KNOWN} announced versions wait already")
+            return
         self._folders[news.version] = news.path
+        self._news[news.version] = news
         while len(self._folders) > KNOWN:
-            del self._folders[next(iter(self._folders))]
-        future = self._loader.submit(self._load, news.path, news.sha256)
+            oldest = next(iter(self._folders))
+            del self._folders[oldest]
+            self._news.pop(oldest, None)
+        future = self._loader.submit(self._load, news.path, news)
         self._loading.append((news.version, future))
 
     def poll(self) -> bool:
@@ -156,12 +163,26 @@ class Shelf:
     def close(self) -> None:
         self._loader.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, folder: str | Path, sha256: str) -> Weights:
-        if sha256 and (found := read_manifest(folder).digest) != sha256:
-            raise WeightsError(
-                f"weights: {folder} has sha256 {found[:12]}, announced was {sha256[:12]}"
-            )
-        return load_weights(folder, self._verbs, self._device, self._only)
+    def _load(self, folder: str | Path, news: Announcement | None) -> Weights:
+        """Load a version, if it is what was announced; WeightsError, ModelError, OSError."""
+        if news is not None:
+            found = read_manifest(folder)
+            for what, given, wanted in (
+                ("sha256", found.digest, news.sha256),
+                ("version", found.version, news.version),
+                ("preset", found.preset, news.preset),
+            ):
+                if given != wanted:
+                    raise WeightsError(
+                        f"weights: {folder} has {what} {_short(given)}, announced was "
+                        f"{_short(wanted)}"
+                    )
+        try:
+            return load_weights(folder, self._verbs, self._device, self._only)
+        except (WeightsError, ModelError, OSError):
+            raise
+        except Exception as error:  # whatever torch makes of a foreign file must not end the node
+            raise WeightsError(f"weights: {folder} cannot be loaded ({error!r:.200})") from error
 
     def _take(self, version: int, future: Future[Weights]) -> None:
         try:
@@ -179,12 +200,20 @@ class Shelf:
     def _again(self, version: int) -> Weights | None:
         """A version that was let go is asked for: the encoder has switched to it after all."""
         try:
-            weights = self._load(self._folders[version], "")
+            weights = self._load(self._folders[version], None)
+            if weights.version != version:
+                raise WeightsError(
+                    f"weights: {self._folders[version]} is version {weights.version}"
+                )
         except (WeightsError, ModelError, OSError) as error:
             self._refuse("weights/refused", str(error))
             return None
         self._held[version] = weights
         return weights
+
+
+def _short(value: object) -> str:
+    return str(value)[:12]
 
 
 class Swap:

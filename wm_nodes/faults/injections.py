@@ -172,8 +172,11 @@ def _busy(rig: Rig) -> str:
 
 
 def _rubbish(rig: Rig) -> str:
+    """The player is away meanwhile: beside it another publisher's plans would not even be read."""
+    rig.plant.kill("player")
     with rig.publishing(lambda: plan_rubbish(rig.random), 0.005):
         rig.wait(rig.some(1.0, 1.8))
+    rig.plant.start("player")
     return ""
 
 

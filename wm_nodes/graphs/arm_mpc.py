@@ -254,4 +254,6 @@ GRAPH = Graph(
     ),
     check=_check,
     namespaces=_namespaces,
+    owns=lambda values: ("ns", "driver_ns") if values["hardware"] == SIM else ("ns",),
+    moves=lambda values: values["hardware"] == SIM,  # the operator finds a real arm where it was
 )

@@ -142,7 +142,8 @@ class Graph:
     """Arguments and nodes of one launch, in data-flow order.
 
     namespaces: values, namespace pushed by a launch file ("": none) -> the absolute namespace of
-    each argument that is one.
+    each argument that is one. owns: values -> the arguments whose namespaces are for one launch.
+    moves: values -> may it take other namespaces while another graph has them?
     """
 
     name: str
@@ -151,6 +152,8 @@ class Graph:
     nodes: tuple[NodeSpec, ...]
     check: Callable[[Values], None] = field(default=lambda values: None)
     namespaces: Callable[[Values, str], Mapping[str, str]] = own_namespace
+    owns: Callable[[Values], tuple[str, ...]] = field(default=lambda values: ("ns",))
+    moves: Callable[[Values], bool] = field(default=lambda values: True)
     continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
 
     def defaults(self) -> dict[str, Value]:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections import deque
 from functools import partial
-from typing import IO
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown, TimerAction
@@ -22,6 +21,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
 from wm_nodes.graphs import leash
+from wm_nodes.graphs.claims import claim
 from wm_nodes.graphs.declaration import (
     CRASH_WINDOW_S,
     CRASHES,
@@ -37,7 +37,9 @@ from wm_nodes.graphs.environment import node_environment
 from wm_nodes.graphs.launch_errors import LastError, NodeFailed
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
+from wm_nodes.process_identity import RUN
 
+LOCKS = "wm_nodes_locks"  # global of the launch context
 PUSHED = "ros_namespace"  # launch configuration that PushRosNamespace sets
 TO_SIGTERM_S, TO_SIGKILL_S = 4, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
 OUTPUT_S = 0.2  # launch may hear of a process's end before it has read the rest of its output
@@ -72,24 +74,24 @@ def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity
     pushed = given.get(PUSHED, "")
     run = open_run(graph, {name: given[name] for name in known if name in given}, pushed)
     lock = hold(run)
+    place = claim(graph, run)
+    run = place.run
+    held = (*getattr(context.locals, LOCKS, ()), lock, *place.locks)
+    context.extend_globals({LOCKS: held})  # open, and so held, as long as the launch lives
     about = f"run {run.name}{' goes on' if run.resumed else ''}: {run.path}"
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
     return [
         *actions,
-        *(
-            action
-            for node in graph.running(run.values)
-            for action in _Life(node, run, lock).begin()
-        ),
+        *(action for node in graph.running(run.values) for action in _Life(node, run).begin()),
     ]
 
 
 class _Life:
     """One node: started again after a crash, never after exit codes 0 and 2 (launch's respawn
-    looks at no exit code). `lock`: of the run, held while the launch has the action."""
+    looks at no exit code)."""
 
-    def __init__(self, node: NodeSpec, run: Run, lock: IO[str]) -> None:
-        self._node, self._run, self._lock = node, run, lock
+    def __init__(self, node: NodeSpec, run: Run) -> None:
+        self._node, self._run = node, run
         self._crashes: deque[float] = deque(maxlen=CRASHES + 1)
 
     def begin(self) -> list[LaunchDescriptionEntity]:
@@ -107,7 +109,7 @@ class _Life:
             exec_name=node.name,
             namespace=node.namespace(values),
             parameters=[str(file)],
-            additional_env=node_environment(node, values),
+            additional_env={**node_environment(node, values), RUN: self._run.launch},
             prefix=shlex.join([sys.executable, leash.__file__, str(node.nice)]),
             output="screen",
             sigterm_timeout=str(TO_SIGTERM_S),

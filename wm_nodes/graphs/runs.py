@@ -13,13 +13,14 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from wm_nodes.graphs.declaration import Graph, GraphError, Value, show
 from wm_nodes.graphs.weights import arguments_of
+from wm_nodes.process_identity import new_run
 
 RUNS = "runs"
 TRAIN = "train"  # what run.json calls `wm train`
@@ -29,12 +30,18 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is about to start: values are complete, `run` and `log` are absolute paths."""
+    """A run that is about to start: values are complete, `run` and `log` are absolute paths.
+
+    movable: it may take another namespace than that in `values`. launch: identity of this launch,
+    in all its nodes' environment.
+    """
 
     path: Path
     values: Mapping[str, Value]
     resumed: bool
     notes: tuple[str, ...]
+    movable: bool = False
+    launch: str = field(default_factory=new_run)
 
     @property
     def name(self) -> str:
@@ -72,6 +79,8 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
     arguments = {**graph.defaults(), **taken, **given, "run": path.name}
     values = _complete(graph, path, arguments)
     graph.check(values)
+    chosen = any(name in wanted or _differs(graph, arguments, name) for name in graph.owns(values))
+    movable = graph.moves(values) and not chosen
     values |= graph.namespaces(values, pushed)
     try:
         path.mkdir(parents=True, exist_ok=bool(word))
@@ -82,7 +91,13 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
         raise GraphError(f"run: cannot write {file} ({path} is no folder).") from None
     except OSError as error:
         raise GraphError(f"run: cannot write {file} ({error.strerror}).") from None
-    return Run(path, values, resumed, tuple(notes))
+    return Run(path, values, resumed, tuple(notes), movable)
+
+
+def _differs(graph: Graph, arguments: Mapping[str, Value], name: str) -> bool:
+    """Has an argument another value than its default?"""
+    defaults = graph.defaults()
+    return name in defaults and arguments[name] != defaults[name]
 
 
 def hold(run: Run) -> IO[str]:

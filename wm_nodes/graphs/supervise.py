@@ -28,6 +28,7 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from wm_nodes.graphs import leash
+from wm_nodes.graphs.claims import claimed
 from wm_nodes.graphs.declaration import (
     CRASH_WINDOW_S,
     CRASHES,
@@ -41,6 +42,7 @@ from wm_nodes.graphs.environment import graph_environment, node_environment
 from wm_nodes.graphs.parameters import write_parameters
 from wm_nodes.graphs.runs import Run, hold, open_run
 from wm_nodes.graphs.tail import Errors, Tail
+from wm_nodes.process_identity import RUN
 
 LOOK_S = 0.2
 # Whole seconds that a rank has to end before SIGKILL. Rank 0 is the robot: the longest stop of an
@@ -54,7 +56,7 @@ def launch(graph: Graph, words: Sequence[str]) -> int:
     try:
         _require_ros()
         run = open_run(graph, split_words(words))
-        with hold(run), _Session(graph, run) as session:
+        with hold(run), claimed(graph, run) as placed, _Session(graph, placed) as session:
             return session.watch()
     except GraphError as error:
         print(f"wm launch {graph.name}: {error}", file=sys.stderr)
@@ -101,7 +103,7 @@ class _Session:
         command += ["supervisor.supervisord", "-n", "-c", str(self._config)]
         self._process = subprocess.Popen(
             command,
-            env={**os.environ, **graph_environment(self.run.values)},
+            env={**os.environ, **graph_environment(self.run.values), RUN: self.run.launch},
             stdin=subprocess.DEVNULL,
             stdout=(self.logs / "supervisord.out").open("wb"),
             stderr=subprocess.STDOUT,

@@ -30,6 +30,8 @@ from wm_nodes import topics
 from wm_nodes.errors import MessageError
 from wm_nodes.health import Health
 from wm_nodes.params import declare, param
+from wm_nodes.place import Place
+from wm_nodes.process_identity import ProcessIdentity
 from wm_nodes.ros.clock import ClockWatch
 from wm_nodes.ros.matched_subscription import MatchedSubscription
 
@@ -71,9 +73,10 @@ class Shell(LifecycleNode):
         self.params: Any = declare(self, self.PARAMS)
         self.health = Health()
         self.active = False
-        self.alone = False  # has it a process to itself? Whoever runs it so says it
+        self.alone = False  # has it a process to itself?
         self.over: Future = Future()
         self.exit_code = 0
+        self.place = Place(self)
         self._failure: BaseException | None = None
         self._warned: dict[str, float] = {}
         self._diagnostics = topics.DIAGNOSTICS.always(self)
@@ -93,6 +96,11 @@ class Shell(LifecycleNode):
     def cleanup(self) -> None:
         """Free what `configure` made; called once at the end too, whatever happened before."""
 
+    def own_process(self, identity: ProcessIdentity | None) -> None:
+        """It has a process to itself, which this is; None: no identity that others can read."""
+        self.alone = True
+        self.place.take(identity)
+
     # Life ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
@@ -101,6 +109,9 @@ class Shell(LifecycleNode):
             return
         self.trigger_configure()
         self._raise()
+        self.place.wait()
+        if self.over.done():
+            return
         self.trigger_activate()
         self._raise()
 
@@ -127,6 +138,9 @@ class Shell(LifecycleNode):
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        made = self._try(self.place.refuse_second, None, state)
+        if made != TransitionCallbackReturn.SUCCESS:
+            return made
         result = super().on_activate(state)
         self.active = True
         made = self._try(self.activate, None, state)
@@ -244,9 +258,12 @@ class Shell(LifecycleNode):
         already.
         """
         shown = topic.name.format(**names)
+        full_name = self.resolve_topic_name(shown)
 
-        def callback(msg: Any) -> None:
+        def use(msg: Any, info: Any) -> None:
             if not (self.active or idle):
+                return
+            if topic.single and not self.place.admits(full_name, shown, use, msg, info):
                 return
             try:
                 record = convert(self._checked(msg, topic, max_bytes) if max_bytes else msg)
@@ -255,22 +272,28 @@ class Shell(LifecycleNode):
                 return
             handle(*record) if type(record) is tuple else handle(record)
 
+        def callback(msg: Any, info: Any) -> None:
+            self.place.release()
+            use(msg, info)
+
         raw = max_bytes > 0
+        identified = hasattr(Subscription, "CallbackType")  # Humble gives no message info
+        told: Callable[..., None] = callback if identified else lambda msg: callback(msg, {})
         asked = qos or topic.qos
         source: MatchedSubscription | _Fixed
         if asked.reliability == ReliabilityPolicy.BEST_EFFORT:
             lost = partial(self.lost, shown)
             source = MatchedSubscription(
-                self, topic.type, shown, callback, asked.depth, on_lost=lost, raw=raw
+                self, topic.type, shown, told, asked.depth, on_lost=lost, raw=raw
             )
         else:
-            source = _Fixed(topic.subscription(self, callback, qos, events, raw=raw, **names))
+            source = _Fixed(topic.subscription(self, told, qos, events, raw=raw, **names))
 
         def take() -> None:
             subscription = source.subscription
             with subscription.handle:
                 while taken := subscription.handle.take_message(subscription.msg_type, raw):
-                    callback(taken[0])
+                    callback(*taken)
 
         return take
 

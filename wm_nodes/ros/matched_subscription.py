@@ -8,7 +8,6 @@ publisher, so the reliability is that of the publishers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import UnsupportedEventTypeError
@@ -36,7 +35,7 @@ class MatchedSubscription:
         node: Node,
         kind: type,
         topic: str,
-        callback: Callable[[Any], None],
+        callback: Callable[..., None],
         depth: int,
         *,
         on_lost: Callable[[int], None],

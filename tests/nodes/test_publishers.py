@@ -1,0 +1,189 @@
+"""Who publishes a topic: one living process; ghosts of killed ones do not count, others do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
+
+from wm_nodes import process_identity
+from wm_nodes.process_identity import BY_HAND, ProcessIdentity
+from wm_nodes.publishers import Publishers, Verdict, gid_of
+
+TOPIC = "/one/step"
+RUN_A, RUN_B = "1_aa", "2_bb"
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def identity(pid: int, run: str = "", started_ns: int = 0) -> ProcessIdentity:
+    """Of a process of this computer, in a launch or started by hand."""
+    began, _, name = run.partition("_")
+    own = process_identity.own()
+    return ProcessIdentity(
+        started_ns or int(began, 16), name or BY_HAND, own.host, pid, process_identity._ticks(pid)
+    )
+
+
+@contextmanager
+def process(name: str, who: ProcessIdentity | None) -> Iterator[Node]:
+    """A node `/one/<name>` of another DDS participant, which says that it is this process."""
+    words = ["x"] if who is None else ["x", "--ros-args", "--enclave", who.enclave]
+    context = rclpy.Context()
+    rclpy.init(args=words, context=context)
+    node = Node(name, namespace="/one", context=context)
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+class Hearer:
+    """A node that decides about each message of TOPIC; `said` has (text, verdict)."""
+
+    def __init__(self, stack: ExitStack, who: ProcessIdentity | None) -> None:
+        self.node = stack.enter_context(process("hearer", who))
+        self.publishers = Publishers(self.node, who)
+        self.said: list[tuple[str, Verdict]] = []
+        self.executor = SingleThreadedExecutor(context=self.node.context)
+        self.executor.add_node(self.node)
+        self.node.create_subscription(String, TOPIC, self._hear, 50)
+
+    def _hear(self, msg: String, info: object) -> None:
+        self.said.append((msg.data, self.publishers.verdict(TOPIC, gid_of(info))))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + 60.0
+        while not condition():
+            assert time.monotonic() < end, self.said
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def verdict(self, publisher: object, text: str) -> Verdict:
+        """Publish until the message is decided about."""
+        self.until(lambda: publisher.get_subscription_count())
+        self.said.clear()
+
+        def decided() -> bool:
+            publisher.publish(String(data=text))
+            self.executor.spin_once(timeout_sec=0.02)
+            return any(t == text and v is not Verdict.UNKNOWN for t, v in self.said)
+
+        self.until(decided)
+        return next(v for t, v in self.said if t == text and v is not Verdict.UNKNOWN)
+
+    def discovered(self, count: int) -> None:
+        self.until(lambda: self.node.count_publishers(TOPIC) == count)
+
+    def conflicts(self, count: int) -> list:
+        self.until(lambda: len(self.publishers.conflicts((TOPIC,))) == count)
+        return self.publishers.conflicts((TOPIC,))
+
+
+def test_an_identity_survives_the_enclave_and_knows_the_living(sleeper) -> None:
+    own = process_identity.own()
+    assert ProcessIdentity.parse(own.enclave) == own and own.alive and own.local
+    assert ProcessIdentity.parse("/") is None and ProcessIdentity.parse("/wm/x") is None
+    other = identity(sleeper.pid, RUN_A)
+    assert ProcessIdentity.parse(other.enclave) == other and other.alive
+    assert not replace(other, ticks=other.ticks + 1).alive  # its number was given again
+    assert replace(other, host="elsewhere").alive
+    sleeper.kill()  # not waited for: a zombie is dead
+    end = time.monotonic() + 10
+    while other.alive:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_users_enclave_and_sros2_are_left_alone(monkeypatch) -> None:
+    given = ["x", "--ros-args", "-e", "/mine"]
+    assert process_identity.with_enclave(given) == given
+    assert process_identity.with_enclave(["x", "y"])[-1] == "y"
+    monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
+    assert process_identity.with_enclave(["x"]) == ["x"]
+    monkeypatch.delenv("ROS_SECURITY_ENABLE")
+    monkeypatch.setenv(process_identity.RUN, process_identity.new_run())
+    assert process_identity.own().launched
+    monkeypatch.setenv(process_identity.RUN, "../../x")
+    assert not process_identity.own().launched
+
+
+def test_another_launch_is_refused_whichever_was_first(sleeper) -> None:
+    for mine, other in ((RUN_A, RUN_B), (RUN_B, RUN_A)):
+        with ExitStack() as stack:
+            hearer = Hearer(stack, identity(sleeper.pid, mine))
+            theirs = stack.enter_context(process("robot", identity(1, other)))
+            foreign = theirs.create_publisher(String, TOPIC, 10)
+            assert hearer.verdict(foreign, "theirs") is Verdict.REFUSE  # the only one so far
+            ours = stack.enter_context(process("robot", identity(sleeper.pid, mine)))
+            own = ours.create_publisher(String, TOPIC, 10)
+            hearer.discovered(2)
+            assert hearer.verdict(foreign, "still theirs") is Verdict.REFUSE
+            (conflict,) = hearer.conflicts(1)
+            assert conflict.yields == (mine == RUN_B) and not conflict.stays
+            assert "process 1)" in conflict.text and "ns:=" in conflict.text
+            del own
+
+
+def test_a_killed_node_that_is_started_again_is_no_second_graph(sleeper) -> None:
+    with ExitStack() as stack:
+        hearer = Hearer(stack, identity(1, RUN_A))
+        before = stack.enter_context(process("robot", identity(sleeper.pid, RUN_A)))
+        old = before.create_publisher(String, TOPIC, 10)
+        assert hearer.verdict(old, "old") is Verdict.USE
+        again = stack.enter_context(process("robot", identity(1, RUN_A)))
+        new = again.create_publisher(String, TOPIC, 10)
+        hearer.discovered(2)
+        assert hearer.verdict(new, "both live") is Verdict.REFUSE
+        sleeper.kill()
+        sleeper.wait()
+        hearer.conflicts(0)
+        hearer.until(lambda: hearer.verdict(new, "the old one is a ghost") is Verdict.USE)
+
+
+def test_of_two_started_by_hand_the_first_goes_on(sleeper) -> None:
+    first, second = identity(sleeper.pid, "", 1000), identity(1, "", 2000)
+    for who, other, yields in ((first, second, False), (second, first, True)):
+        with ExitStack() as stack:
+            node = stack.enter_context(process("robot", who))
+            node.create_publisher(String, TOPIC, 10)
+            publishers = Publishers(node, who)
+            assert publishers.conflicts((TOPIC,)) == []
+            rival = stack.enter_context(process("robot", other))
+            rival.create_publisher(String, TOPIC, 10)
+            end = time.monotonic() + 30
+            while len(found := publishers.conflicts((TOPIC,))) < 2:  # name and topic
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            assert {conflict.yields for conflict in found} == {yields}
+
+
+def test_of_other_programs_the_one_that_speaks_is_heard(sleeper) -> None:
+    with ExitStack() as stack:
+        hearer = Hearer(stack, identity(1, RUN_A))
+        one = stack.enter_context(process("planner", None)).create_publisher(String, TOPIC, 10)
+        two = stack.enter_context(process("tool", None)).create_publisher(String, TOPIC, 10)
+        assert hearer.verdict(one, "one") is Verdict.USE
+        assert hearer.verdict(two, "two") is Verdict.REFUSE  # both speak
+        assert all(conflict.stays for conflict in hearer.conflicts(2))
+        time.sleep(2.1)  # the first is silent: ended, or a ghost
+        assert hearer.verdict(two, "two alone") is Verdict.USE
+        assert hearer.conflicts(0) == []

@@ -1,0 +1,118 @@
+"""A node's place in the ROS graph: one node of its name, one publisher of each topic it uses.
+
+What a second graph publishes is not used. Of two graphs in one namespace the one that started later
+ends; a second publisher of another program, which does not, ends every node that sees it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wm_nodes import topics
+from wm_nodes.errors import UserError
+from wm_nodes.process_identity import ProcessIdentity
+from wm_nodes.publishers import Conflict, Publishers, Verdict, gid_of
+
+if TYPE_CHECKING:
+    from wm_nodes.nodes.shell import Shell
+
+WATCHED = (topics.STEPS, topics.SPEC, topics.PLAN)  # a second publisher of these ends a node
+FAULT = "second"
+DISCOVERY_S = 1.0  # from a node's start until it acts: others are discovered meanwhile
+EARLIER_S = 8.0  # for an earlier node of the same name to end, as after Ctrl-C
+LOOK_S = 1.0  # between two looks at who else is there
+GHOST_S = 25.0  # what a killed node has left in the graph is gone by then: DDS takes 20 s
+HELD_S, HELD = 3.0, 200  # for how long, and how many, messages wait for their publisher's name
+RELEASE_S = 0.02
+
+Use = Callable[[Any, Any], None]  # message, message info
+
+
+class Place:
+    """Watches the place of one node. `admits` is for every node; the rest begins with `take`."""
+
+    def __init__(self, node: Shell) -> None:
+        self._node = node
+        self._publishers = Publishers(node)
+        self._taken = False
+        self._since_s = time.monotonic()
+        self._stays_s: float | None = None  # since when a second publisher of another program
+        self._held: deque[tuple[float, Use, Any, Any]] = deque()
+        self._releasing = node.create_timer(RELEASE_S, self.release)
+        self._releasing.cancel()  # until a message is held
+
+    def take(self, identity: ProcessIdentity | None) -> None:
+        """The node has a process of its own: from now on look for a second graph."""
+        self._taken, self._publishers.me = True, identity
+        self._node.create_timer(LOOK_S, self._look)
+
+    def wait(self) -> None:
+        """Wait until others are discovered, and until an earlier node in this place has ended."""
+        end = time.monotonic() + EARLIER_S
+        while self._taken and not self._node.over.done() and time.monotonic() < end:
+            waited = time.monotonic() - self._since_s >= DISCOVERY_S
+            if waited and not any(conflict.yields for conflict in self._conflicts()):
+                return
+            time.sleep(0.05)
+
+    def refuse_second(self) -> None:
+        """Raise UserError if another graph was here first."""
+        for conflict in self._conflicts():
+            if conflict.yields:
+                raise UserError(conflict.text)
+
+    def _conflicts(self) -> list[Conflict]:
+        if not self._taken:
+            return []
+        names = tuple(self._node.resolve_topic_name(topic.name) for topic in WATCHED)
+        return self._publishers.conflicts(names)
+
+    def _look(self) -> None:
+        """End the node if another graph was here first, or if a second one stays."""
+        node, conflicts, now = self._node, self._conflicts(), time.monotonic()
+        if not conflicts:
+            self._stays_s = None
+            node.well(FAULT, "the second publisher has gone")
+            return
+        if node.active:
+            self.refuse_second()
+        if node.health.fault(FAULT, conflicts[0].text):
+            node.get_logger().error(f"{conflicts[0].text} Its messages are not used")
+        stays = [conflict for conflict in conflicts if conflict.stays]
+        self._stays_s = (self._stays_s or now) if stays else None
+        if self._stays_s is not None and now - self._stays_s > GHOST_S:
+            raise UserError(stays[0].text)
+
+    # Messages -----------------------------------------------------------------------------------
+
+    def admits(self, full_name: str, shown: str, use: Use, msg: Any, info: Any) -> bool:
+        """Does a message come from the topic's only publisher? shown: the topic's relative name.
+
+        One whose publisher is just being discovered is kept, and given to `use` again.
+        """
+        verdict = self._publishers.verdict(full_name, gid_of(info))
+        if verdict is Verdict.UNKNOWN and len(self._held) < HELD:
+            self._releasing.reset()
+            self._held.append((time.monotonic(), use, msg, info))
+        elif verdict is not Verdict.USE:
+            self._node.drop(f"{shown}/publisher", f"{shown}: from a second publisher")
+        return verdict is Verdict.USE
+
+    def release(self) -> None:
+        """Handle messages that were kept, in the order of their arrival."""
+        if not self._held:
+            return
+        waiting, self._held = self._held, deque()
+        for since_s, use, msg, info in waiting:
+            if time.monotonic() - since_s > HELD_S:
+                self._node.drop("publisher", "a message of a publisher without a name")
+                continue
+            held = len(self._held)
+            use(msg, info)
+            if len(self._held) > held:  # it is kept on, from when it came
+                self._held[-1] = (since_s, use, msg, info)
+        if not self._held:
+            self._releasing.cancel()
