@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from wm_nodes.nodes.shell import Shell
 
 DONE, FAILED, WRONG = 0, 1, 2
+ABSORBED_S = 4.5  # after SIGINT `ros2 launch` sends SIGTERM in 4 s and SIGKILL in 5 s
 SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -96,12 +98,9 @@ def _live(kind: Callable[[], Shell], args: Sequence[str]) -> int:
                 gc.freeze()  # what is there now stays: no collection walks through torch again
                 executor.spin_until_future_complete(node.over)
             finally:
-                if node.FINISHES:  # while signals are still handled
-                    node.end()
+                node.end()  # while signals are still handled
         return node.exit_code
     finally:
-        if not node.FINISHES:
-            node.end()
         executor.shutdown(timeout_sec=0.2)
         node.destroy_node()
 
@@ -110,15 +109,19 @@ def _live(kind: Callable[[], Shell], args: Sequence[str]) -> int:
 def _signals(node: Shell) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP call `node.finish`, so that ROS still works while the node ends.
 
-    A second signal raises KeyboardInterrupt, unless the node must not be interrupted. The executor
-    waits inside C++, where no Python handler runs: a thread reads the byte that the interpreter
-    writes at each signal, and finishes the node.
+    More signals do not interrupt a node that has begun and is ending: launchers send SIGTERM a few
+    seconds after SIGINT, and people press Ctrl-C again. They raise KeyboardInterrupt in a node that
+    is still beginning, and ABSORBED_S after the first one, unless the node must not be interrupted.
+    The executor waits inside C++, where no Python handler runs: a thread reads the byte that the
+    interpreter writes at each signal, and finishes the node.
     """
-    seen = []
+    first_s: list[float] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) > 1 and not node.FINISHES:
+        now = time.monotonic()
+        if not first_s:
+            first_s.append(now)
+        elif not node.FINISHES and (not node.begun or now - first_s[0] > ABSORBED_S):
             raise KeyboardInterrupt
 
     def watch() -> None:

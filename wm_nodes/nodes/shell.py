@@ -64,7 +64,7 @@ class Shell(LifecycleNode):
     NAME: ClassVar[str]
     NAMESPACE: ClassVar[str] = topics.NAMESPACE  # unless ROS gives another (__ns)
     PARAMS: ClassVar[type[ShellParams]] = ShellParams
-    FINISHES: ClassVar[bool] = False  # a second signal does not interrupt its end
+    FINISHES: ClassVar[bool] = False  # no signal interrupts its end, however long it takes
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("namespace", self.NAMESPACE)
@@ -73,6 +73,7 @@ class Shell(LifecycleNode):
         self.params: Any = declare(self, self.PARAMS)
         self.health = Health()
         self.active = False
+        self.begun = False  # was it ever active?
         self.alone = False  # has it a process to itself?
         self.over: Future = Future()
         self.exit_code = 0
@@ -146,6 +147,7 @@ class Shell(LifecycleNode):
         made = self._try(self.activate, None, state)
         self.active = made == TransitionCallbackReturn.SUCCESS
         if self.active:
+            self.begun = True
             self.get_logger().info("active")
         return result if self.active else made
 
