@@ -57,6 +57,7 @@ EXTRAS = {
     "test": [
         "colcon-bash",
         "colcon-package-information",
+        "colcon-package-selection",  # colcon build --packages-select wm_nodes
         "colcon-ros",
         "boto3",
         "flask",  # with flask-cors and moto: an S3 server on this computer

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+
+from tests import domains
+from wm_datasets.errors import LogError
+from wm_datasets.log import LogReader
 
 pytest.importorskip("launch_ros")
 pytest.importorskip("ros2launch")
 
+ROOT = Path(__file__).parents[2]
 ROS2 = "import sys; from ros2cli.cli import main; sys.exit(main())"
 GRAPH = """
 from wm_nodes.graphs.declaration import Argument, Graph, NodeSpec
@@ -47,26 +55,51 @@ def generate_launch_description():
 
 
 @pytest.fixture
-def launch(tmp_path):
+def prefix(tmp_path) -> Path:
+    """Return an install prefix with a package wm_nodes that has no programs yet."""
+    found = tmp_path / "prefix"
+    index = found / "share" / "ament_index" / "resource_index" / "packages"
+    for folder in (index, found / "lib" / "wm_nodes"):
+        folder.mkdir(parents=True)
+    (index / "wm_nodes").touch()
+    return found
+
+
+def program(prefix: Path, name: str, text: str) -> None:
+    file = prefix / "lib" / "wm_nodes" / name
+    file.write_text(text)
+    file.chmod(0o755)
+
+
+def environment(prefix: Path, folder: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "AMENT_PREFIX_PATH": f"{prefix}:{os.environ.get('AMENT_PREFIX_PATH', '')}",
+        "PYTHONPATH": os.pathsep.join(
+            [*(str(ROOT / p) for p in ("", "models", "datasets")), os.environ.get("PYTHONPATH", "")]
+        ),
+        "ROS_LOG_DIR": str(folder / "logs"),
+        "ROS_DOMAIN_ID": str(domains.PROCESSES),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def command(file: Path, *words: str) -> list[str]:
+    return [sys.executable, "-c", ROS2, "launch", str(file), *words]
+
+
+@pytest.fixture
+def launch(prefix, tmp_path):
     """Return a function that runs `ros2 launch` on a graph of one stand-in node."""
 
     def run(node: str, *words: str, restart: bool = True) -> subprocess.CompletedProcess[str]:
-        prefix = tmp_path / "prefix"
-        index = prefix / "share" / "ament_index" / "resource_index" / "packages"
-        programs = prefix / "lib" / "wm_nodes"
-        for folder in (index, programs):
-            folder.mkdir(parents=True)
-        (index / "wm_nodes").touch()
-        program = programs / "stand_in"
-        program.write_text(f"#!{sys.executable} -S\n{textwrap.dedent(node)}")
-        program.chmod(0o755)
+        program(prefix, "stand_in", f"#!{sys.executable} -S\n{textwrap.dedent(node)}")
         file = tmp_path / "try.launch.py"
         file.write_text(GRAPH.replace("RESTART", str(restart)))
-        paths = f"{prefix}:{os.environ.get('AMENT_PREFIX_PATH', '')}"
         return subprocess.run(
-            [sys.executable, "-c", ROS2, "launch", str(file), *words],
+            command(file, *words),
             cwd=tmp_path,
-            env={**os.environ, "AMENT_PREFIX_PATH": paths, "ROS_LOG_DIR": str(tmp_path / "logs")},
+            env=environment(prefix, tmp_path),
             capture_output=True,
             text=True,
             timeout=60,
@@ -117,3 +150,66 @@ def test_a_run_of_digits_keeps_its_name(launch, tmp_path, name):
     file = tmp_path / "runs" / name / "logs" / "params" / "robot.yaml"
     given = yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]
     assert given["task"] == name and isinstance(given["rate"], float)
+
+
+TWO_ARMS = """
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace
+
+GIVEN = {"policy": "random", "task": "goal", "time_limit": "1000", "home": "false"}
+
+
+def arm(side, seed):
+    given = {**GIVEN, "run": side, "seed": seed, "frame_prefix": side + "_"}
+    file = PythonLaunchDescriptionSource("FILE")
+    included = IncludeLaunchDescription(file, launch_arguments=given.items())
+    return GroupAction([PushRosNamespace(side), included])
+
+
+def generate_launch_description():
+    return LaunchDescription([arm("left", "1"), arm("right", "2")])
+"""
+
+
+@pytest.mark.slow
+def test_two_arms_below_pushed_namespaces_record_a_log_each(prefix, tmp_path) -> None:
+    for node in ("arm_sim", "player", "robot", "recorder", "monitor"):
+        program(prefix, node, f'#!/bin/sh\nexec {sys.executable} -m wm_nodes.nodes.{node} "$@"\n')
+    file = tmp_path / "two.launch.py"
+    file.write_text(TWO_ARMS.replace("FILE", str(ROOT / "launch" / "arm_mpc.launch.py")))
+    output = tmp_path / "output.txt"
+    with output.open("wb") as stream:
+        running = subprocess.Popen(
+            command(file),
+            cwd=tmp_path,
+            env=environment(prefix, tmp_path),
+            stdout=stream,
+            stderr=stream,
+        )
+    logs = [tmp_path / "runs" / side / "log" for side in ("left", "right")]
+    try:
+        end = time.monotonic() + 100
+        while not all(rows(log) >= 5 for log in logs):
+            assert running.poll() is None and time.monotonic() < end, output.read_text()
+            time.sleep(0.5)
+    finally:
+        running.send_signal(signal.SIGINT)
+        code = running.wait(20)
+    said = output.read_text()
+    assert code == 0, said
+    for side, log in zip(("left", "right"), logs):
+        assert f"[{side}.robot.robot]: active" in said
+        assert f"[{side}.arm_sim.arm_sim]: active" in said
+        with LogReader(log) as reader:
+            assert len(reader.episodes) == 1  # not cut by another arm's images
+            assert (np.diff(reader.read("stamp", 0, reader.length)) > 0).all()
+
+
+def rows(log: Path) -> int:
+    try:
+        with LogReader(log) as reader:
+            return reader.length
+    except (LogError, OSError):
+        return 0

@@ -101,3 +101,13 @@ def test_a_node_is_shut_down_in_every_state(graph, tmp_path, name, state) -> Non
     assert node.over.done() and node.exit_code == 0
     node.end()
     assert not node.active
+
+
+def test_a_run_is_over_when_its_robot_is_shut_down(graph, tmp_path) -> None:
+    robot, monitor = make(graph, "robot", tmp_path), make(graph, "monitor", tmp_path)
+    for node in (robot, monitor):
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            assert Operator(graph, node).change(transition)
+    assert Operator(graph, robot).change(SHUTDOWN["active"])
+    graph.remove(robot)
+    graph.until(monitor.over.done)
