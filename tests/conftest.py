@@ -6,8 +6,13 @@ this test run, not in the user's.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests import domains
 
@@ -25,3 +30,17 @@ except ImportError:
 else:
     settings.register_profile("untimed", deadline=None)
     settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run one test marked `realtime` at a time, whatever other test processes there are.
+
+    The time limit of a test begins after this.
+    """
+    if item.get_closest_marker("realtime") is None:
+        return (yield)
+    lock = Path(tempfile.gettempdir()) / f"wm-tests-realtime-{os.getuid()}.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        return (yield)

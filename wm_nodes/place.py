@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wm_nodes import topics
@@ -25,10 +26,22 @@ DISCOVERY_S = 1.0  # from a node's start until it acts: others are discovered me
 EARLIER_S = 8.0  # for an earlier node of the same name to end, as after Ctrl-C
 LOOK_S = 1.0  # between two looks at who else is there
 GHOST_S = 25.0  # what a killed node has left in the graph is gone by then: DDS takes 20 s
-HELD_S, HELD = 3.0, 200  # for how long, and how many, messages wait for their publisher's name
+HELD_S = 3.0  # a publisher without a name by then is judged as one that never has one
+HELD = 200  # messages of a topic that wait for their publisher's name
 RELEASE_S = 0.02
 
-Use = Callable[[Any, Any], None]  # message, message info
+Use = Callable[[Any], None]  # message
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A message that waits for its publisher's name."""
+
+    since_s: float
+    shown: str
+    use: Use
+    msg: Any
+    gid: bytes
 
 
 class Place:
@@ -40,7 +53,8 @@ class Place:
         self._taken = False
         self._since_s = time.monotonic()
         self._stays_s: float | None = None  # since when a second publisher of another program
-        self._held: deque[tuple[float, Use, Any, Any]] = deque()
+        self._held: dict[str, deque[_Held]] = {}  # by topic
+        self._busy = False
         self._releasing = node.create_timer(RELEASE_S, self.release)
         self._releasing.cancel()  # until a message is held
 
@@ -50,7 +64,10 @@ class Place:
         self._node.create_timer(LOOK_S, self._look)
 
     def wait(self) -> None:
-        """Wait until others are discovered, and until an earlier node in this place has ended."""
+        """Wait until others are discovered, and until an earlier node in this place has ended.
+
+        It does so without the executor: the graph is discovered by threads of the middleware.
+        """
         end = time.monotonic() + EARLIER_S
         while self._taken and not self._node.over.done() and time.monotonic() < end:
             waited = time.monotonic() - self._since_s >= DISCOVERY_S
@@ -91,28 +108,48 @@ class Place:
     def admits(self, full_name: str, shown: str, use: Use, msg: Any, info: Any) -> bool:
         """Does a message come from the topic's only publisher? shown: the topic's relative name.
 
-        One whose publisher is just being discovered is kept, and given to `use` again.
+        One whose publisher is just being discovered is kept with all that follow it on its topic,
+        and given to `use` in order of arrival.
         """
-        verdict = self._publishers.verdict(full_name, gid_of(info))
-        if verdict is Verdict.UNKNOWN and len(self._held) < HELD:
+        held = _Held(time.monotonic(), shown, use, msg, gid_of(info))
+        waiting = self._held.setdefault(full_name, deque())
+        verdict = Verdict.UNKNOWN if waiting else self._publishers.verdict(full_name, held.gid)
+        if verdict is Verdict.UNKNOWN and len(waiting) < HELD:
             self._releasing.reset()
-            self._held.append((time.monotonic(), use, msg, info))
-        elif verdict is not Verdict.USE:
-            self._node.drop(f"{shown}/publisher", f"{shown}: from a second publisher")
+            waiting.append(held)
+        elif verdict is Verdict.UNKNOWN:
+            self._node.drop(f"{shown}/unknown", f"{shown}: {HELD} messages of a new publisher wait")
+        elif verdict is Verdict.REFUSE:
+            self._refuse(shown)
         return verdict is Verdict.USE
 
     def release(self) -> None:
-        """Handle messages that were kept, in the order of their arrival."""
-        if not self._held:
+        """Handle messages that were kept and whose publisher is known now."""
+        if self._busy or not any(self._held.values()):
             return
-        waiting, self._held = self._held, deque()
-        for since_s, use, msg, info in waiting:
-            if time.monotonic() - since_s > HELD_S:
-                self._node.drop("publisher", "a message of a publisher without a name")
-                continue
-            held = len(self._held)
-            use(msg, info)
-            if len(self._held) > held:  # it is kept on, from when it came
-                self._held[-1] = (since_s, use, msg, info)
-        if not self._held:
+        self._busy = True  # handling one may receive others
+        try:
+            for full_name, waiting in list(self._held.items()):
+                while waiting and self._handle(full_name, waiting):
+                    pass
+        finally:
+            self._busy = False
+        if not any(self._held.values()):
             self._releasing.cancel()
+
+    def _handle(self, full_name: str, waiting: deque[_Held]) -> bool:
+        """Handle the first message of a topic; False: its publisher is still unknown."""
+        held = waiting[0]
+        waited_s = time.monotonic() - held.since_s
+        verdict = self._publishers.verdict(full_name, held.gid, patient=waited_s < HELD_S)
+        if verdict is Verdict.UNKNOWN:
+            return False
+        waiting.popleft()
+        if verdict is Verdict.USE:
+            held.use(held.msg)
+        else:
+            self._refuse(held.shown)
+        return True
+
+    def _refuse(self, shown: str) -> None:
+        self._node.drop(f"{shown}/publisher", f"{shown}: from a second publisher")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import rclpy
 from rclpy.node import Node
 
 from wm_nodes.process_identity import ProcessIdentity
@@ -51,10 +52,12 @@ class _Source:
 
 @dataclass(frozen=True)
 class _Party:
-    """A living process that publishes a topic, or has a node's name."""
+    """A living process that publishes a topic, or has a node's name. heard: of one without an
+    identity, whether it has sent a message of late; it may be there without ever sending one."""
 
     name: str
     identity: ProcessIdentity | None
+    heard: bool = True
 
     def __str__(self) -> str:
         who = self.identity
@@ -77,10 +80,11 @@ class Publishers:
         self._refused: dict[tuple[str, bytes], float] = {}  # since when [s]
         self._heard: dict[tuple[str, bytes], float] = {}  # refused publishers [s]
 
-    def verdict(self, topic: str, gid: bytes) -> Verdict:
+    def verdict(self, topic: str, gid: bytes, *, patient: bool = True) -> Verdict:
         """Return what to do with a message of this publisher. topic: its full name.
 
-        gid: from the message's info; b"": this release of ROS has none, all are used.
+        gid: from the message's info; b"": this middleware has none, all are used. patient: may the
+        publisher's name still become known?
         """
         source, now = self._sources.get(topic), time.monotonic()
         if source is not None and source.gid == gid:
@@ -92,7 +96,7 @@ class Publishers:
         self._heard[key] = now
         if now - self._refused.get(key, -AGAIN_S) < AGAIN_S:
             return Verdict.REFUSE
-        verdict = self._judge(topic, gid, now)
+        verdict = self._judge(topic, gid, now, patient)
         if verdict is Verdict.REFUSE:
             self._refused[key] = now
         elif verdict is Verdict.USE:
@@ -122,12 +126,12 @@ class Publishers:
 
     # --------------------------------------------------------------------------------------------
 
-    def _judge(self, topic: str, gid: bytes, now: float) -> Verdict:
+    def _judge(self, topic: str, gid: bytes, now: float, patient: bool) -> Verdict:
         """Is this the only living publisher of the topic, and none of another launch?"""
         infos = self._node.get_publishers_info_by_topic(topic)
         nodes, known = self._nodes()
         name = next((_full_name(info) for info in infos if _gid(info) == gid), NAMELESS)
-        if NAMELESS in name and self.me is not None and self.me.launched:
+        if patient and NAMELESS in name and self.me is not None and self.me.launched:
             return Verdict.UNKNOWN
         if any(self._is_foreign(_Party(name, who)) for who in nodes.get(name, ())):
             return Verdict.REFUSE
@@ -159,8 +163,10 @@ class Publishers:
         for info in infos:
             name, gid = _full_name(info), _gid(info)
             unidentified = None in nodes.get(name, ()) and NAMELESS not in name
-            if unidentified and (publishes or self._was_heard(topic, gid, now)):
-                found.setdefault(_process(gid), _Party(name, None))
+            heard = self._was_heard(topic, gid, now)
+            if unidentified and (publishes or heard):
+                party = _Party(name, None, heard)
+                found[_process(gid)] = max(found.get(_process(gid), party), party, key=_heard)
         return list(found.values())
 
     def _was_heard(self, topic: str, gid: bytes, now: float) -> bool:
@@ -196,7 +202,11 @@ class Publishers:
         me, who = self.me, other.identity
         first = involved and me is not None and who is not None and who.rank < me.rank
         text = f"{what}: got a second one, {other}{', which was first' if first else ''}"
-        return Conflict(f"{text}; expected one. {REMEDY}", first, who is None)
+        return Conflict(f"{text}; expected one. {REMEDY}", first, who is None and other.heard)
+
+
+def _heard(party: _Party) -> bool:
+    return party.heard
 
 
 def _without_own(parties: list[_Party], me: ProcessIdentity | None) -> list[_Party]:
@@ -208,7 +218,10 @@ def _without_own(parties: list[_Party], me: ProcessIdentity | None) -> list[_Par
 
 
 def gid_of(info: Mapping[str, Any]) -> bytes:
-    """Return the publisher in a message's info; b"" where ROS does not say it."""
+    """Return the publisher in a message's info; b"" where ROS does not say it, or where it is not
+    the identifier that the ROS graph has (middleware other than Fast DDS)."""
+    if not rclpy.get_rmw_implementation_identifier().startswith("rmw_fastrtps"):
+        return b""
     return bytes((info.get("publisher_gid") or {}).get("data") or b"")[:16]
 
 

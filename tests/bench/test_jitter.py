@@ -12,6 +12,8 @@ pytest.importorskip("rclpy")
 
 from wm_nodes.bench import jitter
 
+pytestmark = pytest.mark.realtime
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

@@ -28,6 +28,8 @@ from wm_nodes.cores.goal import Goal, read_goal, write_goal
 from wm_nodes.errors import UserError
 from wm_nodes.robots.arm.config import find_config, read_config
 
+pytestmark = pytest.mark.realtime
+
 START_S = 90.0  # a loaded machine imports torch slowly
 WM = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
 ENV = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES), "OMP_NUM_THREADS": "1"}

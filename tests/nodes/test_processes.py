@@ -180,9 +180,10 @@ def test_each_killed_node_of_the_split_graph_comes_back(processes, store, tmp_pa
     table = read.episodes
     whole = table[table["complete"]]
     assert (whole["length"] == 21).sum() > 10
-    # At most three were cut: by the killed robot, by the end, and by the camera, which may die
-    # between the encoder's copy of a picture and the recorder's.
-    assert len(table) - (table["length"] == 21).sum() <= 3
+    # At most four were cut: by the killed robot, by the end, and by the camera, which may die
+    # between the encoder's copy of a picture and the recorder's, and may be found by the encoder
+    # before it is by the recorder.
+    assert len(table) - (table["length"] == 21).sum() <= 4
 
 
 @pytest.mark.timeout(300)

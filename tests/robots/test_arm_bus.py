@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -784,6 +785,7 @@ def test_joint_states_of_a_process_that_takes_no_commands_are_no_driver(bench):
 
 def test_a_stamp_of_the_simulator_is_right_though_it_is_interrupted(bench, monkeypatch):
     sim = bench.graph.add(ArmSimNode, begin=False, render="none")
+    sim._clock_out = SimpleNamespace(on=False)
     clock, random = sim._now_ns, np.random.default_rng(0)
     calls, quiet = itertools.count(), set()
 

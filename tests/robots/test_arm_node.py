@@ -84,11 +84,15 @@ class Brain:
 
     def still(self, seconds: float = 0.7) -> None:
         """Assert that nothing moves for a while."""
-        self.graph.until(lambda: not self.moving())
+        self.graph.until(self.settled)
         before = len(self.commands)
         self.graph.spin(seconds)
         moved = self.commands[max(before - 1, 0) :]
         assert not len(moved) or not np.ptp(moved, axis=0).any()
+
+    def settled(self) -> bool:
+        """Does it rest, or has it been told nothing for a while? Messages may come in bursts."""
+        return self.rests() or time.monotonic() - self.commanded_s > 0.5
 
     def moving(self) -> bool:
         """Do the last commands differ, and was there one just now?"""
@@ -171,7 +175,7 @@ def test_a_fault_stops_the_arm_and_its_end_lets_it_go(arm, switch, value, fault)
     brain.speed = (0.0, 0.15, 0.0) if fault == "tracking" else (0.0, 0.04, 0.0)
     brain.graph.until(brain.moving)
     sim.set_parameters([Parameter(switch, value=value)])
-    brain.graph.until(lambda: fault in node.health.lasting and not brain.moving())
+    brain.graph.until(lambda: fault in node.health.lasting and brain.settled())
     sim.set_parameters([Parameter(switch, value=False)])
     if fault == "tracking":
         brain.graph.spin(0.5)

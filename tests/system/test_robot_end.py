@@ -25,6 +25,8 @@ from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.robots.arm.config import find_config
 
+pytestmark = pytest.mark.realtime
+
 __all__ = ["graph"]
 MOVING = 0.02  # rad/s, or rad per period divided by it
 END_S = 20.0

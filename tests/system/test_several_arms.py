@@ -27,6 +27,8 @@ from tests import domains
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Origin, Plan
 
+pytestmark = pytest.mark.realtime
+
 DOMAIN = domains.PROCESSES
 ENV = {
     **os.environ,

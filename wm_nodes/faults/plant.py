@@ -61,7 +61,13 @@ class Plant:
             "safety_file": str(folder / "safety.json"),
         }
         self._parameters: dict[str, dict[str, str]] = {
-            "arm_sim": {**arm, "robot_ns": ns, "seed": str(seed), "camera_px": "32"},
+            "arm_sim": {
+                **arm,
+                "robot_ns": ns,
+                "seed": str(seed),
+                "camera_px": "32",
+                "realtime": "true",
+            },
             "robot": node,
             "player": {"policy": "random", "seed": str(seed)},
             "recorder": {"log": str(folder / "log"), "raw": "true"},

@@ -58,7 +58,6 @@ class Rig:
         self.auditor = self.witness.auditor
         self.log = MotionLog(node, config)
         self.random = np.random.default_rng(seed)
-        self.plans = topics.PLAN.always(node)
         self.stop_s = -1.0  # from the begin of the injection to standing still
         self._began_s = self._stands_s = 0.0
         self._resting = False  # nothing may move
@@ -182,8 +181,12 @@ class Rig:
     @contextmanager
     def publishing(self, make: Callable[[], Any], period_s: float) -> Iterator[None]:
         """Publish what `make` returns on the plans' topic meanwhile."""
-        with _repeated(lambda: self.plans.publish(make()), period_s):
-            yield
+        plans = topics.PLAN.always(self._node)  # not longer: it is a second publisher
+        try:
+            with _repeated(lambda: plans.publish(make()), period_s):
+                yield
+        finally:
+            self._node.destroy_publisher(plans)
 
     @contextmanager
     def second_driver(self, rate_hz: float) -> Iterator[None]:

@@ -91,6 +91,9 @@ class ArmSimParams(ShellParams):
         high=1.0,
         live=True,
     )
+    realtime: bool = param(
+        False, "Ask for real-time priority, as a driver's control loop has it: 0.3 of a core."
+    )
     velocity_timeout_s: float = param(
         0.1, "Velocities and twists end so long after one; 0: never.", low=0.0, live=True
     )
@@ -186,7 +189,7 @@ class ArmSimNode(Shell):
             return
         self._driver = driver = Driver(world, self._faults, p.seed)
         self._set_scene(world)
-        if self.alone:
+        if self.alone and self.params.realtime:
             take_priority(*PRIORITIES)
         self._ready.set()
         period, frame_s = 1.0 / p.rate_hz, 1.0 / p.camera_hz

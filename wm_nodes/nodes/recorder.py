@@ -32,6 +32,7 @@ class RecorderNode(Shell):
     """The one writer of a log. Begins when the robot has said what it is (topic `spec`)."""
 
     NAME = "recorder"
+    TAKES_OVER = True
     PARAMS = RecorderParams
 
     def configure(self) -> None:

@@ -131,6 +131,7 @@ class RobotNode(Shell):
     """The only node that moves anything. What it publishes of one observation has one stamp."""
 
     NAME = "robot"
+    TAKES_OVER = True
     PARAMS = RobotParams
     FINISHES = True  # a second signal does not interrupt coming to rest
     session: Session

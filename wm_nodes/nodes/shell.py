@@ -64,6 +64,7 @@ class Shell(LifecycleNode):
     NAME: ClassVar[str]
     NAMESPACE: ClassVar[str] = topics.NAMESPACE  # unless ROS gives another (__ns)
     PARAMS: ClassVar[type[ShellParams]] = ShellParams
+    TAKES_OVER: ClassVar[bool] = False  # it begins when an earlier node of its name has ended
     FINISHES: ClassVar[bool] = False  # no signal interrupts its end, however long it takes
 
     def __init__(self, **options: Any) -> None:
@@ -108,6 +109,8 @@ class Shell(LifecycleNode):
         """Start by itself if asked to; raise what went wrong."""
         if not self.params.autostart:
             return
+        if self.TAKES_OVER:
+            self.place.wait()
         self.trigger_configure()
         self._raise()
         self.place.wait()
@@ -263,10 +266,8 @@ class Shell(LifecycleNode):
         shown = topic.name.format(**names)
         full_name = self.resolve_topic_name(shown)
 
-        def use(msg: Any, info: Any) -> None:
+        def use(msg: Any) -> None:
             if not (self.active or idle):
-                return
-            if topic.single and not self.place.admits(full_name, shown, use, msg, info):
                 return
             try:
                 record = convert(self._checked(msg, topic, max_bytes) if max_bytes else msg)
@@ -277,7 +278,11 @@ class Shell(LifecycleNode):
 
         def callback(msg: Any, info: Any) -> None:
             self.place.release()
-            use(msg, info)
+            wanted = self.active or idle
+            small = not max_bytes or len(msg) <= max_bytes  # others are dropped, and not kept
+            judged = wanted and small and topic.single
+            if not judged or self.place.admits(full_name, shown, use, msg, info):
+                use(msg)
 
         raw = max_bytes > 0
         identified = hasattr(Subscription, "CallbackType")  # Humble gives no message info

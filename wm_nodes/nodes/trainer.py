@@ -63,6 +63,7 @@ class TrainerNode(Shell):
     """Learns as the log grows; every published version is announced on `weights`."""
 
     NAME = "trainer"
+    TAKES_OVER = True
     PARAMS = TrainerParams
 
     def configure(self) -> None:
