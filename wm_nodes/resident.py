@@ -80,6 +80,8 @@ class _Log:
         while self.stop < reader.length:
             at = self.stop % self.capacity
             count = min(_ROWS, reader.length - self.stop, self.capacity - at)
+            # A read that fails below leaves the slots of the oldest rows partly overwritten.
+            self.start = max(self.start, self.stop + count - self.capacity)
             for name, field in self._fields.items():
                 try:
                     rows = reader.read_around(field, self.stop, self.stop + count)
@@ -87,7 +89,6 @@ class _Log:
                     return
                 self._rings[name][at : at + count].copy_(torch.from_numpy(rows))
             self.stop += count
-        self.start = max(self.start, self.stop - self.capacity)
 
     def holds(self, starts: np.ndarray, length: int) -> bool:
         return bool(np.all((starts >= self.start) & (starts + length <= self.stop)))

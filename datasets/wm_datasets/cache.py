@@ -74,10 +74,11 @@ class RowCache:
         while self.stop < self.reader.length:
             at = self.stop % self.capacity
             count = min(_FILL_ROWS, self.reader.length - self.stop, self.capacity - at)
+            # A read that fails below leaves the slots of the oldest rows partly overwritten.
+            self.start = max(self.start, self.stop + count - self.capacity)
             for name, ring in self._rings.items():
                 self.reader.read_around(name, self.stop, self.stop + count, ring[at : at + count])
             self.stop += count
-        self.start = max(self.start, self.stop - self.capacity)
 
     def copy_windows(
         self,
@@ -87,7 +88,7 @@ class RowCache:
         targets: Sequence[tuple[str, np.ndarray]],
     ) -> None:
         """Fill target[slots[i]], (length, ...), with the field's rows from starts[i] on."""
-        near = starts >= self.start
+        near = (starts >= self.start) & (starts + length <= self.stop)
         for field, target in targets:
             _copy(self._rings[field], starts[near], slots[near], target)
         if near.all():

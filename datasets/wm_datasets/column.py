@@ -20,7 +20,7 @@ import numpy as np
 from numcodecs import zstd
 
 from wm_datasets.damage import Damage, LogDamageError
-from wm_datasets.file_reads import read_file, retried
+from wm_datasets.file_reads import create_file, read_file, retried
 from wm_datasets.spec import Field
 
 _log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class ColumnWriter:
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place at once: written aside, fsync, rename. Sync the folder afterwards."""
     aside = path.with_name(path.name + ".tmp")
-    fd = os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+    fd = create_file(aside)
     try:
         done = 0
         while done < len(data):

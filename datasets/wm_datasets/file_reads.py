@@ -30,8 +30,8 @@ TRANSIENT = frozenset(
 PAUSES_S = (0.01, 0.05, 0.2, 0.5)  # before each new try
 
 
-def retried(path: Path | str, look: Callable[[], T]) -> T:
-    """Return look(), tried again while it fails for a reason that may pass.
+def retried(path: Path | str, look: Callable[[], T], what: str = "read") -> T:
+    """Return look(), tried again while it fails for a reason that may pass; `what` it does.
 
     FileNotFoundError and NotADirectoryError, which say that the file is missing, go to the caller;
     all other errors of the system become LogReadError, which names `path`.
@@ -48,8 +48,8 @@ def retried(path: Path | str, look: Callable[[], T]) -> T:
             if pause is None:
                 reason = os.strerror(number) if number else str(error)
                 raise LogReadError(
-                    f"cannot read {path}: {reason}. That is no damage and nothing was changed: "
-                    f"{_remedy(number)}, then open the log again."
+                    f"cannot {what} {path}: {reason}. That is no damage and nothing was changed: "
+                    f"{_remedy(number, path)}, then open the log again."
                 ) from error
         time.sleep(pause)
 
@@ -57,6 +57,27 @@ def retried(path: Path | str, look: Callable[[], T]) -> T:
 def read_file(path: Path | str) -> bytes:
     """Return a file's content; FileNotFoundError or NotADirectoryError without one."""
     return retried(path, lambda: _read(path))
+
+
+def create_file(path: Path | str) -> int:
+    """Open a file, made or emptied, for writing; return its descriptor.
+
+    LogReadError where the machine cannot just now (TRANSIENT); any other OSError (no room, no
+    permission) goes to the caller.
+    """
+
+    def create() -> int | OSError:
+        try:
+            return os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644)
+        except OSError as error:
+            if error.errno in TRANSIENT:
+                raise
+            return error
+
+    found = retried(path, create, "create")
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 def exists(path: Path | str) -> bool:
@@ -88,11 +109,17 @@ def _read(path: Path | str) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _remedy(number: int | None) -> str:
+def _remedy(number: int | None, path: Path | str) -> str:
     if number in (errno.EACCES, errno.EPERM):
         return "give this user the right to read it (ls -l shows its owner)"
     if number in (errno.EMFILE, errno.ENFILE):
         return "let this process have more files open (ulimit -n)"
     if number == errno.ENOMEM:
         return "free memory"
+    name = Path(path).name
+    if number == errno.EIO and (name.startswith("c.") or name.endswith(".seg")):
+        return (
+            "mend the disk (dmesg may name the cause) or, where the file stays unreadable, move it "
+            "out of the log: it then counts as missing, which is damage, and only its rows are lost"
+        )
     return "mend the cause (dmesg may name it)"

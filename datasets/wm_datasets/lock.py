@@ -16,6 +16,7 @@ import weakref
 from pathlib import Path
 
 from wm_datasets.errors import LogBusyError
+from wm_datasets.file_reads import retried
 
 LOCK_NAME = "writer.lock"
 _LOOK_S = 5.0  # a look takes microseconds, unless its process was stopped in the middle
@@ -62,10 +63,11 @@ class WriterLock:
 
 
 def is_locked(root: Path) -> bool:
-    """Does a writer have the log right now?"""
+    """Does a writer have the log right now? LogReadError where that cannot be known."""
+    path = root / LOCK_NAME
     try:
-        fd = os.open(root / LOCK_NAME, os.O_RDONLY)
-    except OSError:
+        fd = retried(path, lambda: os.open(path, os.O_RDONLY))
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -117,8 +117,10 @@ class Manifest:
         return dict(self._nodes(Path()))
 
     def create_folders(self, root: Path) -> None:
+        """Make the arrays' folders that do not exist; commit() makes their names durable."""
         for name, _ in self._nodes(root):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            if not exists(root / name):
+                (root / name).mkdir(parents=True, exist_ok=True)
 
     def _nodes(self, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         groups = {"image": self.spec.cameras, "sensor": self.spec.sensors}

@@ -57,6 +57,7 @@ class LogReader:
         self._segment: SegmentReader | None = None
         self._pieces: list[np.ndarray] = []  # records of rows [sealed, length)
         self._length = self._manifest.sealed
+        self._followed = (self.first, self.length)  # at the last refresh() that succeeded
         try:
             self.refresh()
         except BaseException:
@@ -121,17 +122,18 @@ class LogReader:
         return held
 
     def refresh(self) -> bool:
-        """Follow the log; True when rows came or went."""
+        """Follow the log; True when rows came or went since the last call that succeeded."""
         try:
-            return self._refresh()
+            self._refresh()
         except BaseException:
             self._segments_stat = None  # what is half followed is looked at in full next time
             raise
+        before, self._followed = self._followed, (self.first, self.length)
+        return before != self._followed
 
-    def _refresh(self) -> bool:
-        before = (self.first, self.length)
+    def _refresh(self) -> None:
         if self._only_grew():
-            return before != (self.first, self.length)
+            return
         for _ in range(_PATIENCE):
             folder = self._stat_segments()
             self._follow_manifest()
@@ -143,7 +145,7 @@ class LogReader:
                 followed = False
             if followed:
                 self._segments_stat = folder
-                return before != (self.first, self.length)
+                return
             self._root_stat = None  # the writer sealed meanwhile: look again
         raise LogFormatError(f"{self.path}: its segments and its zarr.json do not fit together")
 
@@ -323,6 +325,7 @@ class LogReader:
             whole = False
         gone = new.sealed < old.sealed or new.first < old.first
         if gone or not whole or new.is_of_another_log(old):
+            self._manifest, self._root_stat = old, None  # so that the next refresh() refuses too
             raise LogFormatError(f"{self.path} was replaced by another log; open it anew")
         if new.spec != old.spec:  # fields were added, when all rows there were had been sealed
             self._columns, self._rows = self._make_columns(new), new.segment_rows

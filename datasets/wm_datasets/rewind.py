@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from wm_datasets.column import sync_folder
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogRowError, disk_errors
 from wm_datasets.lock import WriterLock
@@ -37,6 +38,7 @@ def rewind(path: str | Path, length: int) -> int:
             for start in list_segments(root / WAL_FOLDER):  # sealed, or its rows would come back
                 segment_path(root / WAL_FOLDER, start).unlink()
             (root / WAL_FOLDER / MARK).unlink(missing_ok=True)
+            sync_folder(root / WAL_FOLDER)  # before the commit, or a power cut brings them back
             since = {name: min(row, length) for name, row in old.since.items()}
             replace(old, sealed=length, episodes=old.first_episode + kept, since=since).commit(root)
             for column in columns.values():

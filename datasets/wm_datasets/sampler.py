@@ -44,7 +44,8 @@ class Sampler:
     batches. The arrays of a batch are made by `allocate` (in pinned memory, say). Episodes with a
     row that is lost to a damaged file are left out, from the moment when the damage is met; the
     reader names it. What the machine cannot read just now is no damage: after a second of trying
-    it is a LogReadError, and the next sample() gives the very batch that failed. One thread at a
+    it is a LogReadError, and the state is as before the call: the next sample() draws the very
+    windows that failed; windows that were given (`drawn`) are to be given again. One thread at a
     time.
     """
 

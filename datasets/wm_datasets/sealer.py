@@ -12,7 +12,7 @@ from wm_datasets.aside import FOLDER, keep_aside, kept_aside
 from wm_datasets.column import Column, ColumnWriter, clean_up
 from wm_datasets.damage import merge
 from wm_datasets.episodes import EpisodeIndex
-from wm_datasets.file_reads import list_names
+from wm_datasets.file_reads import list_names, retried
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import Manifest
 
@@ -162,7 +162,15 @@ class Sealer:
                     if i < oldest:
                         clean_up(folder / name)
                     elif self._bytes is not None:
-                        writer.sizes[i] = writer.column.signature(i)[1]
+                        writer.sizes[i] = _size(folder / name)
         for path, _, stop in kept_aside(self._root):
             if stop < self.manifest.first:
                 clean_up(path)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, which is not opened for it; 0 without one."""
+    try:
+        return retried(path, path.stat).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

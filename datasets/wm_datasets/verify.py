@@ -189,7 +189,10 @@ class _Check:
         for start in list_segments(self._root / WAL_FOLDER):
             path = segment_path(self._root / WAL_FOLDER, start)
             rows = max(0, self._stop - start)
-            torn = retried(path, path.stat).st_size - HEADER_BYTES - rows * size
+            try:
+                torn = retried(path, path.stat).st_size - HEADER_BYTES - rows * size
+            except FileNotFoundError:  # a writer has begun and sealed it
+                continue
             if start >= self._reader.sealed and torn > 0:
                 reason = f"{torn} bytes of an unfinished write; the next writer drops them"
                 self._add("unfinished", path, self._stop, self._stop, reason)

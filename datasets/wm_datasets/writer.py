@@ -12,7 +12,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +23,14 @@ import numpy as np
 from wm_datasets.aside import keep_aside
 from wm_datasets.column import clean_up, sync_folder
 from wm_datasets.damage import Damage
-from wm_datasets.errors import LogError, LogFormatError, LogFullError, LogSpecError, disk_errors
+from wm_datasets.errors import (
+    LogError,
+    LogFormatError,
+    LogFullError,
+    LogReadError,
+    LogSpecError,
+    disk_errors,
+)
 from wm_datasets.file_reads import exists, list_names
 from wm_datasets.growth import clear_undeclared
 from wm_datasets.lock import LOCK_NAME, WriterLock
@@ -47,6 +55,7 @@ _log = logging.getLogger(__name__)
 _SEAL_AT_ONCE = 16  # segments per commit, at most
 _SEAL_BYTES = 32 << 20  # of records per commit, where that is more than one segment
 _BACKLOG = 4  # commits' worth of full segments before append() waits
+_PASSING = (LogFullError, LogReadError)  # faults after which the keeper tries again
 MISSING = "they were on the disk, and the file is missing or cut"
 RATE_TOLERANCE = 0.1  # of the declared control period
 
@@ -176,6 +185,7 @@ class LogWriter:
 
     def end_episode(self) -> None:
         """Give up the open episode, if any: it stays incomplete, the next row begins another."""
+        self._refuse_forked()
         with self._wake:
             self._check_rate()
             self._in_episode = False
@@ -233,6 +243,7 @@ class LogWriter:
                 f"{'; '.join(differences)} as given. Use another path, or the log's own spec."
             )
         clear_undeclared(self.path, manifest)
+        manifest.create_folders(self.path)  # one that is missing takes its rows, not the next ones
         self._take_up(manifest)
         self._recover()
         if whole is not None and differences:
@@ -390,10 +401,10 @@ class LogWriter:
             if fault is not None:
                 _log.error("%s", fault)
             with self._wake:
-                if self._fault is None or isinstance(self._fault, LogFullError):
+                if self._fault is None or isinstance(self._fault, _PASSING):
                     self._fault = fault
                 self._room.notify_all()
-                if not isinstance(self._fault, LogFullError | None):
+                if self._fault is not None and not isinstance(self._fault, _PASSING):
                     return  # a disk that failed is not trusted again
                 if self._fault is not None and not self._closed:
                     self._wake.wait(max(self.durable_s, 0.1))
@@ -412,21 +423,39 @@ class LogWriter:
         )
 
     def _sync(self) -> None:
+        """Make all rows durable.
+
+        LogReadError where a file cannot be opened just now: nothing is lost, and the call may be
+        made again. Any other error of a sync is a fault for good.
+        """
+        syncs: list[Callable[[], None]] = []
+        failed: list[OSError] = []
         with self._wake:
-            self._dirty_since, length = None, self._length
+            since, length = self._dirty_since, self._length
             dirty = [(s, s.rows) for s in self._segments if s.rows > s.synced]
-            syncers = [segment.syncer() for segment, _ in dirty]
-        try:
-            with contextlib.ExitStack() as stack:  # each is called, whatever the others do
-                stack.callback(sync_folder, self.path / WAL_FOLDER)
-                for sync in syncers:
-                    stack.callback(sync)
-        except OSError as error:  # the kernel may have dropped the data: not to be tried again
-            self._fault = LogError(
-                f"{self.path}: the disk did not take rows before {self._length} ({error}); "
-                "they may be lost at a power cut. Check the disk and open the log again."
-            )
-            raise self._fault from error
+            try:
+                for segment, _ in dirty:
+                    syncs.append(segment.syncer())
+            except LogReadError as error:
+                failed.append(error)
+            self._dirty_since = None
+        for sync in (*syncs, partial(sync_folder, self.path / WAL_FOLDER)):
+            try:  # each is called, whatever the others do: it closes its descriptor
+                sync()
+            except OSError as error:
+                failed.append(error)
+        for error in failed:
+            if not isinstance(error, LogReadError):  # the kernel may have dropped the data
+                self._fault = LogError(
+                    f"{self.path}: the disk did not take rows before {self._length} ({error}); "
+                    "they may be lost at a power cut. Check the disk and open the log again."
+                )
+                raise self._fault from error
+        if failed:
+            with self._wake:
+                self._dirty_since = since or self._dirty_since or time.monotonic()
+                self._wake.notify()
+            raise failed[0]
         for segment, rows in dirty:
             segment.synced = max(segment.synced, rows)
         self._durable = max(self._durable, length)

@@ -61,7 +61,11 @@ def test_a_forked_process_can_neither_append_nor_close_its_parents_log(path):
     child = os.fork()
     if child == 0:
         refused = 0
-        for call in (lambda: writer.append(make_row(5, 0, False)), writer.flush):
+        for call in (
+            lambda: writer.append(make_row(5, 0, False)),
+            writer.flush,
+            writer.end_episode,
+        ):
             try:
                 call()
             except LogError as error:
@@ -69,7 +73,7 @@ def test_a_forked_process_can_neither_append_nor_close_its_parents_log(path):
         writer.close()
         os._exit(refused)
     _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 2
+    assert os.waitstatus_to_exitcode(status) == 3
     assert is_locked(path)
     append_episode(writer, 5)
     writer.close()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.nodes.tiny import TINY, record
-from wm_datasets import LogReader, Sampler
+from wm_datasets import LogReader, LogReadError, Sampler
 from wm_models.presets import PRESETS
 from wm_nodes.learn import LearnConfig, Learning
 from wm_nodes.resident import ResidentRows
@@ -54,6 +54,31 @@ def test_the_budget_holds_the_newest_rows_and_others_are_not_invented(logs):
         reader.read("image/top", reader.length - 4, reader.length),
     )
     assert resident.gather(which, np.array([reader.length - 21]), 4) == {}
+
+
+def test_rows_that_were_half_overwritten_are_not_gathered(logs, monkeypatch):
+    reader = LogReader(logs[0])
+    row = sum(reader.spec.fields[field].row_bytes for field in FIELDS.values())
+    resident = ResidentRows([reader], FIELDS, 20 * row, "cpu")
+    resident.follow()
+    oldest, before = reader.length - 20, reader.length
+    record(logs[0], 1)
+    real = LogReader.read_around
+
+    def refuse(self, field, *args):
+        if field == "is_first":
+            raise LogReadError("no descriptors")
+        return real(self, field, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogReader, "read_around", refuse)
+        with pytest.raises(LogReadError):
+            resident.follow()
+    for start in range(oldest, before - 3):
+        found = resident.gather(np.zeros(1, int), np.array([start]), 4)
+        for name, values in found.items():
+            right = reader.read(FIELDS[name], start, start + 4)
+            assert np.array_equal(values[0].numpy(), right)
 
 
 @pytest.mark.parametrize("budget", [1 << 24, 40_000])

@@ -108,8 +108,8 @@ def import_into(
             try:
                 _append_episode(writer, source, name, key)
             except Exception as error:
-                _take_back(writer, journal)
-                if not (skip_corrupt and isinstance(error, CorruptInputError)):
+                whole = _take_back(writer, journal)
+                if not (whole and skip_corrupt and isinstance(error, CorruptInputError)):
                     raise
                 writer = LogWriter(log, source.spec)
                 journal.length, journal.finished = writer.length, False
@@ -146,15 +146,21 @@ def _append_episode(writer: LogWriter, source: Importer, name: str, key: str) ->
     writer.end_episode()
 
 
-def _take_back(writer: LogWriter, journal: Journal) -> None:
-    """Remove what a failed episode left; where the disk forbids it, the next import does."""
+def _take_back(writer: LogWriter, journal: Journal) -> bool:
+    """Remove what a failed episode left; False where the disk forbids it: the next import does."""
     try:
         writer.close()
         rewind(journal.path.parent, journal.length)
         journal.finished = True
         journal.save()
-    except LogError as error:
-        _log.warning("%s: half an episode is left in the log: %s", journal.path.parent, error)
+    except (LogError, OSError) as error:
+        _log.warning(
+            "%s: half an episode is left in the log, the next import takes it back: %s",
+            journal.path.parent,
+            error,
+        )
+        return False
+    return True
 
 
 def _resume(log: Path, name: str) -> Journal | None:
