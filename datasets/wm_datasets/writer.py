@@ -439,18 +439,19 @@ class LogWriter:
             except LogReadError as error:
                 failed.append(error)
             self._dirty_since = None
-        for sync in (*syncs, partial(sync_folder, self.path / WAL_FOLDER)):
+        syncs.append(partial(sync_folder, self.path / WAL_FOLDER))
+        for sync in syncs:
             try:  # each is called, whatever the others do: it closes its descriptor
                 sync()
             except OSError as error:
                 failed.append(error)
-        for error in failed:
-            if not isinstance(error, LogReadError):  # the kernel may have dropped the data
+        for cause in failed:
+            if not isinstance(cause, LogReadError):  # the kernel may have dropped the data
                 self._fault = LogError(
-                    f"{self.path}: the disk did not take rows before {self._length} ({error}); "
+                    f"{self.path}: the disk did not take rows before {self._length} ({cause}); "
                     "they may be lost at a power cut. Check the disk and open the log again."
                 )
-                raise self._fault from error
+                raise self._fault from cause
         if failed:
             with self._wake:
                 self._dirty_since = since or self._dirty_since or time.monotonic()

@@ -1,4 +1,4 @@
-"""One writer per log: others are refused, looking and forked helpers are in nobody's way."""
+"""One writer per log: others are refused; a look at the log and a forked process keep no lock."""
 
 import fcntl
 import os

@@ -43,7 +43,7 @@ def test_files_in_wal_of_other_names_are_ignored_and_named(path, capsys):
         assert reader.length == 20
     with LogWriter(path, make_spec()) as writer:
         append_episode(writer, 40)
-    assert list(verify(path).ignored) == strays  # nobody else's file is removed
+    assert list(verify(path).ignored) == strays  # a file of another origin is not removed
     with LogReader(path) as reader:
         check_rows(reader)
         assert reader.length == 60

@@ -18,7 +18,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from wm_nodes import process_identity
+from wm_nodes import place, process_identity, publishers
+from wm_nodes.nodes.shell import Shell
 from wm_nodes.process_identity import BY_HAND, ProcessIdentity
 from wm_nodes.publishers import Publishers, Verdict, gid_of
 
@@ -187,3 +188,101 @@ def test_of_other_programs_the_one_that_speaks_is_heard(sleeper) -> None:
         time.sleep(2.1)  # the first is silent: ended, or a ghost
         assert hearer.verdict(two, "two alone") is Verdict.USE
         assert hearer.conflicts(0) == []
+
+
+class Listener(Shell):
+    NAME = "listener"
+
+
+class Judge:
+    """Verdicts that the test decides; a publisher without a name is used once patience ends."""
+
+    def __init__(self) -> None:
+        self.known: set[bytes] = set()
+
+    def verdict(self, topic: str, gid: bytes, *, patient: bool = True) -> Verdict:
+        return Verdict.USE if gid in self.known or not patient else Verdict.UNKNOWN
+
+
+class Door:
+    """A place with such verdicts; `used` has the messages in the order in which they were used."""
+
+    def __init__(self, graph, monkeypatch) -> None:
+        monkeypatch.setattr(publishers, "gid_of", lambda info: info)
+        monkeypatch.setattr(place, "gid_of", lambda info: info)
+        self.node = graph.add(Listener)
+        self.place, self.judge = self.node.place, Judge()
+        self.place._publishers = self.judge
+        self.used: list[str] = []
+        self.then = lambda: None  # what handling the next message does first
+
+    def give(self, text: str, topic: str = "/step", gid: bytes = b"a") -> None:
+        """Deliver a message, as the callback of a subscription does."""
+        self.place.release()
+        if self.place.admits(topic, topic, self.use, text, gid):
+            self.use(text)
+
+    def use(self, text: str) -> None:
+        then, self.then = self.then, lambda: None
+        then()
+        self.used.append(text)
+
+
+def test_messages_of_a_publisher_that_becomes_known_keep_their_order(graph, monkeypatch) -> None:
+    door = Door(graph, monkeypatch)
+    door.give("m1")
+    door.judge.known.add(b"a")
+    assert not door.place.admits("/step", "step", door.use, "m2", b"a")  # known since m1 waits
+    door.give("m3")
+    assert door.used == ["m1", "m2", "m3"]
+
+
+def test_a_message_received_while_another_one_is_handled_is_neither_lost_nor_doubled(
+    graph, monkeypatch
+) -> None:
+    door = Door(graph, monkeypatch)
+    door.give("s1")
+    door.judge.known.add(b"a")
+    door.then = lambda: door.give("i1", "/image", b"b")  # of a publisher not known yet
+    door.place.release()
+    assert door.used == ["s1"]
+    door.judge.known.add(b"b")
+    door.place.release()
+    assert door.used == ["s1", "i1"]
+
+
+def test_a_message_that_waited_long_is_used_once_its_publisher_is_known(graph, monkeypatch) -> None:
+    monkeypatch.setattr(place, "HELD_S", 0.0)
+    door = Door(graph, monkeypatch)
+    door.give("spec", "/spec")
+    time.sleep(0.01)
+    door.place.release()
+    assert door.used == ["spec"] and not door.node.health.drops
+
+
+def test_many_messages_of_one_topic_do_not_displace_those_of_another(graph, monkeypatch) -> None:
+    door = Door(graph, monkeypatch)
+    for number in range(place.HELD + 1):
+        door.give(f"image {number}", "/image")
+    door.give("spec", "/spec")
+    door.judge.known.add(b"a")
+    door.place.release()
+    assert len(door.used) == place.HELD + 1 and door.used[-1] == "spec"
+    assert door.node.health.drops == {"/image/unknown": 1}
+
+
+def test_a_publisher_that_never_sends_ends_no_node(sleeper) -> None:
+    with ExitStack() as stack:
+        me = identity(sleeper.pid, RUN_A)
+        player = stack.enter_context(process("player", me))
+        plans = player.create_publisher(String, TOPIC, 10)
+        silent = stack.enter_context(process("witness", None))
+        silent.create_publisher(String, TOPIC, 10)
+        end = time.monotonic() + 60.0
+        found = Publishers(player, me)
+        while not (conflicts := found.conflicts((TOPIC,))):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert "witness" in conflicts[0].text
+        assert not any(conflict.stays or conflict.yields for conflict in conflicts)
+        assert plans.topic_name == TOPIC

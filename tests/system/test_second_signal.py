@@ -1,4 +1,4 @@
-"""A second signal does not cut the end of a node short, whoever sends it."""
+"""A second signal does not cut the end of a node short, from a person or a launcher."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 def inject(
     kind: str, folder: Path, trials: int, seed: int, out: Path | None, progress: Progress
 ) -> int:
-    """Make logs in `folder`, which must not exist, disturb them, print what came of it.
+    """Make logs in `folder`, which must not exist, disturb them, print the outcome.
 
     `trials` bounds them (0: every call and file, 500 bytes of each kind of file). Writes a line per
     call and reason, or per file, to OUT.csv. Returns 1 where a promise was broken.

@@ -1,6 +1,6 @@
 """Namespaces of running graphs on this computer: each belongs to one launch of a ROS domain.
 
-A graph whose namespace nobody chose moves to a free one (/robot_2) while another graph has its own;
+A graph without a chosen namespace moves to a free one (/robot_2) while another graph has its own;
 a namespace that was given is refused then. Nodes of other users and computers are found by the
 nodes themselves (`wm_nodes/place.py`).
 """
