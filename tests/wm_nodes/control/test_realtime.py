@@ -317,3 +317,28 @@ def test_a_call_of_go_home_that_was_interrupted_is_over():
     bench.arm.switches.driver_dead = False
     bench.run(0.5)
     assert bench.run(2.0) < STILL_RAD
+
+
+def test_a_command_held_up_before_it_is_sent_is_sampled_again(monkeypatch):
+    bench = Bench().until(State.ACTING)
+    motion, clock = bench.arm.motion, bench.bus.now_s
+    sampled, sent, held_up = [], [], [2e-3, 1e-3]  # s, by another thread
+    late_s = 0.0
+
+    def now_s() -> float:
+        return clock() + late_s
+
+    def resample(setpoint, at_s):
+        nonlocal late_s
+        sampled.append(at_s)
+        made = original(setpoint, at_s)
+        late_s += held_up.pop(0) if held_up else 0.0
+        return made
+
+    original, send = motion.filter.resample, bench.bus.send
+    monkeypatch.setattr(bench.bus, "now_s", now_s)
+    monkeypatch.setattr(motion.filter, "resample", resample)
+    monkeypatch.setattr(bench.bus, "send", lambda s: (sent.append(now_s()), send(s)))
+    bench.tick()
+    assert len(sent) == 1 and len(sampled) == 3
+    assert sampled[-1] == sent[0] and sampled[-1] - sampled[0] == pytest.approx(3e-3)

@@ -18,6 +18,7 @@ from wm_nodes.robots.arm.wrench import ForceWatch
 HOMING_PER_S = 2.5
 AT_HOME = 0.004  # rad (m)
 FOLLOW = 0.1  # of the deviation, each period, where only velocities are commanded
+STALE_S, SAMPLES = 3e-4, 4  # a command sampled longer ago is sampled again, so often at most
 REPEATS = 5  # commands at rest before a stopped arm is no longer commanded
 
 
@@ -114,11 +115,14 @@ class ArmMotion:
             self._gate.begin_anew()
         if setpoint.moved and self._may_send(now_s):
             assert guard.measured is not None
-            now_s = self.bus.now_s()
-            setpoint = self.filter.resample(setpoint, now_s)
-            if not setpoint.moved:
-                return setpoint
-            refused = self._gate.refuse(setpoint, guard.measured, now_s)
+            for _ in range(SAMPLES):
+                now_s = self.bus.now_s()
+                setpoint = self.filter.resample(setpoint, now_s)
+                if not setpoint.moved:
+                    return setpoint
+                refused = self._gate.refuse(setpoint, guard.measured, now_s)
+                if refused or self.bus.now_s() - now_s < STALE_S:
+                    break  # else this thread was interrupted: the command is of an earlier moment
             if refused:
                 guard.latch("gate", refused)
                 self.bus.halt()
