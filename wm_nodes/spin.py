@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -49,9 +49,12 @@ def main(kind: Callable[[], Shell]) -> None:
     except Exception:
         traceback.print_exc()
         code = FAILED
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # nothing is left to end
     _leave_the_graph()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the reader of a pipe may have gone
+            stream.flush()
     os._exit(code)
 
 
