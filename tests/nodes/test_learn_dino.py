@@ -130,7 +130,7 @@ def test_another_robot_s_weights_are_refused(tmp_path, log):
     first.close()
     manifest = tmp_path / "run/weights" / f"{first.progress.version:010d}" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"action_dim": 1', '"action_dim": 4'))
-    with pytest.raises(WeightsError, match="4 action dimensions, the log has 1"):
+    with pytest.raises(WeightsError, match="got a body with 1 actions, and action_dim 4"):
         learning(tmp_path / "other", log, weights=tmp_path / "run/weights").step()
 
 

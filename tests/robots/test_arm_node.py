@@ -45,6 +45,7 @@ class Brain:
         self.graph, self.speed, self.points = graph, (0.0, 0.1, 0.0), 4
         self.steps: list = []
         self.commands: list = []
+        self.commanded_s = 0.0
         self.plans = topics.PLAN.always(graph.probe)
         topics.STEPS.subscription(graph.probe, self._on_step)
         command = config().command.topic
@@ -289,8 +290,10 @@ def test_an_absurdly_long_plan_is_not_read(arm) -> None:
     point = JointTrajectoryPoint(positions=[0.0, 0.1, 0.0])
     long = JointTrajectory(joint_names=["x", "y", "z"], points=[point] * 20_000)
     long.header.frame_id = str(PLANNER)
+    speed, brain.speed = brain.speed, None  # a newer plan would take its place in the queue
     brain.plans.publish(long)
     brain.graph.until(lambda: node.health.drops["plan/size"])
+    brain.speed = speed
     brain.graph.until(brain.moving)
 
 

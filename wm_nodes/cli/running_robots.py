@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
 
-LOOKS = 120  # so often events are handled meanwhile: on a stalled computer time alone says nothing
+LOOKS = 100  # on a busy machine this process gets too little time to discover others
 DISCOVERY_S = 3.5  # until all nodes are discovered: DDS announces each every 3 s
 ESTOP, KIND = "/estop", "std_srvs/srv/SetBool"
 
