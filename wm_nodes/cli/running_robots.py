@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
 
-LOOKS = 100  # on a busy machine this process gets too little time to discover others
+LOOKS = 120  # so often events are handled meanwhile: on a stalled computer time alone says nothing
+QUIET_S, QUIET_LOOKS = 1.5, 60  # nothing new is discovered for so long, and in so many looks
 DISCOVERY_S = 3.5  # until all nodes are discovered: DDS announces each every 3 s
 ESTOP, KIND = "/estop", "std_srvs/srv/SetBool"
 
@@ -47,12 +48,16 @@ class RunningRobots:
     def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
         self._node, self._executor = node, executor
         self._clients: dict[str, Any] = {}
-        self._since_s, self._looks = time.monotonic(), 0
+        self._since_s = self._new_s = time.monotonic()
+        self._looks = self._new_look = 0
+        self._known: frozenset[str] = frozenset()
 
     @property
     def complete(self) -> bool:
         """Return whether every robot node that ran at the start must be known by now."""
-        return time.monotonic() - self._since_s >= DISCOVERY_S and self._looks >= LOOKS
+        now = time.monotonic()
+        quiet = now - self._new_s >= QUIET_S and self._looks - self._new_look >= QUIET_LOOKS
+        return quiet and now - self._since_s >= DISCOVERY_S and self._looks >= LOOKS
 
     def look(self) -> list[str]:
         """Return the namespaces in order; handles events for a moment."""
@@ -60,7 +65,11 @@ class RunningRobots:
 
         self._executor.spin_once(timeout_sec=0.02)
         self._looks += 1
-        for name, kinds in self._node.get_service_names_and_types():
+        services = self._node.get_service_names_and_types()
+        known = frozenset(name for name, _ in services)
+        if known != self._known:
+            self._known, self._new_s, self._new_look = known, time.monotonic(), self._looks
+        for name, kinds in services:
             if name.endswith(ESTOP) and KIND in kinds and name not in self._clients:
                 self._clients[name] = self._node.create_client(SetBool, name)
         # A name alone may be that of a client: a service is ready only where a server is.
