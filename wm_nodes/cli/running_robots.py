@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 LOOKS = 120  # so often events are handled meanwhile: on a stalled computer time alone says nothing
 QUIET_S, QUIET_LOOKS = 1.5, 60  # nothing new is discovered for so long, and in so many looks
-DISCOVERY_S = (
-    6.5  # until all nodes are discovered: DDS announces each every 3 s, and one may be lost
-)
+DISCOVERY_S = 6.5  # DDS announces each node every 3 s, and one announcement may be lost
 ESTOP, KIND = "/estop", "std_srvs/srv/SetBool"
 
 
