@@ -19,6 +19,7 @@ from tests import domains
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # other test processes run beside this one
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(domains.OWN)
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="wm-state-")
