@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -22,7 +23,8 @@ if not os.environ.get("DISPLAY"):
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # other test processes run beside this one
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(domains.OWN)
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="wm-state-")
+STATE = tempfile.TemporaryDirectory(prefix="wm-state-")
+os.environ["XDG_STATE_HOME"] = STATE.name
 
 try:  # a busy machine is no reason to fail
     from hypothesis import settings
@@ -45,3 +47,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         return (yield)
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Undo what a test changes in the environment: commands that it runs in this process set it."""
+    with mock.patch.dict(os.environ):
+        yield

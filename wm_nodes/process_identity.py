@@ -1,8 +1,8 @@
 """Which run and which process a ROS node belongs to, readable by all other nodes.
 
 A process writes its identity into the enclave of its ROS context, which every node of the domain
-sees beside the node's name: /wm/<run>/<host>/<process>. With it a killed process, whose nodes DDS
-shows for up to 20 s more, is told from a second graph, and a second graph from a restarted node.
+sees beside the node's name: /wm/<run>/<host>/<process>. It distinguishes a second graph from a
+killed process, whose nodes DDS shows for up to 20 s more, and from a restarted node.
 
 Standard library only: launchers use it too.
 """

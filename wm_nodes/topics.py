@@ -53,7 +53,7 @@ WEIGHTS = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-# The newest from those who do not latch it: what `ros2 topic pub` and camera tools offer.
+# The newest, not latched: what `ros2 topic pub` and camera tools offer.
 UNLATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 REPORTS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -105,8 +105,9 @@ PLAN = Topic("plan", JointTrajectory, COMMAND, single=True)
 ANNOUNCEMENTS = Topic("weights", String, WEIGHTS, single=True)
 # What the robot is: names, units, bounds, cameras (JSON).
 SPEC = Topic("spec", String, WEIGHTS, single=True)
-# Stamp of the newest observation in the log.
-RECORDED = Topic("recorded", Header, WEIGHTS, single=True)
+# Stamp of an episode's first observation, once the recorder has all of it. Not latched: a robot
+# that starts again would take the acknowledgement of its former process for its own.
+RECORDED = Topic("recorded", Header, UNLATCHED, single=True)
 PACE = Topic("pace", UInt64, WEIGHTS, single=True)  # decisions that learning has kept up with
 GOAL = Topic("goal/image", Image, WEIGHTS)  # what the camera is to see: who plans goes there
 GOAL_JOINTS = Topic("goal/joint_states", JointState, WEIGHTS)  # proprioception there, same stamp

@@ -25,9 +25,9 @@ append_episode(writer, 5)
 writer.flush()
 helper = os.fork()
 if helper == 0:
+    print(os.getpid(), flush=True)  # after the fork has closed its copy of the lock's file
     time.sleep(60)
     os._exit(0)
-print(helper, flush=True)
 time.sleep(60)
 """
 

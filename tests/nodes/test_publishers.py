@@ -18,7 +18,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from wm_nodes import place, process_identity, publishers
+from wm_nodes import graph_conflicts, process_identity, publishers
 from wm_nodes.nodes.shell import Shell
 from wm_nodes.process_identity import BY_HAND, ProcessIdentity
 from wm_nodes.publishers import Publishers, Verdict, gid_of
@@ -205,21 +205,21 @@ class Judge:
 
 
 class Door:
-    """A place with such verdicts; `used` has the messages in the order in which they were used."""
+    """A node with such verdicts; `used` has the messages in the order in which they were used."""
 
     def __init__(self, graph, monkeypatch) -> None:
         monkeypatch.setattr(publishers, "gid_of", lambda info: info)
-        monkeypatch.setattr(place, "gid_of", lambda info: info)
+        monkeypatch.setattr(graph_conflicts, "gid_of", lambda info: info)
         self.node = graph.add(Listener)
-        self.place, self.judge = self.node.place, Judge()
-        self.place._publishers = self.judge
+        self.conflicts, self.judge = self.node.graph_conflicts, Judge()
+        self.conflicts._publishers = self.judge
         self.used: list[str] = []
         self.then = lambda: None  # what handling the next message does first
 
     def give(self, text: str, topic: str = "/step", gid: bytes = b"a") -> None:
         """Deliver a message, as the callback of a subscription does."""
-        self.place.release()
-        if self.place.admits(topic, topic, self.use, text, gid):
+        self.conflicts.release()
+        if self.conflicts.admits(topic, topic, self.use, text, gid):
             self.use(text)
 
     def use(self, text: str) -> None:
@@ -232,7 +232,7 @@ def test_messages_of_a_publisher_that_becomes_known_keep_their_order(graph, monk
     door = Door(graph, monkeypatch)
     door.give("m1")
     door.judge.known.add(b"a")
-    assert not door.place.admits("/step", "step", door.use, "m2", b"a")  # known since m1 waits
+    assert not door.conflicts.admits("/step", "step", door.use, "m2", b"a")  # known since m1 waits
     door.give("m3")
     assert door.used == ["m1", "m2", "m3"]
 
@@ -244,30 +244,30 @@ def test_a_message_received_while_another_one_is_handled_is_neither_lost_nor_dou
     door.give("s1")
     door.judge.known.add(b"a")
     door.then = lambda: door.give("i1", "/image", b"b")  # of a publisher not known yet
-    door.place.release()
+    door.conflicts.release()
     assert door.used == ["s1"]
     door.judge.known.add(b"b")
-    door.place.release()
+    door.conflicts.release()
     assert door.used == ["s1", "i1"]
 
 
 def test_a_message_that_waited_long_is_used_once_its_publisher_is_known(graph, monkeypatch) -> None:
-    monkeypatch.setattr(place, "HELD_S", 0.0)
+    monkeypatch.setattr(graph_conflicts, "HELD_S", 0.0)
     door = Door(graph, monkeypatch)
     door.give("spec", "/spec")
     time.sleep(0.01)
-    door.place.release()
+    door.conflicts.release()
     assert door.used == ["spec"] and not door.node.health.drops
 
 
 def test_many_messages_of_one_topic_do_not_displace_those_of_another(graph, monkeypatch) -> None:
     door = Door(graph, monkeypatch)
-    for number in range(place.HELD + 1):
+    for number in range(graph_conflicts.HELD + 1):
         door.give(f"image {number}", "/image")
     door.give("spec", "/spec")
     door.judge.known.add(b"a")
-    door.place.release()
-    assert len(door.used) == place.HELD + 1 and door.used[-1] == "spec"
+    door.conflicts.release()
+    assert len(door.used) == graph_conflicts.HELD + 1 and door.used[-1] == "spec"
     assert door.node.health.drops == {"/image/unknown": 1}
 
 

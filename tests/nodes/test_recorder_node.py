@@ -96,6 +96,27 @@ def test_the_first_observation_of_an_episode_is_acknowledged(graph, tmp_path) ->
     graph.until(lambda: [messages.from_time(m.stamp) for m in player.recorded] == firsts)
 
 
+def test_a_restarted_robots_first_observation_is_acknowledged_when_all_of_it_has_come(
+    graph, tmp_path
+) -> None:
+    graph.add(RecorderNode, log=str(tmp_path / "log"))
+    before = Player(graph)
+    before.introduce()
+    before.episode()
+    graph.until(lambda: len(before.recorded) == 1)
+    again = Player(graph)  # its stamps begin where the first one's began
+    again.introduce()
+    first = again.session.begin()
+    again.show(first, picture=False)
+    graph.spin(0.3)
+    assert not again.recorded
+    for count in (1, 2):  # the robot repeats an observation that is not acknowledged
+        again.show(first)
+        graph.until(lambda count=count: len(again.recorded) == count)
+    stamps = {messages.from_time(msg.stamp) for msg in again.recorded}
+    assert stamps == {first.step.stamp_ns} == {before.shown[0].step.stamp_ns}
+
+
 def test_a_lost_picture_cuts_the_episode_and_is_counted(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
     player = Player(graph, time_limit=20)
@@ -106,6 +127,19 @@ def test_a_lost_picture_cuts_the_episode_and_is_counted(graph, tmp_path) -> None
     assert log.episodes["length"].tolist() == [5, 15] and node._recording.unjoined == 1
     stamps = log.read("stamp", 0, log.length)
     assert player.shown[5].step.stamp_ns not in stamps
+
+
+def test_an_episode_begins_after_one_whose_last_picture_was_lost(graph, tmp_path) -> None:
+    node = graph.add(RecorderNode, log=str(tmp_path / "log"))
+    player = Player(graph)
+    player.introduce()
+    player.episode(lose=4)
+    first = player.session.begin()
+    while len(player.recorded) < 2:  # the robot waits for the recorder and repeats its observation
+        player.show(first)
+        graph.spin(0.1)
+    assert messages.from_time(player.recorded[1].stamp) == first.step.stamp_ns
+    assert node._recording.unjoined == 1
 
 
 def test_a_stop_midway_leaves_a_log_that_goes_on(graph, tmp_path) -> None:

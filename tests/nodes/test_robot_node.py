@@ -228,6 +228,22 @@ def test_an_episode_begins_when_the_recorder_has_its_first_observation(graph, ma
     graph.until(lambda: node.session.counts.decisions == 1)
 
 
+def test_an_acknowledgement_of_the_robots_former_process_does_not_count(graph, make) -> None:
+    recorded = topics.RECORDED.always(graph.probe)
+    recorded.publish(Header(stamp=messages.to_time(3_600_000_000_000)))
+    node, brain = make(await_recorder_s=30.0)
+    graph.joined(recorded)
+    brain.plan()
+    graph.spin(0.3)
+    assert node._recorded_ns == -1 and node.session.counts.decisions == 0
+    recorded.publish(Header(stamp=messages.to_time(3_600_000_000_000)))  # sent late
+    graph.until(lambda: node._recorded_ns > brain.steps[0].stamp_ns)
+    graph.spin(0.3)
+    assert node.session.counts.decisions == 0
+    recorded.publish(Header(stamp=messages.to_time(brain.steps[0].stamp_ns)))
+    graph.until(lambda: node.session.counts.decisions == 1)
+
+
 def test_a_missing_recorder_is_waited_for_once(graph, make) -> None:
     node, brain = make(await_recorder_s=0.3)
     brain.play(3)

@@ -102,6 +102,22 @@ def test_a_step_published_again_is_recorded_once() -> None:
     assert len(feed(assembler(), *queue)) == 4
 
 
+def test_a_repeated_whole_observation_ends_the_wait_for_lost_parts_before_it() -> None:
+    first, second = episode(0, 3), episode(4, 3)
+    rows = assembler(patience=8)
+    out = feed(rows, *(p for s in first[:3] for p in parts(s)), parts(first[3])[0])
+    step, *others = parts(second[0])
+    out += feed(rows, step, step)  # repeated, but not whole: the lost parts may still come
+    assert rows.unjoined == 0 and rows.joined_ns == first[2].stamp_ns
+    out += feed(rows, *others)
+    assert rows.unjoined == 0
+    out += feed(rows, step)
+    assert rows.unjoined == 1 and rows.joined_ns == second[0].stamp_ns
+    out += feed(rows, *(p for s in second[1:] for p in parts(s)))
+    check(out)
+    assert [r["stamp"] // 10 for r in out] == [0, 1, 2, 4, 5, 6, 7]
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.sets(st.tuples(st.integers(0, 11), st.sampled_from(FIELDS)), max_size=4))
 def test_lost_parts_cut_episodes_and_never_misalign(lost) -> None:

@@ -153,8 +153,7 @@ class Recording:
             return
         self._write(put(self._rows))
         if self._first_ns >= 0 and self._rows.joined_ns >= self._first_ns:
-            self._first_ns = -1
-            self.acknowledge(self._rows.joined_ns)
+            self._let_go()
 
     def _write(self, rows: list[Row]) -> None:
         """Append rows. Opening errors are the caller's; a disk that fails is not."""
@@ -179,7 +178,7 @@ class Recording:
         self._let_go()
 
     def _let_go(self) -> None:
-        """Nobody waits for an episode that is not recorded."""
+        """Acknowledge the episode's first observation: it is joined, or not to be recorded."""
         if self._first_ns >= 0:
             self.acknowledge(self._first_ns)
         self._first_ns = -1

@@ -29,8 +29,9 @@ class RowAssembler:
     """Joins pictures, proprioception and steps by exact stamp and yields rows of whole episodes.
 
     Parts of one observation may come in any order, and twice. An observation that misses a part
-    when `patience` later ones are whole is given up: the rows before it end their episode there
-    (`is_last`), and what follows begins one of its own, so that no row is ever mis-aligned.
+    when `patience` later ones are whole, or when a later one is whole and its step is repeated, is
+    given up: the rows before it end their episode there (`is_last`), and what follows begins one
+    of its own, so that no row is ever mis-aligned.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class RowAssembler:
     def step(self, step: Step) -> list[Row]:
         """Take in one step; return the rows that are whole now."""
         if step.stamp_ns == self._newest_ns:
-            return []  # published again
+            return self._repeated()
         rows = self._turn_back(step) if step.stamp_ns < self._newest_ns else []
         self._newest_ns = step.stamp_ns
         self._queue.append(_Arrival(step, self._early.pop(step.stamp_ns, {})))
@@ -83,12 +84,23 @@ class RowAssembler:
     # --------------------------------------------------------------------------------------------
 
     def _turn_back(self, step: Step) -> list[Row]:
-        """The robot was started anew, with its clock: what is left of its former life is over."""
+        """End the open episode: the robot was started again, and its clock went back."""
         self.unjoined += len(self._queue)
+        self.joined_ns = -1
         self._early = {s: parts for s, parts in self._early.items() if s <= step.stamp_ns}
         return self.finish()
 
-    def _advance(self) -> list[Row]:
+    def _repeated(self) -> list[Row]:
+        """Give up what misses a part before the newest observation, if that one is whole.
+
+        A robot in lock-step repeats an observation that is not answered, and may be waiting for
+        the recorder: `patience` more observations would never come.
+        """
+        newest_whole = bool(self._queue) and self._whole(self._queue[-1])
+        return self._advance(1) if newest_whole else []
+
+    def _advance(self, patience: int | None = None) -> list[Row]:
+        patience = self._patience if patience is None else patience
         rows: list[Row] = []
         whole = sum(self._whole(arrival) for arrival in self._queue)
         while self._queue:
@@ -97,7 +109,7 @@ class RowAssembler:
                 self._queue.popleft()
                 whole -= 1
                 rows += self._take(head)
-            elif whole >= self._patience or len(self._queue) > self._keep:
+            elif whole >= patience or len(self._queue) > self._keep:
                 self._queue.popleft()
                 self.unjoined += 1
                 rows += self._close_held(broken=True)

@@ -2,7 +2,7 @@
 
 A graph without a chosen namespace moves to a free one (/robot_2) while another graph has its own;
 a namespace that was given is refused then. Nodes of other users and computers are found by the
-nodes themselves (`wm_nodes/place.py`).
+nodes themselves (`wm_nodes/graph_conflicts.py`).
 """
 
 from __future__ import annotations

@@ -431,7 +431,7 @@ class RobotNode(Shell):
         now, patience = self.session.now, self.params.await_recorder_s
         if not patience or not now or not now.step.is_first:
             return True
-        if self._recorded_ns >= now.step.stamp_ns:
+        if self._recorded_ns == now.step.stamp_ns:
             return True
         if since < patience and "recorder" not in self.health.lasting:
             return False

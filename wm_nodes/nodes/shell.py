@@ -28,9 +28,9 @@ from rclpy.timer import Timer
 
 from wm_nodes import topics
 from wm_nodes.errors import MessageError
+from wm_nodes.graph_conflicts import GraphConflicts
 from wm_nodes.health import Health
 from wm_nodes.params import declare, param
-from wm_nodes.place import Place
 from wm_nodes.process_identity import ProcessIdentity
 from wm_nodes.ros.clock import ClockWatch
 from wm_nodes.ros.matched_subscription import MatchedSubscription
@@ -78,7 +78,7 @@ class Shell(LifecycleNode):
         self.alone = False  # has it a process to itself?
         self.over: Future = Future()
         self.exit_code = 0
-        self.place = Place(self)
+        self.graph_conflicts = GraphConflicts(self)
         self._failure: BaseException | None = None
         self._warned: dict[str, float] = {}
         self._diagnostics = topics.DIAGNOSTICS.always(self)
@@ -101,7 +101,7 @@ class Shell(LifecycleNode):
     def own_process(self, identity: ProcessIdentity | None) -> None:
         """It has a process to itself, which this is; None: no identity that others can read."""
         self.alone = True
-        self.place.take(identity)
+        self.graph_conflicts.take(identity)
 
     # Life ---------------------------------------------------------------------------------------
 
@@ -110,10 +110,10 @@ class Shell(LifecycleNode):
         if not self.params.autostart:
             return
         if self.TAKES_OVER:
-            self.place.wait()
+            self.graph_conflicts.wait()
         self.trigger_configure()
         self._raise()
-        self.place.wait()
+        self.graph_conflicts.wait()
         if self.over.done():
             return
         self.trigger_activate()
@@ -142,7 +142,7 @@ class Shell(LifecycleNode):
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        made = self._try(self.place.refuse_second, None, state)
+        made = self._try(self.graph_conflicts.refuse_second, None, state)
         if made != TransitionCallbackReturn.SUCCESS:
             return made
         result = super().on_activate(state)
@@ -277,11 +277,11 @@ class Shell(LifecycleNode):
             handle(*record) if type(record) is tuple else handle(record)
 
         def callback(msg: Any, info: Any) -> None:
-            self.place.release()
+            self.graph_conflicts.release()
             wanted = self.active or idle
             small = not max_bytes or len(msg) <= max_bytes  # others are dropped, and not kept
             judged = wanted and small and topic.single
-            if not judged or self.place.admits(full_name, shown, use, msg, info):
+            if not judged or self.graph_conflicts.admits(full_name, shown, use, msg, info):
                 use(msg)
 
         raw = max_bytes > 0

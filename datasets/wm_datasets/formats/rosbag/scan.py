@@ -223,7 +223,7 @@ def read_stamp(
 ) -> tuple[int, bool, Hashable]:
     """Return a message's stamp [ns], whether its header has it, and its publisher, as far as known.
 
-    Publishers of one topic are told apart by the names of their numbers, which `heard` counts.
+    Publishers of one topic are distinguished by the names in their messages, which `heard` counts.
     """
     publisher: Hashable = message.topic
     fields = parts.get(message.topic)

@@ -1,4 +1,4 @@
-"""A node's place in the ROS graph: one node of its name, one publisher of each topic it uses.
+"""Conflicts in the ROS graph: a second node of a name, a second publisher of a topic.
 
 What a second graph publishes is not used. Of two graphs in one namespace the one that started later
 ends; a second publisher of another program, which does not, ends every node that sees it.
@@ -44,8 +44,8 @@ class _Held:
     gid: bytes
 
 
-class Place:
-    """Watches the place of one node. `admits` is for every node; the rest begins with `take`."""
+class GraphConflicts:
+    """Watches one node's conflicts. `admits` is for every node; the rest begins with `take`."""
 
     def __init__(self, node: Shell) -> None:
         self._node = node
@@ -64,7 +64,7 @@ class Place:
         self._node.create_timer(LOOK_S, self._look)
 
     def wait(self) -> None:
-        """Wait until others are discovered, and until an earlier node in this place has ended.
+        """Wait until others are discovered, and until an earlier node of this name has ended.
 
         It does so without the executor: the graph is discovered by threads of the middleware.
         """
