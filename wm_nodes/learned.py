@@ -54,7 +54,7 @@ class LearnedPolicy:
         """
         if planner not in CHOOSERS:
             raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
-        self.camera = _only_camera(robot, camera)
+        self.camera = only_camera(robot, camera)
         self._weights, self._names, self._explore = weights, robot.action.names, explore
         self._seed, self._device = seed, device_of(weights.model)
         _, height, width = weights.model.spec.obs_keys["image"]
@@ -181,7 +181,7 @@ def differences(folder: str | Path, robot: RobotSpec) -> list[str]:
     ]
 
 
-def _only_camera(robot: RobotSpec, camera: str) -> str:
+def only_camera(robot: RobotSpec, camera: str) -> str:
     found = list(robot.cameras)
     if camera in found:
         return camera

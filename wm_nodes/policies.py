@@ -174,7 +174,7 @@ def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]
     if name == "expert":
         return Expert(robot)
     if name in ("open_loop", "open_loop_best"):
-        twin = MetaWorld(**{**settings, "render": "none"})  # type: ignore[arg-type]
+        twin = type(robot)(**{**settings, "render": "none"})  # type: ignore[arg-type]
         return OpenLoop(twin, seed) if name == "open_loop" else best_open_loop(robot, twin, seed)
     raise RobotError(f"policy: expected one of {', '.join(BASELINES)}, got {name!r}.")
 

@@ -67,7 +67,7 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
     [
         ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "made for task 'push-v3'"),
         ({"robot": "wall"}, facts("metaworld", "push-v3"), "made for 'metaworld'"),
-        ({}, facts("ur5e", "push"), "the weights are of 'ur5e', which no simulator is"),
+        ({}, facts("ur5e", "push"), "the weights are of 'ur5e', which is none of"),
         ({"task": "wall-any"}, facts("wall", "wall-same"), "made for task 'wall-same'"),
     ],
 )
@@ -93,6 +93,57 @@ def test_the_json_is_json_and_says_whether_it_was_interrupted(monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert found["interrupted"] is False
     assert found["return_interval_95"] == [None, None]
+
+
+OWN_ROBOT = "docs/examples/two_joint_arm.py:TwoJointArm"
+
+
+def test_a_robot_of_ones_own_is_judged_with_its_own_defaults(capsys):
+    from wm_nodes.cli.main import main
+
+    words = ["eval", "--robot", OWN_ROBOT, "--policy", "random", "--episodes", "2", "--json"]
+    assert main([*words, "--task", "reach-sparse"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "reach-sparse" and found["episodes"] == 2
+    filled = _with_defaults(Eval(robot=OWN_ROBOT), facts("two_joint_arm", "reach", camera="front"))
+    assert (filled.task, filled.camera, filled.time_limit) == ("reach", "front", 0)
+
+
+def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_path):
+    from wm_datasets import LogReader
+    from wm_nodes.cli.main import main
+
+    robot = "docs/examples/sparse_reach.py:SparseReach"
+    log, sizes = tmp_path / "log", ["--size", "16", "--episodes", "1", "--time-limit", "40"]
+    words = ["collect", "--robot", robot, "--task", "reach-v3", "--noise", "0", "--out", str(log)]
+    assert main([*words, *sizes]) == 0
+    with LogReader(log) as reader:
+        assert reader.spec.task == "reach-v3" and set(reader.read("reward", 0, 40)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["eval", "--policy", "random", "--robot", "wal"], "--robot: there is no 'wal'. Right: me"),
+        (["eval", "--policy", "random", "--robot", "none.py:Robot"], "there is no file none.py"),
+        (["eval", "--policy", "expert", "--robot", OWN_ROBOT], "has no script"),
+        (
+            ["eval", "--policy", "random", "--robot", OWN_ROBOT, "--action-repeat", "2"],
+            "--action-repeat: given 2, but the constructor of docs/examples/two_joint_arm.py",
+        ),
+        (["collect", "--out", "x", "--robot", OWN_ROBOT], "has no expert. Right: random"),
+        (
+            ["collect", "--out", "x", "--policy", "random", "--robot", OWN_ROBOT, "--camera", "a"],
+            "--camera: given 'a'",
+        ),
+    ],
+)
+def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, said, capsys):
+    from wm_nodes.cli.main import main
+
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from rosgraph_msgs.msg import Clock
+
 from tests import domains
 from tests.nodes.conftest import ROOT
 from tests.nodes.point_robot import PointRobot
@@ -103,6 +105,21 @@ def test_stamps_are_of_the_present_if_asked_for(graph, log) -> None:
     graph.until(node.over.done, 90)
     graph.until(lambda: len(stamps) == ACTIONS + 1, 30)
     assert before < stamps[0] and stamps == sorted(set(stamps)) and stamps[-1] < time.time_ns()
+
+
+def test_with_use_sim_time_the_logged_stamps_are_the_clock(graph, log) -> None:
+    heard: list[int] = []
+    graph.probe.create_subscription(
+        Clock, "/clock", lambda msg: heard.append(messages.from_time(msg.clock)), 10
+    )
+    node = graph.add(
+        ReplayNode, log=str(log), episode=0, answers=["plan"], rate=0.0, use_sim_time=True
+    )
+    graph.until(lambda: heard, 90)
+    Answering(graph)
+    graph.until(node.over.done, 90)
+    graph.until(lambda: sorted(set(heard)) == logged_stamps(log, 0), 90)
+    assert heard == sorted(heard) and "clock" not in node.health.lasting
 
 
 @pytest.mark.parametrize(

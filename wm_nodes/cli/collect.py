@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.cli.simulated import SIMULATED
+from wm_nodes.cli.simulated import given_only, refuse_unknown, simulated
 from wm_nodes.errors import UserError, user_errors
+from wm_nodes.robots.base import RobotError
 
 if TYPE_CHECKING:
     from wm_nodes.collect import Player
@@ -30,10 +31,12 @@ class Collect:
 
     out: Path
     """Folder of the replay log; made if it is not there."""
-    robot: Literal["metaworld", "arm_sim", "wall", "point_maze"] = "metaworld"
-    """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds."""
+    robot: str = "metaworld"
+    """metaworld, arm_sim (the simulated arm with its safety filter), wall or point_maze (DINO-WM's
+    test worlds), or one of your own: module:Class or FILE.py:Class."""
     task: str = ""
-    """Meta-World task (drawer-close-v3), or the arm's: reach, goal, push, lift (goal)."""
+    """Meta-World task (drawer-close-v3), or the arm's: reach, goal, push, lift (goal); your own
+    robot's first."""
     policy: Literal["expert", "random", "play"] = "expert"
     """expert: the task's script, which reads the simulator's state; random: uniform actions; play:
     smooth motion to random places (arm_sim)."""
@@ -62,9 +65,13 @@ class Collect:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm collect WORDS`."""
-    wanted = parse(Collect, "collect", words)
-    wanted = _with_defaults(wanted)
-    SIMULATED[wanted.robot].check(wanted.task, wanted.camera)
+    asked = parse(Collect, "collect", words)
+    wanted = _with_defaults(asked)
+    simulated(wanted.robot).check(wanted.task, wanted.camera)
+    with user_errors(RobotError):
+        refuse_unknown(
+            asked.robot, task=asked.task, camera=asked.camera, action_repeat=asked.action_repeat
+        )
     require("size", wanted.size, 8, 1024)
     require("episodes", wanted.episodes, 1)
     require("noise", wanted.noise, 0, 10)
@@ -77,10 +84,9 @@ def run(words: Sequence[str]) -> int:
     from wm_datasets import LogError
     from wm_nodes.collect import collect
     from wm_nodes.robots.adapters import open_robot
-    from wm_nodes.robots.base import RobotError
 
     names = "task seed camera size action_repeat time_limit render"
-    settings = {name: getattr(wanted, name) for name in names.split()}
+    settings = given_only({name: getattr(wanted, name) for name in names.split()})
     with (
         user_errors(RobotError, LogError, OSError),
         closing(open_robot(wanted.robot, settings)) as robot,
@@ -96,7 +102,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _with_defaults(wanted: Collect) -> Collect:
-    robot = SIMULATED[wanted.robot]
+    robot = simulated(wanted.robot)
     return replace(
         wanted,
         task=wanted.task or robot.tasks[0],
@@ -116,12 +122,11 @@ def _player(wanted: Collect, robot: Robot) -> Player:
         if wanted.policy == "play":
             raise UserError("--policy: Meta-World has no play. Right: expert or random.")
         return NoisyExpert(Expert(robot), robot.spec, wanted.noise, wanted.seed)
-    if wanted.robot in ("wall", "point_maze"):
-        raise UserError(f"--policy: {wanted.robot} has no {wanted.policy}. Right: random.")
     from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
     from wm_nodes.robots.arm.simulated import SimulatedArm
 
-    assert isinstance(robot, SimulatedArm)
+    if not isinstance(robot, SimulatedArm):
+        raise UserError(f"--policy: {wanted.robot} has no {wanted.policy}. Right: random.")
     if wanted.policy == "play":
         if wanted.near and not robot.world.things():
             raise UserError(

@@ -134,6 +134,10 @@ def _values(option: str, choices: Sequence[str]) -> Sequence[str]:
     """Return what an option may be: its choices, or names that are kept elsewhere."""
     if option == "--weights":
         return (*pretrained(), FILES)
+    if option == "--robot" and not choices:
+        from wm_nodes.cli.simulated import SIMULATED
+
+        return (*SIMULATED, FILES)
     if option == "--model":
         from wm_models.registry import SUMMARIES
 

@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wm_nodes.cli.arguments import parse, require, require_device
 from wm_nodes.cli.bar import Bar
-from wm_nodes.cli.simulated import SIMULATED
+from wm_nodes.cli.simulated import (
+    OWN,
+    SIMULATED,
+    family,
+    given_only,
+    refuse_unknown,
+    simulated,
+)
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
+from wm_nodes.robots.base import RobotError
 
 if TYPE_CHECKING:
     from wm_nodes.evaluate import EpisodeRow, EvaluationResult
@@ -38,9 +46,10 @@ class Eval:
         "agent", "random", "hold", "constant", "expert", "open_loop", "open_loop_best"
     ] = "agent"
     """Blind baselines, standing still, the scripted expert, or an agent of ours."""
-    robot: Literal["", "metaworld", "arm_sim", "wall", "point_maze"] = ""
-    """metaworld, the simulated arm with its safety filter, or one of DINO-WM's test worlds; empty:
-    the weights' own, else metaworld."""
+    robot: str = ""
+    """metaworld, arm_sim (the simulated arm with its safety filter), wall or point_maze (DINO-WM's
+    test worlds), or one of your own: module:Class or FILE.py:Class; empty: the weights' own, else
+    metaworld."""
     task: str = ""
     """Meta-World task; of the arm reach, goal, push or lift; empty: the weights' own. Another one
     than theirs is refused."""
@@ -77,7 +86,7 @@ class Eval:
     action_repeat: int = 0
     """Simulator steps (arm: control periods of 20 ms) per decision; 0: 2 (arm: 5)."""
     time_limit: int = 0
-    """Decisions per episode; 0: 250 (others: 60)."""
+    """Decisions per episode; 0: 250 (others: 60; your own robot's default)."""
     camera: str = ""
     """Camera of the simulator (of the arm front, side or wrist); empty: the weights' own."""
     render: Literal["auto", "fast", "full"] = "auto"
@@ -90,17 +99,18 @@ class Eval:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm eval WORDS`."""
-    wanted = parse(Eval, "eval", words)
-    _check(wanted)
-    wanted = _with_defaults(wanted, _facts(wanted))
-    SIMULATED[wanted.robot].check(wanted.task, wanted.camera)
-    _check_robot(wanted)
+    asked = parse(Eval, "eval", words)
+    _check(asked)
+    wanted = _with_defaults(asked, _facts(asked))
+    simulated(wanted.robot).check(wanted.task, wanted.camera)
+    with user_errors(RobotError):
+        refuse_unknown(asked.robot, task=asked.task, action_repeat=asked.action_repeat)
+        _check_robot(wanted, family(wanted.robot))
 
     from wm_models.checkpoint import WeightsError
     from wm_models.interface import ModelError
     from wm_nodes.learned import LearnedPolicy
     from wm_nodes.robots.adapters import open_robot
-    from wm_nodes.robots.base import RobotError
 
     mistakes = (RobotError, WeightsError, ModelError, MessageError, OSError)
     with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
@@ -158,28 +168,39 @@ def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
     """Fill what is not given from the weights. UserError: it is given, and another."""
     own = facts.robot if facts is not None else ""
     name = wanted.robot or own or "metaworld"
-    if name not in SIMULATED:
-        raise UserError(f"--robot: the weights are of {own!r}, which no simulator is. Choose one.")
+    if not wanted.robot and name not in SIMULATED:
+        raise UserError(
+            f"--robot: the weights are of {own!r}, which is none of {', '.join(SIMULATED)}. Right: "
+            "one of these, or that robot as module:Class or FILE.py:Class."
+        )
+    robot = simulated(name)
     if own in SIMULATED and name != own:
         raise UserError(
             f"--robot: given {name!r}, but the weights were made for {own!r}. Leave it out."
         )
-    robot = SIMULATED[name]
-    task = facts.task if facts is not None and own == name else ""
+    same = own == name or (robot is OWN and bool(own))
+    task = facts.task if facts is not None and same else ""
     if task and wanted.task not in ("", task, *(robot.tasks if task in robot.general else ())):
         raise UserError(
             f"--task: given {wanted.task!r}, but the weights were made for task {task!r}. Right: "
             "leave it out, or other weights."
         )
-    made = facts.made_with if facts is not None and own == name else {}
+    made = facts.made_with if facts is not None and same else {}
     filled: dict[str, Any] = {
         "robot": name,
         "task": wanted.task or task or robot.tasks[0],
         "camera": wanted.camera or str(made.get("camera", "")) or robot.cameras[0],
         "action_repeat": wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
-        "time_limit": wanted.time_limit or (250 if name == "metaworld" else 60),
+        "time_limit": wanted.time_limit or _time_limit(name),
     }
     return replace(wanted, **filled)
+
+
+def _time_limit(robot: str) -> int:
+    """Return how many decisions an episode has; 0: as the robot's class says."""
+    if simulated(robot) is OWN:
+        return 0
+    return 250 if robot == "metaworld" else 60
 
 
 def _check(wanted: Eval) -> None:
@@ -201,21 +222,21 @@ def _check(wanted: Eval) -> None:
         raise UserError(f"--csv: there is no folder {wanted.csv.parent}.")
 
 
-def _check_robot(wanted: Eval) -> None:
-    """Refuse what the robot cannot do, and an agent without weights."""
+def _check_robot(wanted: Eval, kind: str) -> None:
+    """Refuse what a robot of this family cannot do, and an agent without weights."""
     if wanted.policy == "agent" and not wanted.weights:
         raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
-    if wanted.actuation_delay_s and wanted.robot != "arm_sim":
+    if wanted.actuation_delay_s and kind != "arm_sim":
         raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
-    if wanted.policy in BLIND and wanted.robot != "metaworld":
+    if wanted.policy in BLIND and kind != "metaworld":
         raise UserError(f"--policy: {wanted.policy} is of metaworld. Right: agent, random or hold.")
-    if wanted.policy == "expert" and wanted.robot not in ("metaworld", "arm_sim"):
+    if wanted.policy == "expert" and kind not in ("metaworld", "arm_sim"):
         raise UserError(f"--policy: {wanted.robot} has no script. Right: agent, random or hold.")
 
 
 def _settings(wanted: Eval) -> dict[str, Any]:
-    blind = wanted.policy != "agent"
-    return {
+    blind = wanted.policy != "agent" and family(wanted.robot)
+    settings = {
         "task": wanted.task,
         "seed": wanted.seed,
         "camera": wanted.camera,
@@ -223,6 +244,7 @@ def _settings(wanted: Eval) -> dict[str, Any]:
         "time_limit": wanted.time_limit,
         "render": "none" if blind else wanted.render,
     }
+    return given_only(settings)
 
 
 def _policy(wanted: Eval, robot: Robot) -> Policy:
@@ -236,15 +258,13 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
         from wm_nodes.policies import Random
 
         return Random(robot, wanted.seed)
-    if wanted.robot == "arm_sim":
-        from wm_nodes.robots.arm.scripts import ArmExpert
-        from wm_nodes.robots.arm.simulated import SimulatedArm
-
-        assert isinstance(robot, SimulatedArm)
-        return ArmExpert(robot.spec, robot.world)
     from wm_nodes.policies import baseline
+    from wm_nodes.robots.arm.scripts import ArmExpert
+    from wm_nodes.robots.arm.simulated import SimulatedArm
     from wm_nodes.robots.metaworld import MetaWorld
 
+    if isinstance(robot, SimulatedArm):
+        return ArmExpert(robot.spec, robot.world)
     assert isinstance(robot, MetaWorld)
     return baseline(wanted.policy, robot, wanted.seed, _settings(wanted))
 
@@ -255,13 +275,14 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
     from wm_nodes.cores.choose import SearchSettings
     from wm_nodes.cores.weights import load_weights
     from wm_nodes.devices import pick_device
-    from wm_nodes.learned import NEEDS, LearnedPolicy, differences, goal_of
+    from wm_nodes.learned import NEEDS, LearnedPolicy, differences, goal_of, only_camera
 
     torch.set_num_threads(1)  # as in the nodes: the same numbers
     folder = find_weights(wanted.weights)
     for difference in differences(folder, robot.spec):
         print(f"wm eval: note: {difference}", file=sys.stderr)
     weights = load_weights(folder, NEEDS, pick_device(wanted.device))
+    camera = only_camera(robot.spec, wanted.camera)
     search = SearchSettings(
         horizon=wanted.horizon,
         samples=wanted.samples,
@@ -275,8 +296,8 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         seed=wanted.seed,
         planner=wanted.planner or ("actor" if weights.model.spec.has_actor else "cem"),
         search=search,
-        camera=wanted.camera,
-        goal=goal_of(robot, wanted.camera, joints=wanted.goal_joints),
+        camera=camera,
+        goal=goal_of(robot, camera, joints=wanted.goal_joints),
         delay_s=wanted.delay_s,
         thinking_s=wanted.thinking_s,
         compensate=wanted.compensate,

@@ -18,6 +18,7 @@ from wm_nodes.cores.session import Arrival
 from wm_nodes.errors import user_errors
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
+from wm_nodes.ros.clock import ClockPublisher
 
 RECORDED, PLAN = "recorded", "plan"
 WATCH_S = 0.05
@@ -91,6 +92,7 @@ class ReplayNode(Shell):
         self._images = {c: [t.publisher(self, camera=c) for t in own] for c in spec.cameras}
         depths = [name for name, sensor in spec.sensors.items() if sensor.is_depth]
         self._depths = {d: topics.IMAGE_RAW.publisher(self, camera=d) for d in depths}
+        self._clock_out = None if self.params.restamp else ClockPublisher(self)
         self._joints = topics.JOINT_STATES.publisher(self) if spec.proprio else None
         self._steps = topics.STEPS.publisher(self) if spec.action else None
         self._said = topics.SPEC.publisher(self)
@@ -134,6 +136,8 @@ class ReplayNode(Shell):
 
     def _publish(self, arrival: Arrival) -> None:
         started, stamp = time.perf_counter(), arrival.step.stamp_ns
+        if self._clock_out is not None:
+            self._clock_out.publish(stamp)
         for camera, image in arrival.images.items():
             msg = messages.image_to_msg(image, stamp, messages.optical_frame(camera))
             for publisher in self._images[camera]:
