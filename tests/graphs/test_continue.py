@@ -48,6 +48,7 @@ def test_a_graph_takes_over_model_robot_seed_and_logs(trained, tmp_path):
     assert any("learns on" in note for note in run.notes)
     trainer = next(node for node in GRAPH.nodes if node.name == "trainer")
     assert trainer.parameters(run.values)["offline"] == split_logs(run.values)
+    run.lock.close()
     again = open_run(GRAPH, {"run": "one"})  # it is this graph's now
     assert again.values == run.values
     assert json.loads((trained / "run.json").read_text())["graph"] == "sim_metaworld"

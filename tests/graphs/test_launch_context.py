@@ -16,7 +16,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.claims import claim
 from wm_nodes.graphs.declaration import GraphError
-from wm_nodes.graphs.runs import hold, open_run
+from wm_nodes.graphs.runs import open_run
 
 FILE = str(Path(__file__).parents[2] / "launch" / "arm_mpc.launch.py")
 ARM = find_graph("arm_mpc")
@@ -40,11 +40,10 @@ def test_a_launch_holds_its_run_and_its_namespace_until_it_ends(tmp_path, monkey
         ),
     )
     gc.collect()
-    run = open_run(ARM, {"run": "one"})
     with pytest.raises(GraphError, match="'one' is running already"):
-        hold(run)
+        open_run(ARM, {"run": "one"})
     with pytest.raises(GraphError, match="used by run one"):
         claim(ARM, open_run(ARM, {**given, "run": "two", "ns": "robot"}))
     del context
     gc.collect()
-    hold(run).close()
+    open_run(ARM, {"run": "one"}).lock.close()

@@ -41,10 +41,21 @@ def test_a_resumed_run_keeps_its_arguments():
 
 def test_a_contradicting_argument_is_refused_and_nothing_changes():
     first = open_run(GRAPH, {"run": "one", "task": "reach-v3"})
+    first.lock.close()
     before = (first.path / "run.json").read_text()
     with pytest.raises(GraphError, match="began with task:=reach-v3, given 'push-v3'"):
         open_run(GRAPH, {"run": "one", "task": "push-v3"})
     assert (first.path / "run.json").read_text() == before
+
+
+def test_a_second_launch_of_a_running_run_changes_nothing():
+    first = open_run(GRAPH, {"run": "one", "steps": "100"})
+    before = (first.path / "run.json").read_text()
+    with pytest.raises(GraphError, match="'one' is running already"):
+        open_run(GRAPH, {"run": "one", "steps": "200"})
+    assert (first.path / "run.json").read_text() == before
+    first.lock.close()
+    assert open_run(GRAPH, {"run": "one", "steps": "200"}).values["steps"] == 200
 
 
 def test_an_argument_that_may_change_is_noted():
@@ -56,6 +67,7 @@ def test_an_argument_that_may_change_is_noted():
 
 def test_an_unreadable_run_json_is_refused():
     run = open_run(GRAPH, {"run": "one"})
+    run.lock.close()
     (run.path / "run.json").write_text("{ not json")
     with pytest.raises(GraphError, match="cannot be read"):
         open_run(GRAPH, {"run": "one"})
@@ -98,6 +110,7 @@ def test_task_and_model_are_those_of_the_weights(name, weights, expected):
     assert {key: run.values[key] for key in expected} == expected
     assert run.path.name.startswith(f"{run.values['task']}-")
     assert any(note.startswith("as the weights were made: ") for note in run.notes)
+    run.lock.close()
     again = open_run(find_graph(name), {"run": run.path.name})
     assert {key: again.values[key] for key in expected} == expected
 
@@ -125,6 +138,7 @@ def test_what_contradicts_the_weights_is_refused_and_leaves_no_run(tmp_path, nam
 
 def test_a_run_goes_on_with_its_own_newer_weights_whatever_it_began_with():
     run = open_run(GRAPH, {"run": "one", "weights": "window-close"})
+    run.lock.close()
     (run.path / "weights").mkdir()
     (run.path / "weights" / "latest").write_text("1")
     file = run.path / "run.json"

@@ -36,7 +36,7 @@ from wm_nodes.graphs.declaration import (
 from wm_nodes.graphs.environment import node_environment
 from wm_nodes.graphs.launch_errors import LastError, NodeFailed
 from wm_nodes.graphs.parameters import write_parameters
-from wm_nodes.graphs.runs import Run, hold, open_run
+from wm_nodes.graphs.runs import Run, open_run
 from wm_nodes.process_identity import RUN
 
 LOCKS = "wm_nodes_locks"  # global of the launch context
@@ -73,10 +73,9 @@ def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity
             raise GraphError(unknown("argument", name, known))
     pushed = given.get(PUSHED, "")
     run = open_run(graph, {name: given[name] for name in known if name in given}, pushed)
-    lock = hold(run)
     place = claim(graph, run)
     run = place.run
-    held = (*getattr(context.locals, LOCKS, ()), lock, *place.locks)
+    held = (*getattr(context.locals, LOCKS, ()), run.lock, *place.locks)
     context.extend_globals({LOCKS: held})  # open, and so held, as long as the launch lives
     about = f"run {run.name}{' goes on' if run.resumed else ''}: {run.path}"
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from wm_nodes.graphs.weights import arguments_of
 from wm_nodes.process_identity import new_run
 
 RUNS = "runs"
+FILE = "run.json"
 TRAIN = "train"  # what run.json calls `wm train`
 ROBOT = ("task", "camera", "render", "action_repeat", "time_limit")  # in a log's `extra`
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -32,28 +33,29 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 class Run:
     """A run that is about to start: values are complete, `run` and `log` are absolute paths.
 
-    movable: it may take another namespace than that in `values`. launch: identity of this launch,
-    in all its nodes' environment.
+    lock: while it is open, a second launch of the run is refused. movable: it may take another
+    namespace than that in `values`. launch: identity of this launch, in all its nodes' environment.
     """
 
     path: Path
     values: Mapping[str, Value]
     resumed: bool
     notes: tuple[str, ...]
+    lock: IO[str]
     movable: bool = False
     launch: str = field(default_factory=new_run)
 
     @property
     def name(self) -> str:
         """Return the word that `run:=` takes to go on with this run."""
-        return str(self.path) if self.path.parent != Path(RUNS).resolve() else self.path.name
+        return _name(self.path)
 
 
 def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
     """Make or resume the run folder and write run.json; refuse what contradicts it.
 
-    pushed: namespace that relative ones are below; empty: none. Launches at the same moment that
-    name no run get a folder each.
+    A run that is running is refused, and its run.json stays as it is. Launches at the same moment
+    that name no run get a folder each. pushed: namespace that relative ones are below; empty: none.
     """
     wanted = graph.parse(given)
     while (run := _open(graph, wanted, pushed)) is None:
@@ -62,9 +64,39 @@ def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
 
 
 def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
+    """Return the run, locked; None where another launch made the folder meanwhile."""
     word = str(wanted.get("run", ""))
     path = _folder(word or _fresh_name(graph, {**arguments_of(graph, wanted), **wanted}))
-    file = path / "run.json"
+    if path.is_dir() and not word:
+        return None
+    with ExitStack() as stack:
+        lock = stack.enter_context(_lock(path)) if path.is_dir() else None
+        run, arguments = _plan(graph, path, wanted, pushed)
+        try:
+            path.mkdir(parents=True, exist_ok=bool(word))
+        except FileExistsError:
+            if not word:
+                return None
+            raise GraphError(f"run: cannot write in {path}, which is no folder.") from None
+        except OSError as error:
+            raise GraphError(f"run: cannot make {path} ({error.strerror}).") from None
+        if lock is None:
+            lock = stack.enter_context(_lock(path))
+            if (path / FILE).exists():
+                return None
+        try:
+            _write(path / FILE, {"graph": graph.name, "arguments": arguments})
+        except OSError as error:
+            raise GraphError(f"run: cannot write {path / FILE} ({error.strerror}).") from None
+        stack.pop_all()
+    return Run(path=path, lock=lock, **run)
+
+
+def _plan(
+    graph: Graph, path: Path, wanted: Mapping[str, Value], pushed: str
+) -> tuple[dict[str, Any], dict[str, Value]]:
+    """Return the run's values, resumed, notes and movable, and the arguments to write."""
+    file = path / FILE
     resumed = file.exists()
     before = _read(file, graph, wanted) if resumed else {}
     notes = _compare(graph, path, before, wanted) if resumed else []
@@ -82,16 +114,8 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
     chosen = any(name in wanted or _differs(graph, arguments, name) for name in graph.owns(values))
     movable = graph.moves(values) and not chosen
     values |= graph.namespaces(values, pushed)
-    try:
-        path.mkdir(parents=True, exist_ok=bool(word))
-        _write(file, {"graph": graph.name, "arguments": arguments})
-    except FileExistsError:
-        if not word:
-            return None
-        raise GraphError(f"run: cannot write {file} ({path} is no folder).") from None
-    except OSError as error:
-        raise GraphError(f"run: cannot write {file} ({error.strerror}).") from None
-    return Run(path, values, resumed, tuple(notes), movable)
+    run = {"values": values, "resumed": resumed, "notes": tuple(notes), "movable": movable}
+    return run, arguments
 
 
 def _differs(graph: Graph, arguments: Mapping[str, Value], name: str) -> bool:
@@ -100,17 +124,25 @@ def _differs(graph: Graph, arguments: Mapping[str, Value], name: str) -> bool:
     return name in defaults and arguments[name] != defaults[name]
 
 
-def hold(run: Run) -> IO[str]:
-    """Take the run's lock until the returned file is closed; refuse a second launch of it."""
-    stream = (run.path / ".launch.lock").open("w")
+def _lock(path: Path) -> IO[str]:
+    """Return the run's lock, which holds until it is closed. GraphError: another launch has it."""
+    file = path / ".launch.lock"
+    try:
+        stream = file.open("w")
+    except OSError as error:
+        raise GraphError(f"run: cannot write {file} ({error.strerror}).") from None
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         stream.close()
         raise GraphError(
-            f"run: {run.name!r} is running already. Right: another run:=NAME, or end it first."
+            f"run: {_name(path)!r} is running already. Right: another run:=NAME, or end it first."
         ) from None
     return stream
+
+
+def _name(path: Path) -> str:
+    return str(path) if path.parent != Path(RUNS).resolve() else path.name
 
 
 def _folder(word: str) -> Path:
@@ -193,7 +225,7 @@ def _robot(path: Path) -> dict[str, Any]:
 def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
     """Note what `wm train` learns from, so that a graph can go on with the run; a run that a graph
     has begun stays that graph's."""
-    file = path / "run.json"
+    file = path / FILE
     with suppress(OSError, ValueError, TypeError, KeyError):
         if json.loads(file.read_text())["graph"] != TRAIN:
             return

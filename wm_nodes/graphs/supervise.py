@@ -40,7 +40,7 @@ from wm_nodes.graphs.declaration import (
 )
 from wm_nodes.graphs.environment import graph_environment, node_environment
 from wm_nodes.graphs.parameters import write_parameters
-from wm_nodes.graphs.runs import Run, hold, open_run
+from wm_nodes.graphs.runs import Run, open_run
 from wm_nodes.graphs.tail import Errors, Tail
 from wm_nodes.process_identity import RUN
 
@@ -56,7 +56,7 @@ def launch(graph: Graph, words: Sequence[str]) -> int:
     try:
         _require_ros()
         run = open_run(graph, split_words(words))
-        with hold(run), claimed(graph, run) as placed, _Session(graph, placed) as session:
+        with run.lock, claimed(graph, run) as placed, _Session(graph, placed) as session:
             return session.watch()
     except GraphError as error:
         print(f"wm launch {graph.name}: {error}", file=sys.stderr)
