@@ -38,6 +38,11 @@ _EPISODE_FIELDS = (
 _SEGMENT_BYTES = 4 << 20
 
 
+def new_identity() -> str:
+    """Return a random id for a log: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Rows [first, sealed) lie in the zarr arrays; episodes [first_episode, episodes) have ended.
@@ -45,7 +50,8 @@ class Manifest:
     Both count from the log's beginning: a row keeps its number when older ones are dropped.
     `lost` are ranges of rows whose content was damaged before it could be sealed: zeros.
     `since` names the fields that were added later, with the first row that has them.
-    `identity` is a random id, given at creation; '' in logs of older versions.
+    `identity` is a random id, given at creation and when rows are taken back; '' in logs of older
+    versions.
     """
 
     spec: LogSpec
@@ -64,7 +70,7 @@ class Manifest:
         row = sum(f.row_bytes for f in spec.fields.values())
         segment = int(2 ** np.floor(np.log2(np.clip(_SEGMENT_BYTES / row, 16, 1024))))
         chunks = {f.name: chunk_rows(f) for f in (*spec.fields.values(), *_EPISODE_FIELDS)}
-        return cls(spec, segment, chunks, identity=uuid.uuid4().hex)
+        return cls(spec, segment, chunks, identity=new_identity())
 
     def is_of_another_log(self, other: Manifest) -> bool:
         """Were the two created apart, as far as both say?"""

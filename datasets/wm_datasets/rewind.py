@@ -1,4 +1,4 @@
-"""Taking back the newest rows of a log that nobody has begun to read: an unfinished import's."""
+"""Taking back the newest rows of a log: those of an unfinished import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wm_datasets.column import sync_folder
 from wm_datasets.episodes import EpisodeIndex
 from wm_datasets.errors import LogRowError, disk_errors
 from wm_datasets.lock import WriterLock
-from wm_datasets.manifest import load_manifest
+from wm_datasets.manifest import load_manifest, new_identity
 from wm_datasets.reader import WAL_FOLDER
 from wm_datasets.segment import MARK, list_segments, segment_path
 from wm_datasets.writer import LogWriter
@@ -18,7 +18,8 @@ from wm_datasets.writer import LogWriter
 def rewind(path: str | Path, length: int) -> int:
     """Make `length` the log's length, which must be an episode's end; return how many rows went.
 
-    Readers that follow the log meanwhile are told that it was replaced.
+    Where rows went the log gets a new id: readers that follow it refuse to go on, and archives that
+    may hold those rows are refused, however many rows are appended afterwards.
     """
     root = Path(path)
     LogWriter(root, load_manifest(root).spec).close()  # seals what a killed writer left
@@ -40,7 +41,11 @@ def rewind(path: str | Path, length: int) -> int:
             (root / WAL_FOLDER / MARK).unlink(missing_ok=True)
             sync_folder(root / WAL_FOLDER)  # before the commit, or a power cut brings them back
             since = {name: min(row, length) for name, row in old.since.items()}
-            replace(old, sealed=length, episodes=old.first_episode + kept, since=since).commit(root)
+            identity = old.identity if length == old.sealed else new_identity()
+            episodes = old.first_episode + kept
+            replace(old, sealed=length, episodes=episodes, since=since, identity=identity).commit(
+                root
+            )
             for column in columns.values():
                 column.drop_chunks(length + column.chunk - 1, old.sealed + column.chunk - 1)
             return old.sealed - length

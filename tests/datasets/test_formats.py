@@ -7,7 +7,8 @@ import pytest
 from log_rows import append_episode, make_row, make_spec
 
 from wm_datasets import LogReader, LogWriter, VectorSpec
-from wm_datasets.errors import LogFullError
+from wm_datasets.archive import Archive
+from wm_datasets.errors import LogFormatError, LogFullError, LogSpecError
 from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
 from wm_datasets.formats.transfer import export_from, import_into
 from wm_datasets.rewind import rewind
@@ -79,6 +80,26 @@ def test_rewind_takes_back_whole_episodes(make_log, tmp_path):
         for rows in LENGTHS[2:]:
             append_episode(writer, rows)
     assert_same(log, make_log(LENGTHS, "again"))
+
+
+def test_who_has_read_rows_that_were_taken_back_is_refused(make_log, tmp_path):
+    log = make_log(LENGTHS)
+    (tmp_path / "archive").mkdir()
+    archive = Archive(log, f"file://{tmp_path}/archive")
+    archive.sync()
+    with LogReader(log) as reader:
+        before = reader.identity
+        rewind(log, sum(LENGTHS))
+        archive.sync()
+        assert not reader.refresh() and reader.identity == before  # no row went
+        rewind(log, 7)
+        with LogWriter(log, make_spec()) as writer:
+            for rows in (*LENGTHS[2:], 9):  # more rows than were read
+                append_episode(writer, rows)
+        with pytest.raises(LogFormatError, match="was replaced by another log"):
+            reader.refresh()
+    with pytest.raises(LogSpecError, match="archive of another log"):
+        archive.sync()
 
 
 class Killed(BaseException):
