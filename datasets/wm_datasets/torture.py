@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import random
-import select
+import selectors
 import shutil
 import signal
 import struct
@@ -190,12 +190,14 @@ class _Torture:
         child = _fork(lambda: self._write(number, rate_hz, theirs), close=mine)
         os.close(theirs)
         heard, killed, rest = [], False, b""
+        arrived = selectors.DefaultSelector()  # select() takes no descriptors from 1024 on
+        arrived.register(mine, selectors.EVENT_READ)
         while True:
             left = begin + lived_s - time.monotonic()
             if left <= 0 and not killed:
                 os.kill(child, signal.SIGKILL)
                 killed = True
-            if select.select([mine], [], [], None if killed else max(left, 0.0))[0]:
+            if arrived.select(None if killed else max(left, 0.0)):
                 data = os.read(mine, 1 << 16)
                 if not data:
                     break
@@ -203,6 +205,7 @@ class _Torture:
                 whole = len(rest) // _ACK.size * _ACK.size
                 heard += list(_ACK.iter_unpack(rest[:whole]))
                 rest = rest[whole:]
+        arrived.close()
         os.close(mine)
         if not killed:  # it ended by itself: at its last row, or by an error
             if os.waitpid(child, 0)[1]:

@@ -104,7 +104,7 @@ def run(words: Sequence[str]) -> int:
     wanted = _with_defaults(asked, _facts(asked))
     simulated(wanted.robot).check(wanted.task, wanted.camera)
     with user_errors(RobotError):
-        refuse_unknown(asked.robot, task=asked.task, action_repeat=asked.action_repeat)
+        refuse_unknown(wanted.robot, task=asked.task, action_repeat=asked.action_repeat)
         _check_robot(wanted, family(wanted.robot))
 
     from wm_models.checkpoint import WeightsError
