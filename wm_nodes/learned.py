@@ -182,6 +182,7 @@ def differences(folder: str | Path, robot: RobotSpec) -> list[str]:
 
 
 def only_camera(robot: RobotSpec, camera: str) -> str:
+    """Return the camera, or the robot's only one where `camera` is empty. RobotError."""
     found = list(robot.cameras)
     if camera in found:
         return camera

@@ -106,7 +106,7 @@ ANNOUNCEMENTS = Topic("weights", String, WEIGHTS, single=True)
 # What the robot is: names, units, bounds, cameras (JSON).
 SPEC = Topic("spec", String, WEIGHTS, single=True)
 # Stamp of an episode's first observation, once the recorder has all of it. Not latched: a robot
-# that starts again would take the acknowledgement of its former process for its own.
+# that starts again would take the acknowledgement of its previous process for its own.
 RECORDED = Topic("recorded", Header, UNLATCHED, single=True)
 PACE = Topic("pace", UInt64, WEIGHTS, single=True)  # decisions that learning has kept up with
 GOAL = Topic("goal/image", Image, WEIGHTS)  # what the camera is to see: who plans goes there

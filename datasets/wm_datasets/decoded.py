@@ -25,6 +25,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import weakref
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ class DecodedRows:
     """The newest sealed chunks of some fields of a log, at most `disk_bytes` of them.
 
     Chunks are decoded when they are first needed. The last gigabyte of the disk is left alone; a
-    disk that is full ends the taking, not the reading.
+    disk that is full ends the taking, not the reading. The files and their lock are released by
+    `close`, or when the object is collected.
     """
 
     def __init__(
@@ -72,8 +74,9 @@ class DecodedRows:
         self.rows = disk_bytes // (row_bytes * step) * step  # rows that there is room for
         if not self.rows:
             return
-        self._lock = _take_lock(folder)
-        named = self._lock is not None
+        lock = _take_lock(folder)
+        named = lock is not None
+        self._unlock = weakref.finalize(self, _close, *([] if lock is None else [lock]))
         if named:
             self._claim(folder, fields)
         self._columns = {
@@ -103,8 +106,7 @@ class DecodedRows:
             return
         for column in self._columns.values():
             column.close()
-        if self._lock is not None:
-            os.close(self._lock)
+        self._unlock()
         self.rows = 0
 
     def _claim(self, folder: Path, fields: Sequence[str]) -> None:
@@ -138,6 +140,7 @@ class _DecodedColumn:
         self._slot_bytes = self._chunk * field.row_bytes
         self._file = _open(folder, name, "rows", self._slots * self._slot_bytes, named)
         self._entries = _open(folder, name, "index", self._slots * INDEX.itemsize, named)
+        self._closing = weakref.finalize(self, _close, self._file, self._entries)
         self._index = np.frombuffer(mmap.mmap(self._entries, 0), INDEX)
         data = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ)
         self.ring = np.frombuffer(data, field.dtype).reshape(rows, *field.shape)
@@ -169,8 +172,7 @@ class _DecodedColumn:
         return held
 
     def close(self) -> None:
-        os.close(self._file)
-        os.close(self._entries)
+        self._closing()
 
     def _load(self, chunk: int) -> None:
         slot = chunk % self._slots
@@ -247,6 +249,11 @@ def _take_lock(folder: Path) -> int | None:
         os.close(lock)
         return None
     return lock
+
+
+def _close(*files: int) -> None:
+    for file in files:
+        os.close(file)
 
 
 def _open(folder: Path, field: str, suffix: str, size: int, named: bool) -> int:

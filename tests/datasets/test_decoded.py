@@ -1,5 +1,7 @@
 """Rows beyond memory come from decoded files: the same rows, kept over kills, always checked."""
 
+import contextlib
+import gc
 import json
 import os
 import shutil
@@ -86,6 +88,25 @@ def test_a_second_epoch_and_a_second_process_decode_nothing(make_log, count_deco
         check_windows(again.sample())
     assert {i for name, i in count_decodes if name == "image/front"} <= rest | {0, 24, 25}
     again.close()
+
+
+def test_a_sampler_that_is_dropped_releases_its_files_and_their_lock(make_log):
+    path = make_log([50] * 4)
+    sampler = bounded(path, 1, 512)
+    sampler.sample()
+    assert open_files(folder())
+    del sampler
+    gc.collect()
+    assert not open_files(folder())
+
+
+def open_files(below: Path) -> list[str]:
+    """Return the files in a folder that this process has open."""
+    names = []
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            names.append(str(file.readlink()))
+    return [name for name in names if name.startswith(str(below))]
 
 
 def test_the_files_stay_within_their_budget(make_log):

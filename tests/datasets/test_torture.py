@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 
 import numpy as np
@@ -32,6 +33,28 @@ def test_a_log_survives_its_writers(tmp_path, power_cut):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log"]
     assert json.loads(json.dumps(result.to_json()))["kept_its_promises"]
     assert "6 power cuts" in result.line() if power_cut else "6 kills" in result.line()
+
+
+@pytest.fixture
+def many_open_files():
+    """Descriptors 0 to 1023 are in use: select() refuses those above."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2000:
+        pytest.skip("this system allows no more files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    null = os.open(os.devnull, os.O_RDONLY)
+    held = [null]
+    while held[-1] < 1024:
+        held.append(os.dup(null))
+    yield
+    for file in held:
+        os.close(file)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_it_runs_in_a_process_with_many_open_files(tmp_path, many_open_files):
+    config = TortureConfig(kills=1, longest_s=0.4, most_rows=60)
+    assert not torture.torture(tmp_path / "log", config).faults
 
 
 class Liar(LogWriter):

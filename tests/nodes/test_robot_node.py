@@ -228,7 +228,7 @@ def test_an_episode_begins_when_the_recorder_has_its_first_observation(graph, ma
     graph.until(lambda: node.session.counts.decisions == 1)
 
 
-def test_an_acknowledgement_of_the_robots_former_process_does_not_count(graph, make) -> None:
+def test_an_acknowledgement_of_the_robots_previous_process_does_not_count(graph, make) -> None:
     recorded = topics.RECORDED.always(graph.probe)
     recorded.publish(Header(stamp=messages.to_time(3_600_000_000_000)))
     node, brain = make(await_recorder_s=30.0)
