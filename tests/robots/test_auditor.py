@@ -471,7 +471,9 @@ def test_motion_without_cause_is_found() -> None:
     assert bench.found() == {"uncaused": 1}
     (broken,) = bench.auditor.broken
     assert broken.limit == "uncaused" and "moved +0.05" in broken.note
-    assert "until 3.010 s after" in broken.note and broken.note.endswith("0.010 s")
+    assert "until 3.010 s after" in broken.note and "since then 0.010 s; last" in broken.note
+    places = [float(shown.split()[-1]) for shown in broken.note.split(", ")[1:]]
+    assert places[-1] - places[-3] == pytest.approx(0.05, abs=0.01)  # where it is, where it stood
     bench.auditor.may_move(bench.now)
     bench.measure(HOME + 0.12, 0.1)
     assert bench.found()["uncaused"] == 1

@@ -54,6 +54,7 @@ MOVING = 2e-4  # rad per period
 AROUND = 12  # commands before a broken limit that are kept with it
 AT_ONCE = 200  # commands that are audited together
 KEPT = 20  # broken limits that are kept with their commands
+TRACE_S, TRACE = 2.5, 25  # what is noted of a joint that moved: span [s], measurements
 MEASURED = 1000  # measurements that are kept of each source
 POINT_S = 1e-9  # resolution of the times in a trajectory
 
@@ -500,12 +501,16 @@ class Auditor:
         times = np.array([when_s for when_s, _ in seen if when_s >= self._rest_s])
         silent_s = float(np.diff(times).max(initial=0.0))
         joint = int(np.abs(moved).argmax())
+        trace = [(when_s, place[joint]) for when_s, place in seen if when_s > now_s - TRACE_S]
+        shown = trace[:: -max(1, len(trace) // TRACE)][::-1]  # the newest among them
+        recent = tuple(self._recent)[-AROUND:]
+        silent = f"{now_s - recent[-1].when_s:.3f} s before" if recent else "none"
         note = (
             f"{self.config.limits.joints[joint]} moved {moved[joint]:+.3f} rad until "
             f"{now_s - self._rest_s:.3f} s after it was to rest; longest time between measurements "
-            f"since then {silent_s:.3f} s"
+            f"since then {silent_s:.3f} s; last command: {silent}; measured [s, rad]: "
+            + ", ".join(f"{when_s - now_s:.2f} {place:.4f}" for when_s, place in shown)
         )
-        recent = tuple(self._recent)[-AROUND:]
         number = recent[-1].number if recent else 0
         self.broken.append(Broken("uncaused", number, recent, note))
 
