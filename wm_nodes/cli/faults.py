@@ -97,6 +97,11 @@ def _matrix(wanted: Faults, command: str) -> int:
     done: list[Outcome] = []
     auditors: dict[str, Auditor] = {}
 
+    def save() -> None:
+        if wanted.out is not None:
+            summary = {"faults": _summary(done)}
+            _save(wanted, command, _line(done, auditors), summary, done, auditors)
+
     def watch(outcome: Outcome, auditor: Auditor) -> None:
         verdict = "fine" if outcome.fine else "NOT FINE"
         print(
@@ -108,11 +113,10 @@ def _matrix(wanted: Faults, command: str) -> int:
         )
         done.append(outcome)
         auditors[outcome.interface] = auditor
-        if wanted.out is not None:  # now, so that an interrupted run has results
-            summary = {"faults": _summary(done)}
-            _save(wanted, command, _line(done, auditors), summary, done, auditors)
+        save()  # now, so that an interrupted run has results
 
     run_matrix(orders, wanted.seed, watch, wanted.ns)
+    save()  # the auditors have judged the last commands only now
     print(_line(done, auditors))
     return 0 if all(outcome.fine for outcome in done) and not _violations(auditors) else 1
 
@@ -160,6 +164,10 @@ def _estop(wanted: Faults, command: str) -> int:
             f"{sum(one.commands for one in auditors.values())} commands {found or ''}"
         )
 
+    def save() -> None:
+        if wanted.out is not None:
+            _save(wanted, command, line(), {"quantiles_ms": table()}, done, auditors)
+
     def watch(call: EstopCall, auditor: Auditor) -> None:
         done.append(call)
         auditors[call.interface] = auditor
@@ -170,16 +178,16 @@ def _estop(wanted: Faults, command: str) -> int:
             f"violations {call.violations}",
             flush=True,
         )
-        if wanted.out is not None:
-            _save(wanted, command, line(), {"quantiles_ms": table()}, done, auditors)
+        save()
 
     run_estop(_spread(wanted.interface, wanted.estop), wanted.seed, watch, wanted.ns)
+    save()
     for interface, times in table().items():
         for name, row in times.items():
             figures = ", ".join(f"{key} {value:g} ms" for key, value in row.items())
             print(f"{interface:10s} {name:10s} {figures}")
     print(line())
-    return 0 if all(call.fine for call in done) else 1
+    return 0 if all(call.fine for call in done) and not _violations(auditors) else 1
 
 
 # Fuzzing ----------------------------------------------------------------------------------------

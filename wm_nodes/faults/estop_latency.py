@@ -89,6 +89,7 @@ def run_estop(
             for _ in range(count):
                 watch(measure(rig, number), rig.auditor)
                 number += 1
+        auditors[interface].finish()  # the commands until the processes ended
     return auditors
 
 

@@ -113,4 +113,5 @@ def run_matrix(
             for name in names:
                 watch(inject(rig, number, name), rig.auditor)
                 number += 1
+        auditors[interface].finish()  # the commands until the processes ended
     return auditors
