@@ -114,7 +114,7 @@ class Sampler:
         batch uses their memory again.
         """
         batch, length = batch or self.batch, length or self.length
-        followed, before = False, self._rng.bit_generator.state
+        before = self._rng.bit_generator.state
         while True:
             windows, drawn = drawn or self.draw(batch, length), None
             try:
@@ -128,10 +128,10 @@ class Sampler:
                 self._rng.bit_generator.state = before
                 raise
             except LogRowError:  # rows that are not cached were dropped by the log's capacity
-                if followed:
-                    raise
-                followed = True
+                seen = self._seen
                 self.refresh()
+                if self._seen == seen:  # that is not the reason: it would fail again
+                    raise
 
     def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows without reading them: which log (B,), and its first row there (B,)."""

@@ -19,6 +19,7 @@ from test_sampler import FIELDS, check_windows, first_rows, sampler_of
 
 from wm_datasets import LogReader, LogWriter, decoded
 from wm_datasets.column import Column
+from wm_datasets.errors import LogRowError
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +161,44 @@ def test_a_growing_log_and_one_that_drops_rows_are_followed(path):
             check_windows(sampler.sample())
     sampler.refresh()
     assert first_rows(sampler.sample(batch=200)).min() >= LogReader(path).first > 900
+
+
+def test_a_batch_is_drawn_again_as_long_as_the_log_drops_rows_meanwhile(path, monkeypatch):
+    with LogWriter(path, make_spec(), capacity_steps=150, durable_s=0.01) as writer:
+        for _ in range(5):
+            append_episode(writer, 30)
+        sampler = bounded(path, 1, 96)
+        read, left = sampler._read, [3]
+
+        def overtaken(*windows):
+            """The writer drops all that was drawn before it is read: what the reader says then."""
+            if not left[0]:
+                return read(*windows)
+            left[0] -= 1
+            newest = sampler._seen[0][1]
+            while first_of(path) < newest:
+                append_episode(writer, 30)
+            raise LogRowError("rows are gone (dropped by the log's capacity)")
+
+        monkeypatch.setattr(sampler, "_read", overtaken)
+        check_windows(sampler.sample())
+        assert left == [0]
+
+
+def test_rows_that_are_missing_for_another_reason_are_an_error(make_log, monkeypatch):
+    sampler = bounded(make_log([50] * 4), 1, 96)
+
+    def missing(*windows):
+        raise LogRowError("rows are missing")
+
+    monkeypatch.setattr(sampler, "_read", missing)
+    with pytest.raises(LogRowError, match="are missing"):
+        sampler.sample()
+
+
+def first_of(path) -> int:
+    with LogReader(path) as reader:
+        return reader.first
 
 
 def test_two_samplers_at_once_do_not_disturb_each_other(make_log):
