@@ -28,6 +28,14 @@ def gate(interface: str = "position", tracking_rad: float = 0.2) -> CommandGate:
     return CommandGate(LIMITS, PERIOD_S, interface, 6, tracking_rad)
 
 
+def send(one: CommandGate, made: Setpoint, measured, now_s: float) -> str:
+    """Send a command unless it is refused; return why it is."""
+    refused = one.refuse(made, measured, now_s)
+    if not refused:
+        one.sent(made, now_s)
+    return refused
+
+
 @pytest.mark.parametrize("interface", ["position", "trajectory"])
 @pytest.mark.parametrize("joint", range(6))
 def test_the_first_command_must_be_where_the_arm_is(interface, joint):
@@ -43,44 +51,44 @@ def test_the_first_command_must_be_where_the_arm_is(interface, joint):
 def test_a_step_beyond_the_reach_of_the_true_time_is_refused(gap_s):
     for share, passes in ((0.99, True), (1.01, False)):
         one = gate()
-        assert not one.refuse(setpoint(HOME), HOME, 5.0)
+        assert not send(one, setpoint(HOME), HOME, 5.0)
         off = HOME + share * LIMITS.velocity * gap_s
-        assert (not one.refuse(setpoint(off), HOME, 5.0 + gap_s)) == passes
+        assert (not send(one, setpoint(off), HOME, 5.0 + gap_s)) == passes
 
 
 def test_a_long_silence_gives_no_longer_reach():
     """The position driver held the last command."""
     one = gate()
-    one.refuse(setpoint(HOME), HOME, 5.0)
-    assert one.refuse(setpoint(HOME + 2 * REACH), HOME, 105.0)
+    send(one, setpoint(HOME), HOME, 5.0)
+    assert send(one, setpoint(HOME + 2 * REACH), HOME, 105.0)
 
 
 def test_a_refused_command_is_not_the_new_reference():
     one = gate()
-    one.refuse(setpoint(HOME), HOME, 5.0)
+    send(one, setpoint(HOME), HOME, 5.0)
     for index in range(1, 20):
-        assert one.refuse(setpoint(HOME + 5 * REACH), HOME, 5.0 + index * PERIOD_S)
-    assert not one.refuse(setpoint(HOME + 0.5 * REACH), HOME, 6.0)
+        assert send(one, setpoint(HOME + 5 * REACH), HOME, 5.0 + index * PERIOD_S)
+    assert not send(one, setpoint(HOME + 0.5 * REACH), HOME, 6.0)
 
 
 def test_an_arm_that_is_far_away_is_not_commanded():
     one = gate()
-    one.refuse(setpoint(HOME), HOME, 5.0)
+    send(one, setpoint(HOME), HOME, 5.0)
     measured = HOME.copy()
     measured[2] += 0.5
-    assert "measured" in one.refuse(setpoint(HOME), measured, 5.02)
+    assert "measured" in send(one, setpoint(HOME), measured, 5.02)
 
 
 def test_velocities_are_bounded_in_size_and_change_and_braking_always_passes():
     still, fast = np.zeros(7), 0.9 * LIMITS.velocity
     one = gate("velocity")
-    assert one.refuse(setpoint(HOME, fast), HOME, 5.0)
+    assert send(one, setpoint(HOME, fast), HOME, 5.0)
     speed = still
     for index in range(1, 200):
         speed = np.minimum(speed + 0.99 * LIMITS.acceleration * PERIOD_S, fast)
-        assert not one.refuse(setpoint(HOME, speed), HOME, 5.0 + index * PERIOD_S)
-    assert one.refuse(setpoint(HOME, 1.1 * LIMITS.velocity), HOME, 9.02)
-    assert not one.refuse(setpoint(HOME, still), HOME, 9.04)
+        assert not send(one, setpoint(HOME, speed), HOME, 5.0 + index * PERIOD_S)
+    assert send(one, setpoint(HOME, 1.1 * LIMITS.velocity), HOME, 9.02)
+    assert not send(one, setpoint(HOME, still), HOME, 9.04)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -103,4 +111,4 @@ def test_the_filters_commands_always_pass(interface):
             target = random.uniform(-1, 1, 7) * LIMITS.velocity
         made = filter.step(target, now_s)
         if made.moved:
-            assert one.refuse(made, made.position, now_s) == ""
+            assert send(one, made, made.position, now_s) == ""

@@ -319,6 +319,32 @@ def test_a_call_of_go_home_that_was_interrupted_is_over():
     assert bench.run(2.0) < STILL_RAD
 
 
+def test_a_command_held_up_for_too_long_is_not_what_the_next_one_is_compared_with(monkeypatch):
+    """Sampled 28 ms after the last command, held up beyond 30 ms: not sent. The next is at once."""
+    bench = Bench().until(State.ACTING)
+    bench.run(1.0)
+    motion, clock = bench.arm.motion, bench.bus.now_s
+    late_s, samples = 8e-3, []
+
+    def resample(setpoint, at_s):
+        nonlocal late_s
+        samples.append(original(setpoint, at_s))
+        late_s += 3e-3 if len(samples) == 1 else 0.0
+        return samples[-1]
+
+    original = motion.filter.resample
+    before = motion.filter.x.copy()
+    monkeypatch.setattr(motion.filter, "resample", resample)
+    monkeypatch.setattr(bench.bus, "now_s", lambda: clock() + late_s)
+    motion.command(motion.filter.limits.velocity * 0.1)
+    assert [sample.moved for sample in samples] == [True, False]
+    unsent = np.abs(samples[0].position - before)
+    assert (unsent > 4e-3 * motion.filter.limits.velocity).any()  # too far for a gap of 4 ms
+    late_s += 1e-3
+    motion.command(motion.filter.limits.velocity * 0.1)
+    assert samples[-1].moved and not bench.arm.latched()
+
+
 def test_a_command_held_up_before_it_is_sent_is_sampled_again(monkeypatch):
     bench = Bench().until(State.ACTING)
     motion, clock = bench.arm.motion, bench.bus.now_s

@@ -16,7 +16,9 @@ FAR = 2.0  # times tracking_rad: the watchdog that latches at tracking_rad takes
 
 
 class CommandGate:
-    """Passes commands of one interface. Call `begin_anew` when the path begins where the arm is.
+    """Checks the commands of one interface before they are sent, each against the last one sent.
+
+    Call `sent` for each command that is sent, `begin_anew` when the path begins where the arm is.
 
     tracking_rad: lag of the arm at which the watchdog latches [rad]; commands twice as far from the
     measured position are refused. 0: not compared.
@@ -40,17 +42,18 @@ class CommandGate:
         self._last_s = -np.inf
 
     def refuse(self, setpoint: Setpoint, measured: Floats, now_s: float) -> str:
-        """Return "" and remember the command, or why it must not be sent.
+        """Return why the command must not be sent, "" if it may be.
 
         measured: position (n,) [rad]; now_s: steady time [s].
         """
         gap_s = self._period_s if self._last is None else max(now_s - self._last_s, 0.0)
         if self._interface != "trajectory":  # such a driver moves on by itself
             gap_s = min(gap_s, LATE * self._period_s)
-        wrong = self._wrong(setpoint, measured, gap_s * (1.0 + ROUNDING))
-        if not wrong:
-            self._last, self._last_s = setpoint, now_s
-        return wrong
+        return self._wrong(setpoint, measured, gap_s * (1.0 + ROUNDING))
+
+    def sent(self, setpoint: Setpoint, now_s: float) -> None:
+        """The command was sent at `now_s`: the next one is compared with it."""
+        self._last, self._last_s = setpoint, now_s
 
     def _wrong(self, new: Setpoint, measured: Floats, gap_s: float) -> str:
         last, limits = self._last, self._limits

@@ -129,6 +129,7 @@ class ArmMotion:
             else:
                 guard.began = True
                 guard.sent(setpoint.position, now_s)
+                self._gate.sent(setpoint, now_s)
                 if not self._dry:
                     self.bus.send(setpoint)
         return setpoint
