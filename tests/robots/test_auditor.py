@@ -282,6 +282,8 @@ def test_a_jump_after_a_stall_is_found_though_it_is_slow(interface: str) -> None
     bench.now += 2.0
     bench.say(bench.filter.step(None, bench.now), 0.1)
     assert bench.found()["jump"] == 1
+    noted = bench.auditor.broken[-1]
+    assert noted.limit == "jump" and "after the last command" in noted.note
 
 
 def test_a_velocity_after_a_stall_begins_at_zero() -> None:

@@ -76,7 +76,7 @@ class Broken:
     limit: str
     number: int  # of the command
     commands: tuple[Heard, ...]
-    note: str = ""  # of measured motion: how far, when, and the driver's longest silence before
+    note: str = ""  # what was found, and when
 
 
 @dataclass(frozen=True)
@@ -370,6 +370,7 @@ class Auditor:
             return self._begin(place, when_s)
         if late > slack_s:
             self._count("jump")
+            self._note_jump(last, place, when_s)
             self._cut(rested=self._interface != "velocity")
         elif self._motion is not None:
             sent_s = when_s - stamp_s + when_s - float(self._motion.times[0])
@@ -441,6 +442,19 @@ class Auditor:
             return bool((np.abs(place - path[-2].place) <= SAME).all())
         found = self._audit(path, self._rested and len(self._path) <= REACH, len(path) - 1)
         return not +found.violations
+
+    def _note_jump(self, last: Heard, place: Floats, when_s: float) -> None:
+        """Keep the commands around a path that began elsewhere after a gap."""
+        off = np.abs(place - last.place)
+        joint = int(off.argmax())
+        note = (
+            f"{1e3 * (when_s - last.when_s):.2f} ms after the last command, late from "
+            f"{1e3 * LATE * self._period_s:.0f} ms on: {self.config.limits.joints[joint]} off by "
+            f"{off[joint]:.4f}"
+        )
+        if len(self.broken) < KEPT:
+            recent = (*self._recent, Heard(self.commands, when_s, place, False))[-AROUND:]
+            self.broken.append(Broken("jump", self.commands, recent, note))
 
     def _judge(self, heard_until_s: float) -> None:
         """Check the beginnings up to a time until which all measurements have been received."""
