@@ -72,6 +72,7 @@ EXTRAS = {
         "pytest-xdist",
         "ruckig",  # time-optimal braking, to compare with
         "ruff",
+        "scipy",  # statistical tests of random draws
         # Reads what the log writes, and is not zarr.
         "tensorstore; python_version >= '3.11'",
         "types-PyYAML",

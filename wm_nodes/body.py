@@ -19,7 +19,8 @@ def measure_body(readers: Sequence[LogReader]) -> Body:
     """Return the body of the robot whose logs these are.
 
     The box of actions is the first log's specification; where that is infinite, what was done.
-    Mean and deviation are over all rows, actions without the zeros of an episode's last row.
+    Mean and deviation are over all rows but those of evaluation episodes, actions without the zeros
+    of an episode's last row.
     """
     spec = readers[0].spec
     assert spec.action is not None
@@ -33,7 +34,10 @@ def measure_body(readers: Sequence[LogReader]) -> Body:
     mean, std = _statistics(actions)
     proprio_mean, proprio_std = np.zeros(0), np.zeros(0)
     if spec.proprio is not None:
-        seen = [reader.read("proprio", reader.first, reader.length) for reader in readers]
+        seen = [
+            reader.read("proprio", reader.first, reader.length)[~reader.evaluation_rows()]
+            for reader in readers
+        ]
         proprio_mean, proprio_std = _statistics(np.concatenate(seen))
         wide = np.asarray(spec.proprio.high) - np.asarray(spec.proprio.low)
         proprio_std = np.maximum(proprio_std, np.where(np.isfinite(wide), LEAST * wide, 0.0))
@@ -51,7 +55,7 @@ def measure_body(readers: Sequence[LogReader]) -> Body:
 def _actions(reader: LogReader) -> np.ndarray:
     rows = slice(reader.first, reader.length)
     last = reader.read("is_last", rows.start, rows.stop)
-    return reader.read("action", rows.start, rows.stop)[~last]
+    return reader.read("action", rows.start, rows.stop)[~last & ~reader.evaluation_rows()]
 
 
 def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

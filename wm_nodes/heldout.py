@@ -62,7 +62,7 @@ def evaluate_held_out(
     fields |= {"proprio": "proprio"} if "proprio" in model.spec.obs_keys else {}
     sampler = Sampler(
         [(reader, 1.0) for reader in readers], batch=windows, length=1, seed=seed,
-        fields=fields, per_episode=True, episodes=held_out.held, cache_bytes=1,
+        fields=fields, join=False, per_episode=True, episodes=held_out.held, cache_bytes=1,
         disk_bytes=0,
     )  # fmt: skip
     length, least = min((length - 1) * skip + 1, sampler.longest), context * skip + 1

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from wm_datasets.cache import roomy
+from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
 from wm_datasets.remote import open_log
 from wm_datasets.sampler import Sampler
@@ -110,7 +111,8 @@ class Learning:
         self._held_out = HeldOut(config.hold_out)
         self.evaluation: Mapping[str, float] = {}  # the newest
         self._readers: list[LogReader] = []
-        self._rows = 0  # of the log that sets the pace, when last looked at
+        self._rows = 0  # to learn from in the log that sets the pace, when last looked at
+        self._counted = (0, 0)  # rows of it that were looked at, and those of evaluation episodes
         self._state = config.run / "trainer" / "state.pt"
         pace = self.preset.pace
         self._initial = pace.initial
@@ -202,6 +204,7 @@ class Learning:
             "logs": self._log_names(),
             "origin": list(self._origin),
             "paced": self.config.pace,
+            "counted": list(self._counted),
             "metrics": self._recorder.state_dict(),
         }
         _write_state(self._state, state)
@@ -229,6 +232,12 @@ class Learning:
         resumed = self._state.exists()
         prefill = self.preset.pace.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
+            if self._counted[1] and not self.config.pace:
+                raise LearnError(
+                    f"log: all {self._counted[1]} rows of {self.config.logs[0][0]} are of "
+                    "evaluation episodes, which are never learned from. Give a log of training "
+                    "episodes."
+                )
             return False
         if self.config.eval_every and self.config.hold_out:
             self._check_held_out()
@@ -247,9 +256,8 @@ class Learning:
             length=1,  # each batch says its own
             seed=self.config.seed,
             fields=fields,
-            prioritize_ends=self.preset.pace.prioritize_ends,
             episodes=self._held_out.learned if self.config.hold_out else None,
-            per_episode=True,  # as DreamerV2 and MWM: short episodes are seen as often as long ones
+            **asdict(self.preset.sampling),
             recency=self.config.recency or None,
             cache_bytes=1 if self.config.resident_bytes else self.config.cache_bytes,
             disk_bytes=self.config.disk_bytes,
@@ -276,7 +284,8 @@ class Learning:
                 raise LearnError(why)
 
     def _check_held_out(self) -> None:
-        counts = [len(r.episodes[self._held_out.held(r.episodes)]) for r in self._readers]
+        tables = [r.episodes[~r.is_evaluation(r.episodes)] for r in self._readers]
+        counts = [int(self._held_out.held(table).sum()) for table in tables]
         if not any(counts):
             raise LearnError(
                 f"hold_out: {self.config.hold_out:g} of the episodes is none of those in the logs. "
@@ -322,6 +331,7 @@ class Learning:
             self.sampler.load_state_dict(json.loads(state["sampler"]))
         if same and (state.get("paced", True) or not self.config.pace):
             self._origin = tuple(state.get("origin", self._origin))
+            self._counted = tuple(state.get("counted", self._counted))
         elif not self._moved:
             self._move()
         self._version, self._kept = state["version"], self.learner.updates
@@ -392,7 +402,7 @@ class Learning:
 
     def _batch(self, spec: BatchSpec) -> dict[str, Tensor]:
         drawn = self.sampler.draw(spec.batch, spec.length)
-        rows = self._resident.gather(*drawn, spec.length) if self._resident is not None else {}
+        rows = self._resident.gather(*drawn) if self._resident is not None else {}
         if not rows:
             found = self.sampler.sample(spec.batch, spec.length, drawn)
             rows = {name: torch.from_numpy(value) for name, value in found.items()}
@@ -408,11 +418,19 @@ class Learning:
         return batch
 
     def _decisions(self) -> int:
-        """Rows of the log that sets the pace."""
+        """Rows of the log that sets the pace, those of evaluation episodes left out."""
         if not self._readers:
             return 0
-        self._readers[0].refresh()
-        self._rows = self._readers[0].length
+        reader = self._readers[0]
+        reader.refresh()
+        seen, evaluation = self._counted
+        try:
+            marks = reader.evaluation_rows()
+        except LogRowError:  # the log's capacity dropped rows meanwhile: count at the next look
+            return self._rows
+        evaluation += int(marks[max(seen - reader.first, 0) :].sum())
+        self._counted = (reader.length, evaluation)
+        self._rows = reader.length - evaluation
         return self._rows
 
     def _phase(self) -> str:

@@ -40,18 +40,16 @@ class ResidentRows:
         for log in self._logs:
             log.follow()
 
-    def gather(self, which: np.ndarray, starts: np.ndarray, length: int) -> dict[str, Tensor]:
+    def gather(self, which: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
         """Return windows as name -> (B, T, ...) on the device; {} where a row is not resident.
 
-        which, starts: (B,) as Sampler.draw gives them.
+        which (B,), rows (B, T): as Sampler.draw gives them.
         """
         picked = [np.flatnonzero(which == i) for i in range(len(self._logs))]
-        if not all(log.holds(starts[rows], length) for log, rows in zip(self._logs, picked)):
+        if not all(log.holds(rows[mine]) for log, mine in zip(self._logs, picked)):
             return {}
         back = np.argsort(np.concatenate(picked))
-        parts = [
-            log.gather(starts[rows], length) for log, rows in zip(self._logs, picked) if len(rows)
-        ]
+        parts = [log.gather(rows[mine]) for log, mine in zip(self._logs, picked) if len(mine)]
         if len(parts) == 1:
             return parts[0]
         order = torch.from_numpy(back).to(parts[0][next(iter(self.fields))].device)
@@ -90,12 +88,11 @@ class _Log:
                 self._rings[name][at : at + count].copy_(torch.from_numpy(rows))
             self.stop += count
 
-    def holds(self, starts: np.ndarray, length: int) -> bool:
-        return bool(np.all((starts >= self.start) & (starts + length <= self.stop)))
+    def holds(self, rows: np.ndarray) -> bool:
+        return bool(np.all((rows >= self.start) & (rows < self.stop)))
 
-    def gather(self, starts: np.ndarray, length: int) -> dict[str, Tensor]:
-        rows = (starts[:, None] + np.arange(length)) % self.capacity
-        index = torch.from_numpy(rows).to(self._device)
+    def gather(self, rows: np.ndarray) -> dict[str, Tensor]:
+        index = torch.from_numpy(rows % self.capacity).to(self._device)
         return {name: ring[index] for name, ring in self._rings.items()}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wm_datasets.errors import LogFormatError
 from wm_datasets.manifest import ROOT_COPY, Manifest, read_root
+from wm_datasets.spec import EVALUATION
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def clear_undeclared(root: Path, manifest: Manifest) -> None:
 
 def _undeclared(root: Path, manifest: Manifest) -> Iterator[Path]:
     declared = {root / name for name in manifest.spec.fields}
-    found = [root / "signals"]
+    found = [root / "signals", root / EVALUATION]
     for group in ("image", "sensor"):
         found += (root / group).glob("*/")
     yield from (path for path in found if path.is_dir() and path not in declared)

@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 
 SCHEMA = 1
 GROWN_SCHEMA = 2  # of logs with sensors or added fields, which older versions would misread
-_SCHEMAS = (SCHEMA, GROWN_SCHEMA)
+EVALUATION_SCHEMA = 3  # of logs with the field `evaluation`, likewise
+_SCHEMAS = (SCHEMA, GROWN_SCHEMA, EVALUATION_SCHEMA)
 ROOT = "zarr.json"
 ROOT_COPY = "zarr.json.copy"  # read when the root is damaged
 _EPISODE_FIELDS = (
@@ -137,6 +138,11 @@ class Manifest:
         for name, column in self.episode_columns(root).items():
             yield name, column.metadata(self.episodes, {})
 
+    def _schema(self) -> int:
+        if self.spec.evaluation:
+            return EVALUATION_SCHEMA
+        return GROWN_SCHEMA if self.since or self.spec.sensors else SCHEMA
+
     def _array_attributes(self, name: str) -> dict[str, Any]:
         absent = {"absent_before": self.since[name]} if name in self.since else {}
         sensor = self.spec.sensors.get(name.removeprefix("sensor/"))
@@ -154,7 +160,7 @@ class Manifest:
     def root(self, nodes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """The root's zarr.json; `nodes` is metadata()."""
         log = {
-            "schema": GROWN_SCHEMA if self.since or self.spec.sensors else SCHEMA,
+            "schema": self._schema(),
             "first": self.first,
             "sealed": self.sealed,
             "first_episode": self.first_episode,

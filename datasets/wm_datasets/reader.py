@@ -20,7 +20,7 @@ from wm_datasets.file_reads import exists
 from wm_datasets.index import sealed_index
 from wm_datasets.manifest import ROOT, Manifest, load_manifest
 from wm_datasets.segment import SegmentReader, list_segments, record_dtype, segment_path
-from wm_datasets.spec import LogSpec
+from wm_datasets.spec import EVALUATION, LogSpec
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class LogReader:
         self._pieces: list[np.ndarray] = []  # records of rows [sealed, length)
         self._length = self._manifest.sealed
         self._followed = (self.first, self.length)  # at the last refresh() that succeeded
+        self._evaluation = (self.first, np.zeros(0, bool))  # first row, marks of the rows from it
         try:
             self.refresh()
         except BaseException:
@@ -120,6 +121,26 @@ class LogReader:
         """Return a mask (E,) of `episodes`: those that have all of these fields."""
         held: np.ndarray = self.episodes["start"] >= max(map(self.since, fields), default=0)
         return held
+
+    def evaluation_rows(self) -> np.ndarray:
+        """Return a mask (length - first,) of the rows of episodes recorded to evaluate a policy.
+
+        False in rows that are older than the mark, and in all rows of a log without it.
+        """
+        if EVALUATION not in self._columns:
+            return np.zeros(self.length - self.first, bool)
+        start, known = self._evaluation
+        if (start, start + len(known)) != (self.first, self.length):
+            known = known[self.first - start :]
+            fresh = self.read_around(EVALUATION, self.first + len(known), self.length)
+            known = np.concatenate([known, fresh])
+            self._evaluation = self.first, known
+        return known
+
+    def is_evaluation(self, episodes: np.ndarray) -> np.ndarray:
+        """Return a mask (E,) of a part of `episodes`: those recorded to evaluate a policy."""
+        mask: np.ndarray = self.evaluation_rows()[episodes["start"] - self.first]
+        return mask
 
     def refresh(self) -> bool:
         """Follow the log; True when rows came or went since the last call that succeeded."""

@@ -1,10 +1,11 @@
-"""Batches of windows from logs: uniform, seeded, never across the end of an episode."""
+"""Batches of windows of rows from logs: seeded, with stated odds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,25 +16,32 @@ from wm_datasets.reader import LogReader
 
 
 class Sampler:
-    """Draws windows (B, T) of consecutive rows, each inside one episode.
+    """Draws windows (B, T) of T rows each, with odds that its options state.
 
-    An episode of L rows has L - T + 1 windows; one shorter than T has none and is skipped. All
-    windows of a log are equally likely; with `per_episode` an episode is drawn first, so that
-    short ones are seen as often as long ones. With `prioritize_ends` the last window of each
-    episode is T times likelier on top: start = min(randint(L - T + 1 + T), L - T), as in the MWM
-    release. The rows of an episode that still grows (or was cut) count like any other.
+    The episodes of a log that are drawn from follow each other in one ring of rows: a window goes
+    on into the next episode, whose first row has `is_first`, and from the newest episode to the
+    oldest. By default every row of the ring is equally likely to begin a window, so that all rows
+    are seen equally often, those of episodes shorter than T too. With `join=False` each window
+    lies inside one episode: one of L rows has L - T + 1 windows, one shorter than T has none.
+
+    With `per_episode` an episode is drawn first, so that short ones are seen as often as long
+    ones; then a window that begins in it, which goes on into the next episode only where it is
+    shorter than T (DreamerV2 and MWM sample so). `ends` makes the last window of each episode, row
+    max(L - T, 0) on, likelier: it has so many chances on top of its own, as DreamerV2's
+    `prioritize_ends` gives it (`ends` is the release's `minlen`).
 
     Several readers with weights mix logs: each window comes from log i with probability
     weight_i / sum, over the logs that hold a window at all.
 
-    `recency` is a half-life in rows: the odds of a window halve with each so many rows between its
-    first row and that of the newest window of its log; with `per_episode` the age of an episode's
-    newest window counts, and its windows are equally likely. Beside `prioritize_ends` the odds
-    multiply.
+    `recency` is a half-life in rows: the odds of a window halve with each so many rows of the ring
+    between its first row and that of the newest window of its log, and no window goes on from the
+    newest episode to the oldest; with `per_episode` the age of an episode's newest window counts,
+    and its windows are equally likely. Beside `ends` the odds multiply.
 
-    `episodes` chooses episodes to draw from: it gets the log's table, (E,) of (start, length,
-    complete), and returns a mask (E,). It must always choose alike, or resuming is not exact.
-    Episodes that are older than one of the fields are left out.
+    Episodes that were recorded to evaluate a policy (field `evaluation`) are never drawn.
+    `episodes` chooses among the others: it gets their table, (E,) of (start, length, complete), and
+    returns a mask (E,). It must always choose alike, or resuming is not exact. Episodes that are
+    older than one of the fields are left out.
 
     Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
     given as {name in the batch: field of the log}, renames. The newest rows are kept decoded in
@@ -57,8 +65,9 @@ class Sampler:
         length: int,
         seed: int,
         fields: Sequence[str] | Mapping[str, str] | None = None,
-        prioritize_ends: bool = False,
+        join: bool = True,
         per_episode: bool = False,
+        ends: int = 0,
         episodes: Callable[[np.ndarray], np.ndarray] | None = None,
         recency: float | None = None,
         cache_bytes: int = 2 << 30,
@@ -74,8 +83,10 @@ class Sampler:
                 "batch, length and cache_bytes must be >= 1, disk_bytes >= 0, "
                 f"got {batch}, {length}, {cache_bytes}, {disk_bytes}"
             )
+        if ends < 0:
+            raise LogSpecError(f"ends must be >= 0, got {ends}")
         self.batch, self.length = batch, length
-        self.prioritize_ends, self.per_episode = prioritize_ends, per_episode
+        self.join, self.per_episode, self.ends = join, per_episode, ends
         if recency is not None and not (np.isfinite(recency) and recency > 0):
             raise LogSpecError(f"recency must be a half-life > 0 [rows] or None, got {recency}")
         self.recency = recency
@@ -95,12 +106,20 @@ class Sampler:
 
     def refresh(self) -> None:
         """Follow the logs as they stand now."""
-        for cache in self._caches:
-            cache.follow()
-        seen = [(c.reader.first, c.reader.length, len(c.reader.damage)) for c in self._caches]
-        if seen != self._seen:
-            self._views = [_View(self._table(cache.reader)) for cache in self._caches]
+        while True:
+            for cache in self._caches:
+                cache.follow()
+            seen = [(c.reader.first, c.reader.length, len(c.reader.damage)) for c in self._caches]
+            if seen == self._seen:
+                return
+            try:
+                self._views = [_Ring(self._table(cache.reader)) for cache in self._caches]
+            except LogRowError:  # the log's capacity dropped rows meanwhile
+                if not any([cache.reader.refresh() for cache in self._caches]):
+                    raise
+                continue
             self._seen = seen
+            return
 
     def sample(
         self,
@@ -121,7 +140,7 @@ class Sampler:
                 return self._read(batch, length, *windows)
             except LogDamageError:  # noted by its reader: each turn leaves more episodes out
                 self._views = [
-                    _View(self._table(cache.reader), view.first, view.length)
+                    _Ring(self._table(cache.reader), view.first, view.length)
                     for cache, view in zip(self._caches, self._views)
                 ]
             except LogReadError:
@@ -134,20 +153,21 @@ class Sampler:
                     raise
 
     def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw windows without reading them: which log (B,), and its first row there (B,)."""
-        counts = [view.windows(length) for view in self._views]
-        odds = self._weights * [len(starts) > 0 for starts, _ in counts]
+        """Draw windows without reading them: which log (B,), and the rows of it (B, T)."""
+        counts = [self._windows(ring, length) for ring in self._views]
+        odds = self._weights * [len(found.firsts) > 0 for found in counts]
         if not odds.any():
             raise LogEmptyError(self._too_short(length))
         which = np.zeros(batch, np.int64)
         if len(odds) > 1:
             which = self._rng.choice(len(odds), batch, p=odds / odds.sum())
-        rows = np.zeros(batch, np.int64)
-        for i, (starts, windows) in enumerate(counts):
+        rows = np.zeros((batch, length), np.int64)
+        for i, (ring, windows) in enumerate(zip(self._views, counts)):
             mine = np.flatnonzero(which == i)
             if len(mine):
-                draw = self._draw_starts if self.recency is None else self._draw_recent
-                rows[mine] = draw(starts, windows, len(mine), length)
+                draw = self._draw_alike if self.recency is None else self._draw_recent
+                places = draw(windows, len(mine))[:, None] + np.arange(length)
+                rows[mine] = ring.rows(places % ring.size)
         return which, rows
 
     def state_dict(self) -> dict[str, Any]:
@@ -177,21 +197,29 @@ class Sampler:
                     continue
                 cache.reader.note(Damage(Path(path), start, stop, reason))
         self._views = [
-            _View(self._table(cache.reader), view["first"], view["length"])
+            _Ring(self._table(cache.reader), view["first"], view["length"])
             for cache, view in zip(self._caches, state["logs"])
         ]
         self._seen = []
         self._rng.bit_generator.state = state["rng"]
 
     def _read(
-        self, batch: int, length: int, which: np.ndarray, starts: np.ndarray
+        self, batch: int, length: int, which: np.ndarray, rows: np.ndarray
     ) -> dict[str, np.ndarray]:
         out = {name: self._pool.take((batch, length, *self._shape(f)), self._dtype(f))
                for name, f in self._fields.items()}  # fmt: skip
         for i, cache in enumerate(self._caches):
-            slots = np.flatnonzero(which == i)
+            mine = np.flatnonzero(which == i)
+            whole = (np.diff(rows[mine]) == 1).all(axis=1)
+            slots = mine[whole]
             targets = [(field, out[name]) for name, field in self._fields.items()]
-            cache.copy_windows(starts[slots], length, slots, targets)
+            cache.copy_windows(rows[slots, 0], length, slots, targets)
+            for slot in mine[~whole].tolist():
+                for begin, end in _runs(rows[slot]):
+                    piece = [(field, target[slot : slot + 1, begin:end])
+                             for field, target in targets]  # fmt: skip
+                    at = rows[slot, begin : begin + 1]
+                    cache.copy_windows(at, end - begin, np.zeros(1, np.int64), piece)
         return out
 
     @property
@@ -202,43 +230,69 @@ class Sampler:
     def _table(self, reader: LogReader) -> np.ndarray:
         """The episodes of a log to draw from."""
         table = reader.intact
+        table = table[~reader.is_evaluation(table)]
         begin = max(reader.since(field) for field in self._fields.values())
         return table[np.asarray(self._episodes(table), bool) & (table["start"] >= begin)]
 
-    def _draw_starts(
-        self, starts: np.ndarray, windows: np.ndarray, count: int, length: int
-    ) -> np.ndarray:
-        tickets = windows + length if self.prioritize_ends else windows
+    def _windows(self, ring: _Ring, length: int) -> _Windows:
+        """Return the windows of `length` rows that may be drawn."""
+        first, count = ring.begin, ring.table["length"]
+        last = np.maximum(count - length, 0)  # the last window of each episode
+        if not self.join:
+            count = np.maximum(count - length + 1, 0)
+        elif self.per_episode:
+            count = last + 1
+        newest = ring.size - length  # the last place where a window need not go on at the oldest
+        if newest < 0:
+            count = np.zeros_like(count)
+        elif self.recency is not None:
+            count = np.clip(newest + 1 - first, 0, count)
+            last = np.minimum(last, newest - first)
+        some = count > 0
+        return _Windows(first[some], count[some], first[some] + last[some])
+
+    def _draw_alike(self, windows: _Windows, count: int) -> np.ndarray:
+        """Draw the places (count,) where windows begin: all windows are alike, but for `ends`."""
+        tickets = windows.counts + self.ends
         if self.per_episode:
-            episode = self._rng.integers(len(starts), size=count)
+            episode = self._rng.integers(len(tickets), size=count)
             offset = self._rng.integers(tickets[episode])
         else:
             ends = np.cumsum(tickets)
             ticket = self._rng.integers(ends[-1], size=count)
             episode = np.searchsorted(ends, ticket, side="right")
             offset = ticket - (ends[episode] - tickets[episode])
-        return starts[episode] + np.minimum(offset, windows[episode] - 1)
+        extra = offset >= windows.counts[episode]
+        return np.where(extra, windows.lasts[episode], windows.firsts[episode] + offset)
 
-    def _draw_recent(
-        self, starts: np.ndarray, windows: np.ndarray, count: int, length: int
-    ) -> np.ndarray:
-        """Like _draw_starts, but a window's odds halve with each `recency` rows of its age."""
+    def _draw_recent(self, windows: _Windows, count: int) -> np.ndarray:
+        """Like _draw_alike, but a window's odds halve with each `recency` rows of its age."""
         assert self.recency is not None
-        fall = np.log(2) / self.recency  # of the logarithm of the odds, per row
-        last = starts + windows - 1  # the newest window of each episode, of weight 1 inside it
-        odds = np.exp(fall * (last - last.max()))
-        inside = np.expm1(-fall * windows) / np.expm1(-fall)  # summed weights of the windows
-        ends = length * self.prioritize_ends  # what the newest window has on top
-        ladder = np.cumsum(odds if self.per_episode else odds * (inside + ends))
-        episode = np.searchsorted(ladder, self._rng.random(count) * ladder[-1], side="right")
-        episode = np.minimum(episode, len(starts) - 1)
-        windows, chance = windows[episode], self._rng.random((2, count))
         if self.per_episode:
-            offset = np.floor(chance[0] * (windows + ends)).astype(np.int64)
-            return starts[episode] + np.minimum(offset, windows - 1)
-        back = np.floor(-np.log1p(chance[0] * np.expm1(-fall * windows)) / fall).astype(np.int64)
-        back[chance[1] * (inside[episode] + ends) < ends] = 0
-        return last[episode] - np.minimum(back, windows - 1)
+            return self._draw_recent_episodes(windows, count, self.recency)
+        fall = np.log(2) / self.recency  # of the logarithm of the odds, per row
+        newest = windows.firsts + windows.counts - 1  # of weight 1 inside its episode
+        odds = np.exp(fall * (newest - newest.max()))
+        inside = np.expm1(-fall * windows.counts) / np.expm1(-fall)  # summed weights of the windows
+        extra = self.ends * np.exp(fall * (windows.lasts - newest))
+        ladder = np.cumsum(odds * (inside + extra))
+        episode = np.searchsorted(ladder, self._rng.random(count) * ladder[-1], side="right")
+        episode = np.minimum(episode, len(odds) - 1)
+        chance, size = self._rng.random((2, count)), windows.counts[episode]
+        back = np.floor(-np.log1p(chance[0] * np.expm1(-fall * size)) / fall).astype(np.int64)
+        place = newest[episode] - np.minimum(back, size - 1)
+        at_end = chance[1] * (inside + extra)[episode] < extra[episode]
+        return np.where(at_end, windows.lasts[episode], place)
+
+    def _draw_recent_episodes(self, windows: _Windows, count: int, recency: float) -> np.ndarray:
+        """Draw episodes by the age of their newest windows, then windows that are all alike."""
+        newest = windows.firsts + windows.counts - 1
+        ladder = np.cumsum(0.5 ** ((newest.max() - newest) / recency))
+        episode = np.searchsorted(ladder, self._rng.random(count) * ladder[-1], side="right")
+        episode = np.minimum(episode, len(newest) - 1)
+        offset = self._rng.integers((windows.counts + self.ends)[episode])
+        extra = offset >= windows.counts[episode]
+        return np.where(extra, windows.lasts[episode], windows.firsts[episode] + offset)
 
     def close(self) -> None:
         """Let go of the files that decoded rows are kept in; the readers stay open."""
@@ -252,16 +306,30 @@ class Sampler:
         return self._caches[0].reader.spec.fields[field].dtype
 
     def _too_short(self, length: int) -> str:
-        rows = sum(v.length - v.first for v in self._views)
         paths = ", ".join(str(c.reader.path) for c in self._caches)
+        evaluation = sum(int(c.reader.evaluation_rows().sum()) for c in self._caches)
+        also = f" ({evaluation} more are of evaluation episodes)" if evaluation else ""
+        rows = sum(ring.size for ring in self._views)
         return (
-            f"no window of {length} rows in {paths}: {rows} rows, the longest episode has "
-            f"{self.longest}. Record longer episodes or ask for shorter windows."
+            f"no window of {length} rows in {paths}: {rows} rows to draw from{also}, the longest "
+            f"episode has {self.longest}. Right: more or longer episodes, or shorter windows."
         )
 
 
-class _View:
-    """The episodes a sampler may draw from; rows outside [first, length) are hidden."""
+class _Windows(NamedTuple):
+    """Of each episode with a window, (E,): the place of the first one, how many there are, side by
+    side, and the place of the episode's last one."""
+
+    firsts: np.ndarray
+    counts: np.ndarray
+    lasts: np.ndarray
+
+
+class _Ring:
+    """The episodes to draw from, one behind the other; rows outside [first, length) are hidden.
+
+    A place is a row's number in the ring: 0 is the first row of the oldest episode.
+    """
 
     def __init__(
         self, table: np.ndarray, first: int | None = None, length: int | None = None
@@ -272,14 +340,21 @@ class _View:
         self.table = table
         self.first = int(table["start"][0]) if len(table) else first or 0
         self.length = int(table["start"][-1] + table["length"][-1]) if len(table) else self.first
-        self._windows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        ends = np.cumsum(table["length"])
+        self.size = int(ends[-1]) if len(table) else 0
+        self.begin = ends - table["length"]  # place of each episode's first row
 
-    def windows(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return first row and number of windows, both (E,), of the episodes that have any."""
-        if length not in self._windows:
-            counts = self.table["length"] - length + 1
-            self._windows[length] = (self.table["start"][counts > 0], counts[counts > 0])
-        return self._windows[length]
+    def rows(self, places: np.ndarray) -> np.ndarray:
+        """Return the rows of the log at these places."""
+        episode = np.searchsorted(self.begin, places, side="right") - 1
+        rows: np.ndarray = self.table["start"][episode] + places - self.begin[episode]
+        return rows
+
+
+def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of the runs of consecutive numbers."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    yield from itertools.pairwise([0, *breaks.tolist(), len(rows)])
 
 
 def _choose(

@@ -16,6 +16,7 @@ import numpy as np
 from wm_datasets.errors import LogSpecError
 from wm_datasets.sensor import SensorSpec
 
+EVALUATION = "evaluation"  # field of a log
 _CAMERA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -91,7 +92,9 @@ class LogSpec:
     (plain video): it has no action, commanded and reward; `reward=False` one whose actions brought
     rewards that nobody knows. `signals` names numbers about an action that are no observation
     (latency, interventions). `sensors` maps a name to whatever else is observed: depth pictures,
-    float pictures, force, touch. `extra` holds what else the run must remember, as JSON.
+    float pictures, force, touch. `evaluation` declares the field of that name, which is true in
+    every row of an episode that was recorded to evaluate a policy: such episodes are never learned
+    from. `extra` holds what else the run must remember, as JSON.
     """
 
     robot: str
@@ -104,6 +107,7 @@ class LogSpec:
     reward: bool = True
     signals: VectorSpec | None = None
     sensors: dict[str, SensorSpec] = field(default_factory=dict)
+    evaluation: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reward", bool(self.reward) and self.action is not None)
@@ -151,6 +155,8 @@ class LogSpec:
         found.append(Field("stamp", np.dtype("<i8")))
         found.append(Field("source", np.dtype("u1")))
         found.append(Field("weights", np.dtype("<i4")))
+        if self.evaluation:
+            found.append(Field(EVALUATION, np.dtype("?")))
         return {f.name: f for f in found}
 
     def to_json(self) -> dict[str, Any]:
@@ -170,6 +176,7 @@ class LogSpec:
                 if self.sensors
                 else {}
             ),
+            **({EVALUATION: True} if self.evaluation else {}),
         }
 
     @classmethod
@@ -180,10 +187,11 @@ class LogSpec:
         sensors = {k: SensorSpec.from_json(s) for k, s in data.get("sensors", {}).items()}
         return cls(data["robot"], data["task"], float(data["control_period_s"]),
                    cameras, proprio, action, dict(data["extra"]),
-                   bool(data.get("reward", True)), signals, sensors)  # fmt: skip
+                   bool(data.get("reward", True)), signals, sensors,
+                   bool(data.get(EVALUATION, False)))  # fmt: skip
 
     def grown(self, wanted: LogSpec) -> LogSpec | None:
-        """This spec with the cameras, sensors and signals that `wanted` has on top of it.
+        """This spec with the cameras, sensors, signals and evaluation mark that `wanted` adds.
 
         None where `wanted` lacks something or has it otherwise. What there was keeps its place.
         """
@@ -192,6 +200,7 @@ class LogSpec:
             cameras=self.cameras | wanted.cameras | self.cameras,
             sensors=self.sensors | wanted.sensors | self.sensors,
             signals=self.signals or wanted.signals,
+            evaluation=self.evaluation or wanted.evaluation,
         )
         return whole if whole == wanted else None
 

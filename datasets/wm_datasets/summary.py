@@ -50,7 +50,8 @@ class LogSummary:
     row, and is a success if any of its rows is. Episodes that hold a lost row are counted in
     `episodes` and `damaged`, and nowhere else: who acted in them is not known for sure. `returns`
     has one sum of rewards for each of the others, oldest first, incomplete ones included.
-    `ignored` are files among the segments that are none by their names.
+    `evaluation` episodes were recorded to evaluate a policy, and are never learned from. `ignored`
+    are files among the segments that are none by their names.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class LogSummary:
     episodes: int
     complete: int
     damaged: int
+    evaluation: int
     bytes_on_disk: int
     fields: dict[str, FieldSummary]
     total: Tally
@@ -107,6 +109,7 @@ def describe(log: LogReader | str | Path) -> LogSummary:
         episodes=len(table),
         complete=int(table["complete"].sum()),
         damaged=int((~whole).sum()),
+        evaluation=int(log.is_evaluation(table).sum()),
         bytes_on_disk=_bytes(log.path),
         fields={
             name: FieldSummary(f.dtype.name, f.shape, sizes[name], log.since(name))

@@ -77,8 +77,8 @@ class LogWriter:
     is kept in `damaged/`. What the machine cannot read (no descriptors, memory or permission) is
     not damaged: opening ends with LogReadError, and the log stays as it is.
 
-    A spec with cameras, sensors or signals on top of the log's own adds them: they are declared
-    durably before the first row that has them, and absent in every row before.
+    A spec with cameras, sensors, signals or the evaluation mark on top of the log's own adds them:
+    they are declared durably before the first row that has them, and absent in every row before.
 
     `capacity_steps` and `capacity_bytes` keep the newest rows: whenever a segment is sealed, whole
     oldest episodes go while more rows are sealed, or more bytes of chunks, than that (never the

@@ -14,6 +14,7 @@ from wm_models.behavior import Behavior, BehaviorConfig
 from wm_models.interface import BatchSpec, arrival
 from wm_models.mwm import MaskedWorldModel
 from wm_models.optim import Optimizer, OptimizerConfig
+from wm_models.preset import Sampling
 from wm_models.rssm import RSSMState
 
 FIELDS = frozenset(
@@ -41,9 +42,7 @@ class LearnerConfig:
     behavior_every: int = 1  # once it has begun, one update of actor and critic per this many
     prefill: int = 5000  # random decisions before training starts
     train_every: int = 5  # decisions per update once all parts are training
-    prioritize_ends: bool = (
-        True  # draw the end of an episode more often, as released for Meta-World
-    )
+    sampling: Sampling = field(default_factory=lambda: Sampling(per_episode=True, ends=50))
 
 
 class MWMLearner:

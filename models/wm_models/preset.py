@@ -19,7 +19,21 @@ class Pace:
     prefill: int  # random decisions before training starts
     train_every: int  # decisions per update once all parts are training
     initial: int = 0  # first updates, which do not wait for new experience; none is published
-    prioritize_ends: bool = False  # draw the end of an episode more often
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which windows of a log a model learns from.
+
+    join: a window goes on into the next episode (`is_first` says where); without, each lies inside
+    one. per_episode: an episode is drawn first, then a window that begins in it; without, every row
+    is seen equally often. ends: chances of the last window of an episode on top of its own
+    (`prioritize_ends` in DreamerV2's and MWM's releases, which add their replay's `minlen`).
+    """
+
+    join: bool = True
+    per_episode: bool = False
+    ends: int = 0
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,10 @@ class Preset:
     @property
     def pace(self) -> Pace:
         raise NotImplementedError
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling()
 
     @property
     def planning(self) -> Mapping[str, Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from wm_models.interface import BatchSpec, ModelError, WorldModel
 from wm_models.learner import LearnerConfig, MWMLearner
 from wm_models.mwm import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
 from wm_models.optim import OptimizerConfig
-from wm_models.preset import Pace, Preset
+from wm_models.preset import Pace, Preset, Sampling
 from wm_models.registry import SUMMARIES
 from wm_models.rssm import RSSMConfig
 
@@ -32,7 +32,11 @@ class MWMPreset(Preset):
     def pace(self) -> Pace:
         c = self.learner
         initial = c.autoencoder_init + c.world_model_init
-        return Pace(c.prefill, c.train_every, initial, c.prioritize_ends)
+        return Pace(c.prefill, c.train_every, initial)
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.learner.sampling
 
     def build(self, body: Body | int, seed: int = 0) -> MaskedWorldModel:
         with torch.random.fork_rng(devices=[]):
@@ -54,7 +58,7 @@ MWM_DMC = MWMPreset(
     learner=LearnerConfig(
         agent_batch=BatchSpec(16, 50),
         behavior=BehaviorConfig(reward_norm=1.0),
-        prioritize_ends=False,
+        sampling=Sampling(per_episode=True),
     ),
 )
 
@@ -62,6 +66,7 @@ MWM_RLBENCH = MWMPreset(
     "mwm_rlbench",
     SUMMARIES["mwm_rlbench"],
     model=MWMConfig(kl=KLConfig(scale=0.1, free=0.1), discount=True),
+    learner=LearnerConfig(sampling=Sampling(per_episode=True, ends=1)),
 )
 
 # Where mwm_cpu departs from the published settings besides size, and why:
@@ -71,6 +76,8 @@ MWM_RLBENCH = MWMPreset(
 #   under the actor, and its success swung between evaluations (.75, .45, .60 on window-close).
 # - The autoencoder sees single frames drawn independently (windows of 2, the first row is only
 #   there for the reward of the second): neighbours in a window say the same thing again.
+# - Windows begin at any row alike and go on into the next episode: of the few episodes that there
+#   are, first and last rows are seen as often as the others.
 # - Behaviour starts after 500 world-model updates: an actor trained in a bad model saturates on its
 #   errors and does not come back.
 # - Returns are divided by their percentile range (DreamerV3), so that one entropy weight fits the
@@ -103,7 +110,7 @@ MWM_CPU = MWMPreset(
         world_model_init=500,
         prefill=2000,
         train_every=5,
-        prioritize_ends=False,
+        sampling=Sampling(),
     ),
 )
 

@@ -128,6 +128,12 @@ def test_a_spec_is_the_same_after_json():
     assert LogSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
+def test_a_log_that_marks_evaluation_is_refused_by_versions_that_would_learn_from_it(tmp_path):
+    with LogWriter(tmp_path / "log", make_spec(evaluation=True)):
+        pass
+    assert root_of(tmp_path / "log")["schema"] == 3  # they read schemas 1 and 2
+
+
 def test_a_log_without_new_fields_is_written_as_before(make_log):
     root = root_of(make_log([5]))
     assert root["schema"] == 1

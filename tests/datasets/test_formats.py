@@ -285,3 +285,23 @@ def test_an_import_that_goes_on_with_a_grown_source_is_killed_without_a_trace(tm
             import_into(importer, f"robomimic:{file}", log)
     assert bring("robomimic", file, log).rows == 7
     assert contents(log)[1]["length"].tolist() == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("lerobot", "av"), ("robomimic", "h5py"), ("rosbag", "rosbags")]
+)
+def test_evaluation_episodes_come_back_marked(tmp_path, name, library):
+    pytest.importorskip(library)
+    with LogWriter(tmp_path / "log", make_spec(evaluation=True)) as writer:
+        for episode in range(3):
+            for step in range(5):
+                row = make_row(writer.length, step, step == 4)
+                writer.append(row | {"evaluation": episode == 1})
+    export(name, tmp_path / "log", tmp_path / "out")
+    bring(name, tmp_path / "out", tmp_path / "back")
+    for log in (tmp_path / "log", tmp_path / "back"):
+        with LogReader(log) as reader:
+            assert reader.is_evaluation(reader.episodes).tolist() == [False, True, False]
+            assert (
+                reader.read("evaluation", 0, 15).tolist() == [False] * 5 + [True] * 5 + [False] * 5
+            )

@@ -276,8 +276,8 @@ def test_what_is_no_log_is_refused_and_left_alone(tmp_path):
 def test_a_later_schema_is_refused(make_log):
     path = make_log([3])
     root = path / "zarr.json"
-    root.write_text(root.read_text().replace('"schema": 1', '"schema": 3'))
-    with pytest.raises(LogFormatError, match="has schema 3, this version reads schemas"):
+    root.write_text(root.read_text().replace('"schema": 1', '"schema": 4'))
+    with pytest.raises(LogFormatError, match="has schema 4, this version reads schemas"):
         LogReader(path)
 
 

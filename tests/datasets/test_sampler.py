@@ -1,4 +1,4 @@
-"""Windows are drawn as promised: inside one episode, with the stated odds, again and again."""
+"""Windows are drawn as promised: with the stated odds, over and within episodes, repeatably."""
 
 import gc
 import json
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_rows import append_episode, make_row, make_spec
+from scipy.stats import chisquare
 
 from wm_datasets import LogEmptyError, LogReader, LogRowError, LogSpecError, LogWriter, Sampler
 from wm_datasets.cache import roomy
@@ -18,7 +19,8 @@ FIELDS = ["proprio", "is_first", "is_last", "image/front"]
 
 
 def sampler_of(path, **options):
-    values = {"batch": 8, "length": 4, "seed": 0, "fields": FIELDS}
+    """A sampler of windows inside episodes, unless `options` say otherwise."""
+    values = {"batch": 8, "length": 4, "seed": 0, "fields": FIELDS, "join": False}
     return Sampler(LogReader(path), **(values | options))
 
 
@@ -28,6 +30,11 @@ def write(tmp_path_factory, lengths):
         for rows in lengths:
             append_episode(writer, rows)
     return path
+
+
+def starts_of(sampler, count, length):
+    """The rows with which drawn windows begin, (count,)."""
+    return sampler.draw(count, length)[1][:, 0]
 
 
 def first_rows(batch):
@@ -45,20 +52,30 @@ def check_windows(batch):
     assert (batch["image/front"][..., 0, 0, 0] == numbers % 251).all()
 
 
+def check_joined(batch):
+    """Every row follows the one before it, or begins an episode; all fields from the same rows."""
+    numbers, steps = batch["proprio"][..., 0], batch["proprio"][..., 1]
+    goes_on = np.diff(numbers, axis=1) == 1
+    assert (goes_on | batch["is_first"][:, 1:]).all()
+    assert (batch["is_first"][:, 1:] | ~batch["is_last"][:, :-1]).all()
+    assert (batch["is_first"] == (steps == 0)).all()
+    assert (batch["image/front"][..., 0, 0, 0] == numbers % 251).all()
+
+
 @settings(max_examples=25, **SLOW)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
     length=st.integers(1, 8),
-    ends=st.booleans(),
+    ends=st.integers(0, 5),
     per_episode=st.booleans(),
 )
-def test_windows_never_cross_and_every_valid_start_is_reached(
+def test_windows_inside_episodes_never_cross_and_every_one_is_reached(
     tmp_path_factory, lengths, length, ends, per_episode
 ):
     path = write(tmp_path_factory, lengths)
     begins = np.cumsum([0, *lengths[:-1]])
     valid = {b + i for b, n in zip(begins, lengths) for i in range(n - length + 1)}
-    sampler = sampler_of(path, length=length, prioritize_ends=ends, per_episode=per_episode)
+    sampler = sampler_of(path, length=length, ends=ends, per_episode=per_episode)
     if not valid:
         with pytest.raises(LogEmptyError, match=f"longest episode has {max(lengths)}"):
             sampler.sample()
@@ -66,70 +83,126 @@ def test_windows_never_cross_and_every_valid_start_is_reached(
     batch = sampler.sample(batch=64)
     check_windows(batch)
     assert batch["image/front"].shape == (64, length, 4, 6, 3)
-    _, starts = sampler.draw(3000, length)
-    assert set(starts.tolist()) == valid
+    assert set(starts_of(sampler, 3000, length).tolist()) == valid
+
+
+@settings(max_examples=25, **SLOW)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8),
+    length=st.integers(1, 15),
+    ends=st.integers(0, 5),
+    per_episode=st.booleans(),
+    recency=st.sampled_from([None, 7.0]),
+    held=st.integers(0, 7),
+)
+def test_joined_windows_go_on_at_the_next_episode_that_is_drawn_from(
+    tmp_path_factory, lengths, length, ends, per_episode, recency, held
+):
+    path, kept = write(tmp_path_factory, lengths), np.arange(len(lengths)) != held
+    sampler = sampler_of(
+        path, length=length, ends=ends, per_episode=per_episode, recency=recency, join=True,
+        episodes=lambda table: kept[: len(table)],
+    )  # fmt: skip
+    begins = np.cumsum([0, *lengths[:-1]])
+    ring = np.concatenate([b + np.arange(n) for b, n, k in zip(begins, lengths, kept) if k] or [[]])
+    if len(ring) < length:
+        with pytest.raises(LogEmptyError, match=f"no window of {length} rows"):
+            sampler.sample()
+        return
+    following = dict(zip(ring, np.roll(ring, -1)))
+    batch = sampler.sample(batch=64)
+    check_joined(batch)
+    for window in batch["proprio"][..., 0].tolist():
+        assert window == [window[0], *(following[row] for row in window[:-1])]
+    if recency is not None:
+        assert (np.diff(batch["proprio"][..., 0], axis=1) > 0).all()  # never newest to oldest
 
 
 @settings(max_examples=15, **SLOW)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
     length=st.integers(1, 4),
-    ends=st.booleans(),
+    ends=st.integers(0, 5),
     per_episode=st.booleans(),
+    join=st.booleans(),
 )
-def test_the_odds_are_the_stated_ones(tmp_path_factory, lengths, length, ends, per_episode):
-    lengths = [n + 3 for n in lengths]
+def test_the_odds_are_the_stated_ones(tmp_path_factory, lengths, length, ends, per_episode, join):
+    lengths = [n if join else n + 3 for n in [*lengths, 4]]
     sampler = sampler_of(
-        write(tmp_path_factory, lengths), length=length, prioritize_ends=ends,
-        per_episode=per_episode,
+        write(tmp_path_factory, lengths), length=length, ends=ends, per_episode=per_episode,
+        join=join,
     )  # fmt: skip
     odds = np.zeros(sum(lengths))
     for begin, n in zip(np.cumsum([0, *lengths[:-1]]), lengths):
-        windows = n - length + 1
-        tickets = np.ones(windows)
-        tickets[-1] += length * ends
-        odds[begin : begin + windows] = tickets / (tickets.sum() if per_episode else 1)
+        last = max(n - length, 0)
+        tickets = np.zeros(n)
+        tickets[: n if join and not per_episode else last + 1] = 1
+        tickets[last] += ends
+        odds[begin : begin + n] = tickets / (tickets.sum() if per_episode else 1)
     odds /= odds.sum()
     count = 40_000
-    _, starts = sampler.draw(count, length)
-    seen = np.bincount(starts, minlength=len(odds)) / count
+    seen = np.bincount(starts_of(sampler, count, length), minlength=len(odds)) / count
     assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
+
+
+def test_every_row_is_seen_equally_often_by_default(make_log):
+    """Pearson's chi-square over the rows of windows that begin at independent rows."""
+    lengths, length = [3, 40, 7, 1, 25, 4], 10
+    rows = Sampler(LogReader(make_log(lengths)), batch=1, length=1, seed=0).draw(80_000, length)[1]
+    for place in range(length):
+        seen = np.bincount(rows[:, place], minlength=sum(lengths))
+        assert chisquare(seen).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("per_episode", [False, True])
+def test_successes_shorter_than_the_window_are_learned_from(make_log, per_episode):
+    """20 failures of 100 rows, then 80 successes of 30: no window of 50 lies in a success."""
+    path = make_log([100] * 20 + [30] * 80)
+    sampler = sampler_of(path, length=50, per_episode=per_episode, join=True)
+    rows = sampler.draw(4000, 50)[1]
+    share = (rows >= 2000).mean()
+    assert np.isclose(share, 0.8 if per_episode else 2400 / 4400, atol=0.02)
 
 
 @settings(max_examples=15, **SLOW)
 @given(
-    lengths=st.lists(st.integers(4, 15), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(1, 15), min_size=1, max_size=5),
     length=st.integers(1, 4),
     half_life=st.floats(1.0, 50.0),
-    ends=st.booleans(),
+    ends=st.integers(0, 5),
     per_episode=st.booleans(),
+    join=st.booleans(),
 )
 def test_recent_windows_have_the_stated_odds(
-    tmp_path_factory, lengths, length, half_life, ends, per_episode
+    tmp_path_factory, lengths, length, half_life, ends, per_episode, join
 ):
+    lengths = [n if join else n + 3 for n in [*lengths, 4]]
     sampler = sampler_of(
-        write(tmp_path_factory, lengths), length=length, recency=half_life, prioritize_ends=ends,
-        per_episode=per_episode,
+        write(tmp_path_factory, lengths), length=length, recency=half_life, ends=ends,
+        per_episode=per_episode, join=join,
     )  # fmt: skip
     odds, newest = np.zeros(sum(lengths)), sum(lengths) - length
     for begin, n in zip(np.cumsum([0, *lengths[:-1]]), lengths):
-        rows = begin + np.arange(n - length + 1)
+        most = n if join and not per_episode else max(n - length, 0) + 1
+        rows = np.arange(begin, min(begin + most, newest + 1))
+        if not len(rows):
+            continue
         tickets = 0.5 ** ((newest - rows) / half_life) if not per_episode else np.ones(len(rows))
-        tickets[-1] += tickets[-1] * length * ends
+        last = min(max(n - length, 0), newest - begin)
+        tickets[last] += ends * (tickets[last] if not per_episode else 1)
         if per_episode:
             tickets *= 0.5 ** ((newest - rows[-1]) / half_life) / tickets.sum()
         odds[rows] = tickets
     odds /= odds.sum()
     count = 40_000
-    _, starts = sampler.draw(count, length)
-    seen = np.bincount(starts, minlength=len(odds)) / count
+    seen = np.bincount(starts_of(sampler, count, length), minlength=len(odds)) / count
     assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
 
 
 def test_recency_of_any_length_is_safe_in_a_long_log(make_log):
     path = make_log([30] * 20)
     for half_life in (0.01, 1e12):
-        _, starts = sampler_of(path, recency=half_life).draw(2000, 4)
+        starts = starts_of(sampler_of(path, recency=half_life), 2000, 4)
         assert starts.min() >= 0 and starts.max() == 596
         assert half_life > 1 or (starts == 596).all()
     with pytest.raises(LogSpecError, match="recency must be a half-life > 0"):
@@ -149,22 +222,41 @@ def test_the_state_of_a_recency_sampler_continues_exactly(make_log, per_episode)
     assert all(np.array_equal(first_rows(resumed.sample()), rows) for rows in expected)
 
 
-def test_ends_follow_the_formula_of_the_mwm_release(make_log):
-    sampler = sampler_of(make_log([100]), length=50, prioritize_ends=True)
-    _, starts = sampler.draw(20_000, 50)
-    assert np.isclose((starts == 50).mean(), 51 / 101, atol=0.02)
+@pytest.mark.parametrize("ends", [50, 1])
+def test_ends_follow_the_formula_of_the_mwm_release(make_log, ends):
+    """start = min(randint(L - T + 1 + minlen), L - T): minlen 50 on Meta-World, 1 on RLBench."""
+    sampler = sampler_of(make_log([200]), length=50, per_episode=True, ends=ends, join=True)
+    starts = starts_of(sampler, 40_000, 50)
+    odds = (1 + ends) / (151 + ends)
+    assert abs((starts == 150).mean() - odds) < 5 * np.sqrt(odds / len(starts))
+
+
+def test_evaluation_episodes_are_never_drawn(path):
+    with LogWriter(path, make_spec(evaluation=True)) as writer:
+        for episode, rows in enumerate([9, 12, 5, 30, 7]):
+            for step in range(rows):
+                row = make_row(writer.length, step, step == rows - 1)
+                writer.append(row | {"evaluation": episode in (1, 4)})
+        sampler = sampler_of(path, join=True)
+        assert set(starts_of(sampler, 2000, 4).tolist()) == {*range(9), *range(21, 56)}
+        check_joined(sampler.sample(batch=500))
+    with LogWriter(path.with_name("judged"), make_spec(evaluation=True)) as writer:
+        for step in range(20):
+            writer.append(make_row(step, step, step == 19) | {"evaluation": True})
+    with pytest.raises(LogEmptyError, match=r"0 rows to draw from \(20 more are of evaluation"):
+        sampler_of(writer.path).sample()
 
 
 @pytest.mark.parametrize("cache_rows", [1, 7, 40, 100])
 def test_the_cache_changes_the_speed_only(make_log, cache_rows):
     path = make_log([9, 30, 2, 26])
     row_bytes = sum(LogReader(path).spec.fields[name].row_bytes for name in FIELDS)
-    whole = sampler_of(path)
-    bounded = sampler_of(path, cache_bytes=cache_rows * row_bytes, disk_bytes=0)
+    whole = sampler_of(path, join=True)
+    bounded = sampler_of(path, cache_bytes=cache_rows * row_bytes, disk_bytes=0, join=True)
     assert bounded._caches[0].capacity == cache_rows
     for _ in range(20):
         a, b = whole.sample(), bounded.sample()
-        check_windows(b)
+        check_joined(b)
         for name in FIELDS:
             assert np.array_equal(a[name], b[name])
 
@@ -237,11 +329,13 @@ def test_a_log_that_drops_its_oldest_rows_is_followed(path, cache_rows):
 def test_logs_are_mixed_by_weight(make_log):
     long, short, tiny = make_log([90], "long"), make_log([6], "short"), make_log([2], "tiny")
     readers = [(LogReader(long), 3.0), (LogReader(short), 1.0), (LogReader(tiny), 5.0)]
-    sampler = Sampler(readers, batch=300, length=4, seed=0, fields=FIELDS, cache_bytes=1 << 20)
-    which, starts = sampler.draw(10_000, 4)
+    sampler = Sampler(
+        readers, batch=300, length=4, seed=0, fields=FIELDS, cache_bytes=1 << 20, join=False
+    )
+    which, rows = sampler.draw(10_000, 4)
     assert np.isclose((which == 0).mean(), 0.75, atol=0.02)  # tiny has no window of 4
     assert (which < 2).all()
-    assert starts[which == 1].max() == 2
+    assert rows[which == 1, 0].max() == 2
     check_windows(sampler.sample())
 
 

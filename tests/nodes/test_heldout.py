@@ -53,9 +53,9 @@ def test_windows_to_learn_from_and_to_judge_by_share_no_episode(log):
     options = {"batch": 200, "length": 3, "seed": 0, "fields": ["reward"]}
     episodes = reader.episodes
     for choose in (held_out.held, held_out.learned):
-        _, starts = Sampler(reader, episodes=choose, **options).draw(500, 3)
-        drawn = np.searchsorted(episodes["start"], starts, side="right") - 1
-        assert set(drawn) == set(np.flatnonzero(choose(episodes)))
+        _, rows = Sampler(reader, episodes=choose, **options).draw(500, 3)
+        drawn = np.searchsorted(episodes["start"], rows, side="right") - 1
+        assert set(drawn.flat) == set(np.flatnonzero(choose(episodes)))
 
 
 def test_judging_leaves_learning_as_it_was(tmp_path, log):

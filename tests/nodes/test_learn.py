@@ -262,6 +262,46 @@ def test_on_line_with_a_new_log_alone_the_prefill_comes_first(tmp_path, start):
     assert online.step() and online.progress.updates == 4
 
 
+def evaluate(log, source, episodes):
+    """Add the first episodes of another log to a log, as evaluation episodes."""
+    with LogReader(source) as reader, LogWriter(log, reader.spec) as writer:
+        stop = int(reader.episodes["length"][:episodes].sum())
+        rows = reader.read_rows(0, stop) | {"evaluation": np.ones(stop, bool)}
+        for i in range(stop):
+            writer.append({name: values[i] for name, values in rows.items()})
+
+
+def test_evaluation_episodes_are_neither_learned_from_nor_counted(tmp_path, start, log):
+    """Blocks of evaluation give no update, no row of a batch and no training step."""
+    plain, mixed = record(tmp_path / "plain", 3), tmp_path / "mixed"
+    evaluate(mixed, log, 2)
+    with LogReader(plain) as reader, LogWriter(mixed, reader.spec) as writer:
+        rows = reader.read_rows(0, reader.length)
+        for i in range(reader.length):
+            writer.append({name: values[i] for name, values in rows.items()})
+    evaluate(mixed, log, 5)
+    runs = [start(name, logs=((place, 1.0),), pace=True) for name, place in
+            (("a", plain), ("b", mixed))]  # fmt: skip
+    for run in runs:
+        while run.step():
+            pass
+        run.close()
+    assert runs[0].progress.decisions == runs[1].progress.decisions == 27
+    assert runs[0].progress.updates == runs[1].progress.updates > INITIAL
+    ours, theirs = map(weights, runs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    again = start("b", logs=((mixed, 1.0),), pace=True)
+    assert not again.step() and again.progress.decisions == 27
+    evaluate(mixed, log, 5)
+    assert not again.step() and again.progress.decisions == 27
+
+
+def test_a_log_of_evaluation_episodes_alone_says_so(tmp_path, start, log):
+    evaluate(tmp_path / "judged", log, 5)
+    with pytest.raises(LearnError, match=r"all 45 rows of .*judged are of evaluation episodes"):
+        start(logs=((tmp_path / "judged", 1.0),)).step()
+
+
 def test_metrics_are_averaged_into_rows(start):
     learning = start(log_every=4)
     advance(learning, 8)

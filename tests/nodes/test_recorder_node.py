@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,8 @@ from wm_datasets.errors import LogFullError
 from wm_datasets.log import LogReader, LogWriter
 from wm_nodes import messages, topics
 from wm_nodes.cores.records import Origin
+from wm_nodes.cores.replay import arrivals
+from wm_nodes.cores.rows import RowAssembler
 from wm_nodes.cores.schedule import Goals, Schedule
 from wm_nodes.cores.session import Arrival, Session
 from wm_nodes.errors import UserError
@@ -84,6 +88,44 @@ def test_rows_equal_what_was_published(graph, tmp_path) -> None:
             assert read["action"] == after.step.executed
             assert read["reward"] == np.float32(after.step.reward)
             assert (read["weights"], read["source"]) == (7, 0)
+
+
+def test_evaluation_episodes_are_marked(graph, tmp_path) -> None:
+    node = graph.add(RecorderNode, log=str(tmp_path / "log"))
+    player = Player(graph, Goals(episodes=3, eval_every=8, eval_episodes=1))
+    player.introduce()
+    for _ in range(4):
+        player.episode()
+    recorded(graph, node, 20)
+    with LogReader(tmp_path / "log") as log:
+        assert log.is_evaluation(log.episodes).tolist() == [False, False, True, False]
+        marks = [not arrival.step.explore for arrival in player.shown]
+        assert log.read("evaluation", 0, 20).tolist() == marks == log.evaluation_rows().tolist()
+        played = [[a.step.explore for a in arrivals(log, number)] for number in (1, 2)]
+        assert played == [[True] * 5, [False] * 5]
+
+
+def test_a_log_of_an_older_version_goes_on_with_the_mark(graph, tmp_path) -> None:
+    """Its own rows are training rows, as they were taken for."""
+    old = replace(PointRobot().spec.log_spec(), evaluation=False)
+    player = Player(graph, Goals(evaluate=True))
+    with LogWriter(tmp_path / "log", old) as writer:
+        rows = RowAssembler(("image/top", "proprio"), 1)
+        session = Session(PointRobot(time_limit=4), Schedule(Goals(), 0))
+        for arrival in (session.begin(), *(session.execute(np.float32([0.1]), ACTOR)
+                                           for _ in range(4))):  # fmt: skip
+            stamp = arrival.step.stamp_ns
+            done = rows.put("image/top", stamp, arrival.images["top"])
+            done += rows.put("proprio", stamp, arrival.proprio) + rows.step(arrival.step)
+            for row in done:
+                writer.append({name: row[name] for name in old.fields})
+    node = graph.add(RecorderNode, log=str(tmp_path / "log"))
+    player.introduce()
+    player.episode()
+    recorded(graph, node, 10)
+    with LogReader(tmp_path / "log") as log:
+        assert log.since("evaluation") == 5
+        assert log.is_evaluation(log.episodes).tolist() == [False, True]
 
 
 def test_the_first_observation_of_an_episode_is_acknowledged(graph, tmp_path) -> None:

@@ -36,7 +36,7 @@ def test_windows_gathered_on_the_device_are_the_sampler_s(logs, device):
         resident.follow()
         sampler.refresh()
         drawn = sampler.draw(16, 4)
-        rows, expected = resident.gather(*drawn, 4), sampler.sample(16, 4, drawn)
+        rows, expected = resident.gather(*drawn), sampler.sample(16, 4, drawn)
         assert rows.keys() == expected.keys()
         for name, value in expected.items():
             assert rows[name].device.type == device
@@ -48,12 +48,12 @@ def test_the_budget_holds_the_newest_rows_and_others_are_not_invented(logs):
     row = sum(reader.spec.fields[field].row_bytes for field in FIELDS.values())
     resident = ResidentRows([reader], FIELDS, 20 * row, "cpu")
     resident.follow()
-    which, newest = np.zeros(1, int), np.array([reader.length - 4])
+    which, newest = np.zeros(1, int), np.arange(reader.length - 4, reader.length)[None]
     assert np.array_equal(
-        resident.gather(which, newest, 4)["image"][0].numpy(),
+        resident.gather(which, newest)["image"][0].numpy(),
         reader.read("image/top", reader.length - 4, reader.length),
     )
-    assert resident.gather(which, np.array([reader.length - 21]), 4) == {}
+    assert resident.gather(which, newest - 17) == {}
 
 
 def test_rows_that_were_half_overwritten_are_not_gathered(logs, monkeypatch):
@@ -75,7 +75,7 @@ def test_rows_that_were_half_overwritten_are_not_gathered(logs, monkeypatch):
         with pytest.raises(LogReadError):
             resident.follow()
     for start in range(oldest, before - 3):
-        found = resident.gather(np.zeros(1, int), np.array([start]), 4)
+        found = resident.gather(np.zeros(1, int), np.arange(start, start + 4)[None])
         for name, values in found.items():
             right = reader.read(FIELDS[name], start, start + 4)
             assert np.array_equal(values[0].numpy(), right)

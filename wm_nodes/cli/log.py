@@ -95,6 +95,8 @@ def as_text(summary: LogSummary) -> str:
         f"{total.success_rate:.2f}, mean return {_number(total.mean_return)}",
     ]
     lines += [f"ignored   {path}: no segment of a log has such a name" for path in summary.ignored]
+    if summary.evaluation:
+        lines.append(f"          {summary.evaluation} are evaluation, never learned from")
     if summary.damaged:
         lines.append(f"damaged   {summary.damaged} episodes, not counted below: wm log verify")
     for kind, tallies in (("source", summary.per_source), ("weights", summary.per_weights)):

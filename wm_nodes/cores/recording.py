@@ -64,6 +64,7 @@ class Recording:
         if self.robot.action is None:
             raise LogSpecError("robot: it declares no actions, so its log would be empty")
         self._action = self.robot.action
+        self.robot = replace(self.robot, evaluation=True)
         self._rows = self._assembler()
         if self.writer is not None:
             self._sizes = {c: s for c, s in self.writer.spec.cameras.items() if c in self.cameras}
@@ -131,7 +132,7 @@ class Recording:
     def _go_on(self, writer: LogWriter) -> None:
         """Refuse to go on with a log of another robot; `extra` may differ (versions, seeds).
 
-        A robot that has depth or signals on top of what it had adds them to its log.
+        What the robot or this version records on top of the log's fields is added to the log.
         """
         spec = writer.spec
         mine = replace(self.robot, cameras=spec.cameras, extra=spec.extra)

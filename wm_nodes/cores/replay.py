@@ -34,8 +34,8 @@ def arrivals(log: LogReader, number: int) -> Iterator[Arrival]:
     """Yield an episode's observations, each with the step that led to it, as a robot shows them.
 
     An episode that was cut short ends with an observation whose action led to none that is known:
-    that action is not shown. Whether it was an evaluation episode is not in the log: `explore` is
-    true.
+    that action is not shown. Logs of older versions do not mark evaluation episodes: `explore` is
+    true there.
     """
     start, rows = find_episode(log, number)
     before: dict[str, np.ndarray] | None = None
@@ -76,6 +76,7 @@ def _step(log: LogReader, row: dict[str, np.ndarray], before: dict[str, np.ndarr
         is_last=bool(row["is_last"]),
         is_terminal=bool(led.get("is_terminal", False)),
         success=bool(led.get("success", False)),
+        explore=not row.get("evaluation", False),
         weights=int(led.get("weights", NO_VERSION)),
         source=int(led.get("source", RANDOM.source)),
         signal_names=log.spec.signals.names if log.spec.signals else (),

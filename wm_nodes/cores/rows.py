@@ -165,6 +165,7 @@ class RowAssembler:
             "stamp": own.stamp_ns,
             "source": last.source,
             "weights": last.weights,
+            "evaluation": not own.explore,
         }
 
 

@@ -58,6 +58,7 @@ class RobotSpec:
             extra=dict(self.extra),
             signals=self.signals,
             sensors={name: SensorSpec.depth(*shape) for name, shape in self.depths.items()},
+            evaluation=True,
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from wm_datasets.errors import LogError
 from wm_datasets.reader import LogReader
-from wm_datasets.spec import LogSpec, Source
+from wm_datasets.spec import EVALUATION, LogSpec, Source
 
 EXTRA = "pip install -c constraints.txt -e '.[formats]'"
 
@@ -182,7 +182,8 @@ def exportable(reader: LogReader, *, depth: bool = False) -> tuple[LogSpec, list
     if not cameras and spec.proprio is None:
         raise FormatError(f"{reader.path} has neither cameras nor proprio in every episode")
     signals = None if "signals" in partly else spec.signals
-    return replace(spec, cameras=cameras, signals=signals, sensors=kept), losses
+    marked = spec.evaluation and EVALUATION not in partly
+    return replace(spec, cameras=cameras, signals=signals, sensors=kept, evaluation=marked), losses
 
 
 def episodes_of(reader: LogReader) -> list[Episode]:

@@ -37,7 +37,7 @@ from wm_datasets.spec import LogSpec, VectorSpec
 LAYOUTS = ("point_maze", "wall", "pusht")
 PUSHT_PIXELS = 100.0  # DINO-WM divides PushT's actions by it when it loads them
 _PERIODS = {"point_maze": 0.05, "pusht": 0.1}
-_OWN = "commanded signals reward is_terminal success stamp source weights".split()
+_OWN = "commanded signals reward is_terminal success stamp source weights evaluation".split()
 _STATES = {
     "point_maze": "x:m y:m vx:m/s vy:m/s",
     "wall": "x:px y:px",

@@ -39,7 +39,7 @@ def main() -> None:
         camera = next(iter(reader.spec.cameras))
         fields = {"image": f"image/{camera}", "action": "action", "proprio": "proprio"}
         sampler = Sampler(reader, batch=WINDOWS, length=HORIZON * skip + 1, seed=given.seed,
-                          fields=fields)  # fmt: skip
+                          fields=fields, join=False)  # fmt: skip
         batch = {k: torch.from_numpy(v.copy()) for k, v in sampler.sample().items()}
     chunks = batch["action"][:, :-1].unflatten(1, (HORIZON, skip))
     actions = ActionAdapter.of(model).from_robot(chunks)  # (W, H, f A)

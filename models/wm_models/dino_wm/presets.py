@@ -18,7 +18,7 @@ from wm_models.dino_wm.probe import ProbeConfig
 from wm_models.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface import WorldModel
 from wm_models.optim import OptimizerConfig
-from wm_models.preset import Pace, Preset
+from wm_models.preset import Pace, Preset, Sampling
 from wm_models.registry import SUMMARIES
 
 
@@ -46,6 +46,10 @@ class DinoPreset(Preset):
     def pace(self) -> Pace:
         c = self.learner
         return Pace(c.prefill, c.train_every, c.encoder_updates + c.measure_updates)
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(join=False)  # slices of one trajectory, all alike, as released
 
     def build(self, body: Body | int, seed: int = 0) -> DinoWorldModel:
         with torch.random.fork_rng(devices=[]):

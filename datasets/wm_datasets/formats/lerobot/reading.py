@@ -33,7 +33,8 @@ from wm_datasets.spec import LogSpec, VectorSpec
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 REWARD, DONE, SUCCESS, ACTION = "next.reward", "next.done", "next.success", "action"
-OWN = {name: f"wm.{name}" for name in "commanded signals is_terminal stamp source weights".split()}
+_KEPT = "commanded signals is_terminal stamp source weights evaluation".split()
+OWN = {name: f"wm.{name}" for name in _KEPT}
 CLOCK_S = 1e-4  # LeRobot's tolerance between timestamp and frame_index / fps
 
 

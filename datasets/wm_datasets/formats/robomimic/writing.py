@@ -18,7 +18,7 @@ from wm_datasets.formats.contract import (
 )
 from wm_datasets.reader import LogReader
 
-_OWN = ("commanded", "signals", "success", "is_terminal", "stamp", "source", "weights")
+_OWN = "commanded signals success is_terminal stamp source weights evaluation".split()
 
 
 class Export(Exporter):

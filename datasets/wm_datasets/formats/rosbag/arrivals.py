@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.spec import LogSpec, Source
+from wm_datasets.spec import EVALUATION, LogSpec, Source
 
-LED = ("action", "commanded", "signals", "reward", "is_terminal", "success", "source", "weights")
+LED = (
+    *("action", "commanded", "signals", "reward", "is_terminal", "success", "source", "weights"),
+    EVALUATION,
+)
 
 
 @dataclass
@@ -33,7 +36,7 @@ def nothing_led(spec: LogSpec) -> dict[str, Any]:
     signals = np.zeros(len(spec.signals) if spec.signals else 0, np.float32)
     led = {"action": actions, "commanded": actions, "signals": signals, "reward": 0.0,
            "is_terminal": False, "success": False, "source": Source.RANDOM,
-           "weights": -1}  # fmt: skip
+           "weights": -1, EVALUATION: False}  # fmt: skip
     return {name: value for name, value in led.items() if name in spec.fields}
 
 
@@ -69,6 +72,8 @@ def arrivals_of_rows(
     """
     stamps = rows["stamp"].tolist()
     led = nothing_led(spec)
+    if EVALUATION in led:
+        led[EVALUATION] = rows[EVALUATION][0]  # of the whole episode
     names = [name for name in LED if name in spec.fields]
     for t, stamp in enumerate(stamps):
         last = complete and t == len(stamps) - 1

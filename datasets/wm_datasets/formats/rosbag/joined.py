@@ -20,7 +20,7 @@ from wm_datasets.formats.rosbag.messages import (
     vector,
     vector_names,
 )
-from wm_datasets.spec import LogSpec, Source
+from wm_datasets.spec import EVALUATION, LogSpec, Source
 
 SLACK_NS = 2_000_000_000  # parts of one observation are received within this time
 AHEAD = 64  # whole observations behind one that misses a part
@@ -193,6 +193,8 @@ class _Join:
                 led["reward"] = step["reward"]
             led |= {name: bool(step[name]) for name in FLAGS if name in led}
             led |= {"source": Source(int(step["source"])), "weights": int(step["weights"])}
+            if spec.evaluation:
+                led[EVALUATION] = not step["explore"]
         except (KeyError, ValueError) as error:
             raise CorruptInputError(self._bag.path, f"the step of {stamp} ns: {error!r}") from error
         return Arrival(stamp, whole.parts, led, bool(step["is_last"]))

@@ -30,6 +30,7 @@ from wm_datasets.formats.rosbag.messages import (
     vector_names,
 )
 from wm_datasets.reader import LogReader
+from wm_datasets.spec import EVALUATION
 
 NAME = "log"  # of the file: log.mcap, log.db3
 STORAGES = ("mcap", "sqlite3")
@@ -128,7 +129,8 @@ class Export(Exporter):
         values: list[float] = []
         for field in self._vectors:
             values += np.asarray(led[field]).tolist()
-        flags = {"is_first": first, "is_last": arrival.last, "explore": True, "reward": 0.0}
+        explore = not led.get(EVALUATION, False)
+        flags = {"is_first": first, "is_last": arrival.last, "explore": explore, "reward": 0.0}
         values += [float((flags | led)[name]) for name in SCALARS]
         return self._make.joints(self._names, np.array(values), arrival.stamp_ns)
 
