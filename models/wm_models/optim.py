@@ -17,15 +17,27 @@ LAST_SHARE = 0.1  # of the learning rate, after annealing
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Settings of one optimiser. The defaults are those of MWM's world model, as released."""
+    """Settings of one optimiser. The defaults are those of MWM's world model, as released, but for
+    ``epsilon_hat``: :func:`keras_adam` sets it.
+
+    ``epsilon_hat`` adds ``eps`` to sqrt(v) before the bias correction, as Keras does (Kingma and
+    Ba 2015, end of section 2), instead of after it, as PyTorch does. At update t the denominator
+    is then that of PyTorch with eps / sqrt(1 - 0.999^t): 31.6 times eps at the first update.
+    """
 
     lr: float = 3e-4
     eps: float = 1e-5
+    epsilon_hat: bool = False
     clip: float = 100.0  # global norm of the gradient
     decay: float = 1e-6  # w <- (1 - decay) w before each step
     decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
     warmup: int = 0  # updates over which the learning rate rises linearly from 0
     anneal: int = 0  # updates over which it then falls to a tenth (half a cosine); 0: constant
+
+
+def keras_adam(lr: float = 3e-4, **settings: Any) -> OptimizerConfig:
+    """Adam as the TensorFlow releases of DreamerV2, MWM and APV compute it."""
+    return OptimizerConfig(lr=lr, epsilon_hat=True, **settings)
 
 
 class Optimizer:
@@ -51,6 +63,9 @@ class Optimizer:
             torch._foreach_mul_(self._decayed, 1.0 - self.config.decay)
         for group in self.adam.param_groups:
             group["lr"] = self.config.lr * self._warmup() * self._anneal()
+            group["eps"] = self.config.eps
+            if self.config.epsilon_hat:  # PyTorch divides sqrt(v) by this: let eps share it
+                group["eps"] /= math.sqrt(1.0 - group["betas"][1] ** (self.updates + 1))
         self.adam.step()
         self.updates += 1
         return {f"{self.name}/grad_norm": norm}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
 
-from wm_models.optim import Optimizer, OptimizerConfig
+from wm_models.optim import Optimizer, OptimizerConfig, keras_adam
 
 
 @pytest.fixture
@@ -65,6 +67,72 @@ def test_the_norm_that_is_clipped_is_reported(layer) -> None:
     assert metrics["x/grad_norm"] > 1e3
     norm = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
     assert_close(norm, torch.tensor(1.0), atol=1e-3, rtol=0)
+
+
+def gradients(steps: int) -> torch.Tensor:
+    """(steps, 2, 3), of about the size of epsilon, so that its place matters."""
+    return 1e-4 * torch.randn(steps, 2, 3, generator=torch.Generator().manual_seed(1))
+
+
+def moved(start: torch.Tensor, grads: torch.Tensor, config: OptimizerConfig) -> torch.Tensor:
+    """Adam in float64, by the formulas of Kingma and Ba (2015), algorithm 1, and with
+    ``epsilon_hat`` in the order given at the end of its section 2."""
+    x, m, v = start.double(), torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    for t, g in enumerate(grads.double(), 1):
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g * g
+        if config.epsilon_hat:
+            rate = config.lr * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+            x = x - rate * m / (v.sqrt() + config.eps)
+        else:
+            at, bt = m / (1 - 0.9**t), v / (1 - 0.999**t)
+            x = x - config.lr * at / (bt.sqrt() + config.eps)
+    return x - start.double()
+
+
+@pytest.mark.parametrize("hat", [False, True])
+@pytest.mark.parametrize("steps", [1, 6, 40])
+def test_the_place_of_epsilon(layer, hat: bool, steps: int) -> None:
+    with torch.no_grad():
+        layer.weight.zero_()  # so that float32 keeps the small movements
+    config = OptimizerConfig(lr=1e-3, decay=0.0, epsilon_hat=hat)
+    optimizer = Optimizer("x", [layer], config)
+    for g in gradients(steps):
+        optimizer.step((layer.weight * g).sum())
+    expected = moved(torch.zeros(2, 3), gradients(steps), config)
+    assert_close(layer.weight.double(), expected, rtol=2e-5, atol=1e-9)
+
+
+def test_the_place_of_epsilon_decides_the_first_updates() -> None:
+    """By 20 % and more, here; and it stops mattering."""
+    keras, torchs = keras_adam(1e-3), OptimizerConfig(lr=1e-3)
+    for steps, far in ((1, True), (6, True), (3000, False)):
+        a, b = (moved(torch.zeros(2, 3), gradients(steps), c) for c in (keras, torchs))
+        assert ((a - b).norm() > 0.2 * b.norm()) == far, steps
+
+
+@pytest.mark.parametrize("hat", [False, True])
+def test_a_saved_optimiser_goes_on_exactly(hat: bool) -> None:
+    """Also one saved by PyTorch's place of epsilon: only the denominator differs."""
+    grads, config = gradients(8), OptimizerConfig(lr=1e-3, epsilon_hat=hat)
+
+    def run(net: nn.Linear, optimizer: Optimizer, some: torch.Tensor) -> torch.Tensor:
+        for g in some:
+            optimizer.step((net.weight * g).sum())
+        return net.weight.detach().clone()
+
+    torch.manual_seed(0)
+    one = nn.Linear(3, 2)
+    first = Optimizer("x", [one], config)
+    run(one, first, grads[:4])
+    saved, weights = copy.deepcopy(first.state_dict()), copy.deepcopy(one.state_dict())
+    expected = run(one, first, grads[4:])
+    saved["adam"]["param_groups"][0]["eps"] = 1e-5  # as in a file from before epsilon_hat
+    other = nn.Linear(3, 2)
+    other.load_state_dict(weights)
+    second = Optimizer("x", [other], config)
+    second.load_state_dict(saved)
+    assert run(other, second, grads[4:]).equal(expected)
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
