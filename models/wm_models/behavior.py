@@ -27,6 +27,10 @@ class BehaviorConfig:
     entropy: float = 1e-4  # weight of the actor's entropy
     actor_grad: str = "dynamics"  # "dynamics", "reinforce" or "both"
     mix: float = 0.1  # share of "dynamics" in "both"
+    sample_gradient: str = "released"  # of the actor's samples; see TruncatedNormal.sample
+    # Does the action inside log pi of "reinforce" and "both" pass no gradient? The release of MWM
+    # lets it pass, which adds a pathwise term; that of DreamerV2 does so for "both" only.
+    detach_action: bool = False
     reward_norm: float = 0.99  # momentum of the reward normaliser; 1 turns it off
     return_norm: bool = False  # divide by the 5..95 percentile range of returns (DreamerV3)
     target_every: int = 100  # critic updates between copies into the slow critic
@@ -37,6 +41,11 @@ class BehaviorConfig:
             raise ValueError(
                 "behavior.actor_grad: expected 'dynamics', 'reinforce' or 'both', "
                 f"got {self.actor_grad!r}."
+            )
+        if self.sample_gradient not in ("exact", "released"):
+            raise ValueError(
+                "behavior.sample_gradient: expected 'exact' or 'released', "
+                f"got {self.sample_gradient!r}."
             )
 
 
@@ -119,7 +128,7 @@ class Behavior(nn.Module):
         feats, actions, entropies = [state.feat], [], []
         for _ in range(self.config.horizon):
             policy = model.actor(feats[-1].detach())
-            action = policy.sample(generator)
+            action = policy.sample(generator, self.config.sample_gradient)
             state = model.dynamics.rssm.imagine(state, action, generator)
             feats.append(state.feat)
             actions.append(action)
@@ -178,7 +187,8 @@ class Behavior(nn.Module):
             return returns[1:]
         advantage = (returns[1:] - value[:-2]).detach()
         policy = actor(rolled.feat[:-2].detach())
-        reinforce = policy.log_prob(rolled.action[:-1].detach()) * advantage
+        action = rolled.action[:-1].detach() if c.detach_action else rolled.action[:-1]
+        reinforce = policy.log_prob(action) * advantage
         return (
             reinforce
             if c.actor_grad == "reinforce"

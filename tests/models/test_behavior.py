@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from wm_models.behavior import Behavior, BehaviorConfig, ReturnScale, StreamNorm, lambda_return
+from wm_models.behavior import (
+    Behavior,
+    BehaviorConfig,
+    Imagined,
+    ReturnScale,
+    StreamNorm,
+    lambda_return,
+)
 from wm_models.learner import frozen
 from wm_models.rssm import RSSMState
 
@@ -119,7 +126,14 @@ def test_estimators_agree_on_the_direction(model) -> None:
     """On average over many draws: the pathwise and the score-function gradient of one objective."""
 
     def mean_gradient(kind: str, draws: int) -> torch.Tensor:
-        config = BehaviorConfig(horizon=2, actor_grad=kind, entropy=0.0, reward_norm=1.0)
+        config = BehaviorConfig(
+            horizon=2,
+            actor_grad=kind,
+            entropy=0.0,
+            reward_norm=1.0,
+            sample_gradient="exact",
+            detach_action=True,
+        )
         behavior = Behavior(model, config)
         post = model.dynamics.rssm.initial(draws, torch.zeros(1))
         post = RSSMState(*(x[:, None] for x in post))
@@ -134,6 +148,44 @@ def test_estimators_agree_on_the_direction(model) -> None:
             p.mul_(3.0)
     pathwise, score = mean_gradient("dynamics", 4000), mean_gradient("reinforce", 40_000)
     assert torch.cosine_similarity(pathwise, score, dim=0) > 0.8
+
+
+def test_the_sample_gradient_is_chosen(model) -> None:
+    """Of the first imagined action, by the actor's mean before its tanh."""
+
+    def by_bias(kind: str) -> torch.Tensor:
+        behavior = Behavior(model, BehaviorConfig(horizon=2, sample_gradient=kind))
+        state = model.dynamics.rssm.initial(50, torch.zeros(1))
+        action = behavior.imagine(model, state, seeded()).action[0]
+        return torch.autograd.grad(action.sum(), model.actor.mean.bias)[0]
+
+    mean = model.actor(torch.zeros(50, model.config.rssm.feat)).mean
+    assert_close(by_bias("released"), (1 - mean.square()).sum(0))
+    assert (by_bias("exact") < 0.9 * by_bias("released")).all()
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_what_the_score_function_differentiates(model, detach: bool) -> None:
+    """log pi(a) = -z^2 / 2 - ln(std mass): with the released sample z = (a - mean) / std is noise,
+    so that an attached action leaves only the second term a gradient."""
+    config = BehaviorConfig(actor_grad="reinforce", detach_action=detach)
+    feat = torch.randn(4, 5, model.config.rssm.feat, generator=seeded())
+    policy = model.actor(feat[:-1])
+    action = policy.sample(seeded(1), "released")
+    returns, value = (torch.randn(n, 5, generator=seeded(n)) for n in (3, 4))
+    rolled = Imagined(feat, action, policy.entropy())
+    objective = Behavior(model, config)._objective(model.actor, rolled, returns, value)
+    (got,) = torch.autograd.grad(objective.sum(), model.actor.mean.bias, retain_graph=True)
+
+    policy = model.actor(feat[:-2])
+    unit = torch.distributions.Normal(0.0, 1.0)
+    mass = unit.cdf((1 - policy.mean) / policy.std) - unit.cdf((-1 - policy.mean) / policy.std)
+    each = -torch.log(policy.std * mass)
+    if detach:
+        each = each - ((action[:-1].detach() - policy.mean) / policy.std).square() / 2
+    advantage = (returns[1:] - value[:-2])[..., None]
+    (expected,) = torch.autograd.grad((each * advantage).sum(), model.actor.mean.bias)
+    assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_entropy_is_sought(model) -> None:
@@ -204,3 +256,5 @@ def test_imitation_counts_demonstrated_rows_that_have_an_action(model) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="'dynamics', 'reinforce' or 'both', got 'pathwise'"):
         BehaviorConfig(actor_grad="pathwise")
+    with pytest.raises(ValueError, match="sample_gradient: expected 'exact' or 'released'"):
+        BehaviorConfig(sample_gradient="inverse")

@@ -108,6 +108,48 @@ def test_samples_stay_inside_and_follow_the_density() -> None:
     assert wide.mode().equal(mean.expand_as(grid))
 
 
+@pytest.mark.parametrize("std", [0.1, 0.55, 1.0])
+@pytest.mark.parametrize("mean", [-0.9, 0.0, 0.4])
+def test_both_gradients_of_a_sample(mean: float, std: float) -> None:
+    """exact: da/dmean = 1 - ((1 - u) phi(alpha) + u phi(beta)) / phi(z), from the inverse CDF, and
+    da/dstd the same with alpha and beta in front; released: 1 and z = (a - mean) / std."""
+
+    def gradients(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        m = torch.full((500,), mean, requires_grad=True)
+        s = torch.full((500,), std, requires_grad=True)
+        a = TruncatedNormal(m, s).sample(seeded(), kind)
+        return a.detach().double(), *(g.double() for g in torch.autograd.grad(a.sum(), (m, s)))
+
+    a, by_mean, by_std = gradients("released")
+    z = (a - mean) / std
+    assert_close(by_mean, torch.ones(500).double())
+    assert_close(by_std, z, atol=1e-4, rtol=1e-4)
+
+    same, by_mean, by_std = gradients("exact")
+    assert same.equal(a)
+    alpha, beta = (-1.0 - mean) / std, (1.0 - mean) / std
+    normal = torch.distributions.Normal(torch.tensor(0.0).double(), torch.tensor(1.0).double())
+    cdf = [normal.cdf(torch.tensor(x).double()) for x in (alpha, beta)]
+    density = [normal.log_prob(torch.tensor(x).double()).exp() for x in (alpha, beta)]
+    u = (normal.cdf(z) - cdf[0]) / (cdf[1] - cdf[0])
+    low, high = (1 - u) * density[0], u * density[1]
+    middle = z.abs() < 2.5  # further out float32 rounds u away
+    at = normal.log_prob(z).exp()
+    close = {"atol": 2e-3, "rtol": 2e-3}
+    assert_close(by_mean[middle], (1 - (low + high) / at)[middle], **close)
+    assert_close(by_std[middle], (z - (alpha * low + beta * high) / at)[middle], **close)
+
+
+@pytest.mark.parametrize(("mean", "std", "pull"), [(0.0, 0.55, 0.70), (1.0, 0.1, 0.363)])
+def test_the_exact_gradient_pulls_less(mean: float, std: float, pull: float) -> None:
+    """Means of da/dmean at the start of training and of a saturated actor; 1 as released. They are
+    the variance by std^2: of a half normal 1 - 2 / pi."""
+    m = torch.full((40_000,), mean, requires_grad=True)
+    a = TruncatedNormal(m, torch.full_like(m, std)).sample(seeded())
+    (by_mean,) = torch.autograd.grad(a.mean(), m)
+    assert_close(by_mean.sum(), torch.tensor(pull), atol=0.02, rtol=0)
+
+
 def test_samples_are_reparameterised() -> None:
     mean = torch.tensor([0.2], requires_grad=True)
     std = torch.tensor([0.5], requires_grad=True)
