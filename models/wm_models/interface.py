@@ -345,7 +345,12 @@ class Planner(Protocol):
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The windows a learner wants: ``batch`` rows of ``length`` consecutive log rows."""
+    """The windows a learner wants: ``batch`` of them, of ``length`` consecutive log rows each.
+
+    Rows t and t + 1 of a window may belong to two episodes: ``is_first`` of row t + 1 says so. A
+    learner that needs the action and the reward that led to every row it learns from asks for one
+    row more, in front (:func:`arrival`, :func:`without_context`).
+    """
 
     batch: int
     length: int
@@ -396,8 +401,10 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Log row t holds o_t, then the action executed from it and the reward that this brought. The
     result has in row t the action that *led to* o_t and the reward received *on arriving* there:
-    zeros at an episode's first row. In row 0 of a window that starts inside an episode both are
-    unknown; ``reward_known`` is False there, and ``is_first`` is set so that a filter starts anew.
+    zeros at an episode's first row, also where another episode ends in the row before. In row 0
+    of a window that starts inside an episode both are unknown; ``reward_known`` is False there,
+    and ``is_first`` is set so that a filter starts anew. ``is_terminal`` says that o_t is where
+    the task ended for good: the row before, or the episode's last row itself, has it in the log.
     ``next_action`` keeps what was chosen at o_t: ``commanded`` if it is there, else ``action``.
     """
     first = batch["is_first"].bool()
@@ -413,8 +420,24 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out["action"] = shifted(batch["action"])
     out["reward"] = shifted(batch["reward"])
     out["is_terminal"] = shifted(batch["is_terminal"].float()).bool()
+    if "is_last" in batch:
+        out["is_terminal"] |= batch["is_terminal"].bool() & batch["is_last"].bool()
     out["reward_known"] = ~start | first
     out["is_first"] = first | start
+    return out
+
+
+def without_context(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Windows of :func:`arrival`, one row shorter: (B, T) -> (B, T - 1), every reward known.
+
+    The first row of a window goes, as nothing is known of what led to it. Where it begins an
+    episode it is a reset frame, of which all is known: there the last row goes instead.
+    """
+    begin = (~rows["reward_known"][:, :1]).long()
+    kept = begin + torch.arange(rows["reward_known"].shape[1] - 1, device=begin.device)
+    window = torch.arange(len(begin), device=begin.device)[:, None]
+    out = {name: value[window, kept] for name, value in rows.items()}
+    out["is_first"][:, 0] = True
     return out
 
 

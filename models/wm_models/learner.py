@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.behavior import Behavior, BehaviorConfig
-from wm_models.interface import BatchSpec, arrival
+from wm_models.interface import BatchSpec, arrival, without_context
 from wm_models.mwm import MaskedWorldModel
-from wm_models.optim import Optimizer, OptimizerConfig
+from wm_models.optim import Optimizer, OptimizerConfig, keras_adam
 from wm_models.preset import Sampling
 from wm_models.rssm import RSSMState
 
@@ -24,17 +24,20 @@ FIELDS = frozenset(
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """How the parts are trained. The defaults are MWM's on Meta-World."""
+    """How the parts are trained. The defaults are MWM's on Meta-World.
 
-    # of each window all rows but the first are used
+    A window has one row more than is learned from: its first row is there for the action and the
+    reward of the second.
+    """
+
     autoencoder_batch: BatchSpec = field(default_factory=lambda: BatchSpec(32, 33))
-    agent_batch: BatchSpec = field(default_factory=lambda: BatchSpec(50, 50))
+    agent_batch: BatchSpec = field(default_factory=lambda: BatchSpec(50, 51))
     autoencoder: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(lr=3e-4, warmup=2500, decay_all=True)
+        default_factory=lambda: keras_adam(3e-4, warmup=2500, decay_all=True)
     )
-    world_model: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=3e-4))
-    actor: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-4))
-    critic: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(lr=1e-4))
+    world_model: OptimizerConfig = field(default_factory=lambda: keras_adam(3e-4))
+    actor: OptimizerConfig = field(default_factory=lambda: keras_adam(1e-4))
+    critic: OptimizerConfig = field(default_factory=lambda: keras_adam(1e-4))
     behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
     autoencoder_init: int = 5000  # first updates, of the autoencoder alone
     world_model_init: int = 0  # then updates of autoencoder and world model, without behaviour
@@ -43,6 +46,15 @@ class LearnerConfig:
     prefill: int = 5000  # random decisions before training starts
     train_every: int = 5  # decisions per update once all parts are training
     sampling: Sampling = field(default_factory=lambda: Sampling(per_episode=True, ends=50))
+
+    def __post_init__(self) -> None:
+        for name in ("autoencoder_batch", "agent_batch"):
+            length = getattr(self, name).length
+            if length < 2:
+                raise ValueError(
+                    f"learner.{name}.length: expected the rows to learn from and one more, 2 or "
+                    f"more, got {length}."
+                )
 
 
 class MWMLearner:
@@ -111,7 +123,7 @@ class MWMLearner:
         if "autoencoder" in batches:
             metrics |= self.update_autoencoder(batches["autoencoder"])
         if "agent" in batches:
-            batch = self._prepare(batches["agent"])
+            batch = without_context(self._prepare(batches["agent"]))
             post, more = self.update_world_model(batch)
             metrics |= more
             since = self.updates - self.initial_updates
@@ -121,8 +133,13 @@ class MWMLearner:
         return metrics
 
     def update_autoencoder(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
-        """One step on single frames with the reward received on arriving at them."""
-        rows = {k: v[:, 1:].flatten(0, 1) for k, v in self._prepare(batch).items()}
+        """One step on single frames with the reward received on arriving at them.
+
+        The first row of a window is left out, unless it is a reset frame: its reward is 0.
+        """
+        rows = self._prepare(batch)
+        known = rows["reward_known"]
+        rows = {name: value[known] for name, value in rows.items()}
         with self._autocast():
             loss, metrics = self.model.autoencoder.loss(rows, self.generator)
         return _numbers(metrics) | self.optimizers["ae"].step(loss)

@@ -15,7 +15,7 @@ from wm_models.heads import HeadConfig
 from wm_models.interface import BatchSpec, ModelError, WorldModel
 from wm_models.learner import LearnerConfig, MWMLearner
 from wm_models.mwm import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
-from wm_models.optim import OptimizerConfig
+from wm_models.optim import keras_adam
 from wm_models.preset import Pace, Preset, Sampling
 from wm_models.registry import SUMMARIES
 from wm_models.rssm import RSSMConfig
@@ -56,7 +56,7 @@ MWM_DMC = MWMPreset(
     "mwm_dmc",
     SUMMARIES["mwm_dmc"],
     learner=LearnerConfig(
-        agent_batch=BatchSpec(16, 50),
+        agent_batch=BatchSpec(16, 51),
         behavior=BehaviorConfig(reward_norm=1.0),
         sampling=Sampling(per_episode=True),
     ),
@@ -78,6 +78,8 @@ MWM_RLBENCH = MWMPreset(
 #   there for the reward of the second): neighbours in a window say the same thing again.
 # - Windows begin at any row alike and go on into the next episode: of the few episodes that there
 #   are, first and last rows are seen as often as the others.
+# - The gradient of an action's sample is the exact one, which pulls less than the released one
+#   against the entropy.
 # - Behaviour starts after 500 world-model updates: an actor trained in a bad model saturates on its
 #   errors and does not come back.
 # - Returns are divided by their percentile range (DreamerV3), so that one entropy weight fits the
@@ -98,13 +100,18 @@ MWM_CPU = MWMPreset(
     ),
     learner=LearnerConfig(
         autoencoder_batch=BatchSpec(64, 2),
-        agent_batch=BatchSpec(8, 16),
-        autoencoder=OptimizerConfig(lr=3e-3, warmup=100, anneal=3000, decay_all=True),
-        world_model=OptimizerConfig(lr=3e-3, warmup=100, anneal=3000),
-        actor=OptimizerConfig(lr=1e-4),
-        critic=OptimizerConfig(lr=3e-4),
+        agent_batch=BatchSpec(8, 17),
+        autoencoder=keras_adam(3e-3, warmup=100, anneal=3000, decay_all=True),
+        world_model=keras_adam(3e-3, warmup=100, anneal=3000),
+        actor=keras_adam(1e-4),
+        critic=keras_adam(3e-4),
         behavior=BehaviorConfig(
-            horizon=8, starts=128, return_norm=True, entropy=1e-3, imitation=0.3
+            horizon=8,
+            starts=128,
+            return_norm=True,
+            entropy=1e-3,
+            imitation=0.3,
+            sample_gradient="exact",
         ),
         autoencoder_init=1000,
         world_model_init=500,

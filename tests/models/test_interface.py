@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wm_models.interface import PlanState, arrival, check_finite, expand, index
+from wm_models.interface import (
+    PlanState,
+    arrival,
+    check_finite,
+    expand,
+    index,
+    without_context,
+)
 
 
 def window(**over: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -35,6 +42,46 @@ def test_a_window_inside_an_episode_starts_the_filter_anew() -> None:
     assert got["reward_known"][0].tolist() == [False, True, True, True, True, True]
     whole = arrival(window(is_first=torch.tensor([[1, 0, 0, 1, 0, 0]]).bool()))
     assert whole["reward_known"].all()  # at a true start the reward is 0, and known
+
+
+def test_the_end_of_an_episode_is_not_lost() -> None:
+    """The log marks a last row itself, too; formats that know no more mark nothing else."""
+    only_last = window(is_terminal=torch.tensor([[0, 0, 1, 0, 0, 0]]).bool())
+    got = arrival(only_last)["is_terminal"][0].tolist()
+    assert got == [False, False, True, False, False, False]
+    cut = window(  # the writer died: no last row, and the next episode begins
+        is_last=torch.zeros(1, 6).bool(), reward=torch.tensor([[10.0, 20, 30, 40, 50, 60]])
+    )
+    got = arrival(cut)
+    assert got["reward"][0].tolist() == [0, 10, 20, 0, 40, 50]
+    assert got["action"][0, 3, 0] == 0
+
+
+def test_every_row_has_its_reward_without_the_context() -> None:
+    got = without_context(arrival(window()))
+    assert got["image"][0].tolist() == [1, 2, 3, 4, 5]
+    assert got["action"][0, :, 0].tolist() == [1, 2, 0, 4, 5]
+    assert got["reward"][0].tolist() == [10, 20, 0, 40, 50]
+    assert got["is_first"][0].tolist() == [True, False, True, False, False]
+    assert got["is_terminal"][0].tolist() == [False, True, False, False, False]
+    assert got["reward_known"].all()
+
+
+def test_a_reset_frame_is_kept_at_the_beginning_of_a_window() -> None:
+    """Two windows: of rows 0 to 5, the first inside an episode, the second at its start."""
+    inside, begins = window(), window(is_first=torch.tensor([[1, 0, 0, 1, 0, 0]]).bool())
+    both = {name: torch.cat([inside[name], begins[name]]) for name in inside}
+    got = without_context(arrival(both))
+    assert got["image"].tolist() == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
+    assert got["reward"].tolist() == [[10, 20, 0, 40, 50], [0, 10, 20, 0, 40]]
+    assert got["is_first"][:, 0].all() and got["reward_known"].all()
+
+
+def test_a_window_may_begin_with_the_last_row_of_an_episode() -> None:
+    joined = window(is_first=torch.tensor([[0, 1, 0, 0, 0, 0]]).bool())
+    got = without_context(arrival(joined))
+    assert got["image"][0, 0] == 1 and got["is_first"][0, 0]
+    assert got["reward"][0, 0] == 0 and got["action"][0, 0] == 0
 
 
 def test_arrival_leaves_the_batch_alone() -> None:

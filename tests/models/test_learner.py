@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wm_models.interface import BatchSpec
+from wm_models.learner import LearnerConfig
 
 
 def weights(learner) -> list[torch.Tensor]:
@@ -90,6 +91,41 @@ def test_each_optimiser_moves_its_own_part(changed, batches) -> None:
     post = []
     assert moved(lambda: post.append(learner.update_world_model(batch)[0])) == {"world_model"}
     assert moved(lambda: learner.update_behavior(post[0], batch)) == {"actor", "critic"}
+
+
+def test_all_rows_are_learned_from_reset_frames_included(tiny, batches, monkeypatch) -> None:
+    """Windows of T + 1 log rows: T with a known reward; the reset frame comes with reward 0."""
+    learner = tiny.build_learner(tiny.build(3, seed=1))
+    given = batches(learner)
+    for rows in given.values():
+        rows["is_first"][0, 0] = True
+        rows["image"][rows["is_first"]] = 7  # all over: what a reset looks like
+    seen = {}
+
+    def watch(name: str, module, place: int) -> None:
+        loss = module.loss
+        monkeypatch.setattr(
+            module, "loss", lambda *a: seen.update({name: a[place]}) or loss(*a), raising=True
+        )
+
+    watch("ae", learner.model.autoencoder, 0)
+    watch("wm", learner.model.dynamics, 1)
+    learner.update(given)
+    ae, wm = seen["ae"], seen["wm"]
+    batch, length = given["autoencoder"]["reward"].shape
+    assert len(ae["reward"]) == batch * (length - 1) + 1  # the window that begins with a reset
+    assert ae["reward_known"].all()
+    assert wm["reward"].shape == (2, 4) and wm["reward_known"].all()
+    assert wm["is_first"][:, 0].all()
+    for rows in (ae, wm):
+        reset = (rows["image"] == 7).flatten(rows["reward"].ndim).all(-1)
+        assert reset.any() and not rows["reward"][reset].any()
+        assert rows["reward"][~reset].all()  # and those alone have none
+
+
+def test_windows_of_one_row_have_no_reward() -> None:
+    with pytest.raises(ValueError, match=r"agent_batch\.length: expected the rows.*got 1"):
+        LearnerConfig(agent_batch=BatchSpec(8, 1))
 
 
 @pytest.mark.parametrize("field", ["reward", "action"])

@@ -57,7 +57,7 @@ def test_equal_seeds_give_equal_weights(name: str) -> None:
 
 def test_schedule_of_the_published_preset() -> None:
     c = PRESETS["mwm"].learner
-    assert (c.agent_batch.batch, c.agent_batch.length) == (50, 50)
+    assert (c.agent_batch.batch, c.agent_batch.length - 1) == (50, 50)
     assert c.autoencoder_batch.batch * (c.autoencoder_batch.length - 1) == 1024
     assert (c.autoencoder_init, c.prefill, c.train_every) == (5000, 5000, 5)
     assert (c.behavior.horizon, c.behavior.starts, c.behavior.lam) == (15, 0, 0.95)
