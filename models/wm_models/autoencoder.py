@@ -41,6 +41,9 @@ class AutoencoderConfig:
     heads: int = 4
     mask_ratio: float = 0.75
     reward_prediction: bool = True
+    # "token": from the decoder's reward token, as in the paper; "last_patch": from the pixels
+    # predicted for the last (bottom right) patch, as the release computes it
+    reward_from: str = "token"
     reward_scale: float = 1.0  # weight of its squared error, which is small where rewards are
     # weight of the squared error of demonstrated actions, predicted beside the reward and for the
     # same reason: marks of a few pixels that decide what to do are worth no pixel loss; 0: none
@@ -62,6 +65,11 @@ class AutoencoderConfig:
             )
         if self.stem not in ("conv", "patch"):
             raise ValueError(f"autoencoder.stem: expected 'conv' or 'patch', got {self.stem!r}.")
+        if self.reward_from not in ("token", "last_patch"):
+            raise ValueError(
+                "autoencoder.reward_from: expected 'token' or 'last_patch', "
+                f"got {self.reward_from!r}."
+            )
 
 
 class MaskedAutoencoder(nn.Module):
@@ -85,8 +93,9 @@ class MaskedAutoencoder(nn.Module):
         self.embed = nn.Linear(width, dec_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dec_width))
         self.decoder = Transformer(dec_width, config.decoder_layers, config.heads)
-        self.to_pixels = nn.Linear(dec_width, PATCH * PATCH * 3)
-        self.to_reward = nn.Linear(dec_width, 1)
+        pixels = PATCH * PATCH * 3
+        self.to_pixels = nn.Linear(dec_width, pixels)
+        self.to_reward = nn.Linear(dec_width if config.reward_from == "token" else pixels, 1)
         self.to_action = nn.Linear(dec_width, action_dim) if config.demonstrations else None
         glorot_(self)
         nn.init.normal_(self.cls, std=0.02)
@@ -146,7 +155,14 @@ class MaskedAutoencoder(nn.Module):
         Without ``restore`` the tokens are the whole grid in order (open-loop prediction, pictures).
         """
         x = self._decoded(tokens, restore)
-        return self.to_pixels(x[:, 1:-1]), self.to_reward(x[:, -1]).squeeze(-1)
+        patches = self.to_pixels(x[:, 1:-1])
+        return patches, self._reward(x, patches)
+
+    def _reward(self, decoded: Tensor, patches: Tensor) -> Tensor:
+        """Symlog reward (B,) from decoder tokens and the patches predicted from them."""
+        source = decoded if self.config.reward_from == "token" else patches
+        reward: Tensor = self.to_reward(source[:, -1]).squeeze(-1)
+        return reward
 
     def _decoded(self, tokens: Tensor, restore: Tensor | None) -> Tensor:
         """Decoder tokens (B, 1 + grid^2 + 1, width): CLS, grid, the task's token."""
@@ -178,10 +194,10 @@ class MaskedAutoencoder(nn.Module):
         tokens, restore = self.masked_encode(rows["image"], generator)
         x = self._decoded(tokens, restore)
         target = patchify(self.standardise(rows["image"]), PATCH)
-        metrics = {"ae/pixel_loss": (self.to_pixels(x[:, 1:-1]).float() - target).square().mean()}
+        patches = self.to_pixels(x[:, 1:-1])
+        metrics = {"ae/pixel_loss": (patches.float() - target).square().mean()}
         if self.config.reward_prediction:
-            guess = self.to_reward(x[:, -1]).squeeze(-1).float()
-            error = (guess - symlog(rows["reward"])).square()
+            error = (self._reward(x, patches).float() - symlog(rows["reward"])).square()
             metrics["ae/reward_loss"] = mean_over(error, rows["reward_known"])
         weights = {"ae/reward_loss": self.config.reward_scale}
         if self.to_action is not None and "demo" in rows:

@@ -50,11 +50,18 @@ class MWMPreset(Preset):
         return MWMLearner(model, self.learner, seed=seed, device=device)
 
 
-MWM = MWMPreset("mwm", SUMMARIES["mwm"])
+# Where paper and release of MWM differ, the published presets do as the release, with which the
+# published curves were made: the gradient of samples (behavior.sample_gradient), Adam's epsilon
+# (epsilon_hat), the autoencoder's reward (reward_from), no activation behind img_in. Six updates
+# with its weights and noise then give its weights.
+_RELEASED = MWMConfig(autoencoder=AutoencoderConfig(reward_from="last_patch"))
+
+MWM = MWMPreset("mwm", SUMMARIES["mwm"], model=_RELEASED)
 
 MWM_DMC = MWMPreset(
     "mwm_dmc",
     SUMMARIES["mwm_dmc"],
+    model=_RELEASED,
     learner=LearnerConfig(
         agent_batch=BatchSpec(16, 51),
         behavior=BehaviorConfig(reward_norm=1.0),
@@ -65,7 +72,7 @@ MWM_DMC = MWMPreset(
 MWM_RLBENCH = MWMPreset(
     "mwm_rlbench",
     SUMMARIES["mwm_rlbench"],
-    model=MWMConfig(kl=KLConfig(scale=0.1, free=0.1), discount=True),
+    model=replace(_RELEASED, kl=KLConfig(scale=0.1, free=0.1), discount=True),
     learner=LearnerConfig(sampling=Sampling(per_episode=True, ends=1)),
 )
 

@@ -104,6 +104,16 @@ def rows(image, reward, known=None):
     return {"image": image, "reward": reward, "reward_known": known}
 
 
+@pytest.mark.parametrize("source", ["token", "last_patch"])
+def test_where_the_reward_is_read(shaped, source: str) -> None:
+    net = MaskedAutoencoder(replace(shaped.config, reward_from=source)).requires_grad_(False)
+    decoded, tokens = torch.randn(2, 66, 16, generator=seeded()), torch.zeros(2, 65, 16)
+    net.decoder.forward = lambda _: decoded
+    patches, reward = net.decode(tokens)
+    read = {"token": decoded[:, 65], "last_patch": patches[:, 63]}[source]
+    assert_close(reward, net.to_reward(read)[:, 0])
+
+
 def test_losses_at_the_start(paper) -> None:
     ae, batch = paper.autoencoder, images(8)
     _, metrics = ae.loss(rows(batch, torch.zeros(8)), seeded())
@@ -187,7 +197,8 @@ def test_it_overfits_a_few_frames() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("image_size", 60), ("mask_ratio", 1.0), ("stem", "convs")]
+    ("field", "value"),
+    [("image_size", 60), ("mask_ratio", 1.0), ("stem", "convs"), ("reward_from", "pixels")],
 )
 def test_settings_are_checked(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

@@ -7,7 +7,7 @@ from torch import nn
 
 from wm_models.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.interface import ModelError
-from wm_models.presets import PRESETS, preset
+from wm_models.presets import MWM_PUBLISHED, MWM_SMALL, PRESETS, preset
 
 
 def count(*parts: nn.Module) -> int:
@@ -20,8 +20,8 @@ def test_published_counts(paper) -> None:
     assert count(ae.stem) == 198_624
     assert count(ae.encoder) + ae.cls.numel() == 3_159_808
     decoder = (ae.embed, ae.decoder, ae.to_pixels, ae.to_reward)
-    assert count(*decoder) + ae.mask_token.numel() == 2_485_441
-    assert count(ae) == 5_843_873
+    assert count(*decoder) + ae.mask_token.numel() == 2_485_377
+    assert count(ae) == 5_843_809
     assert count(wm.encoder) == 429_696
     assert count(wm.decoder) == 692_224
     assert count(rssm.img_in) == 1_100_800
@@ -32,7 +32,25 @@ def test_published_counts(paper) -> None:
     assert count(wm) == 14_690_433
     assert count(paper.actor) == 1_841_160
     assert count(paper.critic) == 1_837_569
-    assert count(paper) + count(paper.critic) == 26_050_604  # with the slow critic
+    assert count(paper) + count(paper.critic) == 26_050_540  # with the slow critic
+
+
+@pytest.mark.parametrize(("source", "size"), [("token", 2_485_441), ("last_patch", 2_485_377)])
+def test_the_decoder_of_paper_and_release(source: str, size: int) -> None:
+    """The reward comes from 256 features of the reward token, or from 192 predicted pixels."""
+    ae = MaskedAutoencoder(AutoencoderConfig(reward_from=source))
+    decoder = (ae.embed, ae.decoder, ae.to_pixels, ae.to_reward)
+    assert count(*decoder) + ae.mask_token.numel() == size
+
+
+def test_published_presets_are_as_released_small_ones_as_their_weights() -> None:
+    for published in MWM_PUBLISHED:
+        assert published.model.autoencoder.reward_from == "last_patch"
+        assert published.learner.behavior.sample_gradient == "released"
+    for small in MWM_SMALL:
+        assert small.model.autoencoder.reward_from == "token"
+    for c in (p.learner for p in (*MWM_PUBLISHED, *MWM_SMALL)):
+        assert all(o.epsilon_hat for o in (c.autoencoder, c.world_model, c.actor, c.critic))
 
 
 def test_counts_of_variants() -> None:
