@@ -9,47 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from wm_models.autoencoder import AutoencoderConfig
-from wm_models.behavior import BehaviorConfig
-from wm_models.heads import HeadConfig
-from wm_models.interface import BatchSpec
-from wm_models.learner import LearnerConfig
-from wm_models.mwm import MaskedWorldModel, MWMConfig, TokenViTConfig
-from wm_models.optim import OptimizerConfig
+from tests.models.mwm_tiny import ACTIONS, TINY, log_rows
+from wm_models.mwm import MaskedWorldModel
 from wm_models.presets import PRESETS, MWMPreset
-from wm_models.rssm import RSSMConfig
 
 torch.set_num_threads(1)
-
-ACTIONS = 3
-
-TINY = MWMPreset(
-    "tiny",
-    "as small as every mechanism allows",
-    model=MWMConfig(
-        autoencoder=AutoencoderConfig(
-            image_size=32,
-            channels=(4, 4, 8),
-            width=16,
-            encoder_layers=1,
-            decoder_width=16,
-            decoder_layers=1,
-            heads=2,
-        ),
-        vit=TokenViTConfig(width=16, encoder_layers=1, decoder_layers=1, heads=2),
-        rssm=RSSMConfig(deter=24, hidden=20, stoch=4, classes=5, action_pad=6),
-        heads=HeadConfig(units=16, layers=2),
-    ),
-    learner=LearnerConfig(
-        autoencoder_batch=BatchSpec(4, 3),
-        agent_batch=BatchSpec(2, 5),
-        autoencoder=OptimizerConfig(lr=1e-3, decay_all=True),
-        world_model=OptimizerConfig(lr=1e-3),
-        behavior=BehaviorConfig(horizon=4),
-        autoencoder_init=0,
-        prefill=0,
-    ),
-)
 
 
 @pytest.fixture
@@ -91,24 +55,7 @@ def changed() -> Callable[..., MWMPreset]:
 @pytest.fixture
 def rows() -> Callable[..., dict[str, Tensor]]:
     """Log rows: rows(batch, length, size=32, seed=0), two episodes in every window."""
-
-    def make(batch: int, length: int, size: int = 32, seed: int = 0) -> dict[str, Tensor]:
-        g = torch.Generator().manual_seed(seed)
-        shape = (batch, length)
-        first = torch.zeros(shape, dtype=torch.bool)
-        first[:, length // 2] = True
-        last = torch.zeros(shape, dtype=torch.bool)
-        last[:, length // 2 - 1] = True
-        return {
-            "image": torch.randint(0, 256, (*shape, size, size, 3), generator=g, dtype=torch.uint8),
-            "action": torch.rand(*shape, ACTIONS, generator=g) * 2 - 1,
-            "reward": torch.rand(shape, generator=g) * 10,
-            "is_first": first,
-            "is_last": last,
-            "is_terminal": torch.zeros(shape, dtype=torch.bool),
-        }
-
-    return make
+    return log_rows
 
 
 @pytest.fixture
