@@ -286,6 +286,23 @@ def test_a_jump_after_a_stall_is_found_though_it_is_slow(interface: str) -> None
     assert noted.limit == "jump" and "after the last command" in noted.note
 
 
+@pytest.mark.parametrize("interface", ["position", "velocity"])
+@pytest.mark.parametrize(("held_up", "found"), [(0.6, {}), (2.0, {"jump": 1})])
+def test_a_command_that_was_held_up_on_its_way_out_is_told_from_a_jump(
+    interface: str, held_up: float, found: dict[str, int]
+) -> None:
+    """Made 1.45 periods after the last command, it leaves 2.05 or 3.45 periods after it."""
+    bench = Bench(interface)
+    for index in range(34):
+        bench.tick(1.0, LIMITS.velocity if index < 30 else None)  # braking: velocities differ too
+    bench.now += 1.45 * PERIOD_S
+    made = bench.filter.step(None, bench.now)
+    bench.now += held_up * PERIOD_S
+    bench.say(made)
+    assert bench.found() == found
+    assert bench.auditor.held_up == (0 if found else 1)
+
+
 def test_a_velocity_after_a_stall_begins_at_zero() -> None:
     bench = Bench("velocity")
     bench.run(30)

@@ -137,6 +137,7 @@ def _line(done: Sequence[Outcome], auditors: Mapping[str, Auditor]) -> str:
         f"{sum(one.commands for one in all_of)} commands {found or ''}, "
         f"{found.get('uncaused', 0)} motions without cause, "
         f"{sum(one.unheard for one in all_of)} commands not received, "
+        f"{sum(one.held_up for one in all_of)} held up on their way out, "
         f"{sum(one.jumps for one in all_of)} new beginnings"
     )
 

@@ -45,6 +45,8 @@ FRESH_S = 0.2  # age of a measurement that a path may begin at
 RESTING_RAD = 0.02  # a resting arm moves less within FRESH_S
 CONFIRMED_S = 3.0  # an operator's confirmation allows one beginning within this time
 JUDGED_S = 1.0  # after a beginning, no older measurements are waited for
+EARLIEST, HELD_UP = 0.7, 3.0  # periods after the last command: when one may have been made that
+# was held up on its way out, and until when it must have left
 SILENT_S = 0.3  # an earlier publisher must have been silent for so long
 SPEED_SAMPLES = 3  # measurements between the two that a speed is taken from
 SPEED_SHARE = 1.25  # of the velocity limit, that the arm itself may reach
@@ -118,7 +120,10 @@ class Auditor:
     with the first command of a publisher or after `operator`, where a resting arm is measured; and
     after more than 1.5 periods without a command, as the interface demands (position: at the last
     command; trajectory: on the last trajectory; velocity: at zero once the driver has timed out,
-    else within one period's change of the last velocity). Violations:
+    else within one period's change of the last velocity). A command that leaves up to HELD_UP
+    periods after the last one, and that continues the path as one made within 1.5 periods, was held
+    up on its way out, in the operating system or the middleware: it is counted as `held_up`. Its
+    step is no larger than that of a command in time. Violations:
 
     - velocity, acceleration, jerk, position, workspace, hand_speed: limits of the commanded motion
     - jump: a path began elsewhere
@@ -138,6 +143,7 @@ class Auditor:
     jumps: int = 0  # paths that began where the arm was measured
     commands: int = 0
     unheard: int = 0  # commands that were sent and not received here
+    held_up: int = 0  # commands that left late
 
     def __post_init__(self) -> None:
         config = self.config
@@ -368,7 +374,10 @@ class Auditor:
             self._operator_s = None
             self._cut(rested=True)
             return self._begin(place, when_s)
-        if late > slack_s:
+        if late > slack_s and self._was_held_up(last, place, when_s):
+            self.held_up += 1
+            self._cut(rested=False)
+        elif late > slack_s:
             self._count("jump")
             self._note_jump(last, place, when_s)
             self._cut(rested=self._interface != "velocity")
@@ -376,6 +385,14 @@ class Auditor:
             sent_s = when_s - stamp_s + when_s - float(self._motion.times[0])
             self._count("jump", int(self._off(place, when_s, sent_s)))
         return False
+
+    def _was_held_up(self, last: Heard, place: Floats, when_s: float) -> bool:
+        """Was a command made within LATE periods after the last one, and left later?"""
+        period_s = self._period_s
+        if self._interface == "trajectory" or when_s - last.when_s > HELD_UP * period_s:
+            return False
+        made = np.arange(EARLIEST * period_s, LATE * period_s, self.stamp_s) + last.when_s
+        return any(self._continues(place, made_s) for made_s in made.tolist())
 
     def _follows_position(
         self, last: Heard, place: Floats, stamp_s: float, when_s: float, sure: bool
