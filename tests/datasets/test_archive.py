@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from growing_log import append_grown, check_grown, grown_spec
 from log_rows import append_episode, check_rows, make_spec
-from test_sampler import FIELDS, check_windows, sampler_of
+from test_sampler import FIELDS, check_joined, sampler_of
 
 from wm_datasets import LogError, LogReader, LogSpecError, LogWriter, Sampler, remote
 from wm_datasets.archive import Archive
@@ -177,12 +177,12 @@ def test_a_log_is_followed_while_it_is_recorded_and_sampled_from_there(path, url
             archive.sync()
         reader = open_log(url)
         sampler = Sampler(reader, batch=8, length=4, seed=0, fields=FIELDS, cache_bytes=1000)
-        check_windows(sampler.sample())
+        check_joined(sampler.sample())
         for _ in range(5):
             append_episode(writer, 20)
             archive.sync()
             sampler.refresh()
-            check_windows(sampler.sample())
+            check_joined(sampler.sample())
     Archive(path, url).sync()
     sampler.refresh()
     assert reader.length == 140
@@ -193,10 +193,9 @@ def test_a_log_is_followed_while_it_is_recorded_and_sampled_from_there(path, url
 def test_batches_from_there_are_those_from_here(make_log, url):
     path = make_log([30, 40, 22])
     Archive(path, url).sync()
-    here = sampler_of(path)
     for options in ({}, {"cache_bytes": 500}, {"cache_bytes": 500, "disk_bytes": 0}):
         there = Sampler(open_log(url), batch=8, length=4, seed=0, fields=FIELDS, **options)
-        here = sampler_of(path)
+        here = sampler_of(path, join=True)
         for _ in range(10):
             a, b = here.sample(), there.sample()
             assert all(np.array_equal(a[name], b[name]) for name in FIELDS)
