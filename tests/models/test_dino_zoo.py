@@ -39,16 +39,19 @@ def test_places_are_looked_at_in_their_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     original = tmp_path / "torch/hub/checkpoints/dinov2_vits14_pretrain.pth"
+    meta = tmp_path / "hub/models--facebook--dinov2-small"
+    other = meta / "snapshots/abc/pytorch_model.bin"
     repo = tmp_path / "hub/models--timm--vit_small_patch14_dinov2.lvd142m"
     cached = repo / "snapshots/abc/model.safetensors"
     ours, given = tmp_path / "own/dinov2_s.pt", tmp_path / "given.pth"
     monkeypatch.setenv(zoo.ENVIRONMENT, str(tmp_path / "own"))
-    for place in (original, cached, ours):  # from the last to the first
+    for place in (original, other, cached, ours):  # from the last to the first
         place.parent.mkdir(parents=True)
         place.write_bytes(b"weights")
-        if place is cached:
-            (repo / "refs").mkdir()
-            (repo / "refs/main").write_text("abc")
+        for hub in (meta, repo):
+            if hub in place.parents:
+                (hub / "refs").mkdir()
+                (hub / "refs/main").write_text("abc")
         assert zoo.find_weights("dinov2_s") == place
     (tmp_path / "own/dinov2_s.safetensors").write_bytes(b"weights")
     assert zoo.find_weights("dinov2_s").suffix == ".safetensors"
@@ -95,10 +98,10 @@ def test_weights_are_fitted_to_our_pictures(
 def test_what_is_no_weights_is_said(tmp_path: Path) -> None:
     file = tmp_path / "dinov2_s.pth"
     file.write_bytes(b"nothing of the kind")
-    with pytest.raises(ModelError, match="cannot be read as weights"):
+    with pytest.raises(ModelError, match="is no file of weights"):
         TimmConfig(weights=str(file)).make().pretrain()
     torch.save({"other.weight": torch.zeros(3)}, file)
-    with pytest.raises(ModelError, match="does not fit vit_small_patch14_dinov2"):
+    with pytest.raises(ModelError, match=r"does not fit vit_small_patch14_dinov2: .* is missing"):
         TimmConfig(weights=str(file)).make().pretrain()
 
 

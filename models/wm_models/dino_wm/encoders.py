@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from wm_models.autoencoder import IMAGENET_MEAN, IMAGENET_STD
 from wm_models.blocks import ConvStem
-from wm_models.dino_wm.zoo import entry, find_weights, load_backbone, make_backbone
+from wm_models.dino_wm.zoo import HALF, RGB, entry, find_weights, load_backbone, make_backbone
+from wm_models.encoders.layouts import SMOOTH
 from wm_models.interface import ModelError
 
-RGB = tuple[float, float, float]
-# DINO-WM's own scale, [-1, 1]; the released models were trained with it, whatever the encoder.
-HALF: RGB = (0.5, 0.5, 0.5)
+POSITIONS = ("released", "antialias")
 __all__ = ["HALF", "IMAGENET_MEAN", "IMAGENET_STD", "ConvConfig", "ConvEncoder", "TimmConfig"]
 
 
@@ -28,16 +27,25 @@ class TimmConfig:
     name: str = "dinov2_s"
     image_size: int = 224  # of the pictures that come in
     input_size: int = 196  # that the network sees: (image_size // 16) * patch
-    mean: RGB = HALF
-    std: RGB = HALF
-    tokens: str = "patch"  # "cls" gives the one CLS token (ablation)
+    mean: RGB | None = (
+        None  # of its images; None: as DINO-WM's authors feed this network, see zoo.py
+    )
+    std: RGB | None = None
+    tokens: str = "patch"  # "cls": one token, CLS or the mean of a convolutional map (ablation)
     weights: str | None = None  # a file; None: looked up, see zoo.py
+    # How a position table of another size is resampled: "released", as the encoder's own authors do
+    # (DINOv2: bicubic, no antialiasing, an offset of 0.1), or "antialias" (timm's default).
+    positions: str = "released"
 
     trains: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.tokens not in ("patch", "cls"):
             raise ModelError(f"encoder.tokens: expected 'patch' or 'cls', got {self.tokens!r}.")
+        if self.positions not in POSITIONS:
+            raise ModelError(
+                f"encoder.positions: expected {' or '.join(POSITIONS)}, got {self.positions!r}."
+            )
         if self.input_size % entry(self.name).patch:
             raise ModelError(
                 f"encoder.input_size: expected a multiple of {entry(self.name).patch}, the patch "
@@ -121,14 +129,17 @@ class TimmEncoder(PictureEncoder):
     """Tokens (B, N, d) of a frozen network, row by row, after its final norm."""
 
     def __init__(self, config: TimmConfig) -> None:
-        super().__init__(config.image_size, config.mean, config.std)
+        known = entry(config.name)
+        super().__init__(config.image_size, config.mean or known.mean, config.std or known.std)
         self.config = config
         self._take(make_backbone(config.name, config.input_size))
 
-    def pretrain(self) -> dict[str, Any]:
+    def pretrain(self, file: Path | None = None) -> dict[str, Any]:
+        """The weights of ``file``, of the configuration, or found on this computer. ModelError."""
         c = self.config
-        file = find_weights(c.name, Path(c.weights) if c.weights else None)
-        net, facts = load_backbone(c.name, c.input_size, file)
+        file = find_weights(c.name, file or (Path(c.weights) if c.weights else None))
+        smooth = SMOOTH if c.positions == "antialias" else None
+        net, facts = load_backbone(c.name, c.input_size, file, smooth)
         self._take(net.to(self.mean.device))
         return facts
 

@@ -9,64 +9,78 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from wm_models.autoencoder import IMAGENET_MEAN, IMAGENET_STD
+from wm_models.encoders.layouts import HUB, SMOOTH, Resampling, fitted
+from wm_models.encoders.weight_file import read_tensors
 from wm_models.interface import ModelError
 
 ENVIRONMENT = "WM_NODES_WEIGHTS"
 SUFFIXES = (".safetensors", ".pt", ".pth")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+RGB = tuple[float, float, float]
+# DINO-WM's own scale, [-1, 1]; the released models were trained with it, whatever the encoder.
+HALF: RGB = (0.5, 0.5, 0.5)
+# ResNet-18 gets ImageNet's scale on top of it there: ((x - .5) / .5 - mean) / std, in one step.
+_ON_TOP_MEAN: RGB = tuple(0.5 + 0.5 * x for x in IMAGENET_MEAN)  # type: ignore[assignment]
+_ON_TOP_STD: RGB = tuple(0.5 * x for x in IMAGENET_STD)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One encoder: how timm calls it, what it gives, and whose it is."""
+    """One encoder: how timm calls it, what it gives, whose it is, and how it was released."""
 
     timm_name: str
     width: int  # numbers per token
     patch: int  # pixels per token side
-    hub: str  # repository at Hugging Face
+    hubs: tuple[str, ...]  # repositories at Hugging Face, in the order in which they are looked for
     file: str  # the original file's name; empty: none known
     licence: str
     resizes: bool = True  # takes img_size
+    positions: Resampling = HUB  # of its position table, in its authors' code
+    mean: RGB = HALF  # of the images that DINO-WM's authors feed it
+    std: RGB = HALF
 
 
 _DINOV3 = "DINOv3 licence"
 ZOO: Mapping[str, Entry] = {
     "dinov2_s": Entry(
-        "vit_small_patch14_dinov2", 384, 14, "timm/vit_small_patch14_dinov2.lvd142m",
+        "vit_small_patch14_dinov2", 384, 14,
+        ("timm/vit_small_patch14_dinov2.lvd142m", "facebook/dinov2-small"),
         "dinov2_vits14_pretrain.pth", "Apache-2.0",
     ),
     "dinov2_s_reg": Entry(
-        "vit_small_patch14_reg4_dinov2", 384, 14, "timm/vit_small_patch14_reg4_dinov2.lvd142m",
-        "dinov2_vits14_reg4_pretrain.pth", "Apache-2.0",
+        "vit_small_patch14_reg4_dinov2", 384, 14,
+        ("timm/vit_small_patch14_reg4_dinov2.lvd142m", "facebook/dinov2-with-registers-small"),
+        "dinov2_vits14_reg4_pretrain.pth", "Apache-2.0", positions=SMOOTH,
     ),
     "dinov2_b": Entry(
-        "vit_base_patch14_dinov2", 768, 14, "timm/vit_base_patch14_dinov2.lvd142m",
+        "vit_base_patch14_dinov2", 768, 14,
+        ("timm/vit_base_patch14_dinov2.lvd142m", "facebook/dinov2-base"),
         "dinov2_vitb14_pretrain.pth", "Apache-2.0",
     ),
     "dinov3_s": Entry(
-        "vit_small_patch16_dinov3", 384, 16, "timm/vit_small_patch16_dinov3.lvd1689m", "", _DINOV3,
+        "vit_small_patch16_dinov3", 384, 16, ("timm/vit_small_patch16_dinov3.lvd1689m",), "",
+        _DINOV3,
     ),
     "dinov3_b": Entry(
-        "vit_base_patch16_dinov3", 768, 16, "timm/vit_base_patch16_dinov3.lvd1689m", "", _DINOV3,
+        "vit_base_patch16_dinov3", 768, 16, ("timm/vit_base_patch16_dinov3.lvd1689m",), "",
+        _DINOV3,
     ),
     "dino_s16": Entry(
-        "vit_small_patch16_224", 384, 16, "timm/vit_small_patch16_224.dino",
+        "vit_small_patch16_224", 384, 16, ("timm/vit_small_patch16_224.dino",),
         "dino_deitsmall16_pretrain.pth", "Apache-2.0",
     ),
     "resnet18": Entry(
-        "resnet18", 512, 32, "timm/resnet18.tv_in1k", "resnet18-f37072fd.pth", "BSD-3-Clause",
-        resizes=False,
+        "resnet18", 512, 32, ("timm/resnet18.tv_in1k",), "resnet18-f37072fd.pth", "BSD-3-Clause",
+        resizes=False, mean=_ON_TOP_MEAN, std=_ON_TOP_STD,
     ),
 }  # fmt: skip
 
@@ -100,9 +114,10 @@ def find_weights(name: str, given: str | Path | None = None) -> Path:
         raise ModelError(f"encoder {name}: weights: there is no file {given}.")
     folder = os.environ.get(ENVIRONMENT)
     places = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES] if folder else []
-    for file in _HUB_FILES:
-        cached = try_to_load_from_cache(found.hub, file)
-        places += [Path(cached)] if isinstance(cached, str) else []
+    for hub in found.hubs:
+        for file in _HUB_FILES:
+            cached = try_to_load_from_cache(hub, file)
+            places += [Path(cached)] if isinstance(cached, str) else []
     if found.file:
         places.append(Path(torch.hub.get_dir()) / "checkpoints" / found.file)
     for place in places:
@@ -111,47 +126,44 @@ def find_weights(name: str, given: str | Path | None = None) -> Path:
     raise ModelError(
         f"encoder {name}: no weights on this computer, and none are downloaded. Looked for: a path "
         f"given; ${ENVIRONMENT}/{name}.safetensors, .pt or .pth ({folder or 'not set'}); "
-        f"{found.hub} in the Hugging Face cache; "
+        f"{' or '.join(found.hubs)} in the Hugging Face cache; "
         f"{Path(torch.hub.get_dir()) / 'checkpoints' / (found.file or '(no file known)')}. Get "
         "them with a browser, or choose a preset whose encoder is our own (dino_wm_cpu)."
     )
 
 
-def load_backbone(name: str, input_size: int, file: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_backbone(
+    name: str, input_size: int, file: Path, positions: Resampling | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The network with the weights of ``file``, and what they are: name, file, sha256, licence.
 
-    timm adapts foreign keys and the size of the position table.
+    The file may be in any layout of :mod:`wm_models.encoders.layouts`. ``positions`` says how its
+    position table is resampled; None: as the encoder's authors do. ModelError, in one line: the
+    file cannot be read, or which of its keys does not fit.
     """
-    import timm
-
-    found = entry(name)
-    options: dict[str, Any] = {"img_size": input_size} if found.resizes else {}
-    overlay = {"state_dict": _read(file), "num_classes": 0}
-    try:
-        net = timm.create_model(
-            found.timm_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay,
-            **options,
-        )  # fmt: skip
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(
-            f"encoder {name}: {file} does not fit {found.timm_name} ({reason})."
-        ) from None
+    net = make_backbone(name, input_size)
+    fill_backbone(name, net, read_tensors(file), str(file), positions)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     facts = {"name": name, "init": "pretrained", "file": file.name, "sha256": digest}
-    return net, {**facts, "licence": found.licence}
+    return net, {**facts, "licence": entry(name).licence}
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file; nothing in it is executed."""
+def fill_backbone(
+    name: str,
+    net: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    positions: Resampling | None = None,
+) -> None:
+    """Load a published ``state`` into the network of :func:`make_backbone`. ModelError, where
+    ``source`` is what it calls the state."""
+    found = entry(name)
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"encoder: {file} cannot be read as weights ({reason}).") from None
-    for key in ("state_dict", "model", "teacher"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    return state
+        net.load_state_dict(fitted(state, net, positions or found.positions))
+    except ModelError as error:
+        right = " or ".join([*found.hubs, *[found.file][: bool(found.file)]])
+        raise ModelError(
+            f"encoder {name}: {source} does not fit {found.timm_name}: {error}. "
+            f"Right: the weights of {right}, or the encoder that the file is of "
+            f"({', '.join(ZOO)})."
+        ) from None

@@ -1,0 +1,1 @@
+"""Visual encoders: their weight files and the key layouts these come in."""

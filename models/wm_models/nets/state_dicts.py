@@ -1,0 +1,35 @@
+"""State dicts compared with the module that they are meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+
+def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """The first key that keeps ``given`` from being loaded strictly; "" where every key fits.
+
+    ``own`` is the module's state dict. A missing key comes first, then one of another shape, then
+    an unexpected one, each in the order of its dict; the other such keys are counted.
+    """
+    missing = [key for key in own if key not in given]
+    shaped = [key for key in own if key in given and own[key].shape != given[key].shape]
+    extra = [key for key in given if key not in own]
+    if missing:
+        found = f"{missing[0]!r} is missing"
+    elif shaped:
+        got, right = (tuple(state[shaped[0]].shape) for state in (given, own))
+        found = f"{shaped[0]!r} has shape {got}, expected {right}"
+    elif extra:
+        found = f"{extra[0]!r} is unexpected"
+    else:
+        return ""
+    return (
+        f"{found} ({len(missing)} missing, {len(shaped)} of another shape, {len(extra)} unexpected)"
+    )
+
+
+def first_not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """The first key that holds NaN or infinity; None where all numbers are finite."""
+    return next((k for k, v in state.items() if not bool(v.isfinite().all())), None)

@@ -1,0 +1,87 @@
+"""A file that is no file of weights is refused in one line that says what it is."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wm_models.encoders.weight_file import read_tensors
+from wm_models.interface import ModelError
+
+GOOD = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
+
+
+def write(file: Path, what: str) -> None:
+    if what == "empty":
+        file.write_bytes(b"")
+    elif what == "text":
+        file.write_text("nothing of the kind\n" * 20)
+    elif what == "list":
+        torch.save([torch.zeros(2)], file)
+    elif what == "tensor":
+        torch.save(torch.zeros(2), file)
+    elif what == "empty dict":
+        torch.save({}, file)
+    elif what == "numbers":
+        torch.save({**GOOD, "epoch": 3}, file)
+    elif what == "module":
+        torch.save(nn.Linear(2, 2), file)
+    elif what == "pickle":
+        file.write_bytes(pickle.dumps(GOOD["b"].tolist()))
+    elif what == "truncated":
+        torch.save(GOOD, file)
+        file.write_bytes(file.read_bytes()[:-200])
+    elif what == "truncated safetensors":
+        save_file(GOOD, file)
+        file.write_bytes(file.read_bytes()[:-4])
+    elif what == "nan":
+        torch.save({**GOOD, "c": torch.tensor([1.0, math.nan])}, file)
+    elif what == "infinite":
+        save_file({**GOOD, "c": torch.tensor([1.0, math.inf])}, file)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("empty", "is empty"),
+        ("text", "is no file of weights"),
+        ("list", "holds a list"),
+        ("tensor", "holds a Tensor"),
+        ("empty dict", "holds an empty dict"),
+        ("numbers", "'epoch' is of type int"),
+        ("module", r"Python objects \(torch\.nn\.modules\.linear\.Linear\).*state_dict"),
+        ("pickle", "is no file of weights|holds a list"),
+        ("truncated", "truncated or damaged torch file"),
+        ("truncated safetensors", "not a whole safetensors file"),
+        ("nan", "'c' holds NaN or infinity"),
+        ("infinite", "'c' holds NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".bin"])
+def test_what_is_no_weights_is_said_in_one_line(
+    tmp_path: Path, what: str, said: str, suffix: str
+) -> None:
+    file = tmp_path / f"some{suffix}"
+    write(file, what)
+    with pytest.raises(ModelError, match=said) as error:
+        read_tensors(file)
+    text = str(error.value)
+    assert "\n" not in text and str(file) in text
+    assert "weights_only" not in text  # torch's advice to run the code in the file
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "teacher"])
+def test_tensors_are_read_whatever_the_suffix(tmp_path: Path, wrapper: str | None) -> None:
+    torch.save(GOOD if wrapper is None else {wrapper: GOOD}, tmp_path / "a.pth")
+    torch.save(GOOD, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(GOOD, tmp_path / "a.bin")
+    for name in ("a.pth", "old.pt", "a.bin"):
+        found = read_tensors(tmp_path / name)
+        assert found.keys() == GOOD.keys()
+        assert all(torch.equal(found[k], GOOD[k]) for k in GOOD)
