@@ -180,6 +180,7 @@ class Learning:
                 preset=self.preset.name,
                 action_dim=self.body.action_dim,
                 body=self.body.to_json(),
+                settings=dict(self.preset.settings),
                 step=self.learner.updates,
                 parent=self._version,
                 source_log=Path(self.config.logs[0][0]).name,
@@ -301,6 +302,7 @@ class Learning:
         if begin is None:
             return measure_body(self._readers)
         manifest = read_manifest(begin)
+        self.preset = self.preset.varied(manifest.settings)
         action = self._readers[0].spec.action
         assert action is not None
         if manifest.action_dim != len(action):

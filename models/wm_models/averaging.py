@@ -10,6 +10,8 @@ from pathlib import Path
 
 from wm_models.checkpoint import Manifest, WeightsError, WeightStore, load_model
 
+SAME = ("preset", "settings", "body")  # of versions that have a mean
+
 
 def average(source: str | Path, last: int, out: str | Path) -> Manifest:
     """Write the mean of the ``last`` newest versions of store ``source`` into the store ``out``.
@@ -32,7 +34,7 @@ def average(source: str | Path, last: int, out: str | Path) -> Manifest:
     sums = {name: value.double() for name, value in newest_state.items()}
     for version in versions[:-1]:
         other, manifest = load_model(store.path(version))
-        if (manifest.preset, manifest.body) != (newest.preset, newest.body):
+        if any(getattr(manifest, k) != getattr(newest, k) for k in SAME):
             raise WeightsError(
                 f"weights: version {version} is of {manifest.preset}, {newest.version} of "
                 f"{newest.preset}, or their robots differ. Right: versions of one run."

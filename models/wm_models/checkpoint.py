@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from wm_models.interface import ModelError, WorldModel
 from wm_models.manifest import Manifest, WeightsError, parse_manifest
+from wm_models.nets.state_dicts import first_not_finite, misfit
 from wm_models.presets import preset
 
 
@@ -73,7 +75,7 @@ class WeightStore:
             if not self._linked(file, digest, aside):
                 _write(aside / file, data)
         manifest = Manifest(**{**asdict(manifest), "sha256": digests})
-        _write(aside / "manifest.json", json.dumps(asdict(manifest), indent=1).encode())
+        _write(aside / "manifest.json", json.dumps(_record(manifest), indent=1).encode())
         _sync_folder(aside)
         final = self.path(manifest.version)
         if final.exists():
@@ -131,13 +133,13 @@ def load_modules(folder: str | Path, modules: Mapping[str, nn.Module]) -> Manife
     """Load files of one version into ``modules`` (all, or those that a node needs).
 
     Every file is checked against the manifest before the first module changes. WeightsError says
-    what was wrong: a missing or truncated file, a foreign digest, weights of another preset.
+    what was wrong: a missing or truncated file, a foreign digest, weights of another preset, NaN.
     """
     folder = resolve(folder)
     manifest = read_manifest(folder)
     states = {name: _read(folder / f"{name}.safetensors", manifest) for name in modules}
     for name, module in modules.items():
-        _check_shapes(name, module, states[name], manifest)
+        _check(name, module, states[name], manifest)
     for name, module in modules.items():
         module.load_state_dict(states[name])
     return manifest
@@ -156,7 +158,7 @@ def load_model(
 def build(manifest: Manifest) -> WorldModel:
     """Return the model that a manifest describes, with fresh weights. ModelError."""
     try:
-        return preset(manifest.preset).build(manifest.robot)
+        return preset(manifest.preset).varied(manifest.settings).build(manifest.robot)
     except (ValueError, RuntimeError, AssertionError) as error:
         if isinstance(error, (ModelError, WeightsError)):
             raise
@@ -185,19 +187,23 @@ def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise WeightsError(f"weights: {path} is not a safetensors file ({error}).") from None
 
 
-def _check_shapes(
-    name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: Manifest
-) -> None:
-    own = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    given = {k: tuple(v.shape) for k, v in state.items()}
-    if own == given:
-        return
-    odd = sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k))
-    raise WeightsError(
-        f"weights: {name!r} of preset {manifest.preset!r} does not fit this model: {odd[0]} is "
-        f"{given.get(odd[0], 'absent')} in the file and {own.get(odd[0], 'absent')} here "
-        f"({len(odd)} such entries). Choose the preset that the weights were made with."
-    )
+def _check(name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: Manifest) -> None:
+    if wrong := misfit(module.state_dict(), state):
+        raise WeightsError(
+            f"weights: {name!r} of preset {manifest.preset!r} does not fit this model: {wrong}. "
+            "Choose the preset that the weights were made with."
+        )
+    if (key := first_not_finite(state)) is not None:
+        raise WeightsError(
+            f"weights: {key!r} of {name!r}, version {manifest.version}, holds NaN or infinity, "
+            "expected finite numbers. Choose a version from before the training diverged."
+        )
+
+
+def _record(manifest: Manifest) -> dict[str, Any]:
+    """The manifest as JSON; without settings where there are none, for older readers."""
+    found = asdict(manifest)
+    return found if manifest.settings else {k: v for k, v in found.items() if k != "settings"}
 
 
 def _number(text: str) -> bool:

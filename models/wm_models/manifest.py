@@ -38,6 +38,7 @@ class Manifest:
     sha256: Mapping[str, str] = field(default_factory=dict)  # file -> digest
     extra: Mapping[str, Any] = field(default_factory=dict)  # task, camera, render preset, ...
     body: Mapping[str, Any] | None = None  # the robot it is for; None: actions in -1..1
+    settings: Mapping[str, Any] = field(default_factory=dict)  # in which it differs from the preset
     schema: int = SCHEMA
 
     @property
@@ -94,6 +95,8 @@ def _check(m: Manifest) -> None:
     for name, digest in m.sha256.items():
         if not FILE.fullmatch(name) or type(digest) is not str or not DIGEST.fullmatch(digest):
             raise ValueError(f"got sha256 {name!r}: {digest!r}, expected NAME.safetensors and hex")
+    if type(m.settings) is not dict:
+        raise ValueError(f"got settings of type {type(m.settings).__name__}, expected an object")
     if m.body is not None:
         _check_body(m.body, m.action_dim)
 

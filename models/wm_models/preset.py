@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from wm_models.body import Body
-from wm_models.interface import Learner, WorldModel
+from wm_models.interface import Learner, ModelError, WorldModel
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Preset:
 
     name: str
     summary: str
+    settings: Mapping[str, Any] = field(
+        default_factory=dict, kw_only=True, hash=False
+    )  # see `varied`
 
     @property
     def pace(self) -> Pace:
@@ -55,6 +58,15 @@ class Preset:
     def planning(self) -> Mapping[str, Mapping[str, Any]]:
         """Settings of planners, by name, that suit the model; the planners' own for the others."""
         return {}
+
+    def varied(self, settings: Mapping[str, Any]) -> Preset:
+        """This preset with settings of its model changed, as the manifest of such a model says.
+
+        ModelError: the family has no such setting, or the value is out of range.
+        """
+        if settings:
+            raise ModelError(f"settings: {self.name} has none, got {', '.join(settings)}.")
+        return self
 
     def build(self, body: Body | int, seed: int = 0) -> WorldModel:
         """The model with freshly drawn weights; equal seeds give equal weights.

@@ -125,8 +125,36 @@ def test_damage_is_told_and_changes_nothing(store, how: str, match: str) -> None
 
 def test_weights_of_another_shape_are_refused(store) -> None:
     store.save(parts(1), manifest(0))
-    with pytest.raises(WeightsError, match=r"weight is \(2, 3\) in the file and \(2, 4\) here"):
+    with pytest.raises(WeightsError, match=r"'weight' has shape \(2, 3\), expected \(2, 4\)"):
         load_modules(store.folder, parts(2, width=4))
+    store.save({"actor": nn.Linear(3, 2, bias=False)}, manifest(1))
+    with pytest.raises(WeightsError, match="'bias' is missing"):
+        load_modules(store.folder, {"actor": nn.Linear(3, 2)})
+    store.save({"actor": nn.Linear(3, 2)}, manifest(2))
+    with pytest.raises(WeightsError, match="'bias' is unexpected"):
+        load_modules(store.folder, {"actor": nn.Linear(3, 2, bias=False)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(store, value) -> None:
+    saved, got = parts(1), parts(2)
+    with torch.no_grad():
+        saved["critic"].weight[0, 1] = value
+    store.save(saved, manifest(3))
+    with pytest.raises(WeightsError, match="'weight' of 'critic', version 3, holds NaN or infi"):
+        load_modules(store.folder, got)
+    assert_close(got["actor"].weight, parts(2)["actor"].weight, rtol=0, atol=0)
+
+
+def test_a_manifest_without_settings_is_as_before(store) -> None:
+    """Versions of this package that know no settings read it."""
+    store.save(parts(1), manifest(0))
+    assert "settings" not in json.loads((store.path(0) / "manifest.json").read_text())
+    assert read_manifest(store.folder).settings == {}
+    store.save(parts(1), manifest(1, settings={"num_hist": 1}))
+    assert read_manifest(store.folder).settings == {"num_hist": 1}
+    with pytest.raises(ModelError, match="settings: mwm_cpu has none, got num_hist"):
+        load_model(store.folder)
 
 
 def test_nothing_there_says_what_would_be_right(store, tmp_path) -> None:

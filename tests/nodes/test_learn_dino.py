@@ -12,7 +12,13 @@ from tests.models.dino_tiny import TINY
 from tests.nodes.tiny import SIZE, record
 from wm_datasets import LogReader
 from wm_models.body import ActionAdapter, Body
-from wm_models.checkpoint import WeightsError, load_model, read_manifest
+from wm_models.checkpoint import (
+    Manifest,
+    WeightsError,
+    WeightStore,
+    load_model,
+    read_manifest,
+)
 from wm_models.dino_wm.encoders import ConvConfig
 from wm_models.presets import PRESETS
 from wm_nodes.body import measure_body
@@ -147,3 +153,21 @@ def test_held_out_episodes_and_reports_at_the_model_s_pace(tmp_path, log):
         summary = write_report(log, tmp_path / "report", model=here.model, settings=settings)
     assert summary["prediction"]["imagined_frames"] == 2
     assert ActionAdapter.of(here.model).frameskip == 2
+
+
+def test_settings_of_weights_are_kept_by_what_learns_on(tmp_path, log):
+    """Weights that differ from their preset (imported ones may) are trained on, and resumed, as
+    they are."""
+    with LogReader(log) as reader:
+        body = measure_body([reader])
+    settings = {"num_hist": 4, "depth": 1}
+    model = DINO.varied({"num_hist": 4}).varied({"depth": 1}).build(body)
+    manifest = Manifest(1, "dino_tiny", body.action_dim, body=body.to_json(), settings=settings)
+    WeightStore(tmp_path / "weights").save(model.modules_by_name(), manifest)
+    for last in (2, 3):
+        part = learning(tmp_path / "run", log, weights=tmp_path / "weights")
+        advance(part, last)
+        part.close()
+        found, kept = load_model(tmp_path / "run" / "weights")
+        assert kept.settings == settings
+        assert (found.config.num_hist, found.config.predictor.depth) == (4, 1)

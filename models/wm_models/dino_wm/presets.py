@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from wm_models.dino_wm.learner import DinoLearner, DinoLearnerConfig
 from wm_models.dino_wm.model import DinoConfig, DinoWorldModel
 from wm_models.dino_wm.predictor import PredictorConfig
 from wm_models.dino_wm.probe import ProbeConfig
+from wm_models.dino_wm.settings import configured
 from wm_models.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface import WorldModel
 from wm_models.optim import OptimizerConfig
@@ -50,6 +51,11 @@ class DinoPreset(Preset):
     @property
     def sampling(self) -> Sampling:
         return Sampling(join=False)  # slices of one trajectory, all alike, as released
+
+    def varied(self, settings: Mapping[str, Any]) -> DinoPreset:
+        """This preset with settings of `wm_models.dino_wm.settings` changed. ModelError."""
+        both = {**self.settings, **settings}
+        return replace(self, model=configured(self.model, settings), settings=both)
 
     def build(self, body: Body | int, seed: int = 0) -> DinoWorldModel:
         with torch.random.fork_rng(devices=[]):
