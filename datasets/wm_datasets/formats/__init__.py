@@ -14,7 +14,7 @@ from wm_datasets.formats.flipped import Flipped
 FORMATS = {
     "robomimic": "HDF5 in the robomimic layout",
     "video": "video files, or folders of them",
-    "dino_wm": "folders of DINO-WM: point_maze, wall, pusht",
+    "dino_wm": "folders of DINO-WM: point_maze, wall, pusht, rope, granular",
     "rosbag": "rosbag2: MCAP or SQLite bags of ROS 2",
     "lerobot": "LeRobotDataset v3.0 and v2.1",
 }

@@ -28,6 +28,7 @@ from wm_datasets.formats.contract import (
     exportable,
     rows_of,
 )
+from wm_datasets.formats.dino_wm_deformable import DeformableImport, is_deformable
 from wm_datasets.formats.torch_file import load_pickle, load_tensor, save_tensor
 from wm_datasets.formats.video import encode
 from wm_datasets.formats.video_decoder import decode
@@ -49,6 +50,10 @@ _ACTIONS = {"point_maze": "force_x:1 force_y:1", "wall": "dx:px dy:px", "pusht":
 
 class Import(Importer):
     """A folder of DINO-WM (the one with states.pth in it); key i is episode i."""
+
+    def __new__(cls, source: Path, options: Options) -> Importer:  # type: ignore[misc]
+        """The importer of the folder's layout: rope and granular have one of their own."""
+        return DeformableImport(source, options) if is_deformable(source) else super().__new__(cls)
 
     def __init__(self, source: Path, options: Options) -> None:
         self._folder = source
@@ -189,7 +194,7 @@ class Export(Exporter):
     def __init__(self, reader: LogReader, options: Options) -> None:
         self._spec, self.losses = exportable(reader)
         spec = self._spec
-        self._layout = options.layout or spec.extra.get("dino_wm", {}).get("layout") or "point_maze"
+        self._layout = options.layout or _own_layout(spec)
         if self._layout not in LAYOUTS:
             raise FormatError(f"--layout: given {self._layout!r}, right: {', '.join(LAYOUTS)}")
         if spec.action is None or spec.proprio is None or not spec.cameras:
@@ -248,6 +253,12 @@ class Export(Exporter):
         own = {n: np.concatenate(parts) for n, parts in self._own.items() if parts}
         complete = np.array([e.complete for e in self._episodes])
         np.savez_compressed(folder / "wm_log.npz", complete=complete, **own)
+
+
+def _own_layout(spec: LogSpec) -> str:
+    """The layout that a log came from, where it can be written."""
+    found = spec.extra.get("dino_wm", {}).get("layout")
+    return found if found in LAYOUTS else "point_maze"
 
 
 def _unpickle(path: Path) -> Any:
