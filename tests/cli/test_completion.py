@@ -77,3 +77,8 @@ def test_files_are_completed_where_a_path_is_taken(script, tmp_path):
     assert offers(script, "wm eval --csv ru", tmp_path) == ["runs"]
     assert offers(script, "wm launch replay log:=ru", tmp_path) == ["runs"]
     assert offers(script, "wm eval --planner ru", tmp_path) == []
+
+
+def test_a_command_with_options_may_have_a_subcommand(script, tmp_path):
+    assert {"--json", "import"} <= set(offers(script, "wm weights ", tmp_path))
+    assert offers(script, "wm weights import --ep", tmp_path) == ["--epoch"]

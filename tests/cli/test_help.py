@@ -62,8 +62,8 @@ def test_examples_are_accepted(command):
         if words[0] == "launch":
             find_graph(words[1]).parse(split_words([w for w in words[2:] if w != "--show-args"]))
             continue
-        size = 2 if words[0] in GROUPS else 1
-        full = " ".join(words[:size])
+        pair = " ".join(words[:2])
+        full = pair if words[0] in GROUPS or pair in CLASSES else words[0]
         flags = {word for option in options_of(full) for word in option.words}
         assert {word for word in words if word.startswith("--")} <= flags, line
 

@@ -18,6 +18,7 @@ CLASSES: Mapping[str, str] = {
     "replay": "replay:Replay",
     "models": "models:Models",
     "weights": "weights:Listing",
+    "weights import": "weights_import:Import",
     "bench": "bench:Bench",
     "faults": "faults:Faults",
     "completion": "completion:Completion",

@@ -37,7 +37,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "report": ("wm report NAME", "wm report runs/NAME --last 20 --out report"),
     "replay": ("wm replay runs/NAME --episode 3",),
     "models": ("wm models",),
-    "weights": ("wm weights",),
+    "weights": ("wm weights", "wm weights import dino_wm outputs/pusht"),
+    "weights import": (
+        "wm weights import dino_wm outputs/pusht",
+        "wm weights import dino_wm outputs/wall --data data/wall_single",
+    ),
     "bench": ("wm bench", "wm bench models sampler --quick"),
     "faults": ("wm faults --out faults",),
     "completion": (

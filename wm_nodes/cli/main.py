@@ -20,7 +20,7 @@ COMMANDS = {
     "report": "film, plot and figures of a run",
     "replay": "play a logged episode onto a robot's topics",
     "models": "list the model presets",
-    "weights": "list shipped weights and those of the runs here",
+    "weights": "list shipped weights and those of the runs here; import checkpoints",
     "bench": "measure speeds on this machine",
     "arm": "check an arm's wiring, try its safety filter, operate it",
     "faults": "break everything around the simulated arm and see that it stops",

@@ -1,4 +1,4 @@
-"""`wm weights`: the weights that ship, and those of the runs in this folder."""
+"""`wm weights`: list the weights that ship and those of the runs here, or import checkpoints."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from wm_nodes.graphs.weights import read_facts
 class Listing:
     """List weights: those that ship, and the newest of every run in runs/.
 
+    `wm weights import` brings checkpoints of other code here.
+
     The name of shipped weights, or the folder of others, is what --weights of wm eval and
     weights:= of wm launch take.
     """
@@ -30,6 +32,10 @@ class Listing:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm weights WORDS`."""
+    if words and words[0] == "import":
+        from wm_nodes.cli.weights_import import run_import
+
+        return run_import(words[1:])
     wanted = parse(Listing, "weights", words)
     shipped, own = list(_shipped()), list(_of_runs())
     if wanted.json:

@@ -1,0 +1,1 @@
+"""Weights on disk, and the checkpoints of others that can be imported."""
