@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from wm_models.interface import Cost, Planner, PlanState, State
-from wm_models.planners import GoalCost, ReturnCost, begun, planner
+from wm_models.planners import GoalCost, ReturnCost, planner
+from wm_models.planners.begun import begun
+from wm_models.planners.registry import PLANNERS
 from wm_models.presets import preset
 from wm_nodes.cores.records import Step
 from wm_nodes.cores.weights import Weights
 from wm_nodes.errors import UserError
 
-CHOOSERS = ("actor", "cem", "mppi", "gd")
+CHOOSERS = tuple(PLANNERS)
 FROM_ACTOR = 12  # candidates of a search that the actor proposes
 ELITES = 8  # of a search whose candidates are fewer than usual, at most
 GD_NAMES = {"horizon": "horizon", "samples": "restarts", "iterations": "steps"}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import Source
+from wm_models.planners.registry import PLANNERS
 
 Image = npt.NDArray[np.uint8]
 Depth = npt.NDArray[np.uint16]  # (H, W) mm, 0: nothing seen
@@ -20,8 +21,7 @@ _SOURCES = {
     "random": Source.RANDOM,
     "person": Source.PERSON,
     "script": Source.SCRIPT,
-    "cem": Source.PLANNER,
-    "mppi": Source.PLANNER,
+    **{name: Source[entry.source.upper()] for name, entry in PLANNERS.items()},
 }
 
 

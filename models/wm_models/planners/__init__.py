@@ -1,21 +1,31 @@
-"""Planners: from a model's state to actions, by the learned actor or by search in imagination."""
+"""Planners: from a model's state to actions, by the learned actor or by search in imagination.
 
-from wm_models.planners.actor import ActorPlanner
-from wm_models.planners.begun import begun
-from wm_models.planners.cem import CEM
-from wm_models.planners.costs import (
-    ActionPenalty,
-    BoxPenalty,
-    DisagreementPenalty,
-    GoalCost,
-    ReturnCost,
-    Sum,
-)
-from wm_models.planners.factory import PLANNERS, planner
-from wm_models.planners.gd import GD
-from wm_models.planners.mppi import MPPI
-from wm_models.planners.receding import Pending, Receding
-from wm_models.planners.search import Search
+The names below are loaded when they are first used, so that `registry` is read without torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wm_models.planners.registry import PLANNERS
+
+if TYPE_CHECKING:
+    from wm_models.planners.actor import ActorPlanner
+    from wm_models.planners.cem import CEM
+    from wm_models.planners.costs import (
+        ActionPenalty,
+        BoxPenalty,
+        DisagreementPenalty,
+        GoalCost,
+        ReturnCost,
+        Sum,
+    )
+    from wm_models.planners.factory import planner
+    from wm_models.planners.gd import GD
+    from wm_models.planners.mppi import MPPI
+    from wm_models.planners.receding import Pending, Receding
+    from wm_models.planners.search import Search
 
 __all__ = [
     "CEM",
@@ -32,6 +42,29 @@ __all__ = [
     "ReturnCost",
     "Search",
     "Sum",
-    "begun",
     "planner",
 ]
+_MODULES = {
+    "actor": ("ActorPlanner",),
+    "cem": ("CEM",),
+    "costs": (
+        "ActionPenalty",
+        "BoxPenalty",
+        "DisagreementPenalty",
+        "GoalCost",
+        "ReturnCost",
+        "Sum",
+    ),
+    "factory": ("planner",),
+    "gd": ("GD",),
+    "mppi": ("MPPI",),
+    "receding": ("Pending", "Receding"),
+    "search": ("Search",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 from wm_models.interface import ModelError, Planner
-from wm_models.planners.actor import ActorPlanner
-from wm_models.planners.cem import CEM
-from wm_models.planners.gd import GD
-from wm_models.planners.mppi import MPPI
-
-PLANNERS: Mapping[str, type[Any]] = {
-    "actor": ActorPlanner,
-    "cem": CEM,
-    "mppi": MPPI,
-    "gd": GD,
-}
+from wm_models.planners.registry import PLANNERS
 
 
 def planner(name: str, **options: Any) -> Planner:
     """The planner ``actor``, ``cem``, ``mppi`` or ``gd``; ``options`` are fields of its class."""
-    make: Callable[..., Planner] = PLANNERS[_known("planner", name, list(PLANNERS))]
-    names = [f.name for f in fields(PLANNERS[name])]
+    kind = PLANNERS[_known("planner", name, list(PLANNERS))].load()
+    make: Callable[..., Planner] = kind
+    names = [f.name for f in fields(kind)]
     for option in options:
         _known(f"planner {name}: option", option, names)
     return make(**options)

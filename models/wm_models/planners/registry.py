@@ -1,0 +1,45 @@
+"""Planners by name: class, source in the replay log, summary. The only such list.
+
+Standard library only: graphs, commands and the robot node read it without importing torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class PlannerEntry:
+    """One planner.
+
+    path: its class, as module:Class. source: what a replay log calls its actions; `policy` where a
+    network gives the action, `planner` where a search in imagination does.
+    """
+
+    path: str
+    source: Literal["policy", "planner"]
+    summary: str
+
+    def load(self) -> type[Any]:
+        """Return the class. This imports torch."""
+        module, _, name = self.path.partition(":")
+        found: type[Any] = getattr(import_module(module), name)
+        return found
+
+
+PLANNERS: Mapping[str, PlannerEntry] = {
+    "actor": PlannerEntry(
+        "wm_models.planners.actor:ActorPlanner", "policy", "The learned actor, rolled out."
+    ),
+    "cem": PlannerEntry("wm_models.planners.cem:CEM", "planner", "Cross-entropy method."),
+    "mppi": PlannerEntry(
+        "wm_models.planners.mppi:MPPI", "planner", "Model predictive path integral control."
+    ),
+    "gd": PlannerEntry(
+        "wm_models.planners.gd:GD", "planner", "Gradient descent through the model."
+    ),
+}
+SEARCHES = tuple(name for name, entry in PLANNERS.items() if entry.source == "planner")

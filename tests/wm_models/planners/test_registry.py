@@ -1,0 +1,53 @@
+"""The registry is the only list of planners; the log source of each comes from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import get_args, get_type_hints
+
+import pytest
+
+from wm_datasets.spec import Source
+from wm_models.interface import ModelError
+from wm_models.planners.factory import planner
+from wm_models.planners.registry import PLANNERS, SEARCHES
+from wm_nodes.cores.choose import chooser
+from wm_nodes.cores.records import Origin
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_the_actions_of_every_planner_are_logged_as_the_registry_says(name):
+    origin = Origin.parse(str(Origin("mwm_cpu", chooser(name).name, 3)))
+    assert origin.source == Source[PLANNERS[name].source.upper()]
+    assert (origin.source == Source.POLICY) == (name == "actor")
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_every_entry_names_a_planner(name):
+    assert isinstance(planner(name), PLANNERS[name].load())
+
+
+def test_an_unknown_planner_is_refused_with_the_names_there_are():
+    with pytest.raises(ModelError, match=r"'cme'.*'cem'.*There are: actor, cem, mppi, gd"):
+        planner("cme")
+
+
+def test_choices_of_commands_and_graphs_are_the_registry_s():
+    from wm_nodes.cli.eval import Eval
+    from wm_nodes.cores.choose import CHOOSERS
+    from wm_nodes.graphs import NAMES, find_graph
+
+    assert tuple(PLANNERS) == CHOOSERS
+    assert set(get_args(get_type_hints(Eval)["planner"])) == {"", *PLANNERS}
+    arguments = [a for name in NAMES for a in find_graph(name).arguments if a.name == "planner"]
+    assert len(arguments) == 3
+    assert all(set(argument.choices) == set(PLANNERS) for argument in arguments)
+    assert {"actor", *SEARCHES} == set(PLANNERS)
+
+
+def test_it_is_read_without_torch():
+    program = "import sys, wm_models.planners.registry, wm_nodes.cores.records as records\n"
+    program += "print('torch' in sys.modules, records.Origin('m', 'gd').source)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["False", str(int(Source.PLANNER))], done.stderr
