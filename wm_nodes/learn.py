@@ -37,7 +37,7 @@ from wm_nodes.devices import pick_device
 from wm_nodes.heldout import HeldOut, evaluate_held_out
 from wm_nodes.metrics import MetricsRecorder, Speed
 from wm_nodes.resident import ResidentRows
-from wm_nodes.trainable import ACTION, obstacle
+from wm_nodes.trainable import ACTION, mixture, obstacle
 
 FOREIGN = ("encoder",)  # what a manifest tells of weights that were trained elsewhere
 DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
@@ -71,6 +71,7 @@ class LearnConfig:
     recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: all alike
     eval_every: int = 0  # updates between evaluations; 0: none
     hold_out: float = 0.0  # share of every log's episodes that is judged by, not learned from
+    allow_mixed: bool = False  # learn from logs whose robot, task or action space differ
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,11 @@ class Learning:
         config: LearnConfig,
         publish: Callable[[Manifest, Path], None] | None = None,
         evaluate: Callable[[Path], Mapping[str, float]] | None = None,
+        on_first_save: Callable[[], None] = lambda: None,
     ) -> None:
         """`publish` is told of every version; `evaluate` gets the folder of one each `eval_every`
-        updates, and returns metrics."""
+        updates, and returns metrics; `on_first_save` is called once, before the first save of this
+        process."""
         self.config = config
         self.preset = preset(config.model)
         self.device = str(pick_device(config.device))
@@ -108,6 +111,7 @@ class Learning:
         self.rollbacks = 0
         self._publish = publish or (lambda manifest, path: None)
         self._evaluate_weights = evaluate
+        self._on_first_save: Callable[[], None] | None = on_first_save
         self._held_out = HeldOut(config.hold_out)
         self.evaluation: Mapping[str, float] = {}  # the newest
         self._readers: list[LogReader] = []
@@ -172,6 +176,9 @@ class Learning:
             self._keep(self._write_weights())
 
     def _write_weights(self) -> Manifest:
+        if self._on_first_save is not None:
+            self._on_first_save()
+            self._on_first_save = None
         spec = self._readers[0].spec
         return self.store.save(
             self.model.modules_by_name(),
@@ -230,6 +237,9 @@ class Learning:
             kept = self.config.download_bytes
             self._readers = [open_log(place, download_bytes=kept) for place in places]
             self._refuse_logs_without(ACTION)
+            specs = [(reader.path, reader.spec) for reader in self._readers]
+            if why := mixture(specs, self.config.allow_mixed):
+                raise LearnError(why)
         resumed = self._state.exists()
         prefill = self.preset.pace.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:

@@ -79,7 +79,7 @@ class Expert:
 
     def __init__(self, robot: MetaWorld) -> None:
         self._robot = robot
-        self._script = _script(robot.spec.task)
+        self._script = _script(robot.script_task)
 
     def begin(self) -> None:
         self._policy = self._script()  # a few scripts remember
@@ -89,6 +89,21 @@ class Expert:
             warnings.simplefilter("ignore")
             action = self._policy.get_action(self._robot.privileged_state)
         return np.asarray(action, np.float32)
+
+
+def scripted_expert(robot: Robot) -> Policy:
+    """Return the script that solves the robot's task. RobotError: it has none."""
+    if isinstance(robot, MetaWorld):
+        return Expert(robot)
+    from wm_nodes.robots.arm.scripts import ArmExpert
+    from wm_nodes.robots.arm.simulated import SimulatedArm
+
+    if isinstance(robot, SimulatedArm):
+        return ArmExpert(robot.spec, robot.world)
+    raise RobotError(
+        f"expert: robot {robot.spec.name!r} has no script, expected Meta-World, the simulated arm, "
+        "or a class derived from one of them."
+    )
 
 
 class Replay:

@@ -1,11 +1,12 @@
-"""What a log must hold to be learned from, and what can use one that lacks it."""
+"""What a log must hold to be learned from, what can use one that lacks it, and which logs may be
+learned from together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from wm_datasets.spec import LogSpec
+from wm_datasets.spec import LogSpec, VectorSpec
 
 ACTION = frozenset({"action"})  # every model here learns from actions
 
@@ -26,3 +27,44 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
             f"a log that has it, or another model.{without}"
         )
     return ""
+
+
+def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> str:
+    """Return why these logs, all with actions, cannot be learned from together; empty: they can.
+
+    Robot, task and action space must be the same unless `allow_mixed`; the number of action
+    dimensions always.
+    """
+    (first, spec), *others = logs
+    for place, other in others:
+        assert spec.action is not None and other.action is not None
+        sizes = len(spec.action), len(other.action)
+        if sizes[0] != sizes[1]:
+            return (
+                f"log: {first} has {sizes[0]} action dimensions ({', '.join(spec.action.names)}), "
+                f"{place} has {sizes[1]} ({', '.join(other.action.names)}), expected the same "
+                "number. Learn from one of them."
+            )
+        pairs = [
+            ("robot", repr(spec.robot), repr(other.robot)),
+            ("task", repr(spec.task), repr(other.task)),
+            ("action space", *_told(spec.action, other.action)),
+        ]
+        if differing := [f"{name} {a} and {b}" for name, a, b in pairs if a != b]:
+            if allow_mixed:
+                continue
+            return (
+                f"log: {first} and {place} differ: {'; '.join(differing)}. Expected logs of one "
+                "robot, task and action space. Leave one of them out, or allow it: wm train "
+                "--allow-mixed, allow_mixed:=true of a graph."
+            )
+    return ""
+
+
+def _told(a: VectorSpec, b: VectorSpec) -> tuple[str, str]:
+    """Return the first part of two action spaces that differs, as text; equal texts: none does."""
+    for part in ("names", "units", "low", "high"):
+        mine, theirs = list(getattr(a, part)), list(getattr(b, part))
+        if mine != theirs:
+            return f"({part}) {mine}", f"{theirs}"
+    return "", ""

@@ -1,11 +1,15 @@
-"""A task of your own: a Meta-World task that is paid at the goal only.
+"""A task of your own: Meta-World's reach, paid at the goal only.
 
-wm launch docs/examples/sparse_reach.py
+    wm launch docs/examples/sparse_reach.py demos:=20
+
+Its name is its own, so that no log or weights of reach-v3 are taken for it. The robot node and the
+demonstrator open the same class, so demonstrations are paid as the task pays.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy.typing as npt
 
@@ -14,9 +18,15 @@ from wm_nodes.graphs.simulator import Simulator, simulator_graph
 from wm_nodes.robots.base import Observation
 from wm_nodes.robots.metaworld import MetaWorld
 
+TASK = "reach-sparse"
+
 
 class SparseReach(MetaWorld):
     """The reward is 1 in each decision that ends at the goal, else 0."""
+
+    def __init__(self, task: str = TASK, **settings: Any) -> None:
+        super().__init__("reach-v3", **settings)
+        self.spec = replace(self.spec, task=task)
 
     def act(self, action: npt.ArrayLike) -> Observation:
         seen = super().act(action)
@@ -29,9 +39,10 @@ GRAPH = simulator_graph(
     "Meta-World's reach, paid at the goal only.",
     Simulator(
         adapter=f"{__file__}:SparseReach",
-        tasks=("reach-v3",),
+        tasks=(TASK,),
         cameras=CAMERAS,
         period_ms=12.5,
         action_repeat=2,
+        demonstrated=True,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stderr
 from typing import TypeVar
 
@@ -27,10 +27,10 @@ HELP = ("-h", "--help")
 FRAME = set(" +-|\u2500\u2502\u256d\u256e\u256f\u2570")  # what tyro draws around a mistake
 
 
-def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
+def parse(kind: type[T], command: str, words: Sequence[str], default: T | None = None) -> T:
     """Return the dataclass filled from the words, or end the program with its help (code 0).
 
-    UserError: a wrong word, in one line.
+    default: what the words do not give is as in there. UserError: a wrong word, in one line.
     """
     if set(HELP) & set(words):
         print(command_help(kind, command))
@@ -38,9 +38,30 @@ def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(kind, prog=f"wm {command}", args=list(words))
+            if default is None:
+                return tyro.cli(kind, prog=f"wm {command}", args=list(words))
+            return tyro.cli(kind, prog=f"wm {command}", args=list(words), default=default)
     except SystemExit:
         raise UserError(_mistake(kind, command, said.getvalue())) from None
+
+
+def as_begun(
+    kind: type[T], command: str, words: Sequence[str], began: T, fixed: Collection[str], run: str
+) -> T:
+    """Return the words' dataclass; what the words do not give is as in `began`, of a run.
+
+    UserError: the words give a field of `fixed` another value than it began with.
+    """
+    wanted = parse(kind, command, words, began)
+    for name in fixed:
+        old, new = getattr(began, name), getattr(wanted, name)
+        if new != old:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(
+                f"{option}: got {new}, but run {run!r} began with {old}, expected the same. Leave "
+                f"{option} out, or start another run."
+            )
+    return wanted
 
 
 def _mistake(kind: type, command: str, said: str) -> str:

@@ -8,29 +8,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from wm_datasets.store import is_url
-from wm_nodes.cli.arguments import parse, require, require_device, require_one_of
+from wm_nodes.cli.arguments import as_begun, parse, require, require_device, require_one_of
 from wm_nodes.cli.bar import Bar
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
-from wm_nodes.graphs.runs import write_training
-from wm_nodes.trainable import obstacle
+from wm_nodes.graphs.runs import read_training, write_training
+from wm_nodes.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
     from wm_nodes.learn import Learning
 
 GB = 10**9
 SHOWN = 3  # losses in the bar
+FIXED = ("model", "seed", "recency", "hold_out")  # and the logs: as the run began
 
 
 @dataclass(frozen=True)
 class Train:
-    """Learn from recorded logs, without ROS. The same command with --run NAME goes on."""
+    """Learn from recorded logs, without ROS. --run NAME goes on.
+
+    What changes what is learned (logs and their weights, model, seed, recency, hold-out) is fixed
+    in run.json when a run begins: a run that goes on keeps it, and refuses another value.
+    """
 
     log: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LOG[:WEIGHT]")
@@ -65,11 +70,19 @@ class Train:
     """Share of each log's episodes that is kept from learning and judged by (with --eval-every)."""
     eval_episodes: int = 0
     """Judge in the simulator of the log's task as well, by so many episodes (with --eval-every)."""
+    allow_mixed: bool = False
+    """Learn from logs whose robot, task or action space differ; else they are refused."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm train WORDS`."""
     wanted = parse(Train, "train", words)
+    folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
+    began = read_training(folder) if wanted.run else {}
+    if began:
+        kept = {name: began[name] for name in FIXED if name in began}
+        base = Train(log=(), allow_mixed=began.get("allow_mixed", False), **kept)
+        wanted = as_begun(Train, "train", words, base, kept, wanted.run)
     require_one_of("model", wanted.model, MODELS)
     require("steps", wanted.steps, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
@@ -81,18 +94,21 @@ def run(words: Sequence[str]) -> int:
     require("hold-out", wanted.hold_out, 0.0, 0.9)
     require("eval-episodes", wanted.eval_episodes, 0)
     require_device(wanted.device)
-    if not wanted.log:
-        raise UserError("--log: none given, right is a replay log or a run, as in --log runs/NAME.")
-    logs = tuple(weighted_log(text) for text in wanted.log)
-    _refuse_video(logs, wanted.model)
+    logs = _logs(wanted, began.get("logs"))
+    hold_out = began.get("hold_out", wanted.hold_out if wanted.eval_every else 0.0)
+    if wanted.eval_every and not (hold_out or wanted.eval_episodes):
+        raise UserError(
+            f"--eval-every: run {folder.name!r} learns from every episode (hold-out 0), expected "
+            "some to evaluate on. Give --eval-episodes N, or hold some out in another run."
+        )
+    _refuse_logs(logs, wanted.model, wanted.allow_mixed)
 
     from wm_datasets import LogError
     from wm_models.checkpoint import WeightsError
     from wm_models.interface import ModelError
-    from wm_nodes.learn import LearnConfig, LearnError, Learning, absolute
+    from wm_nodes.learn import LearnConfig, LearnError, Learning
     from wm_nodes.robots.base import RobotError
 
-    folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
     config = LearnConfig(
         run=folder,
         logs=logs,
@@ -108,24 +124,57 @@ def run(words: Sequence[str]) -> int:
         download_bytes=round(wanted.download_gb * GB),
         resident_bytes=round(wanted.gpu_gb * GB),
         eval_every=wanted.eval_every,
-        hold_out=wanted.hold_out if wanted.eval_every else 0.0,
+        hold_out=hold_out,
+        allow_mixed=wanted.allow_mixed,
     )
-    words = [f"{absolute(place)}:{weight:g}" for place, weight in logs]
-    about = {"model": wanted.model, "seed": wanted.seed, "logs": words}
+    about = {name: getattr(config, name) for name in (*FIXED, "allow_mixed")}
+    about["logs"] = _log_words(logs)
+
+    def begin() -> None:
+        """What cannot be learned from leaves no run.json behind; weights always have one."""
+        write_training(folder, about)
+
     with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError, OSError):
-        _learn(Learning(config, evaluate=_judge(wanted, logs[0][0])), folder, about)
+        judge = _judge(wanted, logs[0][0])
+        _learn(Learning(config, evaluate=judge, on_first_save=begin), folder)
     return 0
 
 
-def _refuse_video(logs: Sequence[tuple[Path | str, float]], model: str) -> None:
-    """Refuse logs without actions before anything is imported for learning or written."""
+def _logs(wanted: Train, began: Sequence[str] | None) -> tuple[tuple[Path | str, float], ...]:
+    """Return the logs to learn from: those given, or those of the run. UserError: they differ."""
+    if not (wanted.log or began):
+        raise UserError("--log: none given, right is a replay log or a run, as in --log runs/NAME.")
+    logs = tuple(weighted_log(text) for text in wanted.log or began or ())
+    if began and (words := _log_words(logs)) != list(began):
+        raise UserError(
+            f"--log: got {', '.join(words)}, but run {wanted.run!r} began with "
+            f"{', '.join(began)}, expected the same logs and weights. Leave --log out, or start "
+            "another run."
+        )
+    return logs
+
+
+def _log_words(logs: Sequence[tuple[Path | str, float]]) -> list[str]:
+    """Return logs as run.json keeps them: whole paths (or URLs) with their weights."""
+    return [
+        f"{place if is_url(place) else Path(place).resolve()}:{weight:g}" for place, weight in logs
+    ]
+
+
+def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mixed: bool) -> None:
+    """Refuse logs without actions, and logs that do not go together, before anything is imported
+    for learning or written."""
     from wm_datasets import LogError
     from wm_datasets.remote import open_log
 
+    specs = []
     for place, _ in logs:
         with user_errors(LogError), open_log(place) as reader:
+            specs.append((place, reader.spec))
             if why := obstacle(place, reader.spec, model):
                 raise UserError(why)
+    if why := mixture(specs, allow_mixed):
+        raise UserError(why)
 
 
 def _judge(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
@@ -160,19 +209,15 @@ def weighted_log(text: str) -> tuple[Path | str, float]:
     return folder, share
 
 
-def _learn(learning: Learning, folder: Path, about: Mapping[str, Any]) -> None:
-    """Learn to the end. `about` goes into run.json once an update was made: what cannot be learned
-    from leaves no folder behind."""
+def _learn(learning: Learning, folder: Path) -> None:
+    """Learn to the end."""
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
     stop, bar = _Stop(), Bar(learning.config.steps, "updates")
-    judged, noted = learning.evaluation, False
+    judged = learning.evaluation
     try:
         while not (learning.done or stop.asked):
             if not (learning.step() or learning.done):
                 raise UserError("--log: no whole episode to learn from. See `wm log info`.")
-            if not noted:
-                write_training(folder, about)
-                noted = True
             _show(bar, learning)
             if learning.evaluation is not judged:
                 judged = learning.evaluation

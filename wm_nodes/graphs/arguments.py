@@ -45,6 +45,19 @@ RECENCY = Argument(
     0.0,
     "Half-life of an episode's odds to be learned from, in rows of the log; 0: all alike.",
     low=0.0,
+    fixed=True,
+)
+HOLD_OUT = Argument(
+    "hold_out",
+    0.0,
+    "Share of each log's episodes that is not learned from; a run that `wm train` began keeps its "
+    "own.",
+    low=0.0,
+    high=0.9,
+    fixed=True,
+)
+ALLOW_MIXED = Argument(
+    "allow_mixed", False, "Learn from logs whose robot, task or action space differ."
 )
 COMPOSITION = Argument(
     "composition",

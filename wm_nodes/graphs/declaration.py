@@ -172,6 +172,18 @@ class Graph:
         """Return the nodes that these arguments start."""
         return tuple(node for node in self.nodes if node.condition(values))
 
+    def task(self, values: Values) -> str:
+        """Return the task that all nodes have; "" where none has one. GraphError: they differ."""
+        running = {node.name: node.parameters(values) for node in self.running(values)}
+        found = {name: str(own["task"]) for name, own in running.items() if "task" in own}
+        if len(set(found.values())) > 1:
+            differing = ", ".join(f"{name} {task!r}" for name, task in found.items())
+            raise GraphError(
+                f"task: the nodes of graph {self.name!r} got {differing}, expected one task. Let "
+                "them all read the robot node's parameters (Simulator.robot)."
+            )
+        return next(iter(found.values()), "")
+
 
 def show(value: Value) -> str:
     """Return a value as it is typed after `:=`."""

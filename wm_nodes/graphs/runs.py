@@ -26,6 +26,7 @@ RUNS = "runs"
 FILE = "run.json"
 TRAIN = "train"  # what run.json calls `wm train`
 ROBOT = ("task", "camera", "render", "action_repeat", "time_limit")  # in a log's `extra`
+LEARNED = ("model", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -85,7 +86,7 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
             if (path / FILE).exists():
                 return None
         try:
-            _write(path / FILE, {"graph": graph.name, "arguments": arguments})
+            write_json(path / FILE, {"graph": graph.name, "arguments": arguments})
         except OSError as error:
             raise GraphError(f"run: cannot write {path / FILE} ({error.strerror}).") from None
         stack.pop_all()
@@ -114,6 +115,7 @@ def _plan(
     chosen = any(name in wanted or _differs(graph, arguments, name) for name in graph.owns(values))
     movable = graph.moves(values) and not chosen
     values |= graph.namespaces(values, pushed)
+    graph.task(values)
     run = {"values": values, "resumed": resumed, "notes": tuple(notes), "movable": movable}
     return run, arguments
 
@@ -199,7 +201,8 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
     own = str(path / "log")
     logs = arguments.get("logs") or [arguments.get("log")]
     logs = [str(log) for log in logs if log and str(log).rpartition(":")[0] != own != str(log)]
-    found = {"seed": arguments.get("seed", 0), "model": arguments.get("model")}
+    found: dict[str, Any] = {"seed": arguments.get("seed", 0)}
+    found |= {name: arguments.get(name) for name in LEARNED}
     found |= {"offline": ",".join(logs), **_robot(path)}
     known = {argument.name: argument for argument in graph.arguments}
     kept: dict[str, Value] = {}
@@ -222,6 +225,25 @@ def _robot(path: Path) -> dict[str, Any]:
         return {}
 
 
+def read_training(path: Path) -> dict[str, Any]:
+    """Return what a run learns by, of LEARNED and `seed`, and its `logs` where `wm train` began it;
+    empty for a new run. What run.json of an older version does not say is absent. GraphError."""
+    file = path / FILE
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text())
+        arguments = dict(content["arguments"])
+        began = content["graph"] == TRAIN
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GraphError(
+            f"run: {file} cannot be read ({error}). Right: another --run, or mend the file."
+        ) from None
+    names = (*LEARNED, "seed", *(("logs",) if began else ()))
+    whole = {} if began else {"hold_out": 0.0, "recency": 0.0}  # what older graphs learned by
+    return whole | {name: arguments[name] for name in names if name in arguments}
+
+
 def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
     """Note what `wm train` learns from, so that a graph can go on with the run; a run that a graph
     has begun stays that graph's."""
@@ -230,7 +252,7 @@ def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
         if json.loads(file.read_text())["graph"] != TRAIN:
             return
     path.mkdir(parents=True, exist_ok=True)
-    _write(file, {"graph": TRAIN, "arguments": dict(arguments)})
+    write_json(file, {"graph": TRAIN, "arguments": dict(arguments)})
 
 
 def _compare(
@@ -251,7 +273,8 @@ def _compare(
     return notes
 
 
-def _write(file: Path, content: Mapping[str, Any]) -> None:
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all, past a power cut."""
     aside = file.with_suffix(".json.new")
     with aside.open("w") as stream:
         json.dump(content, stream, indent=2)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wm_nodes.graphs.arguments import (
+    ALLOW_MIXED,
     CAPACITY,
     COMPOSITION,
     EPISODES,
+    HOLD_OUT,
     LOG,
     MODEL,
     NETWORK,
@@ -32,6 +34,7 @@ from wm_nodes.graphs.declaration import Argument, Graph, NodeSpec, Parameter, Va
 
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
 AHEAD = 100  # decisions that the robot may be ahead of the trainer's ratio: it waits for learning
+SAME_ROBOT = "adapter task seed action_repeat time_limit render camera limits".split()
 RECORDER_S = 10.0  # an episode begins without the recorder only after so long
 
 MODE = Argument(
@@ -63,14 +66,14 @@ EVAL_EPISODES = Argument("eval_episodes", 20, "Episodes of an evaluation block."
 
 @dataclass(frozen=True)
 class Simulator:
-    """A simulated robot, as its graph starts it.
+    """A simulated robot, as its graph starts it. Everything that opens it reads `robot`.
 
     adapter: a name of `robots/adapters.py`, or module:Class or FILE.py:Class of your own. Its
     constructor's parameters among task, seed, action_repeat, time_limit, render, camera, limits are
     given. tasks, cameras: what may be asked for; the first is the default. period_ms: of one
     simulator step. time_limit: the longest episode, in decisions. limits: YAML of action limits;
     empty: config/robots/<adapter>.yaml, or the class's own. demonstrated: has it a script that
-    `demos:=N` records?
+    `demos:=N` records (Meta-World, the simulated arm, or a class derived from them)?
     """
 
     adapter: str
@@ -96,6 +99,7 @@ class Simulator:
             LOG,
             *CAPACITY,
             RECENCY,
+            HOLD_OUT,
             MODE,
             COMPOSITION,
             RENDER,
@@ -124,6 +128,7 @@ class Simulator:
             ),
             *((DEMOS,) if self.demonstrated else ()),
             OFFLINE,
+            ALLOW_MIXED,
             PLANNER,
             EVAL_EVERY,
             EVAL_EPISODES,
@@ -131,6 +136,12 @@ class Simulator:
             NETWORK,
             NS,
         )
+
+    def demonstrator(self, values: Values) -> Mapping[str, Parameter]:
+        """Return the demonstrator's parameters: the robot node's robot and task."""
+        robot = self.robot(values)
+        same = {name: robot[name] for name in SAME_ROBOT if name in robot}
+        return {**same, "episodes": values["demos"], "out": _demos(values)}
 
     def robot(self, values: Values) -> Mapping[str, Parameter]:
         """Return the robot node's parameters."""
@@ -190,16 +201,11 @@ def _demos(values: Values) -> str:
     return f"{values['run']}/demos" if _demonstrates(values) else ""
 
 
-def _demonstrator(values: Values) -> Mapping[str, Parameter]:
-    names = "task seed action_repeat time_limit render camera"
-    return {**_pick(values, *names.split()), "episodes": values["demos"], "out": _demos(values)}
-
-
 def _trainer(values: Values) -> Mapping[str, Parameter]:
     offline = split_logs(values)
     return {
         **({"offline": offline} if offline else {}),
-        **_pick(values, "model", "run", "seed", "recency"),
+        **_pick(values, "model", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
         "weights": first_weights(values),
         "demos": _demos(values),
@@ -231,7 +237,12 @@ def simulator_graph(name: str, description: str, simulator: Simulator) -> Graph:
                 "robot", "robot", simulator.robot, on_exit="shutdown", grace_s=REPORT_S, stop_rank=0
             ),
             NodeSpec("recorder", "recorder", _recorder),
-            NodeSpec("demonstrator", "demonstrator", _demonstrator, condition=_demonstrates),
+            NodeSpec(
+                "demonstrator",
+                "demonstrator",
+                simulator.demonstrator,
+                condition=_demonstrates,
+            ),
             NodeSpec(
                 "trainer",
                 "trainer",

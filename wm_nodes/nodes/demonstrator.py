@@ -14,9 +14,9 @@ from wm_nodes.errors import UserError
 from wm_nodes.evaluate import EpisodeRow
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
-from wm_nodes.policies import Expert
+from wm_nodes.policies import scripted_expert
+from wm_nodes.robots.adapters import limits_of, open_robot
 from wm_nodes.robots.base import RobotError
-from wm_nodes.robots.metaworld import MetaWorld
 
 STREAM = 1_000_003  # demonstrations are no episodes of the run itself
 
@@ -24,7 +24,8 @@ STREAM = 1_000_003  # demonstrations are no episodes of the run itself
 @dataclass(frozen=True)
 class DemonstratorParams(ShellParams):
     out: str = param("runs/run/demos", "Replay log to make; one that is whole already is kept.")
-    task: str = param("drawer-close-v3", "Meta-World task.")
+    adapter: str = param("metaworld", "Robot that demonstrates: the robot node's `adapter`.")
+    task: str = param("drawer-close-v3", "Task: the robot node's.")
     episodes: int = param(20, "Demonstrations.", low=1)
     noise: float = param(
         0.5, "Noise in three of four episodes, as a share of half the range.", low=0.0
@@ -34,6 +35,7 @@ class DemonstratorParams(ShellParams):
     time_limit: int = param(100, "Decisions per episode.", low=1)
     render: str = param("auto", "Pictures.", choices=("auto", "fast", "full"))
     camera: str = param("corner4", "Camera of the simulator.")
+    limits: str = param("", "YAML of action limits: the robot node's.")
 
 
 class DemonstratorNode(Shell):
@@ -62,10 +64,10 @@ class DemonstratorNode(Shell):
         aside = out.with_name(f".{out.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         names = "task seed action_repeat time_limit render camera".split()
+        settings = {name: getattr(p, name) for name in names}
         try:
-            robot = MetaWorld(**{name: getattr(p, name) for name in names})
-            with robot:
-                player = NoisyExpert(Expert(robot), robot.spec, p.noise, p.seed)
+            with open_robot(p.adapter, settings | limits_of(p.adapter, p.limits)) as robot:
+                player = NoisyExpert(scripted_expert(robot), robot.spec, p.noise, p.seed)
                 collect(
                     robot,
                     player,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -26,11 +25,9 @@ from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.realtime_robot import RealtimeControl
 from wm_nodes.nodes.shell import Shell, ShellParams
 from wm_nodes.params import param
-from wm_nodes.robots.adapters import ADAPTERS, open_robot, takes
+from wm_nodes.robots.adapters import limits_of, open_robot, takes
 from wm_nodes.robots.base import RealtimeRobot, Robot, RobotError
-from wm_nodes.robots.limits import read_limits
 from wm_nodes.ros.clock import ClockPublisher
-from wm_nodes.share import shared
 
 if TYPE_CHECKING:
     from wm_nodes.driver_services import DriverServices
@@ -213,10 +210,7 @@ class RobotNode(Shell):
         self._views: Views | None = None  # of cameras; None: the robot knows them itself
         if takes(p.adapter, "bus"):
             settings |= self._arm_topics()
-        if takes(p.adapter, "limits") and (p.limits or p.adapter in ADAPTERS):
-            path = Path(p.limits) if p.limits else shared(f"config/robots/{p.adapter}.yaml")
-            settings["limits"] = read_limits(path)
-        return settings
+        return settings | limits_of(p.adapter, p.limits)
 
     def _arm_topics(self) -> dict[str, Any]:
         """Return an arm's configuration and its topics."""

@@ -53,6 +53,12 @@ class TrainerParams(ShellParams):
     recency: float = param(
         0.0, "Half-life of an episode's odds to be drawn, in rows; 0: all alike.", low=0.0
     )
+    hold_out: float = param(
+        0.0, "Share of each log's episodes that is not learned from.", low=0.0, high=0.9
+    )
+    allow_mixed: bool = param(
+        False, "Learn from logs whose robot, task or action space differ; else they are refused."
+    )
     cache_bytes: int = param(2 << 30, "Decoded rows kept in memory.", low=1)
     disk_bytes: int = param(16 << 30, "Decoded rows kept in files, of longer logs.", low=0)
     resident_bytes: int = param(0, "Decoded rows kept on the GPU instead; 0: none.", low=0)
@@ -107,6 +113,8 @@ class TrainerNode(Shell):
             "pace": p.pace,
             "publish_s": p.publish_s,
             "recency": p.recency,
+            "hold_out": p.hold_out,
+            "allow_mixed": p.allow_mixed,
             "cache_bytes": p.cache_bytes,
             "disk_bytes": p.disk_bytes,
             "resident_bytes": p.resident_bytes,

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from wm_datasets.spec import VectorSpec
 from wm_nodes.own_code import CodeError, is_file, load_file
 from wm_nodes.robots.base import Robot, RobotError
+from wm_nodes.robots.limits import read_limits
+from wm_nodes.share import shared
 
 ADAPTERS = {
     "metaworld": "wm_nodes.robots.metaworld:MetaWorld",
@@ -44,12 +47,10 @@ def adapter_class(name: str) -> type[Robot]:
 def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
     """Open a robot with the settings that its constructor takes; RobotError if it needs others."""
     kind = adapter_class(name)
-    taken = inspect.signature(kind).parameters
+    taken = _taken(kind)
     missing = [
-        key for key, about in taken.items()
-        if about.default is about.empty and about.kind is about.POSITIONAL_OR_KEYWORD
-        and key not in settings
-    ]  # fmt: skip
+        key for key, about in taken.items() if about.default is about.empty and key not in settings
+    ]
     if missing:
         raise RobotError(
             f"adapter: {name!r} needs {', '.join(missing)}, which the robot node does not have. "
@@ -60,4 +61,30 @@ def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
 
 def takes(name: str, setting: str) -> bool:
     """Does this adapter have such a setting?"""
-    return setting in inspect.signature(adapter_class(name)).parameters
+    return setting in _taken(adapter_class(name))
+
+
+def limits_of(name: str, path: str) -> dict[str, VectorSpec]:
+    """Return the setting `limits` of an adapter, from a YAML file.
+
+    path: the file; empty: config/robots/<name>.yaml of a shipped adapter, and no setting for a
+    class of your own. SpecError: the file is absent or malformed.
+    """
+    if not takes(name, "limits") or not (path or name in ADAPTERS):
+        return {}
+    return {"limits": read_limits(path or shared(f"config/robots/{name}.yaml"))}
+
+
+def _taken(kind: type[Robot]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a constructor; those of its base class too where it takes **rest."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in kind.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = list(inspect.signature(each).parameters.items())
+        for key, about in parameters:
+            if about.kind in (about.POSITIONAL_OR_KEYWORD, about.KEYWORD_ONLY):
+                found.setdefault(key, about)
+        if not any(about.kind is about.VAR_KEYWORD for _, about in parameters):
+            break
+    return found

@@ -82,13 +82,18 @@ class MetaWorld(Robot):
         render: str = "auto",
         limits: VectorSpec = ACTION,
     ) -> None:
-        """Open the simulator. `time_limit` in decisions, `size` is the picture's side in pixels."""
+        """Open the simulator. `time_limit` in decisions, `size` is the picture's side in pixels.
+
+        `script_task` is the Meta-World task that scripts solve; a class derived from this one may
+        give its `spec` another task's name.
+        """
         _require_positive(action_repeat=action_repeat, time_limit=time_limit)
         check_task(task)
         self._action = within(limits, ACTION, "metaworld")
         preset, gl_name = rendering.resolve(render)
         self._env = _make(task, seed)
         self._env.max_path_length = action_repeat * time_limit
+        self.script_task = task
         self._seed, self._episode = seed, 0
         self._repeat, self._limit = action_repeat, time_limit
         self._decision = self._ticks = 0

@@ -1,0 +1,41 @@
+"""The demonstrator records the task of the robot node, of a class of one's own too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("metaworld")
+
+from wm_datasets import LogReader
+from wm_nodes.errors import UserError
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.runs import open_run
+from wm_nodes.nodes.demonstrator import DemonstratorNode
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "sparse_reach.py"
+
+
+@pytest.mark.timeout(240)
+def test_demonstrations_of_an_own_task_are_paid_as_it_pays(graph, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = find_graph(str(EXAMPLE))
+    run = open_run(own, {"demos": "1", "time_limit": "40", "render": "fast"})
+    spec = next(node for node in own.nodes if node.name == "demonstrator")
+    given = dict(spec.parameters(run.values))
+    node = graph.add(DemonstratorNode, **given)
+    graph.until(node.over.done, 180)
+    with LogReader(run.path / "demos") as log:
+        assert log.spec.task == "reach-sparse"
+        rewards = log.read("reward", 0, log.length)
+        assert set(rewards.tolist()) == {0.0, 1.0}  # Meta-World's own lie in between
+
+
+def test_a_robot_without_a_script_is_refused(graph, tmp_path):
+    adapter = "tests.nodes.point_robot:PointRobot"
+    graph.add(DemonstratorNode, adapter=adapter, task="origin", out=str(tmp_path / "demos"))
+    with pytest.raises(UserError, match="robot 'point' has no script"):
+        graph.spin(20)
+    assert not (tmp_path / "demos").exists()
