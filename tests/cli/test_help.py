@@ -17,7 +17,7 @@ from wm_nodes.graphs.arguments import MODELS
 from wm_nodes.graphs.declaration import split_words
 from wm_nodes.share import pretrained, version
 
-GROUPS = ("arm", "log", "launch")
+GROUPS = ("arm", "log", "study", "launch")
 
 
 def helped(command: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -14,6 +14,7 @@ CLASSES: Mapping[str, str] = {
     "average": "average:Average",
     "collect": "collect:Collect",
     "eval": "eval:Eval",
+    "study tasks": "study:Tasks",
     "report": "report:Report",
     "replay": "replay:Replay",
     "models": "models:Models",

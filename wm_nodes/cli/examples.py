@@ -34,6 +34,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "wm eval --weights arm-goal --horizon 3 --samples 64 --iterations 4 --execute 4",
         "wm eval --policy random --task reach-v3",
     ),
+    "study": ("wm study tasks --set easy",),
+    "study tasks": (
+        "wm study tasks --set easy --minutes 30",
+        "wm study tasks --tasks coffee-button,door-open --demos 20 --folder runs/four",
+    ),
     "report": ("wm report NAME", "wm report runs/NAME --last 20 --out report"),
     "replay": ("wm replay runs/NAME --episode 3",),
     "models": ("wm models",),
