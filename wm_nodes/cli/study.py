@@ -50,7 +50,7 @@ class Tasks:
     episodes: int = 20
     """Episodes of each evaluation, of the one at the end, and of each baseline."""
     baselines: bool = True
-    """Measure the blind policies and the script on the same episodes (about two minutes a task)."""
+    """Measure the blind policies and the script on the same episodes first, beside the minutes."""
     folder: Path | None = None
     """Where it goes; empty: runs/study-SET, of given tasks runs/study-tasks."""
 

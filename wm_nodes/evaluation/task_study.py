@@ -36,6 +36,7 @@ BLIND = ("random", "constant", "open_loop", "open_loop_best")
 BASELINES = (*BLIND, "expert")  # the expert reads the simulator's state
 WM = (sys.executable, "-m", "wm_nodes.cli.main")
 TICK_S = 2.0  # between two notes of how long a task has learned
+BELOW = 0.25  # of a line of the figure: baselines stand below what was learned
 END_S = 60.0  # for a graph that was asked to end
 LAST = 3  # evaluations within learning that are averaged
 
@@ -393,7 +394,11 @@ def draw(rows: Sequence[TaskRow], settings: StudySettings, path: Path) -> None:
     places = range(len(rows))
     marks = dict(zip((*BASELINES, "published"), "os^D|x"))
     for name, mark in marks.items():
-        found = [(v, at) for at, row in zip(places, rows) if (v := getattr(row, name)) is not None]
+        found = [
+            (v, at + BELOW)
+            for at, row in zip(places, rows)
+            if (v := getattr(row, name)) is not None
+        ]
         if found:
             color, label = "0.55", name.replace("_", " ")
             if name == "published":

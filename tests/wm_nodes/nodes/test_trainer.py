@@ -1,0 +1,50 @@
+"""The trainer node refuses demonstrations of another task than the run's own log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from tests.nodes.tiny import TINY, SeenPoint, record
+from wm_models.presets import PRESETS
+from wm_nodes.collect import HeldRandom, collect
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.trainer import TrainerNode
+
+
+@pytest.fixture
+def start(graph, tmp_path, monkeypatch):
+    """Start the node on a run whose demonstrations are of another task."""
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    record(tmp_path / "log", 5)
+    with SeenPoint() as robot:
+        robot.spec = replace(robot.spec, task="elsewhere")
+        collect(robot, HeldRandom(robot.spec, 2.0, 0), tmp_path / "demos", 2, 0)
+
+    def begin(**more):
+        given = {"run": str(tmp_path), "model": "tiny", "device": "cpu", "pace": False}
+        return graph.add(TrainerNode, demos=str(tmp_path / "demos"), **given, **more)
+
+    return begin
+
+
+def test_demonstrations_of_another_task_are_refused(graph, start, tmp_path):
+    start()
+    with pytest.raises(UserError, match=r"log and .*demos differ: task 'origin' and 'elsewhere'"):
+        graph.spin(20)
+    assert not (tmp_path / "weights").exists()
+
+
+def test_they_are_learned_from_where_that_is_allowed(graph, start):
+    node = start(allow_mixed=True, steps=3)
+    graph.until(node.over.done, 60)
+    assert node.exit_code == 0
+
+
+def test_held_out_episodes_are_a_parameter(graph, start):
+    node = start(allow_mixed=True, steps=3, hold_out=0.4)
+    graph.until(node.over.done, 60)
+    assert node._learning.config.hold_out == 0.4
