@@ -157,3 +157,29 @@ def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, said, capsys):
 )
 def test_a_bar_never_says_more_than_all(done, total, line):
     assert Bar(total, "updates").line(done, 0.0, "") == line
+
+
+def words_said(capsys, *words: str) -> str:
+    from wm_nodes.cli.main import main
+
+    assert main(["eval", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys):
+    same = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
+    said = words_said(capsys, *same, "--policy", "random").splitlines()
+    assert said[0].startswith("wall-same random: success ")
+    assert said[1].startswith("beside it: wall-same hold: success 0.00")
+    assert len(said) == 2
+    found = json.loads(words_said(capsys, *same, "--policy", "hold", "--json"))
+    assert found["success_rate"] == 0.0 and set(found["baselines"]) == {"random"}
+    beside = found["baselines"]["random"]
+    assert (beside["episodes"], beside["task"], beside["seed"]) == (4, "wall-same", 0)
+    alone = json.loads(words_said(capsys, *same, "--policy", "random", "--json"))
+    assert beside["mean_return"] == alone["mean_return"]  # the same episodes and actions
+
+
+def test_a_task_without_a_goal_has_no_such_figures(capsys):
+    words = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
+    assert "beside it" not in words_said(capsys, *words)

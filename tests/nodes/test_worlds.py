@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from wm_models.interface import ModelSpec, WorldModel
 from wm_models.planners import CEM, GoalCost
 from wm_nodes.cores.goal import Goal
+from wm_nodes.evaluate import evaluate
 from wm_nodes.learned import goal_of
-from wm_nodes.robots.base import RobotError
+from wm_nodes.policies import Hold
+from wm_nodes.robots.base import RobotError, episode_seed
 from wm_nodes.robots.contract import RobotContract
 from wm_nodes.robots.point_maze import PROPRIO, Physics, PointMaze, draw_state, is_free
 from wm_nodes.robots.wall import ACTION, HIGH, LOW, SUCCESS, TASKS, Layout, Wall, move, toward
@@ -214,3 +216,28 @@ def test_a_planner_that_knows_the_maze_reaches_its_goals():
             reached.append(seen.success)
     assert np.mean(reached) >= 0.75, reached
     assert len(PROPRIO) == 4
+
+
+@pytest.mark.parametrize(
+    ("world", "near"), [(lambda: Wall("wall-same", size=8), 4.5), (PointMaze, 0.5)]
+)
+def test_no_episode_begins_at_its_goal_and_the_others_are_as_they_were(world, near):
+    """5 of 100 episodes of wall-same began within success of the goal: standing still 'solved'
+    them. Such starts are drawn again; goals, and starts that were far enough, stay."""
+    settings = {"render": "none"} if world is PointMaze else {}
+    with world(**settings) as robot:
+        for index in range(100):
+            seed = episode_seed(0, index, "evaluation")
+            start = robot.reset(seed).proprio[:2]
+            assert np.linalg.norm(start - robot.goal().proprio[:2]) >= near
+            if world is PointMaze:
+                random = np.random.default_rng(seed)
+                drawn, aim = draw_state(random), draw_state(random)
+                np.testing.assert_allclose(robot.goal().proprio[:2], aim[:2], atol=1e-6)
+                if np.linalg.norm((drawn - aim)[:2]) >= near:
+                    np.testing.assert_allclose(start, drawn[:2], atol=1e-6)
+
+
+def test_standing_still_solves_no_episode_of_wall():
+    with Wall("wall-same", size=8, time_limit=3) as world:
+        assert evaluate(world, Hold(world), 100, seed=0).success_rate == 0.0

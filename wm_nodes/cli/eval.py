@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # exit code
 BLIND = ("constant", "open_loop", "open_loop_best")  # of Meta-World
+BASELINES: tuple[Literal["random", "hold"], ...] = ("random", "hold")  # beside tasks with a goal
 
 
 @dataclass(frozen=True)
@@ -118,16 +119,23 @@ def run(words: Sequence[str]) -> int:
             _delay(robot, wanted.actuation_delay_s)
         policy = _policy(wanted, robot)
         result = _judge(robot, policy, wanted)
+        cut = len(result.rows) < wanted.episodes
+        beside = () if cut else _beside(robot, wanted)
         if wanted.csv is not None:
             result.write_csv(wanted.csv)
     pace = policy.thought() if isinstance(policy, LearnedPolicy) else {}
-    cut = len(result.rows) < wanted.episodes
     if wanted.json:
-        print(json.dumps({**result.summary(), **pace, "interrupted": cut}, indent=2))
+        found = {**result.summary(), **pace, "interrupted": cut}
+        found |= {"baselines": {each.policy: each.summary() for each in beside}} if beside else {}
+        print(json.dumps(found, indent=2))
         return INTERRUPTED if cut else 0
     print(result)
     if result.nearness is not None:
         print(result.nearness)
+    for each in beside:
+        print(f"beside it: {each}")
+        if each.nearness is not None:
+            print(each.nearness)
     if pace:
         print(", ".join(f"{name} {value:g}" for name, value in pace.items()))
     if cut:
@@ -157,6 +165,33 @@ def _judge(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
         return EvaluationResult(robot.spec.task, wanted.policy, wanted.seed, tuple(rows))
     finally:
         bar.close()
+
+
+def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
+    """What random actions and standing still reach in the same episodes, where the task shows a
+    goal: what does not do better has not found it. Nothing of tasks without one.
+
+    `robot` has begun an episode.
+    """
+    from wm_nodes.evaluate import evaluate
+    from wm_nodes.robots.adapters import open_robot
+
+    if robot.goal() is None:
+        return ()
+    results = []
+    for name in BASELINES:
+        if name == wanted.policy:
+            continue
+        plain = replace(wanted, policy=name, weights="")
+        try:
+            with closing(open_robot(wanted.robot, _settings(plain))) as own:
+                if wanted.actuation_delay_s:
+                    _delay(own, wanted.actuation_delay_s)
+                policy = _policy(plain, own)
+                results.append(evaluate(own, policy, wanted.episodes, wanted.seed, name=name))
+        except KeyboardInterrupt:  # what was asked for is finished and to be shown
+            break
+    return tuple(results)
 
 
 def _facts(wanted: Eval) -> WeightFacts | None:

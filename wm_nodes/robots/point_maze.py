@@ -110,7 +110,8 @@ class Physics:
 
 class PointMaze(Robot):
     """Episodes of `time_limit` decisions from random places to random places of the U, both with
-    random speeds. The reward is minus the distance to the goal in m; success within 0.5 m."""
+    random speeds; starts within success of the goal are drawn again. The reward is minus the
+    distance to the goal in m; success within 0.5 m."""
 
     def __init__(
         self,
@@ -158,6 +159,8 @@ class PointMaze(Robot):
             self._episode += 1
         random = np.random.default_rng(seed)
         start, self._aim = draw_state(random), draw_state(random)
+        while _apart(start, self._aim) < SUCCESS_M:  # drawn again: it would succeed without a move
+            start = draw_state(random)
         self._goal_seen, self._decision = None, 0
         self._physics.put(start)
         zeros = np.zeros(len(ACTION), np.float32)
@@ -175,7 +178,7 @@ class PointMaze(Robot):
         executed, commanded = checked_action(ACTION, action, "point_maze")
         self._physics.step(executed)
         self._decision += 1
-        distance = float(np.linalg.norm(self._physics.state[:2] - self._aim[:2]))
+        distance = _apart(self._physics.state, self._aim)
         return self._observe(
             executed=executed,
             commanded=commanded,
@@ -249,3 +252,8 @@ def draw_state(random: np.random.Generator) -> npt.NDArray[np.float64]:
         place = random.uniform(*REACH, size=2)
         if is_free(place):
             return np.concatenate([place, random.uniform(-START_SPEED, START_SPEED, 2)])
+
+
+def _apart(state: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Distance of two states' places [m]."""
+    return float(np.linalg.norm(state[:2] - other[:2]))

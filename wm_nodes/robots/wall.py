@@ -72,7 +72,8 @@ def move(place: Floats, action: npt.ArrayLike, layout: Layout) -> Floats:
 
 
 class Wall(Robot):
-    """Episodes of `time_limit` decisions; starts and goals are drawn in the rooms.
+    """Episodes of `time_limit` decisions; starts and goals are drawn in the rooms, and starts that
+    lie within reach of success again.
 
     wall-same: start and goal in one room; wall-door: in different ones; wall-any: anywhere. The
     reward is minus the distance to the goal in px; success within 4.5 px of it. Same seed, same
@@ -117,6 +118,8 @@ class Wall(Robot):
         self._place = self._anywhere(random, room)
         other = {"wall-same": room, "wall-door": 1 - room}.get(self.spec.task)
         self._goal = self._anywhere(random, int(random.integers(2)) if other is None else other)
+        while self._distance() < SUCCESS:  # drawn again: it would succeed without a move
+            self._place = self._anywhere(random, room)
         self._decision = 0
         zeros = np.zeros(len(ACTION), np.float32)
         return self._observe(executed=zeros, commanded=zeros.copy(), is_first=True)
@@ -133,7 +136,7 @@ class Wall(Robot):
         executed, commanded = checked_action(ACTION, action, "wall")
         self._place = move(self._place, executed, self.layout)
         self._decision += 1
-        distance = float(np.linalg.norm(self._place - self._goal))
+        distance = self._distance()
         return self._observe(
             executed=executed,
             commanded=commanded,
@@ -157,6 +160,9 @@ class Wall(Robot):
 
     def close(self) -> None:
         self._closed = True
+
+    def _distance(self) -> float:
+        return float(np.linalg.norm(self._place - self._goal))
 
     def _anywhere(self, random: np.random.Generator, room: int) -> Floats:
         """Return a place in the left (0) or right (1) room."""

@@ -42,6 +42,7 @@ class ArmWorld:
         self._cameras: dict[str, rendering.CameraRenderer] = {}
         self.scene = Scene()
         self._hold(config.home)
+        self._home_hand = self.data.site_xpos[self._hand].copy()
         self.set_scene(0)
 
     # Time ---------------------------------------------------------------------------------------
@@ -83,8 +84,12 @@ class ArmWorld:
         self.task = TASKS[task]
 
     def set_scene(self, seed: int) -> None:
-        """Lay things out as this seed says; the arm stays where it is."""
-        self.scene = self.task.scene(np.random.default_rng(seed))
+        """Lay things out as this seed says; the arm stays where it is. Scenes that are done as soon
+        as the arm is at home are drawn again."""
+        random = np.random.default_rng(seed)
+        self.scene = self.task.scene(random)
+        while self.task.distance(self._at_home()) < self.task.enough:
+            self.scene = self.task.scene(random)
         self.data.qpos[self._cube : self._cube + 7] = [*self.scene.cube, 1, 0, 0, 0]
         dof = self.model.joint("cube").dofadr[0]
         self.data.qvel[dof : dof + 6] = 0.0
@@ -104,6 +109,10 @@ class ArmWorld:
             goal=np.array(self.scene.goal),
             opening=float(opening),
         )
+
+    def _at_home(self) -> State:
+        """The state that this scene begins with once the arm is at home."""
+        return State(self._home_hand, np.array(self.scene.cube), np.array(self.scene.goal), 1.0)
 
     def things(self) -> list[Floats]:
         """Return where the ball and the cube are, those that can be seen: places (3,) [m]."""
