@@ -20,7 +20,8 @@ from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
 from wm_datasets.remote import open_log
 from wm_datasets.sampler import Sampler
-from wm_datasets.spec import LogSpec, Source
+from wm_datasets.sampling.resized_log import resized
+from wm_datasets.spec import Source
 from wm_datasets.store import is_url
 from wm_models.body import ActionAdapter, Body
 from wm_models.checkpoint import (
@@ -30,7 +31,7 @@ from wm_models.checkpoint import (
     load_modules,
     read_manifest,
 )
-from wm_models.interface import BatchSpec, ModelSpec
+from wm_models.interface import BatchSpec
 from wm_models.presets import preset
 from wm_nodes.body import measure_body
 from wm_nodes.devices import pick_device
@@ -70,6 +71,7 @@ class LearnConfig:
     pinned: bool = True  # batches for a GPU lie in pinned memory
     recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: all alike
     eval_every: int = 0  # updates between evaluations; 0: none
+    camera: str = ""  # of the log, that the model sees; empty: see Learning._find_camera
     hold_out: float = 0.0  # share of every log's episodes that is judged by, not learned from
     allow_mixed: bool = False  # learn from logs whose robot, task or action space differ
 
@@ -128,6 +130,8 @@ class Learning:
         self._published_at = time.monotonic()
         self._recorder = MetricsRecorder(config.run / "metrics", config.log_every)
         self._ready = False
+        self._made_with: Mapping[str, Any] = {}  # of weights to begin with or to go on with
+        self.resized_from: tuple[int, int] | None = None  # size of the log's images, if another
 
     @property
     def progress(self) -> Progress:
@@ -195,8 +199,8 @@ class Learning:
                 extra={
                     "task": spec.task,
                     "robot": spec.robot,
-                    "camera": self.camera,
                     **dict(spec.extra),
+                    "camera": self.camera,
                     **self._pretrained,
                 },
             ),
@@ -255,7 +259,8 @@ class Learning:
         self.body = self._find_body(resumed)
         self.model = self.preset.build(self.body, self.config.seed)
         self._actions = ActionAdapter.of(self.model)
-        self.camera = _camera(self._readers[0].spec, self.model.spec, self.preset.name)
+        self.camera = self._find_camera(resumed)
+        self._resize_logs()
         fresh = not resumed and self.config.weights is None
         self._pretrained = self.preset.pretrain(self.model) if fresh else {}
         self.learner = self.preset.build_learner(self.model, self.config.seed, self.device)
@@ -313,6 +318,7 @@ class Learning:
             return measure_body(self._readers)
         manifest = read_manifest(begin)
         self.preset = self.preset.varied(manifest.settings)
+        self._made_with = manifest.extra
         action = self._readers[0].spec.action
         assert action is not None
         if manifest.action_dim != len(action):
@@ -321,6 +327,49 @@ class Learning:
                 f"{len(action)}: {', '.join(action.names)}."
             )
         return manifest.robot
+
+    def _find_camera(self, resumed: bool) -> str:
+        """The log's camera that the model sees: the one asked for, else the one that the weights
+        learned from, else the first of the model's image size, else the only one."""
+        cameras, wanted = self._readers[0].spec.cameras, self.config.camera
+        known = str(self._made_with.get("camera", ""))
+        if resumed and wanted not in ("", known):
+            raise LearnError(
+                f"camera: got {wanted!r}, but run {self.config.run.name} learns from {known!r}. "
+                "Leave it out, or begin another run."
+            )
+        sizes = ", ".join(f"{name!r} of {h}x{w}" for name, (h, w, _) in cameras.items()) or "none"
+        if wanted and wanted not in cameras:
+            raise LearnError(f"camera: got {wanted!r}, expected a camera of the log: {sizes}.")
+        if wanted or known in cameras:
+            return wanted or known
+        size = self._image_size()
+        fitting = [name for name, shape in cameras.items() if shape == (*size, 3)]
+        if fitting or len(cameras) == 1:
+            return fitting[0] if fitting else next(iter(cameras))
+        raise LearnError(
+            f"camera: the log has {sizes}, model {self.preset.name!r} sees one of "
+            f"{size[0]}x{size[1]}. Name the one that it is to see (--camera): images of another "
+            "size are resized."
+        )
+
+    def _image_size(self) -> tuple[int, int]:
+        """Height and width of the images that the model sees."""
+        _, height, width = self.model.spec.obs_keys["image"]
+        return height, width
+
+    def _resize_logs(self) -> None:
+        """Let every log show the camera's images as the model sees them."""
+        size, field = self._image_size(), f"image/{self.camera}"
+        for reader in self._readers:
+            if field not in reader.spec.fields:
+                raise LearnError(
+                    f"log: {reader.path} has no camera {self.camera!r}, which the model sees; it "
+                    f"has {list(reader.spec.cameras)}."
+                )
+        shape = self._readers[0].spec.cameras[self.camera]
+        self.resized_from = None if shape[:2] == size else shape[:2]
+        self._readers = [resized(reader, self.camera, *size) for reader in self._readers]
 
     def _begin_with(self, folder: Path) -> None:
         """Go on from weights of another run: their first phases are behind them."""
@@ -463,18 +512,6 @@ def pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     kind = torch.from_numpy(np.empty(0, dtype)).dtype
     array: np.ndarray = torch.empty(shape, dtype=kind, pin_memory=True).numpy()
     return array
-
-
-def _camera(spec: LogSpec, model: ModelSpec, name: str) -> str:
-    """The log's camera that the model sees: the only one, of the model's image size."""
-    _, height, width = model.obs_keys["image"]
-    fitting = [c for c, shape in spec.cameras.items() if tuple(shape) == (height, width, 3)]
-    if not fitting:
-        raise LearnError(
-            f"log: no camera of {height}x{width}x3 as model {name!r} needs; the log has "
-            f"{ {k: tuple(v) for k, v in spec.cameras.items()} }."
-        )
-    return fitting[0]
 
 
 def _log_fields(wanted: frozenset[str], camera: str) -> dict[str, str]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from wm_datasets.images import CropResize
 from wm_models.body import ActionAdapter
 from wm_models.interface import WorldModel
 from wm_nodes.robots.base import Image
@@ -166,4 +166,4 @@ def _resized(images: Image, height: int, width: int) -> Image:
     """Return (T, height, width, 3); the same array where the size fits."""
     if images.shape[1:3] == (height, width):
         return images
-    return np.stack([cv2.resize(i, (width, height), interpolation=cv2.INTER_AREA) for i in images])
+    return np.stack([CropResize(height, width)(image) for image in images])

@@ -54,6 +54,9 @@ class Train:
     """cpu, cuda or auto (the GPU where there is one)."""
     publish_s: float = 60.0
     """Seconds between saved weights."""
+    camera: str = ""
+    """Camera of the log that the model sees; empty: the first of its image size, or the only one.
+    Images of another size are resized."""
     recency: float = 0.0
     """Half-life of an episode's odds to be drawn, in rows of the log; 0: all alike."""
     cache_gb: float = 2.0
@@ -118,6 +121,7 @@ def run(words: Sequence[str]) -> int:
         steps=wanted.steps,
         pace=False,
         publish_s=wanted.publish_s,
+        camera=wanted.camera,
         recency=wanted.recency,
         cache_bytes=max(1, round(wanted.cache_gb * GB)),
         disk_bytes=round(wanted.disk_gb * GB),
@@ -227,6 +231,12 @@ def _learn(learning: Learning, folder: Path) -> None:
         learning.close()
     _show(bar, learning, now=True)
     bar.close()
+    if learning.resized_from is not None:
+        height, width = learning.resized_from
+        print(
+            f"images of camera {learning.camera!r} were resized from {height}x{width} to the size "
+            f"that {learning.config.model} sees, as they are when it acts"
+        )
     if 0 < learning.config.steps < (made := learning.progress.updates):
         print(f"--steps {learning.config.steps}: the run has {made} updates, none was added")
     acting = f"; so does, acting, wm launch sim_metaworld run:={folder.name}"

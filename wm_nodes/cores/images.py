@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar, cast
 
-import cv2
-import numpy as np
-
+from wm_datasets.images import NO_CROP, CropResize
 from wm_nodes.cores.intrinsics import PixelMap
 from wm_nodes.cores.records import Depth, Image
 from wm_nodes.errors import MessageError
@@ -15,7 +13,8 @@ Picture = TypeVar("Picture", Image, Depth)
 
 
 class ImagePipeline:
-    """Crop, then resize to (height, width); zeros keep what there is.
+    """Crop, then resize to (height, width), as :class:`CropResize` does for logs and training;
+    zeros keep what there is.
 
     crop: left, top, right, bottom margins as shares of the picture. exact: resize by taking the
     nearest pixel, as depth needs it, where 0 means that nothing was seen.
@@ -25,47 +24,28 @@ class ImagePipeline:
         self,
         height: int = 0,
         width: int = 0,
-        crop: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
+        crop: tuple[float, ...] = NO_CROP,
         exact: bool = False,
     ) -> None:
-        if len(crop) != 4 or min(crop) < 0 or crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
-            raise ValueError(
-                f"crop: given {list(crop)}, right is left, top, right, bottom from 0, "
-                "opposite sides below 1 together"
-            )
-        self._height, self._width, self._crop = height, width, crop
-        self._exact = exact
+        self._change = CropResize(height, width, crop, exact)
 
     def __call__(self, image: Picture) -> Picture:
-        """Return (height, width, ...) of the picture's type; the same array if nothing changes."""
-        left, top, right, bottom = self._margins(*image.shape[:2])
-        out = image[top : image.shape[0] - bottom, left : image.shape[1] - right]
-        height, width = self._height or out.shape[0], self._width or out.shape[1]
-        if out.shape[:2] == (height, width):
-            return out
-        if not out.size:
-            raise MessageError("size", f"image: {image.shape} leaves nothing after the crop")
-        smaller = height <= out.shape[0] and width <= out.shape[1]
-        how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-        how = cv2.INTER_NEAREST if self._exact else how
-        resized = cv2.resize(np.ascontiguousarray(out), (width, height), interpolation=how)
-        return cast(Picture, np.asarray(resized))
+        """Return (height, width, ...) of the picture's type; the same array if nothing changes.
+        MessageError if the crop leaves nothing of it."""
+        try:
+            return cast(Picture, self._change(image))
+        except ValueError as error:
+            raise MessageError("size", str(error)) from None
 
     def pixel_map(self, height: int, width: int) -> PixelMap:
         """Return where the pixels of an image of this size go; MessageError if none is left."""
-        left, top, right, bottom = self._margins(height, width)
-        high, wide = height - top - bottom, width - left - right
-        if high < 1 or wide < 1:
-            raise MessageError("size", f"image: {height, width} leaves nothing after the crop")
-        to_high, to_wide = self._height or high, self._width or wide
-        return PixelMap(left, top, (to_wide / wide, to_high / high), to_wide, to_high)
-
-    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return what is cut off: left, top, right, bottom [pixels]."""
-        left, top, right, bottom = self._crop
-        sides = zip(self._crop, (width, height, width, height))
-        left, top, right, bottom = (round(share * pixels) for share, pixels in sides)
-        return left, top, right, bottom
+        left, top, right, bottom = self._change.margins(height, width)
+        try:
+            to_high, to_wide = self._change.size(height, width)
+        except ValueError as error:
+            raise MessageError("size", str(error)) from None
+        scale = to_wide / (width - left - right), to_high / (height - top - bottom)
+        return PixelMap(left, top, scale, to_wide, to_high)
 
 
 class Liveness:
