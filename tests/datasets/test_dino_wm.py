@@ -125,8 +125,8 @@ def test_pusht_of_torchs_own_files(tmp_path):
 
     folder = tmp_path / "pusht"
     (folder / "obses").mkdir(parents=True)
-    torch.save(torch.ones(1, 5, 5), folder / "states.pth")
-    torch.save(torch.ones(1, 5, 2), folder / "velocities.pth")
+    torch.save(torch.arange(10.0, 15).expand(1, 5, 5), folder / "states.pth")
+    torch.save(torch.arange(20.0, 22).expand(1, 5, 2), folder / "velocities.pth")
     torch.save(torch.full((1, 5, 2), 50.0), folder / "rel_actions.pth")
     torch.save(torch.full((1, 5, 2), 50.0), folder / "abs_actions.pth")
     (folder / "seq_lengths.pkl").write_bytes(pickle.dumps(np.array([5])))
@@ -136,8 +136,19 @@ def test_pusht_of_torchs_own_files(tmp_path):
         assert "abs_actions.pth" in importer.losses[1]
     bring("dino_wm", folder, tmp_path / "log")
     spec, _, rows = contents(tmp_path / "log")
-    assert spec.proprio.names[4:] == ("block_angle", "agent_vx", "agent_vy")
+    assert spec.proprio.names == ("agent_x", "agent_y", "agent_vx", "agent_vy")
+    assert spec.sensors["block"].names == ("block_x", "block_y", "block_angle")
+    assert rows["proprio"].tolist() == [[10, 11, 20, 21]] * 5
+    assert rows["sensor/block"].tolist() == [[12, 13, 14]] * 5  # of the last row too
     assert rows["action"].tolist() == [[0.5, 0.5]] * 4 + [[0, 0]]
+    assert export("dino_wm", tmp_path / "log", tmp_path / "back") == [
+        "exact pixels (H.264 at crf 18); actions are rounded in float32"
+    ]
+    for name in ("states.pth", "velocities.pth"):
+        one, two = (torch.load(f / name, weights_only=True) for f in (folder, tmp_path / "back"))
+        assert torch.equal(one, two), name
+    bring("dino_wm", tmp_path / "back", tmp_path / "again")
+    assert_same(tmp_path / "log", tmp_path / "again", without=["image/camera", "action"])
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "short"])

@@ -9,7 +9,14 @@ from log_rows import append_episode, make_row, make_spec
 from wm_datasets import LogReader, LogWriter, VectorSpec
 from wm_datasets.archive import Archive
 from wm_datasets.errors import LogFormatError, LogFullError, LogSpecError
-from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
+from wm_datasets.formats import (
+    CorruptInputError,
+    FormatError,
+    Options,
+    load_format,
+    open_exporter,
+    open_source,
+)
 from wm_datasets.formats.transfer import export_from, import_into
 from wm_datasets.rewind import rewind
 from wm_datasets.verify import verify
@@ -19,13 +26,13 @@ LENGTHS = [5, 2, 17, 30]
 
 def export(name, log, destination, **options):
     with LogReader(log) as reader:
-        exporter = load_format(name).Export(reader, Options(**options))
+        exporter = open_exporter(name, reader, Options(**options))
         export_from(reader, exporter, destination)
     return exporter.losses
 
 
 def bring(name, source, log, *, skip_corrupt=False, **options):
-    with load_format(name).Import(source, Options(**options)) as importer:
+    with open_source(name, source, Options(**options)) as importer:
         return import_into(importer, f"{name}:{source}", log, skip_corrupt=skip_corrupt)
 
 

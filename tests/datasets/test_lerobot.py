@@ -114,7 +114,7 @@ def test_what_lerobot_wrote_is_read(tmp_path, version):
     assert spec.cameras == {"top": (64, 96, 3), "wrist": (16, 24, 3)}
     assert spec.proprio.names == ("x", "y", "grip")
     assert spec.action.names == ("dx", "dy")
-    assert spec.extra["absent"] == ["success"]
+    assert spec.extra["absent"] == ["success", "is_terminal"]
     # as many actions as frames: the observation that the last action brought is not known
     assert episodes.tolist() == [(0, 6, False), (6, 4, False), (10, 5, False)]
     e = np.repeat([0, 1, 2], [6, 4, 5])
@@ -123,7 +123,7 @@ def test_what_lerobot_wrote_is_read(tmp_path, version):
     assert np.array_equal(rows["action"], np.stack([t / 10, -e], 1).astype("f4"))
     assert np.array_equal(rows["stamp"], t * 100_000_000)
     assert rows["reward"].nonzero()[0].tolist() == [5, 9, 14]
-    assert rows["is_terminal"].nonzero()[0].tolist() == [5, 9, 14]
+    assert not rows["is_terminal"].any()  # every episode ends with next.done: its end, no more
     assert (rows["image/wrist"] == (10 * e + t)[:, None, None, None]).all()
     y, x = np.mgrid[:64, :96]
     for row in range(15):  # every frame is the right one: blue tells them apart

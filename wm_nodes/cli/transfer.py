@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from wm_datasets import LogError, LogReader
-from wm_datasets.formats import FORMATS, Flipped, Importer, Options, load_format
+from wm_datasets.formats import FORMATS, Options, open_exporter, open_source
 from wm_datasets.formats.transfer import export_from, import_into
 from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
@@ -43,10 +43,12 @@ class Import:
     """Control period [s], where the source has none."""
     camera: str | None = None
     """Name of the camera, where the source has none."""
-    size: tuple[int, int] | None = None
-    """Height and width that frames are resized to (video)."""
     flip: bool = False
     """Turn images that are upside down (those of LIBERO and robosuite are)."""
+    crop: tuple[float, float, float, float] | None = None
+    """Shares of the images that are cut off at the left, top, right and bottom, after --flip."""
+    size: tuple[int, int] | None = None
+    """Height and width that images are resized to, after --crop."""
     topics: Path | None = None
     """YAML file that maps topics to fields (rosbag)."""
 
@@ -76,14 +78,14 @@ class Export:
 def run_import(words: Sequence[str]) -> int:
     """Run `wm log import WORDS`."""
     wanted = parse(Import, "log import", words)
-    module = _module(wanted.format)
+    _check_format(wanted.format)
     options = Options(
         robot=wanted.robot, task=wanted.task, period_s=wanted.period, camera=wanted.camera,
-        size=wanted.size, topics=wanted.topics,
+        flip=wanted.flip, crop=wanted.crop, size=wanted.size, topics=wanted.topics,
     )  # fmt: skip
     if not wanted.source.exists():
         raise UserError(f"there is no {wanted.source}")
-    with user_errors(LogError), _open(module, wanted, options) as source:
+    with user_errors(LogError), open_source(wanted.format, wanted.source, options) as source:
         print(f"{wanted.source}: {len(source.keys)} episodes")
         for note in source.notes:
             print(f"note: {note}")
@@ -106,27 +108,21 @@ def run_export(words: Sequence[str]) -> int:
     from wm_nodes.cli.log import find_log
 
     wanted = parse(Export, "log export", words)
-    module = _module(wanted.format)
+    _check_format(wanted.format)
     options = Options(
         lossy=wanted.lossy, layout=wanted.layout, version=wanted.version, topics=wanted.topics
     )
     with user_errors(LogError), LogReader(find_log(wanted.log)) as reader:
-        exporter = module.Export(reader, options)
+        exporter = open_exporter(wanted.format, reader, options)
         _agree(exporter.losses, wanted.yes)
         count = export_from(reader, exporter, wanted.destination, progress=_progress)
     print(f"{wanted.destination}: {count} episodes")
     return 0
 
 
-def _module(name: str) -> Any:
+def _check_format(name: str) -> None:
     if name not in FORMATS:
         raise UserError(unknown("format", name, list(FORMATS)))
-    return load_format(name)
-
-
-def _open(module: Any, wanted: Import, options: Options) -> Importer:
-    source: Importer = module.Import(wanted.source, options)
-    return Flipped(source) if wanted.flip else source
 
 
 def _agree(losses: list[str], yes: bool) -> None:

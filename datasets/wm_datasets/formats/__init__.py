@@ -7,9 +7,10 @@ from wm_datasets.formats.contract import (
     Importer,
     MissingExtraError,
     Options,
-    load_format,
 )
 from wm_datasets.formats.flipped import Flipped
+from wm_datasets.formats.opening import load_format, open_exporter, open_source
+from wm_datasets.formats.resized import Resized
 
 FORMATS = {
     "robomimic": "HDF5 in the robomimic layout",
@@ -28,5 +29,8 @@ __all__ = [
     "Importer",
     "MissingExtraError",
     "Options",
+    "Resized",
     "load_format",
+    "open_exporter",
+    "open_source",
 ]

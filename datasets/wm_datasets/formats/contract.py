@@ -6,17 +6,18 @@ Both say in `losses`, before anything is written, what the other side cannot hol
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any
+from types import TracebackType
+from typing import Any, ClassVar
 
 import numpy as np
 
 from wm_datasets.errors import LogError
 from wm_datasets.reader import LogReader
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import EVALUATION, LogSpec, Source
 
 EXTRA = "pip install -c constraints.txt -e '.[formats]'"
@@ -52,17 +53,48 @@ def need(module: str) -> Any:
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may say where the source does not; None: what the format says itself."""
+    """What a person may say where the source does not; None: what the format says itself.
+
+    A format uses some of them (`Importer.uses`, `Exporter.uses`). `flip`, `crop` (shares of left,
+    top, right, bottom) and `size` (height, width) change the images of any source, in this order:
+    `open_source` sees to them.
+    """
 
     robot: str | None = None
     task: str | None = None
     period_s: float | None = None
     camera: str | None = None
+    flip: bool = False
+    crop: tuple[float, float, float, float] | None = None
     size: tuple[int, int] | None = None
     topics: Path | None = None
     version: str | None = None
     lossy: bool = False
     layout: str | None = None
+
+    def given(self) -> list[str]:
+        """The options that say something."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+
+    def refuse_others(self, used: Collection[str], what: str) -> None:
+        """FormatError where an option is given that `what` does not use."""
+        for name in self.given():
+            if name not in used:
+                right = ", ".join(map(flag, sorted(used))) or "none"
+                raise FormatError(
+                    f"{flag(name)}: given {getattr(self, name)!r}, but {what} does not use it. "
+                    f"Right: leave it out (used here: {right})."
+                )
+
+    def refuse_beside_spec(self, source: Path, used: Collection[str] = ()) -> None:
+        """FormatError where something is said about a source that came from a log of ours and says
+        it itself."""
+        self.refuse_others(used, f"{source} came from a log, says that itself and")
+
+
+def flag(option: str) -> str:
+    """Return an option as it is written on the command line."""
+    return f"--{option.removesuffix('_s')}"
 
 
 class Importer(ABC):
@@ -70,14 +102,18 @@ class Importer(ABC):
 
     Opening reads what is needed for `spec`, `keys` and `losses`, and writes nothing. `notes` are
     what is kept otherwise than one may expect; `upside_down` names what in the source says that its
-    frames may be upside down (`Flipped` turns them).
+    frames may be upside down (`Flipped` turns them); `unequal` says which frames are of another
+    size than `spec` (`Resized` makes them equal): such a source does not get into a log. `uses` are
+    the options of `Options` that mean something to the format.
     """
 
+    uses: ClassVar[frozenset[str]] = frozenset()
     spec: LogSpec
     keys: list[str]
     losses: list[str]
     notes: tuple[str, ...] = ()
     upside_down: str = ""
+    unequal: str = ""
 
     @abstractmethod
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
@@ -133,8 +169,9 @@ class Episode:
 
 
 class Exporter(ABC):
-    """Writes episodes into a new folder or file; `finish` makes it whole."""
+    """Writes episodes into a new folder or file; `finish` makes it whole. See `Importer.uses`."""
 
+    uses: ClassVar[frozenset[str]] = frozenset()
     losses: list[str]
 
     @abstractmethod
@@ -154,10 +191,12 @@ class Exporter(ABC):
         """Write what comes last and close everything."""
 
 
-def exportable(reader: LogReader, *, depth: bool = False) -> tuple[LogSpec, list[str]]:
+def exportable(
+    reader: LogReader, keep: Callable[[str, SensorSpec], bool] = lambda name, sensor: False
+) -> tuple[LogSpec, list[str]]:
     """Return the part of a log's spec that a format can hold, and the losses that this is.
 
-    That leaves out sensors (with `depth` not the depth cameras that were always there), cameras
+    That leaves out sensors (but those that were always there and that `keep` chooses), cameras
     and signals that some episodes were recorded without, and episodes that hold lost rows: every
     block is read to know them.
     """
@@ -170,7 +209,7 @@ def exportable(reader: LogReader, *, depth: bool = False) -> tuple[LogSpec, list
     kept = {
         name: sensor
         for name, sensor in spec.sensors.items()
-        if depth and sensor.is_depth and reader.present(f"sensor/{name}").all()
+        if keep(name, sensor) and reader.present(f"sensor/{name}").all()
     }
     if gone := [name for name in spec.sensors if name not in kept]:
         losses.append(f"sensors: {', '.join(gone)}")
@@ -192,11 +231,6 @@ def episodes_of(reader: LogReader) -> list[Episode]:
         Episode(reader, i, int(e["start"]), int(e["length"]), bool(e["complete"]))
         for i, e in enumerate(reader.intact)
     ]
-
-
-def load_format(name: str) -> ModuleType:
-    """Return the module of a format, whose `Import` and `Export` are its two ways."""
-    return import_module(f"wm_datasets.formats.{name}")
 
 
 def rows_of(

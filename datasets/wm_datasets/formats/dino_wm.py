@@ -1,8 +1,10 @@
 """The folders of DINO-WM: states.pth, actions.pth, seq_lengths.pth and obses/episode_000.pth.
 
 Three layouts: `point_maze` (frames [T, H, W, 3]), `wall` ([T, 3, H, W]) and `pusht` (mp4 frames,
-velocities.pth, rel_actions.pth in pixels, seq_lengths.pkl). What they have no place for is put
-beside them in wm_log.json and wm_log.npz, at which DINO-WM does not look.
+velocities.pth, rel_actions.pth in pixels, seq_lengths.pkl). Proprioception is what the authors
+give their models: all states, but of PushT the agent's place and velocity alone; the block's pose
+becomes the sensor `block`, which no model sees that does not ask for it. What they have no place
+for is put beside them in wm_log.json and wm_log.npz, at which DINO-WM does not look.
 """
 
 from __future__ import annotations
@@ -33,23 +35,28 @@ from wm_datasets.formats.torch_file import load_pickle, load_tensor, save_tensor
 from wm_datasets.formats.video import encode
 from wm_datasets.formats.video_decoder import decode
 from wm_datasets.reader import LogReader
+from wm_datasets.sensor import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
 
 LAYOUTS = ("point_maze", "wall", "pusht")
 PUSHT_PIXELS = 100.0  # DINO-WM divides PushT's actions by it when it loads them
 _PERIODS = {"point_maze": 0.05, "pusht": 0.1}
 _OWN = "commanded signals reward is_terminal success stamp source weights evaluation".split()
-_STATES = {
+_PROPRIO = {
     "point_maze": "x:m y:m vx:m/s vy:m/s",
     "wall": "x:px y:px",
-    "pusht": "agent_x:px agent_y:px block_x:px block_y:px block_angle:rad "
-    "agent_vx:px/s agent_vy:px/s",
+    "pusht": "agent_x:px agent_y:px agent_vx:px/s agent_vy:px/s",
 }
+BLOCK = "block"  # the sensor that holds the rest of PushT's states
+_BLOCK = "block_x:px block_y:px block_angle:rad"
+_AGENT = 2  # of PushT's states are the agent's place
 _ACTIONS = {"point_maze": "force_x:1 force_y:1", "wall": "dx:px dy:px", "pusht": "dx:1 dy:1"}
 
 
 class Import(Importer):
     """A folder of DINO-WM (the one with states.pth in it); key i is episode i."""
+
+    uses = frozenset({"robot", "task", "period_s", "camera"})
 
     def __new__(cls, source: Path, options: Options) -> Importer:  # type: ignore[misc]
         """The importer of the folder's layout: rope and granular have one of their own."""
@@ -62,22 +69,30 @@ class Import(Importer):
             hint = f" Right: one of its folders {inner}." if inner else ""
             raise FormatError(f"{source} holds no states.pth: not DINO-WM's layout.{hint}")
         self._pusht = (source / "rel_actions.pth").exists()
+        self._own: dict[str, np.ndarray] = {}
+        own = self._own_spec(options)
         states = self._tensor("states.pth")
-        if (source / "velocities.pth").exists():
-            states = np.concatenate([states, self._tensor("velocities.pth")], axis=2)
-        actions = self._tensor("rel_actions.pth" if self._pusht else "actions.pth")
-        self._states = states.astype(np.float32)
-        self._actions = (actions / (PUSHT_PIXELS if self._pusht else 1)).astype(np.float32)
         self._lengths = self._read_lengths(*states.shape[:2])
+        place = states.shape[2]  # numbers of the agent; of PushT the block's follow
+        if own is not None and BLOCK in own.sensors:
+            place -= own.sensors[BLOCK].shape[0]
+        elif own is None and self._pusht:
+            place = min(place, _AGENT)
+        self._block = states[..., place:].astype(np.float32) if place < states.shape[2] else None
+        parts = [states[..., :place]]
+        if (source / "velocities.pth").exists():
+            parts.append(self._tensor("velocities.pth"))
+        self._proprio = np.concatenate(parts, axis=2).astype(np.float32)
+        actions = self._tensor("rel_actions.pth" if self._pusht else "actions.pth")
+        self._actions = (actions / (PUSHT_PIXELS if self._pusht else 1)).astype(np.float32)
         self.keys = [str(i) for i in range(len(self._lengths))]
         first = self._frame_shape()
         wall = not self._pusht and first[-1] != 3
         self._layout = "pusht" if self._pusht else "wall" if wall else "point_maze"
         shape = (*first[1:], 3) if wall else first
-        self._own: dict[str, np.ndarray] = {}
         self.losses: list[str] = []
-        self.spec = self._make_spec(shape, options)
-        if not self._own:
+        self.spec = own or self._foreign_spec(shape, options)
+        if own is None:
             self._say_losses()
 
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
@@ -94,10 +109,12 @@ class Import(Importer):
             )
         fields = {
             f"image/{camera}": frames[:rows],
-            "proprio": self._states[i, :rows],
+            "proprio": self._proprio[i, :rows],
             "action": self._actions[i, :rows],
         }
-        if not all(np.isfinite(fields[n]).all() for n in ("proprio", "action")):
+        if self._block is not None:
+            fields[f"sensor/{BLOCK}"] = self._block[i, :rows]
+        if not all(np.isfinite(v).all() for n, v in fields.items() if not n.startswith("image/")):
             raise CorruptInputError(self._folder, f"episode {i} has numbers that are not finite")
         complete = True
         if self._own:
@@ -159,12 +176,17 @@ class Import(Importer):
                 return frames.shape[1:]
         raise CorruptInputError(self._folder / "obses", "none of its files is readable")
 
-    def _make_spec(self, shape: tuple[int, ...], options: Options) -> LogSpec:
+    def _own_spec(self, options: Options) -> LogSpec | None:
+        """The spec of the log that this folder came from, and what lies beside; None without."""
         own = self._folder / "wm_log.json"
-        if own.exists():
-            with np.load(self._folder / "wm_log.npz", allow_pickle=False) as arrays:
-                self._own = dict(arrays)
-            return LogSpec.from_json(json.loads(own.read_text()))
+        if not own.exists():
+            return None
+        options.refuse_beside_spec(self._folder)
+        with np.load(self._folder / "wm_log.npz", allow_pickle=False) as arrays:
+            self._own = dict(arrays)
+        return LogSpec.from_json(json.loads(own.read_text()))
+
+    def _foreign_spec(self, shape: tuple[int, ...], options: Options) -> LogSpec:
         period = options.period_s or _PERIODS.get(self._layout)
         if not period:
             raise FormatError(f"{self._folder} does not say its rate. Right: --period SECONDS.")
@@ -173,8 +195,9 @@ class Import(Importer):
             task=options.task or self._layout,
             control_period_s=period,
             cameras={options.camera or "camera": (shape[0], shape[1], 3)},
-            proprio=_vector(_STATES[self._layout], self._states.shape[2], "state"),
+            proprio=_vector(_PROPRIO[self._layout], self._proprio.shape[2], "state"),
             action=_vector(_ACTIONS[self._layout], self._actions.shape[2], "action"),
+            sensors={} if self._block is None else {BLOCK: _block_spec(self._block.shape[2])},
             extra={"dino_wm": {"layout": self._layout}, "absent": ["reward", "success"]},
             reward=False,
         )
@@ -191,12 +214,14 @@ class Import(Importer):
 class Export(Exporter):
     """A folder that DINO-WM loads; the log's own layout, `--layout`, or point_maze."""
 
+    uses = frozenset({"layout"})
+
     def __init__(self, reader: LogReader, options: Options) -> None:
-        self._spec, self.losses = exportable(reader)
-        spec = self._spec
-        self._layout = options.layout or _own_layout(spec)
+        self._layout = options.layout or _own_layout(reader.spec)
         if self._layout not in LAYOUTS:
             raise FormatError(f"--layout: given {self._layout!r}, right: {', '.join(LAYOUTS)}")
+        self._spec, self.losses = exportable(reader, self._is_block)
+        spec = self._spec
         if spec.action is None or spec.proprio is None or not spec.cameras:
             raise FormatError("DINO-WM needs actions, proprio and a camera; this log lacks one")
         self._camera, *others = spec.cameras
@@ -207,6 +232,11 @@ class Export(Exporter):
             if len(spec.proprio) < 3:
                 raise FormatError("the layout pusht needs states and 2 velocities in proprio")
 
+    def _is_block(self, name: str, sensor: SensorSpec) -> bool:
+        """Is it a sensor that this layout has a place for: behind the agent's place?"""
+        vector = sensor.dtype == "float32" and len(sensor.shape) == 1
+        return self._layout == "pusht" and name == BLOCK and vector
+
     def open(self, destination: Path) -> None:
         self._folder = destination
         (destination / "obses").mkdir(parents=True)
@@ -214,12 +244,16 @@ class Export(Exporter):
         size = (len(self._episodes), longest)
         assert self._spec.proprio is not None and self._spec.action is not None
         self._states = np.zeros((*size, len(self._spec.proprio)), np.float32)
+        block = self._spec.sensors.get(BLOCK)
+        self._block = np.zeros((*size, *block.shape), np.float32) if block else None
         self._actions = np.zeros((*size, len(self._spec.action)), np.float32)
         self._own: dict[str, list[np.ndarray]] = {n: [] for n in _OWN if n in self._spec.fields}
 
     def write(self, episode: Episode) -> None:
         i, rows = episode.index, episode.length
         self._states[i, :rows] = episode.read("proprio")
+        if self._block is not None:
+            self._block[i, :rows] = episode.read(f"sensor/{BLOCK}")
         self._actions[i, :rows] = episode.read("action")
         for name, parts in self._own.items():
             parts.append(episode.read(name))
@@ -243,6 +277,8 @@ class Export(Exporter):
             save_tensor(folder / "rel_actions.pth", actions * np.float32(PUSHT_PIXELS))
             (folder / "seq_lengths.pkl").write_bytes(pickle.dumps(lengths.tolist()))
             states = states[..., :-2]
+            if self._block is not None:
+                states = np.concatenate([states, self._block], axis=2)
         else:
             save_tensor(folder / "actions.pth", actions)
             save_tensor(folder / "seq_lengths.pth", lengths)
@@ -272,3 +308,9 @@ def _vector(known: str, size: int, name: str) -> VectorSpec:
         parts = [f"{name}_{i}:" for i in range(size)]
     names, units = zip(*(part.split(":") for part in parts))
     return VectorSpec(names, units, (-math.inf,) * size, (math.inf,) * size)
+
+
+def _block_spec(size: int) -> SensorSpec:
+    """What PushT's states have behind the agent's place."""
+    known = _vector(_BLOCK, size, "state")
+    return SensorSpec("float32", (size,), known.units, known.names)

@@ -41,6 +41,8 @@ def is_deformable(source: Path) -> bool:
 class DeformableImport(Importer):
     """The folder of one object (deformable/rope, deformable/granular); key i is episode i."""
 
+    uses = frozenset({"robot", "task", "period_s", "camera"})
+
     def __init__(self, source: Path, options: Options) -> None:
         self._folder = source
         self._particles = self._tensor(source / "states.pth", 4).astype(np.float32)

@@ -29,6 +29,7 @@ class Flipped(Importer):
             spec, extra=spec.extra | {"flipped": not spec.extra.get("flipped", False)}
         )
         self.keys, self.losses, self.notes = source.keys, source.losses, source.notes
+        self.unequal = source.unequal
 
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
         for row in self._source.rows(key):

@@ -91,6 +91,8 @@ def import_into(
     call goes on behind the last whole episode. A corrupt input, or a row that the log refuses,
     stops the import with CorruptInputError, or, with `skip_corrupt`, leaves out its episode.
     """
+    if source.unequal:
+        raise FormatError(source.unequal)
     journal = _resume(log, name)
     writer = LogWriter(log, source.spec)
     try:

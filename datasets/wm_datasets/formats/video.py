@@ -36,6 +36,8 @@ TICK = Fraction(1, 1_000_000)  # [s], of the stamps in what is written
 class Import(Importer):
     """A log with frames and stamps only: nobody knows actions, rewards or joints."""
 
+    uses = frozenset({"robot", "task", "period_s", "camera"})
+
     def __init__(self, source: Path, options: Options) -> None:
         self._files = _find(source, options.camera or "camera")
         self.keys = sorted(self._files)
@@ -51,19 +53,23 @@ class Import(Importer):
                 infos.append(info)
                 first = cameras.setdefault(camera, info)
                 shape, other = (first.height, first.width), (info.height, info.width)
-                if shape != other and options.size is None:
-                    raise FormatError(
+                if shape != other and not self.unequal:
+                    self.unequal = (
                         f"{path} has frames of {other}, the files before it {shape} (height, "
                         "width). Right: --size HEIGHT WIDTH, or one log per size."
                     )
         if not infos:
             raise CorruptInputError(source, "none of its files is a readable video")
-        self._size = options.size
+        if options.camera and options.camera not in cameras:
+            raise FormatError(
+                f"--camera: given {options.camera!r}, but folders name the cameras: "
+                f"{', '.join(cameras)}. Right: leave it out."
+            )
         self.spec = LogSpec(
             robot=options.robot or "unknown",
             task=options.task or source.stem,
             control_period_s=options.period_s or infos[0].period_s,
-            cameras={c: (*(self._size or (i.height, i.width)), 3) for c, i in cameras.items()},
+            cameras={c: (i.height, i.width, 3) for c, i in cameras.items()},
             proprio=None,
             action=None,
             extra={"absent": ["action", "reward", "proprio", "success"]},
@@ -75,7 +81,7 @@ class Import(Importer):
         if files.keys() != self.spec.cameras.keys():
             missing = sorted(self.spec.cameras.keys() - files.keys())
             raise CorruptInputError(next(iter(files.values())), f"no file of the cameras {missing}")
-        films = {c: decode(path, self._size) for c, path in files.items()}
+        films = {c: decode(path) for c, path in files.items()}
         before: dict[str, Any] | None = None
         t = 0
         while frames := {c: f for c, film in films.items() if (f := next(film, None))}:
@@ -103,14 +109,14 @@ class Import(Importer):
             self.losses.append("sound")
         if deep := sorted({i.pixels for i in infos if i.pixels.endswith(("10le", "12le", "16le"))}):
             self.losses.append(f"more than 8 bits per colour ({', '.join(deep)})")
-        if self._size and any((i.height, i.width) != self._size for i in infos):
-            self.losses.append(f"frames are resized to {self._size[0]} x {self._size[1]}")
         if len(self.spec.cameras) > 1:
             self.losses.append("stamps of all cameras but the first, whose are the rows'")
 
 
 class Export(Exporter):
     """DST/<camera>/episode_000000.mkv (FFV1, exact) or .mp4 (H.264) with `lossy`."""
+
+    uses = frozenset({"lossy"})
 
     def __init__(self, reader: LogReader, options: Options) -> None:
         self._spec, self.losses = exportable(reader)

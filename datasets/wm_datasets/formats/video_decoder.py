@@ -90,8 +90,8 @@ class Turn:
         return shown[:: -1 if self.up_down else 1, :: -1 if self.left_right else 1]
 
 
-def decode(path: Path, size: tuple[int, int] | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (stamp [ns], frame (H, W, 3) uint8), as shown and resized to `size` (height, width).
+def decode(path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (stamp [ns], frame (H, W, 3) uint8), as shown.
 
     CorruptInputError at the first broken frame, and where the file ends before its header says.
     """
@@ -115,8 +115,7 @@ def decode(path: Path, size: tuple[int, int] | None = None) -> Iterator[tuple[in
                         end.longest = max(end.longest, Fraction(stamp - last, _NS))
                     last, seen = stamp, seen + 1
                     turn = Turn.of(frame)
-                    height, width = turn.size(*(size or turn.size(frame.height, frame.width)))
-                    pixels = frame.to_ndarray(format="rgb24", height=height, width=width)
+                    pixels = frame.to_ndarray(format="rgb24")
                     yield stamp, turn.apply(pixels)
             if not seen:
                 raise ValueError("it holds no frame")

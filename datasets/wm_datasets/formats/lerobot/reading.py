@@ -45,6 +45,8 @@ class Import(Importer):
     action and no observation after it. Datasets that came from a log have that observation beside.
     """
 
+    uses = frozenset({"robot", "task", "period_s"})
+
     def __init__(self, source: Path, options: Options) -> None:
         self._root = source
         self._info = info = layout.read_info(source)
@@ -62,7 +64,10 @@ class Import(Importer):
         self._last: dict[int, dict[str, Any]] = {}
         own = self._own_spec()
         self._is_own = own is not None
+        if own is not None:
+            options.refuse_beside_spec(source)
         self._outcomes = {k for k in (REWARD, DONE, SUCCESS) if self._is_number(k)}
+        self._terminals = own is None and DONE in self._outcomes and self._some_end_without_done()
         try:
             self.spec = own or self._foreign_spec(options, takes)
         except LogSpecError as error:
@@ -126,6 +131,7 @@ class Import(Importer):
         absent = [
             *([] if has_action else ["action"]), *([] if reward else ["reward"]),
             *([] if vectors else ["proprio"]), *([] if SUCCESS in self._outcomes else ["success"]),
+            *([] if self._terminals else ["is_terminal"]),
         ]  # fmt: skip
         sizes = {key: int(self._features[key]["shape"][0]) for key in vectors}
         return LogSpec(
@@ -139,6 +145,26 @@ class Import(Importer):
                    "absent": absent},
             reward=reward,
         )  # fmt: skip
+
+    def _some_end_without_done(self) -> bool:
+        """Does `next.done` say where a task ended for good? Where every episode ends with one, as
+        LeRobot writes it, it marks the episode's end, as at a time limit: to learn that nothing
+        comes after it would be wrong."""
+        parquet, keys = need("pyarrow.parquet"), [DONE, "episode_index"]
+        for path in dict.fromkeys(take.data for take in self._takes.values()):
+            try:
+                table = parquet.read_table(path, columns=keys)
+                done, episode = (_numbers(table, key, np.int64)[:, 0] for key in keys)
+            except (OSError, ValueError, KeyError, TypeError):  # said when its turn comes
+                continue
+            last = np.flatnonzero(np.diff(episode, append=-1))
+            if not done[last].all():
+                return True
+        self.notes += (
+            f"every episode ends with {DONE}, which marks its end: whether the task ended for good "
+            "(is_terminal) is not known",
+        )
+        return False
 
     def _is_vector(self, key: str) -> bool:
         feature = self._features[key]
@@ -219,7 +245,7 @@ class Import(Importer):
                 field = spec.fields[name]
                 values = _numbers(table, OWN[name], field.dtype)
                 fields[name] = values if field.shape else values[:, 0]
-        elif DONE in self._outcomes:
+        elif self._terminals:
             fields["is_terminal"] = np.zeros(table.num_rows, bool)
             fields["is_terminal"][-1] = _ended(table)
         wrong = [n for n, v in fields.items()

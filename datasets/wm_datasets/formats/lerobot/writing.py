@@ -34,6 +34,8 @@ _INTEGERS = ("stamp", "source", "weights")  # int64 there; LeRobot has no smalle
 class Export(Exporter):
     """One frame for each action; an episode's last observation, which has none, lies beside."""
 
+    uses = frozenset({"version", "lossy"})
+
     def __init__(self, reader: LogReader, options: Options) -> None:
         version = options.version or layout.VERSIONS[0]
         self._version = version if version.startswith("v") else f"v{version}"

@@ -43,6 +43,8 @@ _UPSIDE_DOWN = ("libero", "robosuite")  # their images begin at the lower left, 
 class Import(Importer):
     """A robomimic file; each demo is an episode. Row T of T actions comes from next_obs."""
 
+    uses = frozenset({"robot", "task", "period_s"})
+
     def __init__(self, source: Path, options: Options) -> None:
         self._h5py, self._path = need("h5py"), source
         try:
@@ -86,9 +88,12 @@ class Import(Importer):
         first = self._first_whole()
         self._dones, self._rewards = (has_per_step(first, name) for name in ("dones", "rewards"))
         obs = first["obs"]
+        own = data.attrs.get("wm_log")
+        self._terminals = self._dones and own is None and self._some_end_without_done()
         self._cameras = sorted(k for k in obs if is_image(obs[k]))
         self._vectors = {k: math.prod(obs[k].shape[1:]) for k in sorted(obs) if is_vector(obs[k])}
-        own = data.attrs.get("wm_log")
+        if own is not None:
+            options.refuse_beside_spec(self._path)
         self.spec = self._foreign_spec(first, options) if own is None else own_spec(own)
         if own is None:
             self._say_losses(first)
@@ -121,10 +126,29 @@ class Import(Importer):
             action=self._action_spec(read_actions(demo).shape[1]),
             extra={
                 "robomimic": {"env_args": env, "proprio": self._vectors},
-                "absent": ["success", *([] if self._rewards else ["reward"])],
+                "absent": [
+                    "success",
+                    *([] if self._rewards else ["reward"]),
+                    *([] if self._terminals else ["is_terminal"]),
+                ],
             },
             reward=self._rewards,
         )
+
+    def _some_end_without_done(self) -> bool:
+        """Do `dones` say where a task ended for good? Where every demo ends with one, they mark the
+        demo's end, as at a time limit: to learn that nothing comes after it would be wrong."""
+        for key in self.keys:
+            try:
+                if not read_per_step(self._data[key], "dones")[-1]:
+                    return True
+            except BROKEN:
+                continue  # said when its turn comes
+        self.notes += (
+            "every demo ends with a done, which marks its end: whether the task ended for good "
+            "(is_terminal) is not known",
+        )
+        return False
 
     def _who_renders_upside_down(self, task: str) -> str:
         """What in this file says that frames may be upside down; empty: nothing."""
@@ -202,8 +226,9 @@ class Import(Importer):
         if "wm" in demo:
             fields |= {k: v[()] for k, v in demo["wm"].items() if k in self.spec.fields}
         elif self._dones:
+            done = read_per_step(demo, "dones")[-1]
             fields["is_terminal"] = np.zeros(rows, bool)
-            fields["is_terminal"][len(actions) - 1] = read_per_step(demo, "dones")[-1]
+            fields["is_terminal"][len(actions) - 1] = done and self._terminals
         for name in self._cameras:
             fields[f"image/{name}"] = read_observation(demo, name, whole)
         if self.spec.proprio is not None:

@@ -36,6 +36,8 @@ class Contents:
         self._bag, self._mapping, self._options = bag, mapping, options
         self.joins = mapping.step in bag.types
         self._said = self._say()
+        if self._said is not None:
+            options.refuse_beside_spec(bag.path, {"topics"})
         self._find_topics()
         there = self._find_parts()
         self.names = {part: () for part in there}

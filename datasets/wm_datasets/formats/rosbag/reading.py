@@ -28,6 +28,8 @@ class Import(Importer):
     so on; any other is the episode <bag>.
     """
 
+    uses = frozenset({"robot", "task", "period_s", "topics"})
+
     def __init__(self, source: Path, options: Options) -> None:
         self._mapping = mapping = load_mapping(options.topics)
         if options.period_s is not None:

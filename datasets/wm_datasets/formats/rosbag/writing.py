@@ -43,9 +43,11 @@ MAX_STAMP_NS = 2**31 * 1_000_000_000
 class Export(Exporter):
     """A folder with metadata.yaml and one file; header stamps are the log's."""
 
+    uses = frozenset({"topics", "layout", "lossy"})
+
     def __init__(self, reader: LogReader, options: Options) -> None:
         self._mapping = mapping = load_mapping(options.topics)
-        self._spec, self.losses = exportable(reader, depth=True)
+        self._spec, self.losses = exportable(reader, lambda name, sensor: sensor.is_depth)
         spec = self._spec
         self._storage = options.layout or "mcap"
         if self._storage not in STORAGES:
