@@ -11,6 +11,7 @@ from wm_datasets.reader import LogReader
 from wm_models.body import Body
 
 STILL = 1e-6  # a dimension that varies less is not scaled
+HELD = 0.01  # half the width of the box of an action that has no bounds and never moved
 LEAST = 0.01  # deviation of proprioception, as a share of its range: a joint that stood still in
 # play must not turn the noise of a real one into hundreds of deviations
 
@@ -18,7 +19,8 @@ LEAST = 0.01  # deviation of proprioception, as a share of its range: a joint th
 def measure_body(readers: Sequence[LogReader]) -> Body:
     """Return the body of the robot whose logs these are.
 
-    The box of actions is the first log's specification; where that is infinite, what was done.
+    The box of actions is the first log's specification; where that is infinite, what was done, or
+    HELD about the one value of a dimension that never moved.
     Mean and deviation are over all rows but those of evaluation episodes, actions without the zeros
     of an episode's last row.
     """
@@ -30,7 +32,8 @@ def measure_body(readers: Sequence[LogReader]) -> Body:
     low, high = np.asarray(spec.action.low), np.asarray(spec.action.high)
     least, most = actions.min(0), actions.max(0)
     low, high = np.where(np.isfinite(low), low, least), np.where(np.isfinite(high), high, most)
-    high = np.where(high > low, high, low + 1.0)
+    held = high <= low  # no bounds, and it never moved: nothing else is known to be safe
+    low, high = np.where(held, low - HELD, low), np.where(held, low + HELD, high)
     mean, std = _statistics(actions)
     proprio_mean, proprio_std = np.zeros(0), np.zeros(0)
     if spec.proprio is not None:
