@@ -17,7 +17,8 @@ from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
 from wm_nodes.robots.arm.simulated import SimulatedArm
 from wm_nodes.robots.arm.tasks import TASKS
 from wm_nodes.robots.arm.trial import audit
-from wm_nodes.robots.base import Robot, RobotError
+from wm_nodes.robots.arm.world import ArmWorld
+from wm_nodes.robots.base import Robot, RobotError, episode_seed
 from wm_nodes.robots.contract import RobotContract
 
 
@@ -165,3 +166,13 @@ def test_evaluation_says_how_near_the_hand_came():
     assert there.nearness.at_end == 1.0 and there.nearness.worst < 0.01
     assert still.nearness.ever == 0.0 and still.nearness.median > there.nearness.worst
     assert all(row.least_m <= row.end_m for row in (*there.rows, *still.rows))
+
+
+@pytest.mark.parametrize("task", ["goal", "reach", "push", "lift"])
+def test_no_scene_is_done_while_the_arm_is_at_home(task):
+    """One goal in twenty lay within success of the hand at home: holding still reached it."""
+    world = ArmWorld(config(), task, render="none")
+    for index in range(100):
+        world.set_scene(episode_seed(100, index, "evaluation"))
+        assert not world.success(), index
+    world.close()
