@@ -197,11 +197,12 @@ class KnowsMaze(WorldModel):
 
 
 def test_a_planner_that_knows_the_maze_reaches_its_goals():
+    """Most of them: where the U lies between, the straight distance leads into a wall."""
     model, cem = KnowsMaze(), CEM(horizon=4, samples=40, elites=6, iterations=3, sigma0=1.0)
     noise = torch.Generator().manual_seed(0)
     reached = []
-    with PointMaze(seed=4, size=8, time_limit=60, render="none") as maze:
-        for _ in range(4):
+    with PointMaze(seed=5, size=8, time_limit=60, render="none") as maze:
+        for _ in range(12):
             seen, warm = maze.reset(), None
             goal = {"proprio": torch.from_numpy(maze.goal().proprio[:2])[None]}
             while not seen.is_last and not seen.success:
