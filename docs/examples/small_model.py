@@ -65,7 +65,13 @@ class SmallModel(WorldModel):
     ) -> State:
         return {"h": self.move(action, state["h"])}
 
-    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+    def readout(
+        self,
+        state: State,
+        want: frozenset[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         self._check_want(want)
         out = {"feat": state["h"], "reward": self.reward(state["h"])[:, 0]}
         return {name: value for name, value in out.items() if name in want}

@@ -149,6 +149,7 @@ class WorldModelContract:
             last, generator = expand(state, samples), seeded()
             for t in range(horizon):
                 last = model.step(last, actions.flatten(0, 1)[:, t], generator=generator)
+                model.readout(last, want - {"value"}, generator=generator)
         assert got.feat["feat"].shape[:3] == (batch, samples, horizon)
         for name, shape in {
             "reward": (batch, samples, horizon),
@@ -326,4 +327,4 @@ class PlannerContract:
         )
         assert actions.shape == (1, planner.horizon, model.spec.action_dim)
         assert bool(torch.isfinite(actions).all())
-        assert int(info.get("iterations", torch.tensor(1))) == 1
+        assert int(info.get("iterations", torch.tensor(1))) <= 1

@@ -10,13 +10,14 @@ A *State* is an opaque pytree of tensors with a leading batch dimension. Planner
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 if TYPE_CHECKING:
     from wm_models.body import Body
@@ -28,6 +29,10 @@ State = Any  # a pytree of tensors [B, ...]
 
 class ModelError(ValueError):
     """A model was asked for something it cannot give, or given something it cannot take."""
+
+
+class PlanRefused(ModelError):
+    """There is no plan: nothing that was imagined has a finite cost. Do not move; say why."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,12 @@ class ModelSpec:
     def action_dim(self) -> int:
         """A, the size of one model action."""
         return len(self.action_low)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(H, W) of the observation's "image"; None for a model that sees none."""
+        shape = self.obs_keys.get("image")
+        return None if shape is None else (shape[1], shape[2])
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The action box as two [A] tensors on the device and in the dtype of ``like``."""
@@ -99,9 +110,33 @@ def to(state: State, device: torch.device | str) -> State:
     return tree_map(lambda x: x.to(device), state)
 
 
+def leading(state: State) -> Tensor:
+    """Some leaf [B, ...] of a state, for its batch size, dtype and device."""
+    leaves = [x for x in tree_leaves(state) if isinstance(x, Tensor)]
+    if not leaves:
+        raise ModelError("state: expected a pytree of tensors [B, ...], got one without tensors.")
+    return next((x for x in leaves if x.is_floating_point()), leaves[0])
+
+
 def stack(states: list[State], dim: int) -> State:
     """Stack a list of equal states along a new dimension."""
     return tree_map(lambda *leaves: torch.stack(leaves, dim), *states)
+
+
+def with_raw(tokens: Tensor, raw: Tensor) -> Tensor:
+    """Features [B, N + k, D] of tokens [B, N, D] and measured numbers ``raw`` [B, P] as they are:
+    the k = ceil(P / D) last tokens hold them, padded with zeros. For models whose filter wants a
+    measurement itself, such as a pose that is integrated outside the network."""
+    width = tokens.shape[-1]
+    padded = F.pad(raw.to(tokens), (0, -raw.shape[-1] % width))
+    return torch.cat([tokens, padded.unflatten(-1, (-1, width))], -2)
+
+
+def split_raw(features: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Tokens [B, N, D] and the ``size`` measured numbers [B, P] of :func:`with_raw`."""
+    count = -(-size // features.shape[-1])
+    tokens, raw = features[..., :-count, :], features[..., -count:, :]
+    return tokens, raw.flatten(-2)[..., :size]
 
 
 class WorldModel(nn.Module):
@@ -163,12 +198,19 @@ class WorldModel(nn.Module):
         """State after ``action`` [B, A], without an observation."""
         raise NotImplementedError
 
-    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+    def readout(
+        self,
+        state: State,
+        want: frozenset[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         """Named quantities of a state, each [B] but "feat", which is [B, F].
 
         "reward" was received on arriving in the state, "cont" is the probability that the episode
         goes on from it, and "value" is the discounted sum of the rewards that come *after* it, so
         that sum_t gamma^t reward_t + gamma^H value_H counts every reward once.
+        ``generator`` draws what is random in it, such as the critics of an ensemble that are asked.
         """
         raise NotImplementedError
 
@@ -211,7 +253,7 @@ class WorldModel(nn.Module):
         each: dict[str, list[Tensor]] = {name: [] for name in want - {"value", "last"}}
         for t in range(horizon):
             state = self.step(state, flat[:, t], generator=generator)
-            for name, found in self.readout(state, frozenset(each)).items():
+            for name, found in self.readout(state, frozenset(each), generator=generator).items():
                 if "last" in want and name not in SCALARS:
                     each[name].clear()
                 each[name].append(found)
@@ -219,7 +261,9 @@ class WorldModel(nn.Module):
         if absent:
             raise ModelError(f"rollout: this model has no readout named {', '.join(absent)}.")
         out = {k: torch.stack(v, 1).unflatten(0, (batch, candidates)) for k, v in each.items()}
-        value = self.readout(state, frozenset({"value"}))["value"] if "value" in want else None
+        value = None
+        if "value" in want:
+            value = self.readout(state, frozenset({"value"}), generator=generator)["value"]
         return Rollout(
             feat={k: v for k, v in out.items() if k not in SCALARS},
             reward=out.get("reward"),
@@ -313,15 +357,31 @@ class Cost(Protocol):
 
 @dataclass(frozen=True)
 class PlanState:
-    """Where the next search starts: mean and, if the planner keeps one, std, both [B, H, A]."""
+    """Where the next search starts: the mean [B, H, A], and the goal that it was found for. How
+    wide a search begins is the planner's setting: what a search ends with is too narrow to find
+    anything else."""
 
     mean: Tensor
-    std: Tensor | None = None
+    goal: Mapping[str, Tensor] | None = None  # {name: [B, ...]}; None: no goal is known
 
     def shifted(self, steps: int) -> PlanState:
         """The plan as seen ``steps`` actions later: moved forward, the end filled with zeros."""
         tail = torch.zeros_like(self.mean[:, : min(steps, self.mean.shape[1])])
-        return PlanState(torch.cat([self.mean[:, steps:], tail], 1))
+        return PlanState(torch.cat([self.mean[:, steps:], tail], 1), self.goal)
+
+    def serves(self, goal: Mapping[str, Tensor] | None) -> Tensor:
+        """Which rows [B] bool may start a search for ``goal``: those of the same goal; all, where
+        this one's goal is not known."""
+        same = torch.ones(len(self.mean), dtype=torch.bool, device=self.mean.device)
+        if self.goal is None or goal is self.goal:
+            return same
+        if goal is None or goal.keys() != self.goal.keys():
+            return ~same
+        for name, old in self.goal.items():
+            if old.shape != goal[name].shape:
+                return ~same
+            same &= (old == goal[name]).flatten(1).all(1).to(same.device)
+        return same
 
 
 class Planner(Protocol):
@@ -394,6 +454,24 @@ class Learner(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class EpisodeReturn:
+    """A whole episode that has been recorded."""
+
+    total: float  # sum of its rewards
+    length: int  # rows
+    weights: int  # version that chose its actions; -1: none, or several
+
+
+@runtime_checkable
+class LearnsFromReturns(Protocol):
+    """A learner that also wants the returns of episodes, as evolution strategies do (World Models:
+    ask for a controller, tell its return)."""
+
+    def episodes_ended(self, episodes: Sequence[EpisodeReturn]) -> None:
+        """Take note of episodes, oldest first. Each is told once, before the next update."""
 
 
 def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

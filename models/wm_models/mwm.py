@@ -241,7 +241,13 @@ class MaskedWorldModel(WorldModel):
     ) -> RSSMState:
         return self.dynamics.rssm.imagine(state, action, generator)
 
-    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+    def readout(
+        self,
+        state: State,
+        want: frozenset[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         self._check_want(want)
         feat = state.feat
         heads = {

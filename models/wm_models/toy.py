@@ -60,7 +60,13 @@ class LinearModel(WorldModel):
             x = x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)
         return {"x": x}
 
-    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+    def readout(
+        self,
+        state: State,
+        want: frozenset[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         self._check_want(want)
         x = state["x"]
         out = {"feat": x, "x": x, "reward": -(x - self.aim).square().sum(-1)}

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wm_models.contract import PlannerContract, WorldModelContract
-from wm_models.interface import Planner, WorldModel
-from wm_models.planners import CEM, MPPI, ActorPlanner, Receding
+from tests.models.posed import Posed
+from wm_models.contract import PlannerContract, WorldModelContract, seeded
+from wm_models.interface import Planner, WorldModel, index
+from wm_models.planners import CEM, GD, MPPI, ActorPlanner, Receding
 from wm_models.toy import LinearModel
 
 
@@ -22,6 +23,40 @@ class TestLinear(WorldModelContract):
 class TestNoisyLinear(WorldModelContract):
     def make_model(self) -> WorldModel:
         return LinearModel(torch.eye(3), torch.rand(3, 2), torch.zeros(3), noise=0.1)
+
+
+class TestPosed(WorldModelContract):
+    """A dict as state, no image, a raw pose through encode and filter, a value that is drawn."""
+
+    def make_model(self) -> WorldModel:
+        torch.manual_seed(0)
+        return Posed()
+
+    def test_the_value_is_drawn_from_the_generator(self, model: WorldModel) -> None:
+        state, want = self.lived(model, 40), frozenset({"value"})
+        one, same, other = (
+            model.readout(state, want, generator=seeded(seed))["value"] for seed in (1, 1, 2)
+        )
+        assert torch.equal(one, same) and not torch.equal(one, other)
+        actions = self.actions(model, 1, 40, 2)
+        torch.manual_seed(0)
+        first = model.rollout(index(state, [0]), actions, want=want, generator=seeded(1)).value
+        torch.manual_seed(1)  # nothing is drawn from elsewhere
+        second = model.rollout(index(state, [0]), actions, want=want, generator=seeded(1)).value
+        assert torch.equal(first, second)
+
+
+class TestCEMOnPosed(PlannerContract):
+    def make_planner(self) -> Planner:
+        return CEM(horizon=3, samples=16, elites=4, iterations=2, n_policy=3)
+
+    def make_model(self) -> WorldModel:
+        return Posed()
+
+
+class TestGDOnPosed(TestCEMOnPosed):
+    def make_planner(self) -> Planner:
+        return GD(horizon=3, steps=3)
 
 
 class TestMaskedWorldModel(WorldModelContract):

@@ -98,7 +98,7 @@ def test_restarts_leave_a_bad_basin() -> None:
     class Hills(LinearModel):
         """Two valleys; the one at the start is the shallower."""
 
-        def readout(self, state, want):
+        def readout(self, state, want, *, generator=None):
             x = state["x"][:, 0]
             height = 0.2 * x**2 - torch.exp(-40 * (x - 0.7) ** 2)
             return {"reward": -height} if "reward" in want else {}

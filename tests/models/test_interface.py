@@ -11,6 +11,8 @@ from wm_models.interface import (
     check_finite,
     expand,
     index,
+    split_raw,
+    with_raw,
     without_context,
 )
 
@@ -99,9 +101,31 @@ def test_copies_lie_side_by_side() -> None:
 
 @pytest.mark.parametrize(("steps", "expected"), [(1, [2, 3, 0]), (2, [3, 0, 0]), (5, [0, 0, 0])])
 def test_plans_shift(steps: int, expected: list[int]) -> None:
-    plan = PlanState(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.ones(1, 3, 1))
+    goal = {"visual": torch.ones(1, 2)}
+    plan = PlanState(torch.tensor([[[1.0], [2.0], [3.0]]]), goal)
     assert plan.shifted(steps).mean[0, :, 0].tolist() == expected
-    assert plan.shifted(steps).std is None
+    assert plan.shifted(steps).goal is goal
+
+
+def test_a_plan_serves_the_rows_of_its_own_goal() -> None:
+    goal = {"visual": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
+    plan = PlanState(torch.zeros(2, 3, 1), goal)
+    other = {"visual": torch.tensor([[1.0, 2.0], [3.0, 5.0]])}
+    assert plan.serves(goal).tolist() == [True, True]
+    assert plan.serves({"visual": goal["visual"].clone()}).tolist() == [True, True]
+    assert plan.serves(other).tolist() == [True, False]
+    assert plan.serves(None).tolist() == [False, False]
+    assert plan.serves({"feat": goal["visual"]}).tolist() == [False, False]
+    assert PlanState(plan.mean).serves(goal).tolist() == [True, True]  # not known what it is for
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 8, 11])
+def test_raw_numbers_travel_with_features(size: int) -> None:
+    tokens, raw = torch.randn(3, 2, 4), torch.randn(3, size)
+    features = with_raw(tokens, raw)
+    assert features.shape == (3, 2 + -(-size // 4), 4)
+    back, same = split_raw(features, size)
+    assert torch.equal(back, tokens) and torch.equal(same, raw)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -13,6 +13,7 @@ from wm_models.contract import seeded
 from wm_models.interface import ModelError, PlanState
 from wm_models.planners import (
     CEM,
+    GD,
     MPPI,
     ActionPenalty,
     ActorPlanner,
@@ -204,21 +205,9 @@ def test_costs_that_are_not_finite_lose(point) -> None:
     assert bool(torch.isfinite(info["cost"]).all())
 
 
-def test_no_plan_at_all_still_gives_the_start(point) -> None:
-    class Nothing:
-        needs = frozenset[str]()
-
-        def __call__(self, rollout, goal, actions):
-            return torch.full(actions.shape[:2], torch.nan)
-
-    warm = PlanState(torch.full((1, 2, 2), 0.25))
-    for search in (CEM(horizon=2), MPPI(horizon=2)):
-        actions, _, _ = search.plan(point, point.initial(1), Nothing(), warm=warm)
-        assert bool(torch.isfinite(actions).all())
-
-
-def test_the_budget_is_kept(point, monkeypatch) -> None:
-    """With a clock that moves by 20 ms at every imagination."""
+@pytest.mark.parametrize("output", ["mean", "last", "best"])
+def test_the_budget_is_kept(point, monkeypatch, output: str) -> None:
+    """With a clock that moves by 20 ms at every imagination: one is the least."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
@@ -228,11 +217,30 @@ def test_the_budget_is_kept(point, monkeypatch) -> None:
             return super().rollout(*args, **kwargs)
 
     slow = Slow(point.f, point.g, point.aim)
-    cem = CEM(horizon=1, samples=20, elites=4, iterations=100)
-    for budget_s, iterations in ((0.0, 1), (0.01, 1), (0.05, 2), (0.205, 10), (9.0, 100)):
+    cem = CEM(horizon=1, samples=20, elites=4, iterations=100, output=output)
+    for budget_s, iterations in ((0.0, 1), (0.001, 1), (0.05, 1), (0.065, 2), (0.205, 9), (9, 100)):
+        began = now[0]
         _, _, info = cem.plan(slow, slow.initial(1), RETURN, budget_s=budget_s, generator=seeded())
         assert info["iterations"] == iterations
-        assert bool((info["cost"] <= info["start_cost"]).all())
+        assert now[0] - began <= max(budget_s, 0.02) + 1e-9
+        assert_close(float(info["floor_s"]), 0.02)
+        if output != "last":
+            assert bool((info["cost"] <= info["start_cost"]).all())
+
+
+def test_the_budget_of_mppi_has_no_last_scoring(point, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    class Slow(LinearModel):
+        def rollout(self, *args, **kwargs):
+            now[0] += 0.02
+            return super().rollout(*args, **kwargs)
+
+    slow = Slow(point.f, point.g, point.aim)
+    mppi = MPPI(horizon=1, samples=20, elites=4, iterations=100)
+    _, _, info = mppi.plan(slow, slow.initial(1), RETURN, budget_s=0.105, generator=seeded())
+    assert info["iterations"] == 5 and now[0] <= 0.105
 
 
 def test_a_warm_start_of_another_length_is_fitted(point) -> None:
@@ -245,6 +253,55 @@ def test_a_warm_start_of_another_length_is_fitted(point) -> None:
         assert not mean[:, length:].any()
     with pytest.raises(ModelError, match=r"warm: expected .* = \(1, any, 2\), got \(2, 3, 2\)"):
         cem.plan(point, point.initial(1), RETURN, warm=PlanState(torch.zeros(2, 3, 2)))
+
+
+# new goals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["search", "receding"])
+@pytest.mark.parametrize(
+    "search",
+    [
+        CEM(horizon=2, samples=64, elites=8, iterations=8, sigma_min=0.0),
+        CEM(horizon=2, samples=64, elites=8, iterations=8, sigma_min=0.0, output="last"),
+        MPPI(horizon=2, samples=64, elites=8, iterations=8, sigma_min=0.0, output="mean"),
+        GD(horizon=2, steps=60),
+    ],
+    ids=["cem", "cem-last", "mppi", "gd"],
+)
+def test_a_new_goal_is_found(point, search, wrapped: bool) -> None:
+    """From the plan of the old one, where the search had narrowed to a point."""
+    planner = Receding(search, execute_k=2) if wrapped else search
+    cost = GoalCost(keys={"x": 1.0})
+    old = {"x": torch.tensor([[1.2, 1.2], [0.3, 0.3]])}
+    new = {"x": torch.tensor([[-1.2, 0.2], [0.3, 0.3]])}  # one row's goal is another, one is not
+    warm = None
+    for _ in range(3):
+        _, warm, info = search.plan(
+            point, point.initial(2), cost, old, warm=warm, generator=seeded()
+        )
+    if wrapped:
+        _, warm, info = planner.plan(point, point.initial(2), cost, old, generator=seeded())
+        assert warm.left == 1  # a plan for the old goal is being carried out
+    _, after, found = planner.plan(
+        point, point.initial(2), cost, new, warm=warm, generator=seeded()
+    )
+    _, _, fresh = search.plan(point, point.initial(2), cost, new, generator=seeded())
+    assert float(info["cost"].max()) < 5e-3 and float(found["cost"].max()) < 5e-3
+    assert_close(found["start_cost"][0], fresh["start_cost"][0])  # begun anew
+    if not wrapped:  # the other row goes on
+        assert float(found["start_cost"][1]) < 0.05 * float(fresh["start_cost"][1])
+    assert bool(after.serves(new).all())
+
+
+def test_the_width_is_the_same_at_every_plan(point) -> None:
+    cem = CEM(horizon=2, samples=200, elites=20, iterations=1, sigma0=0.7, sigma_min=0.0)
+    warm, widths = None, []
+    for _ in range(3):
+        _, warm, info = cem.plan(point, point.initial(1), RETURN, warm=warm, generator=seeded())
+        widths.append(float(info["std"]))
+    assert min(widths) > 0.5 * max(widths)
+    assert not hasattr(warm, "std")
 
 
 # receding --------------------------------------------------------------------------------------
@@ -274,7 +331,7 @@ class Spy:
     def plan(self, model, state, cost, goal=None, warm=None, budget_s=None, generator=None):
         self.seen.append(warm)
         mean = torch.arange(1.0, 5.0).reshape(1, 4, 1)
-        return mean, PlanState(mean, torch.ones_like(mean)), {}
+        return mean, PlanState(mean, goal), {}
 
 
 @pytest.mark.parametrize(("reuse", "expected"), [("shift", [3.0, 4.0, 0.0, 0.0]), ("none", None)])
@@ -332,7 +389,7 @@ def test_models_that_lack_what_is_needed(point, model) -> None:
         ({"elites": 70}, r"CEM.elites: expected at most samples \(64\), got 70"),
         ({"iterations": 0}, "CEM.iterations: expected at least 1, got 0"),
         ({"n_policy": 64}, "n_policy: expected between 0 and 63"),
-        ({"output": "sample"}, "output: expected 'mean' or 'best', got 'sample'"),
+        ({"output": "sample"}, "output: expected 'mean' or 'last' or 'best', got 'sample'"),
         ({"sigma": 1.0}, r"planner cem: option: nothing is named 'sigma'.*'sigma0'|sigma"),
     ],
 )

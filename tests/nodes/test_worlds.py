@@ -148,7 +148,7 @@ class KnowsWall(WorldModel):
             place = move(place, each, LAYOUT)
         return {"x": torch.from_numpy(place).float()}
 
-    def readout(self, state, want):
+    def readout(self, state, want, *, generator=None):
         return {"proprio": state["x"]} if "proprio" in want else {}
 
 
@@ -192,7 +192,7 @@ class KnowsMaze(WorldModel):
             after.append(self._physics.state)
         return {"x": torch.from_numpy(np.stack(after))}
 
-    def readout(self, state, want):
+    def readout(self, state, want, *, generator=None):
         return {"proprio": state["x"][:, :2]} if "proprio" in want else {}
 
 

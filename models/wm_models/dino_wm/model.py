@@ -245,7 +245,13 @@ class DinoWorldModel(WorldModel):
         observed = self.predicted(found, state.observed[rows, newest])
         return self._pushed(state, observed, self.config.num_hist)
 
-    def readout(self, state: State, want: frozenset[str]) -> dict[str, Tensor]:
+    def readout(
+        self,
+        state: State,
+        want: frozenset[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
         self._check_want(want)
         rows = torch.arange(len(state.seen), device=state.seen.device)
         return self._features(state.observed[rows, (state.seen - 1).clamp_min(0)], want)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wm_models.planners.registry import PLANNERS
 
 if TYPE_CHECKING:
-    from wm_models.planners.actor import ActorPlanner
+    from wm_models.planners.actor import ActorPlanner, finite_action
     from wm_models.planners.cem import CEM
     from wm_models.planners.costs import (
         ActionPenalty,
@@ -42,10 +42,11 @@ __all__ = [
     "ReturnCost",
     "Search",
     "Sum",
+    "finite_action",
     "planner",
 ]
 _MODULES = {
-    "actor": ("ActorPlanner",),
+    "actor": ("ActorPlanner", "finite_action"),
     "cem": ("CEM",),
     "costs": (
         "ActionPenalty",

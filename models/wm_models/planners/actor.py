@@ -9,7 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wm_models.interface import Cost, ModelError, PlanState, State, WorldModel
+from wm_models.interface import (
+    Cost,
+    ModelError,
+    PlanRefused,
+    PlanState,
+    State,
+    WorldModel,
+)
+from wm_models.planners.settings import Checked, checked_budget
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,9 @@ class ActorPlanner:
     explore: bool = False
 
     horizon: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        Checked(self).flag("explore")
 
     @torch.inference_mode()
     def plan(
@@ -31,9 +42,21 @@ class ActorPlanner:
         budget_s: float | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
-        """Actions [B, 1, A]; ``warm`` and ``budget_s`` change nothing."""
+        """Actions [B, 1, A]; ``warm`` and ``budget_s`` change nothing. PlanRefused where the actor
+        gives numbers that are not finite."""
+        checked_budget(budget_s)
         if not model.spec.has_actor:
             raise ModelError("ActorPlanner: this model has no actor; plan with cem or mppi.")
         action = model.act(state, mode=not self.explore, generator=generator)
-        plan = action.clamp(*model.spec.bounds(action))[:, None]
+        plan = finite_action(action).clamp(*model.spec.bounds(action))[:, None]
         return plan, PlanState(plan), {}
+
+
+def finite_action(action: Tensor) -> Tensor:
+    """The actor's action [B, A], passed through; PlanRefused where it is not finite."""
+    if not bool(action.isfinite().all()):
+        raise PlanRefused(
+            "actor: no plan: got an action that is not finite, expected finite numbers. Give other "
+            "weights, or begin the episode anew."
+        )
+    return action

@@ -5,6 +5,7 @@ Costs add up and scale: ``ReturnCost() + 0.1 * ActionPenalty()``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wm_models.interface import SCALARS, Cost, ModelError, Rollout
+from wm_models.planners.settings import Checked
 
 METRICS = ("mse", "l1", "cos")
+REDUCTIONS = ("last", "all")
 
 
 class Summable:
@@ -69,6 +72,11 @@ class ReturnCost(Summable):
 
     optional = frozenset({"cont"})
 
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.number("gamma", low=0.0, high=1.0)
+        check.flag("use_value")
+
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"reward", "value"} if self.use_value else {"reward"})
@@ -109,10 +117,13 @@ class GoalCost(Summable):
             raise ModelError(
                 f"GoalCost.metric: expected {', '.join(METRICS)}, got {self.metric!r}."
             )
-        if self.reduce not in ("last", "all"):
-            raise ModelError(f"GoalCost.reduce: expected 'last' or 'all', got {self.reduce!r}.")
+        check = Checked(self)
+        check.choice("reduce", REDUCTIONS)
+        check.number("base", low=0.0, open_ends="low")
         if not self.keys:
             raise ModelError("GoalCost.keys: expected at least one feature name, got none.")
+        if not all(math.isfinite(weight) for weight in self.keys.values()):
+            check.refuse("keys", "finite weights")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from wm_models.planners.search import Best, Scorer, Search, take
+from wm_models.planners.search import Best, Search, take
+from wm_models.planners.settings import Checked, PerDim
 
 _EQUAL = 1e-12  # elites whose costs differ less are equal
 
@@ -29,21 +30,30 @@ class MPPI(Search):
 
     temperature: float = 1.0  # 0 weighs all elites alike; large: the best alone
     scale: str = "elites"  # the unit of costs that the temperature is per
-    sigma_max: float = 2.0
+    sigma_max: PerDim = 2.0
     output: str = "sample"
 
     outputs: ClassVar[tuple[str, ...]] = ("sample", "mean", "best")
 
     def weights(self, cost: Tensor) -> Tensor:
-        """Weights [B, K] of elites by their costs [B, K]; they sum to 1."""
-        above = cost - cost.amin(1, keepdim=True)
+        """Weights [B, K] of elites by their costs [B, K]: they sum to 1, and are 0 where a cost is
+        not finite. Rows without a finite cost: all 0."""
+        finite = cost.isfinite()
+        lowest = cost.masked_fill(~finite, torch.inf).amin(1, keepdim=True)
+        above = (cost - lowest).masked_fill(~finite, 0.0)
         if self.scale == "elites":
-            above = above / cost.std(1, correction=0, keepdim=True).clamp_min(_EQUAL)
-        return torch.softmax(-self.temperature * above, 1)
+            count = finite.sum(1, keepdim=True).clamp_min(1)
+            off = (above - above.sum(1, keepdim=True) / count).masked_fill(~finite, 0.0)
+            deviation = (off.square().sum(1, keepdim=True) / count).sqrt()
+            above = above / deviation.clamp_min(_EQUAL)
+        weight = torch.softmax((-self.temperature * above).masked_fill(~finite, -torch.inf), 1)
+        return weight.masked_fill(~finite, 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check("scale", self.scale in ("elites", "cost"), "'elites' or 'cost'")
+        check = Checked(self)
+        check.choice("scale", ("elites", "cost"))
+        check.number("temperature", low=0.0)
 
     def _refit(
         self, elites: Tensor, cost: Tensor, mean: Tensor, std: Tensor
@@ -53,17 +63,21 @@ class MPPI(Search):
         new_std = (weight * (elites - new_mean[:, None]).square()).sum(1).sqrt()
         return new_mean, new_std
 
+    @property
+    def _scores_last(self) -> int:
+        return 0 if self.output == "sample" else 1
+
     def _choose(
         self,
-        best: Best,
-        mean: Tensor,
+        means: Best,
+        cheapest: Best,
         elites: Tensor,
         elite_cost: Tensor,
-        score: Scorer,
-        box: tuple[Tensor, Tensor] | None,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
         if self.output != "sample":
-            return super()._choose(best, mean, elites, elite_cost, score, box, generator)
-        row = torch.multinomial(self.weights(elite_cost), 1, generator=generator)  # (B, 1)
+            return super()._choose(means, cheapest, elites, elite_cost, generator)
+        weights = self.weights(elite_cost)
+        none = ~elite_cost.isfinite().any(1, keepdim=True)  # those rows' draw is not used
+        row = torch.multinomial(weights.masked_fill(none, 1.0), 1, generator=generator)  # (B, 1)
         return take(elites, row)[:, 0], elite_cost.gather(1, row)[:, 0]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wm_models.interface import Cost, ModelError, Planner, PlanState, State, WorldModel
+from wm_models.interface import Cost, Planner, PlanState, State, WorldModel
+from wm_models.planners.settings import Checked
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,11 @@ class Receding:
     reuse: str = "shift"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.execute_k <= self.planner.horizon:
-            raise ModelError(
-                f"Receding.execute_k: expected 1 to {self.planner.horizon}, the planner's horizon, "
-                f"got {self.execute_k}."
-            )
-        if self.reuse not in ("shift", "none"):
-            raise ModelError(f"Receding.reuse: expected 'shift' or 'none', got {self.reuse!r}.")
+        check = Checked(self)
+        check.whole("execute_k")
+        if self.execute_k > self.planner.horizon:
+            check.refuse("execute_k", f"1 to {self.planner.horizon}, the planner's horizon")
+        check.choice("reuse", ("shift", "none"))
 
     @property
     def horizon(self) -> int:
@@ -58,17 +57,23 @@ class Receding:
         budget_s: float | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
-        """Actions [B, H, A] of a fresh plan, or those that are left of the last one (fewer than H).
+        """Actions [B, H, A] of a fresh plan, or those that are left of the last one (fewer than H)
+        where the goal is still the same.
 
         Info is the search's own and "searched" [], 1 or 0.
         """
-        if isinstance(warm, Pending) and warm.left > 0 and warm.plan is not None:
-            rest = Pending(warm.mean, None, warm.plan[:, 1:], warm.left - 1)
+        if (
+            isinstance(warm, Pending)
+            and warm.left > 0
+            and warm.plan is not None
+            and bool(warm.serves(goal).all())
+        ):
+            rest = Pending(warm.mean, warm.goal, warm.plan[:, 1:], warm.left - 1)
             return warm.plan, rest, {"searched": torch.tensor(0)}
         start = warm if self.reuse == "shift" else None
         actions, after, info = self.planner.plan(
             model, state, cost, goal, start, budget_s, generator
         )
         mean = after.shifted(self.execute_k).mean  # as it will be seen at the next search
-        pending = Pending(mean, None, actions[:, 1:], self.execute_k - 1)
-        return actions, pending, {**info, "searched": torch.tensor(1)}
+        rest = Pending(mean, goal, actions[:, 1:], self.execute_k - 1)
+        return actions, rest, {**info, "searched": torch.tensor(1)}

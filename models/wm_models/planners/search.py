@@ -1,4 +1,8 @@
-"""The loop that CEM and MPPI share: draw candidates, imagine, score, refit, while there is time."""
+"""The loop that CEM and MPPI share: draw candidates, imagine, score, refit, while there is time.
+
+A candidate with a cost or an action that is not finite is never an elite and has no weight. Where
+no candidate at all has a finite cost there is no plan: :class:`PlanRefused`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,20 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from wm_models.interface import Cost, ModelError, PlanState, State, WorldModel, expand
+from wm_models.interface import (
+    Cost,
+    ModelError,
+    PlanRefused,
+    PlanState,
+    State,
+    WorldModel,
+    expand,
+    leading,
+)
+from wm_models.planners.settings import Checked, PerDim, checked_budget
 
-PerDim = float | tuple[float, ...]  # one number for all action dimensions, or one for each
-_WORST = 1e30  # stands for costs that are not finite, so that arithmetic on them stays finite
+_REFUSED = float("inf")  # the cost of a candidate that must not be chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +34,9 @@ class Search:
     """Population search over action sequences [B, S, H, A] with a diagonal normal per step.
 
     Subclasses refit the normal to the elites. Candidate 0 of each iteration is the mean itself
-    (``include_mean``), so that the start is scored and nothing worse than it is returned.
+    (``include_mean``), so that the start is scored and nothing worse than it is returned. Every
+    search begins with the width ``sigma0``; a warm start gives the mean alone, and is forgotten in
+    batch rows with another goal.
     """
 
     horizon: int = 6  # H, model steps
@@ -30,8 +44,8 @@ class Search:
     elites: int = 8  # K, the best candidates, to which the normal is refitted
     iterations: int = 3
     sigma0: PerDim = 0.5  # width at the start, in action units
-    sigma_min: float = 0.05  # the width never falls below
-    sigma_max: float = float("inf")
+    sigma_min: PerDim = 0.05  # the width never falls below
+    sigma_max: PerDim = float("inf")
     n_policy: int = 0  # candidates drawn from the model's actor, the same in every iteration
     include_mean: bool = True
     clip: bool = True  # keep candidates within the model's box
@@ -41,23 +55,30 @@ class Search:
     output: str = "mean"  # which plan is returned, see `outputs`
     explore: bool = False  # add noise of the final width to the first action
 
-    outputs: ClassVar[tuple[str, ...]] = ("mean", "best")
+    # mean: the last mean, unless an earlier one cost less. last: the last mean, as released with
+    # DINO-WM. best: the cheapest candidate or mean.
+    outputs: ClassVar[tuple[str, ...]] = ("mean", "last", "best")
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "samples", "elites", "iterations", "repeats"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("elites", self.elites <= self.samples, f"at most samples ({self.samples})")
-        self._check(
-            "sigma_min", 0 <= self.sigma_min <= self.sigma_max, "0 <= sigma_min <= sigma_max"
-        )
+        check = Checked(self)
+        check.whole("horizon", "samples", "elites", "iterations", "repeats")
+        check.whole("n_policy", low=0)
+        check.flag("include_mean", "clip", "explore")
+        check.choice("output", self.outputs)
+        if self.chunk is not None:
+            check.whole("chunk")
+        if self.elites > self.samples:
+            check.refuse("elites", f"at most samples ({self.samples})")
         room = self.samples - self.include_mean
-        self._check("n_policy", 0 <= self.n_policy <= room, f"between 0 and {room}")
-        self._check("output", self.output in self.outputs, " or ".join(map(repr, self.outputs)))
-
-    def _check(self, name: str, right: bool, expected: str) -> None:
-        if not right:
-            given = getattr(self, name)
-            raise ModelError(f"{type(self).__name__}.{name}: expected {expected}, got {given!r}.")
+        if self.n_policy > room:
+            check.refuse("n_policy", f"between 0 and {room}")
+        check.per_dim("sigma0", "sigma_min")
+        check.per_dim("sigma_max", infinite=True)
+        if any(low > high for low, high in _pairs(self.sigma_min, self.sigma_max)):
+            check.refuse("sigma_min", f"at most sigma_max ({self.sigma_max})")
+        free = self.free_dims
+        if free is not None and not (isinstance(free, tuple) and any(free)):
+            check.refuse("free_dims", "None, or a tuple with at least one True")
 
     @torch.inference_mode()
     def plan(
@@ -70,38 +91,56 @@ class Search:
         budget_s: float | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
-        """Actions [B, H, A], the refitted normal as the next start, and facts.
+        """Actions [B, H, A], the refitted mean as the next start, and facts.
 
-        At least one iteration is made; another one only while it is expected to end within
-        ``budget_s``. Info: "cost" [B] of the plan, "start_cost" [B] of the first candidate (with
-        ``include_mean`` the mean at the start), "best_cost" [iterations, B] seen so far, "std" [B]
-        after the search, "iterations" [], "approximate" [] bool.
+        At least one iteration is made, whatever ``budget_s`` says: less is no plan. Another one,
+        and the scoring of the last mean, are made only where they are expected to end within it,
+        judged by the longest iteration so far. Where the last mean is not scored, the cheapest
+        candidate is returned.
+
+        Info: "cost" [B] of the plan, "start_cost" [B] of the first candidate (with ``include_mean``
+        the mean at the start), "best_cost" [iterations, B] seen so far, "std" [B] after the search,
+        "iterations" [], "approximate" [] bool, "floor_s" [] seconds of the first iteration, the
+        least that a plan takes. PlanRefused where no candidate of a row has a finite cost.
         """
         deadline = Deadline(budget_s, leading(state).device)
         score = Scorer(
             model, state, cost, goal,
             horizon=self.horizon, repeats=self.repeats, chunk=self.chunk,
         )  # fmt: skip
-        mean, std = self._start(model, state, warm)
+        mean, std = self._start(model, state, warm, goal)
         proposals = policy_candidates(model, state, self, mean, generator)
         box = model.spec.bounds(mean) if self.clip else None
-        best = Best()
+        means, cheapest = Best(), Best()
         history: list[Tensor] = []
         for _ in range(self.iterations):
             actions = self._draw(mean, std, proposals, box, generator)
             costs = score(actions, generator)
-            best.see(actions, costs, only_first=self.output != "best")
+            if self.include_mean:
+                means.see(actions[:, :1], costs[:, :1])
+            cheapest.see(actions, costs)
             if not history:
                 start_cost = costs[:, 0]
-            history.append(costs.amin(1).minimum(history[-1]) if history else costs.amin(1))
+            history.append(cheapest.cost)
             elite_cost, rows = costs.topk(self.elites, 1, largest=False)
             elites = take(actions, rows)  # (B, K, H, A)
-            new_mean, new_std = self._refit(elites, elite_cost, mean, std)
-            mean, std = self._hold(mean, std, new_mean, new_std)
-            if not deadline.room_for_another():
+            mean, std = self._refitted(elites, elite_cost, mean, std)
+            deadline.lap()
+            if not deadline.room_for(1 + self._scores_last):
                 break
-        warm = PlanState(mean, std)
-        plan, plan_cost = self._choose(best, mean, elites, elite_cost, score, box, generator)
+        if not bool(cheapest.cost.isfinite().all()):
+            raise refused(self, len(history) * self.samples, cheapest.cost)
+        if self._scores_last and not deadline.room_for(1):
+            plan, plan_cost = cheapest.plan, cheapest.cost
+        else:
+            if self._scores_last:
+                last = (mean if box is None else mean.clamp(*box))[:, None]
+                costs = score(last, generator)
+                means = Best() if self.output == "last" else means
+                for best in (means, cheapest):
+                    best.see(last, costs)
+            plan, plan_cost = self._choose(means, cheapest, elites, elite_cost, generator)
+        plan, plan_cost = cheapest.unless_finite(plan, plan_cost)
         info = {
             "cost": plan_cost,
             "start_cost": start_cost,
@@ -109,42 +148,71 @@ class Search:
             "std": std.mean((1, 2)),
             "iterations": torch.tensor(len(history)),
             "approximate": torch.tensor(score.approximate),
+            "floor_s": torch.tensor(deadline.first),
         }
-        return self._explored(plan, std, box, generator), warm, info
+        return self._explored(plan, std, box, generator), PlanState(mean, goal), info
 
     # what subclasses say -------------------------------------------------------------------
 
     def _refit(
         self, elites: Tensor, cost: Tensor, mean: Tensor, std: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Mean and std [B, H, A] from elites [B, K, H, A] and their costs [B, K]."""
+        """Mean and std [B, H, A] from elites [B, K, H, A] and their costs [B, K]; those that cost
+        inf have no weight."""
         raise NotImplementedError
+
+    @property
+    def _scores_last(self) -> int:
+        """Whether the last mean is scored, after the last iteration: 1 or 0."""
+        return 1
+
+    def _choose(
+        self,
+        means: Best,
+        cheapest: Best,
+        elites: Tensor,
+        elite_cost: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The plan [B, H, A] and its cost [B]."""
+        best = cheapest if self.output == "best" else means
+        return best.plan, best.cost
 
     # the parts of the loop -----------------------------------------------------------------
 
     def _start(
-        self, model: WorldModel, state: State, warm: PlanState | None
+        self,
+        model: WorldModel,
+        state: State,
+        warm: PlanState | None,
+        goal: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         like, size = leading(state), model.spec.action_dim
         low, high = model.spec.bounds(like)
-        mean = torch.zeros(like.shape[0], self.horizon, size, device=like.device)
-        std = per_dim(self.sigma0, mean, "sigma0").expand_as(mean)
-        if warm is not None:
-            mean = fitted(warm.mean.to(mean).nan_to_num(0.0), mean, 0.0)
-            std = std if warm.std is None else fitted(warm.std.to(mean), std, None)
-        std = std.clamp(self.sigma_min, self.sigma_max)
-        return (mean.clamp(low, high) if self.clip else mean), self._frozen_dims(std)
+        zero = torch.zeros(like.shape[0], self.horizon, size, device=like.device)
+        std = per_dim(self.sigma0, zero, "sigma0").expand_as(zero)
+        mean = start_mean(warm, goal, zero)
+        return (mean.clamp(low, high) if self.clip else mean), self._bounded(std)
 
-    def _frozen_dims(self, std: Tensor) -> Tensor:
+    def _bounded(self, std: Tensor) -> Tensor:
+        """The width within its floor and ceiling, and 0 in dimensions that are not free."""
+        low, high = (per_dim(getattr(self, name), std, name) for name in ("sigma_min", "sigma_max"))
+        std = std.clamp(low, high)
         if self.free_dims is None:
             return std
         return std * per_dim(tuple(map(float, self.free_dims)), std, "free_dims")
 
-    def _hold(
-        self, mean: Tensor, std: Tensor, new_mean: Tensor, new_std: Tensor
+    def _refitted(
+        self, elites: Tensor, cost: Tensor, mean: Tensor, std: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The refitted normal, with its width bounded and the dimensions that are not free held."""
-        new_std = self._frozen_dims(new_std.clamp(self.sigma_min, self.sigma_max))
+        """The normal refitted to the elites of finite cost. Without any it stays; one among several
+        says nothing of the width, which then stays too. Dimensions that are not free are held."""
+        finite = cost.isfinite()
+        count = finite.sum(1)[:, None, None]
+        elites = torch.where(finite[..., None, None], elites, mean[:, None])
+        new_mean, new_std = self._refit(elites, cost, mean, std)
+        new_mean = torch.where(count > 0, new_mean, mean)
+        new_std = torch.where(count >= min(2, self.elites), self._bounded(new_std), std)
         if self.free_dims is not None:
             free = torch.tensor(self.free_dims, device=mean.device)
             new_mean = torch.where(free, new_mean, mean)
@@ -170,25 +238,6 @@ class Search:
             actions = torch.where(free, actions, mean[:, None])
         return actions if box is None else actions.clamp(*box)
 
-    def _choose(
-        self,
-        best: Best,
-        mean: Tensor,
-        elites: Tensor,
-        elite_cost: Tensor,
-        score: Scorer,
-        box: tuple[Tensor, Tensor] | None,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """The plan [B, H, A] and its cost [B]. "mean": the last mean, unless an earlier one cost
-        less. "best": the cheapest candidate or mean."""
-        last = (mean if box is None else mean.clamp(*box))[:, None]
-        costs = score(last, generator)
-        if self.output == "mean" and not self.include_mean:  # no earlier mean was scored
-            return last[:, 0], costs[:, 0]
-        best.see(last, costs, only_first=True)
-        return best.plan, best.cost
-
     def _explored(
         self,
         plan: Tensor,
@@ -205,7 +254,7 @@ class Search:
 
 
 class Best:
-    """The cheapest plan seen so far, one per batch row."""
+    """The cheapest plan seen so far, one per batch row; its cost is inf before a finite one."""
 
     plan: Tensor
     cost: Tensor
@@ -213,10 +262,8 @@ class Best:
     def __init__(self) -> None:
         self._empty = True
 
-    def see(self, actions: Tensor, costs: Tensor, *, only_first: bool) -> None:
-        """Compare candidates [B, S, H, A], or the first one alone, with the plan so far."""
-        if only_first:
-            actions, costs = actions[:, :1], costs[:, :1]
+    def see(self, actions: Tensor, costs: Tensor) -> None:
+        """Compare candidates [B, S, H, A] of costs [B, S] with the plan so far."""
         cost, row = costs.min(1)
         plan = take(actions, row[:, None])[:, 0]
         if not self._empty:
@@ -225,25 +272,37 @@ class Best:
             cost = torch.where(better, cost, self.cost)
         self.plan, self.cost, self._empty = plan, cost, False
 
+    def unless_finite(self, plan: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """``plan`` [B, H, A] where its cost [B] is finite, else the cheapest one."""
+        finite = cost.isfinite()
+        plan = torch.where(finite[:, None, None], plan, self.plan)
+        return plan, torch.where(finite, cost, self.cost)
+
 
 class Deadline:
-    """Whether one more round fits: judged by the longest so far."""
+    """Whether more scorings fit into the time, judged by the longest so far."""
 
     def __init__(self, budget_s: float | None, device: torch.device) -> None:
-        self.budget_s, self.device = budget_s, device
+        self.budget_s, self.device = checked_budget(budget_s), device
         self._start = self._last = time.perf_counter()
         self._longest = 0.0
+        self.first = 0.0  # seconds of the first scoring, with all that precedes it
 
-    def room_for_another(self) -> bool:
-        """Call at the end of each round."""
-        if self.budget_s is None:
-            return True
-        if self.device.type == "cuda":
+    def lap(self) -> None:
+        """Call after each scoring."""
+        if self.device.type == "cuda" and (self.budget_s is not None or not self.first):
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
         self._longest = max(self._longest, now - self._last)
+        self.first = self.first or now - self._start
         self._last = now
-        return now - self._start + self._longest <= self.budget_s
+
+    def room_for(self, scorings: float) -> bool:
+        """Whether so many more scorings are expected to end in time."""
+        if self.budget_s is None:
+            return True
+        spent = time.perf_counter() - self._start
+        return spent + scorings * self._longest <= self.budget_s
 
 
 class Scorer:
@@ -271,7 +330,7 @@ class Scorer:
         self.approximate = False
 
     def __call__(self, actions: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Finite costs [B, S] of actions [B, S, H, A]."""
+        """Costs [B, S] of actions [B, S, H, A]; inf where cost or actions are not finite."""
         repeats = self._repeats
         many = actions.repeat_interleave(repeats, 1) if repeats > 1 else actions
         rollout = self._model.rollout(
@@ -284,8 +343,21 @@ class Scorer:
                 f"{type(self._cost).__name__}: expected costs {tuple(many.shape[:2])}, "
                 f"got {tuple(each.shape)}."
             )
-        each = each.unflatten(1, (-1, repeats)).mean(-1)
-        return each.nan_to_num(_WORST, _WORST, -_WORST)
+        if repeats > 1:
+            each = each.unflatten(1, (-1, repeats)).mean(-1)
+        known = each.isfinite() & actions.isfinite().flatten(2).all(-1)
+        return each.masked_fill(~known, _REFUSED)
+
+
+def refused(planner: object, candidates: int, cost: Tensor) -> PlanRefused:
+    """The error of a search in which some row's candidates all have costs that are not finite."""
+    rows = torch.nonzero(~cost.isfinite())[:, 0].tolist()
+    where = f" in batch rows {rows}" if len(cost) > 1 else ""
+    return PlanRefused(
+        f"{type(planner).__name__}: no plan: got no finite cost among {candidates} candidates"
+        f"{where}, expected at least one. What the model predicts, or the goal, is not finite: "
+        "give other weights or another goal."
+    )
 
 
 def wanted(model: WorldModel, cost: Cost, goal: Mapping[str, Tensor] | None) -> frozenset[str]:
@@ -333,14 +405,6 @@ def policy_candidates(
     return torch.stack(actions, 1).unflatten(0, (like.shape[0], count)).to(like.dtype)
 
 
-def leading(state: State) -> Tensor:
-    """Some leaf [B, ...] of a state, for its batch size and device."""
-    leaves = [x for x in tree_leaves(state) if isinstance(x, Tensor)]
-    if not leaves:
-        raise ModelError("state: expected a pytree of tensors [B, ...], got one without tensors.")
-    return next((x for x in leaves if x.is_floating_point()), leaves[0])
-
-
 def take(actions: Tensor, rows: Tensor) -> Tensor:
     """Candidates ``rows`` [B, K] of ``actions`` [B, S, H, A]: [B, K, H, A]."""
     return actions.gather(1, rows[..., None, None].expand(-1, -1, *actions.shape[2:]))
@@ -357,14 +421,27 @@ def per_dim(value: PerDim, like: Tensor, name: str) -> Tensor:
     return tensor
 
 
-def fitted(given: Tensor, like: Tensor, fill: float | None) -> Tensor:
-    """``given`` [B, h, A] cut or padded to the shape of ``like`` [B, H, A]: with ``fill``, or with
-    what ``like`` holds there."""
+def start_mean(warm: PlanState | None, goal: Mapping[str, Tensor] | None, zero: Tensor) -> Tensor:
+    """Where a search [B, H, A] begins: at the warm start, 0 in rows without one for this goal."""
+    if warm is None:
+        return zero
+    mean = fitted(warm.mean.to(zero).nan_to_num(0.0, 0.0, 0.0), zero)
+    return torch.where(warm.serves(goal)[:, None, None], mean, zero)
+
+
+def fitted(given: Tensor, like: Tensor) -> Tensor:
+    """``given`` [B, h, A] cut or padded with zeros to the shape of ``like`` [B, H, A]."""
     if given.ndim != 3 or given.shape[0] != like.shape[0] or given.shape[2] != like.shape[2]:
         raise ModelError(
             f"warm: expected (B, H, A) = ({like.shape[0]}, any, {like.shape[2]}), "
             f"got {tuple(given.shape)}."
         )
-    tail = like[:, given.shape[1] :]
-    tail = tail if fill is None else torch.full_like(tail, fill)
+    tail = torch.zeros_like(like[:, given.shape[1] :])
     return torch.cat([given[:, : like.shape[1]], tail], 1)
+
+
+def _pairs(low: PerDim, high: PerDim) -> list[tuple[float, float]]:
+    """The two numbers of each dimension."""
+    size = max(len(x) if isinstance(x, tuple) else 1 for x in (low, high))
+    each = [x if isinstance(x, tuple) else (x,) * size for x in (low, high)]
+    return list(zip(*each, strict=False))
