@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wm_models.checkpoint import read_manifest
+from wm_models.interface import PlanRefused
 from wm_nodes.cores.choose import CHOOSERS, SearchSettings, chooser
 from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.goal import Goal
@@ -54,11 +55,11 @@ class LearnedPolicy:
         """
         if planner not in CHOOSERS:
             raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
-        self.camera = only_camera(robot, camera)
+        size = weights.model.spec.image_size
+        self.camera = only_camera(robot, camera) if size or camera else ""
         self._weights, self._names, self._explore = weights, robot.action.names, explore
         self._seed, self._device = seed, device_of(weights.model)
-        _, height, width = weights.model.spec.obs_keys["image"]
-        self._pipeline = ImagePipeline(height, width)
+        self._pipeline = ImagePipeline(*size) if size else None
         self._encoder = Encoder()
         delay = Delay(delay_s)
         if compensate and thinking_s:
@@ -67,6 +68,7 @@ class LearnedPolicy:
         self._coming = Coming(thinking_s, robot.control_period_s, self._names)
         self._goal, self._robot = goal, robot
         self._thought_s: list[float] = []  # for each plan that was made
+        self._refused = 0  # plans; the robot stood still instead
         self._filter = Filter(self._seed, self._device)
 
     @classmethod
@@ -95,14 +97,17 @@ class LearnedPolicy:
         """Return how long plans took from picture to action, median and 99th percentile.
 
         The first plan is start-up and left out, where it is not the only one.
+        `plans_refused` counts plans that were refused, where there are any.
         """
+        refused: dict[str, float] = {"plans_refused": self._refused} if self._refused else {}
         if not self._thought_s:
-            return {}
+            return refused
         p50, p99 = np.percentile(self._thought_s[1:] or self._thought_s, (50, 99)) * 1e3
         return {
             "plans": len(self._thought_s),
             "plan_p50_ms": round(float(p50), 1),
             "plan_p99_ms": round(float(p99), 1),
+            **refused,
         }
 
     def act(self, observation: Observation) -> Vector:
@@ -115,7 +120,7 @@ class LearnedPolicy:
             is_first=observation.is_first,
             explore=self._explore,
         )
-        image = self._pipeline(observation.images[self.camera])
+        image = self._pipeline(observation.images[self.camera]) if self._pipeline else None
         tokens = self._encoder.encode(self._weights, image, observation.proprio)
         state = self._filter.update(self._weights, tokens, step)
         if not self._policy.can_act(self._weights):
@@ -123,7 +128,11 @@ class LearnedPolicy:
                 f"{self._weights.preset}: plans to goals, and {self._robot.task!r} shows none. "
                 "Right: a task that does, or a model that predicts rewards."
             )
-        actions = self._policy.act(self._weights, state, step)
+        try:
+            actions = self._policy.act(self._weights, state, step)
+        except PlanRefused:
+            self._refused += 1
+            return still(self._names, observation.commanded)
         if self._policy.planned_ns == step.stamp_ns:
             self._thought_s.append(time.perf_counter() - began)
         return self._coming.due(step.stamp_ns, actions, observation.commanded)

@@ -37,6 +37,18 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Planning:
+    """How a model is planned with, where nothing else is said."""
+
+    # settings by planner; those that are not named are the planner's own
+    planners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    objective: str = "all"  # steps of a plan that are compared with a goal (GoalCost.reduce)
+    execute: int = 0  # robot actions that are done before the next search; 0: a model step's
+    gamma: float = 0.99  # discount of imagined rewards (ReturnCost)
+    use_value: bool = True  # count the value after the last step, where the model predicts one
+
+
+@dataclass(frozen=True)
 class Preset:
     """A model with the way to train it. Subclasses hold the configurations."""
 
@@ -55,9 +67,9 @@ class Preset:
         return Sampling()
 
     @property
-    def planning(self) -> Mapping[str, Mapping[str, Any]]:
-        """Settings of planners, by name, that suit the model; the planners' own for the others."""
-        return {}
+    def planning(self) -> Planning:
+        """How the model is planned with."""
+        return Planning()
 
     def varied(self, settings: Mapping[str, Any]) -> Preset:
         """This preset with settings of its model changed, as the manifest of such a model says.

@@ -16,7 +16,7 @@ from wm_models.interface import BatchSpec, ModelError, WorldModel
 from wm_models.learner import LearnerConfig, MWMLearner
 from wm_models.mwm import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
 from wm_models.optim import keras_adam
-from wm_models.preset import Pace, Preset, Sampling
+from wm_models.preset import Pace, Planning, Preset, Sampling
 from wm_models.registry import SUMMARIES
 from wm_models.rssm import RSSMConfig
 
@@ -37,6 +37,11 @@ class MWMPreset(Preset):
     @property
     def sampling(self) -> Sampling:
         return self.learner.sampling
+
+    @property
+    def planning(self) -> Planning:
+        """Imagined rewards are discounted as the critic is trained to."""
+        return Planning(gamma=self.model.gamma)
 
     def build(self, body: Body | int, seed: int = 0) -> MaskedWorldModel:
         with torch.random.fork_rng(devices=[]):

@@ -7,6 +7,7 @@ from torch import nn
 
 from wm_models.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.interface import ModelError
+from wm_models.planners import CEM, GD, GoalCost, ReturnCost, planner
 from wm_models.presets import MWM_PUBLISHED, MWM_SMALL, PRESETS, preset
 
 
@@ -79,6 +80,32 @@ def test_schedule_of_the_published_preset() -> None:
     assert c.autoencoder_batch.batch * (c.autoencoder_batch.length - 1) == 1024
     assert (c.autoencoder_init, c.prefill, c.train_every) == (5000, 5000, 5)
     assert (c.behavior.horizon, c.behavior.starts, c.behavior.lam) == (15, 0, 0.95)
+
+
+def test_dino_wm_repo_plans_as_released() -> None:
+    """conf/planner/{cem,gd}.yaml and conf/plan.yaml; the MPC's n_taken_actions is goal_H = 5."""
+    planning = PRESETS["dino_wm_repo"].planning
+    cem, gd = (planner(name, **planning.planners[name]) for name in ("cem", "gd"))
+    assert cem == CEM(
+        horizon=5, samples=300, elites=30, iterations=10, sigma0=1.0, sigma_min=0.0,
+        momentum_mean=0.0, momentum_std=0.0, clip=False, output="last",
+    )  # fmt: skip
+    assert gd == GD(
+        horizon=5, steps=1000, lr=1.0, optimiser="sgd", noise=0.003, init=1.0, restarts=1,
+        from_warm=False, clip=False, output="last",
+    )  # fmt: skip
+    assert (planning.objective, planning.execute) == ("last", 25)
+    ours = PRESETS["dino_wm"].planning
+    assert (ours.objective, ours.execute) == ("all", 0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_s_planner_settings_are_taken(name: str) -> None:
+    planning = PRESETS[name].planning
+    for kind, options in planning.planners.items():
+        assert planner(kind, **options).horizon >= 1
+    GoalCost(reduce=planning.objective)
+    assert ReturnCost(planning.gamma, planning.use_value).gamma == 0.99
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:

@@ -12,6 +12,7 @@ from wm_models.body import ActionAdapter
 from wm_models.interface import ModelSpec, WorldModel
 from wm_models.planners import CEM, GoalCost
 from wm_models.planners.begun import Begun, settle
+from wm_models.preset import Planning
 from wm_nodes.cores.choose import SearchChooser, SearchSettings
 from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.goal import Goal
@@ -63,7 +64,7 @@ class Line(WorldModel):
     def step(self, state, action, *, generator=None):
         return {"x": state["x"] + PERIOD_S * action.sum(-1, keepdim=True)}
 
-    def readout(self, state, want):
+    def readout(self, state, want, *, generator=None):
         return {"visual": state["x"]} if "visual" in want else {}
 
     def encode_goal(self, obs):
@@ -80,7 +81,10 @@ class Exact(SearchChooser):
     def _search(self, weights, explore):
         return CEM(horizon=3, samples=200, elites=20, iterations=6, sigma0=1.0)
 
-    def _cost(self, goal):
+    def planning(self, weights):
+        return Planning()
+
+    def _cost(self, weights, goal):
         return GoalCost(reduce="all")
 
 

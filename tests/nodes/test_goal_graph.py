@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("rclpy")
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
 from tests.models.dino_tiny import BODY, TINY
@@ -90,11 +91,15 @@ class Arm:
         graph.joined(self.image)
         graph.spin(0.2)
 
-    def ask(self, tick: int):
-        before, stamp = len(self.plans), tick * PERIOD_NS
+    def say(self, tick: int) -> None:
+        stamp = tick * PERIOD_NS
         self.joints.publish(messages.joints_to_msg(JOINTS, joints(tick), stamp))
         self.steps.publish(messages.step_to_msg(step_of(tick)))
         self.image.publish(messages.image_to_msg(picture(tick), stamp))
+
+    def ask(self, tick: int):
+        before, stamp = len(self.plans), tick * PERIOD_NS
+        self.say(tick)
         self.graph.until(lambda: len(self.plans) > before)
         assert self.plans[-1].stamp_ns == stamp
         return self.plans[-1]
@@ -156,6 +161,29 @@ def test_without_a_goal_it_stays_silent_in_real_time(graph, weights):
         arm.image.publish(messages.image_to_msg(picture(1), PERIOD_NS))
         graph.until(lambda: len(arm.plans) > before, timeout_s=1.0)
     assert "goal" in agent.health.faults
+
+
+@both
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_a_refused_plan_is_not_published_and_its_reason_is_shown(
+    graph, weights, composition: str, mode: str
+):
+    """With a goal that is not a number no plan comes, so that the robot stops; then one does."""
+    nodes = brain(graph, composition, weights, mode=mode)
+    planning = nodes[-1]._policy if composition == "fused" else nodes[-1]._core
+    planning.goal = Goal(picture(9), np.full(3, np.nan, np.float32))
+    arm = Arm(graph, composition)
+    health = nodes[-1].health
+    arm.say(1)
+    graph.until(lambda: "plan" in health.lasting)
+    graph.spin(0.2)
+    assert not arm.plans
+    assert "no finite cost" in health.lasting["plan"]
+    status = health.status("/wm/policy")
+    assert status.level == DiagnosticStatus.ERROR and "no finite cost" in status.message
+    planning.goal = Goal(picture(9), joints(9))
+    assert str(arm.ask(2).origin) == "dino_tiny/cem@1"
+    assert "plan" not in health.lasting
 
 
 @pytest.mark.parametrize(("budget_s", "poor"), [(1e-6, True), (0.0, False)])

@@ -3,48 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from wm_models.interface import Cost, Planner, PlanState, State
-from wm_models.planners import GoalCost, ReturnCost, planner
+from wm_models.interface import Cost, Planner, PlanRefused, PlanState, State
+from wm_models.planners import GoalCost, ReturnCost, finite_action, planner
 from wm_models.planners.begun import begun
+from wm_models.planners.costs import REDUCTIONS
 from wm_models.planners.registry import PLANNERS
+from wm_models.planners.settings import Checked
+from wm_models.preset import Planning
 from wm_models.presets import preset
 from wm_nodes.cores.records import Step
 from wm_nodes.cores.weights import Weights
 from wm_nodes.errors import UserError
 
 CHOOSERS = tuple(PLANNERS)
-FROM_ACTOR = 12  # candidates of a search that the actor proposes
-ELITES = 8  # of a search whose candidates are fewer than usual, at most
+OBJECTIVES = ("", *REDUCTIONS)
+FROM_ACTOR = 12  # candidates of a search that the actor proposes, where the preset says nothing
 GD_NAMES = {"horizon": "horizon", "samples": "restarts", "iterations": "steps"}
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search; 0 leaves a number to the model's preset, or to the planner."""
+    """How to search; 0, or an empty text, leaves it to the model's preset, or to the planner.
+    ModelError names a setting that cannot be."""
 
     budget_s: float = 0.0  # 0: all iterations
     horizon: int = 0  # model steps
     samples: int = 0
     iterations: int = 0
-    execute: int = 0  # actions that are done before the next search; 0: a model step's
+    execute: int = 0  # actions that are done before the next search
     goal_proprio: float = 1.0  # weight of the goal's proprioception beside its picture
+    objective: str = ""  # steps of a plan that are compared with a goal: last, all
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.number("budget_s", "goal_proprio", low=0.0)
+        check.whole("horizon", "samples", "iterations", "execute", low=0)
+        check.choice("objective", OBJECTIVES)
 
 
 class Chooser(Protocol):
     """Actions from a state."""
 
     name: str
-    execute: int  # actions of a plan that are done before the next one is due; 0: a model step's
     rounds: tuple[int, int]  # of the newest search: made before its budget was spent, wanted
+    floor_s: float  # seconds that the newest search takes at least, whatever its budget is
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         """Whether this model gives it something to choose by."""
+
+    def executes(self, weights: Weights) -> int:
+        """Return how many of the robot's actions are done before the next plan is due."""
 
     def choose(
         self,
@@ -56,7 +70,7 @@ class Chooser(Protocol):
         settled: Tensor,
     ) -> Tensor:
         """Return model actions [H, f A] within the model's box; the first [k] numbers of the first
-        one are on their way already."""
+        one are on their way already. PlanRefused: there is no plan, and the robot must stop."""
 
     def forget(self) -> None:
         """The goal is another one: begin the next search anew."""
@@ -66,8 +80,8 @@ class ActorChooser:
     """The actor's sample in training episodes, its mode in evaluation."""
 
     name = "actor"
-    execute = 0
     rounds = 1, 1
+    floor_s = 0.0
 
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         if not weights.model.spec.has_actor:
@@ -75,6 +89,9 @@ class ActorChooser:
                 f"planner: model {weights.preset} has no actor. Right: cem, mppi or gd."
             )
         return True
+
+    def executes(self, weights: Weights) -> int:
+        return weights.model.spec.frameskip
 
     @torch.inference_mode()
     def choose(
@@ -87,8 +104,8 @@ class ActorChooser:
         settled: Tensor,
     ) -> Tensor:
         model = weights.model
-        low, high = model.spec.bounds(state[0])
-        return model.act(state, mode=not step.explore, generator=noise).clamp(low, high)
+        action = finite_action(model.act(state, mode=not step.explore, generator=noise))
+        return action.clamp(*model.spec.bounds(action))
 
     def forget(self) -> None:
         pass
@@ -99,8 +116,9 @@ class SearchChooser:
     return; begun at the last plan moved on by what was done of it."""
 
     def __init__(self, name: str, settings: SearchSettings) -> None:
-        self.name, self.execute = name, settings.execute
+        self.name = name
         self.rounds = 0, 0
+        self.floor_s = 0.0
         self._settings = settings
         self._searches: dict[tuple[str, bool], Planner] = {}
         self._warm: PlanState | None = None
@@ -108,6 +126,14 @@ class SearchChooser:
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         spec = weights.model.spec
         return (has_goal and spec.has_goal) or spec.has_reward
+
+    def executes(self, weights: Weights) -> int:
+        preferred = self._settings.execute or self.planning(weights).execute
+        return preferred or weights.model.spec.frameskip
+
+    def planning(self, weights: Weights) -> Planning:
+        """Return how the model's preset plans."""
+        return preset(weights.preset).planning
 
     def choose(
         self,
@@ -119,44 +145,52 @@ class SearchChooser:
         settled: Tensor,
     ) -> Tensor:
         search = self._search(weights, step.explore)
-        actions, after, info = search.plan(
-            begun(weights.model, settled),
-            state,
-            self._cost(goal),
-            goal,
-            warm=None if step.is_first else self._warm,
-            budget_s=self._settings.budget_s or None,
-            generator=noise,
-        )
+        try:
+            actions, after, info = search.plan(
+                begun(weights.model, settled),
+                state,
+                self._cost(weights, goal),
+                goal,
+                warm=None if step.is_first else self._warm,
+                budget_s=self._settings.budget_s or None,
+                generator=noise,
+            )
+        except PlanRefused:
+            self._warm = None
+            raise
         wanted = getattr(search, "steps" if self.name == "gd" else "iterations")
-        self.rounds = int(info["iterations"]), int(wanted)
-        self._warm = moved_on(after, self.execute, weights.model.spec.frameskip)
+        self.rounds, self.floor_s = (int(info["iterations"]), int(wanted)), float(info["floor_s"])
+        self._warm = moved_on(after, self.executes(weights), weights.model.spec.frameskip)
         return actions[0]
 
     def forget(self) -> None:
         self._warm = None
 
-    def _cost(self, goal: Mapping[str, Tensor] | None) -> Cost:
+    def _cost(self, weights: Weights, goal: Mapping[str, Tensor] | None) -> Cost:
+        planning = self.planning(weights)
         if goal is None:
-            return ReturnCost()
+            use_value = planning.use_value and weights.model.spec.has_value
+            return ReturnCost(planning.gamma, use_value)
         keys = {"visual": 1.0} if "visual" in goal else {"feat": 1.0}
         if "proprio" in goal and self._settings.goal_proprio:
             keys["proprio"] = self._settings.goal_proprio
-        return GoalCost(keys=keys, reduce="all")  # "last" would always arrive a horizon from now
+        return GoalCost(keys=keys, reduce=self._settings.objective or planning.objective)
 
     def _search(self, weights: Weights, explore: bool) -> Planner:
         """The search for this model; made once, as planners remember nothing."""
         key = (weights.preset, explore)
         if key not in self._searches:
-            options = dict(preset(weights.preset).planning.get(self.name, {}))
-            given = asdict(self._settings)
+            options = dict(self.planning(weights).planners.get(self.name, {}))
             names = GD_NAMES if self.name == "gd" else {name: name for name in GD_NAMES}
-            options |= {names[name]: given[name] for name in names if given[name]}
+            given = {names[name]: getattr(self._settings, name) for name in names}
+            options |= {name: value for name, value in given.items() if value}
             if self.name != "gd":
-                has_actor = weights.model.spec.has_actor
-                options |= {"n_policy": FROM_ACTOR if has_actor else 0, "explore": explore}
-                if "samples" in options:
-                    options["elites"] = min(options.get("elites", ELITES), options["samples"])
+                kind = PLANNERS[self.name].load()
+                samples = options.get("samples", kind.samples)
+                proposed = FROM_ACTOR if weights.model.spec.has_actor else 0
+                options["elites"] = min(options.get("elites", kind.elites), samples)
+                options["n_policy"] = min(options.get("n_policy", proposed), samples - 1)
+                options["explore"] = explore
             self._searches[key] = planner(self.name, **options)
         return self._searches[key]
 
@@ -165,7 +199,7 @@ def moved_on(plan: PlanState, actions: int, frameskip: int) -> PlanState:
     """Return a plan [B, H, f A] as it is seen so many robot actions later; 0: a model step."""
     each = PlanState(plan.mean.unflatten(-1, (frameskip, -1)).flatten(1, 2))  # [B, H f, A]
     left = each.shifted(actions or frameskip).mean
-    return PlanState(left.unflatten(1, (-1, frameskip)).flatten(-2))
+    return replace(plan, mean=left.unflatten(1, (-1, frameskip)).flatten(-2))
 
 
 def chooser(name: str, settings: SearchSettings | None = None) -> Chooser:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wm_models.interface import State
+from wm_models.interface import PlanRefused, State
 from wm_nodes.cores.choose import Chooser
 from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.goal import Goal
@@ -24,30 +24,34 @@ class Encoder:
     """Observations to tokens; remembers nothing."""
 
     @torch.inference_mode()
-    def encode(self, weights: Weights, image: Image, proprio: Vector | None = None) -> Tensor:
-        """Return tokens [1, N, D] of image (H, W, 3), and of proprio (P,) if the model wants it."""
+    def encode(
+        self, weights: Weights, image: Image | None, proprio: Vector | None = None
+    ) -> Tensor:
+        """Return tokens [1, N, D] of image (H, W, 3) and proprio (P,), as far as it sees them."""
         return weights.model.encode(observed(weights, image, proprio)).float()
 
 
-def observed(weights: Weights, image: Image, proprio: Vector | None) -> dict[str, Tensor]:
+def observed(weights: Weights, image: Image | None, proprio: Vector | None) -> dict[str, Tensor]:
     """Return an observation as the model takes it, batch 1; MessageError if it does not fit.
 
-    Without `proprio` it holds the picture alone.
+    It holds no more than the model sees; without `proprio` the image alone.
     """
-    wanted, device = weights.model.spec.obs_keys, device_of(weights.model)
-    _, height, width = wanted["image"]
-    if image.shape != (height, width, 3):
-        raise MessageError(
-            "image-shape",
-            f"image: {image.shape}, model {weights.preset} sees {height, width, 3}",
-        )
-    found = {"image": torch.from_numpy(np.ascontiguousarray(image))[None].to(device)}
+    spec, device = weights.model.spec, device_of(weights.model)
+    found: dict[str, Tensor] = {}
+    if spec.image_size is not None:
+        shape = (*spec.image_size, 3)
+        if image is None or image.shape != shape:
+            given = None if image is None else image.shape
+            raise MessageError(
+                "image-shape", f"image: {given}, model {weights.preset} sees {shape}"
+            )
+        found["image"] = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
     if proprio is not None and weights.wants_proprio:
-        if proprio.shape != wanted["proprio"]:
+        if proprio.shape != spec.obs_keys["proprio"]:
             raise MessageError(
                 "proprio-shape",
                 f"joint_states: {proprio.size} numbers, model {weights.preset} sees "
-                f"{wanted['proprio'][0]}",
+                f"{spec.obs_keys['proprio'][0]}",
             )
         found["proprio"] = torch.from_numpy(np.ascontiguousarray(proprio))[None].to(device)
     return found
@@ -126,8 +130,8 @@ class Aim:
         if not spec.has_goal:
             return None
         if self._seen is None or self._seen[0] is not weights:
-            _, height, width = spec.obs_keys["image"]
-            image = ImagePipeline(height, width)(self.goal.image)
+            size = spec.image_size
+            image = ImagePipeline(*size)(self.goal.image) if size else None
             found = weights.model.encode_goal(observed(weights, image, self.goal.proprio))
             self._seen = weights, found
         return self._seen[1]
@@ -171,13 +175,19 @@ class Policy:
         """Rounds of the newest search: made before its budget was spent, and wanted."""
         return self._chooser.rounds
 
+    @property
+    def floor_s(self) -> float:
+        """Seconds that the newest search takes at least, whatever its budget is."""
+        return self._chooser.floor_s
+
     def can_act(self, weights: Weights) -> bool:
         """Whether there is something to act for: a goal, rewards, or an actor."""
         return self._chooser.can_choose(weights, self._aim is not None)
 
     def act(self, weights: Weights, state: State, step: Step) -> Vector:
         """Return actions (N, A) in the robot's units, the first to be done now. Explores in
-        training episodes only. MessageError where the goal does not fit the model."""
+        training episodes only. MessageError where the goal does not fit the model; PlanRefused
+        where there is no plan: the robot must stop."""
         check_action(weights, step)
         self.delay.heard(step)
         left = self._left(weights, step)
@@ -188,7 +198,11 @@ class Policy:
         underway, before = self._underway(weights, step)
         state, settled = foreseen(weights, state, underway, noise)
         first = settled.flatten()
-        chosen = self._chooser.choose(weights, state, step, noise, goal, first).detach()
+        try:
+            chosen = self._chooser.choose(weights, state, step, noise, goal, first).detach()
+        except PlanRefused:
+            self._made = None
+            raise
         robot = weights.actions.to_robot(chosen.float()).flatten(0, 1)  # (H f, A)
         free: Vector = robot.cpu().numpy()[len(settled) :]
         actions = np.concatenate([underway[before:], free])
@@ -209,7 +223,7 @@ class Policy:
     def _left(self, weights: Weights, step: Step) -> Vector | None:
         """What is left of the plan in hand; None where a new one is due."""
         spec = weights.model.spec
-        execute = self._chooser.execute or spec.frameskip
+        execute = self._chooser.executes(weights)
         if spec.context > 1 and execute % spec.frameskip:
             raise UserError(
                 f"execute: {execute}, but model {weights.preset} looks back at its last frames, "

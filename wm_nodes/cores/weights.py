@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from wm_models.body import ActionAdapter
 from wm_models.checkpoint import (
@@ -19,10 +20,11 @@ from wm_models.checkpoint import (
     read_manifest,
     resolve,
 )
-from wm_models.interface import ModelError, WorldModel
+from wm_models.interface import ModelError, ModelSpec, WorldModel
 from wm_nodes.cores.records import Announcement, Origin, Step
 
 KNOWN = 64  # announcements remembered
+OBSERVED = frozenset({"image", "proprio"})  # what the nodes carry of an observation
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Weights:
     def wants_proprio(self) -> bool:
         """Whether the model sees joint_states besides the picture."""
         return "proprio" in self.model.spec.obs_keys
+
+    @property
+    def wants_image(self) -> bool:
+        """Whether the model sees a camera's image."""
+        return self.model.spec.image_size is not None
 
     def origin(self, module: str) -> Origin:
         """Who to name as the maker of a result."""
@@ -71,13 +78,11 @@ def ready(model: WorldModel, manifest: Manifest) -> Weights:
     """Run every part once, so that the first decision is as fast as the later ones."""
     with torch.inference_mode():
         device = device_of(model)
-        sizes = model.spec.obs_keys
-        image = torch.zeros(1, *sizes["image"][1:], 3, dtype=torch.uint8, device=device)
-        more = {k: torch.zeros(1, *s, device=device) for k, s in sizes.items() if k != "image"}
+        obs = blank_observation(model.spec, device)
         action = torch.zeros(1, model.spec.action_dim, device=device)
         first = torch.ones(1, dtype=torch.bool, device=device)
         for _ in range(2):
-            tokens = model.encode({"image": image, **more})
+            tokens = model.encode(obs)
             state = model.filter(model.initial(1, device), action, tokens, first)
             if model.spec.has_actor:
                 model.act(state, mode=True)
@@ -85,6 +90,19 @@ def ready(model: WorldModel, manifest: Manifest) -> Weights:
     shape = (tokens.shape[1], tokens.shape[2])
     actions = ActionAdapter.of(model)
     return Weights(manifest.version, manifest.preset, model, shape, flat.shape[1], actions)
+
+
+def blank_observation(spec: ModelSpec, device: torch.device) -> dict[str, Tensor]:
+    """Return zeros in place of what a model sees, batch 1. WeightsError: no node carries it."""
+    if foreign := sorted(spec.obs_keys.keys() - OBSERVED):
+        raise WeightsError(
+            f"weights: got a model that sees {', '.join(foreign)}, expected one that sees "
+            f"{' and '.join(sorted(OBSERVED))}, which the nodes carry."
+        )
+    obs = {name: torch.zeros(1, *shape, device=device) for name, shape in spec.obs_keys.items()}
+    if spec.image_size is not None:
+        obs["image"] = torch.zeros(1, *spec.image_size, 3, dtype=torch.uint8, device=device)
+    return obs
 
 
 def device_of(model: WorldModel) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from wm_models.interface import State
+from wm_models.interface import PlanRefused, State
 from wm_nodes import messages, spin, topics
 from wm_nodes.cores.images import Liveness
 from wm_nodes.cores.join import Join
@@ -123,7 +123,7 @@ class AgentNode(Thinker):
 
     def _think(self) -> None:
         """Answer the observation in the mailbox; one that was answered before, as before."""
-        image, step = self._newest["image"], self._newest["step"]
+        image, step = self._newest.get("image"), self._newest["step"]
         self._goals.saw(step.stamp_ns, image, self._newest.get("joints"))
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
@@ -146,7 +146,9 @@ class AgentNode(Thinker):
             self.health.worked(time.perf_counter() - started)
             self._say(step, RANDOM, actions)
 
-    def _decide(self, weights: Weights, image: Image, proprio: Vector | None, step: Step) -> None:
+    def _decide(
+        self, weights: Weights, image: Image | None, proprio: Vector | None, step: Step
+    ) -> None:
         started = time.perf_counter()
         try:
             tokens = self._encoder.encode(weights, image, proprio)
@@ -171,7 +173,11 @@ class AgentNode(Thinker):
         except MessageError as error:
             self.drop(f"goal/{error.reason}", str(error))
             return
+        except PlanRefused as error:
+            self.fault("plan", str(error), error=True)
+            return
         self.health.worked(time.perf_counter() - started)
+        self.well("plan", "plans are found again")
         self._say(step, weights.origin(self._policy.module), actions)
         self.params.measure(self, self._policy, step)
 
@@ -179,8 +185,8 @@ class AgentNode(Thinker):
         self._answer = self._maker.plan(step, origin, actions)
         self._plans.publish(messages.plan_to_msg(self._answer))
 
-    def _show_image(self, image: Image, stamp_ns: int) -> None:
-        if self._images.get_subscription_count():
+    def _show_image(self, image: Image | None, stamp_ns: int) -> None:
+        if image is not None and self._images.get_subscription_count():
             frame = messages.optical_frame(self.params.camera)
             self._images.publish(messages.image_to_msg(image, stamp_ns, frame))
 
@@ -195,9 +201,13 @@ class AgentNode(Thinker):
             latent = Latent(stamp, weights.origin("world_model"), flat)
             self._latents.publish(messages.latent_to_msg(latent))
 
-    def _show_imagination(self, weights: Weights, state: State, image: Image, step: Step) -> None:
+    def _show_imagination(
+        self, weights: Weights, state: State, image: Image | None, step: Step
+    ) -> None:
         """Publish what is seen and believed, if somebody looks."""
-        if self._imagined.get_subscription_count() and weights.model.spec.has_decoder:
+        if image is None or not weights.model.spec.has_decoder:
+            return
+        if self._imagined.get_subscription_count():
             both = beside_truth(weights, state, image)
             self._imagined.publish(messages.image_to_msg(both, step.stamp_ns, self.params.camera))
 

@@ -27,7 +27,8 @@ class EncoderParams(ThinkerParams):
 
 def observed_parts(weights: Weights) -> tuple[str, ...]:
     """What must have come of an observation before a model can look at it."""
-    return ("image", "step", "joints") if weights.wants_proprio else ("image", "step")
+    image = ("image",) if weights.wants_image else ()
+    return (*image, "step", "joints") if weights.wants_proprio else (*image, "step")
 
 
 def proprio_of(both: dict) -> Vector | None:
@@ -72,7 +73,7 @@ class EncoderNode(Thinker):
         if both is None:
             return
         step: Step = both["step"]
-        self._goals.saw(step.stamp_ns, both["image"], both.get("joints"))
+        self._goals.saw(step.stamp_ns, both.get("image"), both.get("joints"))
         if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
             self._answer = self._encode(both, step)
         if self._answer is not None:
@@ -87,7 +88,7 @@ class EncoderNode(Thinker):
         self.shelf.in_use(weights)
         self.health.weights = weights.version
         try:
-            tokens = self._core.encode(weights, both["image"], proprio_of(both))
+            tokens = self._core.encode(weights, both.get("image"), proprio_of(both))
         except MessageError as error:
             self.drop(f"image/{error.reason}", str(error))
             return None

@@ -64,10 +64,11 @@ class GoalSpeaker:
         node.create_service(Trigger, "goal_here", self._on_call)
 
     def saw(
-        self, stamp_ns: int, image: Image, joints: tuple[tuple[str, ...], Vector] | None
+        self, stamp_ns: int, image: Image | None, joints: tuple[tuple[str, ...], Vector] | None
     ) -> None:
-        """Remember the newest observation."""
-        self._seen = stamp_ns, image, joints
+        """Remember the newest observation; a goal is an image, so one without is not remembered."""
+        if image is not None:
+            self._seen = stamp_ns, image, joints
 
     def _on_call(self, request: Any, response: Any) -> Any:
         response.success = self._seen is not None

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from wm_models.interface import PlanRefused
 from wm_nodes import messages, spin, topics
-from wm_nodes.cores.choose import CHOOSERS, Chooser, SearchSettings, chooser
+from wm_nodes.cores.choose import CHOOSERS, OBJECTIVES, Chooser, SearchSettings, chooser
 from wm_nodes.cores.delay import Delay
 from wm_nodes.cores.join import Join
 from wm_nodes.cores.mind import Policy
@@ -30,10 +31,15 @@ class PolicyParams(ThinkerParams):
     samples: int = param(0, "Candidates of a search (gd: starts); 0: as suits the model.", low=0)
     iterations: int = param(0, "Rounds of a search (gd: steps); 0: as suits the model.", low=0)
     execute: int = param(
-        0, "Actions that are done before the next search; 0: as many as a model step has.", low=0
+        0, "Actions that are done before the next search; 0: as suits the model.", low=0
     )
     goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
     goal_proprio: float = param(1.0, "Weight of a goal's joint states beside its picture.", low=0.0)
+    objective: str = param(
+        "",
+        "Steps of a plan that are compared with a goal: last, all; empty: as suits the model.",
+        choices=OBJECTIVES,
+    )
     delay_s: float = param(
         0.0, "Seconds by which commands act later than in training.", low=0.0, high=2.0
     )
@@ -49,6 +55,7 @@ class PolicyParams(ThinkerParams):
             self.iterations,
             self.execute,
             self.goal_proprio,
+            self.objective,
         )
         return chooser(self.planner, settings)
 
@@ -69,7 +76,8 @@ class PolicyParams(ThinkerParams):
         if 2 * made < wanted:
             node.fault(
                 "search",
-                f"{made} of {wanted} rounds within budget_s {self.budget_s:g}: plans are poor. "
+                f"{made} of {wanted} rounds within budget_s {self.budget_s:g}, of which one takes "
+                f"{policy.floor_s:.3g} s: plans are poor. "
                 "Right: fewer samples, a shorter horizon, or a computer with more to spare",
             )
         elif made == wanted:
@@ -142,6 +150,10 @@ class PolicyNode(Thinker):
         except MessageError as error:
             self.drop(f"goal/{error.reason}", str(error))
             return
+        except PlanRefused as error:
+            self.fault("plan", str(error), error=True)
+            return
+        self.well("plan", "plans are found again")
         self._say(step, weights.origin(self._core.module), actions, started)
         self.params.measure(self, self._core, step)
 

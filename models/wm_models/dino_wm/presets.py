@@ -19,8 +19,28 @@ from wm_models.dino_wm.settings import configured
 from wm_models.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface import WorldModel
 from wm_models.optim import OptimizerConfig
-from wm_models.preset import Pace, Preset, Sampling
+from wm_models.preset import Pace, Planning, Preset, Sampling
 from wm_models.registry import SUMMARIES
+
+HORIZON = 5  # model steps that a search looks ahead
+
+# Planners as released (conf/plan*.yaml, conf/planner, planning/{cem,gd,mpc}.py), for
+# `dino_wm_repo`: the width has no floor, actions are not clipped (the robot's box does that), the
+# last mean or the last step of the gradient is the plan, only its last step is compared with the
+# goal, and all of it is carried out before the next search. The release has no MPPI.
+RELEASED_CEM: Mapping[str, Any] = {"sigma_min": 0.0, "clip": False, "output": "last"}
+RELEASED_GD: Mapping[str, Any] = {
+    "horizon": HORIZON,
+    "steps": 1000,
+    "lr": 1.0,
+    "optimiser": "sgd",
+    "noise": 0.003,
+    "restarts": 1,
+    "init": 1.0,
+    "from_warm": False,
+    "clip": False,
+    "output": "last",
+}
 
 
 @dataclass(frozen=True)
@@ -31,17 +51,25 @@ class DinoPreset(Preset):
     learner: DinoLearnerConfig = field(default_factory=DinoLearnerConfig)
     samples: int = 300  # candidates of a search; a tenth of them elites
     iterations: int = 10
+    released: bool = False  # plan with the release's settings
 
     @property
-    def planning(self) -> Mapping[str, Mapping[str, Any]]:
+    def planning(self) -> Planning:
         """Five model steps; actions are z-scored, so that a search begins with width 1."""
-        search: dict[str, float] = {
-            "horizon": 5,
+        search: dict[str, Any] = {
+            "horizon": HORIZON,
             "samples": self.samples,
             "iterations": self.iterations,
+            "elites": max(2, self.samples // 10),
+            "sigma0": 1.0,
         }
-        search |= {"elites": max(2, self.samples // 10), "sigma0": 1.0}
-        return {"cem": search, "mppi": search, "gd": {"horizon": 5}}
+        if not self.released:
+            return Planning({"cem": search, "mppi": search, "gd": {"horizon": HORIZON}})
+        return Planning(
+            {"cem": {**search, **RELEASED_CEM}, "mppi": search, "gd": RELEASED_GD},
+            objective="last",
+            execute=HORIZON * self.model.frameskip,
+        )
 
     @property
     def pace(self) -> Pace:
@@ -75,7 +103,7 @@ class DinoPreset(Preset):
         return {"encoder": model.encoder.picture.pretrain()}
 
 
-DINO_WM_REPO = DinoPreset("dino_wm_repo", SUMMARIES["dino_wm_repo"])
+DINO_WM_REPO = DinoPreset("dino_wm_repo", SUMMARIES["dino_wm_repo"], released=True)
 
 # Where `dino_wm` departs from the release, and why:
 # - Learning rate 1e-4 after a warm-up and gradients clipped at 1: paper and release disagree by ten
