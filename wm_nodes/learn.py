@@ -31,7 +31,7 @@ from wm_models.checkpoint import (
     load_modules,
     read_manifest,
 )
-from wm_models.interface import BatchSpec
+from wm_models.interface import BatchSpec, LearnsFromReturns
 from wm_models.presets import preset
 from wm_nodes.body import measure_body
 from wm_nodes.devices import pick_device
@@ -39,6 +39,7 @@ from wm_nodes.heldout import HeldOut, evaluate_held_out
 from wm_nodes.metrics import MetricsRecorder, Speed
 from wm_nodes.resident import ResidentRows
 from wm_nodes.trainable import ACTION, mixture, obstacle
+from wm_nodes.training.episode_returns import EpisodeReturns
 
 FOREIGN = ("encoder",)  # what a manifest tells of weights that were trained elsewhere
 DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
@@ -162,7 +163,10 @@ class Learning:
         if self.done or not self._due():
             return False
         try:
-            self.metrics = self.learner.update(self._batches())
+            batches = self._batches()
+            if isinstance(self.learner, LearnsFromReturns) and (ended := self._returns.new()):
+                self.learner.episodes_ended(ended)
+            self.metrics = self.learner.update(batches)
         except FloatingPointError as error:
             self._roll_back(error)
             return True
@@ -215,6 +219,7 @@ class Learning:
             "sampler": json.dumps(self.sampler.state_dict(), default=str),
             "logs": self._log_names(),
             "origin": list(self._origin),
+            "returns": self._returns.after,
             "paced": self.config.pace,
             "counted": list(self._counted),
             "metrics": self._recorder.state_dict(),
@@ -259,11 +264,14 @@ class Learning:
         self.body = self._find_body(resumed)
         self.model = self.preset.build(self.body, self.config.seed)
         self._actions = ActionAdapter.of(self.model)
-        self.camera = self._find_camera(resumed)
-        self._resize_logs()
+        self.camera = ""  # of a model that sees no image
+        if self.model.spec.image_size is not None:
+            self.camera = self._find_camera(resumed)
+            self._resize_logs()
         fresh = not resumed and self.config.weights is None
         self._pretrained = self.preset.pretrain(self.model) if fresh else {}
         self.learner = self.preset.build_learner(self.model, self.config.seed, self.device)
+        self._returns = EpisodeReturns(self._readers[0])
         fields = _log_fields(self.learner.fields, self.camera)
         self._refuse_logs_without(fields.values())
         self.sampler = Sampler(
@@ -389,6 +397,7 @@ class Learning:
         self.learner.load_state_dict(state["learner"])
         same = state.get("logs", self._log_names()) == self._log_names()
         if same:
+            self._returns.after = state.get("returns", 0)
             self.sampler.load_state_dict(json.loads(state["sampler"]))
         if same and (state.get("paced", True) or not self.config.pace):
             self._origin = tuple(state.get("origin", self._origin))
@@ -518,7 +527,8 @@ def _log_fields(wanted: frozenset[str], camera: str) -> dict[str, str]:
     """Fields of the log by their names in a batch; "demo" is made of two of them."""
     more = {"source", "is_last"} if "demo" in wanted else set()
     names = sorted((wanted - {"image", "demo"}) | more)
-    return {"image": f"image/{camera}", **{name: name for name in names}}
+    image = {"image": f"image/{camera}"} if "image" in wanted else {}
+    return {**image, **{name: name for name in names}}
 
 
 def _write_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,124 @@
+"""Whole episodes of a log, told once each; and a learner without images that lives on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.models.posed import Posed
+from tests.nodes.tiny import record
+from wm_datasets import LogReader
+from wm_models.interface import BatchSpec, EpisodeReturn, Learner, LearnsFromReturns
+from wm_models.learner import MWMLearner
+from wm_models.preset import Pace, Preset
+from wm_models.presets import PRESETS
+from wm_nodes.learn import LearnConfig, Learning
+from wm_nodes.training.episode_returns import EpisodeReturns
+
+
+class Evolution:
+    """Learns from returns alone, as World Models' controller does."""
+
+    initial_updates, phase = 0, "controller"
+    fields = frozenset({"proprio", "action"})
+    batch_specs: ClassVar = {"rows": BatchSpec(2, 2)}
+
+    def __init__(self) -> None:
+        self.updates, self.told, self.seen = 0, [], set()
+
+    def episodes_ended(self, episodes: Sequence[EpisodeReturn]) -> None:
+        self.told += [(e.total, e.length, e.weights) for e in episodes]
+
+    def begin_with(self, step: int) -> None: ...
+
+    def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+        self.updates += 1
+        self.seen |= batches["rows"].keys()
+        return {"es/episodes": float(len(self.told))}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "told": self.told}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates, self.told = state["updates"], [tuple(x) for x in state["told"]]
+
+
+@dataclass(frozen=True)
+class Evolved(Preset):
+    """The posed model, by evolution."""
+
+    @property
+    def pace(self) -> Pace:
+        return Pace(prefill=1, train_every=1)
+
+    def build(self, body: object, seed: int = 0) -> Posed:
+        torch.manual_seed(seed)
+        return Posed()
+
+    def build_learner(self, model: object, seed: int = 0, device: object = "cpu") -> Learner:
+        return Evolution()
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "evolved", Evolved("evolved", ""))
+    log = record(tmp_path / "log", 3)
+
+    def start() -> Learning:
+        config = LearnConfig(
+            tmp_path / "run", ((log, 1.0),), model="evolved", device="cpu", pace=False
+        )
+        return Learning(config)
+
+    return log, start
+
+
+def returns(log) -> list[tuple[float, int, int]]:
+    with LogReader(log) as reader:
+        out = []
+        for start, length, _ in reader.episodes:
+            rows = reader.read_rows(start, start + length, ("reward", "weights"))
+            out.append((float(rows["reward"].sum()), int(length), int(rows["weights"][0])))
+        return out
+
+
+def test_only_learners_that_want_returns_are_told() -> None:
+    assert isinstance(Evolution(), LearnsFromReturns)
+    assert not issubclass(MWMLearner, LearnsFromReturns)
+
+
+def test_every_whole_episode_is_told_once_also_when_the_run_resumes(begin) -> None:
+    log, start = begin
+    learning = start()
+    assert learning.step() and learning.step()
+    assert learning.learner.told == returns(log)
+    assert len(learning.learner.told) == 3
+    assert learning.learner.seen == {"proprio", "action"}  # of a model that sees no image
+    record(log, 2, seed=7)
+    assert learning.step()
+    assert learning.learner.told == returns(log)
+    learning.close()
+    record(log, 1, seed=8)
+    resumed = start()
+    assert resumed.step()
+    assert resumed.learner.told == returns(log) and len(returns(log)) == 6
+    resumed.close()
+
+
+def test_versions_that_take_turns_are_none(begin, monkeypatch) -> None:
+    log, _ = begin
+    with LogReader(log) as reader:
+        read = reader.read_rows
+
+        def mixed(start, stop, fields):
+            rows = read(start, stop, fields)
+            return {**rows, "weights": np.arange(stop - start)}
+
+        monkeypatch.setattr(reader, "read_rows", mixed)
+        assert [each.weights for each in EpisodeReturns(reader).new()] == [-1, -1, -1]
