@@ -69,9 +69,11 @@ class Eval:
     iterations: int = 0
     """Rounds of a search; 0: as suits the model."""
     execute: int = 0
-    """Actions that are done before the next search; 0: as many as a model step has."""
+    """Actions that are done before the next search; 0: as suits the model."""
     goal_proprio: float = 1.0
     """Weight of a goal's joint states beside its picture, which they are read off."""
+    objective: Literal["", "last", "all"] = ""
+    """Steps of a plan that are compared with a goal; empty: as suits the model."""
     goal_joints: bool = False
     """Tell the goal's joint states beside its picture, as DINO-WM's release does."""
     actuation_delay_s: float = 0.0
@@ -324,6 +326,7 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         iterations=wanted.iterations,
         execute=wanted.execute,
         goal_proprio=wanted.goal_proprio,
+        objective=wanted.objective,
     )
     return LearnedPolicy(
         weights,
