@@ -19,8 +19,10 @@ class EpisodeReturns:
         self.after = after
 
     def new(self) -> list[EpisodeReturn]:
-        """Return the episodes that have become whole; those that are damaged are passed over."""
+        """Return the episodes that have become whole; damaged ones are passed over, and those that
+        were recorded to evaluate a policy."""
         table = self._log.intact
+        table = table[~self._log.is_evaluation(table)]
         table = table[table["complete"] & (table["start"] >= self.after)]
         if len(table):
             self.after = int(table["start"][-1]) + 1
