@@ -22,13 +22,13 @@ def tokens_of(model, batch) -> torch.Tensor:
 
 def test_feature_loss_at_the_start(paper, rows) -> None:
     """Summed over 256 features, averaged over tokens: LayerNorm targets of unit variance give 256,
-    the Glorot output another 2 * 128 / 384 of it (about 440 in all, as measured elsewhere)."""
+    the Glorot output another 2 * 128 / 384 of it: 427; of eight seeds, 396 to 493."""
     batch = arrival(rows(2, 3, 64))
     batch["action"] = torch.zeros(2, 3, 4)
     tokens = tokens_of(paper, batch)
     assert tokens.shape == (2, 3, 65, 256)
     _, _, metrics = paper.dynamics.loss(tokens, batch, seeded())
-    assert 400 < float(metrics["wm/feature_loss"]) < 480
+    assert 380 < float(metrics["wm/feature_loss"]) < 510
     assert_close(tokens.square().sum(-1).mean(), torch.tensor(256.0), atol=1.0, rtol=0)
 
 
