@@ -505,13 +505,15 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def without_context(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_context(rows: Mapping[str, Tensor], keep_resets: bool) -> dict[str, Tensor]:
     """Windows of :func:`arrival`, one row shorter: (B, T) -> (B, T - 1), every reward known.
 
     The first row of a window goes, as nothing is known of what led to it. Where it begins an
-    episode it is a reset frame, of which all is known: there the last row goes instead.
+    episode it is a reset frame, of which all is known: with ``keep_resets`` the last row goes
+    instead. This is for windows that lie inside episodes, in which reset frames come first or
+    never; where every row of a log begins windows equally often, every row is second so too.
     """
-    begin = (~rows["reward_known"][:, :1]).long()
+    begin = 1 - (rows["reward_known"][:, :1] & keep_resets).long()
     kept = begin + torch.arange(rows["reward_known"].shape[1] - 1, device=begin.device)
     window = torch.arange(len(begin), device=begin.device)[:, None]
     out = {name: value[window, kept] for name, value in rows.items()}

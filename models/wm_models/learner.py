@@ -123,7 +123,7 @@ class MWMLearner:
         if "autoencoder" in batches:
             metrics |= self.update_autoencoder(batches["autoencoder"])
         if "agent" in batches:
-            batch = without_context(self._prepare(batches["agent"]))
+            batch = without_context(self._prepare(batches["agent"]), self._keep_resets)
             post, more = self.update_world_model(batch)
             metrics |= more
             since = self.updates - self.initial_updates
@@ -135,10 +135,12 @@ class MWMLearner:
     def update_autoencoder(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step on single frames with the reward received on arriving at them.
 
-        The first row of a window is left out, unless it is a reset frame: its reward is 0.
+        Reset frames are among them, with reward 0. All rows of a log are seen equally often as far
+        as they are second in a window equally often, or first and a reset frame.
         """
         rows = self._prepare(batch)
         known = rows["reward_known"]
+        known[:, 0] &= self._keep_resets
         rows = {name: value[known] for name, value in rows.items()}
         with self._autocast():
             loss, metrics = self.model.autoencoder.loss(rows, self.generator)
@@ -191,6 +193,11 @@ class MWMLearner:
         self.behavior.load_state_dict(state["behavior"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+
+    @property
+    def _keep_resets(self) -> bool:
+        """See :func:`without_context`: do windows go on into the next episode by exception only?"""
+        return self.config.sampling.per_episode or not self.config.sampling.join
 
     def _prepare(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return arrival({k: v.to(self.device, non_blocking=True) for k, v in batch.items()})

@@ -60,7 +60,7 @@ def test_the_end_of_an_episode_is_not_lost() -> None:
 
 
 def test_every_row_has_its_reward_without_the_context() -> None:
-    got = without_context(arrival(window()))
+    got = without_context(arrival(window()), keep_resets=False)
     assert got["image"][0].tolist() == [1, 2, 3, 4, 5]
     assert got["action"][0, :, 0].tolist() == [1, 2, 0, 4, 5]
     assert got["reward"][0].tolist() == [10, 20, 0, 40, 50]
@@ -73,7 +73,9 @@ def test_a_reset_frame_is_kept_at_the_beginning_of_a_window() -> None:
     """Two windows: of rows 0 to 5, the first inside an episode, the second at its start."""
     inside, begins = window(), window(is_first=torch.tensor([[1, 0, 0, 1, 0, 0]]).bool())
     both = {name: torch.cat([inside[name], begins[name]]) for name in inside}
-    got = without_context(arrival(both))
+    got = without_context(arrival(both), keep_resets=False)
+    assert got["image"].tolist() == [[1, 2, 3, 4, 5]] * 2
+    got = without_context(arrival(both), keep_resets=True)
     assert got["image"].tolist() == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
     assert got["reward"].tolist() == [[10, 20, 0, 40, 50], [0, 10, 20, 0, 40]]
     assert got["is_first"][:, 0].all() and got["reward_known"].all()
@@ -81,7 +83,7 @@ def test_a_reset_frame_is_kept_at_the_beginning_of_a_window() -> None:
 
 def test_a_window_may_begin_with_the_last_row_of_an_episode() -> None:
     joined = window(is_first=torch.tensor([[0, 1, 0, 0, 0, 0]]).bool())
-    got = without_context(arrival(joined))
+    got = without_context(arrival(joined), keep_resets=True)
     assert got["image"][0, 0] == 1 and got["is_first"][0, 0]
     assert got["reward"][0, 0] == 0 and got["action"][0, 0] == 0
 

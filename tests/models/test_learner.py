@@ -8,8 +8,10 @@ import io
 import pytest
 import torch
 
+from tests.models.mwm_tiny import log_rows
 from wm_models.interface import BatchSpec
 from wm_models.learner import LearnerConfig
+from wm_models.preset import Sampling
 
 
 def weights(learner) -> list[torch.Tensor]:
@@ -121,6 +123,31 @@ def test_all_rows_are_learned_from_reset_frames_included(tiny, batches, monkeypa
         reset = (rows["image"] == 7).flatten(rows["reward"].ndim).all(-1)
         assert reset.any() and not rows["reward"][reset].any()
         assert rows["reward"][~reset].all()  # and those alone have none
+
+
+@pytest.mark.parametrize("join", [True, False])
+def test_the_autoencoder_sees_every_row_equally_often(changed, monkeypatch, join: bool) -> None:
+    """From all windows of a log of three episodes, which are joined or are not."""
+    preset = changed(learner={"sampling": Sampling(join=join)})
+    learner, lengths = preset.build_learner(preset.build(3)), (4, 2, 6)
+    rows = log_rows(1, sum(lengths))
+    first = torch.zeros(sum(lengths)).bool()
+    first[[0, 4, 6]] = True
+    windows = [
+        [(start + i) % sum(lengths) for i in range(2)]
+        for start in range(sum(lengths))
+        if join or not first[(start + 1) % sum(lengths)]
+    ]
+    batch = {name: value[0][torch.tensor(windows)] for name, value in rows.items()}
+    batch["is_first"] = first[torch.tensor(windows)]
+    batch["row"] = torch.tensor(windows)
+    seen = []
+    loss = learner.model.autoencoder.loss
+    monkeypatch.setattr(
+        learner.model.autoencoder, "loss", lambda r, g: seen.append(r["row"]) or loss(r, g)
+    )
+    learner.update_autoencoder(batch)
+    assert seen[0].bincount().tolist() == [1] * sum(lengths)
 
 
 def test_windows_of_one_row_have_no_reward() -> None:
