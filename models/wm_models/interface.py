@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -91,8 +92,17 @@ class Rollout:
 
 
 def expand(state: State, count: int) -> State:
-    """Repeat each row ``count`` times: leaves [B, ...] -> [B * count, ...], copies side by side."""
-    return tree_map(lambda x: x.repeat_interleave(count, 0), state)
+    """Repeat each row ``count`` times: leaves [B, ...] -> [B * count, ...], copies side by side.
+
+    Of a single row nothing is copied: the leaves are views, which must not be written to.
+    """
+    return tree_map(partial(_repeated, count=count), state)
+
+
+def _repeated(x: Tensor, count: int) -> Tensor:
+    if x.shape[0] == 1:
+        return x.expand(count, *x.shape[1:])
+    return x.repeat_interleave(count, 0)
 
 
 def index(state: State, rows: Any) -> State:

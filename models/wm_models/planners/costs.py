@@ -85,15 +85,15 @@ class ReturnCost(Summable):
         self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor
     ) -> Tensor:
         reward = _have(rollout.reward, "reward", self)  # (B, S, H)
-        discount = torch.full_like(reward, self.gamma)
+        steps = reward.shape[-1]
+        weight = reward.new_tensor([-(self.gamma**t) for t in range(steps + 1)])  # (H + 1)
         if rollout.cont is not None:
-            discount = discount * rollout.cont
-        weight = discount.cumprod(-1)
-        before = torch.cat([torch.ones_like(weight[..., :1]), weight[..., :-1]], -1)
-        total = (before * reward).sum(-1)
+            alive = rollout.cont.cumprod(-1)  # (B, S, H), after each step
+            weight = weight * torch.cat([torch.ones_like(alive[..., :1]), alive], -1)
+        cost = (weight[..., :-1] * reward).sum(-1)
         if self.use_value:
-            total = total + weight[..., -1] * _have(rollout.value, "value", self)
-        return -total
+            cost = cost + weight[..., -1] * _have(rollout.value, "value", self)
+        return cost
 
 
 @dataclass(frozen=True)

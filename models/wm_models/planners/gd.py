@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from wm_models.interface import Cost, ModelError, PlanState, State, WorldModel, leading
-from wm_models.planners.search import Best, Deadline, Scorer, per_dim, refused, start_mean
+from wm_models.planners.search import Best, Deadline, Scorer, per_dim, refused, start_mean, take
 from wm_models.planners.settings import Checked, PerDim
 
 OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
@@ -86,9 +86,10 @@ class GD:
             best, history = Best(), []
             for done in range(self.steps + 1):
                 costs = score(actions, generator)  # (B, S)
-                last = Best()
-                last.see(actions.detach().clone(), costs.detach())
-                best.see(last.plan[:, None], last.cost[:, None])
+                costs = costs.masked_fill(~actions.isfinite().flatten(2).all(-1), torch.inf)
+                last_cost, row = costs.detach().min(1)
+                last = take(actions.detach(), row[:, None])[:, 0]
+                best.see(last, last_cost)
                 history.append(best.cost)
                 if not done:
                     start_cost = costs[:, 0].detach()
@@ -101,8 +102,8 @@ class GD:
                     self._after_step(actions, costs.detach(), middle, box, generator)
         if not bool(best.cost.isfinite().all()):
             raise refused(self, len(history) * self.restarts, best.cost)
-        chosen = best if self.output == "best" else last
-        plan, plan_cost = best.unless_finite(chosen.plan, chosen.cost)
+        chosen = (best.plan, best.cost) if self.output == "best" else (last, last_cost)
+        plan, plan_cost = best.unless_finite(*chosen)
         info = {
             "cost": plan_cost,
             "start_cost": start_cost,

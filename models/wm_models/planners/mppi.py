@@ -37,17 +37,22 @@ class MPPI(Search):
 
     def weights(self, cost: Tensor) -> Tensor:
         """Weights [B, K] of elites by their costs [B, K]: they sum to 1, and are 0 where a cost is
-        not finite. Rows without a finite cost: all 0."""
-        finite = cost.isfinite()
-        lowest = cost.masked_fill(~finite, torch.inf).amin(1, keepdim=True)
-        above = (cost - lowest).masked_fill(~finite, 0.0)
+        inf or NaN. Rows without a finite cost: all 0."""
+        refused = ~(cost < torch.inf)
+        cost = cost.masked_fill(refused, torch.inf)
+        above = cost - cost.amin(1, keepdim=True)
         if self.scale == "elites":
-            count = finite.sum(1, keepdim=True).clamp_min(1)
-            off = (above - above.sum(1, keepdim=True) / count).masked_fill(~finite, 0.0)
-            deviation = (off.square().sum(1, keepdim=True) / count).sqrt()
-            above = above / deviation.clamp_min(_EQUAL)
-        weight = torch.softmax((-self.temperature * above).masked_fill(~finite, -torch.inf), 1)
-        return weight.masked_fill(~finite, 0.0)
+            above = above / self._deviation(above, refused)
+        weight = torch.softmax((-self.temperature * above).masked_fill(refused, -torch.inf), 1)
+        return weight.masked_fill(refused, 0.0)
+
+    @staticmethod
+    def _deviation(cost: Tensor, refused: Tensor) -> Tensor:
+        """Standard deviation [B, 1] of the costs that are not refused."""
+        count = (~refused).sum(1, keepdim=True).clamp_min(1)
+        mean = cost.masked_fill(refused, 0.0).sum(1, keepdim=True) / count
+        off = (cost - mean).masked_fill(refused, 0.0)
+        return (off.square().sum(1, keepdim=True) / count).sqrt().clamp_min(_EQUAL)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -117,13 +117,13 @@ class Search:
             actions = self._draw(mean, std, proposals, box, generator)
             costs = score(actions, generator)
             if self.include_mean:
-                means.see(actions[:, :1], costs[:, :1])
-            cheapest.see(actions, costs)
+                means.see(actions[:, 0], costs[:, 0])
             if not history:
                 start_cost = costs[:, 0]
-            history.append(cheapest.cost)
-            elite_cost, rows = costs.topk(self.elites, 1, largest=False)
+            elite_cost, rows = costs.topk(self.elites, 1, largest=False)  # the cheapest first
             elites = take(actions, rows)  # (B, K, H, A)
+            cheapest.see(elites[:, 0], elite_cost[:, 0])
+            history.append(cheapest.cost)
             mean, std = self._refitted(elites, elite_cost, mean, std)
             deadline.lap()
             if not deadline.room_for(1 + self._scores_last):
@@ -134,11 +134,11 @@ class Search:
             plan, plan_cost = cheapest.plan, cheapest.cost
         else:
             if self._scores_last:
-                last = (mean if box is None else mean.clamp(*box))[:, None]
-                costs = score(last, generator)
+                last = mean if box is None else mean.clamp(*box)
+                last_cost = score(last[:, None], generator)[:, 0]
                 means = Best() if self.output == "last" else means
                 for best in (means, cheapest):
-                    best.see(last, costs)
+                    best.see(last, last_cost)
             plan, plan_cost = self._choose(means, cheapest, elites, elite_cost, generator)
         plan, plan_cost = cheapest.unless_finite(plan, plan_cost)
         info = {
@@ -196,8 +196,11 @@ class Search:
 
     def _bounded(self, std: Tensor) -> Tensor:
         """The width within its floor and ceiling, and 0 in dimensions that are not free."""
-        low, high = (per_dim(getattr(self, name), std, name) for name in ("sigma_min", "sigma_max"))
-        std = std.clamp(low, high)
+        low, high = self.sigma_min, self.sigma_max
+        if isinstance(low, tuple) or isinstance(high, tuple):
+            std = std.clamp(per_dim(low, std, "sigma_min"), per_dim(high, std, "sigma_max"))
+        else:
+            std = std.clamp(low, high)
         if self.free_dims is None:
             return std
         return std * per_dim(tuple(map(float, self.free_dims)), std, "free_dims")
@@ -205,11 +208,10 @@ class Search:
     def _refitted(
         self, elites: Tensor, cost: Tensor, mean: Tensor, std: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The normal refitted to the elites of finite cost. Without any it stays; one among several
-        says nothing of the width, which then stays too. Dimensions that are not free are held."""
-        finite = cost.isfinite()
-        count = finite.sum(1)[:, None, None]
-        elites = torch.where(finite[..., None, None], elites, mean[:, None])
+        """The normal refitted to the elites of finite cost, all others cost inf. Without any it
+        stays; one among several says nothing of the width, which then stays too. Dimensions that
+        are not free are held."""
+        count = (cost < _REFUSED).sum(1)[:, None, None]
         new_mean, new_std = self._refit(elites, cost, mean, std)
         new_mean = torch.where(count > 0, new_mean, mean)
         new_std = torch.where(count >= min(2, self.elites), self._bounded(new_std), std)
@@ -262,10 +264,8 @@ class Best:
     def __init__(self) -> None:
         self._empty = True
 
-    def see(self, actions: Tensor, costs: Tensor) -> None:
-        """Compare candidates [B, S, H, A] of costs [B, S] with the plan so far."""
-        cost, row = costs.min(1)
-        plan = take(actions, row[:, None])[:, 0]
+    def see(self, plan: Tensor, cost: Tensor) -> None:
+        """Compare a plan [B, H, A] of cost [B] with the one so far."""
         if not self._empty:
             better = cost < self.cost
             plan = torch.where(better[:, None, None], plan, self.plan)
@@ -330,7 +330,7 @@ class Scorer:
         self.approximate = False
 
     def __call__(self, actions: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Costs [B, S] of actions [B, S, H, A]; inf where cost or actions are not finite."""
+        """Costs [B, S] of actions [B, S, H, A]; inf where they are not finite."""
         repeats = self._repeats
         many = actions.repeat_interleave(repeats, 1) if repeats > 1 else actions
         rollout = self._model.rollout(
@@ -345,8 +345,7 @@ class Scorer:
             )
         if repeats > 1:
             each = each.unflatten(1, (-1, repeats)).mean(-1)
-        known = each.isfinite() & actions.isfinite().flatten(2).all(-1)
-        return each.masked_fill(~known, _REFUSED)
+        return each.nan_to_num(_REFUSED, _REFUSED, _REFUSED)
 
 
 def refused(planner: object, candidates: int, cost: Tensor) -> PlanRefused:
@@ -390,7 +389,8 @@ def policy_candidates(
     like: Tensor,
     generator: torch.Generator | None,
 ) -> Tensor | None:
-    """``n_policy`` sequences [B, n, H, A] that the actor draws while the model imagines them."""
+    """``n_policy`` sequences [B, n, H, A] that the actor draws while the model imagines them; those
+    that are not finite are ``like`` [B, H, A] instead."""
     count = search.n_policy
     if not count:
         return None
@@ -402,7 +402,9 @@ def policy_candidates(
         actions.append(model.act(state, mode=False, generator=generator))
         if t + 1 < search.horizon:
             state = model.step(state, actions[-1], generator=generator)
-    return torch.stack(actions, 1).unflatten(0, (like.shape[0], count)).to(like.dtype)
+    found = torch.stack(actions, 1).unflatten(0, (like.shape[0], count)).to(like.dtype)
+    finite = found.isfinite().flatten(2).all(-1)[..., None, None]
+    return torch.where(finite, found, like[:, None])
 
 
 def take(actions: Tensor, rows: Tensor) -> Tensor:
