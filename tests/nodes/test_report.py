@@ -91,6 +91,7 @@ def row(now, after, episode):
         "stamp": now.stamp_ns,
         "source": 4 if episode == 2 else 2,
         "weights": episode,
+        "evaluation": False,
     }
 
 
