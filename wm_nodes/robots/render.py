@@ -8,6 +8,8 @@ so one log keeps to one preset. `auto` takes full on a GPU, else fast; `none` ma
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -43,9 +45,20 @@ def choose_gl() -> str:
     return os.environ.get("MUJOCO_GL", "glfw")
 
 
+def load_triton() -> None:
+    """Load triton's library, where it is installed, before GL loads the system's LLVM.
+
+    torch loads it with the first optimizer. The process is killed by SIGSEGV where that happens
+    after Mesa has rendered in software (torch 2.15, triton 3.9, LLVM 15).
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
+
+
 def gl_renderer() -> str:
     """Return the name of the GL renderer, such as `llvmpipe (LLVM 15.0.6, 256 bits)`."""
     gl = choose_gl()
+    load_triton()
     try:
         from mujoco.gl_context import GLContext
         from OpenGL import GL
