@@ -101,6 +101,14 @@ class LogReader:
         return table[~episodes_hit(table, self.damage)]
 
     @property
+    def learnable(self) -> np.ndarray:
+        """The intact episodes, without those that were recorded to evaluate a policy."""
+        table = self.episodes
+        table = table[~self.is_evaluation(table)]
+        # Damage is looked up after the marks were read: a lost mark reads as false.
+        return table[~episodes_hit(table, self.damage)]
+
+    @property
     def damage(self) -> list[Damage]:
         """What is known to be lost so far; files are only looked at when they are read."""
         found = [d for d in self._damage.values() if d.stop > self.first or d.start == d.stop]

@@ -229,8 +229,7 @@ class Sampler:
 
     def _table(self, reader: LogReader) -> np.ndarray:
         """The episodes of a log to draw from."""
-        table = reader.intact
-        table = table[~reader.is_evaluation(table)]
+        table = reader.learnable
         begin = max(reader.since(field) for field in self._fields.values())
         return table[np.asarray(self._episodes(table), bool) & (table["start"] >= begin)]
 

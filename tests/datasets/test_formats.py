@@ -297,6 +297,24 @@ def test_an_import_that_goes_on_with_a_grown_source_is_killed_without_a_trace(tm
 @pytest.mark.parametrize(
     ("name", "library"), [("lerobot", "av"), ("robomimic", "h5py"), ("rosbag", "rosbags")]
 )
+def test_marks_that_a_log_got_later_are_kept(tmp_path, name, library):
+    """A run of an older version that went on: its first episodes have no mark."""
+    pytest.importorskip(library)
+    for marked in (False, True):
+        with LogWriter(tmp_path / "log", make_spec(evaluation=marked)) as writer:
+            for step in range(5):
+                row = make_row(writer.length, step, step == 4)
+                writer.append(row | ({"evaluation": True} if marked else {}))
+    losses = export(name, tmp_path / "log", tmp_path / "out")
+    assert not any("evaluation" in loss for loss in losses)
+    bring(name, tmp_path / "out", tmp_path / "back")
+    with LogReader(tmp_path / "back") as reader:
+        assert reader.read("evaluation", 0, 10).tolist() == [False] * 5 + [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("lerobot", "av"), ("robomimic", "h5py"), ("rosbag", "rosbags")]
+)
 def test_evaluation_episodes_come_back_marked(tmp_path, name, library):
     pytest.importorskip(library)
     with LogWriter(tmp_path / "log", make_spec(evaluation=True)) as writer:

@@ -231,6 +231,22 @@ def test_ends_follow_the_formula_of_the_mwm_release(make_log, ends):
     assert abs((starts == 150).mean() - odds) < 5 * np.sqrt(odds / len(starts))
 
 
+def test_episodes_of_which_the_mark_is_lost_are_not_drawn(path):
+    with LogWriter(path, make_spec(evaluation=True)) as writer:
+        for episode in range(60):
+            for step in range(10):
+                row = make_row(writer.length, step, step == 9)
+                writer.append(row | {"evaluation": episode % 2 == 1})
+    lost = path / "evaluation" / "c.0"
+    lost.unlink()
+    with LogReader(path) as reader:
+        chunk = reader.chunk_rows("evaluation")
+        assert not (reader.learnable["start"] < chunk).any()
+        if not len(reader.learnable):
+            return
+        assert (starts_of(sampler_of(path), 100, 1) >= chunk).all()
+
+
 def test_evaluation_episodes_are_never_drawn(path):
     with LogWriter(path, make_spec(evaluation=True)) as writer:
         for episode, rows in enumerate([9, 12, 5, 30, 7]):

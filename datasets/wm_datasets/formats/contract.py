@@ -155,6 +155,8 @@ class Episode:
 
     def read(self, field: str) -> np.ndarray:
         """Return one field of all rows, (length, *shape)."""
+        if field == EVALUATION and self.start < self.reader.since(EVALUATION):
+            return np.zeros(self.length, bool)
         return self.reader.read(field, self.start, self.start + self.length)
 
     def frames(self, camera: str) -> Iterator[np.ndarray]:
@@ -198,7 +200,8 @@ def exportable(
 
     That leaves out sensors (but those that were always there and that `keep` chooses), cameras
     and signals that some episodes were recorded without, and episodes that hold lost rows: every
-    block is read to know them.
+    block is read to know them. Where some episodes are older than `evaluation` they count as
+    training episodes, as they do for the sampler.
     """
     spec, losses = reader.spec, []
     for name in spec.fields:
@@ -214,15 +217,14 @@ def exportable(
     if gone := [name for name in spec.sensors if name not in kept]:
         losses.append(f"sensors: {', '.join(gone)}")
     partly = [name for name in spec.fields if not reader.present(name).all()]
-    partly = [name for name in partly if not name.startswith("sensor/")]
+    partly = [n for n in partly if not n.startswith("sensor/") and n != EVALUATION]
     if partly:
         losses.append(f"fields that are absent in the first episodes: {', '.join(partly)}")
     cameras = {name: s for name, s in spec.cameras.items() if f"image/{name}" not in partly}
     if not cameras and spec.proprio is None:
         raise FormatError(f"{reader.path} has neither cameras nor proprio in every episode")
     signals = None if "signals" in partly else spec.signals
-    marked = spec.evaluation and EVALUATION not in partly
-    return replace(spec, cameras=cameras, signals=signals, sensors=kept, evaluation=marked), losses
+    return replace(spec, cameras=cameras, signals=signals, sensors=kept), losses
 
 
 def episodes_of(reader: LogReader) -> list[Episode]:

@@ -100,9 +100,7 @@ class Export(Exporter):
         self._stats.append(found)
         if episode.length > count:
             scalars = [f for f in self._spec.fields if not f.startswith("image/")]
-            row = {name: episode.reader.read(name, episode.start + count,
-                                             episode.start + count + 1)[0].tolist()
-                   for name in scalars}  # fmt: skip
+            row = {name: episode.read(name)[count].tolist() for name in scalars}
             self._last.append({"episode_index": index, **row})
 
     def finish(self) -> None:
