@@ -271,7 +271,8 @@ class Learning:
         fresh = not resumed and self.config.weights is None
         self._pretrained = self.preset.pretrain(self.model) if fresh else {}
         self.learner = self.preset.build_learner(self.model, self.config.seed, self.device)
-        self._returns = EpisodeReturns(self._readers[0])
+        learned = self._held_out.learned if self.config.hold_out else None
+        self._returns = EpisodeReturns(self._readers[0], episodes=learned)
         fields = _log_fields(self.learner.fields, self.camera)
         self._refuse_logs_without(fields.values())
         self.sampler = Sampler(
@@ -280,7 +281,7 @@ class Learning:
             length=1,  # each batch says its own
             seed=self.config.seed,
             fields=fields,
-            episodes=self._held_out.learned if self.config.hold_out else None,
+            episodes=learned,
             **asdict(self.preset.sampling),
             recency=self.config.recency or None,
             cache_bytes=1 if self.config.resident_bytes else self.config.cache_bytes,
@@ -401,7 +402,8 @@ class Learning:
             self.sampler.load_state_dict(json.loads(state["sampler"]))
         if same and (state.get("paced", True) or not self.config.pace):
             self._origin = tuple(state.get("origin", self._origin))
-            self._counted = tuple(state.get("counted", self._counted))
+            if not self._ready:  # after a roll-back the newer count holds: it is the log's
+                self._counted = tuple(state.get("counted", self._counted))
         elif not self._moved:
             self._move()
         self._version, self._kept = state["version"], self.learner.updates

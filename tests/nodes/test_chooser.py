@@ -133,6 +133,11 @@ def test_the_preset_decides_how_much_is_executed(planned) -> None:
     assert sorted(set(made)) == [0, 6, 12]
 
 
+def test_a_model_that_differs_from_its_preset_is_planned_with_as_it_is() -> None:
+    weights = replace(line(), preset="dino_wm_repo", settings={"frameskip": 2})
+    assert chooser("cem").executes(weights) == 5 * 2  # all of a plan, as released
+
+
 def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
     def search(weights: Weights, **settings) -> CEM:
         return chooser("cem", SearchSettings(**settings))._search(weights, explore=False)

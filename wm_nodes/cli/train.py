@@ -18,7 +18,7 @@ from wm_nodes.cli.bar import Bar
 from wm_nodes.cli.log import find_log
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
-from wm_nodes.graphs.runs import read_training, write_training
+from wm_nodes.graphs.runs import hides_hold_out, read_training, write_training
 from wm_nodes.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
@@ -98,6 +98,12 @@ def run(words: Sequence[str]) -> int:
     require("eval-episodes", wanted.eval_episodes, 0)
     require_device(wanted.device)
     logs = _logs(wanted, began.get("logs"))
+    if began and not wanted.eval_every and hides_hold_out(folder, began):
+        raise UserError(
+            f"--hold-out: run {folder.name!r} held episodes out, but its run.json, of an older "
+            "version, does not say which share; expected the options that it began with. Give "
+            "--eval-every N --hold-out SHARE (0.1 where none was given)."
+        )
     hold_out = began.get("hold_out", wanted.hold_out if wanted.eval_every else 0.0)
     if wanted.eval_every and not (hold_out or wanted.eval_episodes):
         raise UserError(

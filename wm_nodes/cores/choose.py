@@ -132,8 +132,8 @@ class SearchChooser:
         return preferred or weights.model.spec.frameskip
 
     def planning(self, weights: Weights) -> Planning:
-        """Return how the model's preset plans."""
-        return preset(weights.preset).planning
+        """Return how the model's preset plans, with the settings in which the model differs."""
+        return preset(weights.preset).varied(weights.settings).planning
 
     def choose(
         self,

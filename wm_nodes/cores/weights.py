@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class Weights:
     tokens: tuple[int, int]  # (N, D) of its features
     state: int  # S, numbers in its packed state
     actions: ActionAdapter  # between the robot's actions and the model's
+    settings: Mapping[str, Any] = field(default_factory=dict)  # in which it differs from the preset
 
     @property
     def wants_proprio(self) -> bool:
@@ -89,7 +91,9 @@ def ready(model: WorldModel, manifest: Manifest) -> Weights:
         flat = model.pack(state)
     shape = (tokens.shape[1], tokens.shape[2])
     actions = ActionAdapter.of(model)
-    return Weights(manifest.version, manifest.preset, model, shape, flat.shape[1], actions)
+    return Weights(
+        manifest.version, manifest.preset, model, shape, flat.shape[1], actions, manifest.settings
+    )
 
 
 def blank_observation(spec: ModelSpec, device: torch.device) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ ARGUMENTS = (
     Argument(
         "execute",
         0,
-        "Actions that are done before the next search; 0: as many as a model step has.",
+        "Actions that are done before the next search; 0: as suits the model.",
         low=0,
         high=50,
     ),

@@ -186,6 +186,12 @@ def _read(file: Path, graph: Graph, wanted: Mapping[str, Value]) -> dict[str, Va
             f"run: {file} cannot be read ({error}). Right: another run:=NAME, or mend the file."
         ) from None
     if name in graph.continues:
+        if "hold_out" not in wanted and hides_hold_out(file.parent, arguments):
+            raise GraphError(
+                f"hold_out: run {file.parent.name!r} held episodes out, but its {FILE}, of an "
+                "older version, does not say which share; expected that share. Give "
+                "hold_out:=SHARE (0.1 where none was given)."
+            )
         return {**wanted, **_learned(file.parent, graph, arguments)}
     if name != graph.name:
         raise GraphError(f"run: {file} belongs to graph {name!r}, not to {graph.name!r}.")
@@ -242,6 +248,17 @@ def read_training(path: Path) -> dict[str, Any]:
     names = (*LEARNED, "seed", *(("logs",) if began else ()))
     whole = {} if began else {"hold_out": 0.0, "recency": 0.0}  # what older graphs learned by
     return whole | {name: arguments[name] for name in names if name in arguments}
+
+
+def hides_hold_out(path: Path, arguments: Mapping[str, Any]) -> bool:
+    """Whether a run was judged on held-out episodes although its arguments do not say which share
+    they are: versions before `hold_out` was in run.json did not."""
+    if "hold_out" in arguments:
+        return False
+    try:
+        return ",heldout/" in (path / "metrics" / "train.csv").read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def write_training(path: Path, arguments: Mapping[str, Any]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from wm_datasets.damage import LogDamageError
+from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
 from wm_models.interface import EpisodeReturn
 
@@ -13,23 +17,34 @@ MIXED = -1  # several versions of weights chose an episode's actions, or none di
 class EpisodeReturns:
     """Episodes in the order of their rows, each handed out once, when it is whole."""
 
-    def __init__(self, log: LogReader, after: int = 0) -> None:
-        """`after`: episodes that begin before this row were handed out already."""
-        self._log = log
+    def __init__(
+        self,
+        log: LogReader,
+        after: int = 0,
+        episodes: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """`after`: episodes that begin before this row were handed out already. `episodes` chooses
+        those to learn from, as for :class:`Sampler`."""
+        self._log, self._episodes = log, episodes
         self.after = after
 
     def new(self) -> list[EpisodeReturn]:
-        """Return the episodes that have become whole; damaged ones are passed over, and those that
-        were recorded to evaluate a policy."""
-        table = self._log.intact
-        table = table[~self._log.is_evaluation(table)]
+        """Return the episodes that have become whole. Passed over are those that are damaged or
+        gone, that were recorded to evaluate a policy, or that `episodes` does not choose."""
+        table = self._log.learnable
         table = table[table["complete"] & (table["start"] >= self.after)]
         if len(table):
             self.after = int(table["start"][-1]) + 1
-        return [self._of(int(start), int(length)) for start, length, _ in table]
+        if self._episodes is not None:
+            table = table[self._episodes(table)]
+        found = [self._of(int(start), int(length)) for start, length, _ in table]
+        return [each for each in found if each is not None]
 
-    def _of(self, start: int, length: int) -> EpisodeReturn:
-        rows = self._log.read_rows(start, start + length, ("reward", "weights"))
+    def _of(self, start: int, length: int) -> EpisodeReturn | None:
+        try:
+            rows = self._log.read_rows(start, start + length, ("reward", "weights"))
+        except (LogDamageError, LogRowError):  # lost, or dropped by the log's capacity
+            return None
         acted = np.unique(rows["weights"][:-1])
         weights = int(acted[0]) if len(acted) == 1 else MIXED
         return EpisodeReturn(float(rows["reward"].sum()), length, weights)

@@ -151,6 +151,21 @@ def test_a_run_of_an_older_version_goes_on_as_it_is_told(begun, configs, tmp_pat
     assert configs[-1].hold_out == 0.2 and told(tmp_path)["hold_out"] == 0.2
 
 
+def test_a_run_of_an_older_version_does_not_drop_its_hold_out_silently(begun, tmp_path):
+    file = tmp_path / "runs" / "one" / "run.json"
+    content = json.loads(file.read_text())
+    del content["arguments"]["hold_out"], content["arguments"]["recency"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"--hold-out: run 'one' held episodes out.*--eval-every N"):
+        begun("--steps", "9")
+    graph = find_graph("sim_metaworld")
+    with pytest.raises(GraphError, match="hold_out: run 'one' held episodes out"):
+        open_run(graph, {"run": "one"})
+    run = open_run(graph, {"run": "one", "hold_out": "0.3"})
+    assert run.values["hold_out"] == 0.3
+    run.lock.close()
+
+
 def test_weights_never_lie_in_a_run_without_run_json(wm_train, tmp_path, monkeypatch):
     save = WeightStore.save
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from tests.models.posed import Posed
 from tests.nodes.tiny import record
 from wm_datasets import LogReader
+from wm_datasets.damage import Damage, LogDamageError
+from wm_datasets.errors import LogRowError
 from wm_models.interface import BatchSpec, EpisodeReturn, Learner, LearnsFromReturns
 from wm_models.learner import MWMLearner
 from wm_models.preset import Pace, Preset
@@ -70,11 +72,9 @@ def begin(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "evolved", Evolved("evolved", ""))
     log = record(tmp_path / "log", 3)
 
-    def start() -> Learning:
-        config = LearnConfig(
-            tmp_path / "run", ((log, 1.0),), model="evolved", device="cpu", pace=False
-        )
-        return Learning(config)
+    def start(**settings: Any) -> Learning:
+        settings = {"model": "evolved", "device": "cpu", "pace": False, **settings}
+        return Learning(LearnConfig(tmp_path / "run", ((log, 1.0),), **settings))
 
     return log, start
 
@@ -122,3 +122,35 @@ def test_versions_that_take_turns_are_none(begin, monkeypatch) -> None:
 
         monkeypatch.setattr(reader, "read_rows", mixed)
         assert [each.weights for each in EpisodeReturns(reader).new()] == [-1, -1, -1]
+
+
+def test_returns_of_held_out_episodes_are_not_told(begin) -> None:
+    log, _ = begin
+    with LogReader(log) as reader:
+        told = EpisodeReturns(reader, episodes=lambda table: table["start"] > 0)
+        assert [(e.total, e.length, e.weights) for e in told.new()] == returns(log)[1:]
+        assert told.new() == []
+
+
+def test_learning_does_not_tell_returns_of_held_out_episodes(begin) -> None:
+    log, start = begin
+    learning = start(hold_out=0.7)  # the episode at row 0 lies at .62
+    assert learning.step()
+    assert set(learning.learner.told).isdisjoint(returns(log)[:1])
+    assert len(learning.learner.told) < 3
+    learning.close()
+
+
+@pytest.mark.parametrize("error", [LogRowError, LogDamageError])
+def test_an_episode_that_cannot_be_read_is_passed_over(begin, monkeypatch, error) -> None:
+    log, _ = begin
+    with LogReader(log) as reader:
+        read, second = reader.read_rows, int(reader.episodes["start"][1])
+
+        def broken(start, stop, fields):
+            if start == second:
+                raise error(Damage(reader.path, start, stop, "gone"))
+            return read(start, stop, fields)
+
+        monkeypatch.setattr(reader, "read_rows", broken)
+        assert len(EpisodeReturns(reader).new()) == 2
