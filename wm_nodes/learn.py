@@ -252,13 +252,10 @@ class Learning:
         resumed = self._state.exists()
         prefill = self.preset.pace.prefill if self.config.pace and not resumed else 1
         if self._decisions() < prefill:
-            if self._counted[1] and not self.config.pace:
-                raise LearnError(
-                    f"log: all {self._counted[1]} rows of {self.config.logs[0][0]} are of "
-                    "evaluation episodes, which are never learned from. Give a log of training "
-                    "episodes."
-                )
+            if not self.config.pace:
+                self._refuse_evaluation(slice(1))
             return False
+        self._refuse_evaluation(slice(1, None))
         if self.config.eval_every and self.config.hold_out:
             self._check_held_out()
         self.body = self._find_body(resumed)
@@ -307,6 +304,16 @@ class Learning:
             wanted = {name for name in fields if not name.startswith("image/")}
             if why := obstacle(reader.path, reader.spec, self.preset.name, wanted):
                 raise LearnError(why)
+
+    def _refuse_evaluation(self, which: slice) -> None:
+        """Refuse logs of evaluation episodes alone: nothing would be drawn from them."""
+        for (place, _), reader in list(zip(self.config.logs, self._readers))[which]:
+            marks = reader.evaluation_rows()
+            if len(marks) and marks.all():
+                raise LearnError(
+                    f"log: all {len(marks)} rows of {place} are of evaluation episodes, "
+                    "which are never learned from. Give a log of training episodes."
+                )
 
     def _check_held_out(self) -> None:
         tables = [r.episodes[~r.is_evaluation(r.episodes)] for r in self._readers]

@@ -305,6 +305,8 @@ def test_a_log_of_evaluation_episodes_alone_says_so(tmp_path, start, log):
     evaluate(tmp_path / "judged", log, 5)
     with pytest.raises(LearnError, match=r"all 45 rows of .*judged are of evaluation episodes"):
         start(logs=((tmp_path / "judged", 1.0),)).step()
+    with pytest.raises(LearnError, match=r"all 45 rows of .*judged are of evaluation episodes"):
+        start("beside", logs=((log, 0.5), (tmp_path / "judged", 0.5))).step()
 
 
 def test_metrics_are_averaged_into_rows(start):
