@@ -8,7 +8,7 @@ import pytest
 from log_rows import append_episode, make_row, make_spec
 from test_formats import assert_same, bring, contents, cut_log, export
 
-from wm_datasets import LogReader, LogWriter, SensorSpec
+from wm_datasets import LogReader, LogSpec, LogWriter, SensorSpec
 from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
 
 pytest.importorskip("rosbags")
@@ -45,6 +45,23 @@ def test_a_log_comes_back_bit_equal_and_nothing_is_lost(tmp_path, layout):
     assert {p.name for p in (tmp_path / "bag").iterdir()} == {"metadata.yaml", name}
     bring("rosbag", tmp_path / "bag", tmp_path / "out")
     assert_same(log, tmp_path / "out")
+
+
+def test_evaluation_is_known_from_explore_where_the_spec_does_not_declare_it(tmp_path, monkeypatch):
+    """Bags that were recorded before logs had the mark: explore of `step` is 0."""
+    with LogWriter(tmp_path / "log", make_spec(evaluation=True)) as writer:
+        for number in range(10):
+            row = make_row(number, number % 5, number % 5 == 4)
+            writer.append(row | {"evaluation": number >= 5})
+    to_json = LogSpec.to_json
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            LogSpec, "to_json", lambda s: {k: v for k, v in to_json(s).items() if k != "evaluation"}
+        )
+        export("rosbag", tmp_path / "log", tmp_path / "bag")
+    bring("rosbag", tmp_path / "bag", tmp_path / "out")
+    with LogReader(tmp_path / "out") as reader:
+        assert reader.read("evaluation", 0, 10).tolist() == [False] * 5 + [True] * 5
 
 
 def test_depth_comes_back_and_other_sensors_are_announced(tmp_path):

@@ -28,11 +28,13 @@ AHEAD = 64  # whole observations behind one that misses a part
 
 @dataclass
 class Take:
-    """An episode in a bag: when its steps were received, and their stamps."""
+    """An episode in a bag: when its steps were received, and their stamps. `evaluation`: was it
+    recorded to evaluate a policy (`explore` 0)?"""
 
     start_ns: int
     stop_ns: int
     begins: bool  # with is_first; else the recording was begun in its middle
+    evaluation: bool = False
     received: dict[int, int] = field(default_factory=dict)  # stamp -> when its step came [ns]
 
     @property
@@ -57,6 +59,8 @@ def find_takes(bag: Bag, topic: str) -> list[Take]:
             takes.append(Take(message.received_ns, message.received_ns, begins))
         takes[-1].received[stamp] = message.received_ns
         takes[-1].stop_ns = message.received_ns
+        if "explore" in names:
+            takes[-1].evaluation |= not step.position[names.index("explore")]
     return takes
 
 
@@ -194,7 +198,7 @@ class _Join:
             led |= {name: bool(step[name]) for name in FLAGS if name in led}
             led |= {"source": Source(int(step["source"])), "weights": int(step["weights"])}
             if spec.evaluation:
-                led[EVALUATION] = not step["explore"]
+                led[EVALUATION] = self._take.evaluation
         except (KeyError, ValueError) as error:
             raise CorruptInputError(self._bag.path, f"the step of {stamp} ns: {error!r}") from error
         return Arrival(stamp, whole.parts, led, bool(step["is_last"]))

@@ -66,6 +66,8 @@ class Import(Importer):
                 raise refused
             raise CorruptInputError(source, f"none of its bags is readable. {refused}")
         self.spec = contents.spec
+        if any(take.evaluation for _, take in self._takes.values()):
+            self.spec = replace(self.spec, evaluation=True)  # versions without the mark say less
         more = len(self._notes) - MOST_NOTES
         self.losses = contents.losses + self._notes[:MOST_NOTES]
         self.losses += [f"... and {more} more of these, of other bags"] if more > 0 else []
