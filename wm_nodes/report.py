@@ -60,6 +60,7 @@ class LoggedEpisode:
     first_success: int  # decision, -1 if none
     weights: int  # newest version that acted
     sources: tuple[int, ...]
+    evaluation: bool = False
 
 
 def write_report(
@@ -72,16 +73,23 @@ def write_report(
 ) -> dict[str, Any]:
     """Write the report of a log and return the summary.
 
-    `facts` (latencies, the command, blind baselines) are added to the summary as they are.
+    Figures and film are of the training episodes; where there are none, of the evaluation episodes.
+    A log that has both gets the figures of the latter as `evaluation` in the summary. `facts`
+    (latencies, the command, blind baselines) are added to the summary as they are.
     """
     require_viz()
     reader = log if isinstance(log, LogReader) else LogReader(log)
-    episodes = logged_episodes(reader)[-(settings.last or 0) :]
+    whole = logged_episodes(reader)
+    judged = [episode for episode in whole if episode.evaluation]
+    training = [episode for episode in whole if not episode.evaluation]
+    episodes = (training or judged)[-(settings.last or 0) :]
     if not episodes:
         raise ReportError(f"log {reader.path}: no complete episode yet. Right: run one to its end.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(reader, episodes)
+    if training and judged:
+        summary["evaluation"] = outcomes(judged)
     draw_episodes(episodes, folder / "episodes.png", reader.spec.task)
     if reader.spec.cameras:
         camera = next(iter(reader.spec.cameras))
@@ -101,7 +109,7 @@ def write_report(
 
 def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
     """Return the complete episodes of a log with at least one action, oldest first."""
-    found = []
+    found, marks = [], reader.evaluation_rows()
     for number, (start, rows, complete) in enumerate(reader.episodes.tolist()):
         if not complete or rows < 2:
             continue
@@ -119,6 +127,7 @@ def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
                 first_success=int(success.argmax()) + 1 if success.any() else -1,
                 weights=int(versions.max()),
                 sources=tuple(sources.tolist()),
+                evaluation=bool(marks[start - reader.first]),
             )
         )
     return found
@@ -127,25 +136,31 @@ def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
 def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
     """Return the figures of some episodes as JSON-able values."""
     spec = reader.spec
-    successes = [episode.success for episode in episodes]
-    returns = [episode.total_reward for episode in episodes]
-    interval = [x if math.isfinite(x) else None for x in mean_interval(returns)]
     acted = Counter(source for episode in episodes for source in episode.sources)
     firsts = [episode.first_success for episode in episodes if episode.success]
     return {
         "robot": spec.robot,
         "task": spec.task,
-        "episodes": len(episodes),
-        "decisions": sum(episode.length for episode in episodes),
-        "success_rate": fmean(successes),
-        "success_interval_95": list(wilson(sum(successes), len(successes))),
-        "mean_return": fmean(returns),
-        "return_interval_95": interval,
+        **outcomes(episodes),
         "mean_first_success": fmean(firsts) if firsts else None,
         "weights": sorted({episode.weights for episode in episodes}),
         "decisions_by_source": {_source(code): count for code, count in sorted(acted.items())},
         "control_period_s": spec.control_period_s,
         "log": spec.extra,
+    }
+
+
+def outcomes(episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
+    """Return how some episodes ended, with 95 % intervals."""
+    successes = [episode.success for episode in episodes]
+    returns = [episode.total_reward for episode in episodes]
+    return {
+        "episodes": len(episodes),
+        "decisions": sum(episode.length for episode in episodes),
+        "success_rate": fmean(successes),
+        "success_interval_95": list(wilson(sum(successes), len(successes))),
+        "mean_return": fmean(returns),
+        "return_interval_95": [x if math.isfinite(x) else None for x in mean_interval(returns)],
     }
 
 

@@ -168,6 +168,20 @@ def test_context_must_leave_something_to_imagine(log):
         predict(KnowsThePoint(), rows_of(log, 1), context=25)
 
 
+def test_training_and_evaluation_are_not_mixed(log, tmp_path):
+    with LogReader(log) as reader:
+        rows, spec = reader.read_rows(0, reader.length), reader.spec
+        second = reader.episodes[1]
+    inside = np.arange(len(rows["stamp"])) - int(second["start"])
+    rows["evaluation"] = (inside >= 0) & (inside < int(second["length"]))
+    with LogWriter(tmp_path / "mixed", spec) as writer:
+        for index in range(len(inside)):
+            writer.append({name: values[index] for name, values in rows.items()})
+    summary = write_report(tmp_path / "mixed", tmp_path / "report")
+    assert summary["episodes"] == 3 and summary["evaluation"]["episodes"] == 1
+    assert summary["weights"] == [0, 2, 3]  # the second episode's weights are 1
+
+
 def test_only_the_last_episodes_count_when_asked(log, tmp_path):
     summary = write_report(log, tmp_path / "report", settings=ReportSettings(last=1))
     assert summary["episodes"] == 1
