@@ -59,17 +59,17 @@ def write(path: Path, rows: list[dict[str, float]]) -> None:
 def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, float]]]]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, arguments, rows in curves:
-        minutes = [row["minutes"] for row in rows]
+        steps = [row["steps"] for row in rows]
         label = f"{name} ({arguments['demos']} demonstrations)"
-        (line,) = axes.plot(minutes, [row["success"] for row in rows], marker="o", label=label)
+        (line,) = axes.plot(steps, [row["success"] for row in rows], marker="o", label=label)
         low, high = ([row[end] for row in rows] for end in ("low", "high"))
-        axes.fill_between(minutes, low, high, alpha=0.15, color=line.get_color())
+        axes.fill_between(steps, low, high, alpha=0.15, color=line.get_color())
     for name, style in STYLES.items():
         found = read(BASELINES / f"{task}_{limit}_{name}.csv")
         rate = fmean(float(row["success"]) for row in found)
         axes.axhline(rate, color="0.4", linestyle=style, linewidth=1, label=name)
     axes.set(
-        xlabel="minutes since the first episode",
+        xlabel="simulator steps of training",
         ylabel="success of 20 evaluation episodes",
         title=f"{task}, {limit} decisions, random goals",
         ylim=(-0.03, 1.05),
