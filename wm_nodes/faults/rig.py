@@ -61,6 +61,7 @@ class Rig:
         self.stop_s = -1.0  # from the begin of the injection to standing still
         self._began_s = self._stands_s = 0.0
         self._resting = False  # nothing may move
+        self.failure: BaseException | None = None  # that ended the thread that listens
         switches = f"{plant.driver_ns}/arm_sim/set_parameters"
         self._set: Any = node.create_client(SetParameters, switches)
         self._set_robot: Any = node.create_client(SetParameters, "robot/set_parameters")
@@ -122,6 +123,8 @@ class Rig:
         self, name: str, on: bool | None = None, answer_s: float = ANSWER_S
     ) -> tuple[bool, str]:
         """Call a service and return (success, message); (False, "no answer") after a time."""
+        if self.failure is not None:
+            raise RuntimeError("faults: the observer has failed") from self.failure
         client = self._clients[name]
         if not until(client.service_is_ready, answer_s):
             return False, "no service"
@@ -186,7 +189,14 @@ class Rig:
             with _repeated(lambda: plans.publish(make()), period_s):
                 yield
         finally:
-            self._node.destroy_publisher(plans)
+            self._destroy(plans)
+
+    def _destroy(self, publisher: Any) -> None:
+        """Destroy a publisher in the thread that waits for its events, which would fail otherwise."""
+        executor = self._node.executor
+        assert executor is not None
+        task = executor.create_task(self._node.destroy_publisher, publisher)
+        until(task.done, ANSWER_S)
 
     @contextmanager
     def second_driver(self, rate_hz: float) -> Iterator[None]:
@@ -228,7 +238,14 @@ def open_rig(folder: Path, interface: str, seed: int, ns: str) -> Iterator[Rig]:
     executor.add_node(node)
     plant = Plant(folder, robot, seed, ns)
     rig = Rig(plant, node, read_config(robot, plant.driver_ns), seed)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+
+    def listen() -> None:
+        try:
+            executor.spin()
+        except BaseException as error:
+            rig.failure = error
+
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
         for name in NAMES:
