@@ -192,7 +192,7 @@ class Rig:
             self._destroy(plans)
 
     def _destroy(self, publisher: Any) -> None:
-        """Destroy a publisher in the thread that waits for its events, which would fail otherwise."""
+        """Destroy a publisher in the thread that waits for its events; elsewhere that fails."""
         executor = self._node.executor
         assert executor is not None
         task = executor.create_task(self._node.destroy_publisher, publisher)
