@@ -64,6 +64,8 @@ class Preset:
 
     @property
     def sampling(self) -> Sampling:
+        """Which windows its learner gets. They may hold the end of one episode and the beginning of
+        the next, with ``is_first`` there; a learner that cannot use these says ``join=False``."""
         return Sampling()
 
     @property
