@@ -26,6 +26,7 @@ from wm_nodes.graphs.sim_metaworld import GRAPH
 
 ARM, CAMERA, AXES = "arm_sim", "front", 3  # actions are velocities of the hand
 PATIENCE_S = 300.0
+TRIES = 3  # an arm that is started on a busy machine may latch: a fresh one is measured instead
 THINKING = ("camera", "encoder", "world_model", "policy")
 NICE = next(node.nice for node in GRAPH.nodes if node.name == "trainer")
 RECORDED = 50  # decisions of an episode: learning begins after a few
@@ -54,7 +55,21 @@ def run(*, model: str = "mwm_cpu", windows: int = 3) -> list[Row]:
     the nodes that plan, the recorder, and with learning the trainer on that very log. A window is
     the newest KEEP periods as the node reports them.
     """
-    return [row for setting in SETTINGS for row in _measure(setting, model, windows)]
+    return [row for setting in SETTINGS for row in _tried(setting, model, windows)]
+
+
+class _Latched(Exception):
+    """The arm has latched, and no operator is there: why."""
+
+
+def _tried(setting: Setting, model: str, windows: int) -> list[Row]:
+    why = ""
+    for _ in range(TRIES):
+        try:
+            return _measure(setting, model, windows)
+        except _Latched as error:
+            why = str(error)
+    raise UserError(f"jitter, {setting.name}: the arm latched {TRIES} times, last: {why}")
 
 
 def _measure(setting: Setting, model: str, windows: int) -> list[Row]:
@@ -72,6 +87,8 @@ def _measure(setting: Setting, model: str, windows: int) -> list[Row]:
             end = time.monotonic() + seconds
             while not condition():
                 told.look()
+                if told.of("robot").get("state") == "latched":
+                    raise _Latched(last_lines(folder))
                 gone = [name for name, one in running.items() if one.poll() is not None]
                 if gone or time.monotonic() > end:
                     what = f"{', '.join(gone)} ended" if gone else "nothing came in time"
