@@ -78,7 +78,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "interface, faults",
     [
@@ -88,17 +88,10 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     ],
 )
 def test_the_arm_keeps_the_laws_under_faults_and_recovers(tmp_path, monkeypatch, interface, faults):
-    """In one of three runs: a host that stops this machine inside the publishing call breaks the
-    laws from outside (docs/arm.md, "Not promised")."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     outcomes: list[Outcome] = []
-    for attempt in range(3):
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / str(attempt)))
-        outcomes.clear()
-        auditors = run_matrix({interface: faults}, 7, lambda outcome, _: outcomes.append(outcome))
-        auditor = auditors[interface]
-        problems = [outcome for outcome in outcomes if outcome.problem]
-        if not (problems or set(auditor.violations) - INEXACT):
-            break
+    auditors = run_matrix({interface: faults}, 7, lambda outcome, _: outcomes.append(outcome))
+    auditor = auditors[interface]
     assert set(auditor.violations) <= INEXACT, (auditor.violations, auditor.broken[:1], outcomes)
     assert auditor.commands > 50
-    assert not problems, outcomes
+    assert not [outcome for outcome in outcomes if outcome.problem], outcomes

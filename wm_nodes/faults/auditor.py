@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,8 @@ class Auditor:
     else within one period's change of the last velocity). A command that leaves up to HELD_UP
     periods after the last one, and that continues the path as one made within 1.5 periods, was held
     up on its way out, in the operating system or the middleware: it is counted as `held_up`. Its
-    step is no larger than that of a command in time. Violations:
+    step is no larger than that of a command in time. A trajectory's times count from when it was
+    made. Violations:
 
     - velocity, acceleration, jerk, position, workspace, hand_speed: limits of the commanded motion
     - jump: a path began elsewhere
@@ -161,6 +162,7 @@ class Auditor:
         self._lock = threading.Lock()  # `finish` and others are called from another thread
         self._last: Heard | None = None
         self._motion: _Motion | None = None
+        self._held_s = 0.0  # how long the trajectory that is being heard was held up
         self._ahead_s = 0.0  # from a trajectory's stamp to its first point
         self._path: list[Heard] = []
         self._after = 0  # samples of the path that are audited already
@@ -299,6 +301,7 @@ class Auditor:
     ) -> None:
         order = self._order(when_s, sent, publisher)
         last, anew = self._last, False
+        self._held_s = 0.0
         if order == "next" and last is not None:
             anew = self._connect(last, place, stamp_s, when_s)
         else:
@@ -310,6 +313,9 @@ class Auditor:
                 room = NEAR_RAD + self._slope * LATE * self._period_s * (sent - 1)
                 self._claims.append(_Claim(when_s, place, room, first=False))
             self._cut(rested=order == "first")
+        if self._held_s:
+            when_s -= self._held_s
+            motion = motion and replace(motion, times=motion.times - self._held_s)
         heard = Heard(self.commands, when_s, place, anew)
         self._add(heard)
         self._recent.append(heard)
@@ -374,9 +380,10 @@ class Auditor:
             self._operator_s = None
             self._cut(rested=True)
             return self._begin(place, when_s)
-        if late > slack_s and self._was_held_up(last, place, when_s):
+        if late > slack_s and (made_s := self._made_s(last, place, when_s)) is not None:
             self.held_up += 1
             self._cut(rested=False)
+            self._held_s = when_s - made_s if self._interface == "trajectory" else 0.0
         elif late > slack_s:
             self._count("jump")
             self._note_jump(last, place, when_s)
@@ -386,13 +393,17 @@ class Auditor:
             self._count("jump", int(self._off(place, when_s, sent_s)))
         return False
 
-    def _was_held_up(self, last: Heard, place: Floats, when_s: float) -> bool:
-        """Was a command made within LATE periods after the last one, and left later?"""
+    def _made_s(self, last: Heard, place: Floats, when_s: float) -> float | None:
+        """Return when a command was made that left later than LATE periods after the last one.
+
+        None: it does not continue the path at any time up to then.
+        """
         period_s = self._period_s
-        if self._interface == "trajectory" or when_s - last.when_s > HELD_UP * period_s:
-            return False
-        made = np.arange(EARLIEST * period_s, LATE * period_s, self.stamp_s) + last.when_s
-        return any(self._continues(place, made_s) for made_s in made.tolist())
+        if when_s - last.when_s > HELD_UP * period_s:
+            return None
+        times = np.arange(EARLIEST * period_s, LATE * period_s, self.stamp_s) + last.when_s
+        made = [made_s for made_s in times.tolist() if self._continues(place, made_s)]
+        return made[len(made) // 2] if made else None
 
     def _follows_position(
         self, last: Heard, place: Floats, stamp_s: float, when_s: float, sure: bool
