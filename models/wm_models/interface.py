@@ -481,7 +481,7 @@ class LearnsFromReturns(Protocol):
     ask for a controller, tell its return)."""
 
     def episodes_ended(self, episodes: Sequence[EpisodeReturn]) -> None:
-        """Take note of episodes, oldest first. Each is told once, before the next update."""
+        """Take in finished episodes, oldest first. Each is given once, before the next update."""
 
 
 def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
