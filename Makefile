@@ -18,6 +18,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=.:models:datasets $(BIN)/lint-imports --no-cache
 
 bench: setup
 	$(BIN)/wm bench

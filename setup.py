@@ -8,7 +8,7 @@ NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
 NODES = (
     "camera encoder world_model policy agent robot recorder replay demonstrator trainer monitor "
-    "arm_sim player album"
+    "arm_sim scripted_policy plan_recorder"
 ).split()
 
 # torch and torchvision come plain, so that each machine keeps a build of its own.
@@ -63,6 +63,7 @@ EXTRAS = {
         "flask",  # with flask-cors and moto: an S3 server on this computer
         "flask-cors",
         "hypothesis",
+        "import-linter>=2.3; python_version >= '3.11'",
         "moto[s3]>=5",
         "mypy",
         "pre-commit",

@@ -2,8 +2,8 @@
 
 from launch import LaunchDescription
 
+from wm_nodes.graphs.launch.ros_launch import launch_description
 from wm_nodes.graphs.offline_train import GRAPH
-from wm_nodes.graphs.ros_launch import launch_description
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -2,7 +2,7 @@
 
 from launch import LaunchDescription
 
-from wm_nodes.graphs.ros_launch import launch_description
+from wm_nodes.graphs.launch.ros_launch import launch_description
 from wm_nodes.graphs.sim_metaworld import GRAPH
 
 

@@ -11,10 +11,10 @@ from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 
-from wm_models.presets import PRESETS
+from wm_models.registry import PRESETS
 from wm_nodes.graphs import NAMES, find_graph
-from wm_nodes.graphs.declaration import Argument
-from wm_nodes.nodes.shell import Shell, ShellParams
+from wm_nodes.graphs.graph import Argument
+from wm_nodes.ros.node import Shell, ShellParams
 
 FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
 NODES = "camera encoder world_model policy agent robot recorder replay trainer demonstrator monitor"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -25,3 +26,22 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         raise UserError(str(error)) from error
+
+
+def closest(word: str, names: Iterable[str], cutoff: float = 0.4) -> list[str]:
+    """Return up to three names most like the word."""
+    return difflib.get_close_matches(word, list(names), n=3, cutoff=cutoff)
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return "Did you mean 'x'? " for a word close to one of the names, else ""."""
+    near = difflib.get_close_matches(word, list(names), n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
+
+
+def unknown(kind: str, word: str, names: Iterable[str]) -> str:
+    """Say that there is no such name, and which there are."""
+    all_names = list(names)
+    near = closest(word, all_names, cutoff=0.5)
+    hint = f"Closest: {', '.join(near)}. " if near else ""
+    return f"there is no {kind} {word!r}. {hint}Right: {', '.join(all_names)}."

@@ -1,6 +1,5 @@
 """Replay logs on disk and the samplers that read them (numpy and zarr's format, nothing else)."""
 
-from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import (
     LogAbsentError,
     LogBusyError,
@@ -13,10 +12,11 @@ from wm_datasets.errors import (
     LogSpecError,
 )
 from wm_datasets.log import LogReader, LogWriter
-from wm_datasets.sampler import Sampler
-from wm_datasets.sensor import SensorSpec
+from wm_datasets.log.summary import LogSummary, describe
+from wm_datasets.sampling.sampler import Sampler
+from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import LogSpec, Source, VectorSpec
-from wm_datasets.summary import LogSummary, describe
+from wm_datasets.storage.damage import Damage, LogDamageError
 
 __all__ = [
     "Damage",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.errors import LogSpecError
-from wm_datasets.sensor import SensorSpec
+from wm_datasets.sensors import SensorSpec
 
 EVALUATION = "evaluation"  # field of a log
 _CAMERA_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")

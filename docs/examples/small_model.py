@@ -2,8 +2,8 @@
 
 pytest docs/examples/test_small_model.py          does it keep the WorldModel contract?
 
-A learner (`update(batches)`, see `Learner` in wm_models/interface.py) and a preset make it one that
-`wm train` and the graph know; MWM and DINO-WM show both.
+A learner (`update(batches)`, see `Learner` in wm_models/interface/learner.py) and a preset make it
+one that `wm train` and the graph know; MWM and DINO-WM show both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from wm_models.interface import ModelSpec, State, WorldModel, symmetric_box
+from wm_models.interface.state import State
+from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
 
 
 class SmallModel(WorldModel):

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from wm_nodes.graphs.sim_metaworld import CAMERAS
-from wm_nodes.graphs.simulator import Simulator, simulator_graph
-from wm_nodes.robots.base import Observation
-from wm_nodes.robots.metaworld import MetaWorld
+from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.robots.robot import Observation
+from wm_nodes.robots.sims.metaworld import MetaWorld
+from wm_nodes.robots.sims.metaworld_tasks import CAMERAS
 
 TASK = "reach-sparse"
 

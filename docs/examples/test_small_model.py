@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from docs.examples.small_model import SmallModel
-from wm_models.contract import WorldModelContract
-from wm_models.interface import WorldModel
+from wm_models.interface.world_model import WorldModel
+from wm_models.testing.contracts import WorldModelContract
 
 
 class TestSmallModel(WorldModelContract):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from docs.examples.two_joint_arm import TwoJointArm
-from wm_nodes.robots.base import Robot
-from wm_nodes.robots.contract import RobotContract
+from wm_nodes.robots.robot import Robot
+from wm_nodes.robots.testing import RobotContract
 
 
 class TestTwoJointArm(RobotContract):

@@ -13,15 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
-from wm_nodes.graphs.simulator import Simulator, simulator_graph
-from wm_nodes.robots.base import (
-    Observation,
-    Robot,
-    RobotError,
-    RobotSpec,
-    checked_action,
-    episode_seed,
-)
+from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, checked_action
+from wm_nodes.robots.seeds import episode_seed
 
 TASKS = ("reach", "reach-sparse")
 PERIOD_S = 0.1  # of one decision

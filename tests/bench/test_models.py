@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from wm_models.mwm import MaskedWorldModel
+from wm_models.families.mwm.model import MaskedWorldModel
 from wm_models.planners import planner
-from wm_models.presets import preset
-from wm_nodes.bench import models as bench
+from wm_models.registry import preset
+from wm_nodes.checks.bench import models as bench
 
 
 @pytest.fixture(autouse=True)

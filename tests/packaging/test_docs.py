@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from wm_models.presets import PRESETS
+from wm_models.registry import PRESETS
 from wm_nodes.cli.main import COMMANDS
 from wm_nodes.graphs import find_graph
-from wm_nodes.graphs.declaration import split_words
+from wm_nodes.graphs.graph import split_words
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
 
 

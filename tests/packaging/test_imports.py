@@ -1,7 +1,9 @@
 """Who may import whom: two leaves that know nothing of each other nor of ROS, and one trunk."""
 
 import ast
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,6 +56,20 @@ def test_leaves_import_neither_ros_nor_each_other(package):
     assert wrong == {}
 
 
+def test_the_layers_of_pyproject_hold():
+    pytest.importorskip("importlinter")
+    program = "from importlinter.cli import lint_imports_command as run; run()"
+    paths = os.pathsep.join(str(ROOT / path) for path in (".", "models", "datasets"))
+    found = subprocess.run(
+        [sys.executable, "-c", program, "--no-cache"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_import_is_a_declared_dependency(package):
     sources = (ROOT / "setup.py").read_text() + (ROOT / "package.xml").read_text()
@@ -67,7 +83,8 @@ def test_every_import_is_a_declared_dependency(package):
 
 def test_what_ros2_launch_imports_needs_only_ros_and_the_standard_library():
     """`ros2` runs in the system's Python, which has neither torch nor what pip installed."""
-    seen, todo = set(), [ROOT / "wm_nodes/graphs/ros_launch.py", *(ROOT / "launch").glob("*.py")]
+    seen: set[Path] = set()
+    todo = [ROOT / "wm_nodes/graphs/launch/ros_launch.py", *(ROOT / "launch").glob("*.py")]
     while todo:
         path = todo.pop()
         if path in seen:

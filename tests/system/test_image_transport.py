@@ -15,8 +15,8 @@ pytest.importorskip("rclpy")
 
 from sensor_msgs.msg import Image
 
-from tests.nodes.conftest import graph
-from wm_nodes.graphs.environment import PROFILE_VARIABLES, network_environment
+from tests.wm_nodes.conftest import graph
+from wm_nodes.graphs.launch.environment import PROFILE_VARIABLES, network_environment
 from wm_nodes.ros.matched_subscription import BEST_EFFORT, RELIABLE, MatchedSubscription
 
 __all__ = ["graph"]

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from wm_nodes.graphs.environment import PROFILE_VARIABLES, network_environment
+from wm_nodes.graphs.launch.environment import PROFILE_VARIABLES, network_environment
 
 HERE = Path(__file__).parent
 NAME = f"wm{os.getpid() % 10000}"

@@ -19,11 +19,11 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
-from tests.nodes.conftest import graph
-from wm_nodes import messages, topics
-from wm_nodes.cores.records import Origin, Plan
+from tests.wm_nodes.conftest import graph
 from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.records import Origin, Plan
 from wm_nodes.robots.arm.config import find_config
+from wm_nodes.ros import messages, topics
 
 pytestmark = pytest.mark.realtime
 

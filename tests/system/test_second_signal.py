@@ -18,7 +18,7 @@ from tests import domains
 NODE = """
 import pathlib, time
 from wm_nodes import spin
-from wm_nodes.nodes.shell import Shell
+from wm_nodes.ros.node import Shell
 
 class Slow(Shell):
     NAME = "slow"

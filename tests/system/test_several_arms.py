@@ -24,8 +24,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from tests import domains
-from wm_nodes import messages, topics
-from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.records import Origin, Plan
+from wm_nodes.ros import messages, topics
 
 pytestmark = pytest.mark.realtime
 

@@ -19,7 +19,7 @@ from wm_datasets.log import LogReader
 
 ROOT = Path(__file__).parents[2]
 DOMAIN = 20 + (os.getpid() + 40) % 80
-NODES = ("recorder", "player", "robot")
+NODES = ("recorder", "scripted_policy", "robot")
 EARLY, LATE = "1_aa", "f000000000000000_bb"  # launches: the former began first
 START_S = 90.0  # a loaded machine starts slowly
 TIME_LIMIT = 10
@@ -41,8 +41,8 @@ class Graph:
         }
         self.parameters = {
             "recorder": [f"log:={self.log}", "raw:=true"],
-            "player": ["policy:=random", f"seed:={seed}"],
-            "robot": ["adapter:=tests.nodes.point_robot:PointRobot", f"seed:={seed}",
+            "scripted_policy": ["policy:=random", f"seed:={seed}"],
+            "robot": ["adapter:=tests.wm_nodes.point_robot:PointRobot", f"seed:={seed}",
                       "retry_s:=0.2", "await_recorder_s:=60.0", f"time_limit:={TIME_LIMIT}",
                       "pace_hz:=50.0", f"progress:={folder / 'progress.json'}"],
         }  # fmt: skip
@@ -149,7 +149,7 @@ def test_killed_nodes_come_back_while_their_ghosts_are_there(graphs) -> None:
     graph = graphs(0, EARLY)
     graph.start()
     graph.grows(TIME_LIMIT)
-    for name in ("player", "robot"):
+    for name in ("scripted_policy", "robot"):
         graph.processes[name].kill()
         graph.processes[name].wait()
         graph.start(name)
@@ -169,16 +169,18 @@ def test_a_clean_end_leaves_no_ghost_and_no_shared_memory(graphs) -> None:
     node = Node("watch", context=context)
     try:
         before = set(Path("/dev/shm").iterdir())
-        graph.start("player")
+        graph.start("scripted_policy")
         end = time.monotonic() + START_S
-        while "player" not in node.get_node_names() or "active" not in graph.said("player"):
-            assert time.monotonic() < end, graph.said("player")
+        while "scripted_policy" not in node.get_node_names() or "active" not in graph.said(
+            "scripted_policy"
+        ):
+            assert time.monotonic() < end, graph.said("scripted_policy")
             time.sleep(0.05)
-        maps = Path(f"/proc/{graph.processes['player'].pid}/maps").read_text().split()
+        maps = Path(f"/proc/{graph.processes['scripted_policy'].pid}/maps").read_text().split()
         own = {Path(word) for word in maps if word.startswith("/dev/shm/fastdds_")} - before
         graph.end()
         began = time.monotonic()
-        while "player" in node.get_node_names():
+        while "scripted_policy" in node.get_node_names():
             assert time.monotonic() - began < 5.0
             time.sleep(0.02)
         assert time.monotonic() - began < 1.0

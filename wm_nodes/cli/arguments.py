@@ -11,11 +11,10 @@ from typing import TypeVar
 import tyro
 
 from wm_nodes import namespaces
+from wm_nodes.agent.device import device_error
 from wm_nodes.cli.helptext import command_help
 from wm_nodes.cli.options import options
-from wm_nodes.devices import device_error
-from wm_nodes.errors import UserError
-from wm_nodes.graphs.declaration import closest
+from wm_nodes.errors import UserError, closest
 
 T = TypeVar("T")
 CHOICE = re.compile(r"invalid choice '(.*)' for argument '(.*)'. Expected one of \((.*)\)")

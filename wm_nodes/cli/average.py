@@ -11,7 +11,7 @@ import tyro
 
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.graphs.runs import RUNS
+from wm_nodes.graphs.launch.run_folder import RUNS
 from wm_nodes.graphs.weights import versions
 
 
@@ -49,9 +49,9 @@ def run(words: Sequence[str]) -> int:
     if out.resolve() == weights.resolve():
         raise UserError(f"--out: {out} is where the versions are. Right: another folder.")
 
-    from wm_models.averaging import average
-    from wm_models.checkpoint import WeightsError
-    from wm_models.interface import ModelError
+    from wm_models.errors import ModelError
+    from wm_models.weights.averaging import average
+    from wm_models.weights.store import WeightsError
 
     with user_errors(WeightsError, ModelError, OSError):
         made = average(weights, wanted.last, out)

@@ -36,7 +36,7 @@ def run(words: Sequence[str]) -> int:
     require_one_of("model", wanted.model, MODELS)
     require("threads", wanted.threads, 1, 1024)
 
-    from wm_nodes import bench
+    from wm_nodes.checks import bench
 
     bench.run(
         wanted.only,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Literal
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.cli.simulated import given_only, refuse_unknown, simulated
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.robots.base import RobotError
+from wm_nodes.robots.robot import RobotError
 
 if TYPE_CHECKING:
-    from wm_nodes.collect import Player
-    from wm_nodes.evaluate import EpisodeRow
-    from wm_nodes.robots.base import Robot
+    from wm_nodes.episodes.collect import Player
+    from wm_nodes.evaluation.evaluate import EpisodeRow
+    from wm_nodes.robots.robot import Robot
 
 SHOW_S = 2.0
 
@@ -82,8 +82,8 @@ def run(words: Sequence[str]) -> int:
     require("seed", wanted.seed, 0, 2**31 - 1)
 
     from wm_datasets import LogError
-    from wm_nodes.collect import collect
-    from wm_nodes.robots.adapters import open_robot
+    from wm_nodes.episodes.collect import collect
+    from wm_nodes.robots.registry import open_robot
 
     names = "task seed camera size action_repeat time_limit render"
     settings = given_only({name: getattr(wanted, name) for name in names.split()})
@@ -112,9 +112,9 @@ def _with_defaults(wanted: Collect) -> Collect:
 
 
 def _player(wanted: Collect, robot: Robot) -> Player:
-    from wm_nodes.collect import HeldRandom, NoisyExpert
-    from wm_nodes.policies import Expert
-    from wm_nodes.robots.metaworld import MetaWorld
+    from wm_nodes.episodes.collect import HeldRandom, NoisyExpert
+    from wm_nodes.evaluation.baselines import Expert
+    from wm_nodes.robots.sims.metaworld import MetaWorld
 
     if wanted.policy == "random":
         return HeldRandom(robot.spec, wanted.hold, wanted.seed)
@@ -122,8 +122,8 @@ def _player(wanted: Collect, robot: Robot) -> Player:
         if wanted.policy == "play":
             raise UserError("--policy: Meta-World has no play. Right: expert or random.")
         return NoisyExpert(Expert(robot), robot.spec, wanted.noise, wanted.seed)
-    from wm_nodes.robots.arm.scripts import ArmExpert, SmoothPlay
-    from wm_nodes.robots.arm.simulated import SimulatedArm
+    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
+    from wm_nodes.robots.arm.sim.scripted import ArmExpert, SmoothPlay
 
     if not isinstance(robot, SimulatedArm):
         raise UserError(f"--policy: {wanted.robot} has no {wanted.policy}. Right: random.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from wm_nodes.cli.arm_operator import CALLS
+from wm_nodes.cli.arm.operator import CALLS
 from wm_nodes.cli.options import Option, options
 
 CLASSES: Mapping[str, str] = {
@@ -23,21 +23,21 @@ CLASSES: Mapping[str, str] = {
     "bench": "bench:Bench",
     "faults": "faults:Faults",
     "completion": "completion:Completion",
-    "arm check": "arm:Check",
-    "arm safety": "arm:Safety",
-    "arm goal": "arm_goal:ArmGoal",
-    "arm demo": "arm_demo:ArmDemo",
-    "arm speed": "arm_speed:ArmSpeed",
-    **{f"arm {name}": "arm_operator:OperatorCall" for name in CALLS},
-    "log info": "log:Info",
-    "log show": "look:Show",
-    "log stats": "look:Stats",
-    "log verify": "durability:Verify",
-    "log torture": "durability:Torture",
-    "log sweep": "durability:Sweep",
-    "log archive": "archive:ArchiveWords",
-    "log import": "transfer:Import",
-    "log export": "transfer:Export",
+    "arm check": "arm.check:Check",
+    "arm safety": "arm.safety:Safety",
+    "arm goal": "arm.goal:ArmGoal",
+    "arm demo": "arm.demo:ArmDemo",
+    "arm speed": "arm.speed:ArmSpeed",
+    **{f"arm {name}": "arm.operator:OperatorCall" for name in CALLS},
+    "log info": "log.info:Info",
+    "log show": "log.show:Show",
+    "log stats": "log.show:Stats",
+    "log verify": "log.durability:Verify",
+    "log torture": "log.durability:Torture",
+    "log sweep": "log.durability:Sweep",
+    "log archive": "log.archive:ArchiveWords",
+    "log import": "log.transfer:Import",
+    "log export": "log.transfer:Export",
 }
 
 

@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wm_nodes.assets import pretrained
 from wm_nodes.cli.arguments import parse
 from wm_nodes.cli.commands import CLASSES, options_of
 from wm_nodes.cli.main import COMMANDS
 from wm_nodes.graphs import NAMES, find_graph
-from wm_nodes.graphs.declaration import GraphError
-from wm_nodes.share import pretrained
+from wm_nodes.graphs.graph import GraphError
 
 FILES = "<files>"  # stands for file names
 SCRIPT = r"""# completion of wm for bash; made by: wm completion bash

@@ -9,12 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from wm_nodes.assets import pretrained
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.errors import UserError
+from wm_nodes.errors import UserError, unknown
 from wm_nodes.graphs import find_graph
-from wm_nodes.graphs.declaration import unknown
-from wm_nodes.graphs.runs import RUNS
-from wm_nodes.share import pretrained
+from wm_nodes.graphs.launch.run_folder import RUNS
 
 GRAPH = "sim_metaworld"
 GOOD = 0.8  # a vision task counts as solved from this success rate on
@@ -80,7 +79,7 @@ def run(words: Sequence[str]) -> int:
         print(card.told(), flush=True)
         given |= {"task": card.task, "model": card.model, "weights": card.name, **card.arguments}
 
-    from wm_nodes.graphs.supervise import launch
+    from wm_nodes.graphs.launch.supervisor import launch
 
     code = launch(find_graph(GRAPH), [f"{key}:={word}" for key, word in given.items()])
     return show_summary(Path(RUNS) / given["run"], card) if code == 0 else code

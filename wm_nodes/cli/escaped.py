@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from wm_nodes.share import version
+from wm_nodes.assets import version
 
 LONGEST = 300  # characters of an error's own text
 

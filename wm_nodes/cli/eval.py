@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from wm_nodes.cli.arguments import parse, require, require_device
-from wm_nodes.cli.bar import Bar
+from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.cli.simulated import (
     OWN,
     SIMULATED,
@@ -23,13 +23,13 @@ from wm_nodes.cli.simulated import (
 )
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
-from wm_nodes.robots.base import RobotError
+from wm_nodes.robots.robot import RobotError
 
 if TYPE_CHECKING:
-    from wm_nodes.evaluate import EpisodeRow, EvaluationResult
-    from wm_nodes.learned import LearnedPolicy
-    from wm_nodes.policies import Policy
-    from wm_nodes.robots.base import Robot
+    from wm_nodes.agent.in_process import LearnedPolicy
+    from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
+    from wm_nodes.evaluation.policy import Policy
+    from wm_nodes.robots.robot import Robot
 
 INTERRUPTED = 130  # exit code
 BLIND = ("constant", "open_loop", "open_loop_best")  # of Meta-World
@@ -110,10 +110,10 @@ def run(words: Sequence[str]) -> int:
         refuse_unknown(wanted.robot, task=asked.task, action_repeat=asked.action_repeat)
         _check_robot(wanted, family(wanted.robot))
 
-    from wm_models.checkpoint import WeightsError
-    from wm_models.interface import ModelError
-    from wm_nodes.learned import LearnedPolicy
-    from wm_nodes.robots.adapters import open_robot
+    from wm_models.errors import ModelError
+    from wm_models.weights.store import WeightsError
+    from wm_nodes.agent.in_process import LearnedPolicy
+    from wm_nodes.robots.registry import open_robot
 
     mistakes = (RobotError, WeightsError, ModelError, MessageError, OSError)
     with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
@@ -147,7 +147,7 @@ def run(words: Sequence[str]) -> int:
 
 def _judge(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
     """Run the episodes, showing how far they are; Ctrl-C keeps those that are finished."""
-    from wm_nodes.evaluate import EvaluationResult, evaluate
+    from wm_nodes.evaluation.evaluate import EvaluationResult, evaluate
 
     bar, began_s = Bar(wanted.episodes, "episodes", sys.stderr), time.monotonic()
     rows: list[EpisodeRow] = []
@@ -175,8 +175,8 @@ def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
 
     `robot` has begun an episode.
     """
-    from wm_nodes.evaluate import evaluate
-    from wm_nodes.robots.adapters import open_robot
+    from wm_nodes.evaluation.evaluate import evaluate
+    from wm_nodes.robots.registry import open_robot
 
     if robot.goal() is None:
         return ()
@@ -288,17 +288,17 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
     if wanted.policy == "agent":
         return _agent(wanted, robot)
     if wanted.policy == "hold":
-        from wm_nodes.policies import Hold
+        from wm_nodes.evaluation.baselines import Hold
 
         return Hold(robot)
     if wanted.policy == "random":
-        from wm_nodes.policies import Random
+        from wm_nodes.evaluation.baselines import Random
 
         return Random(robot, wanted.seed)
-    from wm_nodes.policies import baseline
-    from wm_nodes.robots.arm.scripts import ArmExpert
-    from wm_nodes.robots.arm.simulated import SimulatedArm
-    from wm_nodes.robots.metaworld import MetaWorld
+    from wm_nodes.evaluation.baselines import baseline
+    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
+    from wm_nodes.robots.arm.sim.scripted import ArmExpert
+    from wm_nodes.robots.sims.metaworld import MetaWorld
 
     if isinstance(robot, SimulatedArm):
         return ArmExpert(robot.spec, robot.world)
@@ -309,10 +309,10 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
 def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
-    from wm_nodes.cores.choose import SearchSettings
-    from wm_nodes.cores.weights import load_weights
-    from wm_nodes.devices import pick_device
-    from wm_nodes.learned import NEEDS, LearnedPolicy, differences, goal_of, only_camera
+    from wm_nodes.agent.action_selection import SearchSettings
+    from wm_nodes.agent.device import pick_device
+    from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences, goal_of, only_camera
+    from wm_nodes.agent.weights import load_weights
 
     torch.set_num_threads(1)  # as in the nodes: the same numbers
     folder = find_weights(wanted.weights)
@@ -343,7 +343,7 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
 
 
 def _delay(robot: Robot, seconds: float) -> None:
-    from wm_nodes.robots.arm.simulated import SimulatedArm
+    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
     assert isinstance(robot, SimulatedArm)
     robot.switches.actuation_delay_s = seconds

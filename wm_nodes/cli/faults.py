@@ -18,9 +18,9 @@ from wm_nodes.cli.arguments import parse, require, require_namespace, require_on
 from wm_nodes.namespaces import ROBOT
 
 if TYPE_CHECKING:
-    from wm_nodes.faults.auditor import Auditor, Broken
-    from wm_nodes.faults.estop_latency import EstopCall
-    from wm_nodes.faults.matrix import Outcome
+    from wm_nodes.checks.faults.auditor import Auditor, Broken
+    from wm_nodes.checks.faults.estop_latency import EstopCall
+    from wm_nodes.checks.faults.matrix import Outcome
 
 TERMINATED = 128 + signal.SIGTERM  # exit code
 
@@ -69,7 +69,7 @@ def run(words: Sequence[str]) -> int:
 
 def _spread(interface: str, count: int) -> dict[str, int]:
     """Return how many injections each interface gets."""
-    from wm_nodes.faults.plant import COMMANDS
+    from wm_nodes.checks.faults.plant import COMMANDS
 
     names = list(COMMANDS) if interface == "all" else [interface]
     least, more = divmod(count, len(names))
@@ -81,7 +81,7 @@ def _spread(interface: str, count: int) -> dict[str, int]:
 
 
 def _matrix(wanted: Faults, command: str) -> int:
-    from wm_nodes.faults.matrix import FAULTS, run_matrix
+    from wm_nodes.checks.faults.matrix import FAULTS, run_matrix
 
     for name in wanted.only:
         require_one_of("only", name, tuple(FAULTS))
@@ -146,7 +146,7 @@ def _line(done: Sequence[Outcome], auditors: Mapping[str, Auditor]) -> str:
 
 
 def _estop(wanted: Faults, command: str) -> int:
-    from wm_nodes.faults.estop_latency import quantiles, run_estop
+    from wm_nodes.checks.faults.estop_latency import quantiles, run_estop
 
     done: list[EstopCall] = []
     auditors: dict[str, Auditor] = {}
@@ -195,7 +195,7 @@ def _estop(wanted: Faults, command: str) -> int:
 
 
 def _fuzz(wanted: Faults, command: str) -> int:
-    from wm_nodes.faults.fuzzing import run_fuzz
+    from wm_nodes.checks.faults.fuzz import run_fuzz
 
     results = {}
     for interface, count in _spread(wanted.interface, wanted.fuzz).items():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wm_nodes.cli.examples import EXAMPLES
 from wm_nodes.cli.helptext import examples, table
 from wm_nodes.graphs import NAMES, find_graph
-from wm_nodes.graphs.declaration import Argument, Graph, GraphError
+from wm_nodes.graphs.graph import Argument, Graph, GraphError
 
 USAGE = "usage: wm launch GRAPH [name:=value ...] [--show-args]"
 
@@ -22,7 +22,7 @@ def run(words: Sequence[str]) -> int:
     if {"--show-args", "-s", "--help", "-h"} & set(words):
         print(show_arguments(graph))
         return 0
-    from wm_nodes.graphs.supervise import launch
+    from wm_nodes.graphs.launch.supervisor import launch
 
     return launch(graph, [word for word in words if word != graph_name])
 

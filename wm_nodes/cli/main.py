@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from wm_nodes.errors import UserError
-from wm_nodes.graphs.declaration import GraphError, unknown
+from wm_nodes.errors import UserError, unknown
+from wm_nodes.graphs.graph import GraphError
 
 FAILED, WRONG = 1, 2  # a fault of ours, a mistake of the user
 COMMANDS = {
@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(_help())
         return 0 if words else WRONG
     if words[0] in ("-V", "--version"):
-        from wm_nodes.share import version
+        from wm_nodes.assets import version
 
         print(f"wm_nodes {version()}")
         return 0

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from wm_nodes.cli.arguments import parse, require, require_namespace
-from wm_nodes.cli.log import find_log
+from wm_nodes.cli.paths import find_log
 from wm_nodes.errors import UserError
-from wm_nodes.graphs.environment import network_environment
+from wm_nodes.graphs.launch.environment import network_environment
 from wm_nodes.namespaces import ROBOT
 
 
@@ -58,8 +58,8 @@ def run(words: Sequence[str]) -> int:
 
     from rclpy.parameter import Parameter
 
-    from wm_nodes import spin
     from wm_nodes.nodes.replay import ReplayNode
+    from wm_nodes.ros import spin
 
     names = "episode rate as_camera restamp wait_s"
     given: dict[str, Any] = {name: getattr(wanted, name) for name in names.split()}

@@ -12,7 +12,7 @@ import tyro
 
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.graphs.runs import RUNS
+from wm_nodes.graphs.launch.run_folder import RUNS
 
 if TYPE_CHECKING:
     from wm_datasets import LogReader
@@ -69,9 +69,9 @@ def make_report(
 ) -> dict[str, Any]:
     """Write the report of a log, with an open-loop prediction where the run has weights."""
     from wm_datasets import LogError
-    from wm_models.checkpoint import WeightsError, load_model
-    from wm_models.interface import ModelError
-    from wm_nodes.report import ReportError, ReportSettings, write_report
+    from wm_models.errors import ModelError
+    from wm_models.weights.store import WeightsError, load_model
+    from wm_nodes.viz.run_report import ReportError, ReportSettings, write_report
 
     with user_errors(LogError, ReportError, WeightsError, ModelError, OSError):
         weights = log.parent / "weights"
@@ -83,10 +83,10 @@ def make_report(
 def make_training(run: Path, folder: Path) -> dict[str, Any]:
     """Write the report of a run that learned from recorded logs."""
     from wm_datasets import LogError
-    from wm_models.checkpoint import WeightsError, load_model
-    from wm_models.interface import ModelError
-    from wm_nodes.report import ReportError
-    from wm_nodes.training_report import write_training_report
+    from wm_models.errors import ModelError
+    from wm_models.weights.store import WeightsError, load_model
+    from wm_nodes.viz.run_report import ReportError
+    from wm_nodes.viz.training_report import write_training_report
 
     facts = _about(run)
     with user_errors(LogError, ReportError, WeightsError, ModelError, OSError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from wm_nodes.cli.arguments import require_one_of
 from wm_nodes.errors import UserError
-from wm_nodes.graphs.sim_metaworld import CAMERAS, TASKS
+from wm_nodes.robots.sims.metaworld_tasks import CAMERAS, TASKS
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def family(robot: str) -> str:
     """Return the name of the shipped robot that it is or derives from; "" for another."""
     if robot in SIMULATED:
         return robot
-    from wm_nodes.robots.adapters import adapter_class
+    from wm_nodes.robots.registry import adapter_class
 
     kind = adapter_class(robot)
     return next((name for name in SIMULATED if issubclass(kind, adapter_class(name))), "")
@@ -74,7 +74,7 @@ def refuse_unknown(robot: str, **given: object) -> None:
     """UserError where an option is given that the constructor of one's own robot does not take."""
     if simulated(robot) is not OWN:
         return
-    from wm_nodes.robots.adapters import takes
+    from wm_nodes.robots.registry import takes
 
     for name, value in given.items():
         if value and not takes(robot, name):

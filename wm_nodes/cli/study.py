@@ -9,10 +9,9 @@ from typing import Literal
 
 from wm_nodes.cli.arguments import as_begun, parse, require, require_one_of
 from wm_nodes.cli.helptext import group_help
-from wm_nodes.errors import UserError, user_errors
+from wm_nodes.errors import UserError, unknown, user_errors
 from wm_nodes.graphs.arguments import MODELS
-from wm_nodes.graphs.declaration import unknown
-from wm_nodes.graphs.sim_metaworld import TASKS
+from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
 SUBCOMMANDS = {
     "tasks": "learn tasks of Meta-World one after the other with the same settings; a table and a "

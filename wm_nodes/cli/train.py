@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from wm_datasets.store import is_url
+from wm_datasets.remote.object_store import is_url
 from wm_nodes.cli.arguments import as_begun, parse, require, require_device, require_one_of
-from wm_nodes.cli.bar import Bar
-from wm_nodes.cli.log import find_log
+from wm_nodes.cli.paths import find_log
+from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
-from wm_nodes.graphs.runs import hides_hold_out, read_training, write_training
-from wm_nodes.trainable import mixture, obstacle
+from wm_nodes.graphs.launch.run_folder import hides_hold_out, read_training, write_training
+from wm_nodes.training.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
-    from wm_nodes.learn import Learning
+    from wm_nodes.training.loop import Learning
 
 GB = 10**9
 SHOWN = 3  # losses in the bar
@@ -113,10 +113,11 @@ def run(words: Sequence[str]) -> int:
     _refuse_logs(logs, wanted.model, wanted.allow_mixed)
 
     from wm_datasets import LogError
-    from wm_models.checkpoint import WeightsError
-    from wm_models.interface import ModelError
-    from wm_nodes.learn import LearnConfig, LearnError, Learning
-    from wm_nodes.robots.base import RobotError
+    from wm_models.errors import ModelError
+    from wm_models.weights.store import WeightsError
+    from wm_nodes.robots.robot import RobotError
+    from wm_nodes.training.config import LearnConfig, LearnError
+    from wm_nodes.training.loop import Learning
 
     config = LearnConfig(
         run=folder,
@@ -175,7 +176,7 @@ def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mix
     """Refuse logs without actions, and logs that do not go together, before anything is imported
     for learning or written."""
     from wm_datasets import LogError
-    from wm_datasets.remote import open_log
+    from wm_datasets.remote.reader import open_log
 
     specs = []
     for place, _ in logs:
@@ -191,8 +192,8 @@ def _judge(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, floa
     """Return what judges weights in the simulator of the first log; None where none is asked."""
     if not (wanted.eval_every and wanted.eval_episodes):
         return None
-    from wm_datasets.remote import open_log
-    from wm_nodes.judge import SimulatorJudge
+    from wm_datasets.remote.reader import open_log
+    from wm_nodes.evaluation.in_simulator import SimulatorJudge
 
     with open_log(log) as reader:
         return SimulatorJudge(reader.spec, wanted.eval_episodes, wanted.seed)

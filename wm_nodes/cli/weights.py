@@ -11,8 +11,8 @@ from typing import Any
 from wm_nodes.cli.arguments import parse
 from wm_nodes.cli.demo import read_cards
 from wm_nodes.cli.helptext import table
-from wm_nodes.graphs.declaration import GraphError
-from wm_nodes.graphs.runs import RUNS
+from wm_nodes.graphs.graph import GraphError
+from wm_nodes.graphs.launch.run_folder import RUNS
 from wm_nodes.graphs.weights import read_facts
 
 

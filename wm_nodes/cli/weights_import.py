@@ -11,10 +11,10 @@ import tyro
 
 from wm_nodes.cli.arguments import parse
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.graphs.runs import RUNS
+from wm_nodes.graphs.launch.run_folder import RUNS
 
 if TYPE_CHECKING:
-    from wm_models.body import Body
+    from wm_models.interface.embodiment import Body
     from wm_models.weights.released_dino_wm import ReleasedRun
 
 PERIODS = {"point_maze": 0.05, "pusht": 0.1}  # s; of the other tasks it is not known
@@ -51,8 +51,8 @@ def run_import(words: Sequence[str]) -> int:
         raise UserError(f"FOLDER: there is no folder {wanted.folder}.")
 
     from wm_datasets import LogError
-    from wm_models.interface import ModelError
-    from wm_models.manifest import WeightsError
+    from wm_models.errors import ModelError
+    from wm_models.weights.manifest import WeightsError
     from wm_models.weights.released_dino_wm import ReleasedRun, import_released
 
     with user_errors(WeightsError, ModelError, LogError, OSError):
@@ -80,7 +80,7 @@ def run_import(words: Sequence[str]) -> int:
 def _body(released: ReleasedRun, given: Path | None) -> tuple[Body, str]:
     """The statistics of a run's data, and where they are from."""
     from wm_datasets.formats.dino_wm_statistics import pusht_statistics, statistics
-    from wm_models.body import Body
+    from wm_models.interface.embodiment import Body
 
     data = released.data
     normalised = bool(data.get("normalize_action", False))

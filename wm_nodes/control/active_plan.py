@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wm_nodes.cores.plans import due_action
-from wm_nodes.cores.records import Origin, Plan, Vector
+from wm_nodes.control.plans import due_action
+from wm_nodes.records import Origin, Plan, Vector
 
 KEPT = 512  # newest observations whose plans are still accepted
 

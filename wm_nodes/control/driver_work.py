@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from wm_nodes.control.answer import Answer
-from wm_nodes.robots.base import RealtimeRobot
+from wm_nodes.robots.robot import RealtimeRobot
 
 Work = Literal["recover", "activate", "deactivate"]
 UNDER_WAY: Mapping[Work, str] = {

@@ -19,8 +19,8 @@ from wm_nodes.control.active_plan import ActivePlan
 from wm_nodes.control.answer import Answer
 from wm_nodes.control.driver_work import DriverStep, DriverWork
 from wm_nodes.control.states import MOVING, Conditions, State, next_state
-from wm_nodes.cores.records import Origin
-from wm_nodes.robots.base import RealtimeRobot
+from wm_nodes.records import Origin
+from wm_nodes.robots.robot import RealtimeRobot
 
 ESTOP = "called by the operator"
 HOLD = Origin("robot", "hold")  # the source of a step without a plan: not a demonstration

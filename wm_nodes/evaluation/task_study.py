@@ -27,10 +27,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from wm_nodes.evaluate import wilson
+from wm_nodes.evaluation.evaluate import wilson
 from wm_nodes.evaluation.task_sets import PUBLISHED_STEPS, published
-from wm_nodes.graphs import leash
-from wm_nodes.graphs.runs import write_json
+from wm_nodes.graphs.launch import die_with_parent
+from wm_nodes.graphs.launch.run_folder import write_json
 
 BLIND = ("random", "constant", "open_loop", "open_loop_best")
 BASELINES = (*BLIND, "expert")  # the expert reads the simulator's state
@@ -238,7 +238,7 @@ class TaskStudy:
         end: End = ""
         with self._output(task) as output:
             process = subprocess.Popen(
-                [sys.executable, leash.__file__, "0", *self._program, *self._graph(task)],
+                [sys.executable, die_with_parent.__file__, "0", *self._program, *self._graph(task)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -282,7 +282,15 @@ class TaskStudy:
         s, aside = self.settings, file.with_suffix(".part")
         numbers = {"episodes": s.episodes, "seed": s.seed, "time-limit": s.time_limit}
         given = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
-        command = [sys.executable, leash.__file__, "0", *self._program, "eval", *words, *given]
+        command = [
+            sys.executable,
+            die_with_parent.__file__,
+            "0",
+            *self._program,
+            "eval",
+            *words,
+            *given,
+        ]
         with self._output(task) as output:
             process = subprocess.Popen(
                 [*command, "--csv", str(aside)],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import traceback
 from importlib import import_module
 
-from wm_nodes.graphs.declaration import Graph, GraphError, unknown
+from wm_nodes.errors import unknown
+from wm_nodes.graphs.graph import Graph, GraphError
 from wm_nodes.own_code import CodeError, is_file, load_file
 
 NAMES = ("sim_metaworld", "offline_train", "replay", "arm_mpc")

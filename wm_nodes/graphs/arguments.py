@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wm_nodes import namespaces
-from wm_nodes.graphs.declaration import Argument, GraphError, Values
+from wm_nodes.graphs.graph import Argument, GraphError, Values
 from wm_nodes.graphs.weights import find_weights, read_facts
 
 URL = "://"  # of an archive in an object store; whether it is there, the trainer finds out

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from wm_nodes.assets import shared
 from wm_nodes.graphs.arguments import (
     EPISODES,
     LOG,
@@ -18,7 +19,8 @@ from wm_nodes.graphs.arguments import (
     check_files,
     first_weights,
 )
-from wm_nodes.graphs.declaration import (
+from wm_nodes.graphs.driver_namespace import driver_namespace
+from wm_nodes.graphs.graph import (
     Argument,
     Graph,
     GraphError,
@@ -27,9 +29,7 @@ from wm_nodes.graphs.declaration import (
     Values,
     own_namespace,
 )
-from wm_nodes.graphs.driver_namespace import driver_namespace
 from wm_nodes.namespaces import ROOT, absolute
-from wm_nodes.share import shared
 
 TASKS = ("reach", "goal", "push", "lift")
 PLAYERS = ("expert", "random", "hold")
@@ -228,7 +228,7 @@ GRAPH = Graph(
             namespace=lambda values: str(values["driver_ns"]),
             stop_rank=2,
         ),
-        NodeSpec("player", "player", _player, condition=_plays),
+        NodeSpec("scripted_policy", "scripted_policy", _player, condition=_plays),
         NodeSpec("agent", "agent", _agent, condition=lambda values: not _plays(values)),
         NodeSpec("robot", "robot", _robot, on_exit="shutdown", grace_s=2.0, stop_rank=0),
         NodeSpec(
@@ -238,8 +238,8 @@ GRAPH = Graph(
             condition=lambda values: bool(values["record"]),
         ),
         NodeSpec(
-            "album",
-            "album",
+            "plan_recorder",
+            "plan_recorder",
             lambda values: {"folder": f"{values['run']}/album"},
             condition=lambda values: bool(values["album"]),
         ),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from wm_nodes.graphs.declaration import GraphError
+from wm_nodes.graphs.graph import GraphError
 from wm_nodes.namespaces import ROOT, absolute, legal, refusal
 
 

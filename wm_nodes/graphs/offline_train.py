@@ -20,7 +20,7 @@ from wm_nodes.graphs.arguments import (
     first_weights,
     trainer_threads,
 )
-from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, Parameter, Values
+from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Values
 
 REPORT_S = 180.0  # after the trainer's end, for the monitor's report
 

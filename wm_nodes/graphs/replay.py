@@ -20,7 +20,7 @@ from wm_nodes.graphs.arguments import (
     check_files,
     first_weights,
 )
-from wm_nodes.graphs.declaration import Argument, Graph, GraphError, NodeSpec, Parameter, Values
+from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Values
 
 SETTLE_S = 2.0  # after the episode's end, for the recorder's last rows
 NONE = "none"

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wm_nodes.graphs.declaration import Graph, GraphError, Value, closest, show
-from wm_nodes.share import pretrained
+from wm_nodes.assets import pretrained
+from wm_nodes.errors import closest
+from wm_nodes.graphs.graph import Graph, GraphError, Value, show
 
 TAKEN = ("camera", "action_repeat")  # besides task and model; another value is no contradiction
 

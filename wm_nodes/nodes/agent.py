@@ -8,22 +8,25 @@ from typing import Any
 
 from torch import Tensor
 
-from wm_models.interface import PlanRefused, State
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.images import Liveness
-from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Encoder, Filter, beside_truth
-from wm_nodes.cores.plans import PlanMaker
-from wm_nodes.cores.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
-from wm_nodes.cores.weights import Swap, Weights
+from wm_models.errors import PlanRefused
+from wm_models.interface.state import State
+from wm_nodes.agent.decoder import beside_truth
+from wm_nodes.agent.encoder import Encoder
+from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.weights import Swap, Weights
+from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import CHECK_S, PipelineParams
 from wm_nodes.nodes.encoder import EncoderParams, observed_parts, proprio_of
-from wm_nodes.nodes.goals import GoalListener, GoalSpeaker
+from wm_nodes.nodes.goal_topics import GoalListener, GoalSpeaker
+from wm_nodes.nodes.model_node import Thinker
 from wm_nodes.nodes.policy import PolicyParams
 from wm_nodes.nodes.robot_camera import RobotCamera
-from wm_nodes.nodes.thinker import Thinker
+from wm_nodes.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
+from wm_nodes.robots.cameras.preprocess import Liveness
+from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.stamps import StampWatch
+from wm_nodes.ros.synchronizer import Join
 
 
 @dataclass(frozen=True)

@@ -26,18 +26,20 @@ from std_msgs.msg import Float64, Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from wm_nodes import messages, namespaces, spin, topics
-from wm_nodes.camera_info import intrinsics_to_msg
-from wm_nodes.cores.cadence import take_priority
-from wm_nodes.cores.intrinsics import Intrinsics
+from wm_nodes import namespaces
+from wm_nodes.control.periodic_thread import take_priority
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
 from wm_nodes.robots.arm.config import find_config, read_config
-from wm_nodes.robots.arm.driver import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
-from wm_nodes.robots.arm.world import ArmWorld
-from wm_nodes.robots.base import RobotError, episode_seed
+from wm_nodes.robots.arm.sim.controller import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
+from wm_nodes.robots.arm.sim.scene import ArmWorld
+from wm_nodes.robots.cameras.intrinsics import Intrinsics
+from wm_nodes.robots.robot import RobotError
+from wm_nodes.robots.seeds import episode_seed
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.camera_info import intrinsics_to_msg
 from wm_nodes.ros.clock import ClockPublisher
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
 
 ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)

@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.capture import Capture, CaptureError
-from wm_nodes.cores.images import ImagePipeline, Liveness
-from wm_nodes.cores.records import Image
 from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.robot_camera import RobotCamera
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
+from wm_nodes.records import Image
+from wm_nodes.robots.cameras.opencv import Capture, CaptureError
+from wm_nodes.robots.cameras.preprocess import ImagePipeline, Liveness
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
 from wm_nodes.ros.stamps import StampWatch
 
 CHECK_S = 0.1

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wm_datasets.errors import LogError
-from wm_nodes import spin
-from wm_nodes.collect import NoisyExpert, collect
+from wm_nodes.episodes.collect import NoisyExpert, collect
 from wm_nodes.errors import UserError
-from wm_nodes.evaluate import EpisodeRow
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
-from wm_nodes.policies import scripted_expert
-from wm_nodes.robots.adapters import limits_of, open_robot
-from wm_nodes.robots.base import RobotError
+from wm_nodes.evaluation.baselines import scripted_expert
+from wm_nodes.evaluation.evaluate import EpisodeRow
+from wm_nodes.robots.registry import limits_of, open_robot
+from wm_nodes.robots.robot import RobotError
+from wm_nodes.ros import spin
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
 
 STREAM = 1_000_003  # demonstrations are no episodes of the run itself
 

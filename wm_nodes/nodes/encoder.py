@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Encoder
-from wm_nodes.cores.records import Features, Image, Step, Vector
-from wm_nodes.cores.weights import Swap, Weights
+from wm_nodes.agent.encoder import Encoder
+from wm_nodes.agent.weights import Swap, Weights
 from wm_nodes.errors import MessageError
-from wm_nodes.nodes.goals import GoalSpeaker
-from wm_nodes.nodes.thinker import Thinker, ThinkerParams
-from wm_nodes.params import param
+from wm_nodes.nodes.goal_topics import GoalSpeaker
+from wm_nodes.nodes.model_node import Thinker, ThinkerParams
+from wm_nodes.records import Features, Image, Step, Vector
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.parameters import param
+from wm_nodes.ros.synchronizer import Join
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.meter import EpisodeSeen, Meter
-from wm_nodes.cores.records import Step
-from wm_nodes.cores.scoreboard import Board, Table
-from wm_nodes.evaluate import wilson
-from wm_nodes.health import statuses
+from wm_nodes.episodes.episode_stats import EpisodeSeen, Meter
+from wm_nodes.evaluation.evaluate import wilson
 from wm_nodes.namespaces import within
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
+from wm_nodes.records import Step
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.diagnostics import statuses
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
+from wm_nodes.training.tables import Board, Table
 
 RECENT = 20  # episodes that means are of
 SETTLE_S = 1.5  # after the robot's end, for the recorder's last rows
@@ -244,10 +244,10 @@ class MonitorNode(Shell):
 
     def _report(self, summary: dict[str, Any]) -> None:
         from wm_datasets.errors import LogError
-        from wm_models.checkpoint import WeightsError, load_model
-        from wm_models.interface import ModelError
-        from wm_nodes.cores.weights import find_weights
-        from wm_nodes.report import ReportError, ReportSettings, write_report
+        from wm_models.errors import ModelError
+        from wm_models.weights.store import WeightsError, load_model
+        from wm_nodes.agent.weights import find_weights
+        from wm_nodes.viz.run_report import ReportError, ReportSettings, write_report
 
         p = self.params
         log, folder = Path(p.log or Path(p.run) / "log"), Path(p.run) / "report"

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import torch
 
-from wm_models.interface import PlanRefused
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.choose import CHOOSERS, OBJECTIVES, Chooser, SearchSettings, chooser
-from wm_nodes.cores.delay import Delay
-from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Policy
-from wm_nodes.cores.plans import PlanMaker
-from wm_nodes.cores.records import RANDOM, Latent, Origin, Plan, Step, Vector
+from wm_models.errors import PlanRefused
+from wm_nodes.agent.action_selection import CHOOSERS, OBJECTIVES, Chooser, SearchSettings, chooser
+from wm_nodes.agent.delay_compensation import Delay
+from wm_nodes.agent.policy import Policy
+from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
-from wm_nodes.nodes.goals import GoalListener
-from wm_nodes.nodes.thinker import Thinker, ThinkerParams
-from wm_nodes.params import param
+from wm_nodes.nodes.goal_topics import GoalListener
+from wm_nodes.nodes.model_node import Thinker, ThinkerParams
+from wm_nodes.records import RANDOM, Latent, Origin, Plan, Step, Vector
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.parameters import param
+from wm_nodes.ros.synchronizer import Join
 
 LATE_S = 5.0  # later than this is another clock
 

@@ -21,15 +21,15 @@ import numpy as np
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
-from wm_nodes import topics
 from wm_nodes.control.active_plan import ActivePlan
 from wm_nodes.control.answer import Answer
+from wm_nodes.control.periodic_thread import SWITCH_S, Cadence, lock_memory, realtime_allowed
 from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.control.safety_record import Record, SafetyRecord, default_path
 from wm_nodes.control.states import State
-from wm_nodes.cores.cadence import SWITCH_S, Cadence, lock_memory, realtime_allowed
 from wm_nodes.errors import UserError
-from wm_nodes.robots.base import RealtimeRobot
+from wm_nodes.robots.robot import RealtimeRobot
+from wm_nodes.ros import topics
 
 if TYPE_CHECKING:
     from wm_nodes.nodes.robot import RobotNode

@@ -10,11 +10,11 @@ from typing import Any
 
 from wm_datasets.errors import LogError
 from wm_datasets.spec import LogSpec
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.recording import LogFile, Recording, open_existing
+from wm_nodes.episodes.recording import LogFile, Recording, open_existing
 from wm_nodes.errors import MessageError, UserError, user_errors
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
 
 
 @dataclass(frozen=True)

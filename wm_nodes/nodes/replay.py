@@ -11,14 +11,14 @@ from std_msgs.msg import Header
 
 from wm_datasets.errors import LogError
 from wm_datasets.log import LogReader
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.records import Plan
-from wm_nodes.cores.replay import Pacer, arrivals, find_episode
-from wm_nodes.cores.session import Arrival
+from wm_nodes.episodes.playback import Pacer, arrivals, find_episode
+from wm_nodes.episodes.runner import Arrival
 from wm_nodes.errors import user_errors
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
+from wm_nodes.records import Plan
+from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.clock import ClockPublisher
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
 
 RECORDED, PLAN = "recorded", "plan"
 WATCH_S = 0.05

@@ -13,24 +13,24 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Header, UInt64
 from std_srvs.srv import SetBool, Trigger
 
-from wm_nodes import messages, spin, topics
-from wm_nodes.camera_info import CameraInfos, DriverViews, SimulatedViews, Views
 from wm_nodes.control.active_plan import ActivePlan
+from wm_nodes.control.plans import check_plan
 from wm_nodes.control.realtime import HOLD
-from wm_nodes.cores.plans import check_plan
-from wm_nodes.cores.records import Origin, Plan, Vector
-from wm_nodes.cores.schedule import Goals, Progress, Schedule
-from wm_nodes.cores.session import Arrival, Session
+from wm_nodes.episodes.runner import Arrival, Session
+from wm_nodes.episodes.schedule import Goals, Progress, Schedule
 from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.realtime_robot import RealtimeControl
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
-from wm_nodes.robots.adapters import limits_of, open_robot, takes
-from wm_nodes.robots.base import RealtimeRobot, Robot, RobotError
+from wm_nodes.records import Origin, Plan, Vector
+from wm_nodes.robots.registry import limits_of, open_robot, takes
+from wm_nodes.robots.robot import RealtimeRobot, Robot, RobotError
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.camera_info import CameraInfos, DriverViews, SimulatedViews, Views
 from wm_nodes.ros.clock import ClockPublisher
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
 
 if TYPE_CHECKING:
-    from wm_nodes.driver_services import DriverServices
+    from wm_nodes.nodes.driver_services import DriverServices
 
 TICK_S = 0.05
 ACK = Duration(seconds=1.0)
@@ -214,9 +214,9 @@ class RobotNode(Shell):
 
     def _arm_topics(self) -> dict[str, Any]:
         """Return an arm's configuration and its topics."""
-        from wm_nodes.arm_bus import RosBus
-        from wm_nodes.arm_description import ArmDescription
         from wm_nodes.robots.arm.config import find_config, read_config
+        from wm_nodes.ros.arm_description import ArmDescription
+        from wm_nodes.ros.arm_driver import RosBus
 
         if self.params.mode != topics.REALTIME:
             raise RobotError("mode: an arm does not wait. Right: mode:=realtime.")
@@ -277,7 +277,7 @@ class RobotNode(Shell):
         self.create_service(SetBool, "estop", self._on_estop)
 
     def _make_driver_services(self, arm: Any, control: RealtimeControl) -> DriverServices:
-        from wm_nodes.driver_services import DriverServices
+        from wm_nodes.nodes.driver_services import DriverServices
 
         return DriverServices(
             self, arm.config.driver, arm.motion.speed, control.loop, lambda: control.alive,

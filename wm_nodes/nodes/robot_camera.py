@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from wm_datasets.spec import LogSpec
-from wm_nodes import messages, topics
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.shell import Shell
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.node import Shell
 
 WAIT_S = 5.0  # for a camera node of its own to begin
 

@@ -12,15 +12,16 @@ import torch
 from std_msgs.msg import UInt64
 
 from wm_datasets.errors import LogError
-from wm_datasets.store import is_url
-from wm_models.checkpoint import Manifest, WeightsError
-from wm_models.interface import ModelError
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.records import Announcement
+from wm_datasets.remote.object_store import is_url
+from wm_models.errors import ModelError
+from wm_models.weights.store import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.learn import LearnConfig, LearnError, Learning
-from wm_nodes.nodes.shell import Shell, ShellParams
-from wm_nodes.params import param
+from wm_nodes.records import Announcement
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import param
+from wm_nodes.training.config import LearnConfig, LearnError
+from wm_nodes.training.loop import Learning
 
 REST_S = 0.05  # between two looks at a log that has not grown
 WATCH_S = 0.25

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
-from wm_models.interface import State
-from wm_nodes import messages, spin, topics
-from wm_nodes.cores.join import Join
-from wm_nodes.cores.mind import Filter, beside_truth
-from wm_nodes.cores.records import Features, Image, Latent, Step
-from wm_nodes.cores.weights import Weights
-from wm_nodes.nodes.thinker import Thinker, ThinkerParams
-from wm_nodes.params import param
+from wm_models.interface.state import State
+from wm_nodes.agent.decoder import beside_truth
+from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.weights import Weights
+from wm_nodes.nodes.model_node import Thinker, ThinkerParams
+from wm_nodes.records import Features, Image, Latent, Step
+from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.parameters import param
+from wm_nodes.ros.synchronizer import Join
 
 
 @dataclass(frozen=True)

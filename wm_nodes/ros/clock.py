@@ -9,10 +9,10 @@ from rclpy.clock import JumpThreshold, ROSClock, TimeJump
 from rclpy.duration import Duration
 from rosgraph_msgs.msg import Clock
 
-from wm_nodes.messages import SECOND_NS, to_time
+from wm_nodes.ros.messages import SECOND_NS, to_time
 
 if TYPE_CHECKING:
-    from wm_nodes.nodes.shell import Shell
+    from wm_nodes.ros.node import Shell
 
 STANDS_S = 2.0  # a clock that does not move for so long stands; lock-step ones wait for plans
 TOPIC, DEPTH = "/clock", 10

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 
-from wm_nodes.topics import SubscriptionEventCallbacks
+from wm_nodes.ros.topics import SubscriptionEventCallbacks
 
 LOOK_S = 0.25  # between two looks at the publishers
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from wm_nodes.messages import SECOND_NS
-from wm_nodes.nodes.shell import Shell
+from wm_nodes.ros.messages import SECOND_NS
+from wm_nodes.ros.node import Shell
 
 FUTURE_S, OLDEST_S = 0.1, 10.0  # ages of stamps beyond these come from another clock
 ZERO, OLD, FUTURE = "zero", "old", "future"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wm_datasets.damage import LogDamageError
 from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
-from wm_models.interface import EpisodeReturn
+from wm_datasets.storage.damage import LogDamageError
+from wm_models.interface.learner import EpisodeReturn
 
 MIXED = -1  # several versions of weights chose an episode's actions, or none did
 

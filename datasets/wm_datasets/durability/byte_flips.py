@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_datasets.damage import quiet
+from wm_datasets.durability.file_corruption import FILES
 from wm_datasets.durability.known_rows import (
     LATER,
     checksum,
@@ -22,10 +22,10 @@ from wm_datasets.durability.known_rows import (
     make_spec,
 )
 from wm_datasets.errors import LogError
-from wm_datasets.reader import LogReader
-from wm_datasets.sweep import FILES
-from wm_datasets.verify import verify
-from wm_datasets.writer import LogWriter
+from wm_datasets.log.reader import LogReader
+from wm_datasets.log.verify import verify
+from wm_datasets.log.writer import LogWriter
+from wm_datasets.storage.damage import quiet
 
 _SEED, _SEALED, _LEFT, _EPISODE = 7, 48, 12, 6
 _WRITER_EVERY = 10  # trials

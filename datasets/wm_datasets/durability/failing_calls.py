@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.damage import quiet
 from wm_datasets.durability.known_rows import (
     checksum,
     checksums,
@@ -34,11 +33,12 @@ from wm_datasets.durability.known_rows import (
     make_spec,
 )
 from wm_datasets.errors import LogError
-from wm_datasets.reader import LogReader
-from wm_datasets.sampler import Sampler
+from wm_datasets.log.reader import LogReader
+from wm_datasets.log.verify import verify
+from wm_datasets.log.writer import LogWriter
+from wm_datasets.sampling.sampler import Sampler
 from wm_datasets.spec import LogSpec
-from wm_datasets.verify import verify
-from wm_datasets.writer import LogWriter
+from wm_datasets.storage.damage import quiet
 
 REASONS = {  # call -> why it may fail
     "open": ("EMFILE", "ENFILE", "ENOMEM", "EACCES", "EIO", "ENOSPC", "EROFS", "EINTR"),

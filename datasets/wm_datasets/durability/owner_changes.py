@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_datasets.damage import quiet
 from wm_datasets.durability.known_rows import (
     checksum,
     checksums,
@@ -22,10 +21,11 @@ from wm_datasets.durability.known_rows import (
     make_spec,
 )
 from wm_datasets.errors import LogSpecError
-from wm_datasets.lock import LOCK_NAME
-from wm_datasets.reader import LogReader
-from wm_datasets.verify import verify
-from wm_datasets.writer import LogWriter
+from wm_datasets.log.reader import LogReader
+from wm_datasets.log.verify import verify
+from wm_datasets.log.writer import LogWriter
+from wm_datasets.storage.damage import quiet
+from wm_datasets.storage.lock import LOCK_NAME
 
 NOBODY = 65534  # the unprivileged user
 _SEED, _EPISODE = 3, 10

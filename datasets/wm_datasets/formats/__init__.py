@@ -1,6 +1,6 @@
 """Other people's formats, both ways: one file each, behind one small contract (docs/formats.md)."""
 
-from wm_datasets.formats.contract import (
+from wm_datasets.formats.base import (
     CorruptInputError,
     Exporter,
     FormatError,

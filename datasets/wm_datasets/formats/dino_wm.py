@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.formats.contract import (
+from wm_datasets.formats.base import (
     CorruptInputError,
     Episode,
     Exporter,
@@ -34,8 +34,8 @@ from wm_datasets.formats.dino_wm_deformable import DeformableImport, is_deformab
 from wm_datasets.formats.torch_file import load_pickle, load_tensor, save_tensor
 from wm_datasets.formats.video import encode
 from wm_datasets.formats.video_decoder import decode
-from wm_datasets.reader import LogReader
-from wm_datasets.sensor import SensorSpec
+from wm_datasets.log.reader import LogReader
+from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
 
 LAYOUTS = ("point_maze", "wall", "pusht")

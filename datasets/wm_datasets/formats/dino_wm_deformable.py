@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.formats.contract import (
+from wm_datasets.formats.base import (
     CorruptInputError,
     FormatError,
     Importer,
@@ -25,7 +25,7 @@ from wm_datasets.formats.contract import (
     rows_of,
 )
 from wm_datasets.formats.torch_file import load_tensor
-from wm_datasets.sensor import SensorSpec
+from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
 
 LAYOUT = "deformable"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_datasets.formats.contract import CorruptInputError, FormatError
+from wm_datasets.formats.base import CorruptInputError, FormatError
 from wm_datasets.formats.dino_wm_deformable import is_deformable
 from wm_datasets.formats.torch_file import load_tensor
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from wm_datasets.formats.contract import FormatError, Importer
+from wm_datasets.formats.base import FormatError, Importer
 
 
 class Flipped(Importer):

@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from wm_datasets.formats.contract import Exporter, Importer, Options
+from wm_datasets.formats.base import Exporter, Importer, Options
 from wm_datasets.formats.flipped import Flipped
 from wm_datasets.formats.resized import Resized
-from wm_datasets.reader import LogReader
+from wm_datasets.log.reader import LogReader
 
 IMAGES = frozenset({"flip", "crop", "size"})  # of any source that has images
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wm_datasets.formats.contract import FormatError, Importer
+from wm_datasets.formats.base import FormatError, Importer
 from wm_datasets.images import NO_CROP, CropResize
-from wm_datasets.sensor import SensorSpec
+from wm_datasets.sensors import SensorSpec
 
 
 class Resized(Importer):

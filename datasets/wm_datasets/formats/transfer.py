@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wm_datasets.column import sync_folder, write_whole
 from wm_datasets.errors import LogError, LogSpecError
-from wm_datasets.formats.contract import (
+from wm_datasets.formats.base import (
     CorruptInputError,
     Exporter,
     FormatError,
     Importer,
     episodes_of,
 )
-from wm_datasets.reader import LogReader
-from wm_datasets.rewind import rewind
-from wm_datasets.writer import LogWriter
+from wm_datasets.log.reader import LogReader
+from wm_datasets.log.truncate import rewind
+from wm_datasets.log.writer import LogWriter
+from wm_datasets.storage.column import sync_folder, write_whole
 
 _log = logging.getLogger(__name__)
 

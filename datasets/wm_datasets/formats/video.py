@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.formats.contract import (
+from wm_datasets.formats.base import (
     CorruptInputError,
     Episode,
     Exporter,
@@ -26,7 +26,7 @@ from wm_datasets.formats.contract import (
     rows_of,
 )
 from wm_datasets.formats.video_decoder import VideoInfo, decode, probe
-from wm_datasets.reader import LogReader
+from wm_datasets.log.reader import LogReader
 from wm_datasets.spec import LogSpec
 
 SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.formats.contract import CorruptInputError, need
+from wm_datasets.formats.base import CorruptInputError, need
 
 _WHOLE_TIMELINE = ("matroska", "webm")  # whose duration counts from 0, not from the first frame
 _SAYING_DURATION = (*_WHOLE_TIMELINE, "mov", "mp4", "avi")

@@ -10,7 +10,7 @@ import numpy as np
 
 from wm_datasets.errors import LogSpecError
 from wm_datasets.images import CropResize
-from wm_datasets.reader import LogReader
+from wm_datasets.log.reader import LogReader
 from wm_datasets.spec import LogSpec
 
 _ROWS = 64  # read and resized at a time, so that large images need little memory

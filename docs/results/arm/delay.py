@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_nodes.cores.ahead import LagMeter, PendingActions
-from wm_nodes.robots.arm.simulated import SimulatedArm
+from docs.results.arm.lag_meter import LagMeter, PendingActions
+from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
 CENTRE, RADIUS_M, TURN_S = np.array([0.4, 0.0, 0.2]), 0.06, 4.0
 GAINS_PER_S = (2.0, 4.0, 6.0, 8.0)

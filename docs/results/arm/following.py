@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import ruckig
 
-from wm_nodes.robots.arm.brake import Brake
 from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import MAX_HAND_SPEED_M_S, ArmLimits, Floats
-from wm_nodes.robots.arm.safety import SafetyFilter
+from wm_nodes.robots.arm.safety_filter import SafetyFilter
+from wm_nodes.robots.arm.stopping import Brake
 
 ROBOTS = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
 HZ, SHARE = 1.0, 0.5

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from wm_nodes.checks.safety_trial import KINDS, TIMEOUT_S, orders
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.motion import FOLLOW
-from wm_nodes.robots.arm.safety import SafetyFilter
-from wm_nodes.robots.arm.trial import KINDS, TIMEOUT_S, orders
+from wm_nodes.robots.arm.safety_filter import SafetyFilter
 
 ROBOTS = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
 SEEDS, STEPS = 6, 3000

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from wm_nodes.evaluate import EvaluationResult, evaluate
-from wm_nodes.policies import BASELINES, Constant, baseline
-from wm_nodes.robots.metaworld import MetaWorld
+from wm_nodes.evaluation.baselines import BASELINES, Constant, baseline
+from wm_nodes.evaluation.evaluate import EvaluationResult, evaluate
+from wm_nodes.robots.sims.metaworld import MetaWorld
 
 TASKS = ("drawer-close-v3", "window-close-v3", "reach-v3")
 CASES = [(task, limit, 20, 0) for task in TASKS for limit in (100, 250)]  # episodes, seed

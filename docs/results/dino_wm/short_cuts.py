@@ -15,11 +15,11 @@ from dataclasses import replace
 import torch
 
 from wm_datasets import LogReader
-from wm_datasets.sampler import Sampler
-from wm_models.body import ActionAdapter
-from wm_models.checkpoint import load_model
-from wm_models.dino_wm import DinoWorldModel
-from wm_models.interface import WorldModel
+from wm_datasets.sampling.sampler import Sampler
+from wm_models.families.dino_wm import DinoWorldModel
+from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.world_model import WorldModel
+from wm_models.weights.store import load_model
 
 HORIZON, WINDOWS, CANDIDATES, REPEATS = 5, 128, 64, 7
 WANT = frozenset({"visual", "proprio"})

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from wm_datasets import LogReader, LogSpec, LogWriter, Sampler, VectorSpec
-from wm_datasets.manifest import load_manifest
-from wm_datasets.sealer import Sealer
-from wm_datasets.segment import record_dtype
+from wm_datasets.storage.manifest import load_manifest
+from wm_datasets.storage.sealer import Sealer
+from wm_datasets.storage.segment import record_dtype
 
 SPEC = LogSpec(
     "bench", "backlog", 0.02, {"front": (64, 64, 3)},

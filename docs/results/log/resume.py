@@ -21,8 +21,8 @@ import torch
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "models"), str(ROOT / "datasets")]
 
-from tests.nodes.tiny import record  # noqa: E402
-from wm_models.checkpoint import WeightStore  # noqa: E402
+from tests.wm_nodes.tiny import record  # noqa: E402
+from wm_models.weights.store import WeightStore  # noqa: E402
 
 UPDATES, KILLS = 1000, 5
 LONGEST_S = 2.0  # from a state that is newer than the last one to the kill

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wm_models.interface import ModelError
+from wm_models.errors import ModelError
 from wm_models.nets.state_dicts import misfit
 
 _WRAPPERS = ("module.", "backbone.", "base_model.", "dinov2.", "dinov2_with_registers.")

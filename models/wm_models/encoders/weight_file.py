@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wm_models.interface import ModelError
+from wm_models.errors import ModelError
 from wm_models.nets.state_dicts import first_not_finite
 
 WRAPPERS = ("state_dict", "model", "teacher")  # keys below which training scripts put the tensors

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
         Sum,
     )
     from wm_models.planners.factory import planner
-    from wm_models.planners.gd import GD
+    from wm_models.planners.gradient import GD
     from wm_models.planners.mppi import MPPI
-    from wm_models.planners.receding import Pending, Receding
-    from wm_models.planners.search import Search
+    from wm_models.planners.population import Search
+    from wm_models.planners.receding_horizon import Pending, Receding
 
 __all__ = [
     "CEM",
@@ -57,10 +57,10 @@ _MODULES = {
         "Sum",
     ),
     "factory": ("planner",),
-    "gd": ("GD",),
+    "gradient": ("GD",),
     "mppi": ("MPPI",),
-    "receding": ("Pending", "Receding"),
-    "search": ("Search",),
+    "receding_horizon": ("Pending", "Receding"),
+    "population": ("Search",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

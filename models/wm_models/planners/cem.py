@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wm_models.planners.search import Search, per_dim
+from wm_models.planners.population import Search, per_dim
 from wm_models.planners.settings import Checked, PerDim
 
 

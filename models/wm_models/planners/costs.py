@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wm_models.interface import SCALARS, Cost, ModelError, Rollout
+from wm_models.errors import ModelError
+from wm_models.interface.planner import Cost
+from wm_models.interface.world_model import SCALARS, Rollout
 from wm_models.planners.settings import Checked
 
 METRICS = ("mse", "l1", "cos")

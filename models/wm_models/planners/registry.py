@@ -39,7 +39,7 @@ PLANNERS: Mapping[str, PlannerEntry] = {
         "wm_models.planners.mppi:MPPI", "planner", "Model predictive path integral control."
     ),
     "gd": PlannerEntry(
-        "wm_models.planners.gd:GD", "planner", "Gradient descent through the model."
+        "wm_models.planners.gradient:GD", "planner", "Gradient descent through the model."
     ),
 }
 SEARCHES = tuple(name for name, entry in PLANNERS.items() if entry.source == "planner")

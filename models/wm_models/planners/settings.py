@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from wm_models.interface import ModelError
+from wm_models.errors import ModelError
 
 PerDim = float | tuple[float, ...]  # one number for all action dimensions, or one for each
 

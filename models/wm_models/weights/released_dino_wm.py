@@ -17,14 +17,14 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
-from wm_models.body import Body
-from wm_models.checkpoint import WeightStore
-from wm_models.dino_wm.encoders import TimmEncoder
-from wm_models.dino_wm.model import DinoWorldModel
-from wm_models.dino_wm.zoo import fill_backbone
-from wm_models.manifest import Manifest, WeightsError
+from wm_models.encoders.pretrained import fill_backbone
+from wm_models.encoders.timm import TimmEncoder
+from wm_models.families.dino_wm.model import DinoWorldModel
+from wm_models.interface.embodiment import Body
 from wm_models.nets.state_dicts import first_not_finite, misfit
-from wm_models.presets import preset
+from wm_models.registry import preset
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import WeightStore
 from wm_models.weights.torch_pickle import Bag, StoredTensor, TorchFile
 
 PRESET = "dino_wm_repo"

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wm_models.manifest import WeightsError
+from wm_models.weights.manifest import WeightsError
 
 PACKAGES = ("models", "dinov2", "torch", "torchvision", "accelerate", "collections")
 # Names of builtins in optimiser states; enumerations of Python 3.11 refer to getattr. They are bags

@@ -15,10 +15,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from wm_models.dino_wm import zoo
-from wm_models.dino_wm.encoders import TimmConfig
+from wm_models.encoders import pretrained
 from wm_models.encoders.layouts import HUB, SMOOTH, fitted, resample_positions
-from wm_models.interface import ModelError
+from wm_models.encoders.timm import TimmConfig
+from wm_models.errors import ModelError
 
 
 def table(size: int, width: int = 5) -> Tensor:
@@ -145,13 +145,13 @@ def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["dinov2_s", "dinov2_s_reg"])
 def test_every_layout_is_the_same_network(foreign, name: str, layout) -> None:
     state = foreign[name]
-    net = zoo.make_backbone(name, 196)
-    zoo.fill_backbone(name, net, layout(state), "file")
+    net = pretrained.make_backbone(name, 196)
+    pretrained.fill_backbone(name, net, layout(state), "file")
     for key, value in net.state_dict().items():
         if key != "pos_embed":
             assert_close(value, state[key], rtol=0, atol=1e-6)
     kept = 1 - ("reg" in name)  # with registers timm's table has no entry for the class token
-    expected = resample_positions(state["pos_embed"], 14, kept, zoo.entry(name).positions)
+    expected = resample_positions(state["pos_embed"], 14, kept, pretrained.entry(name).positions)
     assert_close(net.state_dict()["pos_embed"], expected, rtol=0, atol=1e-6)
 
 
@@ -192,10 +192,10 @@ def broken(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
     ],
 )
 def test_the_first_key_that_does_not_fit_is_named(foreign, how: str, said: str) -> None:
-    net = zoo.make_backbone("dinov2_s", 196)
+    net = pretrained.make_backbone("dinov2_s", 196)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(ModelError, match=said) as error:
-        zoo.fill_backbone("dinov2_s", net, broken(foreign["dinov2_s"], how), "some.pth")
+        pretrained.fill_backbone("dinov2_s", net, broken(foreign["dinov2_s"], how), "some.pth")
     text = str(error.value)
     assert "\n" not in text and "layout 'DINOv2 hub'" in text and "some.pth" in text
     assert "facebook/dinov2-small" in text  # what would be right
@@ -203,7 +203,7 @@ def test_the_first_key_that_does_not_fit_is_named(foreign, how: str, said: str) 
 
 
 def test_heads_of_tasks_are_left_out() -> None:
-    net = zoo.make_backbone("resnet18", 224)
+    net = pretrained.make_backbone("resnet18", 224)
     state = {**net.state_dict(), "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
     assert fitted(state, net, HUB).keys() == net.state_dict().keys()
 

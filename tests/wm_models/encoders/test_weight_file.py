@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wm_models.encoders.weight_file import read_tensors
-from wm_models.interface import ModelError
+from wm_models.errors import ModelError
 
 GOOD = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 

@@ -9,11 +9,11 @@ from typing import get_args, get_type_hints
 import pytest
 
 from wm_datasets.spec import Source
-from wm_models.interface import ModelError
+from wm_models.errors import ModelError
 from wm_models.planners.factory import planner
 from wm_models.planners.registry import PLANNERS, SEARCHES
-from wm_nodes.cores.choose import chooser
-from wm_nodes.cores.records import Origin
+from wm_nodes.agent.action_selection import chooser
+from wm_nodes.records import Origin
 
 
 @pytest.mark.parametrize("name", PLANNERS)
@@ -29,13 +29,13 @@ def test_every_entry_names_a_planner(name):
 
 
 def test_an_unknown_planner_is_refused_with_the_names_there_are():
-    with pytest.raises(ModelError, match=r"'cme'.*'cem'.*There are: actor, cem, mppi, gd"):
+    with pytest.raises(ModelError, match=r"'cme'.*one of actor, cem, mppi, gd.*'cem'"):
         planner("cme")
 
 
 def test_choices_of_commands_and_graphs_are_the_registry_s():
+    from wm_nodes.agent.action_selection import CHOOSERS
     from wm_nodes.cli.eval import Eval
-    from wm_nodes.cores.choose import CHOOSERS
     from wm_nodes.graphs import NAMES, find_graph
 
     assert tuple(PLANNERS) == CHOOSERS
@@ -47,7 +47,7 @@ def test_choices_of_commands_and_graphs_are_the_registry_s():
 
 
 def test_it_is_read_without_torch():
-    program = "import sys, wm_models.planners.registry, wm_nodes.cores.records as records\n"
+    program = "import sys, wm_models.planners.registry, wm_nodes.records as records\n"
     program += "print('torch' in sys.modules, records.Origin('m', 'gd').source)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split() == ["False", str(int(Source.PLANNER))], done.stderr

@@ -13,14 +13,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.wm_models.weights import released_run as theirs
-from wm_models.body import Body
-from wm_models.checkpoint import load_model, read_manifest
-from wm_models.dino_wm import zoo
-from wm_models.dino_wm.model import DinoWorldModel
-from wm_models.interface import ModelError
-from wm_models.manifest import WeightsError
-from wm_models.presets import preset
+from wm_models.encoders import pretrained
+from wm_models.errors import ModelError
+from wm_models.families.dino_wm.model import DinoWorldModel
+from wm_models.interface.embodiment import Body
+from wm_models.registry import preset
+from wm_models.weights.manifest import WeightsError
 from wm_models.weights.released_dino_wm import ReleasedRun, import_released
+from wm_models.weights.store import load_model, read_manifest
 
 BODY = Body((-1.0,) * 2, (1.0,) * 2, (0.1, -0.2), (0.3, 0.4), (1.0, 2.0, 3.0, 4.0), (0.5,) * 4, 0.1)
 
@@ -30,7 +30,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of ResNet-18's weights (random)."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("encoder") / "resnet18.safetensors"
-    save_file(zoo.make_backbone("resnet18", 224).state_dict(), path)
+    save_file(pretrained.make_backbone("resnet18", 224).state_dict(), path)
     return path
 
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_as_released_is_exact(tmp_path: Path) -> None:
     with torch.enable_grad():
         action(torch.randn(1, 2, 10)).sum().backward()
     optimizer.optimizer.step()
-    hub = zoo.make_backbone("dinov2_s", 196)
+    hub = pretrained.make_backbone("dinov2_s", 196)
     hub.register_parameter("mask_token", nn.Parameter(torch.zeros(1, 384)))
     wrapped = nn.Module()
     wrapped.base_model = hub.requires_grad_(False)

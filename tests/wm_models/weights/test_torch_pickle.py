@@ -15,7 +15,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.wm_models.weights.released_run import ViTPredictor, their_names
-from wm_models.manifest import WeightsError
+from wm_models.weights.manifest import WeightsError
 from wm_models.weights.torch_pickle import Bag, TorchFile
 
 

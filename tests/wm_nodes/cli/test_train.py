@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.nodes.tiny import TINY, SeenPoint, record
+from tests.wm_nodes.tiny import TINY, SeenPoint, record
 from wm_datasets import LogReader
-from wm_models.checkpoint import WeightStore
-from wm_models.presets import PRESETS
+from wm_models.registry import PRESETS
+from wm_models.weights.store import WeightStore
 from wm_nodes.cli import train
-from wm_nodes.collect import HeldRandom, collect
+from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.errors import UserError
+from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.graphs import find_graph
-from wm_nodes.graphs.declaration import GraphError
-from wm_nodes.graphs.runs import open_run
-from wm_nodes.heldout import HeldOut
-from wm_nodes.learn import Learning
+from wm_nodes.graphs.graph import GraphError
+from wm_nodes.graphs.launch.run_folder import open_run
+from wm_nodes.training.loop import Learning
 
 BEGUN = ["--eval-every", "3", "--hold-out", "0.3", "--seed", "3", "--recency", "50"]
 

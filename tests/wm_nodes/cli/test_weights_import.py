@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 
 from tests.wm_models.weights import released_run as theirs
 from tests.wm_models.weights.test_torch_pickle import Calls
-from wm_models.checkpoint import load_model
-from wm_models.dino_wm import zoo
+from wm_models.encoders import pretrained
+from wm_models.weights.store import load_model
 from wm_nodes.cli.main import main
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("encoder") / "resnet18.safetensors"
-    save_file(zoo.make_backbone("resnet18", 224).state_dict(), path)
+    save_file(pretrained.make_backbone("resnet18", 224).state_dict(), path)
     return path
 
 

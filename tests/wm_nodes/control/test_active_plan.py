@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wm_nodes.control.active_plan import KEPT, ActivePlan, Due
-from wm_nodes.cores.records import Origin, Plan
+from wm_nodes.records import Origin, Plan
 
 ORIGIN = Origin("mwm", "actor", 1)
 

@@ -15,8 +15,8 @@ from wm_nodes.control.answer import Answer
 from wm_nodes.control.driver_work import DriverStep
 from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.control.states import MOVING, State
-from wm_nodes.cores.records import Origin, Plan
-from wm_nodes.robots.arm.simulated import SimulatedArm
+from wm_nodes.records import Origin, Plan
+from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
 ORIGIN = Origin("script", "test")
 STILL_RAD = 0.01  # a controller that begins to hold the arm where it is measured lets it sag

@@ -16,7 +16,7 @@ import pytest
 from wm_nodes.cli.main import main
 from wm_nodes.evaluation.task_sets import SETS, published
 from wm_nodes.evaluation.task_study import BASELINES, StudyError, StudySettings, TaskStudy
-from wm_nodes.graphs.sim_metaworld import TASKS
+from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
 RECORDED = Path(__file__).with_name("recorded_wm.py")

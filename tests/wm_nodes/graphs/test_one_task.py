@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("metaworld")
 
 from wm_nodes.graphs import find_graph
-from wm_nodes.graphs.declaration import GraphError
-from wm_nodes.graphs.runs import open_run
-from wm_nodes.graphs.sim_metaworld import CAMERAS
-from wm_nodes.graphs.simulator import Simulator, simulator_graph
-from wm_nodes.robots.adapters import limits_of, open_robot
-from wm_nodes.trainable import mixture
+from wm_nodes.graphs.graph import GraphError
+from wm_nodes.graphs.launch.run_folder import open_run
+from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.robots.registry import limits_of, open_robot
+from wm_nodes.robots.sims.metaworld_tasks import CAMERAS
+from wm_nodes.training.trainable import mixture
 
 SETTINGS = "task seed action_repeat time_limit camera".split()
 

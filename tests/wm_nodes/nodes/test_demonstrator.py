@@ -12,10 +12,10 @@ pytest.importorskip("metaworld")
 from wm_datasets import LogReader
 from wm_nodes.errors import UserError
 from wm_nodes.graphs import find_graph
-from wm_nodes.graphs.runs import open_run
+from wm_nodes.graphs.launch.run_folder import open_run
 from wm_nodes.nodes import demonstrator
 from wm_nodes.nodes.demonstrator import DemonstratorNode
-from wm_nodes.robots.adapters import open_robot
+from wm_nodes.robots.registry import open_robot
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "sparse_reach.py"
 
@@ -39,7 +39,7 @@ def test_demonstrations_of_an_own_task_are_paid_as_it_pays(graph, tmp_path, monk
 
 
 def test_a_robot_without_a_script_is_refused(graph, tmp_path):
-    adapter = "tests.nodes.point_robot:PointRobot"
+    adapter = "tests.wm_nodes.point_robot:PointRobot"
     graph.add(DemonstratorNode, adapter=adapter, task="origin", out=str(tmp_path / "demos"))
     with pytest.raises(UserError, match="robot 'point' has no script"):
         graph.spin(20)

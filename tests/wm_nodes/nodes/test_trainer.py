@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from tests.nodes.tiny import TINY, SeenPoint, record
-from wm_models.presets import PRESETS
-from wm_nodes.collect import HeldRandom, collect
+from tests.wm_nodes.tiny import TINY, SeenPoint, record
+from wm_models.registry import PRESETS
+from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.trainer import TrainerNode
 

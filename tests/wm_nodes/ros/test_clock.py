@@ -12,13 +12,12 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 
-from wm_nodes import messages, topics
-from wm_nodes.cores.records import Origin, Plan
 from wm_nodes.nodes.robot import RobotNode
-from wm_nodes.nodes.shell import Shell
-from wm_nodes.ros import clock
+from wm_nodes.records import Origin, Plan
+from wm_nodes.ros import clock, messages, topics
+from wm_nodes.ros.node import Shell
 
-POINT = {"adapter": "tests.nodes.point_robot:PointRobot", "time_limit": 3}
+POINT = {"adapter": "tests.wm_nodes.point_robot:PointRobot", "time_limit": 3}
 
 
 class Plain(Shell):

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from wm_nodes import messages, topics
-from wm_nodes.cores.capture import taken_s
 from wm_nodes.nodes.camera import CameraNode
+from wm_nodes.robots.cameras.opencv import taken_s
+from wm_nodes.ros import messages, topics
 from wm_nodes.ros.stamps import wrong_stamp
 
 SECOND = messages.SECOND_NS

@@ -11,17 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.models.posed import Posed
-from tests.nodes.tiny import record
+from tests.wm_models.posed import Posed
+from tests.wm_nodes.tiny import record
 from wm_datasets import LogReader
-from wm_datasets.damage import Damage, LogDamageError
 from wm_datasets.errors import LogRowError
-from wm_models.interface import BatchSpec, EpisodeReturn, Learner, LearnsFromReturns
-from wm_models.learner import MWMLearner
-from wm_models.preset import Pace, Preset
-from wm_models.presets import PRESETS
-from wm_nodes.learn import LearnConfig, Learning
+from wm_datasets.storage.damage import Damage, LogDamageError
+from wm_models.families.mwm.learner import MWMLearner
+from wm_models.interface.learner import BatchSpec, EpisodeReturn, Learner, LearnsFromReturns
+from wm_models.interface.preset import Pace, Preset
+from wm_models.registry import PRESETS
+from wm_nodes.training.config import LearnConfig
 from wm_nodes.training.episode_returns import EpisodeReturns
+from wm_nodes.training.loop import Learning
 
 
 class Evolution:

@@ -23,7 +23,7 @@ import numpy as np
 
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.model_file import LIGHT, PREFIX, load_contacts
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.robot import SpecError
 
 FEW, MANY = 4, 32
 DEEPER_M = 1e-6  # by which an allowed contact may become closer: numerical precision

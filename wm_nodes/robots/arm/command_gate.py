@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from wm_nodes.robots.arm.limits import ArmLimits, Floats
-from wm_nodes.robots.arm.safety import LATE, POSITIONS, Setpoint
+from wm_nodes.robots.arm.safety_filter import LATE, POSITIONS, Setpoint
 
 ROUNDING = 1e-6  # share of a limit
 FAR = 2.0  # times tracking_rad: the watchdog that latches at tracking_rad takes a moment

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wm_nodes.assets import shared
+from wm_nodes.errors import did_you_mean
 from wm_nodes.namespaces import ROOT, absolute, legal, refusal
 from wm_nodes.robots.arm.driver_section import DriverSection
 from wm_nodes.robots.arm.limits import PER_JOINT, ArmLimits, Floats
@@ -25,9 +27,8 @@ from wm_nodes.robots.arm.sections import (
     Output,
     Watch,
 )
-from wm_nodes.robots.arm.yaml_file import Place, YamlFile, hint, read_yaml
-from wm_nodes.robots.base import SpecError
-from wm_nodes.share import shared
+from wm_nodes.robots.arm.yaml_file import Place, YamlFile, read_yaml
+from wm_nodes.robots.robot import SpecError
 
 FOLDER = "config/robots"
 WRAP_MARGIN = 0.2  # [rad] that home keeps from ±pi where a joint is continuous
@@ -118,8 +119,8 @@ def find_config(name: str) -> Path:
     if found.is_file() and name in names:
         return found
     raise SpecError(
-        f"robot: there is no {name!r}. {hint(name, names)}Right: {', '.join(names)}, or a path "
-        "that ends in .yaml."
+        f"robot: there is no {name!r}. {did_you_mean(name, names)}Right: {', '.join(names)}, or a "
+        "path that ends in .yaml."
     )
 
 

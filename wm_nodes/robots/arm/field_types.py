@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Strict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from wm_nodes import namespaces
+from wm_nodes.errors import did_you_mean
 from wm_nodes.robots.arm.limits import MAX_HAND_SPEED_M_S
-from wm_nodes.robots.arm.yaml_file import hint
 
 MAX_POSITION = 4 * math.pi
 MAX_VELOCITY, MAX_ACCELERATION, MAX_JERK = 30.0, 200.0, 50e3  # [rad/s, rad/s², rad/s³]
@@ -82,7 +82,7 @@ class OneOf:
         if value not in self.words:
             raise wrong(
                 f"one of {', '.join(self.words)}",
-                f"{hint(value, self.words)}Write one of them.",
+                f"{did_you_mean(value, self.words)}Write one of them.",
             )
         return value
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from wm_nodes.cores.still import POSITION
 from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.hold_action import POSITION
 
 THERE = 1e-3  # of the range: so near the wanted opening is reached
 LAG_PERIODS = 2.0  # control periods from a target to the path

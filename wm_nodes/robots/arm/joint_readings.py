@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_nodes.errors import MessageError
-from wm_nodes.robots.arm.bus import Reading
+from wm_nodes.robots.arm.driver import Reading
 from wm_nodes.robots.arm.limits import Floats
 
 TURN = 2.0 * math.pi

@@ -15,7 +15,7 @@ import numpy as np
 
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.model_file import LIGHT, load_chain
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.robot import SpecError
 
 FEW, MANY = 8, 32
 DAMPING = 1e-3

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.robot import SpecError
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ import numpy as np
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.model_file import load_links
 from wm_nodes.robots.arm.urdf import WORLD, Description
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.robot import SpecError
 
 
 class LinkFrames:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wm_nodes.errors import did_you_mean
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.model_file import load_chain
-from wm_nodes.robots.arm.yaml_file import Place, YamlFile, hint, shown
-from wm_nodes.robots.base import SpecError
-from wm_nodes.robots.render import choose_gl
+from wm_nodes.robots.arm.yaml_file import Place, YamlFile, shown
+from wm_nodes.robots.robot import SpecError
+from wm_nodes.robots.sims.rendering import choose_gl
 
 if TYPE_CHECKING:
     from wm_nodes.robots.arm.config import ArmConfig
@@ -48,7 +49,7 @@ def check_model(file: YamlFile, config: ArmConfig) -> None:
     sites = [model.site(index).name for index in range(model.nsite)]
     if config.hand not in sites:
         names = [*sites, *(model.body(index).name for index in range(1, model.nbody))]
-        fix = f"{hint(config.hand, names)}Name one of these, or add a site to the model."
+        fix = f"{did_you_mean(config.hand, names)}Name one of these, or add a site to the model."
         has = ", ".join(filter(None, names)) or "it has none"
         raise file.error(("hand",), shown(config.hand), f"a site or link of the model ({has})", fix)
     joints = {joint.name: joint for joint in map(_joint_of(model), range(model.njnt))}
@@ -117,7 +118,7 @@ def _check_names(
             place = _place(config, name, "joint")
             raise file.error(
                 place, f"the joint {shown(name)}", f"a joint of the model ({names})",
-                f"{hint(name, joints)}Use the name that the model has.",
+                f"{did_you_mean(name, joints)}Use the name that the model has.",
             )  # fmt: skip
     for name in chain:
         if name not in config.limits.joints:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from wm_nodes.robots.base import SpecError
-from wm_nodes.robots.render import choose_gl
+from wm_nodes.robots.robot import SpecError
+from wm_nodes.robots.sims.rendering import choose_gl
 
 PREFIX = "collision_"  # of names of geoms for the collision checker
 LIGHT = 1e-3  # [kg, kg m²] of links without any: only dynamics would care

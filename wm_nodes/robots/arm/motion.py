@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from wm_nodes.robots.arm.bus import Bus
 from wm_nodes.robots.arm.collision import CollisionChecker
 from wm_nodes.robots.arm.command_gate import CommandGate
 from wm_nodes.robots.arm.config import ArmConfig
-from wm_nodes.robots.arm.guard import Guard
+from wm_nodes.robots.arm.driver import Bus
 from wm_nodes.robots.arm.kinematics import Kinematics
 from wm_nodes.robots.arm.limits import Floats
-from wm_nodes.robots.arm.safety import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.safety_filter import POSITIONS, SafetyFilter, Setpoint
 from wm_nodes.robots.arm.speed_scale import PAUSE, SpeedScale
+from wm_nodes.robots.arm.supervisor import Guard
 from wm_nodes.robots.arm.wrench import ForceWatch
 
 HOMING_PER_S = 2.5

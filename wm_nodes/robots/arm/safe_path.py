@@ -25,9 +25,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.arm.brake import Brake, Stop
 from wm_nodes.robots.arm.limits import ArmLimits, Floats
 from wm_nodes.robots.arm.spline import KNOTS, half_periods
+from wm_nodes.robots.arm.stopping import Brake, Stop
 
 INSIDE = 1.0 - 1e-6  # share of each limit that is used: rounding must not break it
 SPEED_INSIDE = (

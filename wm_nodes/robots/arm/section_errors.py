@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from wm_nodes.errors import did_you_mean
 from wm_nodes.namespaces import ROOT
 from wm_nodes.robots.arm.sections import ArmSections, keys_at
-from wm_nodes.robots.arm.yaml_file import Place, YamlFile, hint, shown
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.arm.yaml_file import Place, YamlFile, shown
+from wm_nodes.robots.robot import SpecError
 
 NO_LIMITS = "A robot without limits does not start."
 LIMITS = ("joints", "workspace")
@@ -69,7 +70,7 @@ def _explained(file: YamlFile, error: Mapping[str, Any]) -> SpecError:
 def _unknown(file: YamlFile, place: Place) -> SpecError:
     known = keys_at(place[:-1])
     name = str(place[-1])
-    fix = REPLACED.get(tuple(map(str, place)), f"{hint(name, known)}Rename or remove it.")
+    fix = REPLACED.get(tuple(map(str, place)), f"{did_you_mean(name, known)}Rename or remove it.")
     return file.error(place, f"the unknown key {shown(name)}", f"one of {', '.join(known)}", fix)
 
 

@@ -1,7 +1,7 @@
 """How fast an arm may move now: the operator's speed scale and the driver's; the smaller counts.
 
-A scale is a share of all velocity limits. Free of ROS: `wm_nodes.driver_services` gives it the
-driver's values.
+A scale is a share of all velocity limits. Free of ROS: `wm_nodes.nodes.driver_services` gives it
+the driver's values.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from wm_nodes.robots.arm.limits import ArmLimits, Floats
 from wm_nodes.robots.arm.model_file import is_urdf, load, read_urdf
 from wm_nodes.robots.arm.pose import Pose, matrix, text
 from wm_nodes.robots.arm.urdf_links import LinkParts, mesh_files, origin
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.robot import SpecError
 
 WORLD = "world"
 SLIDE, HINGE = 2, 3  # mjtJoint

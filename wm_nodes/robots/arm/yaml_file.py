@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from wm_nodes.robots.base import SpecError
+from wm_nodes.robots.robot import SpecError
 
 Place = tuple[str | int, ...]  # keys and list indices from the top of the file to a value
 
@@ -102,12 +101,6 @@ def shown(value: Any) -> str:
     except ValueError:  # an integer of thousands of digits
         return "a huge number"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return "Did you mean 'x'? " for a name close to a known one, else ""."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_datasets.formats.contract import CorruptInputError, need
+from wm_datasets.formats.base import CorruptInputError, need
 
 
 def frames_at(path: Path, times_s: Sequence[float], tolerance_s: float) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wm_datasets.formats.contract import CorruptInputError, FormatError, need
+from wm_datasets.formats.base import CorruptInputError, FormatError, need
 from wm_datasets.spec import LogSpec
 
 VERSIONS = ("v3.0", "v2.1")

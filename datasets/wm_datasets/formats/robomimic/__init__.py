@@ -4,7 +4,7 @@ What the layout has no place for goes into extra items that robomimic does not l
 attribute `wm_log` of `data` (the spec) and the group `wm` of each demo (one dataset per field).
 """
 
-from wm_datasets.formats.robomimic.reading import Import
-from wm_datasets.formats.robomimic.writing import Export
+from wm_datasets.formats.robomimic.exporter import Export
+from wm_datasets.formats.robomimic.importer import Import
 
 __all__ = ["Export", "Import"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PosixPath
 from typing import Any
 
-from wm_datasets.formats.contract import CorruptInputError, FormatError, need
+from wm_datasets.formats.base import CorruptInputError, FormatError, need
 from wm_datasets.formats.rosbag.files import check_files, remedy
 from wm_datasets.formats.rosbag.messages import SECOND_NS
 

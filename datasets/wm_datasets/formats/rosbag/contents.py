@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from wm_datasets.errors import LogSpecError
-from wm_datasets.formats.contract import CorruptInputError, FormatError, Options
+from wm_datasets.formats.base import CorruptInputError, FormatError, Options
 from wm_datasets.formats.rosbag.bag import Bag
-from wm_datasets.formats.rosbag.joined import Take, find_takes
+from wm_datasets.formats.rosbag.by_stamp import Take, find_takes
 from wm_datasets.formats.rosbag.mapping import Mapping, Part
 from wm_datasets.formats.rosbag.messages import depth, dimensions, picture
 from wm_datasets.formats.rosbag.scan import Scan, Span
-from wm_datasets.sensor import SensorSpec
+from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from wm_datasets.formats.contract import CorruptInputError, FormatError
+from wm_datasets.formats.base import CorruptInputError, FormatError
 
 FILES = (".mcap", ".db3")
 PACKED = tuple(f"{suffix}.zstd" for suffix in FILES)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from wm_datasets.formats.contract import FormatError
+from wm_datasets.formats.base import FormatError
 
 DEFAULT = Path(__file__).with_name("topics.yaml")
 ENCODINGS = ("raw", "png", "jpeg")

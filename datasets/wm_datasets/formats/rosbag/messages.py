@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets import ros_images
-from wm_datasets.formats.contract import need
+from wm_datasets.formats.base import need
 from wm_datasets.spec import LogSpec
 
 SECOND_NS = 1_000_000_000

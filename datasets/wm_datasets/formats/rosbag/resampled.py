@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.formats.contract import CorruptInputError
+from wm_datasets.formats.base import CorruptInputError
 from wm_datasets.formats.rosbag.arrivals import Arrival, nothing_led
 from wm_datasets.formats.rosbag.bag import Bag, Message
 from wm_datasets.formats.rosbag.mapping import Mapping, Part

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from wm_datasets.formats.contract import CorruptInputError
+from wm_datasets.formats.base import CorruptInputError
 from wm_datasets.formats.rosbag.bag import Bag, Message
 from wm_datasets.formats.rosbag.messages import dimensions
 

@@ -1,6 +1,0 @@
-"""The replay log: one writer, any number of readers, one zarr v3 group on disk."""
-
-from wm_datasets.reader import LogReader
-from wm_datasets.writer import LogWriter
-
-__all__ = ["LogReader", "LogWriter"]

@@ -1,0 +1,1 @@
+"""Files of a log on disk: segments, columns, manifest, locks."""

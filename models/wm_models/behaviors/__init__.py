@@ -1,0 +1,1 @@
+"""Actor-critic learning shared by the families that imagine."""

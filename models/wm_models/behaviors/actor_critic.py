@@ -1,0 +1,195 @@
+"""Actor and critic trained in imagination (DreamerV2; MWM, appendix A)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.behaviors.imitation import likelihood_loss
+from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
+from wm_models.errors import check_finite
+from wm_models.interface.state import State, detach, flatten_time, index
+from wm_models.nets.heads import Actor, Critic
+
+
+@dataclass(frozen=True)
+class BehaviorConfig:
+    """Imagination, returns and losses of actor and critic. The defaults are MWM's on Meta-World."""
+
+    horizon: int = 15  # imagined steps
+    starts: int = 0  # replayed states to start from, drawn uniformly; 0 takes all
+    lam: float = 0.95  # lambda of the lambda-return
+    entropy: float = 1e-4  # weight of the actor's entropy
+    actor_grad: str = "dynamics"  # "dynamics", "reinforce" or "both"
+    mix: float = 0.1  # share of "dynamics" in "both"
+    sample_gradient: str = "released"  # of the actor's samples; see TruncatedNormal.sample
+    # Does the action inside log pi of "reinforce" and "both" pass no gradient? The release of MWM
+    # lets it pass, which adds a pathwise term; that of DreamerV2 does so for "both" only.
+    detach_action: bool = False
+    reward_norm: float = 0.99  # momentum of the reward normaliser; 1 turns it off
+    return_norm: bool = False  # divide by the 5..95 percentile range of returns (DreamerV3)
+    target_every: int = 100  # critic updates between copies into the slow critic
+    imitation: float = 0.0  # weight of the likelihood of demonstrated actions in the actor's loss
+
+    def __post_init__(self) -> None:
+        if self.actor_grad not in ("dynamics", "reinforce", "both"):
+            raise ValueError(
+                "behavior.actor_grad: expected 'dynamics', 'reinforce' or 'both', "
+                f"got {self.actor_grad!r}."
+            )
+        if self.sample_gradient not in ("exact", "released"):
+            raise ValueError(
+                "behavior.sample_gradient: expected 'exact' or 'released', "
+                f"got {self.sample_gradient!r}."
+            )
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """What imagining needs of a world model whose states have features ``feat`` (..., F).
+
+    step: state, action (N, A) and generator -> next state. reward: features -> predicted rewards
+    (...,). discount: features -> predicted discounts (...,) between 0 and 1; without, ``gamma``
+    counts everywhere.
+    """
+
+    step: Callable[[State, Tensor, torch.Generator | None], State]
+    reward: Callable[[Tensor], Tensor]
+    discount: Callable[[Tensor], Tensor] | None
+    gamma: float
+
+
+class Imagined(NamedTuple):
+    """A rollout of the actor: feat (H + 1, N, F), action (H, N, A), entropy (H, N)."""
+
+    feat: Tensor
+    action: Tensor
+    entropy: Tensor
+
+
+class Behavior(nn.Module):
+    """Losses of actor and critic; holds what they carry between updates."""
+
+    updates: Tensor
+
+    def __init__(self, critic: Critic, config: BehaviorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.target = copy.deepcopy(critic).requires_grad_(False)
+        self.reward_norm = StreamNorm(config.reward_norm)
+        self.return_scale = ReturnScale()
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def start_rows(
+        self, count: int, generator: torch.Generator | None, device: torch.device
+    ) -> Tensor:
+        """Which of ``count`` replayed states to start from."""
+        rows = torch.arange(count, device=device)
+        if not self.config.starts or self.config.starts >= count:
+            return rows
+        return torch.randperm(count, generator=generator, device=device)[: self.config.starts]
+
+    def imagine(
+        self,
+        world: Imagination,
+        actor: Actor,
+        state: State,
+        generator: torch.Generator | None,
+    ) -> Imagined:
+        """Roll the actor through the prior for ``horizon`` steps; gradients reach the actor."""
+        feats, actions, entropies = [state.feat], [], []
+        for _ in range(self.config.horizon):
+            policy = actor(feats[-1].detach())
+            action = policy.sample(generator, self.config.sample_gradient)
+            state = world.step(state, action, generator)
+            feats.append(state.feat)
+            actions.append(action)
+            entropies.append(policy.entropy())
+        return Imagined(torch.stack(feats), torch.stack(actions), torch.stack(entropies))
+
+    def losses(
+        self,
+        world: Imagination,
+        actor: Actor,
+        critic: Critic,
+        post: State,
+        terminal: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Actor and critic loss from one imagined rollout that starts at the states ``post``, with
+        leaves (B, T, ...). terminal (B, T): is the start an end?
+
+        The gradient of the actor's loss passes through the world model, whose own weights must not
+        require gradients meanwhile.
+        """
+        c = self.config
+        rows = self.start_rows(terminal.numel(), generator, terminal.device)
+        start = detach(index(flatten_time(post), rows))
+        rolled = self.imagine(world, actor, start, generator)
+        reward = world.reward(rolled.feat)  # (H + 1, N)
+        check_finite(
+            "ac/reward", float(reward.detach().sum())
+        )  # before any running mean takes it in
+        reward = self.reward_norm(reward)
+        critic.scale.copy_(self.reward_norm.mag)
+        discount = self._discount(world, rolled.feat, terminal.flatten()[rows])
+        weight = torch.cumprod(
+            torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0
+        ).detach()
+        value = self.target(rolled.feat)
+        returns = lambda_return(reward, discount, value, c.lam)  # (H, N)
+
+        scale = self.return_scale(returns) if c.return_norm else returns.new_ones(())
+        objective = self._objective(actor, rolled, returns / scale, value / scale)
+        actor_loss = -(weight[:-2] * (objective + c.entropy * rolled.entropy[:-1])).mean()
+        critic_loss = (
+            weight[:-1] * critic.loss(rolled.feat[:-1].detach(), returns.detach())
+        ).mean()
+        metrics = {
+            "ac/actor_loss": actor_loss,
+            "ac/critic_loss": critic_loss,
+            "ac/return": returns.mean(),
+            "ac/reward": reward.mean(),
+            "ac/entropy": rolled.entropy.mean(),
+            "ac/action_abs": rolled.action.abs().mean(),
+        }
+        return actor_loss, critic_loss, metrics
+
+    def _objective(self, actor: Actor, rolled: Imagined, returns: Tensor, value: Tensor) -> Tensor:
+        """What the actor maximises at each imagined state but the last: (H - 1, N)."""
+        c = self.config
+        if c.actor_grad == "dynamics":
+            return returns[1:]
+        advantage = (returns[1:] - value[:-2]).detach()
+        policy = actor(rolled.feat[:-2].detach())
+        action = rolled.action[:-1].detach() if c.detach_action else rolled.action[:-1]
+        reinforce = policy.log_prob(action) * advantage
+        return (
+            reinforce
+            if c.actor_grad == "reinforce"
+            else c.mix * returns[1:] + (1 - c.mix) * reinforce
+        )
+
+    def _discount(self, world: Imagination, feat: Tensor, ended: Tensor) -> Tensor:
+        """d_k (H + 1, N): gamma, or what the discount head says; of replayed states the truth."""
+        if world.discount is None:
+            return torch.full(feat.shape[:2], world.gamma, device=feat.device)
+        return torch.cat([world.gamma * (~ended).float()[None], world.discount(feat[1:])])
+
+    def imitation_loss(self, actor: Actor, post: State, batch: Mapping[str, Tensor]) -> Tensor:
+        """Loss of demonstrated actions (B, T); weights of the world model are left alone.
+
+        Keeps a policy near demonstrations while reward improves it (MoDem; DAPG).
+        """
+        return likelihood_loss(actor(post.feat.detach()), batch)
+
+    def after_critic_step(self, critic: Critic) -> None:
+        """Copy the critic into the slow critic at updates 0, target_every, 2 target_every, ..."""
+        if int(self.updates) % self.config.target_every == 0:
+            self.target.load_state_dict(critic.state_dict())
+        self.updates += 1

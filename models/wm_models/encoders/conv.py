@@ -1,0 +1,59 @@
+"""Our own small convolutional encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from wm_models.encoders.base import HALF, RGB, PictureEncoder
+from wm_models.errors import ModelError
+from wm_models.nets.blocks import ConvStem
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """A small encoder of our own: stride-2 convolutions, and a norm without weights.
+
+    It is first trained to paint its pictures again, or left random.
+    """
+
+    image_size: int = 64
+    channels: tuple[int, ...] = (16, 32, 48, 64)  # each halves the picture's side
+    width: int = 64
+    mean: RGB = HALF
+    std: RGB = HALF
+
+    trains: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.image_size % 2 ** len(self.channels):
+            raise ModelError(
+                f"encoder.image_size: expected a multiple of {2 ** len(self.channels)}, "
+                f"got {self.image_size}."
+            )
+
+    @property
+    def grid(self) -> int:
+        """Tokens per side."""
+        return self.image_size // 2 ** len(self.channels)
+
+    def make(self) -> ConvEncoder:
+        return ConvEncoder(self)
+
+
+class ConvEncoder(PictureEncoder):
+    """Tokens (B, N, d) of our own convolutions, each of zero mean and unit variance."""
+
+    def __init__(self, config: ConvConfig) -> None:
+        super().__init__(config.image_size, config.mean, config.std)
+        self.stem = ConvStem(config.channels, config.width)
+        for layer in self.stem.modules():  # so that small things in a picture are not lost
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.norm(self.stem(self.standardise(image)))

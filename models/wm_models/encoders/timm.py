@@ -1,0 +1,103 @@
+"""From a picture to the visual tokens that DINO-WM predicts; frozen while it learns to predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wm_models.encoders.base import RGB, PictureEncoder
+from wm_models.encoders.layouts import SMOOTH
+from wm_models.encoders.pretrained import entry, find_weights, load_backbone, make_backbone
+from wm_models.errors import ModelError
+
+POSITIONS = ("released", "antialias")
+
+
+@dataclass(frozen=True)
+class TimmConfig:
+    """A frozen network of the zoo. The defaults are DINO-WM's: DINOv2-S patches of 196 pixels."""
+
+    name: str = "dinov2_s"
+    image_size: int = 224  # of the pictures that come in
+    input_size: int = 196  # that the network sees: (image_size // 16) * patch
+    mean: RGB | None = (
+        None  # of its images; None: as DINO-WM's authors feed this network, see pretrained.py
+    )
+    std: RGB | None = None
+    tokens: str = "patch"  # "cls": one token, CLS or the mean of a convolutional map (ablation)
+    weights: str | None = None  # a file; None: looked up, see pretrained.py
+    # How a position table of another size is resampled: "released", as the encoder's own authors do
+    # (DINOv2: bicubic, no antialiasing, an offset of 0.1), or "antialias" (timm's default).
+    positions: str = "released"
+
+    trains: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.tokens not in ("patch", "cls"):
+            raise ModelError(f"encoder.tokens: expected 'patch' or 'cls', got {self.tokens!r}.")
+        if self.positions not in POSITIONS:
+            raise ModelError(
+                f"encoder.positions: expected {' or '.join(POSITIONS)}, got {self.positions!r}."
+            )
+        if self.input_size % entry(self.name).patch:
+            raise ModelError(
+                f"encoder.input_size: expected a multiple of {entry(self.name).patch}, the patch "
+                f"of {self.name}, got {self.input_size}."
+            )
+
+    @property
+    def grid(self) -> int:
+        """Tokens per side."""
+        return 1 if self.tokens == "cls" else self.input_size // entry(self.name).patch
+
+    @property
+    def width(self) -> int:
+        return entry(self.name).width
+
+    def make(self) -> TimmEncoder:
+        return TimmEncoder(self)
+
+
+class TimmEncoder(PictureEncoder):
+    """Tokens (B, N, d) of a frozen network, row by row, after its final norm."""
+
+    def __init__(self, config: TimmConfig) -> None:
+        known = entry(config.name)
+        super().__init__(config.image_size, config.mean or known.mean, config.std or known.std)
+        self.config = config
+        self._take(make_backbone(config.name, config.input_size))
+
+    def pretrain(self, file: Path | None = None) -> dict[str, Any]:
+        """The weights of ``file``, of the configuration, or found on this computer. ModelError."""
+        c = self.config
+        file = find_weights(c.name, file or (Path(c.weights) if c.weights else None))
+        smooth = SMOOTH if c.positions == "antialias" else None
+        net, facts = load_backbone(c.name, c.input_size, file, smooth)
+        self._take(net.to(self.mean.device))
+        return facts
+
+    def train(self, mode: bool = True) -> TimmEncoder:
+        """The network is frozen: dropout and running means of it stay as in evaluation."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.standardise(image)
+        size = self.config.input_size
+        if x.shape[-1] != size:
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+        found = self.backbone.forward_features(x)
+        if found.ndim == 4:  # a convolutional map (B, d, h, w)
+            found = found.flatten(2).transpose(1, 2)
+            return found.mean(1, keepdim=True) if self.config.tokens == "cls" else found
+        if self.config.tokens == "cls":
+            return found[:, :1]
+        return found[:, self.backbone.num_prefix_tokens :]
+
+    def _take(self, net: nn.Module) -> None:
+        self.backbone: Any = net.requires_grad_(False).eval()

@@ -1,0 +1,32 @@
+"""Errors of models and planners, and the check for values that are not finite."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+class ModelError(ValueError):
+    """A model was asked for something it cannot give, or given something it cannot take."""
+
+
+class PlanRefused(ModelError):
+    """There is no plan: nothing that was imagined has a finite cost. Do not move; say why."""
+
+
+def unknown_name(what: str, given: str, names: Iterable[str]) -> ModelError:
+    """The error for a name that is not one of ``names``; it says which is nearest."""
+    known = list(names)
+    near = difflib.get_close_matches(given, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ModelError(f"{what}: got {given!r}, expected one of {', '.join(known)}.{hint}")
+
+
+def check_finite(name: str, value: float) -> float:
+    """Pass a metric through; a non-finite one is an error of training, not a number to log."""
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"{name} became {value}: training diverged; go back to the last good weights."
+        )
+    return value

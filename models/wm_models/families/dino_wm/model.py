@@ -1,0 +1,384 @@
+"""DINO-WM behind the world-model contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.encoders.registry import EncoderConfig
+from wm_models.encoders.timm import TimmConfig
+from wm_models.errors import ModelError
+from wm_models.families.dino_wm.decoder import Decoder, DecoderConfig
+from wm_models.families.dino_wm.predictor import Predictor, PredictorConfig, repeat_cache
+from wm_models.families.dino_wm.probe import Probe, ProbeConfig
+from wm_models.families.dino_wm.scale import TokenScale
+from wm_models.families.dino_wm.tokens import Embedding, Layout, ProprioEmbedding, TokenConfig
+from wm_models.interface.embodiment import Body
+from wm_models.interface.state import State, expand, index
+from wm_models.interface.world_model import ModelSpec, Rollout, WorldModel
+
+FEATURES = ("feat", "visual", "proprio")
+SLIDES = ("exact", "cached")
+
+
+class DinoState(NamedTuple):
+    """The last frames, oldest first; row b has ``seen[b]`` of them, zeros follow."""
+
+    observed: Tensor  # [B, h, M, W], h = num_hist
+    action: Tensor  # [B, h, A], taken at each frame; zeros at the newest
+    seen: Tensor  # [B] int64, how many
+
+
+@dataclass(frozen=True)
+class DinoConfig:
+    """Everything that decides the shape of the weights and the meaning of a rollout.
+
+    The defaults are the release's.
+    """
+
+    encoder: EncoderConfig = field(default_factory=TimmConfig)
+    tokens: TokenConfig = field(default_factory=TokenConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    decoder: DecoderConfig | None = field(default_factory=DecoderConfig)
+    probe: ProbeConfig | None = None
+    num_hist: int = 3  # frames that the predictor sees
+    frameskip: int = 5  # robot steps per model step
+    context: int = 1  # frames that the filter keeps: what a plan begins from
+    standardise: bool = False  # z-score every token's numbers over the first frames learned from
+    residual: bool = False  # predict the change; at first, that nothing changes
+    slide: str = "exact"  # when the window slides: "exact" computes it anew, "cached" does not
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.context <= self.num_hist:
+            raise ModelError(f"context: expected 1 to {self.num_hist}, got {self.context}.")
+        if self.slide not in SLIDES:
+            raise ModelError(f"slide: expected {' or '.join(SLIDES)}, got {self.slide!r}.")
+        if self.frameskip < 1:
+            raise ModelError(f"frameskip: expected at least 1, got {self.frameskip}.")
+
+
+class Sees(nn.Module):
+    """What turns an observation into tokens: visual encoder and proprioception."""
+
+    def __init__(self, config: DinoConfig, layout: Layout, body: Body) -> None:
+        super().__init__()
+        self.picture = config.encoder.make()
+        self.scale = TokenScale(layout.count, layout.visual) if config.standardise else None
+        self.proprio = None
+        if body.proprio_dim:
+            self.proprio = ProprioEmbedding(config.tokens.proprio, body, layout.proprio)
+
+    def visual(self, image: Tensor) -> Tensor:
+        """Tokens (B, N, d) of pictures, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
+        found = self.picture(image)
+        return found if self.scale is None else self.scale(found)
+
+
+class Predicts(nn.Module):
+    """What turns tokens and an action into the next tokens."""
+
+    def __init__(self, config: DinoConfig, layout: Layout, action_dim: int) -> None:
+        super().__init__()
+        self.action = Embedding(action_dim, layout.action, config.tokens.action.fixed)
+        self.predictor = Predictor(config.predictor, config.num_hist, *layout.tokens)
+        if config.residual:
+            nn.init.zeros_(self.predictor.norm.weight)
+
+
+class DinoWorldModel(WorldModel):
+    """Frozen patch features, predicted frame by frame.
+
+    Actions are z-scored with the body's statistics, ``frameskip`` of them side by side. A rollout
+    is exact, and fast where that costs nothing: frames before the newest are shared between
+    candidates, keys and values are kept while the window grows, and the last block asks for the
+    newest frame alone. Features: "visual" [N, d], "proprio" [p], "feat" both, flat.
+    """
+
+    body: Body
+
+    def __init__(self, config: DinoConfig, body: Body) -> None:
+        super().__init__()
+        self.config, self.body = config, body
+        grid, size = config.encoder.grid, config.encoder.image_size
+        self.layout = Layout.of(
+            config.tokens, grid * grid, config.encoder.width, body.proprio_dim > 0
+        )
+        self.spec = self._spec(config, body)
+        self.encoder = Sees(config, self.layout, body)
+        self.dynamics = Predicts(config, self.layout, self.spec.action_dim)
+        self.decoder = None
+        if config.decoder is not None:
+            self.decoder = Decoder(config.decoder, config.encoder.width, grid, size)
+        self.probe = None
+        if config.probe is not None and body.proprio_dim:
+            self.probe = Probe(config.probe, size, body.proprio_dim)
+
+    @staticmethod
+    def _spec(config: DinoConfig, body: Body) -> ModelSpec:
+        stats = list(zip(body.action_mean, body.action_std, strict=True))
+        low = [(x - m) / s for x, (m, s) in zip(body.action_low, stats, strict=True)]
+        high = [(x - m) / s for x, (m, s) in zip(body.action_high, stats, strict=True)]
+        size = config.encoder.image_size
+        proprio = {"proprio": (body.proprio_dim,)} if body.proprio_dim else {}
+        return ModelSpec(
+            action_low=tuple(low) * config.frameskip,
+            action_high=tuple(high) * config.frameskip,
+            obs_keys={"image": (3, size, size), **proprio},
+            frameskip=config.frameskip,
+            model_dt=body.period_s * config.frameskip,
+            context=config.context,
+            has_goal=True,
+            has_decoder=config.decoder is not None,
+        )
+
+    def modules_by_name(self) -> dict[str, nn.Module]:
+        optional = {"decoder": self.decoder, "probe": self.probe}
+        here = {name: module for name, module in optional.items() if module is not None}
+        return {"encoder": self.encoder, "world_model": self.dynamics, **here}
+
+    def parts_for(self, *verbs: str) -> tuple[str, ...]:
+        needed: dict[str, set[str]] = {
+            "encode": {"encoder"},
+            "filter": set(),  # it keeps what it is given
+            "act": set(),
+            "plan": {"encoder", "world_model", "probe"},  # the encoder sees goals
+            "decode": {"decoder"},
+        }
+        return self._parts(needed, verbs)
+
+    # filter ---------------------------------------------------------------------------------
+
+    def initial(self, batch: int, device: torch.device | str | None = None) -> DinoState:
+        like = self.dynamics.predictor.position
+        device, frames = device or like.device, self.config.num_hist
+        return DinoState(
+            torch.zeros(batch, frames, *self.layout.observed, device=device, dtype=like.dtype),
+            torch.zeros(batch, frames, self.spec.action_dim, device=device, dtype=like.dtype),
+            torch.zeros(batch, device=device, dtype=torch.int64),
+        )
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """What is observed of a frame, [B, M, W]: "image", and "proprio" where the body has it."""
+        return self.layout.observe(self.encoder.visual(obs["image"]), self._proprio(obs))
+
+    def _proprio(self, obs: Mapping[str, Tensor]) -> Tensor | None:
+        if self.encoder.proprio is None:
+            return None
+        if "proprio" not in obs:
+            raise ModelError(
+                f"proprio: this model sees {self.body.proprio_dim} numbers besides the picture, "
+                f"got only {sorted(obs)}."
+            )
+        return self.encoder.proprio(obs["proprio"])
+
+    def filter(
+        self,
+        state: State,
+        prev_action: Tensor,
+        features: Tensor,
+        is_first: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> DinoState:
+        seen = torch.where(is_first, 0, state.seen)
+        state = self._acted(state._replace(seen=seen), prev_action)
+        return self._pushed(state, features, self.config.context)
+
+    def _acted(self, state: DinoState, action: Tensor) -> DinoState:
+        """``action`` [B, A] was taken at the newest frame."""
+        newest = self._slots(state) == state.seen[:, None] - 1
+        return state._replace(action=torch.where(newest[..., None], action[:, None], state.action))
+
+    def _pushed(self, state: DinoState, observed: Tensor, most: int) -> DinoState:
+        """One more frame [B, M, W]; of those before, as many are kept as make ``most`` with it."""
+        slots = self._slots(state)
+        drop = (state.seen - (most - 1)).clamp_min(0)[:, None]
+        kept = state.seen[:, None] - drop  # frames that stay, and the new one's slot
+        source = (slots + drop).clamp_max(slots.shape[1] - 1)
+        rows = torch.arange(len(slots), device=slots.device)[:, None]
+        old, new = slots < kept, slots == kept
+        moved, action = state.observed[rows, source], state.action[rows, source]
+        moved = torch.where(old[..., None, None], moved, torch.zeros_like(moved))
+        return DinoState(
+            torch.where(new[..., None, None], observed[:, None].to(moved.dtype), moved),
+            torch.where(old[..., None], action, torch.zeros_like(action)),
+            kept[:, 0] + 1,
+        )
+
+    def _slots(self, state: DinoState) -> Tensor:
+        batch, frames = state.action.shape[:2]
+        return torch.arange(frames, device=state.seen.device).expand(batch, -1)
+
+    def pack(self, state: State) -> Tensor:
+        flat = [state.observed.flatten(1), state.action.flatten(1), state.seen[:, None]]
+        return torch.cat([x.float() for x in flat], 1)
+
+    def unpack(self, flat: Tensor) -> DinoState:
+        shape, frames = self.layout.observed, self.config.num_hist
+        sizes = [frames * shape[0] * shape[1], frames * self.spec.action_dim, 1]
+        observed, action, count = flat.split(sizes, 1)
+        return DinoState(
+            observed.unflatten(1, (frames, *shape)),
+            action.unflatten(1, (frames, -1)),
+            count[:, 0].round().long(),
+        )
+
+    # imagination ----------------------------------------------------------------------------
+
+    def tokens(self, observed: Tensor, action: Tensor) -> Tensor:
+        """What the predictor takes, [..., M, D], of observations [..., M, W] and actions."""
+        return self.layout.act(observed, self.dynamics.action(action))
+
+    def predicted(self, tokens: Tensor, before: Tensor) -> Tensor:
+        """The observation [..., M, W] that the predictor's output stands for, after ``before``."""
+        found = self.layout.without_action(tokens)
+        return before + found if self.config.residual else found
+
+    def step(
+        self, state: State, action: Tensor, *, generator: torch.Generator | None = None
+    ) -> DinoState:
+        state = self._acted(state, action)
+        rows = torch.arange(len(action), device=action.device)
+        newest = (state.seen - 1).clamp_min(0)
+        found = self.dynamics.predictor(self.tokens(state.observed, state.action))[rows, newest]
+        observed = self.predicted(found, state.observed[rows, newest])
+        return self._pushed(state, observed, self.config.num_hist)
+
+    def readout(
+        self,
+        state: State,
+        want: frozenset[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        self._check_want(want)
+        rows = torch.arange(len(state.seen), device=state.seen.device)
+        return self._features(state.observed[rows, (state.seen - 1).clamp_min(0)], want)
+
+    def _features(self, observed: Tensor, want: frozenset[str]) -> dict[str, Tensor]:
+        """Features of observations [..., M, W]."""
+        visual, found = self.layout.visual_of(observed), {}
+        if "visual" in want:
+            found["visual"] = visual
+        proprio = self.layout.proprio_of(observed) if self.layout.proprio else None
+        if "proprio" in want and proprio is not None:
+            found["proprio"] = proprio
+        if "feat" in want:
+            flat = visual.flatten(-2)
+            found["feat"] = flat if proprio is None else torch.cat([flat, proprio], -1)
+        return found
+
+    def _rollout_chunk(
+        self,
+        state: State,
+        actions: Tensor,
+        want: frozenset[str],
+        keep_last: bool,
+        generator: torch.Generator | None,
+    ) -> Rollout:
+        """Rows that have seen equally many frames are imagined together."""
+        self._check_known(want)
+        counts = state.seen.clamp_min(1)
+        known = counts.unique().tolist()
+        if len(known) == 1:
+            return self._imagine(state, actions, want, keep_last, known[0])
+        groups = [torch.nonzero(counts == n)[:, 0] for n in known]
+        order = torch.cat(groups).argsort()
+        parts = [
+            self._imagine(index(state, rows), actions[rows], want, keep_last, n)
+            for rows, n in zip(groups, known, strict=True)
+        ]
+        last = None
+        if keep_last:
+            size = actions.shape[1]
+            joined = [torch.cat(leaves) for leaves in zip(*(p.last for p in parts), strict=True)]
+            last = DinoState(*[x.unflatten(0, (-1, size))[order].flatten(0, 1) for x in joined])
+        return Rollout(
+            feat={k: torch.cat([p.feat[k] for p in parts])[order] for k in parts[0].feat},
+            approximate=any(p.approximate for p in parts),
+            last=last,
+        )
+
+    def _imagine(
+        self, state: DinoState, actions: Tensor, want: frozenset[str], keep_last: bool, seen: int
+    ) -> Rollout:
+        """Candidates [B, S, H, A] from states of which every one has seen ``seen`` frames."""
+        batch, candidates, horizon, _ = actions.shape
+        net, frames = self.dynamics.predictor, self.config.num_hist
+        flat = actions.flatten(0, 1)
+        cache = None
+        if seen > 1:  # frames with executed actions: the same for all candidates
+            past = self.tokens(state.observed[:, : seen - 1], state.action[:, : seen - 1])
+            cache = repeat_cache(net.remember(past), candidates)
+        start = expand(state, candidates)
+        window = list(start.observed[:, :seen].unbind(1))
+        taken = list(start.action[:, : seen - 1].unbind(1))
+        found: list[Tensor] = []
+        for t in range(horizon):
+            now, taken = window[-1], [*taken, flat[:, t]]
+            if seen + t <= frames:
+                out, cache = net.grow(self.tokens(now, taken[-1]), cache, seen + t - 1)
+            elif self.config.slide == "cached":
+                assert cache is not None
+                cache = net.forget(cache) if frames > 1 else None
+                out, cache = net.grow(self.tokens(now, taken[-1]), cache, frames - 1)
+            else:
+                recent = self.tokens(
+                    torch.stack(window[-frames:], 1), torch.stack(taken[-frames:], 1)
+                )
+                out = net.newest(recent)
+            window.append(self.predicted(out, now))
+            found.append(window[-1])
+        kept = found[-1:] if "last" in want else found
+        observed = torch.stack(kept, 1).unflatten(0, (batch, candidates))
+        return Rollout(
+            feat=self._features(observed, want),
+            approximate=self.config.slide == "cached" and 1 < frames < seen + horizon - 1,
+            last=self._last(window, taken) if keep_last else None,
+        )
+
+    def _last(self, window: list[Tensor], taken: list[Tensor]) -> DinoState:
+        """The state after the last action: the newest frames, padded with zeros."""
+        frames = self.config.num_hist
+        recent, acted = window[-frames:], taken[-(frames - 1) :] if frames > 1 else []
+        acted = acted[-(len(recent) - 1) :] if len(recent) > 1 else []
+        blank, idle = torch.zeros_like(recent[0]), recent[0].new_zeros(len(recent[0]), 1)
+        idle = idle.expand(-1, self.spec.action_dim)
+        observed = [*recent, *[blank] * (frames - len(recent))]
+        action = [*acted, *[idle] * (frames - len(acted))]
+        count = torch.full((len(blank),), len(recent), device=blank.device)
+        return DinoState(torch.stack(observed, 1), torch.stack(action, 1), count)
+
+    def _check_known(self, want: frozenset[str]) -> None:
+        able = {*FEATURES, "last"} - ({"proprio"} if not self.layout.proprio else set())
+        if not want <= able:
+            raise ModelError(
+                f"rollout: this model has no readout named {', '.join(sorted(want - able))}; "
+                f"it has {', '.join(sorted(able))}."
+            )
+
+    # goals and pictures ---------------------------------------------------------------------
+
+    def encode_goal(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features of a goal seen in a picture. Its proprioception is what ``obs`` says; else what
+        the probe reads off the picture; without a probe there is only "visual"."""
+        visual = self.encoder.visual(obs["image"])
+        if self.encoder.proprio is None:
+            return self._features(visual, frozenset(FEATURES))
+        if "proprio" in obs:
+            proprio = self.encoder.proprio(obs["proprio"])
+        elif self.probe is not None:
+            proprio = self.encoder.proprio.linear(self.probe(obs["image"]))
+        else:
+            return {"visual": visual}
+        return self._features(self.layout.observe(visual, proprio), frozenset(FEATURES))
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        if self.decoder is None:
+            return super().decode(state)
+        visual = self.readout(state, frozenset({"visual"}))["visual"]
+        return {"image": ((self.decoder(visual) + 1.0) / 2.0).clamp(0.0, 1.0)}

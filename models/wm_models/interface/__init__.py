@@ -1,0 +1,1 @@
+"""Contracts between world models, planners and learners."""

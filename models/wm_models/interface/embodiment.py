@@ -1,0 +1,68 @@
+"""The robot that a model is for: boxes and statistics of its vectors, and the way between units.
+
+A :class:`Body` is measured on the logs when learning begins and travels with the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wm_models.errors import ModelError
+
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """What the logs say about a robot's actions [A] and proprioception [P], in its own units."""
+
+    action_low: Numbers  # the box that its actions were drawn from; finite
+    action_high: Numbers
+    action_mean: Numbers
+    action_std: Numbers
+    proprio_mean: Numbers = ()  # empty: it has none
+    proprio_std: Numbers = ()
+    period_s: float = 0.0  # of one robot step; 0 when unknown
+
+    def __post_init__(self) -> None:
+        for part in ("action_low", "action_high", "action_mean", "action_std"):
+            object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
+        for part in ("proprio_mean", "proprio_std"):
+            object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
+        sizes = {len(self.action_low), len(self.action_high), len(self.action_mean)}
+        if sizes != {len(self.action_std)} or len(self.proprio_mean) != len(self.proprio_std):
+            raise ModelError(f"body: expected vectors of equal length, got {self}.")
+        if any(low >= high for low, high in zip(self.action_low, self.action_high, strict=True)):
+            raise ModelError(
+                f"body: expected action_low < action_high, got {self.action_low} and "
+                f"{self.action_high}."
+            )
+        if min((*self.action_std, *self.proprio_std)) <= 0:
+            raise ModelError(f"body: expected standard deviations > 0, got {self}.")
+
+    @classmethod
+    def unit(cls, size: int) -> Body:
+        """A robot whose ``size`` actions lie in -1..1 and of which nothing else is known."""
+        return cls((-1.0,) * size, (1.0,) * size, (0.0,) * size, (1.0,) * size)
+
+    @classmethod
+    def of(cls, body: Body | int) -> Body:
+        """A body, or the unit body of that many actions."""
+        return cls.unit(body) if isinstance(body, int) else body
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Body:
+        return cls(**found)
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.action_low)
+
+    @property
+    def proprio_dim(self) -> int:
+        return len(self.proprio_mean)

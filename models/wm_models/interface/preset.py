@@ -1,0 +1,102 @@
+"""What a preset is: a model and the way to train it, under a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from wm_models.errors import ModelError
+from wm_models.interface.embodiment import Body
+from wm_models.interface.learner import Learner
+from wm_models.interface.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How learning goes along with acting."""
+
+    prefill: int  # random decisions before training starts
+    train_every: int  # decisions per update once all parts are training
+    initial: int = 0  # first updates, which do not wait for new experience; none is published
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which windows of a log a model learns from.
+
+    join: a window goes on into the next episode (`is_first` says where); without, each lies inside
+    one. per_episode: an episode is drawn first, then a window that begins in it; without, every row
+    is seen equally often. ends: chances of the last window of an episode on top of its own
+    (`prioritize_ends` in DreamerV2's and MWM's releases, which add their replay's `minlen`).
+    """
+
+    join: bool = True
+    per_episode: bool = False
+    ends: int = 0
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How a model is planned with, where nothing else is said."""
+
+    # settings by planner; those that are not named are the planner's own
+    planners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    objective: str = "all"  # steps of a plan that are compared with a goal (GoalCost.reduce)
+    execute: int = 0  # robot actions that are done before the next search; 0: a model step's
+    gamma: float = 0.99  # discount of imagined rewards (ReturnCost)
+    use_value: bool = True  # count the value after the last step, where the model predicts one
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model with the way to train it. Subclasses hold the configurations."""
+
+    name: str
+    summary: str
+    settings: Mapping[str, Any] = field(
+        default_factory=dict, kw_only=True, hash=False
+    )  # see `varied`
+
+    @property
+    def pace(self) -> Pace:
+        raise NotImplementedError
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which windows its learner gets. They may hold the end of one episode and the beginning of
+        the next, with ``is_first`` there; a learner that cannot use these says ``join=False``."""
+        return Sampling()
+
+    @property
+    def planning(self) -> Planning:
+        """How the model is planned with."""
+        return Planning()
+
+    def varied(self, settings: Mapping[str, Any]) -> Preset:
+        """This preset with settings of its model changed, as the manifest of such a model says.
+
+        ModelError: the family has no such setting, or the value is out of range.
+        """
+        if settings:
+            raise ModelError(f"settings: {self.name} has none, got {', '.join(settings)}.")
+        return self
+
+    def build(self, body: Body | int, seed: int = 0) -> WorldModel:
+        """The model with freshly drawn weights; equal seeds give equal weights.
+
+        ``body`` is the robot it is for, or just the number of its actions in -1..1.
+        """
+        raise NotImplementedError
+
+    def build_learner(
+        self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> Learner:
+        raise NotImplementedError
+
+    def pretrain(self, model: WorldModel) -> dict[str, Any]:
+        """Put weights that were trained elsewhere into a model that begins to learn; what they are
+        and where they came from, for the manifest. Nothing for most models."""
+        return {}

@@ -1,0 +1,1 @@
+"""Contract suites for a new model or planner (they need pytest)."""

@@ -1,0 +1,119 @@
+"""The manifest of one version of weights: a record, read from a file that anyone may have made."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from wm_models.errors import ModelError
+from wm_models.interface.embodiment import Body
+from wm_models.weights.bounded_json import MOST_BYTES, load_object
+
+SCHEMA = 1
+LARGEST = 2**63 - 1
+MOST_ACTIONS = 1024
+DIGEST = re.compile(r"[0-9a-f]{64}")
+FILE = re.compile(r"\w[\w.-]{0,120}\.safetensors", re.ASCII)
+
+
+class WeightsError(RuntimeError):
+    """Weights are missing, damaged, or another model's."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a version of weights is, and where it came from."""
+
+    version: int
+    preset: str
+    action_dim: int
+    step: int = 0  # updates of the learner
+    parent: int | None = None
+    source_log: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)  # file -> digest
+    extra: Mapping[str, Any] = field(default_factory=dict)  # task, camera, render preset, ...
+    body: Mapping[str, Any] | None = None  # the robot it is for; None: actions in -1..1
+    settings: Mapping[str, Any] = field(default_factory=dict)  # in which it differs from the preset
+    schema: int = SCHEMA
+
+    @property
+    def robot(self) -> Body:
+        """The body that the model was built for."""
+        return Body.unit(self.action_dim) if self.body is None else Body.from_json(self.body)
+
+    @property
+    def digest(self) -> str:
+        """One digest for the whole version."""
+        joined = "".join(f"{name}{sha}" for name, sha in sorted(self.sha256.items()))
+        return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Read and check a manifest.json; WeightsError says what is wrong in one line. OSError."""
+    with path.open("rb") as stream:
+        data = stream.read(MOST_BYTES + 1)
+    try:
+        given = load_object(data.decode(), finite=False)  # metrics of a bad run
+        known = {spec.name for spec in fields(Manifest)}
+        if given.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(
+                f"got schema {given['schema']!r}, this version reads {SCHEMA}: update wm_nodes"
+            )
+        if unknown := sorted(given.keys() - known):
+            raise ValueError(f"got unknown entries {unknown[:3]}")
+        if missing := sorted({"version", "preset", "action_dim"} - given.keys()):
+            raise ValueError(f"expected {', '.join(missing)} too")
+        manifest = Manifest(**given)
+        _check(manifest)
+        return manifest
+    except (ValueError, TypeError, ModelError) as error:
+        raise WeightsError(f"weights: {path} is not a manifest of ours ({error}).") from None
+
+
+def _check(m: Manifest) -> None:
+    """Raise ValueError for the first entry of a wrong type or size; ModelError for the body."""
+    _whole("version", m.version)
+    _whole("action_dim", m.action_dim, 1, MOST_ACTIONS)
+    _whole("step", m.step)
+    if m.parent is not None:
+        _whole("parent", m.parent)
+    _whole("schema", m.schema, SCHEMA, SCHEMA)
+    for name, text in (("preset", m.preset), ("source_log", m.source_log)):
+        if type(text) is not str:
+            raise ValueError(f"got {name} {text!r}, expected text")
+    for name, found in (("metrics", m.metrics), ("sha256", m.sha256), ("extra", m.extra)):
+        if type(found) is not dict:
+            raise ValueError(f"got {name} of type {type(found).__name__}, expected an object")
+    for name, value in m.metrics.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"got metrics {name} {value!r}, expected a number")
+    for name, digest in m.sha256.items():
+        if not FILE.fullmatch(name) or type(digest) is not str or not DIGEST.fullmatch(digest):
+            raise ValueError(f"got sha256 {name!r}: {digest!r}, expected NAME.safetensors and hex")
+    if type(m.settings) is not dict:
+        raise ValueError(f"got settings of type {type(m.settings).__name__}, expected an object")
+    if m.body is not None:
+        _check_body(m.body, m.action_dim)
+
+
+def _check_body(body: object, action_dim: int) -> None:
+    if type(body) is not dict:
+        raise ValueError(f"got body of type {type(body).__name__}, expected an object")
+    for name, value in body.items():
+        numbers = value if type(value) is list else [value]
+        if name not in Body.__dataclass_fields__ or len(numbers) > MOST_ACTIONS:
+            raise ValueError(f"got body entry {name!r}, expected those of a robot")
+        if any(type(n) not in (int, float) or not abs(n) < LARGEST for n in numbers):
+            raise ValueError(f"got body {name} {value!r}, expected finite numbers")
+    if (found := Body.from_json(body).action_dim) != action_dim:
+        raise ValueError(f"got a body with {found} actions, and action_dim {action_dim}")
+
+
+def _whole(name: str, value: object, low: int = 0, high: int = LARGEST) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"got {name} {value!r}, expected a whole number from {low} to {high}")

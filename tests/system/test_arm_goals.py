@@ -1,0 +1,154 @@
+"""A person gives the arm its goals, with real processes: by file, by topic, and what is seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("mujoco", reason="needs the [sim] extra")
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from tests import domains
+from wm_nodes.agent.goals import Goal, read_goal, write_goal
+from wm_nodes.errors import UserError
+from wm_nodes.robots.arm.config import find_config, read_config
+from wm_nodes.ros import topics
+from wm_nodes.ros.goal_client import ArmTalk
+
+pytestmark = pytest.mark.realtime
+
+START_S = 90.0  # a loaded machine imports torch slowly
+WM = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
+ENV = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES), "OMP_NUM_THREADS": "1"}
+QUICK = ("weights:=arm-goal", "horizon:=1", "samples:=8", "iterations:=1", "time_limit:=100000")
+ALBUM = Path("runs/one/album")
+
+
+def test_a_goal_comes_back_from_its_files(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    write_goal(tmp_path / "a.png", Goal(image))
+    assert read_goal(tmp_path / "a.png").proprio is None
+    joints = np.float32([0.1, -2.5])
+    write_goal(tmp_path / "b.png", Goal(image, joints), ("one", "two"))
+    found = read_goal(tmp_path / "b.png")
+    np.testing.assert_array_equal(found.image, image)
+    np.testing.assert_allclose(found.proprio, joints, rtol=1e-6)
+    (tmp_path / "b.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match="holds no joint states"):
+        read_goal(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"Right: a name that ends in \.png"):
+        write_goal(tmp_path / "c.nothing", Goal(image))
+
+
+def until(process: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+    end = time.monotonic() + START_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def goals_planned_for(folder: Path) -> list[int]:
+    """Number of the goal on the topic that each plan was made after; 0: before there was one."""
+    plans = folder / ALBUM / "plans.jsonl"
+    lines = plans.read_text().splitlines() if plans.is_file() else []
+    return [json.loads(line)["goal"] for line in lines]
+
+
+@pytest.mark.timeout(240)
+def test_goals_come_by_file_from_a_person_and_from_what_is_seen(tmp_path):
+    def wm(*words: str) -> str:
+        done = subprocess.run(
+            [*WM, "arm", "goal", *words], cwd=tmp_path, env=ENV, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    write_goal(tmp_path / "first.png", Goal(np.full((64, 64, 3), 99, np.uint8)))
+    given = ("task:=goal", "goal:=first.png", "album:=true", "run:=one", *QUICK)
+    process = subprocess.Popen(
+        [*WM, "launch", "arm_mpc", *given],
+        cwd=tmp_path,
+        env=ENV,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        until(process, lambda: goals_planned_for(tmp_path))
+        assert set(goals_planned_for(tmp_path)) == {0}  # the scene's own goal did not overrule it
+
+        wm("--keep", "kept.png")
+        kept = read_goal(tmp_path / "kept.png")
+        config = read_config(find_config("arm_sim"))
+        names = list(json.loads((tmp_path / "kept.json").read_text()))
+        assert names[: len(config.limits.joints)] == list(config.limits.joints)
+        place = kept.proprio[: len(config.limits.joints)]
+        assert (place >= config.limits.low - 0.01).all()
+        assert (place <= config.limits.high + 0.01).all()
+
+        wm("kept.png")
+        until(process, lambda: 1 in goals_planned_for(tmp_path))
+        np.testing.assert_array_equal(read_goal(tmp_path / ALBUM / "goal-1.png").image, kept.image)
+
+        assert "what is seen now is the goal" in wm("--here")
+        until(process, lambda: 2 in goals_planned_for(tmp_path))
+        here = read_goal(tmp_path / ALBUM / "goal-2.png").image
+        assert here.shape == kept.image.shape and not np.array_equal(here, kept.image)
+
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def test_a_goal_for_nobody_is_refused_in_one_line(tmp_path):
+    write_goal(tmp_path / "a.png", Goal(np.zeros((8, 8, 3), np.uint8)))
+    for words in (["a.png"], ["--here"], ["--keep", "b.png"]):
+        done = subprocess.run(
+            [*WM, "arm", "goal", *words, "--wait-s", "0.3"],
+            cwd=tmp_path,
+            env={**ENV, "ROS_DOMAIN_ID": str(domains.EMPTY)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and "wm launch arm_mpc" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_whoever_merely_watches_is_nobody_who_plans(tmp_path):
+    write_goal(tmp_path / "a.png", Goal(np.zeros((8, 8, 3), np.uint8)))
+    context, seen = rclpy.Context(), []
+    rclpy.init(context=context, domain_id=98)
+    node = Node("both", context=context, namespace=topics.NAMESPACE)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    talk = ArmTalk(node, executor, wait_s=1.0)
+    try:
+        topics.GOAL.subscription(node, seen.append)
+        with pytest.raises(UserError, match="nobody plans for goals within 1 s"):
+            talk.send(tmp_path / "a.png")
+        assert not seen
+        topics.GOAL_JOINTS.subscription(node, lambda msg: None)
+        talk.send(tmp_path / "a.png")
+        assert len(seen) == 1
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)

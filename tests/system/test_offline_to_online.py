@@ -1,0 +1,103 @@
+"""`wm train --run NAME`, then `wm launch sim_metaworld run:=NAME`: one run, as real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("metaworld")
+
+from tests import domains
+from wm_datasets import LogReader
+from wm_models.weights.store import WeightStore, read_manifest
+
+START_S = 90.0  # a loaded machine imports torch slowly
+OFFLINE = 4  # updates
+
+
+@pytest.fixture
+def wm(tmp_path):
+    """Start `wm WORDS` in an empty folder; end what is left of it."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 120.0) -> str:
+    output, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, output
+    return output
+
+
+def updates(run: Path) -> int:
+    """Updates behind the newest weights of a run."""
+    return read_manifest(run / "weights").step
+
+
+def learns(run: Path) -> bool:
+    """Has the graph's trainer told of its updates? Weights are only kept at its end, so early."""
+    file = run / "metrics" / "train.csv"
+    return file.exists() and any(int(line.split(",")[1]) > OFFLINE for line in lines(file))
+
+
+def lines(file: Path) -> list[str]:
+    return [line for line in file.read_text().splitlines()[1:] if line.count(",") == 3]
+
+
+def acted(run: Path) -> int:
+    """Rows that the graph has recorded into the run's own log."""
+    if not (run / "log" / "zarr.json").exists():
+        return 0
+    with LogReader(run / "log") as log:
+        return log.length
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_run_learned_off_line_goes_on_acting(wm, tmp_path):
+    robot = ("--task", "window-close-v3", "--time-limit", "60")
+    finish(wm("collect", "--out", "play", "--policy", "random", "--episodes", "2", *robot))
+    words = ("train", "--log", "play", "--run", "one", "--steps", str(OFFLINE), "--device", "cpu")
+    assert "wm launch sim_metaworld run:=one" in finish(wm(*words))
+    run = tmp_path / "runs" / "one"
+    store = WeightStore(run / "weights")
+    offline = store.latest()
+    assert updates(run) == OFFLINE
+
+    launched = wm("launch", "sim_metaworld", "run:=one", "composition:=fused")
+    deadline = time.monotonic() + START_S
+    while acted(run) < 40 or not learns(run):
+        assert launched.poll() is None, launched.communicate()[0]
+        assert time.monotonic() < deadline, f"{acted(run)} rows after {START_S:.0f} s"
+        time.sleep(0.2)
+    launched.send_signal(signal.SIGINT)
+    finish(launched, 40.0)
+
+    assert updates(run) > OFFLINE  # it learned on from where it was
+    assert read_manifest(store.path(store.latest())).parent == offline
+    with LogReader(run / "log") as log:
+        assert log.spec.task == "window-close-v3"  # the robot of the weights
+        assert log.spec.extra["time_limit"] == 60

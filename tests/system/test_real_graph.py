@@ -1,0 +1,129 @@
+"""The whole graph as real processes: an episode from simulator to log, and a clean end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("metaworld")
+
+from tests import domains
+from wm_datasets import LogReader
+from wm_nodes.graphs.sim_metaworld import GRAPH
+
+START_S = 90.0  # a loaded machine imports torch slowly
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Start `wm launch sim_metaworld` in an empty folder; end what is left of it."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
+        command = [sys.executable, "-c", program, "launch", "sim_metaworld", "run:=one", *words]
+        environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
+def rows(folder: Path) -> int:
+    log = folder / "runs/one/log"
+    if not (log / "zarr.json").exists():
+        return 0
+    with LogReader(log) as reader:
+        return reader.length
+
+
+def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    deadline = time.monotonic() + START_S
+    while rows(folder) < count:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{rows(folder)} rows after {START_S:.0f} s"
+        time.sleep(0.2)
+
+
+def processes(folder: Path) -> list[str]:
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return [line for line in found.splitlines() if str(folder) in line]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("composition", ["split", "fused"])
+def test_an_episode_goes_from_the_simulator_into_the_log(launch, tmp_path, composition):
+    process = launch("train:=false", "episodes:=2", "time_limit:=30", f"composition:={composition}")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    with LogReader(tmp_path / "runs/one/log") as log:
+        assert log.episodes["complete"].tolist() == [True, True]
+        assert log.episodes["length"].tolist() == [31, 31]
+    assert re.search(r"120 steps, 2 episodes", output), output
+    assert processes(tmp_path) == []
+
+
+@pytest.mark.timeout(240)
+def test_ctrl_c_ends_a_learning_run_with_all_rows_kept_and_the_same_command_goes_on(
+    launch, tmp_path
+):
+    process = launch("time_limit:=50")
+    wait_for_rows(tmp_path, process, 60)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    took = time.monotonic() - began
+    assert process.returncode == 0, output
+    assert took < 5.0, output
+    assert processes(tmp_path) == []
+    before = rows(tmp_path)
+    assert before >= 60
+
+    again = launch()
+    wait_for_rows(tmp_path, again, before + 30)
+    again.send_signal(signal.SIGINT)
+    output, _ = again.communicate(timeout=30)
+    assert "goes on" in output
+    with LogReader(tmp_path / "runs/one/log") as log:
+        assert set(log.episodes["length"][:-1].tolist()) | {51} >= {51}
+        assert log.read("is_first", before, before + 1).all()  # a restart begins a new episode
+
+
+def test_every_declared_parameter_is_one_of_its_node(tmp_path):
+    """The graph and the nodes must agree on names, types and ranges, for every node."""
+    from dataclasses import fields
+    from importlib import import_module
+
+    from wm_nodes.ros.parameters import checked
+
+    words = {"run": str(tmp_path), "log": str(tmp_path / "log"), "demos": 3}
+    values = {**GRAPH.defaults(), **words}
+    for node in GRAPH.nodes:
+        module = import_module(node.module)
+        (kind,) = {
+            value.PARAMS
+            for name, value in vars(module).items()
+            if name.endswith("Node") and getattr(value, "NAME", None) == node.executable
+        }
+        specs = {spec.name: spec for spec in fields(kind)}
+        for name, value in node.parameters(values).items():
+            assert name in specs, f"{node.name} has no parameter {name}"
+            checked(specs[name], value, node.name)

@@ -1,0 +1,125 @@
+"""One writer per log: others are refused; a look at the log and a forked process keep no lock."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from tests.wm_datasets.conftest import PATHS
+from tests.wm_datasets.log_rows import append_episode, check_rows, make_row, make_spec
+from wm_datasets import LogBusyError, LogError, LogReader, LogWriter
+from wm_datasets.storage import lock
+from wm_datasets.storage.lock import LOCK_NAME, WriterLock, is_locked
+
+_FORKING = """
+import os, sys, time
+from tests.wm_datasets.log_rows import append_episode, make_spec
+from wm_datasets import LogWriter
+writer = LogWriter(sys.argv[1], make_spec())
+append_episode(writer, 5)
+writer.flush()
+helper = os.fork()
+if helper == 0:
+    print(os.getpid(), flush=True)  # after the fork has closed its copy of the lock's file
+    time.sleep(60)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+def test_a_forked_helper_does_not_keep_the_log_of_a_writer_that_died(path):
+    folders = [*PATHS, os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FORKING, str(path)],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": ":".join(folders)},
+    )  # fmt: skip
+    helper = int(process.stdout.readline())
+    try:
+        with pytest.raises(LogBusyError, match=str(process.pid)):
+            LogWriter(path, make_spec())
+        process.kill()
+        process.wait()
+        assert not is_locked(path)
+        with LogWriter(path, make_spec()) as writer:
+            append_episode(writer, 3)
+    finally:
+        os.kill(helper, signal.SIGKILL)
+    with LogReader(path) as reader:
+        check_rows(reader)
+        assert reader.length == 8
+
+
+def test_a_forked_process_can_neither_append_nor_close_its_parents_log(path):
+    writer = LogWriter(path, make_spec())
+    append_episode(writer, 5)
+    child = os.fork()
+    if child == 0:
+        refused = 0
+        for call in (
+            lambda: writer.append(make_row(5, 0, False)),
+            writer.flush,
+            writer.end_episode,
+        ):
+            try:
+                call()
+            except LogError as error:
+                refused += "from which this one was forked" in str(error)
+        writer.close()
+        os._exit(refused)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 3
+    assert is_locked(path)
+    append_episode(writer, 5)
+    writer.close()
+    assert not is_locked(path)
+    with LogReader(path) as reader:
+        check_rows(reader)
+        assert reader.length == 10
+
+
+def test_who_only_looks_does_not_refuse_a_writer(path):
+    """A look is a shared lock for a moment: a writer that meets one waits for its end."""
+    LogWriter(path, make_spec()).close()
+    look = os.open(path / LOCK_NAME, os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    opened = []
+    opening = threading.Thread(target=lambda: opened.append(LogWriter(path, make_spec())))
+    opening.start()
+    time.sleep(0.1)
+    assert not opened
+    os.close(look)
+    opening.join(10)
+    assert is_locked(path)
+    opened[0].close()
+
+
+def test_looking_in_a_loop_does_not_refuse_a_writer(path):
+    LogWriter(path, make_spec()).close()
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            is_locked(path)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for thread in lookers:
+        thread.start()
+    try:
+        for _ in range(200):
+            WriterLock(path).release()
+    finally:
+        over.set()
+        for thread in lookers:
+            thread.join()
+
+
+def test_a_second_writer_is_refused_at_once(path, monkeypatch):
+    with LogWriter(path, make_spec()):
+        monkeypatch.setattr(lock, "_RETRY_S", None)  # there is nothing to wait for
+        with pytest.raises(LogBusyError, match=f"process {os.getpid()} on"):
+            LogWriter(path, make_spec())

@@ -1,0 +1,254 @@
+"""Crop and resize: in the import of every format, and of a log's images as they are read."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.wm_datasets.formats.test_base import bring, contents, export
+from tests.wm_datasets.log_rows import make_row, make_spec
+from wm_datasets import LogReader, LogWriter, Sampler
+from wm_datasets.errors import LogSpecError
+from wm_datasets.formats import FORMATS, FormatError, Options, open_exporter, open_source
+from wm_datasets.images import CropResize
+from wm_datasets.sampling.resized_log import resized
+from wm_datasets.sensors import SensorSpec
+
+SIDE = 24
+
+
+def picture(number, height=SIDE, width=SIDE):
+    return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def log_of(path, lengths, size=(SIDE, SIDE), sensors=None):
+    """A log of one camera with noise in its images."""
+    spec = make_spec(cameras={"front": (*size, 3)}, sensors=sensors or {})
+    with LogWriter(path, spec) as writer:
+        for rows in lengths:
+            for step in range(rows):
+                row = make_row(writer.length, step, step == rows - 1)
+                row["image/front"] = picture(writer.length, *size)
+                for name, sensor in spec.sensors.items():
+                    row[f"sensor/{name}"] = np.full(sensor.shape, writer.length, sensor.stored)
+                writer.append({name: row[name] for name in spec.fields})
+    return path
+
+
+# The operation
+
+
+def test_a_smaller_image_is_averaged_over_areas_and_a_larger_one_interpolated():
+    image = picture(0)
+    small = CropResize(8, 8)(image)
+    blocks = image.reshape(8, 3, 8, 3, 3).astype(float).mean((1, 3))
+    assert np.abs(small - blocks).max() <= 0.5
+    wanted = cv2.resize(image, (48, 48), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(CropResize(48, 48)(image), wanted)
+
+
+def test_the_crop_comes_first_and_depth_keeps_its_numbers():
+    image = picture(0, 20, 40)
+    change = CropResize(5, 5, (0.5, 0.0, 0.25, 0.5))
+    assert change.size(20, 40) == (5, 5) and CropResize(crop=change.crop).size(20, 40) == (10, 10)
+    assert np.array_equal(change(image), CropResize(5, 5)(image[:10, 20:30]))
+    depth = np.where(np.arange(400).reshape(20, 20) % 3, 3000, 0).astype(np.uint16)
+    assert set(np.unique(CropResize(7, 7, nearest=True)(depth))) <= {0, 3000}
+    with pytest.raises(ValueError, match="leaves nothing"):
+        CropResize(4, 4, (0.5, 0.0, 0.45, 0.0)).size(10, 2)
+
+
+# Imports
+
+
+def source_of(name, log, folder):
+    """What a format makes of a log."""
+    options = {"layout": "point_maze"} if name == "dino_wm" else {}
+    export(name, log, folder / name, **options)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_crops_and_resizes(tmp_path, name):
+    need = {"robomimic": "h5py", "video": "av", "rosbag": "rosbags", "lerobot": "pyarrow"}
+    if name in need:
+        pytest.importorskip(need[name])
+    source = source_of(name, log_of(tmp_path / "log", [4, 3]), tmp_path)
+    crop, size = (0.25, 0.0, 0.0, 0.25), (9, 6)
+    bring(name, source, tmp_path / "plain")
+    bring(name, source, tmp_path / "out", crop=crop, size=size)
+    (before, _, plain), (spec, episodes, rows) = (
+        contents(tmp_path / "plain"),
+        contents(tmp_path / "out"),
+    )
+    (camera,) = spec.cameras
+    assert spec.cameras[camera] == (9, 6, 3) and len(episodes) == 2
+    assert spec.extra["resized"] == {"size": [9, 6], "crop": list(crop)}
+    change = CropResize(*size, crop)
+    wanted = np.stack([change(image) for image in plain[f"image/{camera}"]])
+    assert np.array_equal(rows[f"image/{camera}"], wanted)
+    for field in before.fields.keys() - {f"image/{camera}"}:
+        assert np.array_equal(rows[field], plain[field]), field
+    with open_source(name, source, Options(size=size)) as opened:
+        assert any("resized to 9 x 6" in note for note in opened.notes)
+
+
+def test_depth_is_resized_and_other_sensors_stay(tmp_path):
+    pytest.importorskip("rosbags")
+    sensors = {"depth": SensorSpec.depth(SIDE, SIDE)}
+    log = log_of(tmp_path / "log", [4], sensors=sensors)
+    source = source_of("rosbag", log, tmp_path)
+    bring("rosbag", source, tmp_path / "out", size=(8, 8))
+    spec, _, rows = contents(tmp_path / "out")
+    assert spec.sensors["depth"].shape == (8, 8)
+    assert (rows["sensor/depth"] == np.arange(4)[:, None, None]).all()
+
+
+def test_frames_of_several_sizes_need_a_size(tmp_path):
+    pytest.importorskip("av")
+    from wm_datasets.formats.video import encode
+
+    (tmp_path / "in").mkdir()
+    images = {}
+    for name, size in (("a", (SIDE, 32)), ("b", (16, 20))):
+        images[name] = np.stack([picture(i, *size) for i in range(3)])
+        stamps = np.arange(3) * 40_000_000
+        encode(tmp_path / f"in/{name}.mkv", iter(images[name]), stamps, 0.04, False)
+    with pytest.raises(FormatError, match="--size HEIGHT WIDTH"):
+        bring("video", tmp_path / "in", tmp_path / "log", crop=(0.1, 0, 0, 0))
+    assert not (tmp_path / "log").exists()
+    bring("video", tmp_path / "in", tmp_path / "log", size=(8, 8))
+    wanted = [CropResize(8, 8)(image) for name in "ab" for image in images[name]]
+    assert np.array_equal(contents(tmp_path / "log")[2]["image/camera"], np.stack(wanted))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": (0, 8)}, "--size: given"),
+        ({"crop": (0.5, 0, 0.5, 0)}, "--crop: given"),
+        ({"crop": (0.5, 0, 0.49, 0)}, "--crop: image: .* leaves nothing"),
+    ],
+)
+def test_what_makes_no_image_is_refused_before_anything_is_written(tmp_path, options, said):
+    source = source_of("dino_wm", log_of(tmp_path / "log", [3], (4, 6)), tmp_path)
+    with pytest.raises(FormatError, match=said):
+        bring("dino_wm", source, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_without_images_has_none_to_resize(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        env = {"env_name": "Lift", "env_kwargs": {"robots": "Panda", "control_freq": 20}}
+        file.create_group("data").attrs["env_args"] = json.dumps(env)
+        file["data/demo_0/actions"] = np.ones((3, 2))
+        file["data/demo_0/obs/eef"] = np.ones((3, 2))
+    with pytest.raises(FormatError, match="--size: the source has no images"):
+        bring("robomimic", tmp_path / "a.hdf5", tmp_path / "out", size=(8, 8))
+
+
+# Options that a format does not use
+
+IMPORTS = {"camera": "hand", "topics": "x.yaml"}
+EXPORTS = {"lossy": True, "layout": "wall", "version": "v2.1", "topics": "x.yaml"}
+USED = {
+    "robomimic": (set(), set()),
+    "video": ({"camera"}, {"lossy"}),
+    "dino_wm": ({"camera"}, {"layout"}),
+    "rosbag": ({"topics"}, {"lossy", "layout", "topics"}),
+    "lerobot": (set(), {"lossy", "version"}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_option_that_a_format_does_not_use_is_refused_by_name(tmp_path, name):
+    taken_in, taken_out = USED[name]
+    for option, value in IMPORTS.items():
+        if option not in taken_in:
+            with pytest.raises(FormatError, match=f"--{option}: given .* import of {name}"):
+                open_source(name, tmp_path, Options(**{option: value}))
+    with LogReader(log_of(tmp_path / "log", [3])) as reader:
+        for option, value in EXPORTS.items():
+            if option not in taken_out:
+                with pytest.raises(FormatError, match=f"--{option}: given .* export to {name}"):
+                    open_exporter(name, reader, Options(**{option: value}))
+
+
+@pytest.mark.parametrize("name", ["robomimic", "dino_wm", "rosbag", "lerobot"])
+def test_what_came_from_a_log_says_its_own_robot(tmp_path, name):
+    need = {"robomimic": "h5py", "rosbag": "rosbags", "lerobot": "pyarrow"}
+    if name in need:
+        pytest.importorskip(need[name])
+    source = source_of(name, log_of(tmp_path / "log", [3]), tmp_path)
+    for option, value in (("robot", "other"), ("task", "other"), ("period_s", 0.1)):
+        with pytest.raises(FormatError, match="came from a log"):
+            open_source(name, source, Options(**{option: value}))
+
+
+def test_folders_name_the_cameras_of_a_video(make_log, tmp_path):
+    pytest.importorskip("av")
+    export("video", make_log([3]), tmp_path / "films")
+    with pytest.raises(FormatError, match="--camera: given 'hand', but folders name"):
+        bring("video", tmp_path / "films", tmp_path / "out", camera="hand")
+
+
+# A log as a model sees it
+
+
+def test_a_resized_log_is_the_log_with_smaller_images(tmp_path):
+    log = log_of(tmp_path / "log", [100, 70])
+    with LogReader(log) as reader, LogReader(log) as plain:
+        small = resized(reader, "front", 8, 8)
+        assert small.spec.cameras == {"front": (8, 8, 3)}
+        assert (small.length, small.identity) == (plain.length, plain.identity)
+        wanted = np.stack([CropResize(8, 8)(i) for i in plain.read("image/front", 0, 170)])
+        assert np.array_equal(small.read("image/front", 0, 170), wanted)
+        assert np.array_equal(small.read_around("image/front", 65, 131), wanted[65:131])
+        out = np.zeros((66, 8, 8, 3), np.uint8)
+        assert small.read("image/front", 65, 131, out) is out
+        assert np.array_equal(out, wanted[65:131])
+        rows, all_rows = small.read_rows(3, 5), plain.read_rows(3, 5)
+        assert rows.keys() == all_rows.keys()
+        assert np.array_equal(rows["proprio"], all_rows["proprio"])
+        assert np.array_equal(rows["image/front"], wanted[3:5])
+        assert resized(small, "front", 8, 8) is small
+        assert resized(reader, "front", SIDE, SIDE) is reader
+        with pytest.raises(LogSpecError, match="got camera 'side', expected one of"):
+            resized(reader, "side", 8, 8)
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 1])
+def test_a_sampler_draws_the_same_windows_resized(tmp_path, memory):
+    """From memory, and from decoded files beside those of the same log in its own size."""
+    log = log_of(tmp_path / "log", [60, 50, 40])
+    options = {"batch": 6, "length": 4, "seed": 3, "fields": ["image/front", "proprio"]}
+    options |= {"cache_bytes": memory, "cache_folder": tmp_path / "cache"}
+    with LogReader(log) as one, LogReader(log) as other:
+        plain = Sampler(one, **options)
+        small = Sampler([(resized(other, "front", 8, 8), 1.0)], **options)
+        for _ in range(5):
+            whole, seen = plain.sample(), small.sample()
+            assert np.array_equal(whole["proprio"], seen["proprio"])
+            images = whole["image/front"].reshape(-1, SIDE, SIDE, 3)
+            wanted = np.stack([CropResize(8, 8)(image) for image in images])
+            assert np.array_equal(seen["image/front"].reshape(wanted.shape), wanted)
+        plain.close(), small.close()
+
+
+def test_a_log_that_grows_grows_resized(tmp_path):
+    log = log_of(tmp_path / "log", [5])
+    with LogReader(log) as reader:
+        small = resized(reader, "front", 8, 8)
+        log_of(log, [4])
+        assert small.refresh() and small.length == 9
+        assert np.array_equal(small.read("image/front", 8, 9)[0], CropResize(8, 8)(picture(8)))
+
+
+def test_a_log_of_an_import_without_a_size_is_untouched(tmp_path):
+    source = source_of("dino_wm", log_of(tmp_path / "log", [3]), tmp_path)
+    assert pickle.loads(pickle.dumps(Options())).given() == []
+    bring("dino_wm", source, tmp_path / "out")
+    assert "resized" not in contents(tmp_path / "out")[0].extra

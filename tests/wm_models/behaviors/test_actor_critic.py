@@ -1,0 +1,270 @@
+"""Returns, normalisers, the slow critic, and where the actor's gradient goes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig, Imagined
+from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
+from wm_models.families.mwm.learner import frozen
+from wm_models.nets.rssm import RSSMState
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def parts(model):
+    """What an update of behavior takes of a model."""
+    return model.imagination, model.actor, model.critic
+
+
+@pytest.mark.parametrize(("lam", "expected"), [(1.0, (1 - 0.99**15) / 0.01), (0.0, 1.0)])
+def test_published_returns(lam: float, expected: float) -> None:
+    ones = torch.ones(16, 2)
+    got = lambda_return(ones, 0.99 * ones, torch.zeros(16, 2), lam)
+    assert got.shape == (15, 2)
+    assert_close(got[0], torch.full((2,), expected), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
+def test_the_true_value_is_a_fixed_point(lam: float) -> None:
+    ones = torch.ones(16, 2)
+    got = lambda_return(ones, 0.99 * ones, 100 * ones, lam)
+    assert_close(got, 100 * torch.ones(15, 2))
+
+
+def test_returns_follow_their_recursion() -> None:
+    g = seeded()
+    r, d, v = (torch.rand(6, 3, generator=g) for _ in range(3))
+    got = lambda_return(r, d, v, 0.7)
+    assert_close(got[4], r[4] + d[4] * v[5])
+    assert_close(got[2], r[2] + d[2] * (0.3 * v[3] + 0.7 * got[3]))
+    d[3] = 0.0  # an end cuts off what follows
+    assert_close(lambda_return(r, d, v, 0.7)[3], r[3])
+
+
+def test_stream_norm_figures() -> None:
+    norm, five = StreamNorm(0.99), torch.full((4,), 5.0)
+    for _ in range(100):
+        norm(five)
+    assert_close(norm.mag, torch.tensor(5 - 4 * 0.99**100), rtol=1e-4, atol=0)
+    for _ in range(2000):
+        out = norm(five)
+    assert_close(out, torch.ones(4), rtol=1e-3, atol=0)
+
+
+def test_stream_norm_off() -> None:
+    norm, reward = StreamNorm(1.0), torch.randn(7)
+    assert_close(norm(reward), reward)
+    assert norm.mag == 1.0
+
+
+def test_return_scale() -> None:
+    small = ReturnScale()
+    assert small(torch.linspace(0, 0.5, 101)) == 1.0
+
+    def settled(factor: float) -> torch.Tensor:
+        scale = ReturnScale()
+        for _ in range(2000):
+            divisor = scale(factor * torch.linspace(0, 10, 101))
+        return divisor
+
+    assert_close(settled(1.0), torch.tensor(9.0), rtol=1e-3, atol=0)
+    assert_close(settled(100.0) / settled(1.0), torch.tensor(100.0), rtol=1e-3, atol=0)
+
+
+def test_slow_critic_follows_every_hundredth_update(model) -> None:
+    behavior = Behavior(model.critic, BehaviorConfig())
+
+    def equal() -> bool:
+        pairs = zip(behavior.target.parameters(), model.critic.parameters(), strict=True)
+        return all(a.equal(b) for a, b in pairs)
+
+    for update in range(201):
+        with torch.no_grad():
+            for p in model.critic.parameters():
+                p.add_(1.0)
+        behavior.after_critic_step(model.critic)
+        assert equal() == (update % 100 == 0), update
+    assert not any(p.requires_grad for p in behavior.target.parameters())
+
+
+def imagined_losses(model, config: BehaviorConfig):
+    behavior = Behavior(model.critic, config)
+    post = model.dynamics.rssm.initial(2, torch.zeros(1))
+    post = RSSMState(*(x[:, None].expand(-1, 3, *x.shape[1:]).clone() for x in post))
+    with frozen(model.dynamics):
+        return behavior.losses(
+            model.imagination, model.actor, model.critic, post, torch.zeros(2, 3).bool(), seeded()
+        )
+
+
+def test_gradients_stay_with_their_owners(model) -> None:
+    actor_loss, critic_loss, _ = imagined_losses(model, BehaviorConfig(horizon=4))
+    actor_loss.backward()
+    assert all(p.grad is not None for p in model.actor.parameters())
+    assert all(p.grad is None for p in model.dynamics.parameters())
+    assert all(p.grad is None for p in model.critic.parameters())
+    model.zero_grad(set_to_none=True)
+    critic_loss.backward()
+    assert all(p.grad is not None for p in model.critic.parameters())
+    assert all(p.grad is None for p in model.actor.parameters())
+    assert all(p.requires_grad for p in model.dynamics.parameters())  # thawed again
+
+
+@pytest.mark.parametrize("kind", ["dynamics", "reinforce", "both"])
+def test_every_estimator_moves_the_actor(model, kind: str) -> None:
+    actor_loss, _, _ = imagined_losses(model, BehaviorConfig(horizon=4, actor_grad=kind))
+    actor_loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.actor.parameters())
+    assert model.actor.mean.weight.grad.abs().sum() > 0
+
+
+def test_estimators_agree_on_the_direction(model) -> None:
+    """On average over many draws: the pathwise and the score-function gradient of one objective."""
+
+    def mean_gradient(kind: str, draws: int) -> torch.Tensor:
+        config = BehaviorConfig(
+            horizon=2,
+            actor_grad=kind,
+            entropy=0.0,
+            reward_norm=1.0,
+            sample_gradient="exact",
+            detach_action=True,
+        )
+        behavior = Behavior(model.critic, config)
+        post = model.dynamics.rssm.initial(draws, torch.zeros(1))
+        post = RSSMState(*(x[:, None] for x in post))
+        model.zero_grad(set_to_none=True)
+        with frozen(model.dynamics):
+            loss, _, _ = behavior.losses(
+                model.imagination,
+                model.actor,
+                model.critic,
+                post,
+                torch.zeros(draws, 1).bool(),
+                seeded(),
+            )
+        loss.backward()
+        return model.actor.mean.bias.grad.clone()
+
+    with torch.no_grad():  # let rewards and returns depend on the state
+        for p in (*model.dynamics.reward.parameters(), *model.dynamics.rssm.img_in.parameters()):
+            p.mul_(3.0)
+    pathwise, score = mean_gradient("dynamics", 4000), mean_gradient("reinforce", 40_000)
+    assert torch.cosine_similarity(pathwise, score, dim=0) > 0.8
+
+
+def test_the_sample_gradient_is_chosen(model) -> None:
+    """Of the first imagined action, by the actor's mean before its tanh."""
+
+    def by_bias(kind: str) -> torch.Tensor:
+        behavior = Behavior(model.critic, BehaviorConfig(horizon=2, sample_gradient=kind))
+        state = model.dynamics.rssm.initial(50, torch.zeros(1))
+        action = behavior.imagine(model.imagination, model.actor, state, seeded()).action[0]
+        return torch.autograd.grad(action.sum(), model.actor.mean.bias)[0]
+
+    mean = model.actor(torch.zeros(50, model.config.rssm.feat)).mean
+    assert_close(by_bias("released"), (1 - mean.square()).sum(0))
+    assert (by_bias("exact") < 0.9 * by_bias("released")).all()
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_what_the_score_function_differentiates(model, detach: bool) -> None:
+    """log pi(a) = -z^2 / 2 - ln(std mass): with the released sample z = (a - mean) / std is noise,
+    so that an attached action leaves only the second term a gradient."""
+    config = BehaviorConfig(actor_grad="reinforce", detach_action=detach)
+    feat = torch.randn(4, 5, model.config.rssm.feat, generator=seeded())
+    policy = model.actor(feat[:-1])
+    action = policy.sample(seeded(1), "released")
+    returns, value = (torch.randn(n, 5, generator=seeded(n)) for n in (3, 4))
+    rolled = Imagined(feat, action, policy.entropy())
+    objective = Behavior(model.critic, config)._objective(model.actor, rolled, returns, value)
+    (got,) = torch.autograd.grad(objective.sum(), model.actor.mean.bias, retain_graph=True)
+
+    policy = model.actor(feat[:-2])
+    unit = torch.distributions.Normal(0.0, 1.0)
+    mass = unit.cdf((1 - policy.mean) / policy.std) - unit.cdf((-1 - policy.mean) / policy.std)
+    each = -torch.log(policy.std * mass)
+    if detach:
+        each = each - ((action[:-1].detach() - policy.mean) / policy.std).square() / 2
+    advantage = (returns[1:] - value[:-2])[..., None]
+    (expected,) = torch.autograd.grad((each * advantage).sum(), model.actor.mean.bias)
+    assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_entropy_is_sought(model) -> None:
+    with torch.no_grad():
+        for p in (*model.dynamics.reward.parameters(), *model.critic.parameters()):
+            p.zero_()
+    loss, _, metrics = imagined_losses(model, BehaviorConfig(horizon=4, entropy=1.0))
+    loss.backward()
+    assert loss < 0 or metrics["ac/entropy"] < 0
+    assert model.actor.std.bias.grad.sum() < 0  # a step down the gradient widens the policy
+
+
+def test_discounts(model, changed) -> None:
+    feat, ended = torch.zeros(3, 2, model.config.rssm.feat), torch.tensor([False, True])
+    plain = Behavior(model.critic, BehaviorConfig())._discount(model.imagination, feat, ended)
+    assert_close(plain, torch.full((3, 2), 0.99))  # nothing ends without a discount head
+    model = changed(model={"discount": True}).build(3, seed=1)
+    learned = Behavior(model.critic, BehaviorConfig())._discount(model.imagination, feat, ended)
+    assert_close(learned[0], torch.tensor([0.99, 0.0]))  # of replayed states the end is known
+    assert_close(learned[1:], torch.sigmoid(model.dynamics.discount(feat[1:])))
+
+
+def test_starts_are_drawn_without_repeats(model) -> None:
+    behavior = Behavior(model.critic, BehaviorConfig(starts=5))
+    rows = behavior.start_rows(20, seeded(), torch.device("cpu"))
+    assert len(rows) == len(rows.unique()) == 5
+    assert len(behavior.start_rows(4, seeded(), torch.device("cpu"))) == 4
+    everything = Behavior(model.critic, BehaviorConfig(starts=0))
+    assert everything.start_rows(20, seeded(), torch.device("cpu")).equal(torch.arange(20))
+
+
+def test_rewards_that_are_not_finite_spoil_nothing(model) -> None:
+    behavior = Behavior(model.critic, BehaviorConfig(horizon=3, return_norm=True))
+    with torch.no_grad():
+        model.dynamics.reward.net[-1].bias.fill_(float("nan"))
+    post = model.dynamics.rssm.initial(2, torch.zeros(1))
+    post = RSSMState(*(x[:, None] for x in post))
+    before = {k: v.clone() for k, v in behavior.state_dict().items()}
+    with pytest.raises(FloatingPointError, match="ac/reward"):
+        behavior.losses(
+            model.imagination, model.actor, model.critic, post, torch.zeros(2, 1).bool(), seeded()
+        )
+    assert all(v.equal(before[k]) for k, v in behavior.state_dict().items())
+    assert model.critic.scale == 1.0
+
+
+def test_imitation_counts_demonstrated_rows_that_have_an_action(model) -> None:
+    behavior = Behavior(model.critic, BehaviorConfig())
+    feat = torch.randn(1, 4, model.config.rssm.feat, generator=seeded())
+    c = model.config.rssm
+    post = RSSMState(feat[..., : c.deter], feat[..., c.deter :].unflatten(-1, (c.stoch, c.classes)))
+    batch = {
+        "demo": torch.tensor([[True, False, True, True]]),
+        "is_last": torch.tensor([[False, False, False, True]]),
+        "next_action": torch.zeros(1, 4, 3),
+    }
+
+    def loss(row: int, value: float) -> float:
+        actions = batch["next_action"].clone()
+        actions[:, row] = value
+        got = behavior.imitation_loss(model.actor, post, {**batch, "next_action": actions})
+        return got.item()
+
+    base = loss(0, 0.0)
+    assert loss(1, 0.9) == base and loss(3, 0.9) == base
+    assert loss(0, 0.9) != base and loss(2, 0.9) != base
+    assert loss(0, 1.0) == loss(0, 1.0 - 1e-6)  # at the box's edge the density stays finite
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match="'dynamics', 'reinforce' or 'both', got 'pathwise'"):
+        BehaviorConfig(actor_grad="pathwise")
+    with pytest.raises(ValueError, match="sample_gradient: expected 'exact' or 'released'"):
+        BehaviorConfig(sample_gradient="inverse")

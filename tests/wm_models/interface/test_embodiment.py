@@ -1,0 +1,85 @@
+"""Robot units and model units: one box onto the other, there and back; bodies travel as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from wm_models.errors import ModelError
+from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.embodiment import Body
+from wm_models.interface.world_model import ModelSpec
+
+BODY = Body(
+    action_low=(-0.5, 2.0),
+    action_high=(1.5, 2.5),
+    action_mean=(0.3, 2.2),
+    action_std=(0.4, 0.1),
+    proprio_mean=(0.1,),
+    proprio_std=(2.0,),
+    period_s=0.05,
+)
+
+
+def normalised(body: Body, frameskip: int) -> ModelSpec:
+    """A model whose actions are z-scores."""
+    stats = list(zip(body.action_mean, body.action_std, strict=True))
+    low = [(x - m) / s for x, (m, s) in zip(body.action_low, stats, strict=True)]
+    high = [(x - m) / s for x, (m, s) in zip(body.action_high, stats, strict=True)]
+    return ModelSpec(tuple(low) * frameskip, tuple(high) * frameskip, {}, frameskip=frameskip)
+
+
+def test_a_body_survives_json() -> None:
+    assert Body.from_json(json.loads(json.dumps(BODY.to_json()))) == BODY
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(1, 3))
+def test_actions_come_back_as_they_went(shares: list[float], frameskip: int) -> None:
+    adapter = ActionAdapter.between(BODY, normalised(BODY, frameskip))
+    share = torch.tensor(shares).reshape(3, 2)[:frameskip]
+    low, high = torch.tensor(BODY.action_low), torch.tensor(BODY.action_high)
+    actions = low + (high - low) * share
+    model = adapter.from_robot(actions)
+    assert model.shape == (2 * frameskip,)
+    assert_close(adapter.to_robot(model), actions)
+
+
+def test_z_scores_are_what_the_boxes_say() -> None:
+    adapter = ActionAdapter.between(BODY, normalised(BODY, 1))
+    action = torch.tensor([[0.7, 2.05]])
+    expected = (action - torch.tensor(BODY.action_mean)) / torch.tensor(BODY.action_std)
+    assert_close(adapter.scale(action), expected)
+
+
+def test_robot_actions_stay_in_the_robot_s_box() -> None:
+    adapter = ActionAdapter.between(BODY, normalised(BODY, 2))
+    wild = adapter.to_robot(torch.tensor([100.0, -100.0, -100.0, 100.0]))
+    assert_close(wild, torch.tensor([[1.5, 2.0], [-0.5, 2.5]]))
+
+
+def test_equal_boxes_change_no_bit() -> None:
+    unit = Body.unit(3)
+    adapter = ActionAdapter.between(unit, ModelSpec((-1.0,) * 3, (1.0,) * 3, {}))
+    x = torch.rand(7, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(adapter.scale(x), x) and torch.equal(adapter.unscale(x), x)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"action_std": (0.0, 1.0)}, {"action_low": (2.0, 2.0)}, {"action_mean": (0.0,)}],
+)
+def test_what_cannot_be_a_body_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ModelError, match="body: expected"):
+        replace(BODY, **wrong)  # type: ignore[arg-type]
+
+
+def test_another_number_of_actions_is_refused() -> None:
+    with pytest.raises(ModelError, match="expected 2 per robot step, 2 steps"):
+        ActionAdapter.between(BODY, ModelSpec((-1.0,) * 2, (1.0,) * 2, {}, frameskip=2))

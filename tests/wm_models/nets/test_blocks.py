@@ -1,0 +1,72 @@
+"""Patches, positions and initialisation."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from wm_models.nets.blocks import Block, glorot_, patchify, sincos_2d, unpatchify
+
+
+def test_patches_are_in_row_column_channel_order() -> None:
+    image = torch.arange(2 * 3 * 16 * 24, dtype=torch.float32).reshape(2, 3, 16, 24)
+    patches = patchify(image, 8)
+    assert patches.shape == (2, 6, 192)
+    row, col, channel = 5, 2, 1
+    expected = image[1, channel, 8 + row, 16 + col]
+    assert patches[1, 3 + 2, (row * 8 + col) * 3 + channel] == expected
+
+
+def test_unpatchify_is_the_inverse() -> None:
+    image = torch.rand(2, 3, 32, 32)
+    assert unpatchify(patchify(image, 8), 8, 4).equal(image)
+
+
+def test_position_table() -> None:
+    grid, corner = sincos_2d(16, 8)
+    assert grid.shape == (64, 16) and corner.shape == (16,)
+
+    def expected(row: int, col: int) -> torch.Tensor:
+        omega = [10000.0 ** (-i / 4) for i in range(4)]
+        halves = [[f(p * w) for f in (math.sin, math.cos) for w in omega] for p in (col, row)]
+        return torch.tensor(halves[0] + halves[1])
+
+    assert_close(grid[3 * 8 + 5], expected(3, 5))
+    assert_close(corner, expected(8, 8))
+    assert len(torch.cat([grid, corner[None]]).unique(dim=0)) == 65
+    with pytest.raises(ValueError, match="multiple of 4, got 6"):
+        sincos_2d(6, 8)
+
+
+def test_initialisation_is_keras_own() -> None:
+    net = nn.Sequential(nn.Linear(30, 50), nn.Conv2d(3, 8, 4))
+    glorot_(net)
+    limit = math.sqrt(6 / 80)
+    assert 0.9 * limit < net[0].weight.abs().max() <= limit
+    assert not net[0].bias.any() and not net[1].bias.any()
+
+
+@pytest.mark.parametrize(("width", "heads", "ratio"), [(64, 4, 4.0), (48, 2, 3.0)])
+def test_the_block_is_timm_s(width: int, heads: int, ratio: float) -> None:
+    """Same names, initial values of a seed and numbers: shipped weights stay what they are."""
+    vision_transformer = pytest.importorskip("timm.models.vision_transformer")
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    torch.manual_seed(0)
+    theirs = vision_transformer.Block(width, heads, ratio, qkv_bias=True, norm_layer=norm)
+    torch.manual_seed(0)
+    ours = Block(width, heads, ratio)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for name, value in theirs.state_dict().items():
+        assert ours.state_dict()[name].equal(value), name
+    x = torch.randn(2, 9, width)
+    assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="a multiple of 3 heads, got 64"):
+        Block(64, 3, 4.0)

@@ -1,0 +1,148 @@
+"""Around Adam: warm-up, clipping, decay, and a loss that is not finite changes nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam
+
+
+@pytest.fixture
+def layer() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def test_warm_up_starts_at_zero(layer) -> None:
+    optimizer = Optimizer("x", [layer], OptimizerConfig(lr=0.1, warmup=4, decay=0.0))
+    before = layer.weight.clone()
+    optimizer.step(layer(torch.ones(1, 3)).sum())
+    assert layer.weight.equal(before)
+    rates = []
+    for _ in range(5):
+        optimizer.step(layer(torch.ones(1, 3)).sum())
+        rates.append(optimizer.adam.param_groups[0]["lr"])
+    assert_close(torch.tensor(rates), torch.tensor([0.025, 0.05, 0.075, 0.1, 0.1]))
+
+
+def test_the_rate_falls_to_a_tenth_and_stays(layer) -> None:
+    config = OptimizerConfig(lr=0.1, warmup=2, anneal=4)
+    optimizer = Optimizer("x", [layer], config)
+    rates = []
+    for _ in range(9):
+        optimizer.step(layer(torch.ones(1, 3)).sum())
+        rates.append(optimizer.adam.param_groups[0]["lr"])
+    assert_close(rates[2], 0.1)
+    assert rates[2:7] == sorted(set(rates[2:7]), reverse=True)
+    assert_close(torch.tensor(rates[6:]), torch.full((3,), 0.01))
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_decay_ignores_the_learning_rate(layer, everything: bool) -> None:
+    with torch.no_grad():
+        layer.bias.fill_(1.0)
+    config = OptimizerConfig(lr=0.0, decay=0.01, decay_all=everything)
+    before = layer.weight.clone()
+    Optimizer("x", [layer], config).step(layer(torch.ones(1, 3)).sum())
+    assert_close(layer.weight, 0.99 * before)
+    assert_close(layer.bias, torch.full((2,), 0.99 if everything else 1.0))
+
+
+def test_tokens_are_no_kernels() -> None:
+    net = nn.Linear(4, 4)
+    net.token = nn.Parameter(torch.ones(1, 1, 4))
+    loss = net(net.token).sum()
+    Optimizer("x", [net], OptimizerConfig(lr=0.0, decay=0.01)).step(loss)
+    assert net.token.equal(torch.ones(1, 1, 4))
+
+
+def test_the_norm_that_is_clipped_is_reported(layer) -> None:
+    optimizer = Optimizer("x", [layer], OptimizerConfig(clip=1.0))
+    metrics = optimizer.step(1e3 * layer(torch.ones(1, 3)).sum())
+    assert metrics["x/grad_norm"] > 1e3
+    norm = torch.stack([p.grad.norm() for p in layer.parameters()]).norm()
+    assert_close(norm, torch.tensor(1.0), atol=1e-3, rtol=0)
+
+
+def gradients(steps: int) -> torch.Tensor:
+    """(steps, 2, 3), of about the size of epsilon, so that its place matters."""
+    return 1e-4 * torch.randn(steps, 2, 3, generator=torch.Generator().manual_seed(1))
+
+
+def moved(start: torch.Tensor, grads: torch.Tensor, config: OptimizerConfig) -> torch.Tensor:
+    """Adam in float64, by the formulas of Kingma and Ba (2015), algorithm 1, and with
+    ``epsilon_hat`` in the order given at the end of its section 2."""
+    x, m, v = start.double(), torch.zeros(2, 3).double(), torch.zeros(2, 3).double()
+    for t, g in enumerate(grads.double(), 1):
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g * g
+        if config.epsilon_hat:
+            rate = config.lr * (1 - 0.999**t) ** 0.5 / (1 - 0.9**t)
+            x = x - rate * m / (v.sqrt() + config.eps)
+        else:
+            at, bt = m / (1 - 0.9**t), v / (1 - 0.999**t)
+            x = x - config.lr * at / (bt.sqrt() + config.eps)
+    return x - start.double()
+
+
+@pytest.mark.parametrize("hat", [False, True])
+@pytest.mark.parametrize("steps", [1, 6, 40])
+def test_the_place_of_epsilon(layer, hat: bool, steps: int) -> None:
+    with torch.no_grad():
+        layer.weight.zero_()  # so that float32 keeps the small movements
+    config = OptimizerConfig(lr=1e-3, decay=0.0, epsilon_hat=hat)
+    optimizer = Optimizer("x", [layer], config)
+    for g in gradients(steps):
+        optimizer.step((layer.weight * g).sum())
+    expected = moved(torch.zeros(2, 3), gradients(steps), config)
+    assert_close(layer.weight.double(), expected, rtol=2e-5, atol=1e-9)
+
+
+def test_the_place_of_epsilon_decides_the_first_updates() -> None:
+    """By 20 % and more, here; and it stops mattering."""
+    keras, torchs = keras_adam(1e-3), OptimizerConfig(lr=1e-3)
+    for steps, far in ((1, True), (6, True), (3000, False)):
+        a, b = (moved(torch.zeros(2, 3), gradients(steps), c) for c in (keras, torchs))
+        assert ((a - b).norm() > 0.2 * b.norm()) == far, steps
+
+
+@pytest.mark.parametrize("hat", [False, True])
+def test_a_saved_optimiser_goes_on_exactly(hat: bool) -> None:
+    """Also one saved by PyTorch's place of epsilon: only the denominator differs."""
+    grads, config = gradients(8), OptimizerConfig(lr=1e-3, epsilon_hat=hat)
+
+    def run(net: nn.Linear, optimizer: Optimizer, some: torch.Tensor) -> torch.Tensor:
+        for g in some:
+            optimizer.step((net.weight * g).sum())
+        return net.weight.detach().clone()
+
+    torch.manual_seed(0)
+    one = nn.Linear(3, 2)
+    first = Optimizer("x", [one], config)
+    run(one, first, grads[:4])
+    saved, weights = copy.deepcopy(first.state_dict()), copy.deepcopy(one.state_dict())
+    expected = run(one, first, grads[4:])
+    saved["adam"]["param_groups"][0]["eps"] = 1e-5  # as in a file from before epsilon_hat
+    other = nn.Linear(3, 2)
+    other.load_state_dict(weights)
+    second = Optimizer("x", [other], config)
+    second.load_state_dict(saved)
+    assert run(other, second, grads[4:]).equal(expected)
+
+
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_not_finite_changes_nothing(layer, bad: str) -> None:
+    optimizer = Optimizer("x", [layer], OptimizerConfig())
+    optimizer.step(layer(torch.ones(1, 3)).sum())
+    before = [p.clone() for p in layer.parameters()]
+    out = layer(torch.zeros(1, 3)).square().sum()
+    loss = out * float("nan") if bad == "loss" else (out - out.detach()).sqrt()
+    with pytest.raises(FloatingPointError, match="x/loss" if bad == "loss" else "x/grad_norm"):
+        optimizer.step(loss)
+    assert all(p.equal(q) for p, q in zip(layer.parameters(), before, strict=True))
+    assert optimizer.updates == 1

@@ -1,0 +1,162 @@
+"""Planning by gradient: it finds what a search finds, within the box and the time it has."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
+from wm_models.errors import ModelError
+from wm_models.interface.planner import Planner, PlanState
+from wm_models.interface.state import State
+from wm_models.interface.world_model import WorldModel
+from wm_models.planners import CEM, GD, GoalCost, Receding, ReturnCost, planner
+from wm_models.testing.contracts import PlannerContract, WorldModelContract, seeded
+from wm_models.testing.linear_model import LinearModel
+
+RETURN = ReturnCost(gamma=0.99, use_value=False)
+
+
+@pytest.fixture
+def pendulum() -> LinearModel:
+    """Position and velocity, one force; the aim is within reach of small forces."""
+    f, g = torch.tensor([[1.0, 0.2], [-0.1, 0.9]]), torch.tensor([[0.1], [0.5]])
+    return LinearModel(f, g, torch.tensor([0.2, 0.0]))
+
+
+class TestGD(PlannerContract):
+    def make_planner(self) -> Planner:
+        return GD(horizon=3, steps=5, noise=0.01)
+
+
+class TestRecedingGD(PlannerContract):
+    def make_planner(self) -> Planner:
+        return Receding(GD(horizon=3, steps=3), 2)
+
+
+class TestGDOnDinoWM(PlannerContract):
+    def make_planner(self) -> Planner:
+        return GD(horizon=2, steps=3)
+
+    def make_model(self) -> WorldModel:
+        return TINY.build(BODY, 1)
+
+    def states(self, model: WorldModel, batch: int) -> State:
+        return WorldModelContract().lived(model, batch)
+
+    def cost(self, model: WorldModel) -> GoalCost:  # type: ignore[override]
+        return GoalCost()
+
+    @pytest.fixture
+    def planner(self) -> Planner:
+        """The planner with a goal, which the suite does not give."""
+        return _ToOneGoal(self.make_planner())
+
+
+class _ToOneGoal:
+    def __init__(self, inner: Planner) -> None:
+        self.inner, self.horizon = inner, inner.horizon
+
+    def plan(self, model, state, cost, goal=None, **options):  # type: ignore[no-untyped-def]
+        batch = len(state.seen)
+        goal = model.encode_goal(WorldModelContract().make_obs(model, batch))
+        return self.inner.plan(model, state, cost, goal, **options)
+
+
+@pytest.mark.parametrize(("optimiser", "lr"), [("adam", 0.02), ("sgd", 0.5)])
+def test_gradient_and_search_agree_on_a_linear_model(pendulum, optimiser: str, lr: float) -> None:
+    """With noise in the model too: its expected cost has the same minimum."""
+    x = torch.tensor([[0.0, 0.0], [0.3, -0.1]])
+    expected = pendulum.best_plan(x, horizon=4, gamma=0.99)
+    gd = GD(horizon=4, steps=3000, lr=lr, optimiser=optimiser)
+    cem = CEM(horizon=4, samples=400, elites=20, iterations=40, sigma0=0.5, sigma_min=0.0)
+    followed, _, info = gd.plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    searched, _, _ = cem.plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    assert_close(followed, expected, atol=1e-2, rtol=0)
+    assert_close(followed, searched, atol=1e-2, rtol=0)
+    assert bool((info["best_cost"].diff(dim=0) <= 0).all())
+    noisy = LinearModel(pendulum.f, pendulum.g, pendulum.aim, noise=0.02)
+    averaged = CEM(
+        horizon=4, samples=200, elites=20, iterations=40, sigma0=0.5, sigma_min=0.0, repeats=30
+    )
+    searched, _, _ = averaged.plan(noisy, {"x": x[:1]}, RETURN, generator=seeded())
+    cost = {}
+    for name, plan in {"best": expected[:1], "searched": searched}.items():
+        rolled = pendulum.rollout({"x": x[:1]}, plan[:, None], want=frozenset({"reward"}))
+        cost[name] = float(RETURN(rolled, None, plan[:, None]))
+    assert cost["searched"] - cost["best"] < 1e-2
+
+
+def test_the_box_is_kept_where_the_optimum_lies_outside() -> None:
+    far = LinearModel(torch.eye(2), 0.1 * torch.eye(2), torch.tensor([5.0, -5.0]))
+    actions, _, _ = GD(horizon=3, steps=60).plan(far, far.initial(1), RETURN, generator=seeded())
+    assert_close(actions, torch.tensor([1.0, -1.0]).expand(1, 3, 2), atol=1e-3, rtol=0)
+
+
+def test_restarts_leave_a_bad_basin() -> None:
+    class Hills(LinearModel):
+        """Two valleys; the one at the start is the shallower."""
+
+        def readout(self, state, want, *, generator=None):
+            x = state["x"][:, 0]
+            height = 0.2 * x**2 - torch.exp(-40 * (x - 0.7) ** 2)
+            return {"reward": -height} if "reward" in want else {}
+
+    hills = Hills(torch.zeros(1, 1), torch.eye(1), torch.zeros(1))
+    start = PlanState(torch.zeros(1, 1, 1))
+    few, many = (
+        GD(horizon=1, restarts=n).plan(
+            hills, hills.initial(1), RETURN, warm=start, generator=seeded()
+        )[0]
+        for n in (1, 16)
+    )
+    assert abs(float(few)) < 0.1 and abs(float(many) - 0.7) < 0.1
+
+
+def test_a_warm_start_is_the_first_candidate(pendulum) -> None:
+    x = torch.tensor([[0.0, 0.0]])
+    warm = PlanState(pendulum.best_plan(x, horizon=4, gamma=0.99))
+    rolled = pendulum.rollout({"x": x}, warm.mean[:, None], want=frozenset({"reward"}))
+    _, _, info = GD(horizon=4, steps=1).plan(pendulum, {"x": x}, RETURN, warm=warm)
+    assert_close(info["start_cost"], RETURN(rolled, None, warm.mean[:, None])[:, 0])
+
+
+def test_it_works_within_inference_mode(pendulum) -> None:
+    x = torch.tensor([[0.0, 0.0]])
+    free, _, _ = GD(horizon=3).plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    with torch.inference_mode():
+        state = {"x": torch.zeros(1, 2)}  # a tensor that autograd refuses as it is
+        bound, _, _ = GD(horizon=3).plan(pendulum, state, RETURN, generator=seeded())
+    assert_close(free, bound)
+
+
+def test_the_best_plan_so_far_is_given_when_the_time_is_over(pendulum, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    class Slow(LinearModel):
+        def rollout(self, *args, **kwargs):
+            now[0] += 0.02
+            return super().rollout(*args, **kwargs)
+
+    slow = Slow(pendulum.f, pendulum.g, pendulum.aim)
+    _, _, info = GD(horizon=3, steps=500).plan(
+        slow, slow.initial(1), RETURN, budget_s=0.11, generator=seeded()
+    )
+    assert 2 <= int(info["iterations"]) <= 5
+    assert float(info["cost"]) < float(info["start_cost"])
+
+
+def test_what_cannot_be_is_refused(pendulum) -> None:
+    assert planner("gd", lr=0.5) == GD(lr=0.5)
+    with pytest.raises(ModelError, match=r"GD\.optimiser: expected sgd or adam"):
+        GD(optimiser="lbfgs")
+    with pytest.raises(ModelError, match=r"GD\.restarts: expected at least 1"):
+        GD(restarts=0)
+    pendulum.spec = replace(pendulum.spec, differentiable=False)
+    with pytest.raises(ModelError, match="no gradient passes"):
+        GD().plan(pendulum, pendulum.initial(1), RETURN)

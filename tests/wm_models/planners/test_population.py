@@ -1,0 +1,407 @@
+"""Planners find known optima, keep their laws and their time, and refuse what cannot be."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from wm_models.errors import ModelError
+from wm_models.interface.planner import PlanState
+from wm_models.planners import (
+    CEM,
+    GD,
+    MPPI,
+    ActionPenalty,
+    ActorPlanner,
+    DisagreementPenalty,
+    GoalCost,
+    ReturnCost,
+    planner,
+)
+from wm_models.planners.receding_horizon import Receding
+from wm_models.testing.contracts import seeded
+from wm_models.testing.linear_model import LinearModel
+
+RETURN = ReturnCost(gamma=0.99, use_value=False)
+
+
+@pytest.fixture
+def point() -> LinearModel:
+    """Two dimensions, the first action already decides: a quadratic with its minimum inside."""
+    return LinearModel(torch.eye(2), torch.eye(2), torch.tensor([0.3, -0.6]))
+
+
+@pytest.fixture
+def pendulum() -> LinearModel:
+    """Position and velocity, one force; the aim is within reach of small forces."""
+    f, g = torch.tensor([[1.0, 0.2], [-0.1, 0.9]]), torch.tensor([[0.1], [0.5]])
+    return LinearModel(f, g, torch.tensor([0.2, 0.0]))
+
+
+def test_cem_on_a_quadratic(point) -> None:
+    cem = CEM(horizon=1, samples=300, elites=30, iterations=30, sigma0=1.0, sigma_min=0.0)
+    actions, _, info = cem.plan(point, point.initial(2), RETURN, generator=seeded())
+    assert_close(actions[:, 0], torch.tensor([[0.3, -0.6]]).expand(2, 2), atol=1e-2, rtol=0)
+    assert bool((info["best_cost"].diff(dim=0) <= 0).all())
+    assert bool((info["cost"] <= info["start_cost"]).all())
+
+
+@pytest.mark.parametrize("search", [CEM, MPPI])
+def test_the_best_plan_of_a_linear_model_is_found(pendulum, search) -> None:
+    x = torch.tensor([[0.0, 0.0], [0.3, -0.1]])
+    expected = pendulum.best_plan(x, horizon=4, gamma=0.99)
+    assert expected.abs().max() < 1.0
+    options = {"temperature": 2.0, "output": "mean"} if search is MPPI else {}
+    wide = search(
+        horizon=4, samples=400, elites=20, iterations=40, sigma0=0.5, sigma_min=0.0, **options
+    )
+    actions, _, _ = wide.plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    assert_close(actions, expected, atol=1e-2, rtol=0)
+
+
+def test_bounds_hold_when_the_optimum_lies_outside(point) -> None:
+    far = LinearModel(torch.eye(2), 0.1 * torch.eye(2), torch.tensor([5.0, -5.0]))
+    cem = CEM(horizon=3, samples=100, elites=10, iterations=15, sigma_min=0.0)
+    actions, _, _ = cem.plan(far, far.initial(1), RETURN, generator=seeded())
+    assert_close(actions, torch.tensor([1.0, -1.0]).expand(1, 3, 2), atol=1e-2, rtol=0)
+
+
+def test_goals_are_reached_too(point) -> None:
+    cem = CEM(horizon=2, samples=200, elites=20, iterations=20, sigma_min=0.0)
+    goal = point.encode_goal({"x": torch.tensor([[0.5, 0.5], [-0.5, 0.2]])})
+    cost = GoalCost(keys={"x": 1.0}) + 1e-6 * ActionPenalty()
+    actions, _, _ = cem.plan(point, point.initial(2), cost, goal, generator=seeded())
+    assert_close(actions.sum(1), goal["x"], atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("search", [CEM, MPPI])
+@pytest.mark.parametrize("output", ["mean", "best"])
+def test_nothing_worse_than_the_start_is_returned(pendulum, search, output: str) -> None:
+    """Even from the optimum, with far too few and too wild candidates."""
+    x = torch.zeros(3, 2)
+    optimum = PlanState(pendulum.best_plan(x, 4, 0.99))
+    wild = search(
+        horizon=4, samples=4, elites=2, iterations=2, sigma0=2.0, output=output, sigma_max=3.0
+    )
+    _, _, info = wild.plan(pendulum, {"x": x}, RETURN, warm=optimum, generator=seeded())
+    assert bool((info["cost"] <= info["start_cost"]).all())
+    if output == "mean":
+        assert_close(info["cost"], info["start_cost"])
+
+
+def test_batch_rows_are_planned_apart(pendulum) -> None:
+    cem = CEM(horizon=3, samples=200, elites=20, iterations=20, sigma_min=0.0)
+    x = torch.tensor([[0.0, 0.0], [0.4, 0.1]])
+    both, _, _ = cem.plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    for row in range(2):
+        alone, _, _ = cem.plan(pendulum, {"x": x[row : row + 1]}, RETURN, generator=seeded(9))
+        assert_close(both[row], alone[0], atol=1e-2, rtol=0)
+
+
+def test_momentum_keeps_part_of_the_old_normal() -> None:
+    elites = torch.tensor([1.0, 3.0]).reshape(1, 2, 1, 1).expand(1, 2, 1, 2)
+    old = torch.zeros(1, 1, 2)
+    cem = CEM(momentum_mean=(0.0, 0.5), momentum_std=0.25, elites=2)
+    mean, std = cem._refit(elites, torch.zeros(1, 2), old, old + 1.0)
+    assert_close(mean, torch.tensor([[[2.0, 1.0]]]))
+    assert_close(std, torch.full((1, 1, 2), 0.25 + 0.75 * 2**0.5))  # unbiased
+
+
+def test_dimensions_that_are_not_free_stay(point) -> None:
+    cem = CEM(horizon=2, free_dims=(True, False), samples=50, iterations=5, explore=True)
+    warm = PlanState(torch.full((1, 2, 2), 0.1))
+    actions, after, _ = cem.plan(point, point.initial(1), RETURN, warm=warm, generator=seeded())
+    assert_close(actions[..., 1], torch.full((1, 2), 0.1))
+    assert not torch.allclose(actions[..., 0], torch.tensor(0.1))
+    assert_close(after.mean[..., 1], torch.full((1, 2), 0.1))
+
+
+def test_width_per_dimension_has_a_floor_and_a_ceiling(point) -> None:
+    cem = CEM(horizon=1, sigma0=(0.01, 9.0), sigma_min=0.2, sigma_max=0.7, iterations=1)
+    _, std = cem._start(point, point.initial(1), None)
+    assert_close(std, torch.tensor([[[0.2, 0.7]]]))
+    with pytest.raises(ModelError, match=r"sigma0: expected one number or 2 .* got 3"):
+        CEM(sigma0=(1.0, 1.0, 1.0)).plan(point, point.initial(1), RETURN)
+
+
+def test_mppi_weights() -> None:
+    cost = torch.tensor([[3.0, 1.0, 2.0, 1.5]])
+    for temperature in (0.1, 0.5, 50.0):
+        weights = MPPI(temperature=temperature).weights(cost)
+        assert_close(weights.sum(1), torch.ones(1))
+        assert weights.argmax() == 1
+        assert_close(weights, MPPI(temperature=temperature).weights(cost + 100.0))
+    assert_close(MPPI(temperature=0.0).weights(cost), torch.full((1, 4), 0.25))
+    assert_close(MPPI(temperature=1e6).weights(cost), torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
+    ratio = MPPI(temperature=0.5, scale="cost").weights(cost)
+    assert_close(ratio[0, 1] / ratio[0, 2], torch.tensor(0.5).exp())
+
+
+def test_mppi_weighs_large_and_small_returns_alike() -> None:
+    cost = torch.tensor([[3.0, 1.0, 2.0, 1.5]])
+    for scale in (1e-3, 1.0, 1e4):
+        assert_close(MPPI().weights(scale * cost), MPPI().weights(cost))
+    large = MPPI(scale="cost").weights(1e4 * cost)
+    assert_close(large, torch.tensor([[0.0, 1.0, 0.0, 0.0]]))  # the best alone, as TD-MPC2 has it
+    assert_close(MPPI().weights(torch.full((1, 4), 7.0)), torch.full((1, 4), 0.25))
+    with pytest.raises(ModelError, match="scale: expected 'elites' or 'cost'"):
+        MPPI(scale="returns")
+
+
+def test_mppi_samples_one_of_its_elites(point) -> None:
+    mppi = MPPI(horizon=2, samples=30, elites=5, iterations=3, temperature=1e6, include_mean=False)
+    actions, _, info = mppi.plan(point, point.initial(1), RETURN, generator=seeded())
+    x = actions[0].cumsum(0)
+    cost = ((x - point.aim).square().sum(-1) * torch.tensor([1.0, 0.99])).sum()
+    assert_close(cost, info["cost"][0])  # a cold sample is the cheapest of the last round
+
+
+def test_exploration_changes_the_first_action_only(point) -> None:
+    calm = CEM(horizon=3, sigma_min=0.1)
+    a, _, _ = calm.plan(point, point.initial(1), RETURN, generator=seeded())
+    b, _, _ = replace(calm, explore=True).plan(point, point.initial(1), RETURN, generator=seeded())
+    assert not a[:, 0].equal(b[:, 0])
+    assert a[:, 1:].equal(b[:, 1:])
+
+
+def test_the_actors_ideas_are_candidates(model) -> None:
+    """With one iteration and nothing but the actor's sequences, the plan is one of them."""
+    state = model.initial(1)
+    cem = CEM(horizon=3, samples=4, n_policy=4, elites=1, iterations=1, include_mean=False)
+    got, _, _ = replace(cem, output="best").plan(model, state, ReturnCost(), generator=seeded())
+    generator, wide = seeded(), model.initial(4)
+    with torch.no_grad():
+        first = model.act(wide, mode=False, generator=generator)
+    assert any(torch.allclose(got[0, 0], x) for x in first)
+
+
+def test_repeats_average_noise_away() -> None:
+    noisy = LinearModel(torch.eye(1), torch.eye(1), torch.zeros(1), noise=1.0)
+
+    def spread(repeats: int) -> torch.Tensor:
+        cem = CEM(horizon=1, samples=400, elites=1, iterations=1, sigma0=0.0, sigma_min=0.0)
+        cem = replace(cem, repeats=repeats, output="best")
+        return cem.plan(noisy, noisy.initial(1), RETURN, generator=seeded())[2]["best_cost"]
+
+    assert spread(1) < 0.01  # the luckiest of 400
+    assert spread(50) > 0.4  # E x^2 = 1
+
+
+def test_costs_that_are_not_finite_lose(point) -> None:
+    @dataclass
+    class Fragile:
+        needs = frozenset({"reward"})
+
+        def __call__(self, rollout, goal, actions):
+            cost = -rollout.reward.sum(-1)
+            return torch.where(actions[..., 0, 0] < 0.2, torch.nan, cost)
+
+    cem = CEM(horizon=1, samples=100, elites=5, iterations=10, output="best")
+    actions, _, info = cem.plan(point, point.initial(1), Fragile(), generator=seeded())
+    assert actions[0, 0, 0] >= 0.2
+    assert bool(torch.isfinite(info["cost"]).all())
+
+
+@pytest.mark.parametrize("output", ["mean", "last", "best"])
+def test_the_budget_is_kept(point, monkeypatch, output: str) -> None:
+    """With a clock that moves by 20 ms at every imagination: one is the least."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    class Slow(LinearModel):
+        def rollout(self, *args, **kwargs):
+            now[0] += 0.02
+            return super().rollout(*args, **kwargs)
+
+    slow = Slow(point.f, point.g, point.aim)
+    cem = CEM(horizon=1, samples=20, elites=4, iterations=100, output=output)
+    for budget_s, iterations in ((0.0, 1), (0.001, 1), (0.05, 1), (0.065, 2), (0.205, 9), (9, 100)):
+        began = now[0]
+        _, _, info = cem.plan(slow, slow.initial(1), RETURN, budget_s=budget_s, generator=seeded())
+        assert info["iterations"] == iterations
+        assert now[0] - began <= max(budget_s, 0.02) + 1e-9
+        assert_close(float(info["floor_s"]), 0.02)
+        if output != "last":
+            assert bool((info["cost"] <= info["start_cost"]).all())
+
+
+def test_the_budget_of_mppi_has_no_last_scoring(point, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    class Slow(LinearModel):
+        def rollout(self, *args, **kwargs):
+            now[0] += 0.02
+            return super().rollout(*args, **kwargs)
+
+    slow = Slow(point.f, point.g, point.aim)
+    mppi = MPPI(horizon=1, samples=20, elites=4, iterations=100)
+    _, _, info = mppi.plan(slow, slow.initial(1), RETURN, budget_s=0.105, generator=seeded())
+    assert info["iterations"] == 5 and now[0] <= 0.105
+
+
+def test_a_warm_start_of_another_length_is_fitted(point) -> None:
+    cem = CEM(horizon=3, iterations=1)
+    for length in (1, 3, 5):
+        warm = PlanState(torch.full((1, length, 2), 0.2))
+        mean, _ = cem._start(point, point.initial(1), warm)
+        assert mean.shape == (1, 3, 2)
+        assert_close(mean[:, : min(length, 3)], torch.full((1, min(length, 3), 2), 0.2))
+        assert not mean[:, length:].any()
+    with pytest.raises(ModelError, match=r"warm: expected .* = \(1, any, 2\), got \(2, 3, 2\)"):
+        cem.plan(point, point.initial(1), RETURN, warm=PlanState(torch.zeros(2, 3, 2)))
+
+
+# new goals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["search", "receding"])
+@pytest.mark.parametrize(
+    "search",
+    [
+        CEM(horizon=2, samples=64, elites=8, iterations=8, sigma_min=0.0),
+        CEM(horizon=2, samples=64, elites=8, iterations=8, sigma_min=0.0, output="last"),
+        MPPI(horizon=2, samples=64, elites=8, iterations=8, sigma_min=0.0, output="mean"),
+        GD(horizon=2, steps=60),
+    ],
+    ids=["cem", "cem-last", "mppi", "gd"],
+)
+def test_a_new_goal_is_found(point, search, wrapped: bool) -> None:
+    """From the plan of the old one, where the search had narrowed to a point."""
+    planner = Receding(search, execute_k=2) if wrapped else search
+    cost = GoalCost(keys={"x": 1.0})
+    old = {"x": torch.tensor([[1.2, 1.2], [0.3, 0.3]])}
+    new = {"x": torch.tensor([[-1.2, 0.2], [0.3, 0.3]])}  # one row's goal is another, one is not
+    warm = None
+    for _ in range(3):
+        _, warm, info = search.plan(
+            point, point.initial(2), cost, old, warm=warm, generator=seeded()
+        )
+    if wrapped:
+        _, warm, info = planner.plan(point, point.initial(2), cost, old, generator=seeded())
+        assert warm.left == 1  # a plan for the old goal is being carried out
+    _, after, found = planner.plan(
+        point, point.initial(2), cost, new, warm=warm, generator=seeded()
+    )
+    _, _, fresh = search.plan(point, point.initial(2), cost, new, generator=seeded())
+    assert float(info["cost"].max()) < 5e-3 and float(found["cost"].max()) < 5e-3
+    assert_close(found["start_cost"][0], fresh["start_cost"][0])  # begun anew
+    if not wrapped:  # the other row goes on
+        assert float(found["start_cost"][1]) < 0.05 * float(fresh["start_cost"][1])
+    assert bool(after.serves(new).all())
+
+
+def test_the_width_is_the_same_at_every_plan(point) -> None:
+    cem = CEM(horizon=2, samples=200, elites=20, iterations=1, sigma0=0.7, sigma_min=0.0)
+    warm, widths = None, []
+    for _ in range(3):
+        _, warm, info = cem.plan(point, point.initial(1), RETURN, warm=warm, generator=seeded())
+        widths.append(float(info["std"]))
+    assert min(widths) > 0.5 * max(widths)
+    assert not hasattr(warm, "std")
+
+
+# receding --------------------------------------------------------------------------------------
+
+
+def test_a_chunk_is_executed_before_the_next_search(point) -> None:
+    receding = Receding(CEM(horizon=4, iterations=2), execute_k=3)
+    warm, searched, plans = None, [], []
+    for _ in range(7):
+        actions, warm, info = receding.plan(
+            point, point.initial(1), RETURN, warm=warm, generator=seeded()
+        )
+        searched.append(int(info["searched"]))
+        plans.append(actions)
+    assert searched == [1, 0, 0, 1, 0, 0, 1]
+    assert [p.shape[1] for p in plans] == [4, 3, 2, 4, 3, 2, 4]
+    assert plans[1].equal(plans[0][:, 1:]) and plans[2].equal(plans[0][:, 2:])
+
+
+@dataclass(frozen=True)
+class Spy:
+    """Returns a fixed plan and notes where it was told to start."""
+
+    seen: list
+    horizon: int = 4
+
+    def plan(self, model, state, cost, goal=None, warm=None, budget_s=None, generator=None):
+        self.seen.append(warm)
+        mean = torch.arange(1.0, 5.0).reshape(1, 4, 1)
+        return mean, PlanState(mean, goal), {}
+
+
+@pytest.mark.parametrize(("reuse", "expected"), [("shift", [3.0, 4.0, 0.0, 0.0]), ("none", None)])
+def test_the_next_search_starts_where_the_last_plan_is_now(reuse: str, expected) -> None:
+    spy = Spy([])
+    receding, warm = Receding(spy, execute_k=2, reuse=reuse), None
+    for _ in range(3):
+        _, warm, _ = receding.plan(None, None, RETURN, warm=warm)
+    assert spy.seen[0] is None and len(spy.seen) == 2
+    assert (spy.seen[1] and spy.seen[1].mean[0, :, 0].tolist()) == expected
+
+
+def test_receding_settings_are_checked() -> None:
+    with pytest.raises(ModelError, match="expected 1 to 6, the planner's horizon, got 7"):
+        Receding(CEM(), execute_k=7)
+    with pytest.raises(ModelError, match="'shift' or 'none', got 'roll'"):
+        Receding(CEM(), reuse="roll")
+
+
+# actor and errors ------------------------------------------------------------------------------
+
+
+def test_the_actor_plans_its_mode(model) -> None:
+    state = model.initial(2)
+    actions, _, _ = ActorPlanner().plan(model, state, ReturnCost())
+    assert_close(actions[:, 0], model.act(state, mode=True).detach())
+    sampled, _, _ = ActorPlanner(explore=True).plan(model, state, generator=seeded())
+    assert not sampled.equal(actions)
+
+
+def test_models_that_lack_what_is_needed(point, model) -> None:
+    state = point.initial(1)
+    with pytest.raises(ModelError, match=r"ReturnCost: needs value.*use_value=False"):
+        CEM().plan(point, state, ReturnCost())
+    with pytest.raises(ModelError, match="DisagreementPenalty: needs disagreement"):
+        CEM().plan(point, state, DisagreementPenalty())
+    with pytest.raises(ModelError, match=r"pass goal=model.encode_goal"):
+        CEM().plan(point, state, GoalCost(keys={"x": 1.0}))
+    with pytest.raises(ModelError, match="this model takes no goals"):
+        CEM().plan(model, model.initial(1), GoalCost())
+    with pytest.raises(ModelError, match="no readout named visual"):
+        CEM().plan(point, state, GoalCost(), goal={"visual": torch.zeros(1, 2)})
+    with pytest.raises(ModelError, match="has no actor; plan with cem or mppi"):
+        ActorPlanner().plan(point, state, RETURN)
+    with pytest.raises(ModelError, match="n_policy: expected 0 for a model without an actor"):
+        CEM(n_policy=3).plan(point, state, RETURN)
+    point.spec = replace(point.spec, max_horizon=2)
+    with pytest.raises(ModelError, match="at most 2 steps, got 6"):
+        CEM().plan(point, state, RETURN)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"elites": 70}, r"CEM.elites: expected at most samples \(64\), got 70"),
+        ({"iterations": 0}, "CEM.iterations: expected at least 1, got 0"),
+        ({"n_policy": 64}, "n_policy: expected between 0 and 63"),
+        ({"output": "sample"}, "output: expected 'mean' or 'last' or 'best', got 'sample'"),
+        ({"sigma": 1.0}, r"planner cem: option: nothing is named 'sigma'.*'sigma0'|sigma"),
+    ],
+)
+def test_settings_are_checked(options: dict[str, object], match: str) -> None:
+    with pytest.raises(ModelError, match=match):
+        planner("cem", **options)
+
+
+def test_planners_by_name() -> None:
+    assert planner("actor") == ActorPlanner()
+    assert planner("cem", horizon=3) == CEM(horizon=3)
+    assert planner("mppi", temperature=2.0) == MPPI(temperature=2.0)
+    with pytest.raises(ModelError, match=r"one of actor, cem, mppi, gd.*'cem'\?"):
+        planner("cen")

@@ -1,0 +1,220 @@
+"""The chooser: settings of preset and user, refused plans, models of any kind."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.wm_models.posed import Posed
+from tests.wm_nodes.agent.test_delay_compensation import Line, step
+from tests.wm_nodes.agent.test_delay_compensation import weights as line_weights
+from wm_datasets.spec import VectorSpec
+from wm_models.errors import ModelError, PlanRefused
+from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.preset import Planning, Preset
+from wm_models.interface.world_model import ModelSpec
+from wm_models.planners import CEM, GD, GoalCost, ReturnCost
+from wm_models.registry import PRESETS
+from wm_models.weights.store import Manifest, WeightsError
+from wm_nodes.agent.action_selection import SearchSettings, chooser
+from wm_nodes.agent.encoder import Encoder
+from wm_nodes.agent.goals import Goal
+from wm_nodes.agent.in_process import LearnedPolicy
+from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.weights import Weights, blank_observation, ready
+from wm_nodes.robots.robot import Observation, RobotSpec
+
+CPU = torch.device("cpu")
+NONE = torch.zeros(0)
+AIM = Goal(np.full((4, 4, 3), 50, np.uint8))
+
+
+@dataclass(frozen=True)
+class Planned(Preset):
+    """A preset that is nothing but settings of planners."""
+
+    settings: Planning = field(default_factory=Planning)
+
+    @property
+    def planning(self) -> Planning:
+        return self.settings
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """Give the presets "line" and "posed" these settings of planners."""
+
+    def use(**settings) -> None:
+        for name in ("line", "posed"):
+            monkeypatch.setitem(PRESETS, name, Planned(name, "", Planning(**settings)))
+
+    use()
+    return use
+
+
+def posed(seed: int = 0, **changes) -> Weights:
+    torch.manual_seed(seed)
+    model = Posed().eval()
+    model.spec = replace(model.spec, **changes)
+    return ready(model, Manifest(1, "posed", action_dim=2))
+
+
+def line(bad: float | None = None) -> Weights:
+    """A point on a line; with `bad` everything it imagines is that."""
+
+    class Bad(Line):
+        def readout(self, state, want, *, generator=None):
+            return {k: v + bad for k, v in super().readout(state, want).items()}
+
+    return line_weights(Line() if bad is None else Bad())
+
+
+# refused plans ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("planner", ["cem", "mppi", "gd"])
+def test_a_plan_that_cannot_be_is_refused_and_begun_anew(planned, planner: str, bad: float) -> None:
+    policy = Policy(0, CPU, chooser(planner, SearchSettings(horizon=2, iterations=3)))
+    policy.goal = AIM
+    state = {"x": torch.zeros(1, 1)}
+    good = policy.act(line(), state, step(0))
+    assert np.isfinite(good).all() and policy.planned_ns == 0
+    for tick in (3, 4):
+        with pytest.raises(PlanRefused, match="no finite cost"):
+            policy.act(line(bad), state, step(tick))
+        assert policy.planned_ns == -1  # the plan in hand is not gone on with
+    again = policy.act(line(), state, step(5))
+    assert np.isfinite(again).all() and policy.planned_ns == 500_000_000
+
+
+def test_an_actor_that_diverged_is_refused(planned) -> None:
+    found = posed()
+    with torch.no_grad():
+        found.model.actor.bias.fill_(math.nan)
+    with pytest.raises(PlanRefused, match="an action that is not finite"):
+        chooser("actor").choose(found, {"pose": torch.zeros(1, 2)}, step(0), None, None, NONE)
+
+
+# settings ---------------------------------------------------------------------------------------
+
+
+def test_the_preset_decides_what_imagined_rewards_are_worth(planned) -> None:
+    search = chooser("cem")
+    assert search._cost(posed(), None) == ReturnCost(0.99, use_value=True)
+    assert search._cost(posed(has_value=False), None) == ReturnCost(0.99, use_value=False)
+    planned(gamma=0.7, use_value=False)
+    assert search._cost(posed(), None) == ReturnCost(0.7, use_value=False)
+
+
+def test_the_user_s_objective_comes_before_the_preset_s(planned) -> None:
+    goal = {"visual": torch.zeros(1, 1), "proprio": torch.zeros(1, 1)}
+    keys = {"visual": 1.0, "proprio": 1.0}
+    assert chooser("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="all")
+    planned(objective="last")
+    assert chooser("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
+    given = SearchSettings(objective="all", goal_proprio=0.0)
+    assert chooser("cem", given)._cost(line(), goal) == GoalCost(keys={"visual": 1.0}, reduce="all")
+
+
+def test_the_preset_decides_how_much_is_executed(planned) -> None:
+    assert chooser("cem").executes(line()) == 3  # a model step's
+    planned(execute=6)
+    assert chooser("cem").executes(line()) == 6
+    assert chooser("cem", SearchSettings(execute=2)).executes(line()) == 2
+    policy = Policy(0, CPU, chooser("cem"))
+    policy.goal = AIM
+    found, made = line(), []
+    for tick in range(13):
+        policy.act(found, {"x": torch.zeros(1, 1)}, step(tick))
+        made.append(policy.planned_ns // 100_000_000)
+    assert sorted(set(made)) == [0, 6, 12]
+
+
+def test_a_model_that_differs_from_its_preset_is_planned_with_as_it_is() -> None:
+    weights = replace(line(), preset="dino_wm_repo", settings={"frameskip": 2})
+    assert chooser("cem").executes(weights) == 5 * 2  # all of a plan, as released
+
+
+def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
+    def search(weights: Weights, **settings) -> CEM:
+        return chooser("cem", SearchSettings(**settings))._search(weights, explore=False)
+
+    assert search(posed()).n_policy == 12
+    assert search(posed(), samples=5).n_policy == 4 and search(posed(), samples=5).elites == 5
+    assert search(posed(has_actor=False)).n_policy == 0
+    planned(planners={"cem": {"n_policy": 3, "sigma0": 0.2}})
+    assert search(posed()) == CEM(n_policy=3, sigma0=0.2)
+    gd = chooser("gd", SearchSettings(samples=2, iterations=7))._search(posed(), explore=True)
+    assert gd == GD(restarts=2, steps=7)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("budget_s", math.nan), ("budget_s", -1.0), ("samples", 2.5), ("horizon", -1),
+        ("execute", 1.5), ("goal_proprio", -0.1), ("goal_proprio", math.inf), ("objective", "best"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ModelError, match=rf"SearchSettings\.{name}: expected .*, got "):
+        SearchSettings(**{name: value})
+
+
+# models of another kind -------------------------------------------------------------------------
+
+
+def observation(tick: int, pose: np.ndarray, done: np.ndarray) -> Observation:
+    return Observation(
+        stamp_ns=tick * 100_000_000, images={}, proprio=pose.astype(np.float32), executed=done,
+        commanded=done, is_first=tick == 0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("planner", ["actor", "cem", "mppi", "gd"])
+def test_a_model_without_images_acts(planned, planner: str) -> None:
+    """Its state is a dict, and the raw pose reaches it through encode and filter."""
+    found = posed()
+    box = ("m/s",) * 2, (-1.0, -1.0), (1.0, 1.0)
+    seen, done = VectorSpec(("x", "y"), *box), VectorSpec(("dx", "dy"), *box)
+    spec = RobotSpec("point", "reach", 0.1, {}, seen, done)
+    search = SearchSettings(horizon=2, samples=16, iterations=2)
+    agent = LearnedPolicy(found, spec, planner=planner, search=search)
+    agent.begin()
+    pose, done = np.array([0.6, -0.4], np.float32), np.zeros(2, np.float32)
+    for tick in range(3):
+        done = agent.act(observation(tick, pose, done))
+        assert done.shape == (2,) and np.isfinite(done).all()
+        pose = pose + 0.1 * done
+    if planner != "actor":  # towards 0, where the reward is
+        assert np.abs(pose).sum() < 1.0
+
+
+def test_the_raw_pose_is_not_rounded() -> None:
+    found = posed()
+    pose = np.array([1.2345678, -9.8765432], np.float32)
+    tokens = Encoder().encode(found, None, pose)
+    assert tokens.shape == (1, *found.tokens)
+    state = Filter(0, CPU).update(
+        found, tokens, replace(step(0), names=("dx", "dy"), executed=np.zeros(2, np.float32))
+    )
+    assert state["pose"][0].numpy().tolist() == pose.tolist()
+
+
+def test_an_observation_that_no_node_carries_is_refused() -> None:
+    spec = ModelSpec((-1.0,), (1.0,), {"image": (3, 8, 8), "touch": (2,)})
+    with pytest.raises(WeightsError, match="got a model that sees touch, expected one that sees"):
+        blank_observation(spec, CPU)
+    plain = replace(spec, obs_keys={"image": (3, 8, 6), "proprio": (2,)})
+    shapes = {name: tuple(x.shape) for name, x in blank_observation(plain, CPU).items()}
+    assert shapes == {"image": (1, 8, 6, 3), "proprio": (1, 2)}
+    assert plain.image_size == (8, 6)
+
+
+def test_adapters_know_the_posed_model() -> None:
+    assert ActionAdapter.of(posed().model).frameskip == 1

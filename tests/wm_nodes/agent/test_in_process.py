@@ -1,0 +1,106 @@
+"""An agent without ROS decides as the graph's parts do; what does not fit is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.wm_nodes.tiny import TINY, SeenPoint
+from wm_models.registry import PRESETS
+from wm_models.weights.store import Manifest, WeightStore
+from wm_nodes.agent.action_selection import chooser
+from wm_nodes.agent.encoder import Encoder
+from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences
+from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.weights import load_weights
+from wm_nodes.episodes.runner import Session
+from wm_nodes.episodes.schedule import Goals, Schedule
+from wm_nodes.evaluation.evaluate import evaluate
+from wm_nodes.robots.robot import RobotError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A store with one version of the tiny model."""
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    extra = {"task": "elsewhere", "robot": "point", "camera": "top"}
+    manifest = Manifest(1, "tiny", action_dim=1, extra=extra)
+    WeightStore(tmp_path).save(TINY.build(1, seed=4).modules_by_name(), manifest)
+    return tmp_path
+
+
+@pytest.mark.parametrize("planner", ["actor", "cem"])
+def test_it_acts_as_the_graph_s_parts_in_evaluation_episodes(folder, planner):
+    """The robot node's session, the split nodes' packed states, and this loop: the same actions."""
+    weights = load_weights(folder, NEEDS, CPU)
+    encoder, filter_ = Encoder(), Filter(3, CPU)
+    policy = Policy(3, CPU, chooser(planner))
+    graph = []
+    with SeenPoint(time_limit=4) as robot:
+        session = Session(robot, Schedule(Goals(episodes=2, evaluate=True), seed=3))
+        arrival = session.begin()
+        while arrival is not None:
+            step = arrival.step
+            tokens = encoder.encode(weights, arrival.images["top"])
+            state = filter_.update(weights, tokens, step)
+            if step.is_last:
+                arrival = session.begin()
+                continue
+            flat = torch.from_numpy(weights.model.pack(state).numpy())
+            action = policy.act(weights, weights.model.unpack(flat), step)[0]
+            arrival = session.execute(action, weights.origin(policy.module))
+            graph.append(arrival.step.executed)
+    alone = []
+    with SeenPoint(time_limit=4) as robot:
+        learned = LearnedPolicy.load(folder, robot.spec, seed=3, planner=planner, device="cpu")
+        seen = alone.append
+        evaluate(robot, learned, 2, seed=3, watch=lambda o: o.is_first or seen(o.executed))
+    assert len(graph) == 8
+    np.testing.assert_array_equal(graph, alone)
+
+
+def test_begin_forgets_the_last_episode(folder):
+    with SeenPoint() as robot:
+        policy = LearnedPolicy.load(folder, robot.spec, device="cpu")
+        first = evaluate(robot, policy, 1, seed=0).rows
+    with SeenPoint() as robot:  # the same clock, so the same noise
+        policy.begin()
+        assert evaluate(robot, policy, 1, seed=0).rows == first
+
+
+def test_exploring_differs_from_the_mode(folder):
+    weights = load_weights(folder, NEEDS, CPU)
+    with SeenPoint() as robot:
+        seen = robot.reset(0)
+        actions = {
+            explore: LearnedPolicy(weights, robot.spec, explore=explore).act(seen)
+            for explore in (False, True)
+        }
+    assert actions[False] != actions[True]
+
+
+def test_larger_pictures_are_made_smaller(folder):
+    with SeenPoint(size=64) as robot:
+        action = LearnedPolicy.load(folder, robot.spec, device="cpu").act(robot.reset(0))
+    assert action.shape == (1,)
+    assert abs(action).max() <= 1
+
+
+def test_what_differs_from_training_is_said(folder):
+    with SeenPoint() as robot:
+        assert differences(folder, robot.spec) == [
+            "task: the weights were made with elsewhere, this is origin"
+        ]
+
+
+def test_unknown_camera_and_planner_are_refused(folder):
+    weights = load_weights(folder, NEEDS, CPU)
+    with SeenPoint() as robot:
+        with pytest.raises(RobotError, match=r"asked for 'side', the robot has \['top'\]"):
+            LearnedPolicy(weights, robot.spec, camera="side")
+        with pytest.raises(RobotError, match="expected one of actor, cem, mppi, gd, got 'mpc'"):
+            LearnedPolicy(weights, robot.spec, planner="mpc")

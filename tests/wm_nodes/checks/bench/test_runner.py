@@ -1,0 +1,59 @@
+"""`wm bench` gives rows, a table and two files; goals are judged as they are stated."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from wm_nodes.checks.bench import GROUPS, Row, run, table
+from wm_nodes.checks.bench.timing import Timing
+from wm_nodes.errors import UserError
+
+
+def test_rows_reach_the_table_and_the_files(tmp_path) -> None:
+    said: list[str] = []
+    rows = run(["machine", "sampler", "log"], quick=True, folder=tmp_path, show=said.append)
+    assert {row.group for row in rows} == {"machine", "sampler", "log"}
+    assert all(row.value > 0 for row in rows)
+    assert "cores" in said[0]
+    assert all(row.name in "\n".join(said) for row in rows)
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert kept["machine"]["cpu"] and len(kept["rows"]) == len(rows)
+    with (tmp_path / "bench.csv").open() as file:
+        assert [line["name"] for line in csv.DictReader(file)] == [row.name for row in rows]
+
+
+def test_models_are_measured_by_preset() -> None:
+    rows = run(["models"], quick=True, show=lambda text: None)
+    names = [row.name for row in rows]
+    assert all(name.startswith("mwm_cpu: ") for name in names)
+    share = next(row for row in rows if "share" in row.name)
+    assert 1 < share.value < 120
+
+
+def test_a_wrong_group_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no group 'modles'. There are: machine, models"):
+        run(["modles"])
+    assert set(GROUPS) >= {"models", "sampler", "log", "simulator"}
+
+
+@pytest.mark.parametrize(
+    ("better", "value", "reached"),
+    [("lower", 7.0, True), ("lower", 9.0, False), ("higher", 9.0, True), ("higher", 7.0, False)],
+)
+def test_goals(better: str, value: float, reached: bool) -> None:
+    row = Row("models", "x", value, "ms", goal=8.0, better=better)
+    assert row.reached is reached
+    assert ("ok" if reached else "missed") in table([row])
+    assert Row("models", "x", value, "ms").reached is None
+
+
+def test_one_thread_is_told_in_cpu_time() -> None:
+    one = Timing(wall_s=(0.3, 0.2, 0.1), cpu_s=(0.03, 0.02, 0.01))
+    assert one.row("g", "n").value == pytest.approx(20.0)
+    assert one.rate_row("g", "n", "1/s").value == pytest.approx(50.0)
+    assert "wall clock 200 ms" in one.row("g", "n").note
+    many = Timing(one.wall_s, one.cpu_s, threads=2)
+    assert many.row("g", "n").value == pytest.approx(200.0)

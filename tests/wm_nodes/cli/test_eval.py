@@ -1,0 +1,185 @@
+"""`wm eval`: what comes from the weights, what is shown, what Ctrl-C keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.wm_nodes.point_robot import PointRobot
+from wm_nodes.cli.eval import Eval, _judge, _with_defaults
+from wm_nodes.cli.progress_bar import Bar
+from wm_nodes.errors import UserError
+from wm_nodes.graphs.weights import WeightFacts
+
+
+class Interrupted:
+    """Pushes to the origin; Ctrl-C comes in its third episode."""
+
+    def __init__(self) -> None:
+        self.episodes = 0
+
+    def begin(self):
+        self.episodes += 1
+
+    def act(self, observation):
+        if self.episodes == 3:
+            raise KeyboardInterrupt
+        return -observation.proprio
+
+
+def test_ctrl_c_keeps_finished_episodes(capsys):
+    result = _judge(PointRobot(), Interrupted(), Eval(episodes=5, policy="hold"))
+    assert len(result.rows) == 2
+    assert result.success_rate == 1
+    assert "0 of 5 episodes" in capsys.readouterr().err  # a line at once, more every 5 s
+
+
+def test_ctrl_c_before_the_first_episode_is_the_end():
+    policy = Interrupted()
+    policy.episodes = 2
+    with pytest.raises(KeyboardInterrupt):
+        _judge(PointRobot(), policy, Eval(episodes=5, policy="hold"))
+
+
+def facts(robot: str, task: str, **made_with: object) -> WeightFacts:
+    return WeightFacts(Path(), 1, "mwm_cpu", {"robot": robot, "task": task, **made_with})
+
+
+def test_robot_task_camera_and_pace_come_from_the_weights():
+    made = facts("metaworld", "push-v3", camera="corner", action_repeat=4)
+    filled = _with_defaults(Eval(), made)
+    assert (filled.robot, filled.task, filled.camera, filled.action_repeat) == (
+        "metaworld",
+        "push-v3",
+        "corner",
+        4,
+    )
+    assert _with_defaults(Eval(task="push-v3"), made).task == "push-v3"
+    assert _with_defaults(Eval(camera="topview"), made).camera == "topview"
+    assert _with_defaults(Eval(), facts("arm_sim", "goal")).robot == "arm_sim"
+
+
+@pytest.mark.parametrize(
+    ("given", "made", "said"),
+    [
+        ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "made for task 'push-v3'"),
+        ({"robot": "wall"}, facts("metaworld", "push-v3"), "made for 'metaworld'"),
+        ({}, facts("ur5e", "push"), "the weights are of 'ur5e', which is none of"),
+        ({"task": "wall-any"}, facts("wall", "wall-same"), "made for task 'wall-same'"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused(given, made, said):
+    with pytest.raises(UserError, match=said):
+        _with_defaults(replace(Eval(), **given), made)
+
+
+def test_weights_of_the_general_task_are_judged_by_its_parts():
+    assert _with_defaults(Eval(task="wall-door"), facts("wall", "wall-any")).task == "wall-door"
+
+
+def test_weights_of_a_real_arm_may_be_judged_on_the_simulated_one():
+    filled = _with_defaults(Eval(robot="arm_sim", task="push"), facts("ur5e", "stack"))
+    assert (filled.robot, filled.task) == ("arm_sim", "push")
+
+
+def test_the_json_is_json_and_says_whether_it_was_interrupted(monkeypatch, capsys):
+    from wm_nodes.cli.main import main
+
+    words = ["eval", "--policy", "random", "--episodes", "1", "--time-limit", "2", "--json"]
+    assert main([*words, "--robot", "wall"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["interrupted"] is False
+    assert found["return_interval_95"] == [None, None]
+
+
+OWN_ROBOT = "docs/examples/two_joint_arm.py:TwoJointArm"
+
+
+def test_a_robot_of_ones_own_is_judged_with_its_own_defaults(capsys):
+    from wm_nodes.cli.main import main
+
+    words = ["eval", "--robot", OWN_ROBOT, "--policy", "random", "--episodes", "2", "--json"]
+    assert main([*words, "--task", "reach-sparse"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["task"] == "reach-sparse" and found["episodes"] == 2
+    filled = _with_defaults(Eval(robot=OWN_ROBOT), facts("two_joint_arm", "reach", camera="front"))
+    assert (filled.task, filled.camera, filled.time_limit) == ("reach", "front", 0)
+
+
+def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_path):
+    from wm_datasets import LogReader
+    from wm_nodes.cli.main import main
+
+    robot = "docs/examples/sparse_reach.py:SparseReach"
+    log, sizes = tmp_path / "log", ["--size", "16", "--episodes", "1", "--time-limit", "40"]
+    words = ["collect", "--robot", robot, "--task", "reach-v3", "--noise", "0", "--out", str(log)]
+    assert main([*words, *sizes]) == 0
+    with LogReader(log) as reader:
+        assert reader.spec.task == "reach-v3" and set(reader.read("reward", 0, 40)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["eval", "--policy", "random", "--robot", "wal"], "--robot: there is no 'wal'. Right: me"),
+        (["eval", "--policy", "random", "--robot", "none.py:Robot"], "there is no file none.py"),
+        (["eval", "--policy", "expert", "--robot", OWN_ROBOT], "has no script"),
+        (
+            ["eval", "--policy", "random", "--robot", OWN_ROBOT, "--action-repeat", "2"],
+            "--action-repeat: given 2, but the constructor of docs/examples/two_joint_arm.py",
+        ),
+        (["collect", "--out", "x", "--robot", OWN_ROBOT], "has no expert. Right: random"),
+        (
+            ["collect", "--out", "x", "--policy", "random", "--robot", OWN_ROBOT, "--camera", "a"],
+            "--camera: given 'a'",
+        ),
+    ],
+)
+def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, said, capsys):
+    from wm_nodes.cli.main import main
+
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "line"),
+    [
+        (20, 20, "#" * 24 + " 20 of 20 updates"),
+        (6, 24, "#" * 6 + "." * 18 + " 6 of 24 updates"),
+        (30, 20, "30 updates"),
+        (7, 0, "7 updates"),
+    ],
+)
+def test_a_bar_never_says_more_than_all(done, total, line):
+    assert Bar(total, "updates").line(done, 0.0, "") == line
+
+
+def words_said(capsys, *words: str) -> str:
+    from wm_nodes.cli.main import main
+
+    assert main(["eval", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys):
+    same = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
+    said = words_said(capsys, *same, "--policy", "random").splitlines()
+    assert said[0].startswith("wall-same random: success ")
+    assert said[1].startswith("beside it: wall-same hold: success 0.00")
+    assert len(said) == 2
+    found = json.loads(words_said(capsys, *same, "--policy", "hold", "--json"))
+    assert found["success_rate"] == 0.0 and set(found["baselines"]) == {"random"}
+    beside = found["baselines"]["random"]
+    assert (beside["episodes"], beside["task"], beside["seed"]) == (4, "wall-same", 0)
+    alone = json.loads(words_said(capsys, *same, "--policy", "random", "--json"))
+    assert beside["mean_return"] == alone["mean_return"]  # the same episodes and actions
+
+
+def test_a_task_without_a_goal_has_no_such_figures(capsys):
+    words = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
+    assert "beside it" not in words_said(capsys, *words)

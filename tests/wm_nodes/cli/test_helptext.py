@@ -1,0 +1,114 @@
+"""Help has one form for all commands, and what it shows is accepted."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from wm_models.registry import SUMMARIES
+from wm_nodes.assets import pretrained, version
+from wm_nodes.cli.arguments import parse
+from wm_nodes.cli.commands import CLASSES, options_of
+from wm_nodes.cli.examples import EXAMPLES
+from wm_nodes.cli.main import COMMANDS, main
+from wm_nodes.errors import UserError
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.arguments import MODELS
+from wm_nodes.graphs.graph import split_words
+
+GROUPS = ("arm", "log", "study", "launch")
+
+
+def helped(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    try:
+        code = main([*command.split(), "--help"])
+    except SystemExit as end:
+        code = end.code
+    assert code == 0
+    return capsys.readouterr().out
+
+
+def test_every_command_is_in_the_table_or_a_group():
+    assert {command.split()[0] for command in CLASSES} | {"launch"} == set(COMMANDS)
+    assert set(EXAMPLES) == {"", *CLASSES, *GROUPS}
+
+
+@pytest.mark.parametrize("command", ["", *GROUPS, *CLASSES])
+def test_help_has_one_form(command, capsys):
+    text = helped(command, capsys)
+    assert text.startswith(f"usage: wm {command}".rstrip())
+    parts = [part.splitlines()[0] for part in text.split("\n\n")]
+    assert "examples:" in parts
+    assert parts[1:] and any(part in parts for part in ("options:", "commands:", "graphs:"))
+    assert max(map(len, text.splitlines())) <= 110
+    assert not set("│╭╰─") & set(text)
+
+
+@pytest.mark.parametrize("command", CLASSES)
+def test_help_tells_every_option_with_a_text(command, capsys):
+    text = " ".join(helped(command, capsys).split())
+    for option in options_of(command):
+        assert option.text, option.name
+        assert (option.words or (option.name,))[-1] in text
+        assert option.text in text
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_examples_are_accepted(command):
+    for line in EXAMPLES[command]:
+        assert f"wm {command}".strip() in line, line
+        words = shlex.split(line.split("wm ", 1)[1].split(" > ")[0].split(" && ")[0].rstrip(")"))
+        if words[0] == "launch":
+            find_graph(words[1]).parse(split_words([w for w in words[2:] if w != "--show-args"]))
+            continue
+        pair = " ".join(words[:2])
+        full = pair if words[0] in GROUPS or pair in CLASSES else words[0]
+        flags = {word for option in options_of(full) for word in option.words}
+        assert {word for word in words if word.startswith("--")} <= flags, line
+
+
+def test_the_version_is_the_package_s(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wm_nodes {version()}\n"
+    assert version()[0].isdigit()
+
+
+def test_models_are_listed(capsys):
+    assert set(MODELS) == set(SUMMARIES)
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in MODELS)
+
+
+def test_weights_are_listed(capsys, monkeypatch, tmp_path):
+    shipped = next(iter(pretrained().values()))
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "weights").symlink_to(shipped)
+    monkeypatch.chdir(tmp_path)
+    assert main(["weights"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {name} " in out for name in pretrained())
+    assert "runs/mine/weights" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("eval", ["--episodes", "many"], "--episodes: right is a whole number, given 'many'"),
+        ("eval", ["--delay-s", "x"], "--delay-s: right is a number, given 'x'"),
+        ("eval", ["--episode", "3"], "Closest: --episodes"),
+        ("eval", ["--policy", "exprt"], "--policy: given 'exprt', right is one of agent, random"),
+        ("collect", [], "missing: --out PATH"),
+        ("log import", ["video"], "missing: SRC, LOG"),
+        ("average", ["a", "b"], "there is no option or argument b"),
+    ],
+)
+def test_a_wrong_word_is_one_line(command, words, said):
+    from importlib import import_module
+
+    module, _, name = CLASSES[command].partition(":")
+    with pytest.raises(UserError) as caught:
+        parse(getattr(import_module(f"wm_nodes.cli.{module}"), name), command, words)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

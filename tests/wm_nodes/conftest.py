@@ -1,0 +1,110 @@
+"""ROS for tests: a fresh context for each test, in the domain of this process."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = itertools.count()
+
+
+class Graph:
+    """Nodes of one test in one executor, and a plain node `probe` to publish and listen with."""
+
+    def __init__(self, context: Any) -> None:
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+
+        self.context, self.namespace = context, f"/test{next(NAMES)}"
+        self.executor = SingleThreadedExecutor(context=context)
+        self.nodes: list[Any] = []
+        self.probe = Node("probe", context=context, namespace=self.namespace)
+        self.executor.add_node(self.probe)
+
+    def add(self, kind: Callable[..., Any], *, begin: bool = True, **parameters: Any) -> Any:
+        """Make a node with parameters; it begins by itself unless told otherwise.
+
+        It lives in the test's namespace; a simulator, which is no node of the robot, in its own.
+        """
+        from rclpy.parameter import Parameter
+
+        from wm_nodes.ros.topics import NAMESPACE
+
+        own = getattr(kind, "NAMESPACE", NAMESPACE)
+        node = kind(
+            context=self.context,
+            namespace=self.namespace if own == NAMESPACE else own,
+            parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()],
+        )
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        if begin:
+            node.begin()
+        return node
+
+    def hear(self, topic: Any, convert: Callable = lambda msg: msg, **names: str) -> list:
+        """Subscribe; return the list that messages will come into."""
+        heard: list = []
+        topic.subscription(self.probe, lambda msg: heard.append(convert(msg)), **names)
+        return heard
+
+    def until(self, condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+        """Spin until the condition holds."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, "it did not happen in time"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def joined(self, publisher: Any, count: int = 1) -> Any:
+        """Return the publisher when so many subscriptions have found it."""
+        self.until(lambda: publisher.get_subscription_count() >= count)
+        return publisher
+
+    def remove(self, node: Any) -> None:
+        """End a node and forget it."""
+        node.end()
+        self.nodes.remove(node)
+        self.executor.remove_node(node)
+        node.destroy_node()
+
+    def close(self) -> None:
+        for node in list(self.nodes):
+            self.remove(node)
+        self.probe.destroy_node()
+        self.executor.shutdown()
+
+
+@pytest.fixture
+def graph() -> Iterator[Graph]:
+    rclpy = pytest.importorskip("rclpy")
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    made = Graph(context)
+    yield made
+    made.close()
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Weights of mwm_cpu for one action dimension: versions 1 and 2."""
+    from wm_models.registry import preset
+    from wm_models.weights.store import Manifest, WeightStore
+
+    found = WeightStore(tmp_path_factory.mktemp("weights"))
+    for version in (1, 2):
+        model = preset("mwm_cpu").build(1, seed=version)
+        manifest = Manifest(version=version, preset="mwm_cpu", action_dim=1)
+        found.save(model.modules_by_name(), manifest)
+    return found

@@ -1,0 +1,112 @@
+"""What is recorded is what was done; what was meant stands beside it; more adds, never repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.wm_nodes.tiny import Homing, SeenPoint, record
+from wm_datasets import LogReader
+from wm_datasets.spec import Source
+from wm_nodes.cli.collect import run
+from wm_nodes.episodes.collect import HeldRandom, NoisyExpert, collect
+from wm_nodes.errors import UserError
+
+
+def rows(log):
+    with LogReader(log) as reader:
+        return reader.read_rows(reader.first, reader.length)
+
+
+def episodes(log):
+    with LogReader(log) as reader:
+        return [
+            {k: v[: int(length)] for k, v in reader.read_rows(start, start + length).items()}
+            for start, length, complete in reader.episodes.tolist()
+            if complete
+        ]
+
+
+@pytest.fixture
+def demos(tmp_path):
+    return record(tmp_path / "demos", 8, expert=True)
+
+
+def test_the_physics_follow_from_the_executed_action_not_from_the_meant_one(demos):
+    for episode in episodes(demos):
+        x, push = episode["proprio"], episode["action"]
+        np.testing.assert_allclose(x[1:], np.clip(x[:-1] + push[:-1], -2, 2), atol=1e-6)
+        meant = np.clip(-x[:-1] * (1 + 5 * (abs(x[:-1]) > 0.7)), -1, 1)
+        np.testing.assert_allclose(episode["commanded"][:-1], meant, atol=1e-6)
+
+
+def test_one_episode_in_four_is_demonstrated_cleanly(demos):
+    disturbed = [bool((e["action"] != e["commanded"]).any()) for e in episodes(demos)]
+    assert disturbed == [False, True, True, True] * 2
+
+
+def test_noise_has_the_asked_deviation_and_changes_slowly():
+    with SeenPoint(time_limit=4000) as robot:
+        player = NoisyExpert(Homing(), robot.spec, 0.2, seed=0)
+        player.begin(1)
+        seen = robot.reset(0)
+        pushes = []
+        while not seen.is_last:
+            seen = robot.observe()
+            seen = type(seen)(seen.images, np.zeros(1, np.float32), seen.executed, seen.commanded)
+            meant, done = player.choose(seen)
+            pushes.append(float(done[0] - meant[0]))
+            seen = robot.act(done)
+    assert np.std(pushes) == pytest.approx(0.2, rel=0.1)
+    assert np.corrcoef(pushes[1:], pushes[:-1])[0, 1] == pytest.approx(0.8, abs=0.05)
+
+
+def test_without_noise_the_expert_does_what_it_means(tmp_path):
+    with SeenPoint() as robot:
+        collect(robot, NoisyExpert(Homing(), robot.spec, 0.0, 0), tmp_path / "log", 2, 0)
+    data = rows(tmp_path / "log")
+    np.testing.assert_array_equal(data["action"], data["commanded"])
+
+
+def test_the_log_says_who_acted(tmp_path, demos):
+    play = record(tmp_path / "play", 1)
+    assert set(rows(demos)["source"]) == {Source.SCRIPT}
+    assert set(rows(play)["source"]) == {Source.RANDOM}
+    assert set(rows(demos)["weights"]) == {-1}
+
+
+def test_held_actions_last_as_long_as_asked_in_the_mean():
+    with SeenPoint() as robot:
+        player, seen = HeldRandom(robot.spec, 5.0, seed=0), robot.reset(0)
+        player.begin(0)
+        done = np.array([player.choose(seen)[1] for _ in range(5000)])
+    changes = int((done[1:] != done[:-1]).sum())
+    assert 5000 / changes == pytest.approx(5, rel=0.15)
+    assert abs(done).max() <= 1
+
+
+@pytest.mark.parametrize("expert", [True, False])
+def test_more_goes_on_where_the_log_ends(tmp_path, expert):
+    whole = rows(record(tmp_path / "whole", 5, expert=expert))
+    record(tmp_path / "parts", 2, expert=expert)
+    parts = rows(record(tmp_path / "parts", 3, expert=expert))
+    for name, values in whole.items():
+        np.testing.assert_array_equal(parts[name], values, err_msg=name)
+
+
+def test_the_result_counts_what_the_log_holds(tmp_path):
+    told = []
+    with SeenPoint() as robot:
+        player = NoisyExpert(Homing(), robot.spec, 0.0, 0)
+        result = collect(robot, player, tmp_path / "log", 3, 0, watch=told.append)
+    assert result.rows == tuple(told)
+    assert result.success_rate == 1
+    returns = [float(e["reward"].sum()) for e in episodes(tmp_path / "log")]
+    assert [row.total_reward for row in told] == pytest.approx(returns)
+
+
+def test_play_near_nothing_is_refused(tmp_path):
+    words = ["--robot", "arm_sim", "--task", "goal", "--policy", "play", "--near", "0.5"]
+    with pytest.raises(UserError, match="nothing lies about in 'goal'"):
+        run([*words, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
+    assert not (tmp_path / "log").exists()

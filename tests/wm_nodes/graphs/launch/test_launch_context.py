@@ -1,0 +1,49 @@
+"""`ros2 launch`, where launch_ros is installed: the run and its namespace are held for its life."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("launch_ros")
+
+from launch import LaunchContext
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.graph import GraphError
+from wm_nodes.graphs.launch.claims import claim
+from wm_nodes.graphs.launch.run_folder import open_run
+
+FILE = str(Path(__file__).parents[4] / "launch" / "arm_mpc.launch.py")
+ARM = find_graph("arm_mpc")
+
+
+def visited(context: LaunchContext, entity) -> None:
+    """Execute what starts no process, and keep none of it."""
+    for each in entity.visit(context) or ():
+        if isinstance(each, IncludeLaunchDescription) or not hasattr(each, "cmd"):
+            visited(context, each)
+
+
+def test_a_launch_holds_its_run_and_its_namespace_until_it_ends(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"policy": "random", "task": "goal", "run": "one"}
+    context = LaunchContext()
+    visited(
+        context,
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(FILE), launch_arguments=given.items()
+        ),
+    )
+    gc.collect()
+    with pytest.raises(GraphError, match="'one' is running already"):
+        open_run(ARM, {"run": "one"})
+    with pytest.raises(GraphError, match="used by run one"):
+        claim(ARM, open_run(ARM, {**given, "run": "two", "ns": "robot"}))
+    del context
+    gc.collect()
+    open_run(ARM, {"run": "one"}).lock.close()

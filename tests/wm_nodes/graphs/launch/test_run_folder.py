@@ -1,0 +1,146 @@
+"""A run goes on with the arguments it began with; what contradicts them is refused."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.graph import GraphError
+from wm_nodes.graphs.launch.run_folder import open_run
+
+GRAPH = find_graph("sim_metaworld")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_new_run_is_named_after_its_task_and_written_down(tmp_path):
+    run = open_run(GRAPH, {"task": "reach-v3", "seed": "3"})
+    assert run.path.parent == tmp_path / "runs"
+    assert run.path.name.startswith("reach-v3-")
+    content = json.loads((run.path / "run.json").read_text())
+    assert content["graph"] == "sim_metaworld"
+    assert content["arguments"]["seed"] == 3
+    assert run.values["log"] == str(run.path / "log")
+
+
+def test_two_runs_in_one_second_are_two_runs():
+    assert open_run(GRAPH, {}).path != open_run(GRAPH, {}).path
+
+
+def test_a_resumed_run_keeps_its_arguments():
+    open_run(GRAPH, {"run": "one", "task": "reach-v3", "seed": "3", "steps": "100"})
+    run = open_run(GRAPH, {"run": "one"})
+    assert run.resumed
+    assert (run.values["task"], run.values["seed"], run.values["steps"]) == ("reach-v3", 3, 100)
+    assert run.notes == ()
+
+
+def test_a_contradicting_argument_is_refused_and_nothing_changes():
+    first = open_run(GRAPH, {"run": "one", "task": "reach-v3"})
+    first.lock.close()
+    before = (first.path / "run.json").read_text()
+    with pytest.raises(GraphError, match="began with task:=reach-v3, given 'push-v3'"):
+        open_run(GRAPH, {"run": "one", "task": "push-v3"})
+    assert (first.path / "run.json").read_text() == before
+
+
+def test_a_second_launch_of_a_running_run_changes_nothing():
+    first = open_run(GRAPH, {"run": "one", "steps": "100"})
+    before = (first.path / "run.json").read_text()
+    with pytest.raises(GraphError, match="'one' is running already"):
+        open_run(GRAPH, {"run": "one", "steps": "200"})
+    assert (first.path / "run.json").read_text() == before
+    first.lock.close()
+    assert open_run(GRAPH, {"run": "one", "steps": "200"}).values["steps"] == 200
+
+
+def test_an_argument_that_may_change_is_noted():
+    open_run(GRAPH, {"run": "one", "steps": "100"})
+    run = open_run(GRAPH, {"run": "one", "steps": "200"})
+    assert run.values["steps"] == 200
+    assert run.notes == ("steps:=200 (was 100)",)
+
+
+def test_an_unreadable_run_json_is_refused():
+    run = open_run(GRAPH, {"run": "one"})
+    run.lock.close()
+    (run.path / "run.json").write_text("{ not json")
+    with pytest.raises(GraphError, match="cannot be read"):
+        open_run(GRAPH, {"run": "one"})
+
+
+def test_another_graphs_run_is_refused():
+    open_run(GRAPH, {"run": "one"})
+    with pytest.raises(GraphError, match="belongs to graph 'sim_metaworld'"):
+        open_run(replace(GRAPH, name="other"), {"run": "one"})
+
+
+@pytest.mark.parametrize("name", ["-x", "a b", ".hidden", "a:b"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(GraphError, match="right is letters"):
+        open_run(GRAPH, {"run": name})
+
+
+def test_missing_weights_are_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(GraphError, match="weights: there is no"):
+        open_run(GRAPH, {"weights": "nothing-here"})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_offline_training_needs_a_log(tmp_path):
+    with pytest.raises(GraphError, match="log: there is no replay log"):
+        open_run(find_graph("offline_train"), {"log": str(tmp_path / "nix")})
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "expected"),
+    [
+        ("sim_metaworld", "reach", {"task": "reach-v3", "model": "mwm_cpu_demos"}),
+        ("sim_metaworld", "reach", {"camera": "corner", "action_repeat": 2}),
+        ("arm_mpc", "arm-goal", {"task": "goal", "model": "dino_wm_cpu", "camera": "front"}),
+        ("arm_mpc", "arm-reach", {"task": "reach", "model": "mwm_cpu_plan"}),
+    ],
+)
+def test_task_and_model_are_those_of_the_weights(name, weights, expected):
+    run = open_run(find_graph(name), {"weights": weights})
+    assert {key: run.values[key] for key in expected} == expected
+    assert run.path.name.startswith(f"{run.values['task']}-")
+    assert any(note.startswith("as the weights were made: ") for note in run.notes)
+    run.lock.close()
+    again = open_run(find_graph(name), {"run": run.path.name})
+    assert {key: again.values[key] for key in expected} == expected
+
+
+def test_what_is_given_stays_where_it_does_not_contradict_the_weights():
+    given = {"weights": "reach", "task": "reach-v3", "camera": "topview"}
+    run = open_run(GRAPH, given)
+    assert (run.values["task"], run.values["camera"]) == ("reach-v3", "topview")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("sim_metaworld", {"weights": "reach", "task": "push-v3"}, "made for task 'reach-v3'"),
+        ("sim_metaworld", {"weights": "reach", "model": "mwm"}, "are of model 'mwm_cpu_demos'"),
+        ("sim_metaworld", {"weights": "arm-reach"}, "'reach' of robot 'arm_sim'"),
+        ("arm_mpc", {"weights": "arm-goal", "task": "push"}, "made for task 'goal'"),
+    ],
+)
+def test_what_contradicts_the_weights_is_refused_and_leaves_no_run(tmp_path, name, given, said):
+    with pytest.raises(GraphError, match=said):
+        open_run(find_graph(name), given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_goes_on_with_its_own_newer_weights_whatever_it_began_with():
+    run = open_run(GRAPH, {"run": "one", "weights": "window-close"})
+    run.lock.close()
+    (run.path / "weights").mkdir()
+    (run.path / "weights" / "latest").write_text("1")
+    file = run.path / "run.json"
+    file.write_text(file.read_text().replace("window-close-v3", "push-v3"))  # an older version's
+    assert open_run(GRAPH, {"run": "one"}).values["task"] == "push-v3"

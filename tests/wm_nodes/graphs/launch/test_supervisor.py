@@ -1,0 +1,253 @@
+"""`wm launch` keeps real processes: restarts, order of the end, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+# Stand-in nodes: each writes what happens to it into events.txt, one line per event.
+NODES = """
+import os, signal, sys, time
+
+def main():
+    kind, where = sys.argv[1], os.environ["WM_TEST_EVENTS"]
+    def tell(event):
+        with open(where, "a") as stream:
+            stream.write(f"{kind} {event} {time.monotonic():.3f}\\n")
+    def end(number, frame):
+        tell("stops")
+        if kind == "stubborn":
+            return
+        time.sleep(0.2)
+        tell("stopped")
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, end)
+    tell(f"starts:{os.getpid()}")
+    for word in os.environ.get(f"WM_TEST_{kind.upper()}", "").split(","):
+        verb, _, value = word.partition("=")
+        if verb == "say":
+            print(value, flush=True)
+        if verb == "wait":
+            time.sleep(float(value))
+        if verb == "exit":
+            sys.exit(int(value))
+        if verb == "raise":
+            raise RuntimeError(value)
+    while True:
+        time.sleep(0.05)
+"""
+LAUNCH = """
+import sys
+from wm_nodes.graphs.graph import Argument, Graph, NodeSpec
+from wm_nodes.graphs.launch.supervisor import launch
+
+names = sys.argv[1].split(",")
+ranks, ends = {"robot": 0, "monitor": 2}, {"robot": "shutdown", "monitor": "shutdown"}
+nodes = tuple(
+    NodeSpec(
+        name,
+        f"stand_in.{name}",
+        lambda values: {"seed": values["seed"]},
+        stop_rank=ranks.get(name, 1),
+        on_exit=ends.get(name, "nothing"),
+        shown=name == "monitor",
+    )
+    for name in names
+)
+arguments = (
+    Argument("run", "", "Run."),
+    Argument("seed", 0, "Seed.", low=0, fixed=True),
+    Argument("network", "local", "Range.", choices=("local", "subnet")),
+)
+sys.exit(launch(Graph("try", "A try.", arguments, nodes), sys.argv[2:]))
+"""
+
+
+class Launched:
+    """A running `wm launch` of stand-in nodes."""
+
+    def __init__(self, folder: Path, names: str, words: tuple[str, ...], **script: str) -> None:
+        package = folder / "stand_in"
+        package.mkdir(exist_ok=True)
+        for name in names.split(","):
+            (package / f"{name}.py").write_text(NODES + f"\nsys.argv[1:] = [{name!r}]\nmain()\n")
+        self.events = folder / "events.txt"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}",
+            "WM_TEST_EVENTS": str(self.events),
+            **{f"WM_TEST_{name.upper()}": value for name, value in script.items()},
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, names, *words],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.folder = folder
+
+    def wait_for(self, *events: str, timeout_s: float = 15.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            seen = self.lines()
+            if all(any(line.startswith(event) for line in seen) for event in events):
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"{events} did not come: {self.lines()}")
+
+    def lines(self) -> list[str]:
+        return self.events.read_text().splitlines() if self.events.exists() else []
+
+    def pid(self, name: str) -> int:
+        starts = [line for line in self.lines() if line.startswith(f"{name} starts:")]
+        return int(starts[-1].split(":")[1].split()[0])
+
+    def time_of(self, event: str) -> float:
+        return next(float(line.split()[-1]) for line in self.lines() if line.startswith(event))
+
+    def end(self, timeout_s: float = 10.0) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=timeout_s)
+        return self.process.returncode, out, err
+
+    def left(self) -> list[psutil.Process]:
+        """Return the processes of this launch that still live."""
+        found = []
+        for process in psutil.process_iter(["environ", "status"]):
+            variables = process.info["environ"] or {}
+            alive = process.info["status"] != psutil.STATUS_ZOMBIE
+            if alive and variables.get("WM_TEST_EVENTS") == str(self.events):
+                found.append(process)
+        return found
+
+    def gone_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not self.left():
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """Start launches and leave nothing of them behind, whatever the test finds."""
+    running: list[Launched] = []
+
+    def start(names: str, *words: str, **script: str) -> Launched:
+        running.append(Launched(tmp_path, names, words, **script))
+        return running[-1]
+
+    yield start
+    for launch in running:
+        for process in launch.left():
+            process.kill()
+        launch.process.communicate(timeout=10)
+
+
+def test_ctrl_c_ends_all_in_order_within_five_seconds(launched):
+    launch = launched("encoder,robot,recorder,monitor", monitor="say=progress 1")
+    launch.wait_for("robot starts", "recorder starts", "encoder starts", "monitor starts")
+    began = time.monotonic()
+    launch.process.send_signal(signal.SIGINT)
+    code, out, _ = launch.end()
+    assert time.monotonic() - began < 5.0
+    assert code == 0
+    assert launch.left() == []
+    assert "progress 1" in out
+    assert launch.time_of("robot stopped") <= launch.time_of("recorder stops")
+    assert launch.time_of("recorder stopped") <= launch.time_of("monitor stops")
+    assert launch.time_of("encoder stopped") <= launch.time_of("monitor stops")
+
+
+def test_nodes_that_ignore_the_signal_are_killed_within_five_seconds(launched):
+    launch = launched("stubborn,robot")
+    launch.wait_for("robot starts", "stubborn starts")
+    began = time.monotonic()
+    launch.process.send_signal(signal.SIGINT)
+    launch.end()
+    assert time.monotonic() - began < 5.0
+    assert launch.left() == []
+
+
+def test_the_end_of_the_robot_ends_the_run(launched):
+    launch = launched("encoder,robot", robot="wait=0.5,exit=0")
+    code, out, _ = launch.end()
+    assert code == 0
+    assert launch.left() == []
+    assert "goes on with it" in out
+
+
+def test_a_killed_node_is_started_again(launched):
+    launch = launched("encoder,robot")
+    launch.wait_for("encoder starts", "robot starts")
+    first = launch.pid("encoder")
+    time.sleep(0.5)
+    os.kill(first, signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while launch.pid("encoder") == first and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert launch.pid("encoder") != first
+    time.sleep(0.5)
+    launch.process.send_signal(signal.SIGINT)
+    code, _, err = launch.end()
+    assert code == 0
+    assert "encoder crashed and was started again" in err
+
+
+def test_a_node_that_crashes_at_every_start_ends_the_run(launched):
+    launch = launched("encoder,robot", encoder="wait=0.3,raise=no such thing")
+    code, _, err = launch.end(timeout_s=20)
+    assert code == 1
+    assert "giving up" in err
+    assert "encoder: RuntimeError: no such thing" in err
+    assert "Traceback" not in err
+    assert launch.left() == []
+
+
+def test_a_users_mistake_found_by_a_node_ends_the_run_with_code_2(launched):
+    launch = launched("encoder,robot", encoder="say=weights: no such folder,exit=2")
+    code, _, err = launch.end()
+    assert code == 2
+    assert "encoder: weights: no such folder" in err
+    assert sum(line.startswith("encoder starts") for line in launch.lines()) == 1
+    assert launch.left() == []
+
+
+@pytest.mark.parametrize("victim", ["launcher", "supervisord"])
+def test_kill_9_leaves_no_process(launched, victim):
+    launch = launched("encoder,robot,recorder")
+    launch.wait_for("encoder starts", "robot starts", "recorder starts")
+    process = psutil.Process(launch.process.pid)
+    if victim == "supervisord":
+        (process,) = process.children()
+    process.kill()
+    assert launch.gone_within(6.0)
+    assert any(line.startswith("robot stopped") for line in launch.lines())
+
+
+def test_a_second_launch_of_a_live_run_is_refused(launched):
+    first = launched("robot", "run:=one")
+    first.wait_for("robot starts")
+    second = launched("robot", "run:=one")
+    code, _, err = second.end()
+    assert (code, "running already" in err) == (2, True)
+    first.process.send_signal(signal.SIGINT)
+    assert first.end()[0] == 0
+
+
+def test_an_error_line_is_shown_with_its_node(launched):
+    launch = launched("encoder,robot", encoder="say=[ERROR] [12.5] [robot.encoder]: bad frame")
+    launch.wait_for("encoder starts")
+    time.sleep(0.6)
+    launch.process.send_signal(signal.SIGINT)
+    _, _, err = launch.end()
+    assert "encoder: bad frame" in err

@@ -1,0 +1,43 @@
+"""The arm's graph: simulated and real differ by one process, and mistakes are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.graph import GraphError
+
+GRAPH = find_graph("arm_mpc")
+
+
+def values(**given):
+    return {**GRAPH.defaults(), "run": "runs/x", "log": "runs/x/log", **given}
+
+
+def test_real_starts_no_simulator_and_changes_nothing_else():
+    sim = {n.name: n.parameters(values()) for n in GRAPH.running(values())}
+    real = {n.name: n.parameters(values()) for n in GRAPH.running(values(hardware="real"))}
+    assert set(sim) - set(real) == {"arm_sim"}
+    assert all(sim[name] == real[name] for name in real)
+
+
+def test_a_model_or_a_script_plans_not_both():
+    for policy in ("model", "expert", "random", "hold"):
+        names = {node.name for node in GRAPH.running(values(policy=policy))}
+        assert ("agent" in names) == (policy == "model") != ("scripted_policy" in names)
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ({"robot": "nobody"}, "there is no"),
+        ({"robot": "ur5e"}, "hardware:=real"),
+        ({"task": "fly"}, "reach, goal, push, lift"),
+        ({"hardware": "real", "robot": "ur5e"}, "reads a simulator"),
+        ({"policy": "model"}, "weights:="),
+        ({"goal": "/nowhere.png"}, "no file"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_starts(given, right):
+    with pytest.raises(GraphError, match=right):
+        GRAPH.check(values(**given))

@@ -1,5 +1,0 @@
-"""ROS for tests of nodes."""
-
-from tests.nodes.conftest import graph
-
-__all__ = ["graph"]

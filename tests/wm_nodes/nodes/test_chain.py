@@ -1,0 +1,412 @@
+"""A picture in becomes a plan out, split and fused; bad input and foreign versions do nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rclpy")
+
+from sensor_msgs.msg import Image as ImageMsg
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from wm_models.weights.store import read_manifest
+from wm_nodes.agent.encoder import Encoder
+from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.weights import load_weights
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.agent import AgentNode
+from wm_nodes.nodes.camera import CameraNode
+from wm_nodes.nodes.encoder import EncoderNode
+from wm_nodes.nodes.policy import PolicyNode
+from wm_nodes.nodes.world_model import WorldModelNode
+from wm_nodes.records import Announcement, Features, Latent, Origin, Step
+from wm_nodes.ros import messages, topics
+
+TOP = {"camera": "top"}
+CHAIN = {CameraNode: TOP, EncoderNode: TOP, WorldModelNode: TOP, PolicyNode: {}}
+
+
+class Robot:
+    """Publishes observations as the robot node does, and hears plans."""
+
+    def __init__(self, graph, subscribers: int) -> None:
+        self.graph = graph
+        self.image = topics.IMAGE_RAW.always(graph.probe, camera="top")
+        self.steps = topics.STEPS.always(graph.probe)
+        self.plans = graph.hear(topics.PLAN, messages.plan_from_msg)
+        graph.joined(self.steps, subscribers)
+        graph.joined(self.image)
+        graph.spin(0.2)
+
+    def show(self, tick: int, action: float = 0.5, explore: bool = True, **rest) -> None:
+        """Publish observation `tick`; its picture depends on the tick."""
+        stamp = tick * 100_000_000
+        executed = np.float32([action])
+        step = Step(stamp, ("push",), executed, executed, explore=explore, **rest)
+        self.steps.publish(messages.step_to_msg(step))
+        picture = np.full((64, 64, 3), 10 * tick % 255, np.uint8)
+        self.image.publish(messages.image_to_msg(picture, stamp))
+
+    def ask(self, tick: int, **rest):
+        """Return the plan for observation `tick`."""
+        before = len(self.plans)
+        self.show(tick, **rest)
+        self.graph.until(lambda: len(self.plans) > before)
+        assert self.plans[-1].stamp_ns == tick * 100_000_000
+        return self.plans[-1]
+
+
+def brain(graph, composition: str, **parameters) -> list:
+    """Make the nodes between picture and plan."""
+    if composition == "fused":
+        return [graph.add(AgentNode, **TOP, **parameters)]
+    made = []
+    for kind, own in CHAIN.items():
+        common = {} if kind is CameraNode else parameters
+        made.append(graph.add(kind, **own, **common))
+    return made
+
+
+def robot_for(graph, composition: str) -> Robot:
+    return Robot(graph, 1 if composition == "fused" else 3)
+
+
+def announce(graph, store, version: int, publisher=None):
+    publisher = publisher or topics.ANNOUNCEMENTS.always(graph.probe)
+    manifest = read_manifest(store.path(version))
+    news = Announcement(version, str(store.path(version)), manifest.digest, manifest.preset)
+    publisher.publish(messages.announcement_to_msg(news))
+    return publisher
+
+
+def loaded(graph, nodes: list, version: int) -> None:
+    """Wait until every node holds the version."""
+    shelves = [n.shelf for n in nodes if hasattr(n, "shelf")]
+    graph.until(lambda: all(s.newest and s.newest.version == version for s in shelves))
+
+
+both = pytest.mark.parametrize("composition", ["split", "fused"])
+
+
+@both
+def test_a_picture_becomes_a_plan(graph, store, composition: str) -> None:
+    brain(graph, composition, weights=str(store.path(1)))
+    plan = robot_for(graph, composition).ask(1, is_first=True)
+    assert str(plan.origin) == "mwm_cpu/actor@1" and plan.names == ("push",)
+    assert plan.actions.shape == (1, 1) and np.abs(plan.actions).max() <= 1
+
+
+def test_split_and_fused_decide_alike(graph, store) -> None:
+    plans = {}
+    for composition in ("split", "fused"):
+        nodes = brain(graph, composition, weights=str(store.path(1)), seed=5)
+        robot = robot_for(graph, composition)
+        plans[composition] = [
+            robot.ask(tick, is_first=tick == 1, explore=tick % 2 == 0).actions.tolist()
+            for tick in range(1, 6)
+        ]
+        for node in nodes:
+            node.trigger_deactivate()
+    assert plans["split"] == plans["fused"]
+    assert len({str(p) for p in plans["split"]}) == 5
+
+
+@both
+def test_a_repeated_observation_gets_the_same_plan_and_moves_nothing(
+    graph, store, composition: str
+) -> None:
+    brain(graph, composition, weights=str(store.path(1)))
+    robot = robot_for(graph, composition)
+    first = [robot.ask(tick, is_first=tick == 1).actions for tick in (1, 2, 3)]
+    again = [robot.ask(tick, is_first=tick == 1).actions for tick in (1, 1, 2, 2, 2, 3)]
+    assert again[0] != pytest.approx(0) and again[0] == again[1]
+    assert np.array_equal(again[2], again[3]) and np.array_equal(again[3], again[4])
+    assert np.array_equal(np.array(first), np.array([again[0], again[2], again[5]]))
+
+
+@both
+def test_without_weights_actions_are_random_and_seeded(graph, composition: str) -> None:
+    brain(graph, composition, seed=3)
+    robot = robot_for(graph, composition)
+    plans = [robot.ask(tick, is_first=tick == 1) for tick in (1, 2, 2)]
+    assert {str(p.origin) for p in plans} == {"random/uniform@-1"}
+    assert plans[0].actions != plans[1].actions and plans[1].actions == plans[2].actions
+
+
+@both
+def test_weights_are_swapped_at_an_episodes_start_only(graph, store, composition: str) -> None:
+    nodes = brain(graph, composition)
+    robot = robot_for(graph, composition)
+    publisher = announce(graph, store, 1)
+    loaded(graph, nodes, 1)
+    versions = [robot.ask(1, is_first=True).origin.version]
+    announce(graph, store, 2, publisher)
+    loaded(graph, nodes, 2)
+    versions += [robot.ask(2).origin.version, robot.ask(3).origin.version]
+    versions += [robot.ask(4, is_first=True).origin.version, robot.ask(5).origin.version]
+    assert versions == [1, 1, 1, 2, 2]
+
+
+@both
+def test_weights_stay_within_a_block_of_evaluation(graph, store, composition: str) -> None:
+    nodes = brain(graph, composition, weights=str(store.path(1)))
+    robot = robot_for(graph, composition)
+    versions = [robot.ask(1, is_first=True, explore=False).origin.version]
+    announce(graph, store, 2)
+    loaded(graph, nodes, 2)
+    versions.append(robot.ask(2, is_first=True, explore=False).origin.version)
+    versions.append(robot.ask(3, is_first=True).origin.version)
+    assert versions == [1, 1, 2]
+
+
+@both
+def test_damaged_weights_are_not_used(graph, store, tmp_path, composition: str) -> None:
+    nodes = brain(graph, composition, weights=str(store.path(1)))
+    robot = robot_for(graph, composition)
+    wrong = Announcement(9, str(store.path(2)), "0" * 64, "mwm_cpu")
+    topics.ANNOUNCEMENTS.always(graph.probe).publish(messages.announcement_to_msg(wrong))
+    thinkers = [n for n in nodes if hasattr(n, "shelf")]
+    graph.until(lambda: all(n.health.drops["weights/refused"] == 1 for n in thinkers))
+    assert robot.ask(1, is_first=True).origin.version == 1
+
+
+def test_weights_that_are_not_the_announced_ones_are_neither_loaded_nor_deadly(
+    graph, store, tmp_path
+) -> None:
+    node = graph.add(AgentNode, **TOP, weights=str(store.path(1)))
+    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    path, digest = str(store.path(2)), read_manifest(store.path(2)).digest
+    newer = shutil.copytree(store.path(2), tmp_path / "newer")
+    manifest = json.loads((newer / "manifest.json").read_text())
+    (newer / "manifest.json").write_text(json.dumps({**manifest, "schema": 99}))
+    wrong = [
+        Announcement(9, path, digest, "mwm_cpu"),  # it is version 2
+        Announcement(2, path, digest, "dino_wm_cpu"),
+        Announcement(2, path, "0" * 64, "mwm_cpu"),
+        Announcement(2, str(newer), digest, "mwm_cpu"),
+        Announcement(2, str(tmp_path / "none"), digest, "mwm_cpu"),
+        Announcement(2, "/dev/null", digest, "mwm_cpu"),
+    ]
+    for count, news in enumerate(wrong, 1):
+        publisher.publish(messages.announcement_to_msg(news))
+        graph.until(lambda count=count: node.health.drops["weights/refused"] == count)
+    for text in ("{" * 9, '{"version":' * 100_000, "[" * 100_000):
+        publisher.publish(String(data=text))
+    graph.until(lambda: node.health.drops["weights/json"] >= 1)
+    assert node.shelf.newest.version == 1
+    announce(graph, store, 2, publisher)
+    loaded(graph, [node], 2)
+
+
+@pytest.mark.parametrize("kind", [AgentNode, EncoderNode, PolicyNode, WorldModelNode])
+def test_weights_of_another_model_or_none_are_refused_at_once(graph, store, kind) -> None:
+    with pytest.raises(UserError, match="mwm_cpu"):
+        graph.add(kind, weights=str(store.path(1)), model="mwm")
+    with pytest.raises(UserError, match="nothing at"):
+        graph.add(kind, weights="/nowhere")
+
+
+def test_no_plan_follows_an_episodes_last_observation(graph, store) -> None:
+    for composition in ("split", "fused"):
+        nodes = brain(graph, composition, weights=str(store.path(1)))
+        robot = robot_for(graph, composition)
+        robot.ask(1, is_first=True)
+        robot.show(2, is_last=True)
+        graph.spin(0.3)
+        assert [p.stamp_ns for p in robot.plans] == [100_000_000]
+        robot.ask(3, is_first=True)
+        for node in nodes:
+            node.trigger_deactivate()
+
+
+def test_in_real_time_the_agent_passes_on_all_pictures_and_thinks_about_the_newest(
+    graph, store, monkeypatch
+) -> None:
+    encode = Encoder.encode
+
+    def slowly(*arguments: object) -> torch.Tensor:
+        time.sleep(0.05)  # pictures come faster than this
+        return encode(*arguments)
+
+    monkeypatch.setattr(Encoder, "encode", slowly)
+    graph.add(AgentNode, **TOP, weights=str(store.path(1)), mode="realtime")
+    passed = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    robot = robot_for(graph, "fused")
+    robot.ask(1, is_first=True)
+    graph.until(lambda: passed)
+    for tick in range(2, 8):
+        robot.show(tick, is_first=tick == 4)
+    graph.until(lambda: robot.plans[-1].stamp_ns == 700_000_000 and len(passed) == 7)
+    assert len(robot.plans) < 7
+
+
+def test_a_filter_begins_anew_though_it_missed_an_episodes_first_picture(store) -> None:
+    device = torch.device("cpu")
+    weights = load_weights(store.path(1), ("encode", "filter"), device)
+    steps = [
+        Step(t, ("push",), np.float32([0.5]), np.float32([0.5]), is_first=t == 3) for t in range(6)
+    ]
+    tokens = torch.randn(1, *weights.tokens)
+    seen, missed, new = (Filter(0, device) for _ in range(3))
+    for step in steps:
+        for one in (seen, missed, new):
+            one.heard(step)
+    missed.update(weights, tokens, steps[2])
+    for one in (missed, new):
+        state = one.update(weights, tokens, steps[4])
+    assert torch.equal(weights.model.pack(missed._state), weights.model.pack(state))
+    seen.update(weights, tokens, steps[3])
+    assert not torch.equal(
+        weights.model.pack(seen.update(weights, tokens, steps[4])), weights.model.pack(state)
+    )
+
+
+# Bad input -------------------------------------------------------------------------------------
+
+
+def features_of(version: int, shape: tuple = (65, 64)) -> ImageMsg:
+    origin = Origin("mwm_cpu", "autoencoder", version)
+    return messages.features_to_msg(Features(100, origin, np.zeros(shape, np.float32)))
+
+
+def latent_of(version: int, size: int = 512) -> ImageMsg:
+    origin = Origin("mwm_cpu", "world_model", version)
+    return messages.latent_to_msg(Latent(100, origin, np.zeros(size, np.float32)))
+
+
+def a_step() -> JointState:
+    one = np.float32([0])
+    return messages.step_to_msg(Step(100, ("push",), one, one, is_first=True))
+
+
+def with_nan() -> ImageMsg:
+    msg = features_of(1)
+    msg.data[:4] = type(msg.data)("B", np.float32(np.nan).tobytes())
+    return msg
+
+
+BAD = [
+    (CameraNode, TOP, topics.IMAGE_RAW, ImageMsg(), "top/image_raw/encoding"),
+    (CameraNode, TOP, topics.IMAGE_RAW, ImageMsg(encoding="rgb8", height=2, width=2, step=6),
+     "top/image_raw/size"),
+    (AgentNode, TOP, topics.IMAGE_RAW, ImageMsg(encoding="8UC9"), "top/image_raw/encoding"),
+    (AgentNode, TOP, topics.STEPS, JointState(name=["a"]), "step/size"),
+    (AgentNode, TOP, topics.SPEC, String(data="{"), "spec/json"),
+    (AgentNode, TOP, topics.ANNOUNCEMENTS, String(data="{}"), "weights/json"),
+    (EncoderNode, TOP, topics.IMAGE, ImageMsg(encoding="rgb8", height=1), "top/image/size"),
+    (EncoderNode, TOP, topics.STEPS, JointState(), "step/size"),
+    (EncoderNode, TOP, topics.ANNOUNCEMENTS, String(data="x"), "weights/json"),
+    (WorldModelNode, {}, topics.FEATURES, ImageMsg(encoding="rgb8"), "features/encoding"),
+    (WorldModelNode, {}, topics.FEATURES, with_nan(), "features/non-finite"),
+    (WorldModelNode, {}, topics.STEPS, JointState(name=["reward"], position=[1.0]), "step/names"),
+    (PolicyNode, {}, topics.LATENT, ImageMsg(encoding="32FC1", height=2), "latent/encoding"),
+    (PolicyNode, {}, topics.LATENT, ImageMsg(encoding="32FC1", height=1, width=3), "latent/size"),
+    (PolicyNode, {}, topics.STEPS, JointState(name=["a"], position=[float("nan")]),
+     "step/non-finite"),
+    (PolicyNode, {}, topics.SPEC, String(data="[]"), "spec/json"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "own", "topic", "msg", "reason"), BAD)
+def test_a_bad_message_is_dropped_and_counted(graph, kind, own, topic, msg, reason) -> None:
+    node = graph.add(kind, **own)
+    graph.joined(topic.always(graph.probe, **own)).publish(msg)
+    graph.until(lambda: node.health.drops[reason] == 1)
+    assert node.active
+
+
+@pytest.mark.parametrize(
+    ("kind", "topic", "msg", "reason"),
+    [
+        (WorldModelNode, topics.FEATURES, features_of(8), "features/version"),
+        (WorldModelNode, topics.FEATURES, features_of(1, (65, 3)), "features/shape"),
+        (PolicyNode, topics.LATENT, latent_of(8), "latent/version"),
+        (PolicyNode, topics.LATENT, latent_of(1, 3), "latent/size"),
+    ],
+)
+def test_what_another_version_made_is_never_used(graph, store, kind, topic, msg, reason) -> None:
+    node = graph.add(kind, weights=str(store.path(1)))
+    heard = graph.hear(topics.LATENT) if kind is WorldModelNode else graph.hear(topics.PLAN)
+    graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
+    graph.joined(topic.always(graph.probe)).publish(msg)
+    graph.until(lambda: node.health.drops[reason] == 1)
+    assert heard == []
+
+
+@both
+def test_a_picture_of_another_size_is_dropped(graph, store, composition: str) -> None:
+    nodes = [graph.add(AgentNode, **TOP, height=0, width=0, weights=str(store.path(1)))]
+    if composition == "split":
+        nodes = [graph.add(EncoderNode, **TOP, weights=str(store.path(1)))]
+    topic = topics.IMAGE if composition == "split" else topics.IMAGE_RAW
+    graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
+    image = messages.image_to_msg(np.zeros((32, 32, 3), np.uint8), 100)
+    graph.joined(topic.always(graph.probe, **TOP)).publish(image)
+    graph.until(lambda: nodes[0].health.drops["image/image-shape"] == 1)
+
+
+def test_a_model_for_another_robot_is_a_mistake_of_the_user(graph, store) -> None:
+    graph.add(AgentNode, **TOP, weights=str(store.path(1)))
+    two = np.float32([0, 0])
+    step = messages.step_to_msg(Step(100, ("x", "y"), two, two, is_first=True))
+    graph.joined(topics.STEPS.always(graph.probe)).publish(step)
+    image = messages.image_to_msg(np.zeros((64, 64, 3), np.uint8), 100)
+    graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP)).publish(image)
+    with pytest.raises(UserError, match="1 dimensions, this robot in 2"):
+        graph.spin(3.0)
+
+
+def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
+    graph.add(AgentNode, **TOP, weights=str(store.path(1)))
+    heard = {
+        topic: graph.hear(topic, **names)
+        for topic, names in (
+            (topics.IMAGE, TOP),
+            (topics.FEATURES, {}),
+            (topics.LATENT, {}),
+            (topics.IMAGINATION, {}),
+        )
+    }
+    robot = robot_for(graph, "fused")
+    robot.ask(1, is_first=True)
+    graph.until(lambda: all(heard.values()))
+    assert {messages.from_time(m[0].header.stamp) for m in heard.values()} == {100_000_000}
+    assert heard[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
+    assert heard[topics.IMAGINATION][0].width == 128
+
+
+def test_split_and_fused_imagine_alike(graph, store) -> None:
+    shown = {}
+    for composition in ("split", "fused"):
+        nodes = brain(graph, composition, weights=str(store.path(1)), seed=5)
+        pictures = graph.hear(topics.IMAGINATION, messages.image_from_msg)
+        robot = robot_for(graph, composition)
+        tick = 0
+        while len(pictures) < 4:  # the first come before somebody is known to look
+            tick += 1
+            robot.ask(tick, is_first=tick == 1)
+        shown[composition] = dict(pictures)
+        for node in nodes:
+            node.trigger_deactivate()
+    for stamp in shown["split"].keys() & shown["fused"].keys():
+        split, fused = shown["split"][stamp], shown["fused"][stamp]
+        assert np.array_equal(split, fused)
+        truth = np.full((64, 64, 3), 10 * (stamp // 100_000_000) % 255, np.uint8)
+        assert np.array_equal(split[:, :64], truth) and split.shape == (64, 128, 3)
+    assert len(shown["split"].keys() & shown["fused"].keys()) >= 2
+
+
+def test_a_plan_of_a_policy_is_a_valid_message(graph) -> None:
+    graph.add(PolicyNode)
+    heard = graph.hear(topics.PLAN)
+    graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
+    graph.until(lambda: heard)
+    assert isinstance(heard[0], JointTrajectory) and list(heard[0].joint_names) == ["push"]

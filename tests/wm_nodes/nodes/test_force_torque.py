@@ -1,0 +1,356 @@
+"""A force-torque sensor: what is recorded of it, and when it stops the arm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+from threading import Thread
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("mujoco", reason="needs the [sim] extra")
+
+from tests.wm_nodes.robots.arm.arms import config
+from wm_datasets import LogReader
+from wm_nodes.episodes.collect import HeldRandom, collect
+from wm_nodes.errors import MessageError
+from wm_nodes.robots.arm.config import find_config
+from wm_nodes.robots.arm.sections import ForceTorqueSection
+from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
+from wm_nodes.robots.arm.wrench import NAMES, PAUSE_S, ForceWatch, WrenchReadings
+
+SENSOR = ForceTorqueSection("/wrench", frame="wrist", max_force_n=60.0, max_torque_nm=5.0)
+FORCE = [1.0, -2.0, 3.0, 0.1, -0.2, 0.3]
+
+
+def arm(section: ForceTorqueSection = SENSOR, task: str = "goal", **options) -> SimulatedArm:
+    given = replace(config(), force_torque=section)
+    return SimulatedArm(task, robot=given, render="none", **options)
+
+
+# Readings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "frame", "age_s", "reason"),
+    [
+        ([math.nan, 0, 0, 0, 0, 0], "wrist", 0.0, "non-finite"),
+        ([0, 0, 0, 0, 0, math.inf], "wrist", 0.0, "non-finite"),
+        ([1e9, 0, 0, 0, 0, 0], "wrist", 0.0, "non-finite"),
+        ([0, 0, 0], "wrist", 0.0, "non-finite"),
+        (FORCE, "tool0", 0.0, "frame_id"),
+        (FORCE, "wrist", 1e9, "stamp"),
+        (FORCE, "wrist", -1.0, "stamp"),
+    ],
+)
+def test_a_message_that_cannot_be_used_is_refused_counted_and_named(values, frame, age_s, reason):
+    readings = WrenchReadings(SENSOR)
+    readings.take(FORCE, "wrist", 10.0, 0.01)
+    before = readings.newest
+    with pytest.raises(MessageError) as error:
+        readings.take(values, frame, 10.1, age_s)
+    assert error.value.reason == reason and "\n" not in str(error.value)
+    assert readings.newest is before and readings.refused == {reason: 1}
+    assert readings.wrong == str(error.value)
+    readings.take(FORCE, "wrist", 10.2, 0.01)
+    assert not readings.wrong and readings.newest.taken_s == pytest.approx(10.19)
+
+
+def test_any_frame_and_any_clock_may_be_allowed():
+    readings = WrenchReadings(ForceTorqueSection("/w", stamps="arrival"))
+    readings.take(FORCE, "anything", 10.0, 1e9)
+    assert readings.newest.taken_s == 10.0
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([36.0, 0, 48.1, 0, 0, 0], "60.1 N, beyond 60 N"),
+        ([0, 0, 0, 3.0, 4.1, 0], "5.08 Nm, beyond 5 Nm"),
+        ([36.0, 0, 47.9, 3.0, 3.9, 0], ""),
+    ],
+)
+def test_limits_are_of_the_vectors_lengths(values, says):
+    watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
+    readings.take(values, "wrist", 10.0, 0.0)
+    watch.newest = readings.newest
+    assert says in watch.excess() and bool(says) == bool(watch.excess())
+    unwatched = ForceWatch(ForceTorqueSection("/w"))
+    unwatched.newest = readings.newest
+    assert unwatched.excess() == ""
+
+
+PEAKS = [([0, 61.0, 0, 0, 0, 0], "61.0 N"), ([0, 0, 0, 0, 0, -5.5], "5.50 Nm")]
+
+
+@pytest.mark.parametrize(("peak", "says"), PEAKS)
+@pytest.mark.parametrize("at", [0, 7, 19])
+def test_a_peak_between_two_looks_is_judged_once_and_not_recorded(peak, says, at):
+    watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
+
+    def look(since_s: float, peak_at: int) -> str:
+        for index in range(20):
+            values = peak if index == peak_at else FORCE
+            readings.take(values, "wrist", since_s + index / 1000, 0.0)
+        watch.newest = readings.newest
+        return watch.excess()
+
+    assert look(10.0, -1) == ""
+    assert says in look(10.02, at) and says in watch.excess()
+    if at < 19:
+        assert readings.newest.values.tolist() == FORCE
+    assert look(10.04, -1) == ""
+
+
+def test_no_peak_is_lost_while_it_is_taken_in_another_thread():
+    watch, readings, sent = ForceWatch(SENSOR), WrenchReadings(SENSOR), 3000
+    readings.take(FORCE, "wrist", 10.0, 0.0)
+    watch.newest = readings.newest
+    watch.excess()
+
+    def take() -> None:
+        for number in range(1, sent + 1):
+            force = 100.0 + number if number % 10 == 0 else 0.0
+            readings.take([force, 0, 0, 0, 0, 0], "wrist", 10.0 + number * 1e-6, 0.0)
+
+    thread, judged, seen = Thread(target=take), 0, []
+    thread.start()
+    while judged < sent:
+        watch.newest = readings.newest
+        text, newest = watch.excess(), watch.newest.number
+        if newest // 10 > judged // 10:  # a peak, each larger than the one before
+            force = 100.0 + newest // 10 * 10
+            seen.append(text == f"the force is {force:.1f} N, beyond 60 N")
+        judged = newest
+    thread.join()
+    assert seen and all(seen)
+
+
+def test_peaks_of_a_time_in_which_nothing_was_judged_do_not_count():
+    watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
+    readings.take([900.0, 0, 0, 0, 0, 0], "wrist", 10.0, 0.0)  # before the loop runs
+    readings.take(FORCE, "wrist", 10.001, 0.0)
+    watch.newest = readings.newest
+    assert watch.excess() == "" and watch.excess() == ""
+    readings.take([900.0, 0, 0, 0, 0, 0], "wrist", 20.0, 0.0)
+    readings.take(FORCE, "wrist", 20.0 + PAUSE_S, 0.0)
+    watch.newest = readings.newest
+    assert watch.excess() == "" and watch.excess() == ""
+
+
+# Recorded --------------------------------------------------------------------------------------
+
+
+def test_without_the_section_proprioception_is_as_before():
+    with SimulatedArm("goal", render="none") as robot:
+        assert robot.spec.proprio.names[-3:] == ("hand_x", "hand_y", "hand_z")
+
+
+def test_readings_are_in_the_log_unchanged_and_of_the_observations_moment(tmp_path):
+    with arm(time_limit=10) as robot:
+        driver = robot._wires.driver
+        driver.wrench = lambda: driver.world.time_s * np.array(FORCE) / 60.0
+        collect(robot, HeldRandom(robot.spec, 3.0, 0), tmp_path / "log", 2, 0)
+    with LogReader(tmp_path / "log") as log:
+        assert log.spec.proprio.names[-6:] == NAMES
+        assert log.spec.proprio.units[-6:] == ("N",) * 3 + ("Nm",) * 3
+        found = log.read("proprio", 0, log.length)[:, -6:]
+        times = log.read("stamp", 0, log.length) / 1e9
+    assert len(found) == 22
+    np.testing.assert_allclose(found, times[:, None] * np.array(FORCE) / 60.0, rtol=1e-6)
+
+
+def test_the_simulated_sensor_feels_the_weight_of_the_hand_and_of_what_it_holds():
+    with arm(ForceTorqueSection("/w"), "lift", time_limit=200) as robot:
+        from wm_nodes.robots.arm.sim.scripted import ArmExpert
+
+        seen, expert = robot.reset(0), ArmExpert(robot.spec, robot.world)
+        free = np.mean([robot.act(robot.holding()).proprio[-6:] for _ in range(10)], axis=0)
+        while not seen.success:
+            seen = robot.act(expert.act(robot.observe()))
+        held = [robot.act([0, 0, 0, -1.0]).proprio[-6:] for _ in range(30)][15:]
+        weight = np.linalg.norm(np.mean(held, axis=0)[:3]) - np.linalg.norm(free[:3])
+        assert weight == pytest.approx(0.06 * 9.81, rel=0.15)
+
+
+# Stops -----------------------------------------------------------------------------------------
+
+
+def drive(robot: SimulatedArm, seconds: float) -> bool:
+    """Plan motion for a while; return whether the arm moves at its end."""
+    for _ in range(round(seconds / robot.period_s)):
+        robot.sense()
+        robot.tick(np.float32([0.0, 0.1, 0.0]), made_s=robot._bus.now_s())
+        robot._bus.wait(robot.period_s)
+    return not robot.at_rest()
+
+
+@pytest.mark.parametrize("switch", ["wrench_dropped", "wrench_nan"])
+def test_a_sensor_without_usable_readings_stops_the_arm_until_it_is_back(switch):
+    with arm() as robot:
+        robot.reset(0)
+        assert drive(robot, 0.3)
+        setattr(robot.switches, switch, True)
+        assert drive(robot, 0.3)  # not yet
+        assert not drive(robot, 1.2)
+        assert robot.guard.stopping == ("force_torque",) and robot.guard.stops["force_torque"] == 1
+        assert "force_torque" in robot.faults() and not robot.latched()
+        if switch == "wrench_nan":
+            assert "finite" in robot.faults()["force_torque"]
+        setattr(robot.switches, switch, False)
+        assert drive(robot, 0.3) and "force_torque" not in robot.faults()
+
+
+def test_nothing_begins_before_the_first_reading():
+    with arm() as robot:
+        robot.switches.wrench_dropped = True
+        robot.prepare(0)
+        for _ in range(20):
+            robot.sense()
+            robot.tick(None)
+            robot._bus.wait(robot.period_s)
+        assert "no reading of the force-torque sensor on /wrench" in robot.waiting_for()
+        robot.switches.wrench_dropped = False
+        robot.sense()
+        robot.tick(None)
+        assert robot.waiting_for() == ""
+
+
+@pytest.mark.parametrize(("peak", "says"), PEAKS)
+def test_a_peak_between_two_periods_latches_and_can_be_cleared(peak, says):
+    with arm() as robot:
+        robot.reset(0)
+        assert drive(robot, 0.4)
+        robot._wires._wrenches.take(peak, "wrist", robot._bus.now_s(), 0.0)
+        assert not drive(robot, 1.0)
+        assert says in robot.latched()["force"]
+        assert robot.clear() == "" and drive(robot, 0.4)
+
+
+def test_too_much_force_stops_within_the_limits_and_latches():
+    with arm() as robot:
+        robot.reset(0)
+        sent, send = [], robot._bus.send
+        robot._bus.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
+        assert drive(robot, 0.4)
+        robot.switches.wrench_bias_n = 100.0
+        assert not drive(robot, 1.0)
+        assert "beyond 60 N" in robot.latched()["force"]
+        assert "call clear, then resume" in robot.faults()["force"]
+        limits = config().limits
+        pull = np.abs(np.diff(sent, 2, axis=0)).max(axis=0) / robot.period_s**2
+        assert (pull <= limits.acceleration * 1.001).all()
+        assert "beyond 60 N" in robot.clear()  # the cause is still there
+        robot.switches.wrench_bias_n = 0.0
+        assert not drive(robot, 0.5) and robot.latched()  # it does not go on by itself
+        assert robot.clear() == "" and not robot.latched()
+        assert drive(robot, 0.3)
+
+
+# On topics -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def robot_file(graph, tmp_path):
+    """Return a function that writes arm_sim's YAML with a sensor; its path."""
+
+    def write(**section) -> str:
+        source = find_config("arm_sim")
+        values = yaml.safe_load(source.read_text())
+        values["model"] = str((source.parent / values["model"]).resolve())
+        values["force_torque"] = {"topic": "/arm_sim/force_torque/wrench", **section}
+        path = tmp_path / "robot.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def played(graph, monkeypatch):
+    pytest.importorskip("rclpy")
+    from tests.wm_nodes.nodes.test_arm import ARM, Brain
+    from wm_nodes.nodes.arm_sim import ArmSimNode
+    from wm_nodes.nodes.robot import RobotNode
+    from wm_nodes.ros import arm_driver
+
+    monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)
+
+    def made(path: str):
+        sim = graph.add(ArmSimNode, task="goal", camera_px=32)
+        brain = Brain(graph)
+        return graph.add(RobotNode, **{**ARM, "robot": path}), sim, brain
+
+    return made
+
+
+def test_what_a_sensor_publishes_is_recorded_bit_for_bit(graph, played, robot_file, tmp_path):
+    from geometry_msgs.msg import WrenchStamped
+
+    from wm_nodes.nodes.recorder import RecorderNode
+    from wm_nodes.ros import messages
+
+    topic = f"{graph.namespace}/ft"
+    sensor = graph.probe.create_publisher(WrenchStamped, topic, 10)
+    sent: list[tuple[int, np.ndarray]] = []
+
+    def publish() -> None:
+        now = graph.probe.get_clock().now().nanoseconds
+        values = np.random.default_rng(len(sent)).normal(size=6) * 10
+        msg = WrenchStamped(header=messages.header(now, "ft"))
+        for part, three in ((msg.wrench.force, values[:3]), (msg.wrench.torque, values[3:])):
+            part.x, part.y, part.z = three.tolist()
+        sent.append((now, values.astype(np.float32)))
+        sensor.publish(msg)
+
+    graph.probe.create_timer(0.01, publish)
+    graph.add(RecorderNode, log=str(tmp_path / "log"), raw=True)
+    played(robot_file(topic=topic, frame="ft"))
+    graph.until(lambda: (tmp_path / "log" / "zarr.json").exists(), 20.0)
+    brain_end = len(sent) + 200
+    graph.until(lambda: len(sent) > brain_end, 20.0)
+    for node in reversed(list(graph.nodes)):
+        graph.remove(node)
+    with LogReader(tmp_path / "log") as log:
+        rows = log.read("proprio", 0, log.length)[:, -6:]
+        stamps = log.read("stamp", 0, log.length)
+    by_value = {values.tobytes(): at for at, (_, values) in enumerate(sent)}
+    which = [by_value[row.tobytes()] for row in rows]  # every row is one that was sent
+    assert len(rows) > 5 and all(a <= b for a, b in pairwise(which))
+    assert all(sent[at][0] <= stamp for at, stamp in zip(which, stamps))
+
+
+def test_over_topics_silence_stops_and_force_latches(played, robot_file):
+    from rclpy.parameter import Parameter
+
+    node, sim, brain = played(robot_file(frame="wrist", max_force_n=60.0))
+    brain.speed = (0.0, 0.04, 0.0)
+    brain.graph.until(brain.moving, 20.0)
+    sim.set_parameters([Parameter("wrench_nan", value=True)])
+    brain.graph.until(lambda: "force_torque" in node.health.lasting and not brain.moving())
+    assert any(key.endswith("wrench/non-finite") for key in node.health.drops)
+    sim.set_parameters([Parameter("wrench_nan", value=False)])
+    brain.speed = (0.0, -0.04, 0.0)
+    brain.graph.until(brain.moving)
+    sim.set_parameters([Parameter("wrench_bias_n", value=100.0)])
+    brain.graph.until(lambda: "force" in node.health.lasting and not brain.moving())
+    assert not brain.call("estop", False).success
+    sim.set_parameters([Parameter("wrench_bias_n", value=0.0)])
+    brain.still(0.3)
+    brain.release()
+    brain.graph.until(brain.moving)
+
+
+def test_a_wrong_frame_and_a_second_publisher_are_named(graph, played, robot_file):
+    from geometry_msgs.msg import WrenchStamped
+
+    node, _, _ = played(robot_file(frame="tool0"))
+    graph.until(lambda: "expected 'tool0'" in str(node._robot.faults().get("force_torque")))
+    graph.until(lambda: "no reading of the force-torque" in node.control.loop.waiting_for())
+    other = graph.probe.create_publisher(WrenchStamped, "/arm_sim/force_torque/wrench", 10)
+    graph.until(lambda: "wrench_sources" in node.health.lasting)
+    graph.probe.destroy_publisher(other)
+    graph.until(lambda: "wrench_sources" not in node.health.lasting)

@@ -1,0 +1,149 @@
+"""The monitor: what it prints and writes is what was seen; it ends when the run does."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray
+
+from wm_nodes.nodes.monitor import MonitorNode
+from wm_nodes.records import Step
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.diagnostics import Health
+
+
+class Run:
+    """Publishes what a run's nodes publish."""
+
+    def __init__(self, graph, node) -> None:
+        self.graph, self.node, self.stamp = graph, node, 0
+        self.steps = graph.joined(topics.STEPS.always(graph.probe))
+        self.diagnostics = graph.joined(topics.DIAGNOSTICS.always(graph.probe))
+
+    def tell(self, name: str, namespace: str | None = None, **facts: object) -> None:
+        """Publish one node's diagnostics and wait until the monitor has them."""
+        health = Health()
+        health.facts.update(facts)
+        full = f"{namespace or self.graph.namespace}/{name}"
+        self.diagnostics.publish(DiagnosticArray(status=[health.status(full)]))
+        if namespace is None:
+            key, value = next(iter(facts.items()))
+            self.graph.until(lambda: self.node._fact(name, key) == str(value))
+
+    def episode(self, success: bool, explore: bool = True, length: int = 3) -> None:
+        for index in range(length + 1):
+            self.stamp += 1
+            step = Step(
+                self.stamp,
+                ("x",),
+                np.zeros(1, np.float32),
+                np.zeros(1, np.float32),
+                reward=float(index > 0),
+                is_first=index == 0,
+                is_last=index == length,
+                success=success and index == length,
+                explore=explore,
+                weights=7,
+            )
+            self.steps.publish(messages.step_to_msg(step))
+            self.graph.spin(0.01)
+
+
+@pytest.fixture
+def run(graph, tmp_path):
+    node = graph.add(MonitorNode, run=str(tmp_path), every_s=0.2)
+    return Run(graph, node)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_episode_is_a_row(graph, run, tmp_path) -> None:
+    run.tell("robot", steps=12)
+    run.episode(True)
+    run.episode(False, length=4)
+    path = tmp_path / "metrics" / "episodes.csv"
+    graph.until(lambda: path.exists() and len(table(path)) == 2)
+    first, second = table(path)
+    assert (first["kind"], first["steps"], first["length"], first["success"]) == (
+        "train", "12", "3", "1",
+    )  # fmt: skip
+    assert (second["return"], second["success"], second["weights"]) == ("4.0", "0", "7")
+
+
+def test_a_block_of_evaluation_is_a_row_with_its_interval(graph, run, tmp_path, capfd) -> None:
+    run.tell("robot", steps=100)
+    for success in (True, True, False, True):
+        run.episode(success, explore=False)
+    run.episode(False)
+    path = tmp_path / "metrics" / "evaluations.csv"
+    graph.until(path.exists)
+    (row,) = table(path)
+    assert row["success"] == "0.75" and float(row["low"]) < 0.75 < float(row["high"])
+    assert "success 0.75" in capfd.readouterr().out
+
+
+def test_the_line_says_what_the_nodes_say(graph, run, capfd) -> None:
+    run.tell("robot", steps=500, episodes=2)
+    run.tell("trainer", updates=40, updates_per_s="3.1", phase="behaviour")
+    run.tell("recorder", rows=502, log_mb=6.2)
+    run.episode(True)
+    graph.spin(0.5)
+    line = capfd.readouterr().out.splitlines()[-1]
+    for words in ("500 steps, 2 episodes", "40 updates, 3.1/s", "behaviour", "502 rows, 6.2 MB",
+                  "success 1.00", "latency"):  # fmt: skip
+        assert words in line
+
+
+def test_another_robots_nodes_do_not_count(graph, run) -> None:
+    run.tell("robot", namespace="/elsewhere", steps=9, done="true")
+    graph.spin(0.3)
+    assert not run.node._nodes.get("robot") and run.node._done_at is None
+
+
+def test_the_run_ends_with_a_summary(graph, run, tmp_path) -> None:
+    run.tell("robot", steps=12)
+    run.episode(True, explore=False)
+    run.episode(False, explore=False)
+    run.tell("robot", done="true", steps=24)
+    graph.until(run.node.over.done)
+    summary = json.loads((tmp_path / "metrics" / "summary.json").read_text())
+    assert summary["success_rate"] == 0.5 and summary["judged"] == "evaluation"
+    assert summary["steps"] == 24 and run.node.exit_code == 0
+
+
+def test_curves_are_for_tensorboard(graph, run, tmp_path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run.tell("robot", steps=12)
+    run.episode(True)
+    graph.spin(0.5)
+    graph.remove(run.node)
+    found = accumulator.EventAccumulator(str(tmp_path / "metrics" / "tensorboard")).Reload()
+    (point,) = found.Scalars("episode/return_train")
+    assert (point.step, point.value) == (12, 3.0)
+    assert "robot/latency_p50_ms" in found.Tags()["scalars"]
+
+
+def test_without_a_run_folder_nothing_is_written(graph, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Run(graph, graph.add(MonitorNode))
+    run.episode(True)
+    run.tell("robot", done="true")
+    graph.until(run.node.over.done)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_that_cannot_be_made_is_said_and_the_run_ends(graph, tmp_path, capfd) -> None:
+    run = Run(graph, graph.add(MonitorNode, run=str(tmp_path), report=True))
+    run.tell("robot", done="true")
+    graph.until(run.node.over.done, 30)
+    assert "no report" in capfd.readouterr().err and run.node.exit_code == 0

@@ -1,0 +1,195 @@
+"""The replay node: real processes record what it plays, and nothing differs from the original."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from rosgraph_msgs.msg import Clock
+
+from tests import domains
+from tests.wm_nodes.conftest import ROOT
+from tests.wm_nodes.point_robot import PointRobot
+from wm_datasets.log import LogReader
+from wm_nodes.cli.main import main
+from wm_nodes.episodes.collect import HeldRandom, collect
+from wm_nodes.errors import UserError
+from wm_nodes.graphs.graph import GraphError
+from wm_nodes.graphs.replay import GRAPH
+from wm_nodes.nodes.replay import ReplayNode
+from wm_nodes.records import RANDOM, Plan
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.parameters import checked
+
+ACTIONS = 6
+START_S = 250.0  # a loaded machine starts processes slowly
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    with PointRobot(time_limit=ACTIONS) as robot:
+        collect(robot, HeldRandom(robot.spec, 2.0, 0), tmp_path / "log", 2, 0)
+    return tmp_path / "log"
+
+
+def rows(path: Path) -> int:
+    return LogReader(path).length if (path / "zarr.json").exists() else 0
+
+
+class Answering:
+    """Plans zeros for every observation but the last, and remembers stamps in order."""
+
+    def __init__(self, graph) -> None:
+        self.graph, self.stamps = graph, []
+        self.plans = topics.PLAN.always(graph.probe)
+        topics.STEPS.subscription(graph.probe, self.on_step)
+
+    def on_step(self, msg) -> None:
+        step = messages.step_from_msg(msg)
+        self.stamps.append(step.stamp_ns)
+        actions = np.zeros((1, 1), np.float32)
+        plan = Plan(step.stamp_ns, RANDOM, step.names, actions, 0.1)
+        self.plans.publish(messages.plan_to_msg(plan))
+
+
+def logged_stamps(log: Path, episode: int) -> list[int]:
+    with LogReader(log) as reader:
+        start, count, _ = reader.episodes[episode].tolist()
+        return reader.read("stamp", start, start + count).tolist()
+
+
+def test_with_plans_awaited_every_observation_is_answered_in_order(graph, log) -> None:
+    policy = Answering(graph)
+    node = graph.add(ReplayNode, log=str(log), episode=0, rate=0.0, answers=["plan"])
+    graph.until(node.over.done, 90)
+    graph.until(lambda: sorted(set(policy.stamps)) == logged_stamps(log, 0), 90)
+    assert policy.stamps == sorted(policy.stamps) and node.exit_code == 0
+
+
+def test_an_answer_that_never_comes_does_not_stop_the_episode(graph, log) -> None:
+    steps = graph.hear(topics.STEPS, messages.step_from_msg)
+    how = {"retry_s": 0.1, "patience_s": 3.0, "rate": 0.0}
+    node = graph.add(ReplayNode, log=str(log), answers=["recorded", "plan"], **how)
+    graph.until(node.over.done, 90)
+    wanted = logged_stamps(log, -1)
+    graph.until(lambda: list(dict.fromkeys(step.stamp_ns for step in steps)) == wanted, 90)
+    stamps = [step.stamp_ns for step in steps]
+    assert stamps.count(wanted[0]) > 1  # said again until patience ended
+    assert all(stamps.count(stamp) == 1 for stamp in wanted[1:])
+    assert "answer" in node.health.lasting
+
+
+def test_the_timing_is_the_log_s_divided_by_the_rate(graph, log) -> None:
+    heard: list[float] = []
+    graph.hear(topics.STEPS, lambda msg: heard.append(time.perf_counter()))
+    node = graph.add(ReplayNode, log=str(log), rate=2.0)
+    graph.until(node.over.done, 90)
+    graph.until(lambda: len(heard) == ACTIONS + 1, 30)
+    assert 0.9 * ACTIONS * 0.1 / 2.0 < heard[-1] - heard[0] < 30.0  # a loaded machine is late
+
+
+def test_stamps_are_of_the_present_if_asked_for(graph, log) -> None:
+    stamps = graph.hear(topics.STEPS, lambda msg: messages.step_from_msg(msg).stamp_ns)
+    before = time.time_ns()
+    node = graph.add(ReplayNode, log=str(log), rate=0.0, restamp=True)
+    graph.until(node.over.done, 90)
+    graph.until(lambda: len(stamps) == ACTIONS + 1, 30)
+    assert before < stamps[0] and stamps == sorted(set(stamps)) and stamps[-1] < time.time_ns()
+
+
+def test_with_use_sim_time_the_logged_stamps_are_the_clock(graph, log) -> None:
+    heard: list[int] = []
+    graph.probe.create_subscription(
+        Clock, "/clock", lambda msg: heard.append(messages.from_time(msg.clock)), 10
+    )
+    node = graph.add(
+        ReplayNode, log=str(log), episode=0, answers=["plan"], rate=0.0, use_sim_time=True
+    )
+    graph.until(lambda: heard, 90)
+    Answering(graph)
+    graph.until(node.over.done, 90)
+    graph.until(lambda: sorted(set(heard)) == logged_stamps(log, 0), 90)
+    assert heard == sorted(heard) and "clock" not in node.health.lasting
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"log": "/nowhere"}, "no log at /nowhere"),
+        ({"episode": 2}, "right is 0 to 1, or -1"),
+        ({"answers": ["robot"]}, "one of recorded, plan"),
+        ({"rate": -1.0}, "from 0"),
+    ],
+)
+def test_a_mistake_is_refused_in_a_line(graph, log, settings, said) -> None:
+    with pytest.raises(UserError, match=said):
+        graph.add(ReplayNode, **{"log": str(log), **settings})
+
+
+def test_the_command_refuses_what_is_not_there(capsys) -> None:
+    assert main(["replay", "/nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert "no log at /nowhere" in error and "Traceback" not in error
+
+
+@pytest.mark.timeout(600)
+def test_what_the_recorder_makes_of_a_replay_is_the_same_log(log, tmp_path) -> None:
+    again = tmp_path / "again"
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "ROS_DOMAIN_ID": str(domains.PROCESSES),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "models", "datasets")),
+    }
+
+    def start(node: str, *parameters: str) -> subprocess.Popen:
+        words = [word for p in parameters for word in ("-p", p)]
+        command = [sys.executable, "-m", f"wm_nodes.nodes.{node}", "--ros-args", *words]
+        return subprocess.Popen(command, cwd=ROOT, env=environment)
+
+    recorder = start("recorder", f"log:={again}")
+    try:
+        for episode in range(2):
+            how = ("rate:=20.0", "as_camera:=true", "answers:=[recorded]")
+            player = start("replay", f"log:={log}", f"episode:={episode}", *how)
+            assert player.wait(START_S) == 0
+        end = time.monotonic() + START_S
+        while rows(again) < 2 * (ACTIONS + 1) and time.monotonic() < end:
+            time.sleep(0.05)
+        recorder.send_signal(signal.SIGINT)
+        assert recorder.wait(START_S) == 0
+    finally:
+        recorder.kill()
+    with LogReader(log) as original, LogReader(again) as copy:
+        assert copy.spec == original.spec
+        assert copy.length == original.length == 2 * (ACTIONS + 1)
+        assert copy.episodes.tolist() == original.episodes.tolist()
+        for name in original.spec.fields:
+            ours, theirs = copy.read(name, 0, copy.length), original.read(name, 0, copy.length)
+            assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), name
+
+
+def test_the_graph_gives_the_node_parameters_that_it_has(log, tmp_path) -> None:
+    given = {"log": str(log), "run": str(tmp_path), "record": True, "composition": "fused"}
+    values = {**GRAPH.defaults(), **given}
+    GRAPH.check(values)
+    nodes = {node.name: node.parameters(values) for node in GRAPH.running(values)}
+    assert set(nodes) == {"agent", "recorder", "replay"} and nodes["agent"]["camera"] == "top"
+    assert nodes["replay"]["answers"] == ["recorded", "plan"]
+    specs = {spec.name: spec for spec in fields(ReplayNode.PARAMS)}
+    for name, value in nodes["replay"].items():
+        checked(specs[name], value, "replay")
+    with pytest.raises(GraphError, match="it has top"):
+        GRAPH.check({**values, "camera": "bottom"})
+    with pytest.raises(GraphError, match="there is no replay log"):
+        GRAPH.check({**values, "log": str(tmp_path / "nix")})

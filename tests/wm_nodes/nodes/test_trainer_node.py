@@ -1,0 +1,110 @@
+"""The trainer node: learns as the log grows, announces whole versions, stops in order, resumes."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from tests.wm_nodes.tiny import TINY, record
+from wm_models.registry import PRESETS
+from wm_models.weights.store import read_manifest
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.trainer import TrainerNode
+from wm_nodes.ros import messages, topics
+from wm_nodes.training.config import LearnError
+from wm_nodes.training.loop import Learning
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+
+
+@pytest.fixture
+def train(graph, tmp_path):
+    """Return a function that starts the node on a run, and what it announces."""
+    news = graph.hear(topics.ANNOUNCEMENTS, messages.announcement_from_msg)
+
+    def start(**parameters):
+        given = {"run": str(tmp_path), "model": "tiny", "device": "cpu", "publish_s": 0.1}
+        return graph.add(TrainerNode, **{**given, **parameters})
+
+    return start, news
+
+
+def test_it_waits_for_a_log_and_learns_when_there_is_one(graph, train, tmp_path) -> None:
+    start, news = train
+    node = start()
+    graph.spin(0.5)
+    node.diagnose()
+    assert node.health.facts["phase"] == "waiting"
+    record(tmp_path / "log", 5)
+    graph.until(lambda: news, 30)
+    assert news[0].preset == "tiny" and news[0].step >= 5
+    assert read_manifest(news[0].path).digest == news[0].sha256
+
+
+def test_it_keeps_the_ratio_of_decisions_to_updates(graph, train, tmp_path) -> None:
+    record(tmp_path / "log", 5)  # 45 rows
+    start, _ = train
+    pace = graph.hear(topics.PACE)
+    node = start()
+    graph.until(lambda: node._learning.progress.updates == 10, 60)
+    graph.spin(0.5)
+    assert node._learning.progress.updates == 10  # the log has not grown
+    graph.until(lambda: pace and pace[-1].data == 20 + 5 * (10 - 5))
+    record(tmp_path / "log", 5, seed=1)
+    graph.until(lambda: node._learning.progress.updates > 10, 60)
+
+
+def test_it_ends_after_its_steps(graph, train, tmp_path) -> None:
+    record(tmp_path / "log", 5)
+    start, news = train
+    node = start(steps=8, pace=False)
+    graph.until(node.over.done, 30)
+    graph.until(lambda: news and news[-1].step == 8)
+    assert node.exit_code == 0 and node.health.facts["done"] == "true"
+
+
+def test_stopped_it_saves_and_started_again_it_announces_and_goes_on(
+    graph, train, tmp_path
+) -> None:
+    record(tmp_path / "log", 5)
+    start, news = train
+    node = start(pace=False, publish_s=1000.0)
+    graph.until(lambda: node._learning.progress.updates > 9, 30)
+    graph.remove(node)
+    graph.until(lambda: len(news) > 1)
+    newest = news[-1]
+    assert newest.step == node._learning.progress.updates
+    del news[:]
+    again = start(pace=False, publish_s=1000.0)
+    graph.until(lambda: again._learning.progress.updates > newest.step, 30)
+    graph.until(lambda: news)
+    assert news[0] == newest
+
+
+def test_a_log_of_another_image_size_is_learned_from(graph, train, tmp_path) -> None:
+    record(tmp_path / "log", 5, size=16)
+    start, news = train
+    start()
+    graph.until(lambda: news)
+
+
+@pytest.mark.parametrize("parameters", [{"model": "tinyy"}, {"device": "cuda:99"}])
+def test_a_wrong_parameter_is_refused_at_once(train, parameters) -> None:
+    with pytest.raises(UserError):
+        train[0](**parameters)
+
+
+def test_divergence_ends_it_so_that_the_launcher_starts_it_again(
+    graph, train, tmp_path, monkeypatch
+) -> None:
+    def diverge(self):
+        raise LearnError("learning diverged") from FloatingPointError("loss became nan")
+
+    monkeypatch.setattr(Learning, "step", diverge)
+    node = train[0]()
+    graph.until(node.over.done)
+    assert node.exit_code == 1

@@ -1,0 +1,175 @@
+"""The life of a node: automatic start, transitions, errors, drops and diagnostics."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+import yaml
+
+pytest.importorskip("rclpy")
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import Parameter as ParameterMsg
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter, get_parameter_value
+from std_msgs.msg import String
+
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.arm_sim import ArmSimNode
+from wm_nodes.nodes.camera import CameraNode
+from wm_nodes.nodes.recorder import RecorderNode
+from wm_nodes.nodes.robot import RobotNode
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.diagnostics import START, Health, statuses
+from wm_nodes.ros.node import Shell
+
+
+class Listener(Shell):
+    NAME = "listener"
+
+    def configure(self) -> None:
+        self.heard = []
+        self.out = topics.SPEC.publisher(self)
+        self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self.heard.append)
+
+
+class Broken(Shell):
+    NAME = "broken"
+
+    def configure(self) -> None:
+        raise UserError("what, given, right")
+
+
+def test_a_node_starts_by_itself(graph) -> None:
+    assert graph.add(Listener).active
+
+
+def test_a_node_waits_when_it_is_told_to(graph) -> None:
+    node = graph.add(Listener, autostart=False)
+    assert not node.active
+    node.trigger_configure()
+    assert not node.active
+    node.trigger_activate()
+    assert node.active
+
+
+def test_a_mistake_in_configuring_reaches_the_caller(graph) -> None:
+    with pytest.raises(UserError, match="what, given, right"):
+        graph.add(Broken)
+
+
+def test_cleaning_up_leaves_nothing_and_a_node_may_be_configured_again(graph) -> None:
+    node = graph.add(Listener, autostart=False)
+    before = node._made()
+    for _ in range(2):
+        node.trigger_configure()
+        assert len(list(node.subscriptions)) == len(before["subscription"]) + 1
+        node.trigger_activate()
+        node.trigger_deactivate()
+        node.trigger_cleanup()
+        assert node._made() == before
+
+
+def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
+    node = graph.add(Listener)
+    heard = graph.hear(topics.DIAGNOSTICS, statuses)
+    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    for data in ("", "{", "[]"):
+        publisher.publish(String(data=data))
+        graph.until(lambda: True)
+        graph.spin(0.05)
+    graph.until(lambda: node.health.drops["weights/json"] == 3)
+    assert node.heard == []
+    name = f"{graph.namespace}/listener"
+    graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in heard), 5)
+
+
+def test_an_inactive_node_heeds_nothing(graph) -> None:
+    node = graph.add(Listener, autostart=False)
+    node.trigger_configure()
+    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    publisher.publish(String(data="{"))
+    graph.spin(0.2)
+    assert not node.health.drops
+
+
+def test_health_knows_rate_latency_faults_and_recovery() -> None:
+    health = Health()
+    assert health.latency_ms == (0.0, 0.0)
+    for ms in (*[900] * START, *range(1, 101)):  # the first ones are the node's start
+        health.worked(ms / 1e3)
+    p50, p99 = health.latency_ms
+    assert p50 == pytest.approx(50.5) and p99 == pytest.approx(99.01)
+    assert health.fault("camera", "silent") and not health.fault("camera", "silent")
+    assert health.status("/a").message == "silent" and health.status("/a").level == b"\x01"
+    assert health.cleared("camera") and not health.cleared("camera")
+    assert health.report()["faults/camera"] == "1" and health.status("/a").level == b"\x00"
+
+
+def test_the_level_is_error_while_a_node_cannot_do_its_work() -> None:
+    health = Health()
+    health.fault("plan", "late")
+    assert health.status("/robot/robot").level == DiagnosticStatus.WARN
+    health.fault("estop", "latched", error=True)
+    assert health.status("/robot/robot").level == DiagnosticStatus.ERROR
+    health.cleared("estop")
+    assert health.status("/robot/robot").level == DiagnosticStatus.WARN
+    health.rest()
+    status = health.status("/robot/robot")
+    assert status.level == DiagnosticStatus.OK and status.message == "starting"
+
+
+@pytest.mark.parametrize("name", ["/robot/camera", "/left/robot/camera", "/camera"])
+def test_a_status_is_sorted_by_its_namespace_and_names_its_node(name) -> None:
+    status = Health().status(name)
+    namespace, node = status.name.split(": ")
+    assert status.hardware_id == namespace and status.name.endswith(": camera")
+    assert (namespace.rstrip("/") + "/" + node) == name
+    assert list(statuses(DiagnosticArray(status=[status]))) == [name]
+
+
+def test_what_was_wrong_before_an_end_is_not_said_after_it(graph) -> None:
+    node = graph.add(Listener)
+    node.fault("camera", "silent", error=True)
+    node.trigger_deactivate()
+    assert not node.health.lasting and not node.health.ready
+
+
+class Tuned(Listener):
+    NAME = "tuned"
+
+    def configure(self) -> None:
+        super().configure()
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def _on_parameters(self, given) -> SetParametersResult:
+        return SetParametersResult(successful=True)
+
+
+def test_parameter_callbacks_do_not_pile_up(graph) -> None:
+    node = graph.add(Tuned, autostart=False)
+    before = list(node._on_set_parameters_callbacks)
+    for _ in range(3):
+        node.trigger_configure()
+        assert len(node._on_set_parameters_callbacks) == len(before) + 1
+        node.trigger_cleanup()
+    assert list(node._on_set_parameters_callbacks) == before
+
+
+@pytest.mark.parametrize("kind", [ArmSimNode, CameraNode, RecorderNode, RobotNode])
+def test_a_dump_of_all_parameters_can_be_loaded(graph, kind) -> None:
+    """As `ros2 param dump` and `ros2 param load` do, through YAML."""
+    node = graph.add(kind, begin=False)
+    dump = {name: node.get_parameter(name).value for name in node._parameters}
+    text = yaml.safe_dump({n: list(v) if isinstance(v, array) else v for n, v in dump.items()})
+    for name, value in yaml.safe_load(text).items():
+        wire = ParameterMsg(name=name, value=get_parameter_value(yaml.safe_dump(value)))
+        result = node.set_parameters_atomically([Parameter.from_parameter_msg(wire)])
+        assert result.successful, f"{name}: {result.reason}"
+
+
+def test_a_fixed_parameter_does_not_change(graph) -> None:
+    node = graph.add(CameraNode, begin=False)
+    result = node.set_parameters_atomically([Parameter("height", value=32)])
+    assert not result.successful and node.get_parameter("height").value == 64

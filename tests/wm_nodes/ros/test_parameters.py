@@ -1,0 +1,92 @@
+"""Parameters: typed, in range, and a wrong one is refused with what would be right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.parameters import ParamError, param
+
+
+@dataclass(frozen=True)
+class SomeParams(ShellParams):
+    rate_hz: float = param(20.0, "A rate.", low=1.0, high=200.0)
+    count: int = param(3, "A count.", low=0)
+    task: str = param("reach", "A task.")
+    mode: str = param("a", "A mode.", choices=("a", "b"))
+    fast: bool = param(False, "A switch.")
+    source: str = param("", "A device.", digits=True)
+    cameras: tuple[str, ...] = param((), "Cameras.")
+    crop: tuple[float, ...] = param((0.0, 0.0), "Margins.", low=0.0, high=1.0)
+
+
+class SomeNode(Shell):
+    NAME = "some"
+    PARAMS = SomeParams
+
+
+def given(graph, **values):
+    return graph.add(SomeNode, begin=False, **values).params
+
+
+def test_defaults_hold_without_anything_given(graph) -> None:
+    assert given(graph) == SomeParams()
+
+
+def test_values_come_with_the_fields_types(graph) -> None:
+    params = given(graph, rate_hz=5, count=2, source=7, fast=True, cameras=["a"], crop=[0, 1])
+    assert params == SomeParams(
+        rate_hz=5.0, count=2, source="7", fast=True, cameras=("a",), crop=(0.0, 1.0)
+    )
+    assert isinstance(params.rate_hz, float) and isinstance(params.crop[0], float)
+
+
+def test_a_list_may_be_written_as_text(graph) -> None:
+    assert given(graph, cameras="left,right").cameras == ("left", "right")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("rate_hz", 0.5, "a number from 1.0 to 200.0"),
+        ("rate_hz", "fast", "a number"),
+        ("rate_hz", float("nan"), "a number"),
+        ("count", -1, "a whole number from 0"),
+        ("count", 1.5, "a whole number"),
+        ("mode", "c", "one of a, b"),
+        ("fast", 1, "true or false"),
+        ("fast", "yes", "true or false"),
+        ("task", True, "text"),
+        (
+            "task",
+            483.0,
+            """text (in quotes if it looks like a number or true: -p "task:='0483'")""",
+        ),
+        ("task", 83, "text"),
+        ("source", 1.5, "text"),
+        ("cameras", [1, 2], "text"),
+        ("crop", [0.0, 2.0], "a number from 0.0 to 1.0"),
+    ],
+)
+def test_a_wrong_value_is_refused(graph, name: str, value, right: str) -> None:
+    with pytest.raises(ParamError, match=name) as error:
+        given(graph, **{name: value})
+    assert right in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_name_is_refused_with_the_closest(graph) -> None:
+    with pytest.raises(ParamError, match="Did you mean 'cameras'"):
+        given(graph, camera="a")
+
+
+def test_tools_see_description_and_range(graph) -> None:
+    node = graph.add(SomeNode, begin=False)
+    found = node.describe_parameter("rate_hz")
+    assert found.description == "A rate." and found.read_only
+    assert found.floating_point_range[0].to_value == 200.0
+    assert node.describe_parameter("count").integer_range[0].from_value == 0
+    assert "a, b" in node.describe_parameter("mode").additional_constraints

@@ -1,0 +1,52 @@
+"""Files in shared memory: dead processes' are removed, those of the living never."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+from pathlib import Path
+
+import pytest
+
+from wm_nodes.ros.shared_memory import remove_dead
+
+SEGMENT, PORT = "fastdds_0123456789abcdef", "fastdds_port48911"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in (SEGMENT, PORT):
+        (tmp_path / name).write_bytes(bytes(4096))
+        (tmp_path / f"{name}_el").touch()
+    return tmp_path
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_what_no_process_holds_is_removed(folder: Path) -> None:
+    others = ("other", "fastdds_0123_el", "fastdds_nothex6789abcdef", "fastdds_port7000")
+    for name in others:
+        (folder / name).touch()  # the last has no lock file: its owner is not known
+    assert sorted(remove_dead(folder, young_s=0)) == [SEGMENT, PORT]
+    assert left(folder) == set(others)
+
+
+def test_what_is_locked_or_mapped_or_young_stays(folder: Path) -> None:
+    before = left(folder)
+    assert remove_dead(folder) == [] and left(folder) == before
+    with (folder / f"{SEGMENT}_el").open() as lock, (folder / PORT).open("rb") as port:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with mmap.mmap(port.fileno(), 0, prot=mmap.PROT_READ):
+            assert remove_dead(folder, young_s=0) == [] and left(folder) == before
+    assert len(remove_dead(folder, young_s=0)) == 2
+
+
+def test_links_and_missing_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "kept"
+    target.touch()
+    (folder / f"{PORT}_el").unlink()
+    (folder / f"{PORT}_el").symlink_to(target)
+    assert remove_dead(folder, young_s=0) == [SEGMENT]
+    assert target.exists() and remove_dead(tmp_path / "none") == []

@@ -1,0 +1,189 @@
+"""Small cores: joining by stamp, due actions, pictures, liveness, noise, swapping, metering."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from wm_datasets.spec import VectorSpec
+from wm_nodes.agent.noise import noise_seed, numpy_noise, torch_noise
+from wm_nodes.agent.weights import Swap
+from wm_nodes.control.plans import check_plan, due_action
+from wm_nodes.episodes.episode_stats import Meter
+from wm_nodes.errors import MessageError
+from wm_nodes.records import Origin, Plan, Step
+from wm_nodes.robots.cameras.preprocess import ImagePipeline, Liveness
+from wm_nodes.ros.synchronizer import Join
+
+ACTION = VectorSpec(("x", "y"), ("m", "m"), (-1.0, -1.0), (1.0, 1.0))
+ZERO = np.zeros(2, np.float32)
+
+
+def step(stamp_ns: int, **rest) -> Step:
+    return Step(stamp_ns, ACTION.names, ZERO, ZERO, **rest)
+
+
+# Join
+
+
+def test_a_full_set_is_handed_out_whatever_comes_first() -> None:
+    for order in (("a", "b"), ("b", "a")):
+        join = Join(("a", "b"))
+        assert join.put(order[0], 1, order[0]) is None
+        assert join.put(order[1], 1, order[1]) == {"a": "a", "b": "b"}
+
+
+def test_stamps_do_not_mix() -> None:
+    join = Join(("a", "b"))
+    join.put("a", 1, "old")
+    assert join.put("b", 2, "new") is None
+
+
+def test_unfinished_stamps_are_bounded_and_told() -> None:
+    lost: list[int] = []
+    join = Join(("a", "b"), size=3, lost=lost.append)
+    for stamp in range(5):
+        join.put("a", stamp, None)
+    assert lost == [0, 1]
+
+
+# Plans
+
+
+def plan(actions: list, names: tuple = ("x", "y")) -> Plan:
+    return Plan(0, Origin("m", "actor", 1), names, np.float32(actions), 0.1)
+
+
+def test_dimensions_are_put_in_the_robots_order() -> None:
+    assert check_plan(plan([[1, 2]], names=("y", "x")), ACTION).actions.tolist() == [[2, 1]]
+
+
+@pytest.mark.parametrize("names", [("x", "z"), ("x",), ("x", "x"), ("x", "y", "z")])
+def test_unknown_dimensions_are_refused(names: tuple) -> None:
+    with pytest.raises(MessageError, match="dimensions"):
+        check_plan(plan([[0] * len(names)], names=names), ACTION)
+
+
+@pytest.mark.parametrize(
+    ("age_ms", "index", "overdue_ms"), [(0, 0, -200), (99, 0, -101), (100, 1, -100), (250, 1, 50)]
+)
+def test_the_point_whose_time_has_come(age_ms: int, index: int, overdue_ms: int) -> None:
+    action, overdue = due_action(plan([[0, 0], [1, 1]]), age_ms / 1e3, 0.1)
+    assert action.tolist() == [index] * 2 and overdue == pytest.approx(overdue_ms / 1e3)
+
+
+# Pictures
+
+
+def test_a_picture_of_the_right_size_is_passed_on_untouched() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert np.shares_memory(ImagePipeline(64, 64)(image), image)
+
+
+def test_crop_comes_before_resize() -> None:
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[:, 100:] = 255
+    out = ImagePipeline(64, 64, (0.5, 0.0, 0.0, 0.0))(image)
+    assert out.shape == (64, 64, 3) and (out == 255).all()
+
+
+@pytest.mark.parametrize("crop", [(-0.1, 0, 0, 0), (0.5, 0, 0.5, 0), (0, 1, 0, 0)])
+def test_a_crop_that_leaves_nothing_is_refused(crop: tuple) -> None:
+    with pytest.raises(ValueError, match="crop"):
+        ImagePipeline(8, 8, crop)
+
+
+def test_a_silent_and_a_frozen_camera_are_told_apart() -> None:
+    alive = Liveness(stale_s=1.0, frozen_s=2.0)
+    assert alive.fault(100.0) is None  # nothing has come yet
+    for tick in range(30):
+        alive.saw(np.full((8, 8, 3), min(tick, 5), np.uint8), tick / 10)
+    assert "frozen" in (alive.fault(2.9) or "")
+    alive.saw(np.full((8, 8, 3), 99, np.uint8), 3.0)
+    assert alive.fault(3.1) is None
+    assert "silent" in (alive.fault(4.5) or "")
+
+
+# Noise
+
+
+def test_noise_depends_on_seed_role_and_stamp_only() -> None:
+    seeds = {noise_seed(s, r, t) for s in range(5) for r in ("a", "b") for t in range(5)}
+    assert len(seeds) == 50 and noise_seed(1, "a", 2) == noise_seed(1, "a", 2)
+    one, two = torch.Generator(), torch.Generator()
+    torch.rand(7, generator=two)  # what came before does not matter
+    assert torch.equal(
+        torch.rand(3, generator=torch_noise(one, 0, "a", 9)),
+        torch.rand(3, generator=torch_noise(two, 0, "a", 9)),
+    )
+    assert numpy_noise(0, "a", 9).random() == numpy_noise(0, "a", 9).random()
+
+
+# Swap
+
+OLD, NEW = SimpleNamespace(version=1), SimpleNamespace(version=2)
+
+
+def test_new_weights_wait_for_an_episodes_start() -> None:
+    swap = Swap()
+    assert swap.at(step(0, is_first=True), OLD) is OLD
+    assert swap.at(step(1), NEW) is OLD
+    assert swap.at(step(2, is_first=True), NEW) is NEW
+
+
+def test_a_block_of_evaluation_keeps_its_weights() -> None:
+    swap = Swap()
+    assert swap.at(step(0, is_first=True), OLD) is OLD
+    assert swap.at(step(1, is_first=True, explore=False), OLD) is OLD
+    assert swap.at(step(2, is_first=True, explore=False), NEW) is OLD
+    assert swap.at(step(3, is_first=True), NEW) is NEW
+
+
+def test_a_block_of_evaluation_begins_with_the_newest() -> None:
+    swap = Swap()
+    swap.at(step(0, is_first=True), OLD)
+    assert swap.at(step(1, is_first=True, explore=False), NEW) is NEW
+
+
+def test_the_first_weights_are_used_at_once() -> None:
+    swap = Swap()
+    assert swap.at(step(0, is_first=True), None) is None
+    assert swap.at(step(1), NEW) is NEW
+
+
+def test_swap_now_does_not_wait() -> None:
+    swap = Swap("now")
+    swap.at(step(0, is_first=True), OLD)
+    assert swap.at(step(1), NEW) is NEW
+
+
+# Meter
+
+
+def test_an_episode_is_measured_once_and_whole() -> None:
+    meter = Meter()
+    assert meter.step(step(0, reward=5.0, is_last=True)) is None  # joined midway
+    meter.step(step(1, is_first=True))
+    for stamp in (2, 2, 3):
+        assert meter.step(step(stamp, reward=1.0, success=stamp == 3)) is None
+    seen = meter.step(step(4, reward=2.0, is_last=True, explore=False, weights=3))
+    assert seen is not None
+    assert (seen.length, seen.total_reward, seen.success) == (3, 4.0, True)
+    assert (seen.first_success, seen.explore, seen.weights) == (2, False, 3)
+
+
+# Origin
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "a@1", "/b@1", "a/@1", "a/b@", "a/b@one"])
+def test_a_wrong_frame_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="frame_id"):
+        Origin.parse(text)
+
+
+def test_a_frame_survives() -> None:
+    for text in ("mwm_cpu/actor@7", "random/uniform@-1"):
+        assert str(Origin.parse(text)) == text

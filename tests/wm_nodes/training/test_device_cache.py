@@ -1,0 +1,113 @@
+"""Rows on the learning device are the sampler's rows, and learning with them is the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.wm_nodes.tiny import TINY, record
+from wm_datasets import LogReader, LogReadError, Sampler
+from wm_models.registry import PRESETS
+from wm_nodes.training.config import LearnConfig
+from wm_nodes.training.device_cache import ResidentRows
+from wm_nodes.training.loop import Learning
+
+FIELDS = {"image": "image/top", "action": "action", "is_first": "is_first"}
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return request.param
+
+
+@pytest.fixture
+def logs(tmp_path):
+    return [record(tmp_path / "a", 6), record(tmp_path / "b", 4, seed=1)]
+
+
+def test_windows_gathered_on_the_device_are_the_sampler_s(logs, device):
+    readers = [LogReader(path) for path in logs]
+    resident = ResidentRows(readers, FIELDS, 1 << 24, device)
+    sampler = Sampler([(r, 1.0) for r in readers], batch=16, length=4, seed=0, fields=FIELDS)
+    for _ in range(3):
+        record(logs[0], 1)
+        resident.follow()
+        sampler.refresh()
+        drawn = sampler.draw(16, 4)
+        rows, expected = resident.gather(*drawn), sampler.sample(16, 4, drawn)
+        assert rows.keys() == expected.keys()
+        for name, value in expected.items():
+            assert rows[name].device.type == device
+            assert np.array_equal(rows[name].cpu().numpy(), value)
+
+
+def test_the_budget_holds_the_newest_rows_and_others_are_not_invented(logs):
+    reader = LogReader(logs[0])
+    row = sum(reader.spec.fields[field].row_bytes for field in FIELDS.values())
+    resident = ResidentRows([reader], FIELDS, 20 * row, "cpu")
+    resident.follow()
+    which, newest = np.zeros(1, int), np.arange(reader.length - 4, reader.length)[None]
+    assert np.array_equal(
+        resident.gather(which, newest)["image"][0].numpy(),
+        reader.read("image/top", reader.length - 4, reader.length),
+    )
+    assert resident.gather(which, newest - 17) == {}
+
+
+def test_rows_that_were_half_overwritten_are_not_gathered(logs, monkeypatch):
+    reader = LogReader(logs[0])
+    row = sum(reader.spec.fields[field].row_bytes for field in FIELDS.values())
+    resident = ResidentRows([reader], FIELDS, 20 * row, "cpu")
+    resident.follow()
+    oldest, before = reader.length - 20, reader.length
+    record(logs[0], 1)
+    real = LogReader.read_around
+
+    def refuse(self, field, *args):
+        if field == "is_first":
+            raise LogReadError("no descriptors")
+        return real(self, field, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogReader, "read_around", refuse)
+        with pytest.raises(LogReadError):
+            resident.follow()
+    for start in range(oldest, before - 3):
+        found = resident.gather(np.zeros(1, int), np.arange(start, start + 4)[None])
+        for name, values in found.items():
+            right = reader.read(FIELDS[name], start, start + 4)
+            assert np.array_equal(values[0].numpy(), right)
+
+
+@pytest.mark.parametrize("budget", [1 << 24, 40_000])
+def test_learning_from_resident_rows_is_the_same_bit_for_bit(logs, tmp_path, monkeypatch, budget):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+
+    def learn(name, **options):
+        pairs = tuple((path, 1.0) for path in logs)
+        config = LearnConfig(tmp_path / name, pairs, model="tiny", device="cpu", pace=False,
+                             publish_s=1e9, **options)  # fmt: skip
+        learning = Learning(config)
+        for _ in range(8):
+            learning.step()
+        return learning.model.state_dict()
+
+    plain, resident = learn("plain"), learn("resident", resident_bytes=budget)
+    assert all(torch.equal(resident[name], value) for name, value in plain.items())
+
+
+def test_batches_can_lie_in_memory_of_the_caller_s_choice(logs):
+    made = []
+
+    def allocate(shape, dtype):
+        made.append(torch.empty(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy())
+        return made[-1]
+
+    reader, options = LogReader(logs[0]), {"batch": 4, "length": 3, "seed": 0, "fields": FIELDS}
+    batch = Sampler(reader, allocate=allocate, **options).sample()
+    assert {id(array) for array in batch.values()} == {id(array) for array in made}
+    plain = Sampler(reader, **options).sample()
+    assert all(np.array_equal(batch[name], plain[name]) for name in FIELDS)

@@ -1,0 +1,175 @@
+"""Learning of a model with a frameskip and proprioception: its robot is measured once and kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.wm_models.families.dino_wm.dino_tiny import TINY
+from tests.wm_nodes.tiny import SIZE, record
+from wm_datasets import LogReader
+from wm_models.encoders.conv import ConvConfig
+from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.embodiment import Body
+from wm_models.registry import PRESETS
+from wm_models.weights.store import (
+    Manifest,
+    WeightsError,
+    WeightStore,
+    load_model,
+    read_manifest,
+)
+from wm_nodes.evaluation.held_out import HeldOut, evaluate_held_out
+from wm_nodes.training.config import LearnConfig
+from wm_nodes.training.embodiment_stats import measure_body
+from wm_nodes.training.loop import Learning
+from wm_nodes.viz.run_report import ReportSettings, write_report
+
+DINO = replace(
+    TINY,
+    model=replace(TINY.model, encoder=ConvConfig(image_size=SIZE, channels=(4, 8, 8, 8), width=12)),
+)
+
+
+@pytest.fixture(autouse=True)
+def presets(monkeypatch):
+    monkeypatch.setitem(PRESETS, "dino_tiny", DINO)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return record(tmp_path / "log", 6)
+
+
+def learning(folder, log, **changes):
+    settings = {"model": "dino_tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
+    return Learning(LearnConfig(folder, ((log, 1.0),), **settings))
+
+
+def advance(learning, updates):
+    while learning.progress.updates < updates:
+        assert learning.step()
+
+
+def state(learning):
+    return {k: v.clone() for k, v in learning.model.state_dict().items()}
+
+
+def test_phases_and_resuming_bit_for_bit(tmp_path, log):
+    whole = learning(tmp_path / "whole", log)
+    phases = []
+    while whole.progress.updates < 9:
+        phases.append(whole.progress.phase)
+        assert whole.step()
+    assert phases == ["waiting", "encoder", "scale", *["world_model"] * 6]
+    for stop in (1, 6):
+        part = learning(tmp_path / "part", log)
+        advance(part, stop)
+        part.close()
+    part = learning(tmp_path / "part", log)
+    advance(part, 9)
+    ours, theirs = state(part), state(whole)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert part.metrics == whole.metrics
+
+
+def test_the_robot_is_measured_once_and_travels(tmp_path, log):
+    first = learning(tmp_path / "run", log)
+    advance(first, 4)
+    first.close()
+    with LogReader(log) as reader:
+        rows = slice(reader.first, reader.length)
+        actions = reader.read("action", rows.start, rows.stop)
+        done = actions[~reader.read("is_last", rows.start, rows.stop)]
+        seen = reader.read("proprio", rows.start, rows.stop)
+        spec = reader.spec
+    body = read_manifest(tmp_path / "run/weights").robot
+    np.testing.assert_allclose(body.action_mean, done.mean(0), atol=1e-6)
+    np.testing.assert_allclose(body.proprio_std, seen.std(0), rtol=1e-5)
+    assert (body.action_low, body.action_high) == (spec.action.low, spec.action.high)
+    assert body.period_s == spec.control_period_s
+
+    record(log, 3, seed=9)  # more to learn from: the scale of numbers stays
+    again = learning(tmp_path / "run", log)
+    advance(again, 5)
+    assert again.body == body
+    other = learning(tmp_path / "other", log, weights=tmp_path / "run/weights")
+    advance(other, 3)
+    assert other.body == body and other.progress.phase == "world_model"
+    model, _ = load_model(tmp_path / "run/weights")
+    assert model.body == body
+
+
+def test_actions_are_learned_in_the_model_s_units(tmp_path, log):
+    here = learning(tmp_path / "run", log)
+    advance(here, 3)
+    here.sampler.load_state_dict(before := here.sampler.state_dict())
+    batch = here._batches()["windows"]
+    here.sampler.load_state_dict(before)
+    spec = here.learner.batch_specs["windows"]
+    raw = here.sampler.sample(spec.batch, spec.length)
+    wanted = (raw["action"] - here.body.action_mean) / np.array(here.body.action_std)
+    np.testing.assert_allclose(batch["action"], wanted, atol=1e-5)
+    np.testing.assert_array_equal(batch["proprio"], raw["proprio"])
+
+
+def test_an_unbounded_robot_has_the_box_of_what_it_did(log):
+    class Unbounded(LogReader):
+        @property
+        def spec(self):
+            found = super().spec
+            action = found.action
+            wide = replace(action, low=(-np.inf,) * len(action), high=(np.inf,) * len(action))
+            return replace(found, action=wide)
+
+    with Unbounded(log) as reader:
+        done = reader.read("action", reader.first, reader.length)
+        body = measure_body([reader])
+    np.testing.assert_allclose([body.action_low[0], body.action_high[0]], [done.min(), done.max()])
+    assert isinstance(body, Body)
+
+
+def test_another_robot_s_weights_are_refused(tmp_path, log):
+    first = learning(tmp_path / "run", log)
+    advance(first, 3)
+    first.close()
+    manifest = tmp_path / "run/weights" / f"{first.progress.version:010d}" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"action_dim": 1', '"action_dim": 4'))
+    with pytest.raises(WeightsError, match="got a body with 1 actions, and action_dim 4"):
+        learning(tmp_path / "other", log, weights=tmp_path / "run/weights").step()
+
+
+def test_held_out_episodes_and_reports_at_the_model_s_pace(tmp_path, log):
+    here = learning(tmp_path / "run", log)
+    advance(here, 4)
+    with LogReader(log) as reader:
+        judged = evaluate_held_out(
+            here.model, [reader], "top", HeldOut(0.5), windows=2, length=4, context=2
+        )
+        assert set(judged) == {"heldout/mse", "heldout/mse_frozen"}
+        assert all(np.isfinite(value) for value in judged.values())
+        settings = ReportSettings(frames=4, context=2)
+        summary = write_report(log, tmp_path / "report", model=here.model, settings=settings)
+    assert summary["prediction"]["imagined_frames"] == 2
+    assert ActionAdapter.of(here.model).frameskip == 2
+
+
+def test_settings_of_weights_are_kept_by_what_learns_on(tmp_path, log):
+    """Weights that differ from their preset (imported ones may) are trained on, and resumed, as
+    they are."""
+    with LogReader(log) as reader:
+        body = measure_body([reader])
+    settings = {"num_hist": 4, "depth": 1}
+    model = DINO.varied({"num_hist": 4}).varied({"depth": 1}).build(body)
+    manifest = Manifest(1, "dino_tiny", body.action_dim, body=body.to_json(), settings=settings)
+    WeightStore(tmp_path / "weights").save(model.modules_by_name(), manifest)
+    for last in (2, 3):
+        part = learning(tmp_path / "run", log, weights=tmp_path / "weights")
+        advance(part, last)
+        part.close()
+        found, kept = load_model(tmp_path / "run" / "weights")
+        assert kept.settings == settings
+        assert (found.config.num_hist, found.config.predictor.depth) == (4, 1)

@@ -1,0 +1,163 @@
+"""A log's images of any size are learned from at the size that the model sees, pixel for pixel as
+the acting graph makes them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.wm_models.families.dino_wm.dino_tiny import TINY as TINY_DINO
+from tests.wm_nodes.tiny import SIZE, TINY, SeenPoint, record
+from wm_datasets import LogReader, LogWriter
+from wm_models.encoders.conv import ConvConfig
+from wm_models.registry import PRESETS
+from wm_models.weights.store import read_manifest
+from wm_nodes.agent.encoder import Encoder
+from wm_nodes.agent.in_process import LearnedPolicy
+from wm_nodes.episodes.collect import HeldRandom, collect
+from wm_nodes.evaluation.open_loop import predict
+from wm_nodes.robots.cameras.preprocess import ImagePipeline
+from wm_nodes.training.config import LearnConfig, LearnError
+from wm_nodes.training.loop import Learning
+
+LARGE = 224
+CPU = PRESETS["dino_wm_cpu"]
+DINO = replace(
+    TINY_DINO,
+    model=replace(
+        TINY_DINO.model, encoder=ConvConfig(image_size=SIZE, channels=(4, 8, 8, 8), width=12)
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def presets(monkeypatch):
+    quick = replace(CPU.learner, measure_updates=2, batch=4, encoder_batch=8)
+    monkeypatch.setitem(PRESETS, "dino_wm_cpu", replace(CPU, learner=quick))
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    monkeypatch.setitem(PRESETS, "dino_tiny", DINO)
+
+
+def learning(run, *logs, **changes):
+    settings = {"model": "dino_tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
+    return Learning(LearnConfig(run, tuple((log, 1.0) for log in logs), **settings))
+
+
+def advance(learning, updates):
+    while learning.progress.updates < updates:
+        assert learning.step()
+
+
+def record_long(log, size, episodes=2):
+    with SeenPoint(size=size, time_limit=24) as robot:
+        collect(robot, HeldRandom(robot.spec, 2.0, 0), log, episodes, 0)
+    return log
+
+
+def test_a_log_of_224_pixels_trains_dino_wm_cpu_at_64(tmp_path):
+    log = record_long(tmp_path / "log", LARGE)
+    here = learning(tmp_path / "run", log, model="dino_wm_cpu")
+    advance(here, 4)
+    assert here.model.spec.obs_keys["image"] == (3, 64, 64)
+    assert here.progress.phase == "world_model" and here.resized_from == (LARGE, LARGE)
+    batch = here._batches()["windows"]["image"].numpy()
+    assert batch.shape[2:] == (64, 64, 3)
+    with LogReader(log) as reader:
+        raw = reader.read("image/top", 0, reader.length)
+    seen = {ImagePipeline(64, 64)(image).tobytes() for image in raw}
+    assert all(image.tobytes() in seen for window in batch for image in window)
+
+
+@pytest.mark.parametrize("size", [LARGE, 48, 24])
+def test_training_and_the_acting_agent_see_the_same_pixels(tmp_path, monkeypatch, size):
+    log = record(tmp_path / "log", 4, size=size)
+    here = learning(tmp_path / "run", log)
+    advance(here, 4)
+    here.close()
+    taken = []
+    encode = Encoder.encode
+
+    def noting(self, weights, image, proprio=None):
+        taken.append(image)
+        return encode(self, weights, image, proprio)
+
+    monkeypatch.setattr(Encoder, "encode", noting)
+    with SeenPoint(size=size) as robot, LogReader(log) as reader:
+        policy = LearnedPolicy.load(tmp_path / "run/weights", robot.spec, planner="cem",
+                                    device="cpu", goal=None)  # fmt: skip
+        seen = robot.reset(0)
+        for row in range(5):
+            image = reader.read("image/top", row, row + 1)[0]
+            try:
+                policy.act(replace(seen, images={"top": image}))
+            except Exception as error:  # it has no goal; what it saw is all that counts here
+                assert "plans to goals" in str(error)
+    learned = here._readers[0].read("image/top", 0, 5)
+    assert len(taken) == 5 and taken[0].shape == (SIZE, SIZE, 3)
+    np.testing.assert_array_equal(learned, np.stack(taken))
+
+
+def test_open_loop_predictions_see_them_too(tmp_path):
+    log = record(tmp_path / "log", 2, size=24)  # smaller than the model's images
+    here = learning(tmp_path / "run", log)
+    advance(here, 4)
+    with LogReader(log) as reader:
+        rows = {"image": "image/top", "action": "action", "proprio": "proprio"}
+        rows = {name: reader.read(field, 0, 9) for name, field in rows.items()}
+    truth = predict(here.model, rows, context=2).truth
+    wanted = [ImagePipeline(SIZE, SIZE)(image) for image in rows["image"][::2]]
+    np.testing.assert_array_equal(truth, np.stack(wanted))
+
+
+def test_logs_of_several_sizes_are_mixed_and_judged(tmp_path):
+    large, small = (record_long(tmp_path / f"log{s}", s, 6) for s in (LARGE, SIZE))
+    here = learning(tmp_path / "run", large, small, eval_every=4, hold_out=0.4)
+    advance(here, 4)
+    assert np.isfinite(here.evaluation["heldout/mse"])
+    both = learning(tmp_path / "other", large, small, resident_bytes=1 << 24)
+    advance(both, 4)
+    assert both._batches()["windows"]["image"].shape[2:] == (SIZE, SIZE, 3)
+
+
+def two_cameras(path):
+    """A log of a front and a wrist camera, neither of the model's size."""
+    source = record(path.with_name("one"), 6, size=48)
+    with LogReader(source) as reader:
+        spec = replace(reader.spec, cameras={"front": (48, 48, 3), "wrist": (40, 40, 3)})
+        with LogWriter(path, spec) as writer:
+            for at in range(reader.length):
+                row = {k: v[0] for k, v in reader.read_rows(at, at + 1).items()}
+                image = row.pop("image/top")
+                writer.append(row | {"image/front": image, "image/wrist": 255 - image[:40, :40]})
+    return path
+
+
+def test_of_several_cameras_one_is_named_and_stays(tmp_path):
+    log = two_cameras(tmp_path / "log")
+    with pytest.raises(LearnError, match=r"'front' of 48x48, 'wrist' of 40x40.*--camera"):
+        learning(tmp_path / "run", log).step()
+    with pytest.raises(LearnError, match="got 'side', expected a camera of the log"):
+        learning(tmp_path / "run", log, camera="side").step()
+    here = learning(tmp_path / "run", log, camera="wrist")
+    advance(here, 4)
+    here.close()
+    assert read_manifest(tmp_path / "run/weights").extra["camera"] == "wrist"
+    again = learning(tmp_path / "run", log)
+    advance(again, 5)
+    assert again.camera == "wrist"
+    with pytest.raises(LearnError, match="got 'front', but run run learns from 'wrist'"):
+        learning(tmp_path / "run", log, camera="front").step()
+
+
+def test_resuming_at_another_size_is_exact(tmp_path):
+    log = record(tmp_path / "log", 4, size=48)
+    whole = learning(tmp_path / "whole", log, model="tiny")
+    advance(whole, 6)
+    part = learning(tmp_path / "part", log, model="tiny")
+    advance(part, 3)
+    part.close()
+    part = learning(tmp_path / "part", log, model="tiny")
+    advance(part, 6)
+    assert part.metrics == whole.metrics

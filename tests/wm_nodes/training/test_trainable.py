@@ -1,0 +1,78 @@
+"""Logs of another robot, task or action space are not learned from together without a word."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.wm_nodes.tiny import TINY, record
+from wm_datasets import LogReader, LogWriter
+from wm_datasets.spec import VectorSpec
+from wm_models.registry import PRESETS
+from wm_nodes.training.config import LearnConfig, LearnError
+from wm_nodes.training.loop import Learning
+from wm_nodes.training.trainable import mixture
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch):
+    """Return a function that records two logs, the second with a changed specification."""
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    first = record(tmp_path / "first", 3)
+
+    def other(**changes):
+        with LogReader(first) as reader:
+            spec = replace(reader.spec, **changes)
+            rows = [
+                {name: reader.read(name, i, i + 1)[0] for name in spec.fields}
+                for i in range(reader.length)
+            ]
+        with LogWriter(tmp_path / "second", spec) as writer:
+            for row in rows:
+                writer.append(row)
+        return first, tmp_path / "second"
+
+    return other
+
+
+def learning(tmp_path, logs, **more):
+    pairs = tuple((log, 1.0) for log in logs)
+    config = LearnConfig(tmp_path / "run", pairs, model="tiny", device="cpu", pace=False, **more)
+    return Learning(config)
+
+
+SPACE = VectorSpec(("push",), ("N",), (-2.0,), (2.0,))
+CHANGES = [
+    ({"task": "elsewhere"}, "task 'origin' and 'elsewhere'"),
+    ({"robot": "other"}, "robot 'point' and 'other'"),
+    ({"action": SPACE}, r"action space \("),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), CHANGES)
+def test_the_trainer_refuses_them_naming_both_logs_and_the_difference(
+    tmp_path, logs, changes, said
+):
+    first, second = logs(**changes)
+    with pytest.raises(LearnError, match=rf"{first} and {second} differ: {said}.*allow_mixed"):
+        learning(tmp_path, (first, second)).step()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("changes", "said"), CHANGES)
+def test_it_learns_from_them_where_that_is_allowed(tmp_path, logs, changes, said):
+    assert learning(tmp_path, logs(**changes), allow_mixed=True).step()
+
+
+def test_equal_logs_are_no_mixture(tmp_path, logs):
+    assert learning(tmp_path, logs(extra={"seed": 7})).step()
+
+
+def test_another_number_of_action_dimensions_is_refused_even_then(tmp_path, logs):
+    first, _ = logs()
+    with LogReader(first) as reader:
+        spec = reader.spec
+    wide = replace(spec, action=VectorSpec(("a", "b"), ("1", "1"), (-1, -1), (1, 1)))
+    said = mixture([("here", spec), ("there", wide)], True)
+    assert "here has 1 action dimensions" in said and "there has 2 (a, b)" in said

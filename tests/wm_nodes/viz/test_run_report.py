@@ -1,0 +1,254 @@
+"""Reports say what the log holds; a model that knows the physics predicts the pictures exactly."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.wm_nodes.point_robot import PointRobot
+from wm_datasets import LogReader, LogWriter
+from wm_models.interface.world_model import ModelSpec, WorldModel
+from wm_nodes.evaluation.open_loop import predict
+from wm_nodes.viz import video
+from wm_nodes.viz.run_report import (
+    LoggedEpisode,
+    ReportError,
+    ReportSettings,
+    episode_figure,
+    logged_episodes,
+    write_report,
+)
+from wm_nodes.viz.training_report import write_training_report
+
+av = pytest.importorskip("av", reason="needs the [viz] extra")
+pytest.importorskip("matplotlib", reason="needs the [viz] extra")
+
+
+class KnowsThePoint(WorldModel):
+    """The point robot's own physics; reads proprio while it may look. State: position (B, 1)."""
+
+    def __init__(self, push: float = 1.0) -> None:
+        super().__init__()
+        self.push = torch.nn.Parameter(torch.tensor(push))
+        self.spec = ModelSpec((-1.0,), (1.0,), {"proprio": (1,)}, has_reward=True, has_decoder=True)
+        self.seen = 0
+
+    def initial(self, batch, device=None):
+        return torch.zeros(batch, 1)
+
+    def observe(self, state, prev_action, obs, is_first, *, generator=None):
+        assert bool(is_first) == (self.seen == 0)
+        if not is_first:
+            torch.testing.assert_close(self.step(state, prev_action), obs["proprio"])
+        self.seen += 1
+        return obs["proprio"]
+
+    def step(self, state, action, *, generator=None):
+        return (state + self.push * action).clamp(-2, 2)
+
+    def readout(self, state, want, *, generator=None):
+        return {"reward": -state[:, 0].abs()}
+
+    def decode(self, state):
+        image = torch.zeros(len(state), 3, 8, 8)
+        image[0, :, 4, int((float(state) + 2) / 4 * 7.99)] = 1
+        return {"image": image}
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Four complete episodes of a random point, the third one homing, and a fifth one begun."""
+    random = np.random.default_rng(0)
+    robot = PointRobot(seed=3, time_limit=30)
+    with LogWriter(tmp_path / "log", robot.spec.log_spec()) as writer:
+        for episode in range(5):
+            now = robot.reset()
+            while True:
+                push = -now.proprio if episode == 2 else random.uniform(-0.4, 0.4, 1)
+                after = None if now.is_last else robot.act(np.float32(push))
+                writer.append(row(now, after, episode))
+                if after is None or (episode == 4 and after.stamp_ns > 130 * 10**8):
+                    break
+                now = after
+    return tmp_path / "log"
+
+
+def row(now, after, episode):
+    zeros = np.zeros(1, np.float32)
+    return {
+        "image/top": now.images["top"],
+        "proprio": now.proprio,
+        "action": zeros if after is None else after.executed,
+        "commanded": zeros if after is None else after.commanded,
+        "reward": 0.0 if after is None else after.reward,
+        "is_first": now.is_first,
+        "is_last": now.is_last,
+        "is_terminal": False,
+        "success": False if after is None else after.success,
+        "stamp": now.stamp_ns,
+        "source": 4 if episode == 2 else 2,
+        "weights": episode,
+        "evaluation": False,
+    }
+
+
+def test_the_report_says_what_the_log_holds(log, tmp_path):
+    summary = write_report(log, tmp_path / "report", model=KnowsThePoint(), facts={"p99_ms": 3.0})
+    assert json.loads((tmp_path / "report" / "summary.json").read_text()) == summary
+    episodes = logged_episodes(LogReader(log))
+    assert summary["episodes"] == len(episodes) == 4
+    assert summary["decisions"] == 4 * 30
+    assert summary["success_rate"] == np.mean([episode.success for episode in episodes])
+    assert summary["decisions_by_source"] == {"random": 90, "script": 30}
+    assert summary["weights"] == [0, 1, 2, 3]
+    assert summary["p99_ms"] == 3.0
+    assert episodes[2].success
+    assert episodes[2].first_success in (1, 2)
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"summary.json", "episodes.mp4", "episodes.png", "prediction.png"}
+
+
+def test_the_film_shows_every_frame(log, tmp_path):
+    settings = ReportSettings(film_episodes=2)
+    write_report(log, tmp_path / "report", settings=settings)
+    with av.open(str(tmp_path / "report" / "episodes.mp4")) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 2 * 31
+    assert frames[0].width % 2 == frames[0].height % 2 == 0
+    assert not (tmp_path / "report" / "prediction.png").exists()
+
+
+def test_the_film_falls_back_to_another_codec(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "CODECS", ("absent", "mpeg4"))
+    frames = [video.labelled(np.full((8, 9, 3), v, np.uint8), ("a", "b")) for v in (0, 200)]
+    assert video.write_video(tmp_path / "film.mp4", frames, 20.0) == "mpeg4"
+
+
+def test_a_film_that_fails_leaves_nothing(tmp_path):
+    def frames():
+        yield np.zeros((64, 64, 3), np.uint8)
+        raise RuntimeError("the log went away")
+
+    with pytest.raises(RuntimeError, match="went away"):
+        video.write_video(tmp_path / "film.mp4", frames(), 20.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def rows_of(log, episode, start=0, frames=25):
+    reader = LogReader(log)
+    begin = int(reader.episodes["start"][episode]) + start
+    fields = {"image": "image/top", "action": "action", "reward": "reward", "proprio": "proprio"}
+    return {key: reader.read(field, begin, begin + frames) for key, field in fields.items()}
+
+
+@pytest.mark.parametrize("start", [0, 4])
+def test_who_knows_the_physics_predicts_exactly(log, start):
+    prediction = predict(KnowsThePoint(), rows_of(log, 1, start), context=5, start=start)
+    np.testing.assert_array_equal(prediction.predicted, prediction.truth)
+    np.testing.assert_allclose(prediction.predicted_reward[1:], prediction.reward[1:], atol=1e-5)
+    figures = prediction.figures()
+    assert figures["mse"] == 0 < figures["mse_frozen"]
+
+
+def test_who_does_not_is_found_out(log):
+    class Guesses(KnowsThePoint):
+        def observe(self, state, prev_action, obs, is_first, *, generator=None):
+            return obs["proprio"]
+
+    figures = predict(Guesses(push=-1.0), rows_of(log, 1), context=5).figures()
+    assert figures["mse"] > 0
+    assert figures["reward_mean_error"] > 0.01
+
+
+def test_context_must_leave_something_to_imagine(log):
+    with pytest.raises(ValueError, match="1 to 24 of 25 frames, got 25"):
+        predict(KnowsThePoint(), rows_of(log, 1), context=25)
+
+
+def test_training_and_evaluation_are_not_mixed(log, tmp_path):
+    with LogReader(log) as reader:
+        rows, spec = reader.read_rows(0, reader.length), reader.spec
+        second = reader.episodes[1]
+    inside = np.arange(len(rows["stamp"])) - int(second["start"])
+    rows["evaluation"] = (inside >= 0) & (inside < int(second["length"]))
+    with LogWriter(tmp_path / "mixed", spec) as writer:
+        for index in range(len(inside)):
+            writer.append({name: values[index] for name, values in rows.items()})
+    summary = write_report(tmp_path / "mixed", tmp_path / "report")
+    assert summary["episodes"] == 3 and summary["evaluation"]["episodes"] == 1
+    assert summary["weights"] == [0, 2, 3]  # the second episode's weights are 1
+
+
+def test_only_the_last_episodes_count_when_asked(log, tmp_path):
+    summary = write_report(log, tmp_path / "report", settings=ReportSettings(last=1))
+    assert summary["episodes"] == 1
+    assert summary["weights"] == [3]
+
+
+def test_a_log_without_an_episode_is_refused(tmp_path):
+    LogWriter(tmp_path / "log", PointRobot().spec.log_spec()).close()
+    with pytest.raises(ReportError, match="no complete episode"):
+        write_report(tmp_path / "log", tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.fixture
+def trained(log, tmp_path):
+    """A run as `wm train` leaves it: run.json and metrics, no log of its own."""
+    run = tmp_path / "runs" / "trained"
+    (run / "metrics").mkdir(parents=True)
+    rows = [f"1.0,{update},wm/loss,{1 / update}\n" for update in (25, 50, 75)]
+    rows += ["2.0,50,eval/success_rate,0.5\n", "3.0,75,wm/kl,nan\n", "3.0,100,wm/lo"]
+    (run / "metrics" / "train.csv").write_text("time,update,metric,value\n" + "".join(rows))
+    about = {"model": "mwm_cpu", "seed": 3, "logs": [f"{log}:1"]}
+    (run / "run.json").write_text(json.dumps({"graph": "train", "arguments": about}))
+    return run
+
+
+def test_a_run_of_wm_train_has_a_report(trained, capsys, monkeypatch):
+    from wm_nodes.cli.main import main
+
+    monkeypatch.chdir(trained.parents[1])
+    assert main(["report", "trained"]) == 0
+    assert "report: runs/trained/report" in capsys.readouterr().out
+    summary = json.loads((trained / "report" / "summary.json").read_text())
+    assert (summary["model"], summary["measured_updates"]) == ("mwm_cpu", 75)
+    assert summary["metrics"] == {"wm/loss": pytest.approx(1 / 75), "eval/success_rate": 0.5}
+    assert {p.name for p in (trained / "report").iterdir()} == {"summary.json", "training.png"}
+
+
+def test_the_report_of_learning_predicts_the_log_that_was_learned_from(trained, log, tmp_path):
+    model, reader = KnowsThePoint(), LogReader(log)
+    summary = write_training_report(trained, tmp_path / "out", model=model, log=reader)
+    assert summary["prediction"]["mse"] == 0
+    assert (tmp_path / "out" / "prediction.png").exists()
+
+
+def test_a_run_that_has_not_learned_yet_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
+    from wm_nodes.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "new").mkdir(parents=True)
+    assert main(["report", "new"]) == 2
+    assert "runs/new has neither a log nor metrics" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "new" / "report").exists()
+
+
+def test_an_evaluation_shows_one_mean_and_learning_a_moving_one():
+    def labels(weights: list[int]) -> list[str]:
+        episodes = [
+            LoggedEpisode(i, 10 * i, 9, float(i), i % 2 == 0, 3, version, (2,) * 9)
+            for i, version in enumerate(weights)
+        ]
+        figure = episode_figure(episodes, "task")
+        return [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+
+    learned, frozen = labels([1, 2, 3, 4]), labels([7] * 4)
+    assert "mean of the last 20" in learned and not any("mean of all" in t for t in learned)
+    assert "mean of all: 1.5" in frozen and "mean of all: 0.5" in frozen
+    assert sum("95 % interval" in text for text in frozen) == 2
+    assert not any("last 20" in text for text in frozen)
+    assert "mean of all: 0" in labels([7])  # one episode

@@ -1,0 +1,83 @@
+"""The recurrent state estimate, one step per observation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wm_models.interface.state import State
+from wm_nodes.agent.noise import torch_noise
+from wm_nodes.agent.weights import Weights, device_of
+from wm_nodes.errors import UserError
+from wm_nodes.records import Step, Vector
+
+
+class Filter:
+    """The state of one robot, moved on by each observation."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._seed, self._noise = seed, torch.Generator(device)
+        self._weights: Weights | None = None
+        self._state: State | None = None
+        self._stamp_ns = self._start_ns = self._heard_ns = -1
+        self._done: list[Vector] = []  # actions executed since the last frame
+
+    def heard(self, step: Step) -> None:
+        """Take note of every step: in real time an episode's first picture may be passed over."""
+        if step.is_first:
+            self._start_ns = step.stamp_ns
+            self._done.clear()
+        elif step.stamp_ns > self._heard_ns:
+            self._done.append(step.executed)
+        self._heard_ns = step.stamp_ns
+
+    @torch.inference_mode()
+    def update(self, weights: Weights, tokens: Tensor, step: Step) -> State:
+        """Return the state after tokens [1, N, D] of the step's observation.
+
+        It begins anew where an episode does, where nothing came before, and with other weights. A
+        model with a frameskip takes an observation every so many steps, and begins anew where more
+        have passed; in between its state stays. Where it looks at one frame only, every observation
+        is one.
+        """
+        model, spec = weights.model, weights.model.spec
+        check_action(weights, step)
+        device = device_of(model)
+        if step.stamp_ns != self._heard_ns:
+            self.heard(step)
+        fresh = self._state is None or weights is not self._weights
+        fresh |= self._stamp_ns < self._start_ns <= step.stamp_ns
+        first = fresh or step.is_first
+        if spec.frameskip > 1 and not first:
+            if spec.context > 1 and len(self._done) < spec.frameskip:
+                return self._state
+            first = spec.context == 1 or len(self._done) > spec.frameskip
+        action = self._action(weights, step, first).to(device)
+        noise = torch_noise(self._noise, self._seed, "world_model", step.stamp_ns)
+        state = model.initial(1, device) if fresh else self._state
+        begins = torch.tensor([first], device=device)
+        state = model.filter(state, action, tokens.to(device), begins, generator=noise)
+        self._state, self._weights, self._stamp_ns = state, weights, step.stamp_ns
+        self._done.clear()
+        return state
+
+    def _action(self, weights: Weights, step: Step, first: bool) -> Tensor:
+        """The model's action [1, f A] that led to the step's observation."""
+        skip = weights.model.spec.frameskip
+        if skip == 1:
+            return weights.actions.from_robot(torch.from_numpy(step.executed)[None, None])
+        if first:
+            return torch.zeros(1, weights.model.spec.action_dim)
+        return weights.actions.from_robot(torch.from_numpy(np.stack(self._done))[None])
+
+
+def check_action(weights: Weights, step: Step) -> None:
+    """Refuse a robot with another number of action dimensions than the weights were made for."""
+    size = len(weights.actions.robot_low)
+    if size != len(step.names):
+        raise UserError(
+            f"weights: version {weights.version} of {weights.preset} acts in "
+            f"{size} dimensions, this robot in {len(step.names)}: "
+            f"{', '.join(step.names)}"
+        )

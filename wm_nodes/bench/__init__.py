@@ -1,6 +1,0 @@
-"""Measurements of speed: `run()` is the entry; each file measures one part."""
-
-from wm_nodes.bench.rows import Row, save, table
-from wm_nodes.bench.runner import GROUPS, run
-
-__all__ = ["GROUPS", "Row", "run", "save", "table"]

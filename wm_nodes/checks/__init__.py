@@ -1,0 +1,1 @@
+"""Measurements and trials of the system: benchmarks, faults, arm bring-up."""

@@ -1,0 +1,160 @@
+"""How evenly the robot node beats: with a simulated arm, nodes that plan, and learning beside."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wm_nodes.checks.bench.processes import (
+    Told,
+    diagnostics,
+    environment,
+    fresh_weights,
+    last_lines,
+    process,
+)
+from wm_nodes.checks.bench.rows import Row
+from wm_nodes.control.periodic_thread import KEEP
+from wm_nodes.errors import UserError
+from wm_nodes.graphs.sim_metaworld import GRAPH
+
+ARM, CAMERA, AXES = "arm_sim", "front", 3  # actions are velocities of the hand
+PATIENCE_S = 300.0
+TRIES = 3  # an arm that is started on a busy machine may latch: a fresh one is measured instead
+THINKING = ("camera", "encoder", "world_model", "policy")
+NICE = next(node.nice for node in GRAPH.nodes if node.name == "trainer")
+RECORDED = 50  # decisions of an episode: learning begins after a few
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which nodes run beside the robot node, and the goal for it."""
+
+    name: str
+    nodes: tuple[str, ...]
+    learning: bool
+    goal: float  # % of the period
+
+
+SETTINGS = (
+    Setting("split, learning on", THINKING, True, 10.0),
+    Setting("fused, learning off", ("agent",), False, 2.0),
+)
+
+
+def run(*, model: str = "mwm_cpu", windows: int = 3) -> list[Row]:
+    """Deviation of the robot node's period from nominal, 99th percentile, in each setting.
+
+    Every process of a run with a simulated arm is there: the arm's physics and camera at 100 Hz,
+    the nodes that plan, the recorder, and with learning the trainer on that very log. A window is
+    the newest KEEP periods as the node reports them.
+    """
+    return [row for setting in SETTINGS for row in _tried(setting, model, windows)]
+
+
+class _Latched(Exception):
+    """The arm has latched, and no operator is there: why."""
+
+
+def _tried(setting: Setting, model: str, windows: int) -> list[Row]:
+    why = ""
+    for _ in range(TRIES):
+        try:
+            return _measure(setting, model, windows)
+        except _Latched as error:
+            why = str(error)
+    raise UserError(f"jitter, {setting.name}: the arm latched {TRIES} times, last: {why}")
+
+
+def _measure(setting: Setting, model: str, windows: int) -> list[Row]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wm-bench-")))
+        weights = fresh_weights(model, folder, action_dim=AXES)
+        stack.enter_context(environment({}))
+        told = stack.enter_context(diagnostics())
+        running = {}
+        for name, parameters in _nodes(setting, model, folder, weights).items():
+            nice = NICE if name == "trainer" else 0
+            running[name] = stack.enter_context(process(name, folder, parameters, nice=nice))
+
+        def wait(condition: Callable[[], bool], seconds: float) -> None:
+            end = time.monotonic() + seconds
+            while not condition():
+                told.look()
+                if told.of("robot").get("state") == "latched":
+                    raise _Latched(last_lines(folder))
+                gone = [name for name, one in running.items() if one.poll() is not None]
+                if gone or time.monotonic() > end:
+                    what = f"{', '.join(gone)} ended" if gone else "nothing came in time"
+                    raise UserError(f"jitter, {setting.name}: {what}.{last_lines(folder)}")
+
+        wait(lambda: _begun(told, setting), PATIENCE_S)
+        found = []
+        for _ in range(windows):
+            until = _number(told, "beats") + KEEP + 1
+            wait(lambda until=until: _number(told, "beats") >= until, PATIENCE_S)  # type: ignore[misc]
+            found.append(dict(told.of("robot")))
+        learnt = told.of("trainer").get("updates_per_s", "")
+        return [_row(setting, found, learnt)]
+
+
+def _nodes(
+    setting: Setting, model: str, folder: Path, weights: Path
+) -> dict[str, Mapping[str, object]]:
+    """Return the nodes in the order in which they start."""
+    log, real = folder / "log", {"mode": "realtime"}
+    looking = {"camera": CAMERA, "height": 0, "width": 0, **real}
+    nodes: dict[str, Mapping[str, object]] = {"arm_sim": {"task": "reach"}}
+    for name in setting.nodes:
+        given: dict[str, object] = dict(looking) if name in ("camera", "agent") else dict(real)
+        if name == "encoder":
+            given["camera"] = CAMERA
+        nodes[name] = given if name == "camera" else {**given, "weights": weights}
+    nodes["recorder"] = {"log": log, "raw": "true"}
+    nodes["robot"] = {
+        "adapter": "arm", "robot": ARM, "task": "reach", "home": "false", "max_age_s": 0.0,
+        "time_limit": RECORDED, "action_repeat": 5, "await_planner_s": PATIENCE_S, **real,
+    }  # fmt: skip
+    if setting.learning:
+        nodes["trainer"] = {
+            "run": folder, "log": log, "model": model, "pace": "false", "publish_s": 1e6,
+        }  # fmt: skip
+    return nodes
+
+
+def _begun(told: Told, setting: Setting) -> bool:
+    """Is the arm acting, and the trainer learning?"""
+    learns = not setting.learning or float(told.of("trainer").get("updates", 0)) > 2
+    return learns and _number(told, "decisions") > RECORDED
+
+
+def _number(told: Told, key: str) -> float:
+    return float(told.of("robot").get(key, 0.0))
+
+
+def _row(setting: Setting, windows: list[dict[str, str]], learnt: str) -> Row:
+    share = 100 * np.array([float(window["jitter_p99"]) for window in windows])
+    newest = windows[-1]
+    most = max(100 * float(window["jitter_max"]) for window in windows)
+    priority = "real-time" if newest["realtime"] == "true" else "ordinary"
+    note = f"most {most:.3g} %, period {newest['period_ms']} ms, {priority} priority"
+    note += f", busy p99 {newest['busy_p99_ms']} ms"
+    note += f", {learnt} updates/s beside it" if setting.learning else ""
+    low, high = np.percentile(share, [10, 90])
+    return Row(
+        "jitter",
+        f"{setting.name}: the robot node's period, p99 of its deviation",
+        float(np.median(share)),
+        "%",
+        float(low),
+        float(high),
+        len(windows) * KEEP,
+        setting.goal,
+        note=note,
+    )

@@ -1,0 +1,121 @@
+"""Real nodes as processes of their own, what they say of themselves, and weights for them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from wm_models.registry import preset
+from wm_models.weights.store import Manifest, WeightStore
+from wm_nodes.graphs.launch import die_with_parent
+
+
+class Told:
+    """What the nodes said of themselves on /diagnostics: the newest of each, by short name."""
+
+    def __init__(self, spin: Callable[[float], None]) -> None:
+        self._spin = spin
+        self._newest: dict[str, Mapping[str, str]] = {}
+
+    def look(self, seconds: float = 0.1) -> None:
+        """Take in what was said meanwhile."""
+        self._spin(seconds)
+
+    def hear(self, statuses: Mapping[str, Mapping[str, str]]) -> None:
+        self._newest |= {name.rsplit("/", 1)[-1]: values for name, values in statuses.items()}
+
+    def of(self, node: str) -> Mapping[str, str]:
+        """Return what a node said last; nothing before it spoke."""
+        return self._newest.get(node, {})
+
+
+def fresh_weights(model: str, folder: Path, *, action_dim: int) -> Path:
+    """Fresh weights of the preset, as the nodes load them."""
+    store = WeightStore(folder / "weights")
+    modules = preset(model).build(action_dim).modules_by_name()
+    store.save(modules, Manifest(version=0, preset=model, action_dim=action_dim))
+    return store.path(0)
+
+
+@contextmanager
+def diagnostics() -> Iterator[Told]:
+    """Listen to /diagnostics while the nodes run."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+
+    from wm_nodes.ros import topics
+    from wm_nodes.ros.diagnostics import statuses
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    executor = SingleThreadedExecutor(context=context)
+    node = Node("bench", context=context)
+    executor.add_node(node)
+    told = Told(lambda seconds: executor.spin_once(timeout_sec=seconds))
+    topics.DIAGNOSTICS.subscription(node, lambda msg: told.hear(statuses(msg)))
+    try:
+        yield told
+    finally:
+        executor.shutdown(timeout_sec=0.2)
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@contextmanager
+def process(
+    name: str, folder: Path, parameters: Mapping[str, object], *, nice: int = 0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """One node as a process of its own, ended at the end."""
+    words = [sys.executable, die_with_parent.__file__, str(nice)]
+    words += [sys.executable, "-m", f"wm_nodes.nodes.{name}", "--ros-args"]
+    for key, value in parameters.items():
+        words += ["-p", f"{key}:={value}"]
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(5.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def environment(more: Mapping[str, str]) -> Iterator[None]:
+    """A ROS domain of this process's own, on this computer only, for us and the nodes."""
+    changes = {
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(20 + os.getpid() % 80),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONUNBUFFERED": "1",
+        **more,
+    }
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def last_lines(folder: Path) -> str:
+    """The last lines that the nodes wrote."""
+    found = []
+    for path in sorted(folder.glob("*.log")):
+        lines = path.read_text(errors="replace").splitlines()[-3:]
+        found += [f"{path.stem}: {line}" for line in lines]
+    return "\n".join(["", *found])

@@ -1,0 +1,27 @@
+"""Frames per second of the simulator, per render preset."""
+
+from __future__ import annotations
+
+from wm_nodes.checks.bench.rows import Row
+from wm_nodes.checks.bench.timing import measure
+from wm_nodes.robots.robot import Robot
+
+
+def run(*, task: str = "window-close-v3", decisions: int = 20) -> list[Row]:
+    """Decisions (two simulator steps and a 64 x 64 picture) per second, and without pictures."""
+    from wm_nodes.robots.sims.metaworld import MetaWorld  # needs the [sim] extra
+
+    rows = []
+    for preset in ("fast", "full", "none"):
+        with MetaWorld(task, render=preset, time_limit=decisions + 10) as robot:
+            rows.append(_rate(robot, preset, decisions if preset != "full" else decisions // 2))
+    return rows
+
+
+def _rate(robot: Robot, preset: str, decisions: int) -> Row:
+    robot.reset()
+    middle = [(a + b) / 2 for a, b in zip(robot.spec.action.low, robot.spec.action.high)]
+    timing = measure(lambda: robot.act(middle), repeats=decisions)
+    drawn = robot.spec.extra.get("gl", "")
+    what = "decisions without pictures" if preset == "none" else f"decisions, render={preset}"
+    return timing.rate_row("simulator", what, "1/s", note=str(drawn))

@@ -1,0 +1,49 @@
+"""`wm arm check --robot R`: is an arm wired as its YAML says?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wm_nodes.cli.arguments import parse, require, require_namespace
+from wm_nodes.errors import user_errors
+from wm_nodes.namespaces import ROBOT
+
+
+@dataclass(frozen=True)
+class Check:
+    """Verify topics, rates, clocks, joint order and sign, cameras; say how to mend what is wrong.
+
+    Start the driver (and cameras) first. Motions are tiny and asked for before each. Exit code 1:
+    something is wrong.
+    """
+
+    robot: str = "arm_sim"
+    """A name of config/robots, or the path of a YAML."""
+    ns: str = ROBOT
+    """Namespace that the robot node will have."""
+    driver_ns: str = ""
+    """Namespace of the arm's driver; empty: the YAML's."""
+    seconds: float = 3.0
+    """How long to listen."""
+    move: bool = False
+    """Also move each joint by a little, after asking, to see order and sign."""
+    yes: bool = False
+    """Do not ask (simulated arm)."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm arm check WORDS`."""
+    wanted = parse(Check, "arm check", words)
+    require("seconds", wanted.seconds, 1.0, 60.0)
+    from wm_nodes.robots.arm.config import find_config, read_config
+    from wm_nodes.robots.robot import RobotError
+
+    ns = require_namespace("ns", wanted.ns)
+    if wanted.driver_ns:
+        require_namespace("driver-ns", wanted.driver_ns)
+    with user_errors(RobotError):
+        config = read_config(find_config(wanted.robot), wanted.driver_ns)
+    from wm_nodes.checks.arm_bringup import ArmCheck
+
+    return ArmCheck(config, ns, wanted.seconds, wanted.yes).run(wanted.move)

@@ -1,0 +1,130 @@
+"""`wm arm demo`: shipped weights bring the simulated arm to goal pictures; a film and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from wm_nodes.cli.arguments import parse, require, require_namespace
+from wm_nodes.cli.demo import choose, read_cards
+from wm_nodes.errors import UserError
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.launch.run_folder import RUNS
+from wm_nodes.namespaces import ROBOT, beside
+
+GRAPH = "arm_mpc"
+FILM_HZ = 10.0
+SLOW_MS = 700.0  # a plan is 1.5 s long and is due every 0.4 s
+
+
+@dataclass(frozen=True)
+class ArmDemo:
+    """Watch shipped weights bring the simulated arm to goals (arm-goal: to what pictures show;
+    arm-reach: to a ball that it sees), in real time through the ROS graph; leaves a report folder
+    with plan, imagined frames, goal and truth in one film."""
+
+    weights: str = ""
+    """Name of a shipped checkpoint; empty: the best."""
+    episodes: int = 6
+    """Goals to go to."""
+    film: int = 4
+    """Episodes in the film."""
+    seed: int = 0
+    """Seed of the goals."""
+    ns: str = ROBOT
+    """Namespace of the robot's nodes; the simulated arm is in `arm_sim` beside it."""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run `wm arm demo WORDS`."""
+    wanted = parse(ArmDemo, "arm demo", words)
+    require("episodes", wanted.episodes, 1)
+    require("film", wanted.film, 0)
+    require("seed", wanted.seed, 0, 2**31 - 1)
+    ns = require_namespace("ns", wanted.ns)
+    card = choose([card for card in read_cards() if card.graph == GRAPH], wanted.weights)
+    if card is None:
+        raise UserError("no weights for an arm ship with this version. Right: wm train first.")
+    print(card.told(), flush=True)
+    given = {
+        "task": card.task,
+        "model": card.model,
+        "weights": card.name,
+        "album": "true",
+        "evaluate": "true",
+        "episodes": str(wanted.episodes),
+        "seed": str(wanted.seed),
+        **({"ns": ns, "driver_ns": beside(ns, "arm_sim")} if ns != ROBOT else {}),
+        "run": f"arm-demo-{datetime.now():%Y%m%d-%H%M%S}",
+        **card.arguments,
+    }
+
+    from wm_nodes.graphs.launch.supervisor import launch
+
+    code = launch(find_graph(GRAPH), [f"{key}:={word}" for key, word in given.items()])
+    if code:
+        return code
+    folder = Path(RUNS) / given["run"]
+    if not (folder / "metrics" / "summary.json").is_file():
+        print("no report: the run was ended before its last episode")
+        return 1
+    return report(folder, card.folder, wanted.film)
+
+
+def report(run: Path, weights: Path, film: int) -> int:
+    """Write figures and film of a finished run and print the figures."""
+    import torch
+
+    from wm_datasets import LogReader
+    from wm_models.weights.store import load_model
+    from wm_nodes.viz.goal_video import arm_figures, film_frames, read_album
+    from wm_nodes.viz.video import write_video
+
+    torch.set_num_threads(1)
+    with LogReader(run / "log") as log:
+        plans = read_album(run / "album", log.spec.control_period_s)
+        found = arm_figures(log, plans)
+        folder = run / "report"
+        folder.mkdir(exist_ok=True)
+        if film:
+            model = load_model(weights)[0].eval()
+            camera = next(iter(log.spec.cameras))
+            frames = film_frames(log, camera, model, plans, run / "album", film)
+            found["film"] = write_video(folder / "plan.mp4", frames, FILM_HZ)
+    (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(told(found))
+    print(f"report: {folder}")
+    return 0
+
+
+def told(found: dict[str, Any]) -> str:
+    """Return the figures as lines for people."""
+    at_end, ever = found["success_at_end_interval_95"], found["success_ever_interval_95"]
+    lines = [
+        f"within {found['within_m'] * 100:g} cm at the end: {found['success_at_end']:.2f} "
+        f"[{at_end[0]:.2f}, {at_end[1]:.2f}], ever: {found['success_ever']:.2f} "
+        f"[{ever[0]:.2f}, {ever[1]:.2f}] (95 %), {found['episodes']} goals",
+        "distances at the end: "
+        + ", ".join(f"{metres * 100:.1f}" for metres in found["end_distances_m"])
+        + " cm",
+    ]
+    if found.get("replans_per_s") and "plan_p50_ms" in found:
+        lines.append(
+            f"{found['replans_per_s']} searches a second; from observation to plan p50 "
+            f"{found['plan_p50_ms']:.0f} ms, p99 {found['plan_p99_ms']:.0f} ms"
+        )
+        if found["plan_p50_ms"] > SLOW_MS:
+            lines.append(
+                "the computer had no time: plans came when they were nearly over, and the arm "
+                "stood still between them. Right: let nothing else compute, and try again"
+            )
+    if "picture_to_command_p50_ms" in found:
+        lines.append(
+            f"from picture to command p50 {found['picture_to_command_p50_ms']:.0f} ms, "
+            f"p99 {found['picture_to_command_p99_ms']:.0f} ms"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,57 @@
+"""Plans: made from actions, checked against a robot, read at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wm_datasets.spec import LogSpec, VectorSpec
+from wm_nodes.errors import MessageError
+from wm_nodes.records import Origin, Plan, Step, Vector
+
+
+class PlanMaker:
+    """Turns actions into plans, with the robot's own names, bounds and period."""
+
+    def __init__(self) -> None:
+        self._period_s = 0.0
+        self._bounds: dict[tuple[str, ...], tuple[Vector, Vector]] = {}
+
+    def learn(self, spec: LogSpec) -> None:
+        """Take in what the robot said it is."""
+        self._period_s = spec.control_period_s
+        if spec.action is not None:
+            low = np.array(spec.action.low, np.float32)
+            self._bounds[spec.action.names] = low, np.array(spec.action.high, np.float32)
+
+    def bounds(self, step: Step) -> tuple[Vector, Vector]:
+        """Return the robot's bounds; -1 to 1 as long as it has not said."""
+        ones = np.ones(len(step.names), np.float32)
+        return self._bounds.get(step.names, (-ones, ones))
+
+    def plan(self, step: Step, origin: Origin, actions: Vector) -> Plan:
+        """Return the plan for the step's observation; actions (N, A)."""
+        return Plan(step.stamp_ns, origin, step.names, actions, self._period_s)
+
+
+def check_plan(plan: Plan, action: VectorSpec) -> Plan:
+    """Return the plan with its dimensions in the robot's order, or raise MessageError."""
+    if plan.names == action.names:
+        return plan
+    if set(plan.names) != set(action.names) or len(plan.names) != len(action.names):
+        raise MessageError(
+            "dimensions",
+            f"plan: dimensions {list(plan.names)}, this robot's are {list(action.names)}",
+        )
+    order = [plan.names.index(name) for name in action.names]
+    return Plan(plan.stamp_ns, plan.origin, action.names, plan.actions[:, order], plan.period_s)
+
+
+def due_action(plan: Plan, age_s: float, period_s: float) -> tuple[Vector, float]:
+    """Return the action that is due `age_s` after the plan's observation, and by how many seconds
+    the plan's end has passed.
+
+    Point i is due from i periods on; after the last one's period the plan is overdue.
+    """
+    each = plan.period_s or period_s
+    index = min(max(int(age_s / each), 0), len(plan.actions) - 1)
+    return plan.actions[index], age_s - len(plan.actions) * each

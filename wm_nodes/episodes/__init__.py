@@ -1,0 +1,1 @@
+"""Episodes of one robot: scheduled, run, recorded, played back."""

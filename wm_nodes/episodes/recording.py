@@ -1,0 +1,194 @@
+"""One robot's log while it is being written: join, open, append, survive a full disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from wm_datasets.errors import LogError, LogSpecError
+from wm_datasets.log import LogReader, LogWriter
+from wm_datasets.spec import LogSpec, VectorSpec
+from wm_nodes.episodes.row_assembler import Row, RowAssembler
+from wm_nodes.errors import MessageError
+from wm_nodes.records import Depth, Image, Step, Vector
+
+RETRY_S = 5.0  # a disk that took no more is tried again so often
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """Where a log is and how it is kept."""
+
+    path: str
+    durable_s: float = 1.0
+    capacity_steps: int | None = None
+    capacity_bytes: int | None = None
+
+    def open(self, spec: LogSpec) -> LogWriter:
+        """Open the log, or make it with this spec. LogBusyError, LogSpecError, LogFullError."""
+        return LogWriter(
+            self.path,
+            spec,
+            durable_s=self.durable_s,
+            capacity_steps=self.capacity_steps,
+            capacity_bytes=self.capacity_bytes,
+        )
+
+
+@dataclass
+class Recording:
+    """Takes parts of observations and steps in any order; writes the rows that become whole.
+
+    `writer` is the log where it existed before, and is opened with the first row where not: only
+    then is the pictures' size known. A full disk stops recording for a while: control goes on.
+    """
+
+    file: LogFile
+    robot: LogSpec
+    cameras: tuple[str, ...]
+    evaluation: bool = True  # record evaluation episodes too
+    writer: LogWriter | None = None
+    fault: LogError | None = None  # why nothing is recorded at present
+    lost: int = 0  # parts that came while nothing was recorded
+    acknowledge: Callable[[int], None] = lambda stamp_ns: None
+    _action: VectorSpec = field(init=False)
+    _rows: RowAssembler = field(init=False)
+    _sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _muted_until: float = 0.0
+    _first_ns: int = -1  # an episode's first observation, not yet acknowledged
+    _counted: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        if self.robot.action is None:
+            raise LogSpecError("robot: it declares no actions, so its log would be empty")
+        self._action = self.robot.action
+        self.robot = replace(self.robot, evaluation=True)
+        self._rows = self._assembler()
+        if self.writer is not None:
+            self._sizes = {c: s for c, s in self.writer.spec.cameras.items() if c in self.cameras}
+            self._go_on(self.writer)
+
+    @property
+    def unjoined(self) -> int:
+        """Observations that were given up because a part of them never came."""
+        return self._counted[0] + self._rows.unjoined
+
+    @property
+    def cut(self) -> int:
+        """Episodes that ended before their end."""
+        return self._counted[1] + self._rows.cut
+
+    def image(self, camera: str, stamp_ns: int, image: Image) -> None:
+        """Take in one camera's picture. MessageError if its size is not what it was."""
+        size = self._sizes.setdefault(camera, image.shape)
+        if size != image.shape:
+            raise MessageError(f"{camera}/image/size", f"{camera}/image: {image.shape}, not {size}")
+        self._record(lambda rows: rows.put(f"image/{camera}", stamp_ns, image))
+
+    def depth(self, name: str, stamp_ns: int, depth: Depth) -> None:
+        """Take in one depth picture. MessageError if its size is not the robot's."""
+        size = self.robot.sensors[name].shape
+        if size != depth.shape:
+            raise MessageError(f"{name}/image_raw/size", f"{name}: {depth.shape}, right is {size}")
+        self._record(lambda rows: rows.put(f"sensor/{name}", stamp_ns, depth))
+
+    def joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
+        """Take in proprioception. MessageError if it is another robot's."""
+        wanted = self.robot.proprio.names if self.robot.proprio else ()
+        if names != wanted:
+            raise MessageError("joint_states/names", f"joint_states: {names}, right is {wanted}")
+        self._record(lambda rows: rows.put("proprio", stamp_ns, values))
+
+    def step(self, step: Step) -> None:
+        """Take in one step. MessageError if it is another robot's."""
+        if step.names != self._action.names:
+            raise MessageError("step/names", f"step: {step.names}, right is {self._action.names}")
+        if not (step.explore or self.evaluation):
+            if step.is_first:
+                self.acknowledge(step.stamp_ns)
+            return
+        if step.is_first:
+            self._first_ns = step.stamp_ns
+            if time.monotonic() < self._muted_until:
+                self._let_go()
+        self._record(lambda rows: rows.step(step))
+
+    def finish(self) -> None:
+        """End the open episode and make everything durable."""
+        self._write(self._rows.finish())
+        if self.writer is not None and self.fault is None:
+            self.writer.flush()
+
+    # --------------------------------------------------------------------------------------------
+
+    def _assembler(self) -> RowAssembler:
+        fields = [f"image/{camera}" for camera in self.cameras]
+        fields += [f"sensor/{name}" for name in self.robot.sensors]
+        fields += ["proprio"] * (self.robot.proprio is not None)
+        return RowAssembler(tuple(fields), len(self._action))
+
+    def _go_on(self, writer: LogWriter) -> None:
+        """Refuse to go on with a log of another robot; `extra` may differ (versions, seeds).
+
+        What the robot or this version records on top of the log's fields is added to the log.
+        """
+        spec = writer.spec
+        mine = replace(self.robot, cameras=spec.cameras, extra=spec.extra)
+        differences = spec.differences(mine)
+        if differences and spec.grown(mine) is not None:
+            writer.close()
+            self.writer, differences = self.file.open(mine), []
+        missing = sorted(set(self.cameras) ^ set(spec.cameras))
+        if differences or missing:
+            what = "; ".join(differences) or f"cameras {sorted(spec.cameras)}, not {self.cameras}"
+            raise LogSpecError(
+                f"the log at {self.file.path} is another robot's or task's: {what}. "
+                "Give another log, or the robot and task that it was made with."
+            )
+
+    def _record(self, put: Callable[[RowAssembler], list[Row]]) -> None:
+        if time.monotonic() < self._muted_until:
+            self.lost += 1
+            return
+        self._write(put(self._rows))
+        if self._first_ns >= 0 and self._rows.joined_ns >= self._first_ns:
+            self._let_go()
+
+    def _write(self, rows: list[Row]) -> None:
+        """Append rows. Opening errors are the caller's; a disk that fails is not."""
+        if rows and self.writer is None:
+            sizes = {c: (s[0], s[1], 3) for c, s in self._sizes.items()}
+            self.writer = self.file.open(replace(self.robot, cameras=sizes))
+        for row in rows:
+            assert self.writer is not None
+            try:
+                self.writer.append(row)
+                self.fault = None
+            except LogError as error:
+                self._mute(error)
+                return
+
+    def _mute(self, error: LogError) -> None:
+        """Go on with a new episode after a while."""
+        self.fault = error
+        self._muted_until = time.monotonic() + RETRY_S
+        self._counted = (self.unjoined, self.cut + 1)
+        self._rows = self._assembler()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Acknowledge the episode's first observation: it is joined, or not to be recorded."""
+        if self._first_ns >= 0:
+            self.acknowledge(self._first_ns)
+        self._first_ns = -1
+
+
+def open_existing(file: LogFile) -> LogWriter | None:
+    """Open a log that is there with its own spec; None where there is none yet."""
+    if not (Path(file.path) / "zarr.json").exists():
+        return None
+    with LogReader(file.path) as reader:
+        spec = reader.spec
+    return file.open(spec)

@@ -1,0 +1,171 @@
+"""From arrivals to rows of the log: the one place where an outcome moves to the row before it.
+
+On the wire `step` comes with the observation that it led to. In the log row t holds o_t, then the
+action executed from it and what that brought: row t is whole when step t+1 is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wm_nodes.records import Depth, Image, Step, Vector
+
+Row = dict[str, Any]
+
+
+@dataclass
+class _Arrival:
+    """What is known of one observation; `parts` are fields of a row."""
+
+    step: Step
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+class RowAssembler:
+    """Joins pictures, proprioception and steps by exact stamp and yields rows of whole episodes.
+
+    Parts of one observation may come in any order, and twice. An observation that misses a part
+    when `patience` later ones are whole, or when a later one is whole and its step is repeated, is
+    given up: the rows before it end their episode there (`is_last`), and what follows begins one
+    of its own, so that no row is ever mis-aligned.
+    """
+
+    def __init__(
+        self, fields: tuple[str, ...], action_dims: int, patience: int = 8, keep: int = 128
+    ) -> None:
+        """`fields` are the observation's: image/<camera>, sensor/<name>, proprio."""
+        self._fields, self._patience, self._keep = frozenset(fields), patience, keep
+        self._zeros = np.zeros(action_dims, np.float32)
+        self._queue: deque[_Arrival] = deque()  # steps whose observation is not whole, and after
+        self._early: dict[int, dict[str, Any]] = {}  # parts whose step has not come
+        self._held: _Arrival | None = None  # whole, waits for the next step
+        self._newest_ns = -1  # stamp of the newest step
+        self._broken = True  # the next row begins an episode, whatever its step says
+        self.joined_ns = -1  # stamp of the newest whole observation
+        self.unjoined = 0  # observations given up
+        self.cut = 0  # episodes ended before their end
+
+    def put(self, name: str, stamp_ns: int, value: Image | Depth | Vector) -> list[Row]:
+        """Take in one part of an observation; return the rows that are whole now."""
+        for arrival in self._queue:
+            if arrival.step.stamp_ns == stamp_ns:
+                arrival.parts.setdefault(name, value)
+                return self._advance()
+        if self._held is None or stamp_ns != self._held.step.stamp_ns:
+            self._early.setdefault(stamp_ns, {})[name] = value
+            if len(self._early) > self._keep:
+                del self._early[next(iter(self._early))]
+        return []
+
+    def step(self, step: Step) -> list[Row]:
+        """Take in one step; return the rows that are whole now."""
+        if step.stamp_ns == self._newest_ns:
+            return self._repeated()
+        rows = self._turn_back(step) if step.stamp_ns < self._newest_ns else []
+        self._newest_ns = step.stamp_ns
+        self._queue.append(_Arrival(step, self._early.pop(step.stamp_ns, {})))
+        return rows + self._advance()
+
+    def finish(self) -> list[Row]:
+        """End the open episode; return its last row."""
+        self._queue.clear()
+        rows = self._close_held(broken=True)
+        self._broken = True
+        return rows
+
+    # --------------------------------------------------------------------------------------------
+
+    def _turn_back(self, step: Step) -> list[Row]:
+        """End the open episode: the robot was started again, and its clock went back."""
+        self.unjoined += len(self._queue)
+        self.joined_ns = -1
+        self._early = {s: parts for s, parts in self._early.items() if s <= step.stamp_ns}
+        return self.finish()
+
+    def _repeated(self) -> list[Row]:
+        """Give up what misses a part before the newest observation, if that one is whole.
+
+        A robot in lock-step repeats an observation that is not answered, and may be waiting for
+        the recorder: `patience` more observations would never come.
+        """
+        newest_whole = bool(self._queue) and self._whole(self._queue[-1])
+        return self._advance(1) if newest_whole else []
+
+    def _advance(self, patience: int | None = None) -> list[Row]:
+        patience = self._patience if patience is None else patience
+        rows: list[Row] = []
+        whole = sum(self._whole(arrival) for arrival in self._queue)
+        while self._queue:
+            head = self._queue[0]
+            if self._whole(head):
+                self._queue.popleft()
+                whole -= 1
+                rows += self._take(head)
+            elif whole >= patience or len(self._queue) > self._keep:
+                self._queue.popleft()
+                self.unjoined += 1
+                rows += self._close_held(broken=True)
+                self._broken = True
+            else:
+                break
+        return rows
+
+    def _whole(self, arrival: _Arrival) -> bool:
+        return self._fields <= arrival.parts.keys()
+
+    def _take(self, arrival: _Arrival) -> list[Row]:
+        """One more whole observation, in order: it completes the row before it."""
+        step = arrival.step
+        self.joined_ns = step.stamp_ns
+        rows = []
+        if step.is_first:
+            rows += self._close_held(broken=True)
+            self._broken = False
+        elif self._held is not None:
+            rows.append(self._row(self._held, step))
+        self._held = arrival
+        if step.is_last:
+            rows += self._close_held(broken=False)
+        for stamp in [s for s in self._early if s <= step.stamp_ns]:
+            del self._early[stamp]
+        return rows
+
+    def _close_held(self, broken: bool) -> list[Row]:
+        """Write the held observation as its episode's last; alone it makes no episode."""
+        held, self._held = self._held, None
+        if held is None:
+            return []
+        self.cut += broken
+        alone = held.step.is_first or self._broken
+        return [] if alone else [self._row(held, None)]
+
+    def _row(self, arrival: _Arrival, outcome: Step | None) -> Row:
+        """Row of `arrival`, with what its action brought; None: no action was executed from it."""
+        own, last = arrival.step, outcome or arrival.step
+        first = own.is_first or self._broken
+        self._broken = False
+        return {
+            **arrival.parts,
+            "action": outcome.executed if outcome else self._zeros,
+            "commanded": outcome.commanded if outcome else self._zeros,
+            **({"signals": _signals(own, outcome)} if own.signal_names else {}),
+            "reward": np.float32(outcome.reward if outcome else 0.0),
+            "is_first": first,
+            "is_last": outcome is None,
+            "is_terminal": last.is_terminal,
+            "success": last.success,
+            "stamp": own.stamp_ns,
+            "source": last.source,
+            "weights": last.weights,
+            "evaluation": not own.explore,
+        }
+
+
+def _signals(own: Step, outcome: Step | None) -> Vector:
+    if outcome is None or outcome.signals is None:
+        return np.zeros(len(own.signal_names), np.float32)
+    return outcome.signals

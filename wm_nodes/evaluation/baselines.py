@@ -1,0 +1,211 @@
+"""Blind and scripted policies: what a learned policy must beat before it may claim eyes.
+
+`random` acts uniformly, `constant` repeats the best of 27 actions, `open_loop` replays what an
+expert did in another episode, `open_loop_best` the best of 30 such recordings, `expert` reads the
+simulator's own state. None sees a picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from wm_nodes.evaluation.policy import P, Policy
+from wm_nodes.robots.robot import Observation, Robot, RobotError, Vector
+from wm_nodes.robots.seeds import episode_seed
+from wm_nodes.robots.sims.metaworld import MetaWorld
+
+BASELINES = ("random", "constant", "open_loop", "open_loop_best", "expert")
+
+
+class Random:
+    """Uniform actions within the robot's bounds."""
+
+    def __init__(self, robot: Robot, seed: int) -> None:
+        self._low, self._high = robot.spec.action.low, robot.spec.action.high
+        self._random = np.random.default_rng(seed)
+
+    def begin(self) -> None:
+        pass
+
+    def act(self, observation: Observation) -> Vector:
+        return self._random.uniform(self._low, self._high).astype(np.float32)
+
+
+class Constant:
+    """The same action for ever."""
+
+    def __init__(self, action: Sequence[float]) -> None:
+        self.action = np.array(action, np.float32)
+
+    def begin(self) -> None:
+        pass
+
+    def act(self, observation: Observation) -> Vector:
+        return self.action
+
+
+class Hold:
+    """Stands still: positions stay what they are when it is asked."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._robot = robot
+
+    def begin(self) -> None:
+        pass
+
+    def act(self, observation: Observation) -> Vector:
+        return self._robot.holding()
+
+
+class Expert:
+    """Meta-World's scripted policy of the robot's task, which reads positions and the goal."""
+
+    def __init__(self, robot: MetaWorld) -> None:
+        self._robot = robot
+        self._script = _script(robot.script_task)
+
+    def begin(self) -> None:
+        self._policy = self._script()  # a few scripts remember
+
+    def act(self, observation: Observation) -> Vector:
+        with warnings.catch_warnings():  # it warns at each action that the bounds will clip
+            warnings.simplefilter("ignore")
+            action = self._policy.get_action(self._robot.privileged_state)
+        return np.asarray(action, np.float32)
+
+
+def scripted_expert(robot: Robot) -> Policy:
+    """Return the script that solves the robot's task. RobotError: it has none."""
+    if isinstance(robot, MetaWorld):
+        return Expert(robot)
+    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
+    from wm_nodes.robots.arm.sim.scripted import ArmExpert
+
+    if isinstance(robot, SimulatedArm):
+        return ArmExpert(robot.spec, robot.world)
+    raise RobotError(
+        f"expert: robot {robot.spec.name!r} has no script, expected Meta-World, the simulated arm, "
+        "or a class derived from one of them."
+    )
+
+
+class Replay:
+    """The same actions (T, A) in every episode; the last is held where the episode is longer."""
+
+    def __init__(self, actions: npt.ArrayLike) -> None:
+        self.actions = np.array(actions, np.float32)
+
+    def begin(self) -> None:
+        self._next = 0
+
+    def act(self, observation: Observation) -> Vector:
+        self._next += 1
+        return self.actions[min(self._next, len(self.actions)) - 1]
+
+
+class OpenLoop:
+    """An expert's actions, recorded in another episode of another stream, replayed blindly.
+
+    `recorder` is a second robot of the same task; a new recording is made for every episode.
+    """
+
+    def __init__(self, recorder: MetaWorld, seed: int) -> None:
+        self._recorder, self._seed, self._episode = recorder, seed, 0
+        self._expert = Expert(recorder)
+
+    def begin(self) -> None:
+        self._replay = self.record()
+        self._replay.begin()
+
+    def act(self, observation: Observation) -> Vector:
+        return self._replay.act(observation)
+
+    def record(self) -> Replay:
+        """Return what the expert did in the next episode of the search stream."""
+        observation = self._recorder.reset(episode_seed(self._seed, self._episode, "search"))
+        self._episode += 1
+        self._expert.begin()
+        actions = []
+        while not observation.is_last:
+            observation = self._recorder.act(self._expert.act(observation))
+            actions.append(observation.executed)
+        return Replay(actions)
+
+
+def best_constant(
+    robot: Robot, seed: int, *, gripper: float = 1.0, trials: int = 4, finals: int = 10
+) -> Constant:
+    """Return the best of the 27 actions with x, y, z in {-1, 0, 1} and the gripper held.
+
+    All are tried on `trials` episodes, the best five on `finals` more; success counts first, then
+    return. The episodes are of the search stream: none of them is used to judge the winner.
+    """
+    actions = itertools.product((-1.0, 0.0, 1.0), repeat=3)
+    return _best(robot, [Constant((*xyz, gripper)) for xyz in actions], seed, trials, finals)
+
+
+def best_open_loop(
+    robot: Robot,
+    recorder: MetaWorld,
+    seed: int,
+    *,
+    recordings: int = 30,
+    trials: int = 5,
+    finals: int = 10,
+) -> Replay:
+    """Return the recording of an expert that does best when it is replayed in other episodes.
+
+    The strongest blind policy here: one fixed sequence, chosen like the best constant. Where it
+    succeeds, the task can be learned without looking.
+    """
+    source = OpenLoop(recorder, seed)
+    candidates = [source.record() for _ in range(recordings)]
+    return _best(robot, candidates, seed, trials, finals, first=recordings)
+
+
+def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]) -> Policy:
+    """Return a baseline by name for a robot. `settings` open a twin of it for the recordings."""
+    if name == "random":
+        return Random(robot, seed)
+    if name == "constant":
+        return best_constant(robot, seed)
+    if name == "expert":
+        return Expert(robot)
+    if name in ("open_loop", "open_loop_best"):
+        twin = type(robot)(**{**settings, "render": "none"})  # type: ignore[arg-type]
+        return OpenLoop(twin, seed) if name == "open_loop" else best_open_loop(robot, twin, seed)
+    raise RobotError(f"policy: expected one of {', '.join(BASELINES)}, got {name!r}.")
+
+
+def _best(
+    robot: Robot, candidates: Sequence[P], seed: int, trials: int, finals: int, first: int = 0
+) -> P:
+    """Try all on `trials` search episodes from `first` on, the best five on `finals` more."""
+    seeds = [episode_seed(seed, first + index, "search") for index in range(trials + finals)]
+    ranked = sorted(candidates, key=lambda c: _score(robot, c, seeds[:trials]), reverse=True)
+    return max(ranked[:5], key=lambda c: _score(robot, c, seeds[trials:]))
+
+
+def _score(robot: Robot, policy: Policy, seeds: Sequence[int]) -> tuple[float, float]:
+    """Return (share of episodes with success, mean return)."""
+    successes, total = 0, 0.0
+    for seed in seeds:
+        observation, success = robot.reset(seed), False
+        policy.begin()
+        while not observation.is_last:
+            observation = robot.act(policy.act(observation))
+            total += observation.reward
+            success |= observation.success
+        successes += success
+    return successes / len(seeds), total / len(seeds)
+
+
+def _script(task: str) -> type:
+    from metaworld.policies import ENV_POLICY_MAP
+
+    return ENV_POLICY_MAP[task]

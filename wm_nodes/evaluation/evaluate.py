@@ -1,0 +1,238 @@
+"""Evaluation: a policy on fresh episodes of a robot, with confidence intervals."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from statistics import NormalDist, fmean, median, stdev
+from typing import Any
+
+from wm_nodes.evaluation.policy import Policy
+from wm_nodes.robots.robot import Observation, Robot, RobotError
+from wm_nodes.robots.seeds import episode_seed
+
+CLOSE_M = 0.05  # near enough to count as arrived
+
+
+@dataclass(frozen=True)
+class EpisodeRow:
+    """One judged episode. `first_success` is the decision that first succeeded, -1 if none did.
+
+    Distances [m] to the task's end: at the episode's end, and the least; None: nobody can say.
+    """
+
+    episode: int
+    episode_seed: int
+    length: int
+    total_reward: float
+    success: bool
+    first_success: int
+    end_m: float | None = None
+    least_m: float | None = None
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """How near episodes came to what was wanted [m], and in which share they came close enough."""
+
+    within: float  # what counts as close enough
+    at_end: float  # share
+    at_end_interval: tuple[float, float]
+    ever: float
+    ever_interval: tuple[float, float]
+    median: float  # at the end
+    worst: float
+
+    def __str__(self) -> str:
+        def share(value: float, interval: tuple[float, float]) -> str:
+            return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+        return (
+            f"within {self.within * 100:g} cm: "
+            f"at the end {share(self.at_end, self.at_end_interval)}, "
+            f"ever {share(self.ever, self.ever_interval)}; distance at the end: "
+            f"median {self.median * 100:.1f} cm, worst {self.worst * 100:.1f} cm"
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a policy did over some episodes; intervals cover 95 %."""
+
+    task: str
+    policy: str
+    seed: int
+    rows: tuple[EpisodeRow, ...]
+
+    @property
+    def success_rate(self) -> float:
+        return fmean(row.success for row in self.rows)
+
+    @property
+    def success_interval(self) -> tuple[float, float]:
+        return wilson(sum(row.success for row in self.rows), len(self.rows))
+
+    @property
+    def mean_return(self) -> float:
+        return fmean(row.total_reward for row in self.rows)
+
+    @property
+    def return_interval(self) -> tuple[float, float]:
+        return mean_interval([row.total_reward for row in self.rows])
+
+    @property
+    def nearness(self) -> Nearness | None:
+        """How near the episodes came; None where nobody can say."""
+        ends = [row.end_m for row in self.rows if row.end_m is not None]
+        least = [row.least_m for row in self.rows if row.least_m is not None]
+        count = len(self.rows)
+        if len(ends) < count or len(least) < count:
+            return None
+        at_end = sum(end < CLOSE_M for end in ends)
+        ever = sum(near < CLOSE_M for near in least)
+        return Nearness(
+            CLOSE_M,
+            at_end / count,
+            wilson(at_end, count),
+            ever / count,
+            wilson(ever, count),
+            median(ends),
+            max(ends),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures as JSON-able values."""
+        near = self.nearness
+        successes = [row.first_success for row in self.rows if row.success]
+        return {
+            "task": self.task,
+            "policy": self.policy,
+            "seed": self.seed,
+            "episodes": len(self.rows),
+            "success_rate": self.success_rate,
+            "success_interval_95": list(self.success_interval),
+            "mean_return": self.mean_return,
+            "return_interval_95": [x if math.isfinite(x) else None for x in self.return_interval],
+            "mean_length": fmean(row.length for row in self.rows),
+            "mean_first_success": fmean(successes) if successes else None,
+            **({"nearness_m": asdict(near)} if near else {}),
+        }
+
+    def write_csv(self, path: str | Path) -> None:
+        """Write one line per episode, the evaluation's task, policy and seed in front of each."""
+        names = [field.name for field in fields(EpisodeRow)]
+        if self.nearness is None:
+            names = [name for name in names if not name.endswith("_m")]
+        with Path(path).open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["task", "policy", "seed", *names])
+            for row in self.rows:
+                values = {**asdict(row), "success": int(row.success)}
+                told = [_rounded(values[name]) for name in names]
+                writer.writerow([self.task, self.policy, self.seed, *told])
+
+    def __str__(self) -> str:
+        low, high = self.success_interval
+        below, above = self.return_interval
+        count = len(self.rows)
+        interval = f" [{below:.0f}, {above:.0f}]" if count > 1 else ""  # one value has none
+        return (
+            f"{self.task} {self.policy}: success {self.success_rate:.2f} [{low:.2f}, {high:.2f}], "
+            f"return {self.mean_return:.0f}{interval}, {count} episode{'s' if count > 1 else ''}"
+        )
+
+
+def evaluate(
+    robot: Robot,
+    policy: Policy,
+    episodes: int,
+    seed: int,
+    *,
+    name: str = "policy",
+    watch: Callable[[Observation], None] | None = None,
+    done: Callable[[EpisodeRow], None] = lambda row: None,
+) -> EvaluationResult:
+    """Run the policy on episodes 0 .. episodes-1 of the seed's evaluation stream.
+
+    These are the same for every policy and never met in training. `watch` is called with every
+    observation (to film, to log), `done` with every finished episode.
+    """
+    if episodes < 1:
+        raise RobotError(f"episodes: expected a whole number from 1, got {episodes}.")
+    rows = []
+    for index in range(episodes):
+        rows.append(_episode(robot, policy, index, seed, watch))
+        done(rows[-1])
+    return EvaluationResult(robot.spec.task, name, seed, tuple(rows))
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a success rate; (0, 1) without trials."""
+    if not 0 <= successes <= trials:
+        raise ValueError(f"successes: expected 0 to {trials}, got {successes}")
+    if trials == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval of a mean; infinite for a single value."""
+    if len(values) < 2:
+        return -math.inf, math.inf
+    half = student(len(values) - 1, confidence) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def student(freedom: int, confidence: float = 0.95) -> float:
+    """Return the two-sided quantile of Student's t, within 1 % (exact at 1 degree of freedom)."""
+    if freedom == 1:
+        return math.tan(math.pi * confidence / 2)
+    z, n = NormalDist().inv_cdf(0.5 + confidence / 2), freedom
+    terms = (  # Cornish and Fisher's expansion
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _episode(
+    robot: Robot,
+    policy: Policy,
+    index: int,
+    seed: int,
+    watch: Callable[[Observation], None] | None,
+) -> EpisodeRow:
+    chosen = episode_seed(seed, index, "evaluation")
+    observation = robot.reset(chosen)
+    policy.begin()
+    length, total, first_success = 0, 0.0, -1
+    end_m = least_m = robot.distance()
+    if watch:
+        watch(observation)
+    while not observation.is_last:
+        observation = robot.act(policy.act(observation))
+        length += 1
+        total += observation.reward
+        if observation.success and first_success < 0:
+            first_success = length
+        end_m = robot.distance()
+        if end_m is not None and least_m is not None:
+            least_m = min(least_m, end_m)
+        if watch:
+            watch(observation)
+    success = first_success >= 0
+    return EpisodeRow(index, chosen, length, total, success, first_success, end_m, least_m)

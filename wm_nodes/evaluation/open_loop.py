@@ -1,0 +1,169 @@
+"""Open-loop prediction: a few frames seen, the rest imagined from the actions alone, as pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from wm_datasets.images import CropResize
+from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.world_model import WorldModel
+from wm_nodes.robots.robot import Image
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Truth and what the model made of it, over T frames of which the first `context` were seen."""
+
+    truth: Image  # (T, H, W, 3)
+    predicted: Image  # (T, H, W, 3); reconstructions while frames were seen
+    reward: npt.NDArray[np.float32]  # (T,) received on arriving at each frame
+    predicted_reward: npt.NDArray[np.float32] | None  # (T,)
+    context: int
+    start: int  # decision of the episode at which frame 0 was taken
+
+    def figures(self) -> dict[str, float | int]:
+        """Return the errors over the imagined frames, beside that of a model that sees no motion.
+
+        Squared errors are of pixels in 0..1. `frozen` repeats the last frame seen.
+        """
+        truth = self.truth / 255.0
+        imagined = np.square(self.predicted / 255.0 - truth)[self.context :]
+        frozen = np.square(truth[self.context - 1] - truth[self.context :])
+        figures: dict[str, float | int] = {
+            "context_frames": self.context,
+            "imagined_frames": len(self.truth) - self.context,
+            "mse": float(imagined.mean()),
+            "mse_frozen": float(frozen.mean()),
+        }
+        if self.predicted_reward is not None:
+            error = np.abs(self.predicted_reward - self.reward)[self.context :]
+            figures["reward_mean_error"] = float(error.mean())
+        return figures
+
+
+@torch.no_grad()
+def predict(
+    model: WorldModel,
+    rows: Mapping[str, npt.NDArray[Any]],
+    *,
+    context: int = 5,
+    start: int = 0,
+    seed: int = 0,
+) -> Prediction:
+    """Filter `context` frames of consecutive log rows of one episode, then imagine the others.
+
+    rows: image (T, H, W, 3) uint8, action (T, A), and as far as they are there reward (T,) and
+    proprio (T, P), which some models want. A model with a frameskip sees every such row. The filter
+    starts anew at row 0. Equal seed, equal prediction.
+    """
+    rows = _model_rows(rows, model)
+    frames = len(rows["image"])
+    if not 1 <= context < frames:
+        raise ValueError(f"context: expected 1 to {frames - 1} of {frames} frames, got {context}.")
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    obs = {key: _on(rows[key], key, model, device) for key in model.spec.obs_keys}
+    done = torch.as_tensor(np.asarray(rows["action"], np.float32), device=device)
+    arriving = torch.cat([torch.zeros_like(done[:1]), done[:-1]])  # (T, A) led to frame t
+    state = model.initial(1, device)
+    images, rewards = [], []
+    for t in range(frames):
+        action = arriving[t : t + 1]
+        if t < context:
+            first = torch.tensor([t == 0], device=device)
+            seen = {key: value[t : t + 1] for key, value in obs.items()}
+            state = model.observe(state, action, seen, first, generator=generator)
+        else:
+            state = model.step(state, action, generator=generator)
+        images.append(model.decode(state)["image"][0].float().clamp(0, 1).cpu())
+        if model.spec.has_reward:
+            rewards.append(float(model.readout(state, frozenset({"reward"}))["reward"][0]))
+    predicted = (torch.stack(images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    height, width = predicted.shape[1:3]
+    return Prediction(
+        truth=_resized(rows["image"], height, width),
+        predicted=predicted,
+        reward=np.concatenate([[0.0], rows["reward"][:-1]]).astype(np.float32),
+        predicted_reward=np.array(rewards, np.float32) if rewards else None,
+        context=context,
+        start=start,
+    )
+
+
+def _model_rows(
+    rows: Mapping[str, npt.NDArray[Any]], model: WorldModel
+) -> dict[str, npt.NDArray[Any]]:
+    """Rows at the model's pace and in its units: `frameskip` actions side by side, rewards added
+    up; what is left over at the end does not count."""
+    skip = model.spec.frameskip
+    frames = (len(rows["image"]) - 1) // skip + 1
+    whole = (frames - 1) * skip
+    out = {k: rows[k][: whole + 1 : skip] for k in rows if k not in ("action", "reward")}
+    done = torch.as_tensor(np.asarray(rows["action"][:whole], np.float32))
+    done = ActionAdapter.of(model).from_robot(done.unflatten(0, (frames - 1, skip)))
+    out["action"] = np.concatenate([done.numpy(), np.zeros((1, done.shape[1]), np.float32)])
+    reward = np.asarray(rows.get("reward", np.zeros(len(rows["image"]))), np.float32)
+    brought = reward[:whole].reshape(frames - 1, skip).sum(1)
+    out["reward"] = np.concatenate([brought, np.zeros(1, np.float32)])
+    return out
+
+
+def draw_prediction(
+    prediction: Prediction, path: str | Path, *, every: int = 5, title: str = ""
+) -> None:
+    """Write truth above prediction, every k-th frame, and the rewards below, as PNG."""
+    from matplotlib.figure import Figure
+
+    shown = sorted({prediction.context - 1, *range(0, len(prediction.truth), every)})
+    figure = Figure(figsize=(1.1 * len(shown) + 1, 4.4), layout="constrained")
+    axes = figure.subplots(3, len(shown), height_ratios=(1, 1, 0.8), squeeze=False)
+    for column, t in enumerate(shown):
+        seen = t < prediction.context
+        for row, frames in enumerate((prediction.truth, prediction.predicted)):
+            axis = axes[row, column]
+            axis.imshow(frames[t], interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for edge in axis.spines.values():
+                edge.set(color="tab:green" if seen else "tab:orange", linewidth=2)
+        axes[0, column].set_title(f"{prediction.start + t}", fontsize=9)
+    axes[0, 0].set_ylabel("truth")
+    axes[1, 0].set_ylabel("prediction")
+    for axis in axes[2]:
+        axis.remove()
+    _draw_rewards(figure.add_subplot(axes[2, 0].get_gridspec()[2, :]), prediction)
+    legend = f"green: {prediction.context} frames seen, orange: imagined from the actions alone"
+    figure.suptitle(f"{title} Decisions; {legend}", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_rewards(axis: Any, prediction: Prediction) -> None:
+    decisions = prediction.start + np.arange(len(prediction.truth))
+    axis.plot(decisions, prediction.reward, color="black", label="reward, true")
+    if prediction.predicted_reward is not None:
+        axis.plot(decisions, prediction.predicted_reward, color="tab:orange", label="predicted")
+    axis.axvspan(decisions[0], decisions[prediction.context - 1], color="tab:green", alpha=0.2)
+    axis.set(xlabel="decision", xlim=(decisions[0], decisions[-1]))
+    axis.legend(fontsize=8, loc="upper left")
+
+
+def _on(
+    values: npt.NDArray[Any], key: str, model: WorldModel, device: torch.device
+) -> torch.Tensor:
+    if key == "image":
+        values = _resized(values, *model.spec.obs_keys["image"][1:])
+    return torch.as_tensor(np.ascontiguousarray(values), device=device)
+
+
+def _resized(images: Image, height: int, width: int) -> Image:
+    """Return (T, height, width, 3); the same array where the size fits."""
+    if images.shape[1:3] == (height, width):
+        return images
+    return np.stack([CropResize(height, width)(image) for image in images])

@@ -1,0 +1,204 @@
+"""What a graph is: its arguments, its nodes, and how a wrong argument is refused.
+
+A graph is data. `supervise.py` runs it on plain processes and `ros_launch.py` turns it into
+launch_ros actions, so both have the same arguments, nodes, parameters and restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wm_nodes import namespaces
+from wm_nodes.errors import closest, unknown
+
+Value = bool | int | float | str
+Parameter = Value | list[str]
+CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
+USER_ERROR = 2  # exit code of a node that refuses what it was given
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+class GraphError(ValueError):
+    """A mistake of the person who launches: one line that says what, given and right."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One `name:=value`. Its type is that of the default.
+
+    `fixed` arguments belong to the run: a resumed run keeps them and refuses others. `namespace`:
+    the value is a ROS namespace.
+    """
+
+    name: str
+    default: Value
+    description: str
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    fixed: bool = False
+    namespace: bool = False
+
+    def parse(self, text: Value) -> Value:
+        """Return the value that `text` stands for, or refuse it."""
+        word = str(text).strip()
+        try:
+            value = self._convert(word)
+        except ValueError:
+            raise GraphError(self._wrong(word)) from None
+        if self.choices and value not in self.choices:
+            raise GraphError(self._wrong(word))
+        if self.namespace and word != self.default and not namespaces.legal(word):
+            raise GraphError(namespaces.refusal(self.name, word))
+        if isinstance(value, (int, float)) and not self._in_range(value):
+            raise GraphError(self._wrong(word))
+        return value
+
+    def right(self) -> str:
+        """Say what may be given, in a few words."""
+        if isinstance(self.default, bool):
+            return "true or false"
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if isinstance(self.default, str):
+            return "text"
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        bounds = [f"from {self.low}"] if self.low is not None else []
+        bounds += [f"to {self.high}"] if self.high is not None else []
+        return " ".join([kind, *bounds])
+
+    def shown(self) -> str:
+        """Return the default as it would be typed."""
+        return show(self.default)
+
+    def _convert(self, word: str) -> Value:
+        if isinstance(self.default, bool):
+            if word.lower() not in TRUE + FALSE:
+                raise ValueError
+            return word.lower() in TRUE
+        return type(self.default)(word)
+
+    def _in_range(self, value: float) -> bool:
+        above = self.low is None or value >= self.low
+        return above and (self.high is None or value <= self.high)
+
+    def _wrong(self, word: str) -> str:
+        if len(self.choices) <= 8:
+            return f"{self.name}: given {word!r}, right is {self.right()}."
+        near = closest(word, self.choices) or list(self.choices[:3])
+        return (
+            f"{self.name}: there is no {word!r}. Closest: {', '.join(near)} "
+            f"(all {len(self.choices)}: --show-args)."
+        )
+
+
+Values = Mapping[str, Value]
+
+
+def own_namespace(values: Values, pushed: str) -> dict[str, str]:
+    """Return the namespaces of a graph by argument, absolute: a relative `ns` is below the pushed
+    one. A graph without that argument is in the default one."""
+    given = str(values.get("ns", namespaces.ROBOT))
+    return {"ns": namespaces.absolute(given, pushed or namespaces.ROOT)}
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node process.
+
+    executable: the console script in this package (its module has the same name).
+    namespace: values -> absolute namespace that it lives in.
+    parameters: values -> ROS parameters. condition: values -> whether it runs at all.
+    restart: a crash starts it again; exit codes 0 and 2 (a user's mistake) never do.
+    on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over); the others have
+    `grace_s` seconds to end by themselves before (a report takes a while).
+    stop_rank: nodes of rank 0 stop first, then 1, then 2; within `stop_s` seconds each rank.
+    shown: its output goes to the terminal; of the others only errors do.
+    """
+
+    name: str
+    executable: str
+    parameters: Callable[[Values], Mapping[str, Parameter]] = lambda values: {}
+    condition: Callable[[Values], bool] = lambda values: True
+    namespace: Callable[[Values], str] = lambda values: str(values["ns"])
+    restart: bool = True
+    on_exit: Literal["nothing", "shutdown"] = "nothing"
+    grace_s: float = 0.0
+    stop_rank: int = 1
+    threads: Callable[[int], int] = lambda cores: 1
+    nice: int = 0
+    shown: bool = False
+
+    @property
+    def module(self) -> str:
+        """Return the module that runs it; `executable` may name one outside this package."""
+        return self.executable if "." in self.executable else f"wm_nodes.nodes.{self.executable}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Arguments and nodes of one launch, in data-flow order.
+
+    namespaces: values, namespace pushed by a launch file ("": none) -> the absolute namespace of
+    each argument that is one. owns: values -> the arguments whose namespaces are for one launch.
+    moves: values -> may it take other namespaces while another graph has them?
+    """
+
+    name: str
+    description: str
+    arguments: tuple[Argument, ...]
+    nodes: tuple[NodeSpec, ...]
+    check: Callable[[Values], None] = field(default=lambda values: None)
+    namespaces: Callable[[Values, str], Mapping[str, str]] = own_namespace
+    owns: Callable[[Values], tuple[str, ...]] = field(default=lambda values: ("ns",))
+    moves: Callable[[Values], bool] = field(default=lambda values: True)
+    continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
+
+    def defaults(self) -> dict[str, Value]:
+        """Return every argument at its default."""
+        return {argument.name: argument.default for argument in self.arguments}
+
+    def parse(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the given arguments with their types; refuse unknown names and wrong values."""
+        known = {argument.name: argument for argument in self.arguments}
+        for name in given:
+            if name not in known:
+                raise GraphError(unknown("argument", name, known))
+        return {name: known[name].parse(text) for name, text in given.items()}
+
+    def running(self, values: Values) -> tuple[NodeSpec, ...]:
+        """Return the nodes that these arguments start."""
+        return tuple(node for node in self.nodes if node.condition(values))
+
+    def task(self, values: Values) -> str:
+        """Return the task that all nodes have; "" where none has one. GraphError: they differ."""
+        running = {node.name: node.parameters(values) for node in self.running(values)}
+        found = {name: str(own["task"]) for name, own in running.items() if "task" in own}
+        if len(set(found.values())) > 1:
+            differing = ", ".join(f"{name} {task!r}" for name, task in found.items())
+            raise GraphError(
+                f"task: the nodes of graph {self.name!r} got {differing}, expected one task. Let "
+                "them all read the robot node's parameters (Simulator.robot)."
+            )
+        return next(iter(found.values()), "")
+
+
+def show(value: Value) -> str:
+    """Return a value as it is typed after `:=`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def split_words(words: Sequence[str]) -> dict[str, str]:
+    """Split `name:=value` words; refuse any other form and a name given twice."""
+    given: dict[str, str] = {}
+    for word in words:
+        name, mark, value = word.partition(":=")
+        if not mark or not name:
+            meant = word.lstrip("-").replace("=", ":=", 1) if "=" in word else "seed:=1"
+            raise GraphError(f"argument {word!r}: right is name:=value, as in {meant}.")
+        if name in given:
+            raise GraphError(f"argument {name!r} is given twice: {given[name]!r} and {value!r}.")
+        given[name] = value
+    return given

@@ -1,0 +1,1 @@
+"""Start a graph: as supervised processes, or through `ros2 launch`."""

@@ -1,0 +1,1 @@
+"""The simulated arm behind the same driver interface as a real one."""

@@ -1,0 +1,75 @@
+"""From a camera's picture to the model's: crop, resize; and whether a camera is alive."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+from wm_datasets.images import NO_CROP, CropResize
+from wm_nodes.errors import MessageError
+from wm_nodes.records import Depth, Image
+from wm_nodes.robots.cameras.intrinsics import PixelMap
+
+Picture = TypeVar("Picture", Image, Depth)
+
+
+class ImagePipeline:
+    """Crop, then resize to (height, width), as :class:`CropResize` does for logs and training;
+    zeros keep what there is.
+
+    crop: left, top, right, bottom margins as shares of the picture. exact: resize by taking the
+    nearest pixel, as depth needs it, where 0 means that nothing was seen.
+    """
+
+    def __init__(
+        self,
+        height: int = 0,
+        width: int = 0,
+        crop: tuple[float, ...] = NO_CROP,
+        exact: bool = False,
+    ) -> None:
+        self._change = CropResize(height, width, crop, exact)
+
+    def __call__(self, image: Picture) -> Picture:
+        """Return (height, width, ...) of the picture's type; the same array if nothing changes.
+        MessageError if the crop leaves nothing of it."""
+        try:
+            return cast(Picture, self._change(image))
+        except ValueError as error:
+            raise MessageError("size", str(error)) from None
+
+    def pixel_map(self, height: int, width: int) -> PixelMap:
+        """Return where the pixels of an image of this size go; MessageError if none is left."""
+        left, top, right, bottom = self._change.margins(height, width)
+        try:
+            to_high, to_wide = self._change.size(height, width)
+        except ValueError as error:
+            raise MessageError("size", str(error)) from None
+        scale = to_wide / (width - left - right), to_high / (height - top - bottom)
+        return PixelMap(left, top, scale, to_wide, to_high)
+
+
+class Liveness:
+    """Tells a silent camera (no pictures) and a frozen one (the same picture again and again)."""
+
+    def __init__(self, stale_s: float, frozen_s: float) -> None:
+        self._stale_s, self._frozen_s = stale_s, frozen_s
+        self._seen_at: float | None = None
+        self._changed_at = 0.0
+        self._print = -1
+
+    def saw(self, image: Image, now_s: float) -> None:
+        """A picture came. Times are of any steady clock, in seconds."""
+        mark = hash(image[::4, ::4].tobytes())
+        if mark != self._print or self._seen_at is None:
+            self._print, self._changed_at = mark, now_s
+        self._seen_at = now_s
+
+    def fault(self, now_s: float) -> str | None:
+        """Return what is wrong, None while all is well or nothing has come yet."""
+        if self._seen_at is None:
+            return None
+        if self._stale_s and now_s - self._seen_at > self._stale_s:
+            return f"camera silent for {now_s - self._seen_at:.1f} s"
+        if self._frozen_s and now_s - self._changed_at > self._frozen_s:
+            return f"camera frozen: the same picture for {now_s - self._changed_at:.1f} s"
+        return None

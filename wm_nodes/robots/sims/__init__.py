@@ -1,0 +1,1 @@
+"""Simulators behind the Robot interface, one file each."""

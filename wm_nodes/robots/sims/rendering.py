@@ -1,0 +1,152 @@
+"""MuJoCo pictures: which GL, which quality preset, which way is up.
+
+Presets: `full` is MuJoCo's default (shadows, reflections, antialiasing); `fast` leaves these out,
+about 10 ms instead of 120 ms for a 64x64 frame where GL runs in software. Pixels differ slightly,
+so one log keeps to one preset. `auto` takes full on a GPU, else fast; `none` makes no pictures.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wm_nodes.robots.cameras.intrinsics import Intrinsics
+from wm_nodes.robots.robot import Image, RenderError
+
+if TYPE_CHECKING:
+    import mujoco
+
+PRESETS = ("auto", "fast", "full", "none")
+SOFTWARE_GL = ("llvmpipe", "softpipe", "swrast", "swiftshader", "software")
+HELP = (
+    "Right: MUJOCO_GL=egl with `apt-get install libegl1 libgl1 libglx-mesa0 libegl-mesa0`, "
+    "MUJOCO_GL=osmesa with `apt-get install libosmesa6`, or render=none."
+)
+
+
+def choose_gl() -> str:
+    """Set MUJOCO_GL to egl where nobody chose and there is no display; return the choice.
+
+    MuJoCo reads the variable when it is imported, so call this first.
+    """
+    if chosen := os.environ.get("MUJOCO_GL"):
+        return chosen
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if "mujoco" in sys.modules:
+        return "glfw (mujoco was imported before MUJOCO_GL was set)"
+    if sys.platform == "linux" and not display:
+        os.environ["MUJOCO_GL"] = "egl"
+    return os.environ.get("MUJOCO_GL", "glfw")
+
+
+def load_triton() -> None:
+    """Load triton's library, where it is installed, before GL loads the system's LLVM.
+
+    torch loads it with the first optimizer. The process is killed by SIGSEGV where that happens
+    after Mesa has rendered in software (torch 2.15, triton 3.9, LLVM 15).
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
+
+
+def gl_renderer() -> str:
+    """Return the name of the GL renderer, such as `llvmpipe (LLVM 15.0.6, 256 bits)`."""
+    gl = choose_gl()
+    load_triton()
+    try:
+        from mujoco.gl_context import GLContext
+        from OpenGL import GL
+
+        context = GLContext.__new__(GLContext)
+        context._context = None  # else a failed __init__ makes its __del__ print a traceback
+        context.__init__(16, 16)
+        context.make_current()
+        name = GL.glGetString(GL.GL_RENDERER)
+        context.free()
+    except Exception as error:  # the GL bindings raise anything, AttributeError included
+        raise _no_gl(gl, error) from None
+    if not name:
+        raise _no_gl(gl, RuntimeError("GL gives no renderer name"))
+    return str(name.decode())
+
+
+def resolve(preset: str) -> tuple[str, str]:
+    """Return (preset, GL renderer) with `auto` decided: full on a GPU, fast in software."""
+    if preset not in PRESETS:
+        raise RenderError(f"render: expected one of {', '.join(PRESETS)}, got {preset!r}.")
+    if preset == "none":
+        return "none", "none"
+    name = gl_renderer()
+    software = any(word in name.lower() for word in SOFTWARE_GL)
+    return (("fast" if software else "full") if preset == "auto" else preset), name
+
+
+class CameraRenderer:
+    """Pictures of one camera of a MuJoCo model: (size, size, 3) uint8, upright.
+
+    Meta-World's corner cameras hang upside down. Their rows are reversed (`img[::-1]`), which gives
+    the pixels that the Masked World Models release trained on: upright, mirrored left to right.
+    """
+
+    def __init__(self, model: mujoco.MjModel, camera: str, size: int, preset: str) -> None:
+        import mujoco
+
+        names = [model.camera(index).name for index in range(model.ncam)]
+        if camera not in names:
+            raise RenderError(f"camera: expected one of {', '.join(names)}, got {camera!r}.")
+        if not 8 <= size <= 2048:
+            raise RenderError(f"size: expected 8 to 2048 pixels, got {size}.")
+        self.camera, self._model, self._size = camera, model, size
+        self._intrinsics: dict[bool, Intrinsics] = {}
+        quality = model.vis.quality
+        if preset == "fast":  # read when the renderer is made
+            quality.offsamples = 0
+            quality.shadowsize = 0
+        model.vis.global_.offwidth = max(size, model.vis.global_.offwidth)
+        model.vis.global_.offheight = max(size, model.vis.global_.offheight)
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except Exception as error:
+            raise _no_gl(choose_gl(), error) from None
+        atexit.register(self._renderer.close)  # before EGL ends, or MuJoCo prints tracebacks
+        if preset == "fast":
+            flags = self._renderer.scene.flags
+            flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+
+    def render(self, data: mujoco.MjData) -> Image:
+        """Return the picture of `data`, whose positions must be up to date (mj_forward)."""
+        self._renderer.update_scene(data, camera=self.camera)
+        image = self._renderer.render()
+        return np.ascontiguousarray(image[::-1] if self._hangs(data) else image)
+
+    def intrinsics(self, data: mujoco.MjData) -> Intrinsics | None:
+        """Return the intrinsics of the pictures; None: a lens that is no symmetric pinhole."""
+        upturned = self._hangs(data)
+        if upturned not in self._intrinsics:
+            model, camera, size = self._model, self._model.camera(self.camera).id, self._size
+            if model.cam_sensorsize[camera].any() or model.cam_orthographic[camera]:
+                return None
+            fovy = float(model.cam_fovy[camera])
+            self._intrinsics[upturned] = Intrinsics.pinhole(size, size, fovy, upturned=upturned)
+        return self._intrinsics[upturned]
+
+    def close(self) -> None:
+        """Free the GL context."""
+        atexit.unregister(self._renderer.close)
+        self._renderer.close()
+
+    def _hangs(self, data: mujoco.MjData) -> bool:
+        """Say whether the camera's up axis points at the ground."""
+        return bool(data.camera(self.camera).xmat[7] < -0.1)  # z of the camera's y axis
+
+
+def _no_gl(gl: str, error: Exception) -> RenderError:
+    reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
+    return RenderError(f"no GL for pictures: MUJOCO_GL={gl} gives {reason!r}. {HELP}")

@@ -1,0 +1,117 @@
+"""Tells an arm that runs its next goal, or keeps what it sees: a person at the goal topics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from std_srvs.srv import Trigger
+
+from wm_nodes.agent.goals import Goal, joints_beside, read_goal, write_goal
+from wm_nodes.errors import UserError
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.synchronizer import Join
+
+ACK = Duration(seconds=2.0)
+LINGER_S = 4.0  # without a new listener: nodes make themselves known every 3 s
+
+
+class ArmTalk:
+    """Speaks and listens on a robot's topics; a UserError says who did not answer in time."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor, wait_s: float) -> None:
+        self._node, self._executor, self._wait_s = node, executor, wait_s
+
+    def send(self, path: Path) -> None:
+        """Publish the picture in a file, and the joint states beside it, as the goal."""
+        goal, names = read_goal(path), tuple(joints_beside(path) or ())
+        images, joints = topics.GOAL.always(self._node), topics.GOAL_JOINTS.always(self._node)
+        # Whoever merely watches takes the picture alone: an album is nobody who plans.
+        self._until(
+            lambda: images.get_subscription_count() and joints.get_subscription_count(),
+            "nobody plans for goals",
+        )
+        stamp_ns = int(self._node.get_clock().now().nanoseconds)
+        if goal.proprio is not None:
+            joints.publish(messages.joints_to_msg(names, goal.proprio, stamp_ns))
+        images.publish(messages.image_to_msg(goal.image, stamp_ns))
+        self._linger(images)
+
+    def here(self) -> str:
+        """Make what is seen now the goal; return the answer."""
+        client: Any = self._node.create_client(Trigger, "goal_here")
+        self._until(client.service_is_ready, "nobody offers goal_here")
+        answer = client.call_async(Trigger.Request())
+        self._until(answer.done, "goal_here did not answer")
+        result = answer.result()
+        if result is None or not result.success:
+            raise UserError(f"goal_here: {result.message if result else 'no answer'}.")
+        return str(result.message)
+
+    def keep(self, path: Path, camera: str) -> None:
+        """Write the newest picture, and the joint states of the same moment, to files."""
+        both, found = Join(("image", "joints")), []
+
+        def put(part: str, heard: tuple[Any, ...]) -> None:
+            whole = both.put(part, heard[0], heard[1:])
+            if whole is not None:
+                found.append(whole)
+
+        topics.IMAGE_RAW.subscription(
+            self._node, lambda msg: put("image", messages.image_from_msg(msg)), camera=camera
+        )
+        topics.JOINT_STATES.subscription(
+            self._node, lambda msg: put("joints", messages.joints_from_msg(msg))
+        )
+        name = self._node.resolve_topic_name(topics.IMAGE_RAW.name.format(camera=camera))
+        self._until(lambda: found, f"no picture and joint states came on {name}")
+        (image,), (names, values) = found[-1]["image"], found[-1]["joints"]
+        write_goal(path, Goal(image, values), names)
+
+    def _linger(self, publisher: Publisher) -> None:
+        """Stay until everybody has it: listeners are discovered one after the other."""
+        matched, since = publisher.get_subscription_count(), time.monotonic()
+        while time.monotonic() - since < LINGER_S:
+            self._executor.spin_once(timeout_sec=0.05)
+            if publisher.get_subscription_count() != matched:
+                matched, since = publisher.get_subscription_count(), time.monotonic()
+        if not publisher.wait_for_all_acked(ACK):
+            raise UserError(
+                f"the goal was sent, but not everybody who listens has confirmed it within "
+                f"{LINGER_S + ACK.nanoseconds / 1e9:g} s. Right: wm launch arm_mpc has time to "
+                "run; send it again."
+            )
+
+    def _until(self, condition: Callable[[], object], wrong: str) -> None:
+        end = time.monotonic() + self._wait_s
+        while not condition():
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{wrong} within {self._wait_s:g} s. Right: wm launch arm_mpc runs, on this "
+                    "ROS_DOMAIN_ID."
+                )
+            self._executor.spin_once(timeout_sec=0.02)
+
+
+@contextmanager
+def talking(ns: str, wait_s: float) -> Iterator[ArmTalk]:
+    """Be a node among the robot's, in their namespace, for a while."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("arm_goal", context=context, namespace=ns)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    try:
+        yield ArmTalk(node, executor, wait_s)
+    finally:
+        executor.shutdown(timeout_sec=0.5)
+        node.destroy_node()
+        rclpy.try_shutdown(context=context)

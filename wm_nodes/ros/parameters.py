@@ -1,0 +1,139 @@
+"""A frozen dataclass becomes declared ROS parameters: type, range and description in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from wm_nodes.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+_OWN = ("use_sim_time", "start_type_description_service")  # rclpy's
+_MOST = 2**62  # stands for "no upper bound" where a range must have one
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+class ParamError(UserError):
+    """A parameter that is unknown, of the wrong type or out of its range."""
+
+
+def param(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+    digits: bool = False,
+) -> Any:
+    """Declare one field: its type is that of the default (a tuple holds texts or numbers).
+
+    `digits`: the text may also be a whole number. Elsewhere numbers are refused for text, since ROS
+    reads 0483 and 12E5 as 483.0 and 1200000.0, 0123 as 83.
+    `live` parameters may be set while the node runs; the node listens for that itself.
+    """
+    meta = {"description": description, "low": low, "high": high, "choices": choices}
+    meta |= {"live": live, "digits": digits}
+    return field(default=default, metadata=meta)
+
+
+def declare(node: Node, kind: type[T]) -> T:
+    """Declare every field of `kind` as a parameter of the node and return the values given.
+
+    Values come from `--ros-args -p name:=value` and `--params-file`. Parameters are fixed while the
+    node lives, but for `live` ones. ParamError names an unknown one with its closest neighbour, a
+    wrong value with what would be right.
+    """
+    specs = {spec.name: spec for spec in fields(kind)}  # type: ignore[arg-type]
+    given = {name: p.value for name, p in node._parameter_overrides.items()}
+    refuse_unknown(list(given), list(specs), node.get_name())
+    values = {}
+    for name, spec in specs.items():
+        value = checked(spec, given.get(name, _default(spec)), node.get_name())
+        shown = list(value) if isinstance(value, tuple) else value
+        node.declare_parameter(name, shown, _descriptor(spec), ignore_override=True)
+        values[name] = value
+    return kind(**values)
+
+
+def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> None:
+    """Raise ParamError for the first given name that is not known."""
+    for name in given:
+        if name in known or name in _OWN or name.startswith("qos_overrides."):
+            continue
+        hint = did_you_mean(name, known)
+        raise ParamError(
+            f"{node}: there is no parameter {name!r}. {hint}Right: {', '.join(known)}."
+        )
+
+
+def checked(spec: Field, given: Any, node: str) -> Any:
+    """Return the given value with the field's type, or raise ParamError."""
+    default = _default(spec)
+    if isinstance(default, tuple):
+        items = given.split(",") if isinstance(given, str) else list(given)
+        kind = type(default[0]) if default else str
+        return tuple(_scalar(spec, kind, item, node) for item in items if item != "")
+    return _scalar(spec, type(default), given, node)
+
+
+def _scalar(spec: Field, kind: type, given: Any, node: str) -> Any:
+    value = _converted(kind, given, spec.metadata["digits"])
+    low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
+    fits = value is not None and (not choices or value in choices)
+    if fits and kind in (int, float):
+        fits = (low is None or value >= low) and (high is None or value <= high)
+    if not fits:
+        right = _right(spec, kind)
+        if kind is str and isinstance(given, (int, float)):
+            right += f""" (in quotes if it looks like a number or true: -p "{spec.name}:='0483'")"""
+        raise ParamError(f"{node}: {spec.name}: given {given!r}, right is {right}.")
+    return value
+
+
+def _converted(kind: type, given: Any, digits: bool) -> Any:
+    """Return the value as `kind`, None where that cannot be."""
+    if kind is bool or isinstance(given, bool):
+        return given if kind is bool and isinstance(given, bool) else None
+    if kind is str:
+        return str(given) if isinstance(given, (str, int) if digits else str) else None
+    if isinstance(given, str):
+        return None
+    if kind is int:
+        return int(given) if float(given).is_integer() else None
+    return float(given) if math.isfinite(given) else None
+
+
+def _right(spec: Field, kind: type) -> str:
+    low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
+    if choices:
+        return f"one of {', '.join(choices)}"
+    bounds = f" from {low}" * (low is not None) + f" to {high}" * (high is not None)
+    return _WORDS[kind] + bounds
+
+
+def _default(spec: Field) -> Any:
+    assert spec.default is not MISSING, f"{spec.name}: every parameter has a default"
+    return spec.default
+
+
+def _descriptor(spec: Field) -> ParameterDescriptor:
+    low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
+    default = _default(spec)
+    fixed = not spec.metadata["live"]
+    out = ParameterDescriptor(description=spec.metadata["description"], read_only=fixed)
+    if choices:
+        out.additional_constraints = f"one of {', '.join(choices)}"
+    if isinstance(default, int) and not isinstance(default, bool) and low is not None:
+        top = _MOST if high is None else int(high)
+        out.integer_range = [IntegerRange(from_value=int(low), to_value=top, step=0)]
+    elif isinstance(default, float) and low is not None:
+        most = float(_MOST) if high is None else float(high)
+        out.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=most)]
+    return out

@@ -1,0 +1,38 @@
+"""Settings of a training run, and its error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class LearnError(RuntimeError):
+    """Learning cannot go on: what was wrong, what was given, what would be right."""
+
+
+@dataclass(frozen=True)
+class LearnConfig:
+    """One run of learning. Paths are folders; see docs/configuration.md."""
+
+    run: Path  # weights/, trainer/ and metrics/ go here
+    logs: tuple[tuple[Path | str, float], ...]  # replay logs, or URLs of archives, and the share of
+    # windows drawn from each; the growth of the first sets the pace, others may be demonstrations
+    model: str = "mwm_cpu"
+    weights: Path | None = None  # weights to begin with; a resumed run keeps its own
+    seed: int = 0
+    device: str = "auto"  # "auto" takes the GPU where there is one
+    steps: int = 0  # updates to make in all; 0 for no limit
+    pace: bool = True  # keep the preset's ratio of decisions to updates; off for recorded logs
+    publish_s: float = 15.0  # seconds between published weights
+    keep: int = 10  # versions of weights to keep
+    log_every: int = 25  # updates between rows of metrics
+    cache_bytes: int = 2 << 30  # decoded rows kept in memory
+    disk_bytes: int = 16 << 30  # decoded rows kept in files, of a log larger than that
+    download_bytes: int = 8 << 30  # chunks of logs in object stores, kept in files
+    resident_bytes: int = 0  # decoded rows kept on the device, in place of memory; 0: none
+    pinned: bool = True  # batches for a GPU lie in pinned memory
+    recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: all alike
+    eval_every: int = 0  # updates between evaluations; 0: none
+    camera: str = ""  # of the log, that the model sees; empty: see Learning._find_camera
+    hold_out: float = 0.0  # share of every log's episodes that is judged by, not learned from
+    allow_mixed: bool = False  # learn from logs whose robot, task or action space differ

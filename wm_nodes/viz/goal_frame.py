@@ -1,0 +1,135 @@
+"""One frame of an arm's film: camera, goal, what was imagined and what came, distance, plan.
+
+camera now | goal       | imagined +0.5 s | +1.0 s | +1.5 s
+distance to the goal    | what came       |        |
+what was done and what is planned, by dimension of the action
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wm_nodes.evaluation.evaluate import CLOSE_M
+from wm_nodes.robots.robot import Image
+
+SIDE, GAP, BAR, LANE, TITLE = 192, 6, 26, 34, 14  # pixels
+IMAGINED = 3  # model steps shown
+BEHIND, AHEAD = 30, 20  # decisions of the strip before and after now
+FAR_M = 0.3  # top of the curve
+DARK, PANEL, LINE = (24, 24, 24), (38, 38, 38), (70, 70, 70)
+TEXT, FAINT = (235, 235, 235), (95, 95, 95)
+DONE, PLANNED, GOOD = (110, 180, 255), (230, 150, 60), (120, 230, 120)
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What is known of one decision. Actions are shares of their bounds."""
+
+    episode: int
+    row: int  # decision
+    image: Image
+    goal: Image | None
+    expected: Sequence[Image]  # after each model step of the plan in hand
+    truth: Sequence[Image | None]  # what the camera saw then; None: the episode was over
+    step_s: float  # of a model step
+    far_m: npt.NDArray[np.float64]  # distances to the goal (n,) so far
+    length: int  # decisions of the episode
+    done: Vectors  # (row, A)
+    planned: Vectors  # (N, A), from now on
+
+
+def draw(moment: Moment) -> Image:
+    """Return the frame (H, W, 3); sides are even."""
+    width = (2 + IMAGINED) * (SIDE + GAP) + GAP
+    strip = _strip(moment.done, moment.planned, width - 2 * GAP)
+    height = 3 * BAR + 2 * SIDE + strip.shape[0] + 3 * GAP
+    frame = np.full((height, width, 3), DARK, np.uint8)
+    here = float(moment.far_m[-1])
+    words = f"goal {moment.episode + 1}   {here * 100:.1f} cm away"
+    _write(frame, words, (GAP, 18), GOOD if here < CLOSE_M else TEXT, 0.55)
+
+    top = 2 * BAR
+    _picture(frame, 0, top, "camera", moment.image)
+    _picture(frame, 1, top, "goal", moment.goal)
+    low = top + SIDE + BAR
+    for index in range(IMAGINED):
+        ahead = f"+{moment.step_s * (index + 1):.1f} s"
+        known = index < len(moment.expected)
+        expected = moment.expected[index] if known else None
+        _picture(frame, 2 + index, top, f"imagined {ahead}", expected)
+        truth = moment.truth[index] if known else None
+        _picture(frame, 2 + index, low, f"what came {ahead}", truth)
+
+    wide = 2 * SIDE + GAP
+    _write(frame, "distance of hand and goal", (GAP, low - 9), TEXT)
+    frame[low : low + SIDE, GAP : GAP + wide] = _curve(moment.far_m, moment.length, wide)
+    bottom = low + SIDE + GAP
+    frame[bottom : bottom + strip.shape[0], GAP : GAP + strip.shape[1]] = strip
+    return frame[: height // 2 * 2, : width // 2 * 2]
+
+
+def _picture(frame: Image, column: int, top: int, name: str, picture: Image | None) -> None:
+    """Put a picture, or an empty panel, into a column below its name."""
+    left = GAP + column * (SIDE + GAP)
+    _write(frame, name, (left, top - 9), FAINT if picture is None else TEXT)
+    place = frame[top : top + SIDE, left : left + SIDE]
+    place[:] = PANEL
+    if picture is not None:
+        place[:] = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+
+
+def _curve(far_m: npt.NDArray[np.float64], length: int, width: int) -> Image:
+    """Draw distances (n,) of an episode so far; the line is where a goal counts as reached."""
+    panel = np.full((SIDE, width, 3), PANEL, np.uint8)
+
+    def height(metres: float) -> int:
+        return round((SIDE - 1) * (1.0 - min(metres / FAR_M, 1.0)))
+
+    cv2.line(panel, (0, height(CLOSE_M)), (width, height(CLOSE_M)), GOOD, 1)
+    _write(panel, f"{CLOSE_M * 100:g} cm", (width - 42, height(CLOSE_M) - 5), GOOD, 0.38)
+    _write(panel, f"{FAR_M * 100:g} cm", (width - 48, 14), FAINT, 0.38)
+    at = [
+        (round(width * i / max(length - 1, 1)), height(float(far))) for i, far in enumerate(far_m)
+    ]
+    cv2.polylines(panel, [np.array(at, np.int32).reshape(-1, 1, 2)], False, TEXT, 2, cv2.LINE_AA)
+    return panel
+
+
+def _strip(done: Vectors, planned: Vectors, width: int) -> Image:
+    """Draw what was done before now (blue) and what is planned from now (orange), by dimension."""
+    each = width / (BEHIND + AHEAD)
+    strip = np.full((TITLE + LANE * done.shape[1], width, 3), PANEL, np.uint8)
+    now = round(BEHIND * each)
+    for dim in range(done.shape[1]):
+        middle = TITLE + LANE * dim + LANE // 2
+        cv2.line(strip, (0, middle), (width, middle), LINE, 1)
+        for k, value in enumerate(done[-BEHIND:, dim]):
+            _bar(strip, now + (k - len(done[-BEHIND:])) * each, each, middle, value, DONE)
+        for k, value in enumerate(planned[:AHEAD, dim]):
+            _bar(strip, now + k * each, each, middle, value, PLANNED)
+        _write(strip, "xyz"[dim] if dim < 3 else str(dim), (4, middle - 5), TEXT, 0.36)
+    cv2.line(strip, (now, 0), (now, strip.shape[0]), TEXT, 1)
+    _write(strip, "done", (now - 38, 12), DONE, 0.4)
+    _write(strip, "planned", (now + 6, 12), PLANNED, 0.4)
+    return strip
+
+
+def _bar(
+    strip: Image, left: float, wide: float, middle: int, value: float, colour: tuple[int, int, int]
+) -> None:
+    tip = middle - round(float(np.clip(value, -1, 1)) * (LANE // 2 - 2))
+    corner, other = (round(left) + 1, middle), (round(left + wide) - 2, tip)
+    cv2.rectangle(strip, corner, other, colour, -1)
+
+
+def _write(
+    image: Image, text: str, at: tuple[int, int], colour: tuple[int, int, int], size: float = 0.45
+) -> None:
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,72 @@
+"""What an episode shows as pictures: its cameras, and sensors that are pictures, in colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from wm_datasets import LogReader
+from wm_nodes.robots.robot import Image
+
+SAMPLE = 32  # pictures of an episode that the scale is taken from
+
+Paint = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A field of pictures; `paint` turns rows (n, *shape) into (n, height, width, 3) uint8."""
+
+    field: str
+    height: int
+    width: int
+    paint: Paint
+
+
+def panels(log: LogReader, start: int, rows: int) -> list[Panel]:
+    """Return the panels of the episode of these rows; fields that it lacks have none.
+
+    Depth and other pictures of one number per pixel go from blue, near, to red, far, by what the
+    episode holds; 0, nothing seen, is black. Sensors of 2 or more than 3 channels have no panel.
+    """
+    found = []
+    for name, field in log.spec.fields.items():
+        group, shape = name.partition("/")[0], field.shape
+        if group not in ("image", "sensor") or log.since(name) > start or len(shape) < 2:
+            continue
+        if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
+            colours = field.dtype == np.uint8 and len(shape) == 3 and shape[2] == 3
+            paint: Paint = _as_it_is if colours else _scaled(log, name, start, rows)
+            found.append(Panel(name, shape[0], shape[1], paint))
+    return found
+
+
+def _as_it_is(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _scaled(log: LogReader, name: str, start: int, rows: int) -> Paint:
+    """Return a painter with one scale for the whole episode."""
+    some = np.unique(np.linspace(start, start + rows - 1, min(SAMPLE, rows)).astype(int))
+    seen = np.concatenate([log.read(name, row, row + 1).ravel() for row in some.tolist()])
+    seen = seen[seen != 0]
+    low, high = (float(q) for q in np.quantile(seen, (0.01, 0.99))) if len(seen) else (0.0, 1.0)
+
+    def paint(values: np.ndarray) -> np.ndarray:
+        share = np.clip((values.astype(np.float32) - low) / max(high - low, 1e-9), 0, 1)
+        grey = (share * 255).astype(np.uint8)
+        if values.ndim == 4 and values.shape[3] == 3:
+            return grey
+        flat = grey.reshape(values.shape[:3])
+        return np.stack([_coloured(*pair) for pair in zip(flat, values.reshape(flat.shape))])
+
+    return paint
+
+
+def _coloured(grey: Image, values: np.ndarray) -> Image:
+    """Colour one picture (H, W); black where nothing was seen."""
+    colours = np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_TURBO))[..., ::-1]
+    return np.where(values[..., None] == 0, 0, colours).astype(np.uint8)

@@ -1,0 +1,155 @@
+"""Statistics of a log for people: as a table in text, and as a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_datasets.log.statistics import LogStats, Range
+from wm_datasets.log.summary import Tally
+from wm_nodes.errors import UserError
+from wm_nodes.evaluation.evaluate import wilson
+
+HEAD = ("dimension", "unit", "declared", "min", "1 %", "mean", "99 %", "max", "std", "at bounds")
+TALLY = ("episodes", "success", "95 % interval", "mean return")
+MOST = 40  # dimensions drawn
+
+
+def as_text(stats: LogStats) -> str:
+    """Return the statistics as lines for people."""
+    rate, lengths = stats.rate, stats.lengths
+    lines = [
+        f"{stats.path}",
+        f"rate      declared {rate.declared_hz:.4g} Hz, real {_short(rate.real_hz)} Hz: gap median "
+        f"{_ms(rate.gap_median_s)}, 99 % {_ms(rate.gap_p99_s)}, longest {_ms(rate.gap_max_s)}; "
+        f"{_share(rate.late)} late",
+    ]
+    if len(lengths):
+        seconds = np.array([lengths.min(), np.median(lengths), lengths.max()])
+        shown = " / ".join(f"{length:g}" for length in seconds)
+        lines.append(
+            f"lengths   {shown} actions (shortest / median / longest episode), "
+            f"{len(lengths)} episodes, {int(stats.complete.sum())} complete"
+        )
+    if math.isfinite(stats.changed):
+        lines.append(f"changed   {_share(stats.changed)} of the actions were not executed as told")
+    lines += ["", *_table(HEAD, map(_cells, stats.ranges))]
+    for kind, tallies in (("source", stats.per_source), ("weights", stats.per_weights)):
+        lines += ["", *_table((kind, *TALLY), _tally_rows(tallies))]
+    return "\n".join(lines)
+
+
+def draw(stats: LogStats, path: str | Path) -> None:
+    """Write the statistics as a figure (PNG, PDF or SVG by the name's ending)."""
+    if find_spec("matplotlib") is None:
+        raise UserError("--figure: matplotlib is not installed. Right: pip install 'wm_nodes[viz]'")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    observed = [r for r in stats.ranges if r.name.startswith("sensor/")]
+    observed = [r for r in observed if r.name.count("/") > 1] or observed  # pictures dwarf vectors
+    signals = [r for r in stats.ranges if r.name.startswith("signals/")]
+    panels = figure.subplots(2, 4 if observed or signals else 3)
+    figure.suptitle(f"{stats.spec.robot}, {stats.spec.task}: {len(stats.lengths)} episodes")
+    _draw_ranges(panels[0, 0], [r for r in stats.ranges if r.name.startswith("action/")], "action")
+    proprio = [r for r in stats.ranges if r.name.startswith("proprio/")]
+    _draw_ranges(panels[0, 1], proprio, "proprioception")
+    _draw_histogram(panels[0, 2], stats.lengths, "actions of an episode")
+    _draw_tallies(panels[1, 0], stats.per_source, "source")
+    _draw_tallies(panels[1, 1], stats.per_weights, "weights version")
+    _draw_histogram(panels[1, 2], stats.gaps_s * 1e3, "gap between observations [ms]")
+    if observed or signals:
+        _draw_ranges(panels[0, 3], observed, "sensors")
+        _draw_ranges(panels[1, 3], signals, "signals")
+    try:
+        figure.savefig(path, dpi=110)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--figure: {path} cannot be written: {error}") from None
+
+
+# Text ------------------------------------------------------------------------------------------
+
+
+def _cells(found: Range) -> tuple[str, ...]:
+    bounded = math.isfinite(found.low) or math.isfinite(found.high)
+    declared = f"{found.low:g} .. {found.high:g}" if bounded else ""
+    numbers = (found.min, found.q01, found.mean, found.q99, found.max, found.std)
+    at_bounds = _share(found.at_bounds) if bounded else ""
+    return (found.name, found.unit, declared, *map(_short, numbers), at_bounds)
+
+
+def _tally_rows(tallies: Mapping[Any, Tally]) -> Iterable[tuple[str, ...]]:
+    for name, tally in tallies.items():
+        low, high = wilson(tally.successes, tally.episodes)
+        mean = "" if tally.mean_return is None else _short(tally.mean_return)
+        rate, interval = f"{tally.success_rate:.2f}", f"{low:.2f} .. {high:.2f}"
+        yield str(name), str(tally.episodes), rate, interval, mean
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return lines with aligned columns: the first to the left, the others to the right."""
+    cells = [list(head), *map(list, rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in cells
+    ]
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "-"
+
+
+def _ms(seconds: float) -> str:
+    return f"{_short(seconds * 1e3)} ms"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if math.isfinite(value) else "-"
+
+
+# Figure ----------------------------------------------------------------------------------------
+
+
+def _draw_ranges(axes: Any, ranges: Sequence[Range], title: str) -> None:
+    """Bars from min to max, thick from 1 % to 99 %, the mean as a dot, declared bounds as marks."""
+    shown = list(ranges[:MOST])[::-1]
+    axes.set_title(title if len(ranges) <= MOST else f"{title}: first {MOST} of {len(ranges)}")
+    for at, found in enumerate(shown):
+        axes.plot([found.min, found.max], [at, at], color="tab:blue", lw=1)
+        axes.plot([found.q01, found.q99], [at, at], color="tab:blue", lw=5, alpha=0.5)
+        axes.plot([found.mean], [at], "o", color="tab:blue", ms=4)
+        bounds = [bound for bound in (found.low, found.high) if math.isfinite(bound)]
+        axes.plot(bounds, [at] * len(bounds), "|", color="black", ms=10)
+    names = [f"{found.name.partition('/')[2]} [{found.unit}]" for found in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=8 if len(shown) < 20 else 5)
+    if not shown:
+        axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
+
+
+def _draw_histogram(axes: Any, values: np.ndarray, title: str) -> None:
+    axes.set_title(title)
+    if len(values):
+        low, high = float(np.min(values)), float(np.max(values))
+        margin = 0.5 if low == high else 0.0
+        axes.hist(values, bins=30, range=(low - margin, high + margin), color="tab:gray")
+
+
+def _draw_tallies(axes: Any, tallies: Mapping[Any, Tally], kind: str) -> None:
+    """Success with its 95 % interval, and the number of episodes above."""
+    axes.set_title(f"success by {kind}")
+    rates = [tally.success_rate for tally in tallies.values()]
+    ends = np.array([wilson(t.successes, t.episodes) for t in tallies.values()]).reshape(-1, 2)
+    at = np.arange(len(rates))
+    below, above = np.clip(rates - ends[:, 0], 0, 1), np.clip(ends[:, 1] - rates, 0, 1)
+    axes.errorbar(at, rates, yerr=(below, above), fmt="o", color="tab:green", capsize=3)
+    step = max(1, len(rates) // 12)
+    axes.set_xticks(at[::step], [str(name) for name in tallies][::step], fontsize=8)
+    for x, tally in list(zip(at, tallies.values(), strict=True))[::step]:
+        axes.annotate(f"n={tally.episodes}", (x, 1.04), fontsize=7, ha="center")
+    axes.set_ylim(-0.05, 1.12)

@@ -1,0 +1,160 @@
+"""One episode for the rerun viewer: pictures, depth, proprioception, actions, reward, signals on
+one timeline."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wm_datasets import LogReader, Source
+from wm_nodes.episodes.playback import BLOCK, find_episode
+from wm_nodes.errors import UserError
+
+TIME, ROW = "episode_time", "row"  # timelines: seconds since the first observation, row of the log
+PER_METRE = {"m": 1.0, "mm": 1000.0}  # of depth
+VIEWER = "viewer"  # opens the viewer; anything else is a file to write
+
+
+def send_episode(log: LogReader, number: int, target: str | Path) -> None:
+    """Write an episode as FILE.rrd, whole or not at all; VIEWER opens it in the viewer.
+
+    Entities: image/<camera>, sensor/<name> (pictures; vectors have one entity for each number),
+    proprio/<dim>, action/<dim>/executed and commanded, action/changed (1 where they differ),
+    signal/<name> (latency, safety events), reward, return, success, weights, source, gap_ms (to
+    the row before). Fields that the episode lacks are left out.
+    Values stand at the row that logs them: those of an action at the observation it was taken from.
+    """
+    rr = _require_rerun()
+    start, rows = find_episode(log, number)
+    stream = rr.RecordingStream(
+        "wm_nodes", recording_id=f"{log.path.resolve()}#{number % len(log.episodes)}"
+    )
+    aside: Path | None = None
+    if str(target) == VIEWER:
+        try:
+            stream.spawn()
+        except RuntimeError as error:
+            raise UserError(
+                f"--rerun: the viewer does not start: {error}. Right: --rerun FILE.rrd writes a "
+                "file, which `rerun FILE.rrd` opens where there is a display."
+            ) from None
+    else:
+        target = Path(target)
+        aside = target.with_name(f".{target.name}.part")
+        _save(stream, aside)
+    stream.send_recording_name(f"{log.spec.robot}, {log.spec.task}, episode {number}")
+    try:
+        _send_pictures(rr, stream, log, start, rows)
+        _send_numbers(rr, stream, log, start, rows)
+        stream.flush()
+        stream.disconnect()
+        if aside is not None:
+            aside.replace(target)
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)
+
+
+def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return entity -> (rows of the episode that have a value, (N,) values)."""
+    stop, spec = start + rows, log.spec
+    every = np.arange(rows)
+    acted = every[~log.read("is_last", start, stop)]
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    if spec.proprio is not None:
+        values = log.read("proprio", start, stop)
+        for at, name in enumerate(spec.proprio.names):
+            found[f"proprio/{name}"] = every, values[:, at]
+    for sensor, about in spec.sensors.items():
+        name = f"sensor/{sensor}"
+        if len(about.shape) > 1 or log.since(name) > start:
+            continue
+        values = log.read(name, start, stop)
+        for at, dimension in enumerate(about.names or range(about.shape[0])):
+            found[f"{name}/{dimension}"] = every, values[:, at]
+    if spec.signals is not None and log.since("signals") <= start:
+        values = log.read("signals", start, stop)[acted]
+        for at, name in enumerate(spec.signals.names):
+            found[f"signal/{name}"] = acted, values[:, at]
+    if spec.action is not None:
+        executed = log.read("action", start, stop)[acted]
+        commanded = log.read("commanded", start, stop)[acted]
+        for at, name in enumerate(spec.action.names):
+            found[f"action/{name}/executed"] = acted, executed[:, at]
+            found[f"action/{name}/commanded"] = acted, commanded[:, at]
+        found["action/changed"] = acted, (executed != commanded).any(axis=1)
+    if "reward" in spec.fields:
+        rewards = log.read("reward", start, stop)[acted]
+        found["reward"] = acted, rewards
+        found["return"] = acted, np.cumsum(rewards)
+    for name in ("success", "weights"):
+        found[name] = acted, log.read(name, start, stop)[acted]
+    gaps = np.diff(log.read("stamp", start, stop)) / 1e6
+    found["gap_ms"] = every[1:], gaps
+    return {name: (at, values.astype(np.float64)) for name, (at, values) in found.items()}
+
+
+def _send_pictures(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:
+    seconds = _seconds(log, start, rows)
+    for name, field in log.spec.fields.items():
+        if len(field.shape) < 2 or log.since(name) > start:
+            continue
+        for first in range(0, rows, BLOCK):
+            last = min(first + BLOCK, rows)
+            images = log.read(name, start + first, start + last)
+            for row, image in zip(range(first, last), images, strict=True):
+                stream.set_time(TIME, duration=float(seconds[row]))
+                stream.set_time(ROW, sequence=start + row)
+                stream.log(name, _picture(rr, log, name, image))
+
+
+def _picture(rr: Any, log: LogReader, name: str, values: np.ndarray) -> Any:
+    """Return a picture as the viewer shows its kind: colours, depth, or numbers."""
+    sensor = log.spec.sensors.get(name.partition("/")[2]) if name.startswith("sensor/") else None
+    channels = values.shape[2] if values.ndim == 3 else 1
+    if values.ndim > 3 or channels not in (1, 3):
+        return rr.Tensor(values)
+    if values.dtype == np.uint8 or channels == 3:
+        return rr.Image(values)
+    per_metre = PER_METRE.get(str(sensor.units)) if sensor else None
+    return rr.DepthImage(values.reshape(values.shape[:2]), meter=per_metre)
+
+
+def _send_numbers(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:
+    seconds = _seconds(log, start, rows)
+
+    def index(at: np.ndarray) -> list[Any]:
+        times = rr.TimeColumn(TIME, duration=seconds[at])
+        return [times, rr.TimeColumn(ROW, sequence=start + at)]
+
+    for name, (at, values) in numbers(log, start, rows).items():
+        if len(at):
+            stream.send_columns(name, index(at), rr.Scalars.columns(scalars=values))
+    sources = log.read("source", start, start + rows)
+    at = np.flatnonzero(np.concatenate([[True], sources[1:] != sources[:-1]]))
+    words = [Source(int(code)).name.lower() for code in sources[at]]
+    stream.send_columns("source", index(at), rr.TextLog.columns(text=words))
+
+
+def _seconds(log: LogReader, start: int, rows: int) -> np.ndarray:
+    stamps = log.read("stamp", start, start + rows)
+    return (stamps - stamps[0]) / 1e9
+
+
+def _save(stream: Any, path: Path) -> None:
+    try:
+        path.touch()
+        stream.save(str(path))
+    except OSError as error:
+        raise UserError(f"--rerun: {path.parent} cannot be written: {error.strerror}") from None
+
+
+def _require_rerun() -> Any:
+    if find_spec("rerun") is None:
+        raise UserError("--rerun: rerun is not installed. Right: pip install 'wm_nodes[viz]'")
+    import rerun
+
+    return rerun

@@ -1,0 +1,268 @@
+"""The report folder of a run: figures, a film, a prediction beside the truth, a plot.
+
+report/
+  summary.json     success with its interval, return, what rendered, which weights, any facts
+  episodes.mp4     the newest episodes, labelled
+  episodes.png     return and success of every episode
+  prediction.png   5 frames seen, then imagined, beside the truth (with a model)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wm_datasets import LogReader, Source
+from wm_models.interface.world_model import WorldModel
+from wm_nodes.evaluation.evaluate import mean_interval, wilson
+from wm_nodes.evaluation.open_loop import Prediction, draw_prediction, predict
+from wm_nodes.viz.video import episode_frames, write_video
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class ReportError(Exception):
+    """No report can be made of this log: what, given, right."""
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """How much is shown. Lengths are in frames."""
+
+    last: int | None = None  # only the newest episodes count; None counts all
+    film_episodes: int = 10
+    context: int = 5  # frames seen before imagining
+    frames: int = 50  # frames of the prediction, those seen included
+    every: int = 5  # of which every k-th is drawn
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LoggedEpisode:
+    """One complete episode of a log; `length` counts actions."""
+
+    number: int
+    start: int
+    length: int
+    total_reward: float
+    success: bool
+    first_success: int  # decision, -1 if none
+    weights: int  # newest version that acted
+    sources: tuple[int, ...]
+    evaluation: bool = False
+
+
+def write_report(
+    log: str | Path | LogReader,
+    folder: str | Path,
+    *,
+    model: WorldModel | None = None,
+    settings: ReportSettings = ReportSettings(),
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the report of a log and return the summary.
+
+    Figures and film are of the training episodes; where there are none, of the evaluation episodes.
+    A log that has both gets the figures of the latter as `evaluation` in the summary. `facts`
+    (latencies, the command, blind baselines) are added to the summary as they are.
+    """
+    require_viz()
+    reader = log if isinstance(log, LogReader) else LogReader(log)
+    whole = logged_episodes(reader)
+    judged = [episode for episode in whole if episode.evaluation]
+    training = [episode for episode in whole if not episode.evaluation]
+    episodes = (training or judged)[-(settings.last or 0) :]
+    if not episodes:
+        raise ReportError(f"log {reader.path}: no complete episode yet. Right: run one to its end.")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = summarise(reader, episodes)
+    if training and judged:
+        summary["evaluation"] = outcomes(judged)
+    draw_episodes(episodes, folder / "episodes.png", reader.spec.task)
+    if reader.spec.cameras:
+        camera = next(iter(reader.spec.cameras))
+        shown = [(e.number, e.start, e.length + 1) for e in episodes[-settings.film_episodes :]]
+        rate_hz = min(50.0, 1 / reader.spec.control_period_s)
+        frames = episode_frames(reader, camera, shown)
+        summary["film"] = {
+            "codec": write_video(folder / "episodes.mp4", frames, rate_hz),
+            "episodes": len(shown),
+        }
+        if model is not None:
+            summary |= write_prediction(reader, model, episodes, folder, settings)
+    summary |= dict(facts or {})
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
+    """Return the complete episodes of a log with at least one action, oldest first."""
+    found, marks = [], reader.evaluation_rows()
+    for number, (start, rows, complete) in enumerate(reader.episodes.tolist()):
+        if not complete or rows < 2:
+            continue
+        acted = slice(start, start + rows - 1)
+        success = reader.read("success", start, start + rows)
+        versions = reader.read("weights", acted.start, acted.stop)
+        sources = reader.read("source", acted.start, acted.stop)
+        found.append(
+            LoggedEpisode(
+                number=number,
+                start=start,
+                length=rows - 1,
+                total_reward=float(reader.read("reward", start, start + rows).sum()),
+                success=bool(success.any()),
+                first_success=int(success.argmax()) + 1 if success.any() else -1,
+                weights=int(versions.max()),
+                sources=tuple(sources.tolist()),
+                evaluation=bool(marks[start - reader.first]),
+            )
+        )
+    return found
+
+
+def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
+    """Return the figures of some episodes as JSON-able values."""
+    spec = reader.spec
+    acted = Counter(source for episode in episodes for source in episode.sources)
+    firsts = [episode.first_success for episode in episodes if episode.success]
+    return {
+        "robot": spec.robot,
+        "task": spec.task,
+        **outcomes(episodes),
+        "mean_first_success": fmean(firsts) if firsts else None,
+        "weights": sorted({episode.weights for episode in episodes}),
+        "decisions_by_source": {_source(code): count for code, count in sorted(acted.items())},
+        "control_period_s": spec.control_period_s,
+        "log": spec.extra,
+    }
+
+
+def outcomes(episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
+    """Return how some episodes ended, with 95 % intervals."""
+    successes = [episode.success for episode in episodes]
+    returns = [episode.total_reward for episode in episodes]
+    return {
+        "episodes": len(episodes),
+        "decisions": sum(episode.length for episode in episodes),
+        "success_rate": fmean(successes),
+        "success_interval_95": list(wilson(sum(successes), len(successes))),
+        "mean_return": fmean(returns),
+        "return_interval_95": [x if math.isfinite(x) else None for x in mean_interval(returns)],
+    }
+
+
+def draw_episodes(episodes: Sequence[LoggedEpisode], path: str | Path, task: str) -> None:
+    """Write the figure of return and success of every episode as PNG."""
+    episode_figure(episodes, task).savefig(path, dpi=110)
+
+
+def episode_figure(episodes: Sequence[LoggedEpisode], task: str) -> Figure:
+    """Return a figure of return and success of every episode.
+
+    Weights that changed show means of the last 20 episodes; the same weights throughout are an
+    evaluation and show one mean with its 95 % interval.
+    """
+    from matplotlib.figure import Figure
+
+    numbers = [episode.number for episode in episodes]
+    returns = np.array([episode.total_reward for episode in episodes])
+    success = np.array([episode.success for episode in episodes], float)
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    colours = np.where(success > 0, "tab:green", "tab:gray")
+    above.scatter(numbers, returns, c=colours, s=14, label="episode (green: success)")
+    if len({episode.weights for episode in episodes}) == 1:
+        _draw_mean(above, fmean(returns), mean_interval(returns.tolist()))
+        below.scatter(numbers, success, c=colours, s=14)
+        _draw_mean(below, fmean(success), wilson(int(success.sum()), len(success)))
+        below.set(ylabel="success")
+        below.legend(fontsize=8)
+    else:
+        above.plot(numbers, _trailing_mean(returns), color="black", label="mean of the last 20")
+        below.plot(numbers, _trailing_mean(success), color="tab:green")
+        below.set(ylabel="success rate\nof the last 20")
+    above.set(ylabel="return", title=task)
+    above.legend(fontsize=8)
+    below.set(xlabel="episode", ylim=(-0.05, 1.05))
+    below.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def _draw_mean(axes: Axes, mean: float, interval: tuple[float, float]) -> None:
+    axes.axhline(mean, color="black", label=f"mean of all: {mean:.3g}")
+    if np.isfinite(interval).all():  # one episode has none
+        low, high = interval
+        label = f"95 % interval: {low:.3g} to {high:.3g}"
+        axes.axhspan(low, high, color="black", alpha=0.12, label=label)
+
+
+def write_prediction(
+    reader: LogReader,
+    model: WorldModel,
+    episodes: Sequence[LoggedEpisode],
+    folder: Path,
+    settings: ReportSettings,
+) -> dict[str, Any]:
+    """Draw prediction.png and return its part of the summary; nothing without camera or decoder."""
+    if not (reader.spec.cameras and model.spec.has_decoder):
+        return {}
+    camera = next(iter(reader.spec.cameras))
+    prediction, episode = _predict(reader, camera, model, episodes, settings)
+    title = f"{reader.spec.task}, episode {episode.number}."
+    draw_prediction(prediction, folder / "prediction.png", every=settings.every, title=title)
+    return {"prediction": {"episode": episode.number, **prediction.figures()}}
+
+
+def _predict(
+    reader: LogReader,
+    camera: str,
+    model: WorldModel,
+    episodes: Sequence[LoggedEpisode],
+    settings: ReportSettings,
+) -> tuple[Prediction, LoggedEpisode]:
+    """Predict the stretch up to success of the newest episode that has one, else of the newest."""
+    episode = next((e for e in reversed(episodes) if e.success), episodes[-1])
+    skip = model.spec.frameskip
+    frames = min((settings.frames - 1) * skip + 1, episode.length + 1)
+    goal = episode.first_success if episode.success else 0
+    offset = int(np.clip(goal + 5 - frames, 0, episode.length + 1 - frames))
+    start = episode.start + offset
+    fields = {"image": f"image/{camera}", "action": "action"}
+    if reader.spec.reward:
+        fields["reward"] = "reward"
+    if "proprio" in model.spec.obs_keys:
+        fields["proprio"] = "proprio"
+    rows = {key: reader.read(field, start, start + frames) for key, field in fields.items()}
+    context = max(1, min(settings.context, (frames - 1) // skip))
+    return predict(model, rows, context=context, start=offset, seed=settings.seed), episode
+
+
+def require_viz() -> None:
+    """ReportError: what draws and films is not installed."""
+    absent = [name for name in ("av", "matplotlib") if find_spec(name) is None]
+    if absent:
+        raise ReportError(f"report: not installed: {', '.join(absent)}. Right: pip install .[viz]")
+
+
+def _trailing_mean(values: np.ndarray, window: int = 20) -> np.ndarray:
+    total = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(0, ends - window)
+    return (total[ends] - total[starts]) / (ends - starts)
+
+
+def _source(code: int) -> str:
+    return Source(code).name.lower() if code in set(Source) else f"unknown {code}"

@@ -1,0 +1,94 @@
+"""The report folder of a run that learned from recorded logs (`wm train`), without episodes of its
+own: what it learned from, how far it came, and what its model predicts.
+
+report/
+  summary.json     model, logs, newest weights, last value of every metric and its update
+  training.png     every metric over updates
+  prediction.png   5 frames of the first log seen, then imagined, beside the truth
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wm_datasets import LogReader
+from wm_models.interface.world_model import WorldModel
+from wm_nodes.viz.run_report import (
+    ReportError,
+    ReportSettings,
+    logged_episodes,
+    require_viz,
+    write_prediction,
+)
+
+Curve = tuple[list[int], list[float]]  # updates and values, in their order
+COLUMNS = 3  # of panels
+
+
+def write_training_report(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    model: WorldModel | None = None,
+    log: LogReader | None = None,
+    settings: ReportSettings | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the report and return the summary. ReportError: no metrics yet.
+
+    The prediction needs a model and the log to predict. `facts` are put into the summary first.
+    """
+    require_viz()
+    run, folder = Path(run), Path(folder)
+    curves = read_curves(run / "metrics" / "train.csv")
+    if not curves:
+        raise ReportError(f"run {run}: no metrics yet. Right: a run that has made 25 updates.")
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_curves(curves, folder / "training.png", run.name)
+    summary: dict[str, Any] = dict(facts or {})
+    summary["measured_updates"] = max(updates[-1] for updates, _ in curves.values())
+    summary["metrics"] = {name: values[-1] for name, (_, values) in curves.items()}
+    if model is not None and log is not None and (episodes := logged_episodes(log)):
+        summary |= write_prediction(log, model, episodes, folder, settings or ReportSettings())
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Return metric -> its curve from metrics/train.csv; half a line at its end is left out."""
+    found: dict[str, Curve] = {}
+    if not path.is_file():
+        return found
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                update, value = int(row["update"]), float(row["value"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            if math.isfinite(value):
+                updates, values = found.setdefault(str(row["metric"]), ([], []))
+                updates.append(update)
+                values.append(value)
+    return found
+
+
+def draw_curves(curves: Mapping[str, Curve], path: str | Path, title: str) -> None:
+    """Write one panel a metric as PNG."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(curves) // COLUMNS)
+    figure = Figure(figsize=(4 * COLUMNS, 2.2 * rows + 0.5), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).flat
+    for axes, (name, (updates, values)) in zip(panels, curves.items(), strict=False):
+        axes.plot(updates, values, lw=1, marker="." if len(updates) < 30 else None)
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+    for axes in list(figure.axes)[len(curves) :]:
+        axes.set_axis_off()
+    figure.savefig(path, dpi=110)
