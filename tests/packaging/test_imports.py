@@ -81,6 +81,16 @@ def test_every_import_is_a_declared_dependency(package):
         assert distribution.lower() in declared, f"{name} is imported by {sorted(files)}"
 
 
+def own_files(name: str) -> list[Path]:
+    """Return the files that importing a module of ours runs: its own and those of its packages."""
+    top, *rest = name.split(".")
+    if top not in PACKAGES:
+        return []
+    folders = [PACKAGES[top].joinpath(*rest[:i]) for i in range(len(rest) + 1)]
+    found = [*(folder / "__init__.py" for folder in folders), folders[-1].with_suffix(".py")]
+    return [path for path in found if path.exists()]
+
+
 def test_what_ros2_launch_imports_needs_only_ros_and_the_standard_library():
     """`ros2` runs in the system's Python, which has neither torch nor what pip installed."""
     seen: set[Path] = set()
@@ -92,12 +102,9 @@ def test_what_ros2_launch_imports_needs_only_ros_and_the_standard_library():
         seen.add(path)
         for node in ast.parse(path.read_text()).body:
             for name in names_of(node):
-                own = ROOT / (name.replace(".", "/") + ".py")
-                if own.exists():
-                    todo.append(own)
-                    continue
                 top = name.partition(".")[0]
-                allowed = top in sys.stdlib_module_names | ROS | {"yaml", "wm_nodes"}
+                todo += own_files(name)
+                allowed = top in sys.stdlib_module_names | ROS | {"yaml", "wm_nodes", "wm_models"}
                 assert allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 

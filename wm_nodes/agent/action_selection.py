@@ -16,7 +16,8 @@ from wm_models.interface.state import State
 from wm_models.planners import GoalCost, ReturnCost, finite_action, planner
 from wm_models.planners.committed_prefix import begun
 from wm_models.planners.costs import REDUCTIONS
-from wm_models.planners.registry import PLANNERS
+from wm_models.planners.population import Search
+from wm_models.planners.registry import PLANNERS, SEARCHES
 from wm_models.planners.settings import Checked
 from wm_models.registry import preset
 from wm_nodes.agent.weights import Weights
@@ -26,7 +27,7 @@ from wm_nodes.records import Step
 CHOOSERS = tuple(PLANNERS)
 OBJECTIVES = ("", *REDUCTIONS)
 FROM_ACTOR = 12  # candidates of a search that the actor proposes, where the preset says nothing
-GD_NAMES = {"horizon": "horizon", "samples": "restarts", "iterations": "steps"}
+COMMON = ("horizon", "samples", "iterations")  # settings of every search
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ActorChooser:
     def can_choose(self, weights: Weights, has_goal: bool) -> bool:
         if not weights.model.spec.has_actor:
             raise UserError(
-                f"planner: model {weights.preset} has no actor. Right: cem, mppi or gd."
+                f"planner: model {weights.preset} has no actor. Right: {', '.join(SEARCHES)}."
             )
         return True
 
@@ -160,7 +161,7 @@ class SearchChooser:
         except PlanRefused:
             self._warm = None
             raise
-        wanted = getattr(search, "steps" if self.name == "gd" else "iterations")
+        wanted = getattr(search, PLANNERS[self.name].fields.get("iterations", "iterations"))
         self.rounds, self.floor_s = (int(info["iterations"]), int(wanted)), float(info["floor_s"])
         self._warm = moved_on(after, self.executes(weights), weights.model.spec.frameskip)
         return actions[0]
@@ -183,11 +184,10 @@ class SearchChooser:
         key = (weights.preset, explore)
         if key not in self._searches:
             options = dict(self.planning(weights).planners.get(self.name, {}))
-            names = GD_NAMES if self.name == "gd" else {name: name for name in GD_NAMES}
-            given = {names[name]: getattr(self._settings, name) for name in names}
+            own, kind = PLANNERS[self.name].fields, PLANNERS[self.name].load()
+            given = {own.get(name, name): getattr(self._settings, name) for name in COMMON}
             options |= {name: value for name, value in given.items() if value}
-            if self.name != "gd":
-                kind = PLANNERS[self.name].load()
+            if issubclass(kind, Search):
                 samples = options.get("samples", kind.samples)
                 proposed = FROM_ACTOR if weights.model.spec.has_actor else 0
                 options["elites"] = min(options.get("elites", kind.elites), samples)

@@ -6,14 +6,14 @@ import io
 import re
 from collections.abc import Collection, Sequence
 from contextlib import redirect_stderr
-from typing import TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
 from wm_nodes import namespaces
 from wm_nodes.agent.device import device_error
 from wm_nodes.cli.helptext import command_help
-from wm_nodes.cli.options import options
+from wm_nodes.cli.options import choices_of, options
 from wm_nodes.errors import UserError, closest
 
 T = TypeVar("T")
@@ -35,13 +35,18 @@ def parse(kind: type[T], command: str, words: Sequence[str], default: T | None =
         print(command_help(kind, command))
         raise SystemExit(0)
     said = io.StringIO()
+    more: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with redirect_stderr(said):
-            if default is None:
-                return tyro.cli(kind, prog=f"wm {command}", args=list(words))
-            return tyro.cli(kind, prog=f"wm {command}", args=list(words), default=default)
+            given: T = tyro.cli(kind, prog=f"wm {command}", args=list(words), **more)
     except SystemExit:
         raise UserError(_mistake(kind, command, said.getvalue())) from None
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if right := choices_of(getattr(hint, "__metadata__", ())):
+            value = getattr(given, name)
+            if value not in right:
+                require_one_of(name.replace("_", "-"), value, [word for word in right if word])
+    return given
 
 
 def as_begun(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.cli.simulated import given_only, refuse_unknown, simulated
-from wm_nodes.errors import UserError, user_errors
+from wm_nodes.cli.robot_options import check, given_only, refuse_unknown, simulated
+from wm_nodes.errors import user_errors
 from wm_nodes.robots.robot import RobotError
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class Collect:
     out: Path
     """Folder of the replay log; made if it is not there."""
     robot: str = "metaworld"
-    """metaworld, arm_sim (the simulated arm with its safety filter), wall or point_maze (DINO-WM's
-    test worlds), or one of your own: module:Class or FILE.py:Class."""
+    """{robots}, or one of your own: module:Class or FILE.py:Class."""
     task: str = ""
     """Meta-World task (drawer-close-v3), or the arm's: reach, goal, push, lift (goal); your own
     robot's first."""
@@ -67,7 +66,7 @@ def run(words: Sequence[str]) -> int:
     """Run `wm collect WORDS`."""
     asked = parse(Collect, "collect", words)
     wanted = _with_defaults(asked)
-    simulated(wanted.robot).check(wanted.task, wanted.camera)
+    check(simulated(wanted.robot), wanted.task, wanted.camera)
     with user_errors(RobotError):
         refuse_unknown(
             asked.robot, task=asked.task, camera=asked.camera, action_repeat=asked.action_repeat
@@ -83,7 +82,7 @@ def run(words: Sequence[str]) -> int:
 
     from wm_datasets import LogError
     from wm_nodes.episodes.collect import collect
-    from wm_nodes.robots.registry import open_robot
+    from wm_nodes.robots.opening import open_robot
 
     names = "task seed camera size action_repeat time_limit render"
     settings = given_only({name: getattr(wanted, name) for name in names.split()})
@@ -113,28 +112,15 @@ def _with_defaults(wanted: Collect) -> Collect:
 
 def _player(wanted: Collect, robot: Robot) -> Player:
     from wm_nodes.episodes.collect import HeldRandom, NoisyExpert
-    from wm_nodes.evaluation.baselines import Expert
-    from wm_nodes.robots.sims.metaworld import MetaWorld
+    from wm_nodes.robots.opening import script_of
 
     if wanted.policy == "random":
         return HeldRandom(robot.spec, wanted.hold, wanted.seed)
-    if isinstance(robot, MetaWorld):
-        if wanted.policy == "play":
-            raise UserError("--policy: Meta-World has no play. Right: expert or random.")
-        return NoisyExpert(Expert(robot), robot.spec, wanted.noise, wanted.seed)
-    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
-    from wm_nodes.robots.arm.sim.scripted import ArmExpert, SmoothPlay
-
-    if not isinstance(robot, SimulatedArm):
-        raise UserError(f"--policy: {wanted.robot} has no {wanted.policy}. Right: random.")
+    make = script_of(robot, wanted.policy)
     if wanted.policy == "play":
-        if wanted.near and not robot.world.things():
-            raise UserError(
-                f"--near: given {wanted.near:g}, but nothing lies about in {wanted.task!r}. Right: "
-                "0, or --task reach, push or lift."
-            )
-        return SmoothPlay(robot, wanted.seed, near=wanted.near, things=robot.world.things)
-    return NoisyExpert(ArmExpert(robot.spec, robot.world), robot.spec, wanted.noise, wanted.seed)
+        player: Player = make(robot, wanted.seed, wanted.near)
+        return player
+    return NoisyExpert(make(robot), robot.spec, wanted.noise, wanted.seed)
 
 
 class _Progress:

@@ -135,7 +135,7 @@ def _values(option: str, choices: Sequence[str]) -> Sequence[str]:
     if option == "--weights":
         return (*pretrained(), FILES)
     if option == "--robot" and not choices:
-        from wm_nodes.cli.simulated import SIMULATED
+        from wm_nodes.robots.registry import SIMULATED
 
         return (*SIMULATED, FILES)
     if option == "--model":
@@ -143,7 +143,7 @@ def _values(option: str, choices: Sequence[str]) -> Sequence[str]:
 
         return tuple(SUMMARIES)
     if option == "--task" and not choices:
-        from wm_nodes.cli.simulated import SIMULATED
+        from wm_nodes.robots.registry import SIMULATED
 
         return tuple(task for robot in SIMULATED.values() for task in robot.tasks)
     return choices

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from wm_models.planners.registry import PLANNERS
 from wm_nodes.cli.arguments import parse, require, require_device
+from wm_nodes.cli.options import Choices
 from wm_nodes.cli.progress_bar import Bar
-from wm_nodes.cli.simulated import (
+from wm_nodes.cli.robot_options import (
     OWN,
-    SIMULATED,
+    check,
     family,
     given_only,
     refuse_unknown,
@@ -23,6 +25,7 @@ from wm_nodes.cli.simulated import (
 )
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
+from wm_nodes.robots.registry import ROBOTS, SIMULATED
 from wm_nodes.robots.robot import RobotError
 
 if TYPE_CHECKING:
@@ -48,8 +51,7 @@ class Eval:
     ] = "agent"
     """Blind baselines, standing still, the scripted expert, or an agent of ours."""
     robot: str = ""
-    """metaworld, arm_sim (the simulated arm with its safety filter), wall or point_maze (DINO-WM's
-    test worlds), or one of your own: module:Class or FILE.py:Class; empty: the weights' own, else
+    """{robots}, or one of your own: module:Class or FILE.py:Class; empty: the weights' own, else
     metaworld."""
     task: str = ""
     """Meta-World task; of the arm reach, goal, push or lift; empty: the weights' own. Another one
@@ -60,7 +62,7 @@ class Eval:
     """Episodes to judge by."""
     seed: int = 0
     """Seed of the episodes and of the policy."""
-    planner: Literal["", "actor", "cem", "mppi", "gd"] = ""
+    planner: Annotated[str, Choices(("", *PLANNERS))] = ""
     """What chooses the agent's action; empty: its actor, or cem where it has none."""
     horizon: int = 0
     """Model steps that a search looks ahead; 0: as suits the model."""
@@ -105,7 +107,7 @@ def run(words: Sequence[str]) -> int:
     asked = parse(Eval, "eval", words)
     _check(asked)
     wanted = _with_defaults(asked, _facts(asked))
-    simulated(wanted.robot).check(wanted.task, wanted.camera)
+    check(simulated(wanted.robot), wanted.task, wanted.camera)
     with user_errors(RobotError):
         refuse_unknown(wanted.robot, task=asked.task, action_repeat=asked.action_repeat)
         _check_robot(wanted, family(wanted.robot))
@@ -113,7 +115,7 @@ def run(words: Sequence[str]) -> int:
     from wm_models.errors import ModelError
     from wm_models.weights.store import WeightsError
     from wm_nodes.agent.in_process import LearnedPolicy
-    from wm_nodes.robots.registry import open_robot
+    from wm_nodes.robots.opening import open_robot
 
     mistakes = (RobotError, WeightsError, ModelError, MessageError, OSError)
     with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
@@ -176,7 +178,7 @@ def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
     `robot` has begun an episode.
     """
     from wm_nodes.evaluation.evaluate import evaluate
-    from wm_nodes.robots.registry import open_robot
+    from wm_nodes.robots.opening import open_robot
 
     if robot.goal() is None:
         return ()
@@ -237,7 +239,7 @@ def _time_limit(robot: str) -> int:
     """Return how many decisions an episode has; 0: as the robot's class says."""
     if simulated(robot) is OWN:
         return 0
-    return 250 if robot == "metaworld" else 60
+    return SIMULATED[robot].time_limit
 
 
 def _check(wanted: Eval) -> None:
@@ -267,7 +269,7 @@ def _check_robot(wanted: Eval, kind: str) -> None:
         raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
     if wanted.policy in BLIND and kind != "metaworld":
         raise UserError(f"--policy: {wanted.policy} is of metaworld. Right: agent, random or hold.")
-    if wanted.policy == "expert" and kind not in ("metaworld", "arm_sim"):
+    if wanted.policy == "expert" and not (kind and ROBOTS[kind].expert):
         raise UserError(f"--policy: {wanted.robot} has no script. Right: agent, random or hold.")
 
 
@@ -295,13 +297,14 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
         from wm_nodes.evaluation.baselines import Random
 
         return Random(robot, wanted.seed)
+    if wanted.policy == "expert":
+        from wm_nodes.robots.opening import script_of
+
+        expert: Policy = script_of(robot, "expert")(robot)
+        return expert
     from wm_nodes.evaluation.baselines import baseline
-    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
-    from wm_nodes.robots.arm.sim.scripted import ArmExpert
     from wm_nodes.robots.sims.metaworld import MetaWorld
 
-    if isinstance(robot, SimulatedArm):
-        return ArmExpert(robot.spec, robot.world)
     assert isinstance(robot, MetaWorld)
     return baseline(wanted.policy, robot, wanted.seed, _settings(wanted))
 

@@ -9,13 +9,23 @@ import ast
 import inspect
 import textwrap
 import types
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+from wm_nodes.robots.registry import SIMULATED
+
 KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Mark of an option, as Annotated[str, Choices(names)]: the words that it may be."""
+
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ def _option(spec: Field[Any], hint: Any, text: str) -> Option:
     positional = tyro.conf.Positional in marks
     named = {key: value for m in marks for key in ("name", "metavar") if (value := _set(m, key))}
     base, several = _base(hint)
-    choices = tuple(str(choice) for choice in get_args(base) if choice != "")
-    choices = choices if get_origin(base) is Literal else ()
+    words = get_args(base) if get_origin(base) is Literal else choices_of(marks)
+    choices = tuple(str(word) for word in words if word != "")
     name = str(named.get("name", spec.name)).replace("_", "-")
     metavar = named.get("metavar") or "|".join(choices) or KINDS.get(base, "")
     if several and "metavar" not in named:
@@ -73,6 +83,11 @@ def _option(spec: Field[Any], hint: Any, text: str) -> Option:
         positional=positional,
         path=base is Path or metavar in ("LOG", "RUN", "FILE"),
     )
+
+
+def choices_of(marks: Sequence[object]) -> tuple[str, ...]:
+    """Return the words of the mark Choices; () where there is none."""
+    return next((mark.words for mark in marks if isinstance(mark, Choices)), ())
 
 
 def _set(mark: object, key: str) -> Any:
@@ -100,6 +115,11 @@ def _default(spec: Field[Any]) -> str | None:
     return "" if value is None else str(value)
 
 
+def robots() -> str:
+    """Return the robots that commands open by name, for a help text."""
+    return ", ".join(f"{name} ({entry.summary})" for name, entry in SIMULATED.items())
+
+
 def _texts(kind: type) -> dict[str, str]:
     """Return the string below each field of a dataclass, on one line."""
     found: dict[str, str] = {}
@@ -109,5 +129,6 @@ def _texts(kind: type) -> dict[str, str]:
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
             value = below.value if isinstance(below, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                found[line.target.id] = " ".join(value.value.split())
+                text = " ".join(value.value.split())
+                found[line.target.id] = text.replace("{robots}", robots())
     return found

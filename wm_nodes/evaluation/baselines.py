@@ -8,7 +8,6 @@ simulator's own state. None sees a picture.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from wm_nodes.evaluation.policy import P, Policy
 from wm_nodes.robots.robot import Observation, Robot, RobotError, Vector
 from wm_nodes.robots.seeds import episode_seed
 from wm_nodes.robots.sims.metaworld import MetaWorld
+from wm_nodes.robots.sims.metaworld_expert import Expert
 
 BASELINES = ("random", "constant", "open_loop", "open_loop_best", "expert")
 
@@ -60,38 +60,6 @@ class Hold:
 
     def act(self, observation: Observation) -> Vector:
         return self._robot.holding()
-
-
-class Expert:
-    """Meta-World's scripted policy of the robot's task, which reads positions and the goal."""
-
-    def __init__(self, robot: MetaWorld) -> None:
-        self._robot = robot
-        self._script = _script(robot.script_task)
-
-    def begin(self) -> None:
-        self._policy = self._script()  # a few scripts remember
-
-    def act(self, observation: Observation) -> Vector:
-        with warnings.catch_warnings():  # it warns at each action that the bounds will clip
-            warnings.simplefilter("ignore")
-            action = self._policy.get_action(self._robot.privileged_state)
-        return np.asarray(action, np.float32)
-
-
-def scripted_expert(robot: Robot) -> Policy:
-    """Return the script that solves the robot's task. RobotError: it has none."""
-    if isinstance(robot, MetaWorld):
-        return Expert(robot)
-    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
-    from wm_nodes.robots.arm.sim.scripted import ArmExpert
-
-    if isinstance(robot, SimulatedArm):
-        return ArmExpert(robot.spec, robot.world)
-    raise RobotError(
-        f"expert: robot {robot.spec.name!r} has no script, expected Meta-World, the simulated arm, "
-        "or a class derived from one of them."
-    )
 
 
 class Replay:
@@ -203,9 +171,3 @@ def _score(robot: Robot, policy: Policy, seeds: Sequence[int]) -> tuple[float, f
             success |= observation.success
         successes += success
     return successes / len(seeds), total / len(seeds)
-
-
-def _script(task: str) -> type:
-    from metaworld.policies import ENV_POLICY_MAP
-
-    return ENV_POLICY_MAP[task]

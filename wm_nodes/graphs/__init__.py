@@ -1,4 +1,4 @@
-"""Graphs of nodes, declared once; see `declaration.py`."""
+"""Graphs of nodes, declared once; see `graph.py`."""
 
 from __future__ import annotations
 

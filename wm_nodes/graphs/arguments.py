@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from wm_models.planners.registry import PLANNERS
+from wm_models.registry import SUMMARIES
 from wm_nodes import namespaces
 from wm_nodes.graphs.graph import Argument, GraphError, Values
 from wm_nodes.graphs.weights import find_weights, read_facts
 
 URL = "://"  # of an archive in an object store; whether it is there, the trainer finds out
-MODELS = (
-    "mwm_cpu",
-    "mwm_cpu_fine",
-    "mwm_cpu_plan",
-    "mwm_cpu_demos",
-    "mwm",
-    "mwm_dmc",
-    "mwm_rlbench",
-    "dino_wm_cpu",
-    "dino_wm",
-    "dino_wm_repo",
-)
+MODELS = tuple(SUMMARIES)
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
 WEIGHTS = Argument(
@@ -65,9 +56,7 @@ COMPOSITION = Argument(
     "split: camera, encoder, world_model, policy as processes; fused: all four in one.",
     choices=("split", "fused"),
 )
-PLANNER = Argument(
-    "planner", "actor", "What chooses the action.", choices=("actor", "cem", "mppi", "gd")
-)
+PLANNER = Argument("planner", "actor", "What chooses the action.", choices=tuple(PLANNERS))
 REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the end.")
 OFFLINE = Argument(
     "offline",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from wm_models.planners.registry import SEARCHES
 from wm_nodes.assets import shared
 from wm_nodes.graphs.arguments import (
     EPISODES,
@@ -55,7 +56,7 @@ ARGUMENTS = (
     ),
     replace(MODEL, default="dino_wm_cpu"),
     WEIGHTS,
-    Argument("planner", "cem", "What chooses the action.", choices=("cem", "mppi", "gd", "actor")),
+    Argument("planner", "cem", "What chooses the action.", choices=(*SEARCHES, "actor")),
     Argument("goal", "", "Picture of the goal, a file; empty: topic goal/image says."),
     Argument("budget_s", 0.4, "Seconds for a search.", low=0.0, high=10.0),
     Argument("horizon", 0, "Model steps that a search looks ahead; 0: as suits the model.", low=0),

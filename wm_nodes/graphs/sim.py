@@ -31,6 +31,7 @@ from wm_nodes.graphs.arguments import (
     trainer_threads,
 )
 from wm_nodes.graphs.graph import Argument, Graph, NodeSpec, Parameter, Values
+from wm_nodes.robots.registry import ROBOTS
 
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
 AHEAD = 100  # decisions that the robot may be ahead of the trainer's ratio: it waits for learning
@@ -84,6 +85,20 @@ class Simulator:
     time_limit: int = 250
     limits: str = ""
     demonstrated: bool = False
+
+    @classmethod
+    def of(cls, name: str) -> Simulator:
+        """Return a robot of `robots/registry.py`."""
+        entry = ROBOTS[name]
+        return cls(
+            adapter=name,
+            tasks=entry.tasks,
+            cameras=entry.cameras,
+            period_ms=entry.period_ms,
+            action_repeat=entry.action_repeat,
+            time_limit=entry.time_limit,
+            demonstrated=bool(entry.expert),
+        )
 
     def arguments(self) -> tuple[Argument, ...]:
         """Return the graph's arguments."""

@@ -10,9 +10,8 @@ from pathlib import Path
 from wm_datasets.errors import LogError
 from wm_nodes.episodes.collect import NoisyExpert, collect
 from wm_nodes.errors import UserError
-from wm_nodes.evaluation.baselines import scripted_expert
 from wm_nodes.evaluation.evaluate import EpisodeRow
-from wm_nodes.robots.registry import limits_of, open_robot
+from wm_nodes.robots.opening import limits_of, open_robot, script_of
 from wm_nodes.robots.robot import RobotError
 from wm_nodes.ros import spin
 from wm_nodes.ros.node import Shell, ShellParams
@@ -67,7 +66,7 @@ class DemonstratorNode(Shell):
         settings = {name: getattr(p, name) for name in names}
         try:
             with open_robot(p.adapter, settings | limits_of(p.adapter, p.limits)) as robot:
-                player = NoisyExpert(scripted_expert(robot), robot.spec, p.noise, p.seed)
+                player = NoisyExpert(script_of(robot, "expert")(robot), robot.spec, p.noise, p.seed)
                 collect(
                     robot,
                     player,

@@ -21,7 +21,7 @@ from wm_nodes.episodes.schedule import Goals, Progress, Schedule
 from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.realtime_robot import RealtimeControl
 from wm_nodes.records import Origin, Plan, Vector
-from wm_nodes.robots.registry import limits_of, open_robot, takes
+from wm_nodes.robots.opening import limits_of, open_robot, takes
 from wm_nodes.robots.robot import RealtimeRobot, Robot, RobotError
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.camera_info import CameraInfos, DriverViews, SimulatedViews, Views

@@ -1,1 +1,1 @@
-"""Robots and simulators behind one contract (base.py): Meta-World first, arms alike."""
+"""Robots and simulators behind one contract (robot.py)."""

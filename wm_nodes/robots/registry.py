@@ -1,88 +1,75 @@
-"""Robots by name: which class stands behind `adapter`, and how it is opened."""
+"""Robots by name: class, tasks, cameras, defaults, scripts. The only such list.
+
+Standard library only: graphs and commands read it without importing a simulator.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from importlib import import_module
-from typing import Any
+from dataclasses import dataclass
 
-from wm_datasets.spec import VectorSpec
-from wm_nodes.assets import shared
-from wm_nodes.errors import did_you_mean
-from wm_nodes.own_code import CodeError, is_file, load_file
-from wm_nodes.robots.action_limits import read_limits
-from wm_nodes.robots.robot import Robot, RobotError
-
-ADAPTERS = {
-    "metaworld": "wm_nodes.robots.sims.metaworld:MetaWorld",
-    "arm": "wm_nodes.robots.arm.arm:Arm",
-    "arm_sim": "wm_nodes.robots.arm.sim.arm_sim:SimulatedArm",
-    "wall": "wm_nodes.robots.sims.wall:Wall",
-    "point_maze": "wm_nodes.robots.sims.point_maze:PointMaze",
-}
+from wm_nodes.robots.sims.metaworld_tasks import CAMERAS, TASKS
 
 
-def adapter_class(name: str) -> type[Robot]:
-    """Return the class of an adapter: a name of the table, or module:Class or FILE.py:Class."""
-    path = ADAPTERS.get(name, name)
-    module, mark, attribute = path.rpartition(":")
-    if not mark:
-        raise RobotError(
-            f"adapter: there is no {name!r}. {did_you_mean(name, ADAPTERS)}"
-            f"Right: {', '.join(ADAPTERS)}, or one of your own: module:Class or FILE.py:Class."
-        )
-    try:
-        code = load_file(module) if is_file(module) else import_module(module)
-        found = getattr(code, attribute)
-    except (ImportError, AttributeError, CodeError) as error:
-        raise RobotError(f"adapter: {name!r} cannot be imported ({error}).") from None
-    if not (inspect.isclass(found) and issubclass(found, Robot)):
-        raise RobotError(f"adapter: {name!r} is not a Robot (wm_nodes/robots/robot.py).")
-    return found
+@dataclass(frozen=True)
+class RobotEntry:
+    """One robot.
 
-
-def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
-    """Open a robot with the settings that its constructor takes; RobotError if it needs others."""
-    kind = adapter_class(name)
-    taken = _taken(kind)
-    missing = [
-        key for key, about in taken.items() if about.default is about.empty and key not in settings
-    ]
-    if missing:
-        raise RobotError(
-            f"adapter: {name!r} needs {', '.join(missing)}, which the robot node does not have. "
-            "Give them defaults" + (", or limits:=FILE." if "limits" in missing else ".")
-        )
-    return kind(**{key: value for key, value in settings.items() if key in taken})
-
-
-def takes(name: str, setting: str) -> bool:
-    """Does this adapter have such a setting?"""
-    return setting in _taken(adapter_class(name))
-
-
-def limits_of(name: str, path: str) -> dict[str, VectorSpec]:
-    """Return the setting `limits` of an adapter, from a YAML file.
-
-    path: the file; empty: config/robots/<name>.yaml of a shipped adapter, and no setting for a
-    class of your own. SpecError: the file is absent or malformed.
+    path: its class, as module:Class. tasks, cameras: what may be asked for, the first where
+    nothing is; no tasks: it is no simulator that commands open by name. action_repeat: simulator
+    steps of period_ms (arm: control periods) per agent step. time_limit: longest episode, in agent
+    steps. general: tasks that hold all others, so that weights made for one may be judged by any.
+    expert, play: what makes the script of a robot, as module:function; see `opening.script_of`.
     """
-    if not takes(name, "limits") or not (path or name in ADAPTERS):
-        return {}
-    return {"limits": read_limits(path or shared(f"config/robots/{name}.yaml"))}
+
+    path: str
+    summary: str
+    tasks: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    period_ms: float = 0.0
+    action_repeat: int = 1
+    time_limit: int = 60
+    general: tuple[str, ...] = ()
+    expert: str = ""
+    play: str = ""
 
 
-def _taken(kind: type[Robot]) -> dict[str, inspect.Parameter]:
-    """Return the parameters of a constructor; those of its base class too where it takes **rest."""
-    found: dict[str, inspect.Parameter] = {}
-    for each in kind.__mro__:
-        if "__init__" not in vars(each):
-            continue
-        parameters = list(inspect.signature(each).parameters.items())
-        for key, about in parameters:
-            if about.kind in (about.POSITIONAL_OR_KEYWORD, about.KEYWORD_ONLY):
-                found.setdefault(key, about)
-        if not any(about.kind is about.VAR_KEYWORD for _, about in parameters):
-            break
-    return found
+_FIRST = "drawer-close"
+
+ROBOTS: Mapping[str, RobotEntry] = {
+    "metaworld": RobotEntry(
+        "wm_nodes.robots.sims.metaworld:MetaWorld",
+        "Meta-World's 50 tasks",
+        tasks=tuple(f"{task}-v3" for task in (_FIRST, *(t for t in TASKS if t != _FIRST))),
+        cameras=CAMERAS,
+        period_ms=12.5,
+        action_repeat=2,
+        time_limit=250,
+        expert="wm_nodes.robots.sims.metaworld_expert:Expert",
+    ),
+    "arm": RobotEntry("wm_nodes.robots.arm.arm:Arm", "an arm behind its ROS driver"),
+    "arm_sim": RobotEntry(
+        "wm_nodes.robots.arm.sim.arm_sim:SimulatedArm",
+        "the simulated arm with its safety filter",
+        tasks=("goal", "reach", "push", "lift"),
+        cameras=("front", "side", "wrist"),
+        period_ms=20.0,
+        action_repeat=5,
+        expert="wm_nodes.robots.arm.sim.scripted:expert_of",
+        play="wm_nodes.robots.arm.sim.scripted:play_of",
+    ),
+    "wall": RobotEntry(
+        "wm_nodes.robots.sims.wall:Wall",
+        "DINO-WM's Wall",
+        tasks=("wall-any", "wall-same", "wall-door"),
+        cameras=("top",),
+        general=("wall-any",),
+    ),
+    "point_maze": RobotEntry(
+        "wm_nodes.robots.sims.point_maze:PointMaze",
+        "DINO-WM's PointMaze",
+        tasks=("maze-u",),
+        cameras=("top",),
+    ),
+}
+SIMULATED = {name: entry for name, entry in ROBOTS.items() if entry.tasks}

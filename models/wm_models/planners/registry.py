@@ -6,7 +6,7 @@ Standard library only: graphs, commands and the robot node read it without impor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal
 
@@ -16,12 +16,14 @@ class PlannerEntry:
     """One planner.
 
     path: its class, as module:Class. source: what a replay log calls its actions; `policy` where a
-    network gives the action, `planner` where a search in imagination does.
+    network gives the action, `planner` where a search in imagination does. fields: of its class
+    that the common settings horizon, samples and iterations set, where they have other names.
     """
 
     path: str
     source: Literal["policy", "planner"]
     summary: str
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     def load(self) -> type[Any]:
         """Return the class. This imports torch."""
@@ -39,7 +41,10 @@ PLANNERS: Mapping[str, PlannerEntry] = {
         "wm_models.planners.mppi:MPPI", "planner", "Model predictive path integral control."
     ),
     "gd": PlannerEntry(
-        "wm_models.planners.gradient:GD", "planner", "Gradient descent through the model."
+        "wm_models.planners.gradient:GD",
+        "planner",
+        "Gradient descent through the model.",
+        fields={"samples": "restarts", "iterations": "steps"},
     ),
 }
 SEARCHES = tuple(name for name, entry in PLANNERS.items() if entry.source == "planner")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import get_args, get_type_hints
 
 import pytest
 
@@ -35,11 +34,12 @@ def test_an_unknown_planner_is_refused_with_the_names_there_are():
 
 def test_choices_of_commands_and_graphs_are_the_registry_s():
     from wm_nodes.agent.action_selection import CHOOSERS
-    from wm_nodes.cli.eval import Eval
+    from wm_nodes.cli.commands import options_of
     from wm_nodes.graphs import NAMES, find_graph
 
     assert tuple(PLANNERS) == CHOOSERS
-    assert set(get_args(get_type_hints(Eval)["planner"])) == {"", *PLANNERS}
+    option = next(option for option in options_of("eval") if option.name == "--planner")
+    assert option.choices == tuple(PLANNERS)
     arguments = [a for name in NAMES for a in find_graph(name).arguments if a.name == "planner"]
     assert len(arguments) == 3
     assert all(set(argument.choices) == set(PLANNERS) for argument in arguments)

@@ -15,7 +15,7 @@ from tests import domains
 from wm_datasets import LogReader
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.graph import GraphError
-from wm_nodes.robots.registry import adapter_class, open_robot, takes
+from wm_nodes.robots.opening import adapter_class, open_robot, takes
 from wm_nodes.robots.robot import RobotError
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"

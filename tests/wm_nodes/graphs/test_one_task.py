@@ -12,7 +12,7 @@ from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import open_run
 from wm_nodes.graphs.sim import Simulator, simulator_graph
-from wm_nodes.robots.registry import limits_of, open_robot
+from wm_nodes.robots.opening import limits_of, open_robot
 from wm_nodes.robots.sims.metaworld_tasks import CAMERAS
 from wm_nodes.training.trainable import mixture
 

@@ -15,7 +15,7 @@ from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.launch.run_folder import open_run
 from wm_nodes.nodes import demonstrator
 from wm_nodes.nodes.demonstrator import DemonstratorNode
-from wm_nodes.robots.registry import open_robot
+from wm_nodes.robots.opening import open_robot
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "sparse_reach.py"
 

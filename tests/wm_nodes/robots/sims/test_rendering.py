@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("metaworld", reason="needs the [sim] extra")
 
 RENDER_THEN_LEARN = """
-from wm_nodes.robots.registry import open_robot
+from wm_nodes.robots.opening import open_robot
 
 robot = open_robot("metaworld", {"task": "drawer-close-v3", "render": "fast", "size": 16})
 robot.reset(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,10 @@ from wm_nodes.robots.arm.arm import Arm
 from wm_nodes.robots.arm.limits import Floats
 from wm_nodes.robots.arm.sim.scene import ArmWorld
 from wm_nodes.robots.hold_action import still
-from wm_nodes.robots.robot import Observation, RobotSpec
+from wm_nodes.robots.robot import Observation, RobotError, RobotSpec
+
+if TYPE_CHECKING:
+    from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
 SCRIPT = Origin("script", "expert")
 PULL_PER_S = 2.0  # how fast play goes for its next place
@@ -112,3 +116,18 @@ class SmoothPlay:
         hand = observation.proprio[count : count + 3]
         part = hand if self._hand else observation.proprio[: len(self._low)]
         return part.astype(np.float64)
+
+
+def expert_of(robot: SimulatedArm) -> ArmExpert:
+    """Return the script of the robot's task."""
+    return ArmExpert(robot.spec, robot.world)
+
+
+def play_of(robot: SimulatedArm, seed: int, near: float) -> SmoothPlay:
+    """Return play, a share `near` of it about what lies in the scene. RobotError: there is none."""
+    if near and not robot.world.things():
+        raise RobotError(
+            f"--near: got {near:g}, but task {robot.spec.task!r} has no objects. Use 0, or task "
+            "reach, push or lift."
+        )
+    return SmoothPlay(robot, seed, near=near, things=robot.world.things)

@@ -1,0 +1,104 @@
+"""Open a robot by the name in the registry, or as module:Class or FILE.py:Class of your own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, Literal
+
+from wm_datasets.spec import VectorSpec
+from wm_nodes.assets import shared
+from wm_nodes.errors import did_you_mean
+from wm_nodes.own_code import CodeError, is_file, load_file
+from wm_nodes.robots.action_limits import read_limits
+from wm_nodes.robots.registry import ROBOTS
+from wm_nodes.robots.robot import Robot, RobotError
+
+
+def adapter_class(name: str) -> type[Robot]:
+    """Return the class of an adapter: a name of the registry, or module:Class or FILE.py:Class."""
+    path = ROBOTS[name].path if name in ROBOTS else name
+    module, mark, attribute = path.rpartition(":")
+    if not mark:
+        raise RobotError(
+            f"adapter: there is no {name!r}. {did_you_mean(name, ROBOTS)}"
+            f"Right: {', '.join(ROBOTS)}, or one of your own: module:Class or FILE.py:Class."
+        )
+    try:
+        code = load_file(module) if is_file(module) else import_module(module)
+        found = getattr(code, attribute)
+    except (ImportError, AttributeError, CodeError) as error:
+        raise RobotError(f"adapter: {name!r} cannot be imported ({error}).") from None
+    if not (inspect.isclass(found) and issubclass(found, Robot)):
+        raise RobotError(f"adapter: {name!r} is not a Robot (wm_nodes/robots/robot.py).")
+    return found
+
+
+def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
+    """Open a robot with the settings that its constructor takes; RobotError if it needs others."""
+    kind = adapter_class(name)
+    taken = _taken(kind)
+    missing = [
+        key for key, about in taken.items() if about.default is about.empty and key not in settings
+    ]
+    if missing:
+        raise RobotError(
+            f"adapter: {name!r} needs {', '.join(missing)}, which the robot node does not have. "
+            "Give them defaults" + (", or limits:=FILE." if "limits" in missing else ".")
+        )
+    return kind(**{key: value for key, value in settings.items() if key in taken})
+
+
+def takes(name: str, setting: str) -> bool:
+    """Does this adapter have such a setting?"""
+    return setting in _taken(adapter_class(name))
+
+
+def limits_of(name: str, path: str) -> dict[str, VectorSpec]:
+    """Return the setting `limits` of an adapter, from a YAML file.
+
+    path: the file; empty: config/robots/<name>.yaml of a shipped adapter, and no setting for a
+    class of your own. SpecError: the file is absent or malformed.
+    """
+    if not takes(name, "limits") or not (path or name in ROBOTS):
+        return {}
+    return {"limits": read_limits(path or shared(f"config/robots/{name}.yaml"))}
+
+
+def _taken(kind: type[Robot]) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a constructor; those of its base class too where it takes **rest."""
+    found: dict[str, inspect.Parameter] = {}
+    for each in kind.__mro__:
+        if "__init__" not in vars(each):
+            continue
+        parameters = list(inspect.signature(each).parameters.items())
+        for key, about in parameters:
+            if about.kind in (about.POSITIONAL_OR_KEYWORD, about.KEYWORD_ONLY):
+                found.setdefault(key, about)
+        if not any(about.kind is about.VAR_KEYWORD for _, about in parameters):
+            break
+    return found
+
+
+def script_of(robot: Robot, kind: Literal["expert", "play"]) -> Callable[..., Any]:
+    """Return what makes the script of a robot, or of the one that its class derives from.
+
+    expert(robot): solves the task from the simulator's state. play(robot, seed, near): smooth
+    motion to random places. RobotError: it has none.
+    """
+    for entry in ROBOTS.values():
+        path = getattr(entry, kind)
+        if path and isinstance(robot, _load(entry.path)):
+            make: Callable[..., Any] = _load(path)
+            return make
+    having = ", ".join(name for name, entry in ROBOTS.items() if getattr(entry, kind))
+    raise RobotError(
+        f"policy: robot {robot.spec.name!r} has no {kind}, expected {having}, or a class derived "
+        "from one of them. Choose another policy."
+    )
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
