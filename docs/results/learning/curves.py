@@ -1,6 +1,7 @@
 """Gather the evaluations of runs and draw them beside the blind baselines.
 
-python docs/results/learning/curves.py runs/NAME ...    # writes NAME.csv, TASK-LIMIT.png beside it
+`python docs/results/learning/curves.py runs/NAME ...` writes NAME.csv and an entry in runs.json,
+then draws TASK-LIMIT.png of all runs that are there.
 """
 
 from __future__ import annotations
@@ -18,18 +19,23 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 FOLDER = Path(__file__).parent
+RUNS = FOLDER / "runs.json"
 BASELINES = FOLDER.parent / "baselines"
 STYLES = {"random": ":", "constant": "-.", "open_loop_best": "--", "expert": "-"}
 COLUMNS = ("minutes", "steps", "updates", "episodes", "success", "low", "high", "return")
 
 
 def main(runs: list[Path]) -> None:
-    drawn = defaultdict(list)
+    known = json.loads(RUNS.read_text())
     for run in runs:
         arguments = json.loads((run / "run.json").read_text())["arguments"]
-        rows = evaluations(run)
-        write(FOLDER / f"{run.name}.csv", rows)
-        drawn[arguments["task"], arguments["time_limit"]].append((run.name, arguments, rows))
+        known[run.name] = {name: arguments[name] for name in ("task", "time_limit", "demos")}
+        write(FOLDER / f"{run.name}.csv", evaluations(run))
+    RUNS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    drawn = defaultdict(list)
+    for name, arguments in known.items():
+        rows = [{k: float(v) for k, v in row.items()} for row in read(FOLDER / f"{name}.csv")]
+        drawn[arguments["task"], arguments["time_limit"]].append((name, arguments, rows))
     for (task, limit), curves in drawn.items():
         draw(task, limit, curves)
 

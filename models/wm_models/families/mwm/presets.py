@@ -89,8 +89,6 @@ MWM_RLBENCH = MWMPreset(
 #   there for the reward of the second): neighbours in a window say the same thing again.
 # - Windows begin at any row alike and go on into the next episode: of the few episodes that there
 #   are, first and last rows are seen as often as the others.
-# - The gradient of an action's sample is the exact one, which pulls less than the released one
-#   against the entropy.
 # - Behaviour starts after 500 world-model updates: an actor trained in a bad model saturates on its
 #   errors and does not come back.
 # - Returns are divided by their percentile range (DreamerV3), so that one entropy weight fits the
@@ -122,7 +120,6 @@ MWM_CPU = MWMPreset(
             return_norm=True,
             entropy=1e-3,
             imitation=0.3,
-            sample_gradient="exact",
         ),
         autoencoder_init=1000,
         world_model_init=500,
