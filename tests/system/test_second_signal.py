@@ -17,7 +17,7 @@ from tests import domains
 
 NODE = """
 import pathlib, time
-from wm_nodes import spin
+from wm_nodes.ros import spin
 from wm_nodes.ros.node import Shell
 
 class Slow(Shell):

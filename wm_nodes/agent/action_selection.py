@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from wm_models.errors import PlanRefused
+from wm_models.interface.checked import Checked
 from wm_models.interface.planner import Cost, Planner, PlanState
 from wm_models.interface.preset import Planning
 from wm_models.interface.state import State
@@ -18,7 +19,6 @@ from wm_models.planners.committed_prefix import begun
 from wm_models.planners.costs import REDUCTIONS
 from wm_models.planners.population import Search
 from wm_models.planners.registry import PLANNERS, SEARCHES
-from wm_models.planners.settings import Checked
 from wm_models.registry import preset
 from wm_nodes.agent.weights import Weights
 from wm_nodes.errors import UserError

@@ -18,6 +18,7 @@ CLASSES: Mapping[str, str] = {
     "report": "report:Report",
     "replay": "replay:Replay",
     "models": "models:Models",
+    "models show": "models:Show",
     "weights": "weights:Listing",
     "weights import": "weights_import:Import",
     "bench": "bench:Bench",

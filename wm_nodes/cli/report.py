@@ -16,7 +16,9 @@ from wm_nodes.graphs.launch.run_folder import RUNS
 
 if TYPE_CHECKING:
     from wm_datasets import LogReader
+    from wm_models.weights.manifest import Manifest
 
+CONFIG = "config"  # every setting of the preset: in summary.json, too long to print
 METRICS = Path("metrics") / "train.csv"
 
 
@@ -43,7 +45,8 @@ def run(words: Sequence[str]) -> int:
     place, own = find(wanted.run)
     folder = wanted.out or (place.parent if own else place) / "report"
     summary = make_report(place, folder, last=wanted.last) if own else make_training(place, folder)
-    print(json.dumps(summary, indent=2))
+    shown = {name: value for name, value in summary.items() if name != CONFIG}
+    print(json.dumps(shown, indent=2))
     print(f"report: {folder}")
     return 0
 
@@ -75,8 +78,12 @@ def make_report(
 
     with user_errors(LogError, ReportError, WeightsError, ModelError, OSError):
         weights = log.parent / "weights"
-        model = load_model(weights)[0] if (weights / "latest").exists() else None
+        model, known = None, {}
+        if (weights / "latest").exists():
+            model, manifest = load_model(weights)
+            known = _config(manifest)
         settings = ReportSettings(last=last or None)
+        facts = {**known, **(facts or {})}
         return write_report(log, folder, model=model, settings=settings, facts=facts)
 
 
@@ -94,8 +101,15 @@ def make_training(run: Path, folder: Path) -> dict[str, Any]:
         if (run / "weights" / "latest").exists():
             model, manifest = load_model(run / "weights")
             facts["weights"] = {"version": manifest.version, "updates": manifest.step}
+            facts |= _config(manifest)
         log = _first_log(facts)
         return write_training_report(run, folder, model=model, log=log, facts=facts)
+
+
+def _config(manifest: Manifest) -> dict[str, Any]:
+    """Return the preset of the newest weights, and its settings if they are known."""
+    found = {"preset": manifest.preset, "set": dict(manifest.settings)}
+    return found | ({CONFIG: manifest.extra[CONFIG]} if CONFIG in manifest.extra else {})
 
 
 def _about(run: Path) -> dict[str, Any]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import signal
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from wm_datasets.remote.object_store import is_url
+from wm_models.errors import ModelError
+from wm_models.interface.overrides import read_changes, written
 from wm_nodes.cli.arguments import as_begun, parse, require, require_device, require_one_of
 from wm_nodes.cli.paths import find_log
+from wm_nodes.cli.preset_changes import checked_changes, read_config_file
 from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
@@ -44,6 +47,13 @@ class Train:
     more. Windows are drawn in proportion to the weights (1 where none is given)."""
     model: str = "mwm_cpu"
     """Model preset."""
+    set: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
+    ] = ()
+    """Setting of the preset to change, as in learner.train_every=4; give it again for more.
+    `wm models show MODEL` lists them."""
+    config: Path | None = None
+    """YAML file with the settings to change, and optionally the preset; --set comes on top."""
     run: str = ""
     """Name of the run (runs/NAME); empty: a new one."""
     steps: int = 0
@@ -86,6 +96,7 @@ def run(words: Sequence[str]) -> int:
         kept = {name: began[name] for name in FIXED if name in began}
         base = Train(log=(), allow_mixed=began.get("allow_mixed", False), **kept)
         wanted = as_begun(Train, "train", words, base, kept, wanted.run)
+    wanted = _preset_of_file(wanted)
     require_one_of("model", wanted.model, MODELS)
     require("steps", wanted.steps, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
@@ -110,10 +121,10 @@ def run(words: Sequence[str]) -> int:
             f"--eval-every: run {folder.name!r} learns from every episode (hold-out 0), expected "
             "some to evaluate on. Give --eval-episodes N, or hold some out in another run."
         )
+    changes = _changes(wanted, began.get("set", "") if began else None)
     _refuse_logs(logs, wanted.model, wanted.allow_mixed)
 
     from wm_datasets import LogError
-    from wm_models.errors import ModelError
     from wm_models.weights.store import WeightsError
     from wm_nodes.robots.robot import RobotError
     from wm_nodes.training.config import LearnConfig, LearnError
@@ -123,6 +134,7 @@ def run(words: Sequence[str]) -> int:
         run=folder,
         logs=logs,
         model=wanted.model,
+        settings=changes,
         seed=wanted.seed,
         device=wanted.device,
         steps=wanted.steps,
@@ -139,7 +151,7 @@ def run(words: Sequence[str]) -> int:
         allow_mixed=wanted.allow_mixed,
     )
     about = {name: getattr(config, name) for name in (*FIXED, "allow_mixed")}
-    about["logs"] = _log_words(logs)
+    about["logs"], about["set"] = _log_words(logs), written(changes)
 
     def begin() -> None:
         """What cannot be learned from leaves no run.json behind; weights always have one."""
@@ -149,6 +161,39 @@ def run(words: Sequence[str]) -> int:
         judge = _judge(wanted, logs[0][0])
         _learn(Learning(config, evaluate=judge, on_first_save=begin), folder)
     return 0
+
+
+def _preset_of_file(wanted: Train) -> Train:
+    """Take the model preset that --config names. UserError: --model says another."""
+    named = read_config_file(wanted.config).preset if wanted.config is not None else ""
+    if named and wanted.model not in (named, Train.model):
+        raise UserError(
+            f"--model: got {wanted.model!r}, but {wanted.config} has preset {named!r}, expected "
+            "the same. Leave one of them out."
+        )
+    return replace(wanted, model=named or wanted.model)
+
+
+def _changes(wanted: Train, began: str | None) -> dict[str, Any]:
+    """Return the settings of the preset that are changed, checked and with their types.
+
+    UserError: one is wrong, or they differ from those that the run began with.
+    """
+    given: dict[str, Any] = {}
+    if wanted.config is not None:
+        given |= read_config_file(wanted.config).settings
+    with user_errors(ModelError):
+        for word in wanted.set:
+            given |= read_changes(word)
+        old = read_changes(began or "")
+        changes = checked_changes(wanted.model, given or old)
+        if began is not None and changes != checked_changes(wanted.model, old):
+            raise UserError(
+                f"--set: got {written(changes)}, but run {wanted.run!r} began with "
+                f"{began or 'no changed settings'}, expected the same. Leave it out, or start "
+                "another run."
+            )
+    return changes
 
 
 def _logs(wanted: Train, began: Sequence[str] | None) -> tuple[tuple[Path | str, float], ...]:

@@ -14,6 +14,13 @@ URL = "://"  # of an archive in an object store; whether it is there, the traine
 MODELS = tuple(SUMMARIES)
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
+SET = Argument(
+    "set",
+    "",
+    "Settings of the model preset to change, as NAME=VALUE with commas between: `wm models show "
+    "MODEL` lists them. Empty: none.",
+    fixed=True,
+)
 WEIGHTS = Argument(
     "weights",
     "",

@@ -15,6 +15,7 @@ from wm_nodes.graphs.arguments import (
     REPORT,
     RUN,
     SEED,
+    SET,
     WEIGHTS,
     check_files,
     first_weights,
@@ -27,7 +28,7 @@ REPORT_S = 180.0  # after the trainer's end, for the monitor's report
 
 def _trainer(values: Values) -> Mapping[str, Parameter]:
     return {
-        **{name: values[name] for name in ("run", "log", "model", "seed", "steps")},
+        **{name: values[name] for name in ("run", "log", "model", "set", "seed", "steps")},
         "weights": first_weights(values),
         "pace": False,
         "threads": trainer_threads(os.cpu_count() or 1),
@@ -51,6 +52,7 @@ GRAPH = Graph(
     arguments=(
         replace(LOG, description="Replay log to learn from (a folder)."),
         MODEL,
+        SET,
         WEIGHTS,
         SEED,
         Argument("steps", 0, "End after this many updates; 0: never.", low=0),

@@ -22,6 +22,7 @@ from wm_nodes.graphs.arguments import (
     REPORT,
     RUN,
     SEED,
+    SET,
     STEPS,
     TRAIN,
     WEIGHTS,
@@ -105,6 +106,7 @@ class Simulator:
         return (
             Argument("task", self.tasks[0], "Task.", choices=self.tasks, fixed=True),
             MODEL,
+            SET,
             WEIGHTS,
             TRAIN,
             SEED,
@@ -220,7 +222,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
     offline = split_logs(values)
     return {
         **({"offline": offline} if offline else {}),
-        **_pick(values, "model", "run", "seed", "recency", "hold_out", "allow_mixed"),
+        **_pick(values, "model", "set", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
         "weights": first_weights(values),
         "demos": _demos(values),

@@ -14,6 +14,7 @@ from std_msgs.msg import UInt64
 from wm_datasets.errors import LogError
 from wm_datasets.remote.object_store import is_url
 from wm_models.errors import ModelError
+from wm_models.interface.overrides import read_changes
 from wm_models.weights.store import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.records import Announcement
@@ -40,6 +41,9 @@ class TrainerParams(ShellParams):
         0.5, "Share of windows that come from `demos` and `offline`.", low=0.0, high=1.0
     )
     model: str = param("mwm_cpu", "Model preset.")
+    set: str = param(
+        "", "Settings of the preset to change, as NAME=VALUE with commas between; empty: none."
+    )
     weights: str = param(
         "", "Weights to begin with; empty: fresh ones. A resumed run keeps its own."
     )
@@ -107,6 +111,7 @@ class TrainerNode(Shell):
         logs += [(path, share * weight / total) for path, weight in others]
         settings: dict[str, Any] = {
             "model": p.model,
+            "settings": read_changes(p.set),
             "weights": Path(p.weights) if p.weights else None,
             "seed": p.seed,
             "device": p.device,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 class LearnError(RuntimeError):
@@ -18,6 +20,7 @@ class LearnConfig:
     logs: tuple[tuple[Path | str, float], ...]  # replay logs, or URLs of archives, and the share of
     # windows drawn from each; the growth of the first sets the pace, others may be demonstrations
     model: str = "mwm_cpu"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the preset, that are changed
     weights: Path | None = None  # weights to begin with; a resumed run keeps its own
     seed: int = 0
     device: str = "auto"  # "auto" takes the GPU where there is one

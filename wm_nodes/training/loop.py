@@ -25,6 +25,7 @@ from wm_datasets.spec import Source
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.embodiment import Body
 from wm_models.interface.learner import BatchSpec, LearnsFromReturns
+from wm_models.interface.overrides import resolved
 from wm_models.registry import preset
 from wm_models.weights.store import (
     Manifest,
@@ -77,7 +78,7 @@ class Learning:
         updates, and returns metrics; `on_first_save` is called once, before the first save of this
         process."""
         self.config = config
-        self.preset = preset(config.model)
+        self.preset = preset(config.model).varied(config.settings)
         self.device = str(pick_device(config.device))
         self.store = WeightStore(config.run / "weights", keep=config.keep)
         self.metrics: dict[str, float] = {}
@@ -175,6 +176,7 @@ class Learning:
                     "robot": spec.robot,
                     **dict(spec.extra),
                     "camera": self.camera,
+                    "config": resolved(self.preset),
                     **self._pretrained,
                 },
             ),
@@ -303,7 +305,12 @@ class Learning:
         if begin is None:
             return measure_body(self._readers)
         manifest = read_manifest(begin)
-        self.preset = self.preset.varied(manifest.settings)
+        kept = {
+            name: value
+            for name, value in manifest.settings.items()
+            if resumed or not name.startswith("learner.")
+        }
+        self.preset = preset(self.config.model).varied({**kept, **self.config.settings})
         self._made_with = manifest.extra
         action = self._readers[0].spec.action
         assert action is not None

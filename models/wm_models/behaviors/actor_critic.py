@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wm_models.behaviors.imitation import likelihood_loss
 from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
 from wm_models.errors import check_finite
+from wm_models.interface.checked import Checked
 from wm_models.interface.state import State, detach, flatten_time, index
 from wm_models.nets.heads import Actor, Critic
 
@@ -37,6 +38,12 @@ class BehaviorConfig:
     imitation: float = 0.0  # weight of the likelihood of demonstrated actions in the actor's loss
 
     def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("horizon", "target_every")
+        check.whole("starts", low=0)
+        check.number("lam", "mix", "reward_norm", low=0.0, high=1.0)
+        check.number("entropy", "imitation", low=0.0)
+        check.flag("detach_action", "return_norm")
         if self.actor_grad not in ("dynamics", "reinforce", "both"):
             raise ValueError(
                 "behavior.actor_grad: expected 'dynamics', 'reinforce' or 'both', "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wm_models.encoders.base import HALF, RGB, PictureEncoder
 from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked
 from wm_models.nets.blocks import ConvStem
 
 
@@ -28,6 +29,7 @@ class ConvConfig:
     trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        Checked(self).whole("image_size", "width", high=16384)
         if self.image_size % 2 ** len(self.channels):
             raise ModelError(
                 f"encoder.image_size: expected a multiple of {2 ** len(self.channels)}, "

@@ -13,6 +13,7 @@ from wm_models.encoders.base import RGB, PictureEncoder
 from wm_models.encoders.layouts import SMOOTH
 from wm_models.encoders.pretrained import entry, find_weights, load_backbone, make_backbone
 from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked
 
 POSITIONS = ("released", "antialias")
 
@@ -37,6 +38,7 @@ class TimmConfig:
     trains: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        Checked(self).whole("image_size", "input_size", high=4096)
         if self.tokens not in ("patch", "cls"):
             raise ModelError(f"encoder.tokens: expected 'patch' or 'cls', got {self.tokens!r}.")
         if self.positions not in POSITIONS:

@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from wm_models.interface.checked import Checked
+
 
 @dataclass(frozen=True)
 class BatchSpec:
@@ -21,6 +23,9 @@ class BatchSpec:
 
     batch: int
     length: int
+
+    def __post_init__(self) -> None:
+        Checked(self).whole("batch", "length", high=1_000_000)
 
     @property
     def frames(self) -> int:

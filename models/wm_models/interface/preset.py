@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Body
 from wm_models.interface.learner import Learner
+from wm_models.interface.overrides import overridden, plain
 from wm_models.interface.world_model import WorldModel
 
 
@@ -36,6 +37,10 @@ class Sampling:
     join: bool = True
     per_episode: bool = False
     ends: int = 0
+
+    def __post_init__(self) -> None:
+        Checked(self).flag("join", "per_episode")
+        Checked(self).whole("ends", low=0)
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,16 @@ class Preset:
         return Planning()
 
     def varied(self, settings: Mapping[str, Any]) -> Preset:
-        """This preset with settings of its model changed, as the manifest of such a model says.
+        """This preset with some settings changed: those of :func:`settings_of`, by dotted names.
 
-        ModelError: the family has no such setting, or the value is out of range.
+        Values are of the setting's type, or text that says them. ``settings`` of the result has
+        all changes, as a manifest keeps them. ModelError: there is no such setting, or the value
+        is of another type or out of range.
         """
-        if settings:
-            raise ModelError(f"settings: {self.name} has none, got {', '.join(settings)}.")
-        return self
+        if not settings:
+            return self
+        changed: Preset = overridden(self, settings)
+        return replace(changed, settings={**self.settings, **plain(changed, settings)})
 
     def build(self, body: Body | int, seed: int = 0) -> WorldModel:
         """The model with freshly drawn weights; equal seeds give equal weights.

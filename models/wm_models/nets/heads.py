@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wm_models.interface.checked import Checked
 from wm_models.nets.blocks import glorot_, mlp
 from wm_models.nets.distributions import TruncatedNormal, symexp, symlog
 
@@ -17,6 +18,9 @@ class HeadConfig:
 
     units: int = 512
     layers: int = 4
+
+    def __post_init__(self) -> None:
+        Checked(self).whole("units", "layers", high=16384)
 
 
 def small_output_(layer: nn.Module, scale: float = 0.1) -> None:

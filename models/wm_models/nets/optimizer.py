@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.errors import check_finite
+from wm_models.interface.checked import Checked
 
 LAST_SHARE = 0.1  # of the learning rate, after annealing
 
@@ -33,6 +34,15 @@ class OptimizerConfig:
     decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
     warmup: int = 0  # updates over which the learning rate rises linearly from 0
     anneal: int = 0  # updates over which it then falls to a tenth (half a cosine); 0: constant
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.number("lr", "eps", low=0.0, open_ends="low")
+        check.flag("epsilon_hat", "decay_all")
+        if self.clip != math.inf:
+            check.number("clip", low=0.0, open_ends="low")
+        check.number("decay", low=0.0, high=1.0)
+        check.whole("warmup", "anneal", low=0)
 
 
 def keras_adam(lr: float = 3e-4, **settings: Any) -> OptimizerConfig:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wm_models.interface.checked import Checked
 from wm_models.nets.blocks import glorot_
 from wm_models.nets.distributions import gumbel, sample_onehot
 
@@ -35,6 +36,11 @@ class RSSMConfig:
     classes: int = 32
     action_pad: int = 50  # actions are padded with zeros to this many inputs
     img_in_act: str = "none"  # "elu" in DreamerV2 and APV; absent in MWM's release
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("deter", "hidden", "stoch", "classes", "action_pad", high=16384)
+        check.choice("img_in_act", ("none", "elu"))
 
     @property
     def feat(self) -> int:

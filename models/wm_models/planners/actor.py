@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from wm_models.errors import ModelError, PlanRefused
+from wm_models.interface.checked import Checked, checked_budget
 from wm_models.interface.planner import Cost, PlanState
 from wm_models.interface.state import State
 from wm_models.interface.world_model import WorldModel
-from wm_models.planners.settings import Checked, checked_budget
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wm_models.interface.checked import Checked, PerDim
 from wm_models.planners.population import Search, per_dim
-from wm_models.planners.settings import Checked, PerDim
 
 
 @dataclass(frozen=True, kw_only=True)

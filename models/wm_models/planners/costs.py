@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked
 from wm_models.interface.planner import Cost
 from wm_models.interface.world_model import SCALARS, Rollout
-from wm_models.planners.settings import Checked
 
 METRICS = ("mse", "l1", "cos")
 REDUCTIONS = ("last", "all")

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked, PerDim
 from wm_models.interface.planner import Cost, PlanState
 from wm_models.interface.state import State, leading
 from wm_models.interface.world_model import WorldModel
 from wm_models.planners.population import Best, Deadline, Scorer, per_dim, refused, start_mean, take
-from wm_models.planners.settings import Checked, PerDim
 
 OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 _FIRST_STEP = 3.0  # scorings that a first step is reckoned as: a gradient is about two of them

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from wm_models.interface.checked import Checked, PerDim
 from wm_models.planners.population import Best, Search, take
-from wm_models.planners.settings import Checked, PerDim
 
 _EQUAL = 1e-12  # elites whose costs differ less are equal
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from wm_models.errors import ModelError, PlanRefused
+from wm_models.interface.checked import Checked, PerDim, checked_budget
 from wm_models.interface.planner import Cost, PlanState
 from wm_models.interface.state import State, expand, leading
 from wm_models.interface.world_model import WorldModel
-from wm_models.planners.settings import Checked, PerDim, checked_budget
 
 _REFUSED = float("inf")  # the cost of a candidate that must not be chosen
 

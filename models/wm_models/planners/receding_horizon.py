@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wm_models.interface.checked import Checked
 from wm_models.interface.planner import Cost, Planner, PlanState
 from wm_models.interface.state import State
 from wm_models.interface.world_model import WorldModel
-from wm_models.planners.settings import Checked
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,10 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
             ["eval", "--policy", "random", "--robot", OWN_ROBOT, "--action-repeat", "2"],
             "--action-repeat: given 2, but the constructor of docs/examples/two_joint_arm.py",
         ),
-        (["collect", "--out", "x", "--robot", OWN_ROBOT], "has no expert. Right: random"),
+        (
+            ["collect", "--out", "x", "--robot", OWN_ROBOT],
+            "has no expert, expected metaworld, arm_sim",
+        ),
         (
             ["collect", "--out", "x", "--policy", "random", "--robot", OWN_ROBOT, "--camera", "a"],
             "--camera: given 'a'",

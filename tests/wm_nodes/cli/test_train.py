@@ -10,8 +10,9 @@ import pytest
 from tests.wm_nodes.tiny import TINY, SeenPoint, record
 from wm_datasets import LogReader
 from wm_models.registry import PRESETS
-from wm_models.weights.store import WeightStore
+from wm_models.weights.store import WeightStore, load_model
 from wm_nodes.cli import train
+from wm_nodes.cli.report import make_training
 from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.errors import UserError
 from wm_nodes.evaluation.held_out import HeldOut
@@ -72,6 +73,7 @@ def test_run_json_has_all_that_changes_what_is_learned(begun, tmp_path):
         "recency": 50.0,
         "hold_out": 0.3,
         "allow_mixed": False,
+        "set": "",
         "logs": [f"{tmp_path / 'a'}:1"],
     }
 
@@ -116,6 +118,7 @@ def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun,
         (["--seed", "4"], "--seed: got 4, but run 'one' began with 3"),
         (["--recency", "0"], "--recency: got 0.0, but run 'one' began with 50"),
         (["--model", "other"], "--model: got other, but run 'one' began with tiny"),
+        (["--set", "model.gamma=0.9"], "--set: got model.gamma=0.9, but run 'one' began with no"),
         (["--log", "b"], "b:1, but run 'one' began with .*a:1"),
         (["--log", "a", "--log", "b"], "a:1, .*b:1, but run 'one' began with .*a:1"),
         (["--log", "a:0.5"], "a:0.5, but run 'one' began with .*a:1"),
@@ -211,3 +214,60 @@ def test_logs_of_different_tasks_are_refused_before_anything_is_written(wm_train
     assert not (tmp_path / "runs").exists()
     assert wm_train(*words, "--allow-mixed") == 0
     assert wm_train("--steps", "3") == 0  # it stays allowed
+
+
+CHANGED = ("--set", "learner.agent_batch.batch=3", "--set", "model.kl.scale=0.3, model.gamma=0.9")
+WRITTEN = "learner.agent_batch.batch=3,model.gamma=0.9,model.kl.scale=0.3"
+
+
+def test_settings_of_the_preset_are_changed_kept_and_resumed(wm_train, configs, tmp_path):
+    assert wm_train("--log", "a", "--model", "tiny", "--steps", "26", *CHANGED) == 0
+    assert told(tmp_path)["set"] == WRITTEN
+    model, manifest = load_model(tmp_path / "runs" / "one" / "weights")
+    assert (model.config.gamma, model.config.kl.scale) == (0.9, 0.3)
+    assert manifest.settings["learner.agent_batch.batch"] == 3
+    whole = manifest.extra["config"]
+    assert (whole["model.gamma"], whole["learner.actor.lr"]) == (0.9, TINY.learner.actor.lr)
+    summary = make_training(tmp_path / "runs" / "one", tmp_path / "report")
+    assert (summary["preset"], summary["set"]) == ("tiny", dict(manifest.settings))
+    assert json.loads((tmp_path / "report/summary.json").read_text())["config"] == whole
+    assert wm_train("--steps", "28") == 0
+    assert configs[1].settings == configs[0].settings
+    with pytest.raises(UserError, match=r"--set: got model.gamma=0.8, but run 'one' began with le"):
+        wm_train("--steps", "30", "--set", "model.gamma=0.8")
+
+
+def test_settings_may_stand_in_a_file_and_options_come_on_top(wm_train, configs, tmp_path):
+    (tmp_path / "c.yaml").write_text(
+        "preset: tiny\nmodel: {gamma: 0.9, kl: {scale: 0.5}}\nlearner: {agent_batch: {batch: 3}}\n"
+    )
+    words = ("--log", "a", "--steps", "3", "--config", "c.yaml", "--set", "model.kl.scale=0.3")
+    assert wm_train(*words) == 0
+    assert (configs[0].model, told(tmp_path)["set"]) == ("tiny", WRITTEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("preset: other", "--model: got 'tiny', but c.yaml has preset 'other'"),
+        ("model: {gama: 0.9}", "set: got 'model.gama'.*Did you mean 'model.gamma'"),
+        ("- model", "--config: c.yaml: got list, expected"),
+        ("model: {", "--config: c.yaml cannot be read"),
+        ("preset: nothing", "model"),
+    ],
+)
+def test_a_wrong_file_is_refused_before_anything_is_written(wm_train, tmp_path, text, said):
+    (tmp_path / "c.yaml").write_text(text)
+    model = () if "nothing" in text else ("--model", "tiny")
+    with pytest.raises(UserError, match=said):
+        wm_train("--log", "a", *model, "--config", "c.yaml")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_graph_goes_on_with_the_settings_that_a_run_learned_by(wm_train, tmp_path):
+    assert wm_train("--log", "a", "--model", "tiny", "--steps", "3", *CHANGED) == 0
+    (tmp_path / "runs/one/run.json").write_text(
+        (tmp_path / "runs/one/run.json").read_text().replace('"tiny"', '"mwm_cpu"')
+    )
+    run = open_run(find_graph("sim_metaworld"), {"run": "one"})
+    assert run.values["set"] == WRITTEN

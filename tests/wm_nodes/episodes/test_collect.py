@@ -107,6 +107,6 @@ def test_the_result_counts_what_the_log_holds(tmp_path):
 
 def test_play_near_nothing_is_refused(tmp_path):
     words = ["--robot", "arm_sim", "--task", "goal", "--policy", "play", "--near", "0.5"]
-    with pytest.raises(UserError, match="nothing lies about in 'goal'"):
+    with pytest.raises(UserError, match="but task 'goal' has no objects"):
         run([*words, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
     assert not (tmp_path / "log").exists()

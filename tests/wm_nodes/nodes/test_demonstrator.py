@@ -41,6 +41,6 @@ def test_demonstrations_of_an_own_task_are_paid_as_it_pays(graph, tmp_path, monk
 def test_a_robot_without_a_script_is_refused(graph, tmp_path):
     adapter = "tests.wm_nodes.point_robot:PointRobot"
     graph.add(DemonstratorNode, adapter=adapter, task="origin", out=str(tmp_path / "demos"))
-    with pytest.raises(UserError, match="robot 'point' has no script"):
+    with pytest.raises(UserError, match="robot 'point' has no expert"):
         graph.spin(20)
     assert not (tmp_path / "demos").exists()

@@ -249,7 +249,7 @@ def test_goals_of_any_size_are_fitted_and_new_ones_count_at_once(weights):
 
 def test_a_model_without_an_actor_says_which_planners_are_right(weights):
     loaded = load_weights(weights, NEEDS, CPU)
-    with pytest.raises(UserError, match=r"dino_tiny has no actor\. Right: cem, mppi or gd"):
+    with pytest.raises(UserError, match=r"dino_tiny has no actor\. Right: cem, mppi, gd"):
         Policy(5, CPU, chooser("actor")).can_act(loaded)
     policy = Policy(5, CPU, chooser("cem"))
     assert not policy.can_act(loaded)

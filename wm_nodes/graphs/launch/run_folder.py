@@ -26,7 +26,7 @@ RUNS = "runs"
 FILE = "run.json"
 TRAIN = "train"  # what run.json calls `wm train`
 ROBOT = ("task", "camera", "render", "action_repeat", "time_limit")  # in a log's `extra`
-LEARNED = ("model", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
+LEARNED = ("model", "set", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

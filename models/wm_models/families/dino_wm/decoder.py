@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wm_models.interface.checked import Checked
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -15,6 +17,10 @@ class DecoderConfig:
     channels: int = 384
     blocks: int = 4  # residual blocks per stage
     narrow: int = 128  # channels inside them
+
+    def __post_init__(self) -> None:
+        Checked(self).whole("channels", "narrow", high=16384)
+        Checked(self).whole("blocks", low=0, high=64)
 
 
 class Residual(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from wm_models.encoders.feature_cache import FeatureCache
 from wm_models.errors import ModelError
 from wm_models.families.dino_wm.model import DinoWorldModel
+from wm_models.interface.checked import Checked
 from wm_models.interface.learner import BatchSpec
 from wm_models.nets.optimizer import Optimizer, OptimizerConfig
 
@@ -46,6 +47,11 @@ class DinoLearnerConfig:
     feature_bytes: int = 4 << 30  # features of the frozen encoder kept in memory
     prefill: int = 2000
     train_every: int = 1
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("batch", "encoder_batch", "decoder_every", "prefill", "train_every")
+        check.whole("encoder_updates", "measure_updates", "feature_bytes", low=0)
 
 
 class DinoLearner:

@@ -17,6 +17,7 @@ from wm_models.families.dino_wm.predictor import Predictor, PredictorConfig, rep
 from wm_models.families.dino_wm.probe import Probe, ProbeConfig
 from wm_models.families.dino_wm.scale import TokenScale
 from wm_models.families.dino_wm.tokens import Embedding, Layout, ProprioEmbedding, TokenConfig
+from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Body
 from wm_models.interface.state import State, expand, index
 from wm_models.interface.world_model import ModelSpec, Rollout, WorldModel
@@ -53,6 +54,8 @@ class DinoConfig:
     slide: str = "exact"  # when the window slides: "exact" computes it anew, "cached" does not
 
     def __post_init__(self) -> None:
+        Checked(self).whole("num_hist", "frameskip", "context", high=1000)
+        Checked(self).flag("standardise", "residual")
         if not 1 <= self.context <= self.num_hist:
             raise ModelError(f"context: expected 1 to {self.num_hist}, got {self.context}.")
         if self.slide not in SLIDES:

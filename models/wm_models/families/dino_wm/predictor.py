@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wm_models.interface.checked import Checked
+
 KeysValues = tuple[Tensor, Tensor]  # each [B, heads, L, head_width]
 Cache = list[KeysValues]  # of each block
 FEW = 16  # tokens of a frame; so few are seen faster in one masked product than frame by frame
@@ -23,6 +25,12 @@ class PredictorConfig:
     head_width: int = 64  # heads * head_width may differ from the tokens' width
     hidden: int = 2048
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("depth", high=64)
+        check.whole("heads", "head_width", "hidden", high=16384)
+        check.number("dropout", low=0.0, high=1.0, open_ends="high")
 
 
 class PredictorBlock(nn.Module):

@@ -83,9 +83,13 @@ class DinoPreset(Preset):
         return Sampling(join=False)  # slices of one trajectory, all alike, as released
 
     def varied(self, settings: Mapping[str, Any]) -> DinoPreset:
-        """This preset with settings of `settings.py` changed. ModelError."""
-        both = {**self.settings, **settings}
-        return replace(self, model=configured(self.model, settings), settings=both)
+        """This preset with settings changed: by dotted names, or those of `settings.py`."""
+        own = {name: value for name, value in settings.items() if "." not in name}
+        changed = replace(
+            self, model=configured(self.model, own), settings={**self.settings, **own}
+        )
+        dotted = {name: value for name, value in settings.items() if "." in name}
+        return super(DinoPreset, changed).varied(dotted)  # type: ignore[return-value]
 
     def build(self, body: Body | int, seed: int = 0) -> DinoWorldModel:
         with torch.random.fork_rng(devices=[]):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wm_models.encoders.base import HALF, PictureEncoder
 from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked
 from wm_models.nets.blocks import ConvStem
 
 
@@ -19,6 +20,9 @@ class ProbeConfig:
 
     channels: tuple[int, ...] = (16, 32, 32)  # each halves the picture's side
     units: int = 128
+
+    def __post_init__(self) -> None:
+        Checked(self).whole("units", high=16384)
 
 
 class Probe(PictureEncoder):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.errors import ModelError
+from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Body
 
 
@@ -23,6 +24,10 @@ class EmbeddingConfig:
     width: int = 10
     repeat: int = 1  # copies side by side, for more weight (concat_dim 1 only)
     fixed: bool = False  # not trained: keeps distances, and gives numbers of unit variance
+
+    def __post_init__(self) -> None:
+        Checked(self).whole("width", "repeat", high=16384)
+        Checked(self).flag("fixed")
 
 
 @dataclass(frozen=True)

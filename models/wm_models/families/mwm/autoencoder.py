@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.behaviors.imitation import mean_over, squared_loss
+from wm_models.interface.checked import Checked
 from wm_models.nets.blocks import (
     ConvStem,
     PatchStem,
@@ -54,6 +55,17 @@ class AutoencoderConfig:
         return self.image_size // PATCH
 
     def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("image_size", high=4096)
+        check.whole("width", "decoder_width", "heads", high=16384)
+        check.whole("encoder_layers", "decoder_layers", low=0, high=64)
+        check.flag("reward_prediction")
+        check.number("reward_scale", "demonstrations", low=0.0)
+        for name in ("width", "decoder_width"):
+            if getattr(self, name) % self.heads or getattr(self, name) % 4:
+                check.refuse(name, f"a multiple of 4 and of heads, {self.heads}")
+        if len(self.channels) != 3 or not all(0 < c <= 16384 for c in self.channels):
+            check.refuse("channels", "three numbers from 1 to 16384")
         if self.image_size % PATCH:
             raise ValueError(
                 f"autoencoder.image_size: expected a multiple of {PATCH}, got {self.image_size}."

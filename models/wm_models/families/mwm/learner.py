@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig
 from wm_models.families.mwm.model import MaskedWorldModel
+from wm_models.interface.checked import Checked
 from wm_models.interface.learner import BatchSpec, arrival, without_context
 from wm_models.interface.preset import Sampling
 from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam
@@ -48,6 +49,9 @@ class LearnerConfig:
     sampling: Sampling = field(default_factory=lambda: Sampling(per_episode=True, ends=50))
 
     def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("autoencoder_every", "behavior_every", "train_every")
+        check.whole("autoencoder_init", "world_model_init", "prefill", low=0)
         for name in ("autoencoder_batch", "agent_batch"):
             length = getattr(self, name).length
             if length < 2:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wm_models.behaviors.actor_critic import Imagination
 from wm_models.behaviors.imitation import likelihood_loss
 from wm_models.families.mwm.autoencoder import AutoencoderConfig, MaskedAutoencoder
+from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Body
 from wm_models.interface.state import State
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
@@ -31,6 +32,11 @@ class TokenViTConfig:
     tokens: str = "all"  # "cls" hands only the CLS token on (ablation)
 
     def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("width", "heads", high=16384)
+        check.whole("encoder_layers", "decoder_layers", low=0, high=64)
+        if self.width % self.heads or self.width % 4:
+            check.refuse("width", f"a multiple of 4 and of heads, {self.heads}")
         if self.tokens not in ("all", "cls"):
             raise ValueError(f"vit.tokens: expected 'all' or 'cls', got {self.tokens!r}.")
 
@@ -43,6 +49,10 @@ class KLConfig:
     balance: float = 0.8  # weight of the term that trains the prior
     free: float = 0.01  # nats per step, after mixing and scaling
     clip: float = 100.0  # steps above get no gradient; as released
+
+    def __post_init__(self) -> None:
+        Checked(self).number("scale", "free", "clip", low=0.0)
+        Checked(self).number("balance", low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,12 @@ class MWMConfig:
     # weight of the likelihood of demonstrated actions, with gradients into the posterior: what the
     # demonstrator looked at is worth remembering (MoDem trains its encoder so); 0: no such head
     demonstrations: float = 0.0
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.flag("discount")
+        check.number("gamma", low=0.0, high=1.0)
+        check.number("reward_scale", "demonstrations", low=0.0)
 
 
 class TokenEncoder(nn.Module):

@@ -1,4 +1,4 @@
-"""Checks of the settings of planners and costs: the one place where they are refused."""
+"""Checks of settings, of models, learners, planners and costs: the one place that refuses them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ class Checked:
     def __init__(self, owner: Any) -> None:
         self._owner = owner
 
-    def whole(self, *names: str, low: int = 1) -> None:
-        """Whole numbers of at least ``low``."""
+    def whole(self, *names: str, low: int = 1, high: int | None = None) -> None:
+        """Whole numbers of at least ``low``, and at most ``high``."""
         for name in names:
             value = getattr(self._owner, name)
             if not isinstance(value, Integral) or isinstance(value, bool):
                 self.refuse(name, "a whole number")
             if value < low:
                 self.refuse(name, f"at least {low}")
+            if high is not None and value > high:
+                self.refuse(name, f"at most {high}")
 
     def number(
         self, *names: str, low: float = -math.inf, high: float = math.inf, open_ends: str = ""

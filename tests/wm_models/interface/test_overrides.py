@@ -1,0 +1,118 @@
+"""Settings by dotted names: listed with their meaning, changed, refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wm_models.errors import ModelError
+from wm_models.interface.overrides import read_changes, resolved, settings_of, written
+from wm_models.registry import ENTRIES, preset
+
+CPU = preset("mwm_cpu")
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_setting_given_as_text_of_its_own_value_changes_nothing(name):
+    chosen = preset(name)
+    for each in settings_of(chosen).values():
+        text = read_changes(written({each.name: each.value}))
+        same = chosen.varied(text)
+        assert (same.model, same.learner) == (chosen.model, chosen.learner), each.name
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_is_resolved_is_json_and_builds_the_same(name):
+    chosen = preset(name)
+    kept = json.loads(json.dumps(resolved(chosen), allow_nan=False))
+    again = chosen.varied(kept)
+    assert (again.model, again.learner) == (chosen.model, chosen.learner)
+
+
+def test_the_comment_of_a_field_is_its_meaning():
+    found = settings_of(CPU)
+    assert found["model.kl.free"].meaning == "nats per step, after mixing and scaling"
+    assert found["model.demonstrations"].meaning.startswith("weight of the likelihood of demonstr")
+    assert found["learner.agent_batch.batch"].value == 8
+
+
+def test_changes_have_their_types_and_the_preset_stays_as_it_was():
+    changed = CPU.varied(
+        read_changes(
+            "learner.agent_batch.batch=32, model.autoencoder.channels=[4,8,16],"
+            "model.discount=true,model.kl.scale=3e-1"
+        )
+    )
+    assert changed.learner.agent_batch.batch == 32
+    assert changed.model.autoencoder.channels == (4, 8, 16)
+    assert (changed.model.discount, changed.model.kl.scale) == (True, 0.3)
+    assert changed.name == "mwm_cpu" and CPU.settings == {}
+    assert changed.settings == {
+        "learner.agent_batch.batch": 32,
+        "model.autoencoder.channels": [4, 8, 16],
+        "model.discount": True,
+        "model.kl.scale": 0.3,
+    }
+    assert changed.build(4).config == changed.model
+
+
+def test_settings_of_one_part_are_checked_together():
+    vit = CPU.varied({"model.vit.heads": 6, "model.vit.width": 48}).model.vit
+    assert (vit.heads, vit.width) == (6, 48)
+
+
+def test_later_changes_come_on_top():
+    twice = CPU.varied({"model.gamma": 0.9}).varied({"model.gamma": 0.8, "model.kl.free": 1})
+    assert twice.settings == {"model.gamma": 0.8, "model.kl.free": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("model.kl.scal", "1", r"got 'model.kl.scal', expected .*Did you mean 'model.kl.scale'"),
+        ("learnr.train_every", "1", r"got 'learnr', expected one of model, learner"),
+        ("name", "x", r"got 'name', expected one of model, learner"),
+        ("learner.agent_batch", "8", r"expected one of learner.agent_batch.batch, "),
+        ("model.gamma.x", "1", r"model.gamma has no settings of its own"),
+        ("model.gamma", "x", r"model.gamma: got 'x', expected a number"),
+        ("model.gamma", "", r"model.gamma: got '', expected a number"),
+        ("model.gamma", None, r"model.gamma: got None, expected a number"),
+        ("model.gamma", "nan", r"finite number of at least 0 and at most 1, got nan"),
+        ("model.gamma", "1.1", r"at most 1, got 1.1"),
+        ("model.gamma", True, r"got True, expected a number"),
+        ("learner.train_every", "2.5", r"got '2.5', expected a whole number"),
+        ("learner.train_every", 2.5, r"got 2.5, expected a whole number"),
+        ("learner.train_every", "0", r"at least 1, got 0"),
+        ("learner.agent_batch.length", "1", r"learner.agent_batch.length: expected"),
+        ("model.discount", "maybe", r"got 'maybe', expected true or false"),
+        ("model.discount", 1, r"got 1, expected true or false"),
+        ("model.autoencoder.channels", "[4,8]", r"expected \[3 whole numbers\]"),
+        ("model.autoencoder.channels", "[4,8,0]", r"three numbers from 1 to"),
+        ("model.vit.heads", "5", r"a multiple of 4 and of heads, 5"),
+        ("model.rssm.deter", "1000000000", r"at most 16384"),
+        ("learner.actor.lr", "0", r"more than 0, got 0"),
+        ("learner.behavior.actor_grad", "up", r"expected 'dynamics', 'reinforce' or 'both'"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_name(name, value, said):
+    with pytest.raises(ModelError, match=said) as refused:
+        CPU.varied({name: value})
+    assert str(refused.value).startswith("set: ")
+
+
+@pytest.mark.parametrize("text", ["learner.train_every", "=4", "a b", "model.gamma:0.9"])
+def test_changes_that_are_no_assignments_are_refused(text):
+    with pytest.raises(ModelError, match="expected NAME=VALUE"):
+        read_changes(text)
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(st.sampled_from(sorted(settings_of(CPU))), st.text(max_size=8), max_size=3))
+def test_any_text_gives_a_preset_or_a_clear_error(changes):
+    try:
+        assert set(CPU.varied(changes).settings) == set(changes)
+    except ModelError as error:
+        assert str(error).startswith("set: ")
