@@ -45,7 +45,6 @@ GRAPH = Graph(
             on_exit="shutdown",
         ),
     ),
-    namespaces=lambda values, pushed: {},
 )
 
 
