@@ -19,6 +19,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHONPATH=.:models:datasets $(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/check_words.py
 
 bench: setup
 	$(BIN)/wm bench

@@ -90,7 +90,7 @@ class LogSpec:
 
     cameras maps a name to (height, width, 3); `action=None` declares a log without actions
     (plain video): it has no action, commanded and reward; `reward=False` one whose actions brought
-    rewards that nobody knows. `signals` names numbers about an action that are no observation
+    rewards that are unknown. `signals` names numbers about an action that are no observation
     (latency, interventions). `sensors` maps a name to whatever else is observed: depth pictures,
     float pictures, force, touch. `evaluation` declares the field of that name, which is true in
     every row of an episode that was recorded to evaluate a policy: such episodes are never learned

@@ -118,7 +118,7 @@ def test_goals_come_by_file_from_a_person_and_from_what_is_seen(tmp_path):
             process.communicate(timeout=20)
 
 
-def test_a_goal_for_nobody_is_refused_in_one_line(tmp_path):
+def test_a_goal_without_a_planner_is_refused_in_one_line(tmp_path):
     write_goal(tmp_path / "a.png", Goal(np.zeros((8, 8, 3), np.uint8)))
     for words in (["a.png"], ["--here"], ["--keep", "b.png"]):
         done = subprocess.run(
@@ -132,7 +132,7 @@ def test_a_goal_for_nobody_is_refused_in_one_line(tmp_path):
         assert done.stderr.count("\n") == 1
 
 
-def test_whoever_merely_watches_is_nobody_who_plans(tmp_path):
+def test_a_subscriber_of_images_alone_is_no_planner(tmp_path):
     write_goal(tmp_path / "a.png", Goal(np.zeros((8, 8, 3), np.uint8)))
     context, seen = rclpy.Context(), []
     rclpy.init(context=context, domain_id=98)
@@ -142,7 +142,7 @@ def test_whoever_merely_watches_is_nobody_who_plans(tmp_path):
     talk = ArmTalk(node, executor, wait_s=1.0)
     try:
         topics.GOAL.subscription(node, seen.append)
-        with pytest.raises(UserError, match="nobody plans for goals within 1 s"):
+        with pytest.raises(UserError, match="no planner takes goals within 1 s"):
             talk.send(tmp_path / "a.png")
         assert not seen
         topics.GOAL_JOINTS.subscription(node, lambda msg: None)

@@ -210,7 +210,7 @@ def test_a_killed_recorder_loses_nothing_it_had_and_control_goes_on(
 
 
 @pytest.mark.timeout(300)
-def test_a_full_disk_holds_nobody_up_and_recording_goes_on_when_there_is_room(
+def test_a_full_disk_stops_no_other_node_and_recording_goes_on_when_there_is_room(
     processes, tmp_path
 ) -> None:
     log, progress = tmp_path / "log", tmp_path / "progress.json"

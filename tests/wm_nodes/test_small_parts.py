@@ -114,7 +114,7 @@ def test_noise_depends_on_seed_role_and_stamp_only() -> None:
     seeds = {noise_seed(s, r, t) for s in range(5) for r in ("a", "b") for t in range(5)}
     assert len(seeds) == 50 and noise_seed(1, "a", 2) == noise_seed(1, "a", 2)
     one, two = torch.Generator(), torch.Generator()
-    torch.rand(7, generator=two)  # what came before does not matter
+    torch.rand(7, generator=two)  # earlier draws do not matter
     assert torch.equal(
         torch.rand(3, generator=torch_noise(one, 0, "a", 9)),
         torch.rand(3, generator=torch_noise(two, 0, "a", 9)),

@@ -81,7 +81,7 @@ class Eval:
     actuation_delay_s: float = 0.0
     """Simulated arm: commands act so late."""
     delay_s: float = 0.0
-    """What the agent is told of that."""
+    """What the agent assumes of that."""
     thinking_s: float = 0.0
     """Time between an observation and its plan, as in real time; 0: none passes."""
     compensate: bool = True

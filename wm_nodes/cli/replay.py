@@ -39,7 +39,7 @@ class Replay:
     restamp: bool = False
     """Stamp with the present time, not with the logged one."""
     wait_s: float = 10.0
-    """Begin when somebody hears `step`, or after so long."""
+    """Begin when `step` has a subscriber, or after so long."""
     ns: str = ROBOT
     """Namespace of the topics."""
     network: Literal["local", "subnet"] = "local"

@@ -24,7 +24,7 @@ KEEP = 0.8  # share of the noise that stays for the next decision
 
 
 class Player(Protocol):
-    """Whoever acts while a log is recorded."""
+    """What chooses actions while a log is recorded."""
 
     origin: Origin
 
@@ -119,7 +119,7 @@ def collect(
 ) -> EvaluationResult:
     """Add so many episodes of the seed's training stream to a log; made if it is not there.
 
-    The episodes are those after the ones that the log holds. `watch` is told of each.
+    The episodes are those after the ones that the log holds. `watch` is called with each.
     """
     before = _held(log)
     goals = Goals(episodes=before.episodes + episodes)

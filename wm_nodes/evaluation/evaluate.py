@@ -21,7 +21,7 @@ CLOSE_M = 0.05  # near enough to count as arrived
 class EpisodeRow:
     """One judged episode. `first_success` is the decision that first succeeded, -1 if none did.
 
-    Distances [m] to the task's end: at the episode's end, and the least; None: nobody can say.
+    Distances [m] to the task's end: at the episode's end, and the least; None: unknown.
     """
 
     episode: int
@@ -85,7 +85,7 @@ class EvaluationResult:
 
     @property
     def nearness(self) -> Nearness | None:
-        """How near the episodes came; None where nobody can say."""
+        """How near the episodes came; None where that is unknown."""
         ends = [row.end_m for row in self.rows if row.end_m is not None]
         least = [row.least_m for row in self.rows if row.least_m is not None]
         count = len(self.rows)

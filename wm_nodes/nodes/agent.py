@@ -35,7 +35,7 @@ class AgentParams(PolicyParams, EncoderParams, PipelineParams):
 
 
 class AgentNode(Thinker):
-    """Publishes the plan first; then the pictures, features and latents, if somebody looks."""
+    """Publishes the plan first; then the pictures, features and latents, to subscribers."""
 
     NAME = "agent"
     PARAMS = AgentParams
@@ -207,7 +207,7 @@ class AgentNode(Thinker):
     def _show_imagination(
         self, weights: Weights, state: State, image: Image | None, step: Step
     ) -> None:
-        """Publish what is seen and believed, if somebody looks."""
+        """Publish image, features and latent, if there are subscribers."""
         if image is None or not weights.model.spec.has_decoder:
             return
         if self._imagined.get_subscription_count():

@@ -55,7 +55,7 @@ class GoalListener:
 
 
 class GoalSpeaker:
-    """The service goal_here: what is seen now becomes the goal, for whoever plans."""
+    """The service goal_here: what is seen now becomes the goal of the planner."""
 
     def __init__(self, node: Shell) -> None:
         self._seen: tuple[int, Image, tuple[tuple[str, ...], Vector] | None] | None = None

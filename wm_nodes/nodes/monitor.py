@@ -38,7 +38,7 @@ class MonitorParams(ShellParams):
 
 
 class MonitorNode(Shell):
-    """Watches; nobody depends on it."""
+    """Watches; no other node depends on it."""
 
     NAME = "monitor"
     PARAMS = MonitorParams

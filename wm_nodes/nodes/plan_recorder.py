@@ -21,7 +21,7 @@ class AlbumParams(ShellParams):
 
 
 class AlbumNode(Shell):
-    """Watches; nobody depends on it."""
+    """Watches; no other node depends on it."""
 
     NAME = "plan_recorder"
     PARAMS = AlbumParams

@@ -35,7 +35,7 @@ class ReplayParams(ShellParams):
         "Wait for these: recorded (at the episode's start), plan (at each observation).",
         choices=(RECORDED, PLAN),
     )
-    wait_s: float = param(2.0, "Begin when somebody hears `step`, or after so long.", low=0.0)
+    wait_s: float = param(2.0, "Begin when `step` has a subscriber, or after so long.", low=0.0)
     retry_s: float = param(0.5, "Publish an unanswered observation again after.", low=0.01)
     patience_s: float = param(30.0, "Go on without an answer after.", low=0.1)
     as_camera: bool = param(
@@ -102,7 +102,7 @@ class ReplayNode(Shell):
     # Playing ------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Begin when somebody listens; say again what nobody answered; go on without them."""
+        """Begin when there are subscribers; repeat what had no answer; go on without one."""
         now = time.perf_counter()
         if self._now is None:
             if not self._shown and (self._heard() or now - self._began_at >= self.params.wait_s):
@@ -193,7 +193,7 @@ class ReplayNode(Shell):
     # Answers ------------------------------------------------------------------------------------
 
     def _wanted(self, arrival: Arrival) -> set[str]:
-        """Who is to answer this observation: nobody plans at the last, or in a log of video."""
+        """Nodes that must answer this observation; no planner at the last one or in video logs."""
         step, wanted = arrival.step, set(self.params.answers) - self._silent
         if self._steps is None or not step.is_first:
             wanted.discard(RECORDED)

@@ -77,7 +77,9 @@ class RobotParams(ShellParams):
         0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0
     )
     await_planner_s: float = param(
-        0.0, "Real time: wait so long for somebody who plans before an episode; 0: do not.", low=0.0
+        0.0,
+        "Real time: seconds to wait for a planner before an episode starts; 0: do not wait.",
+        low=0.0,
     )
     robot: str = param("arm_sim", "Adapter arm: a name of config/robots, or the path of a YAML.")
     driver_ns: str = param(
@@ -413,7 +415,7 @@ class RobotNode(Shell):
         return not self._recorder_there(since)
 
     def _ahead(self) -> bool:
-        """Has the robot done more than learning can keep up with? Not if nobody learns."""
+        """Has the robot done more than learning can keep up with? Not if nothing learns."""
         ahead, now = self.params.ahead, self.session.now
         if not (ahead and now and now.step.explore) or self._kept_up is None:
             return False

@@ -85,7 +85,7 @@ class WorldModelNode(Thinker):
         return Latent(step.stamp_ns, weights.origin("world_model"), flat)
 
     def _show_imagination(self, weights: Weights, state: State, step: Step) -> None:
-        """Decode the state as soon as its picture is here too, if somebody looks."""
+        """Decode the state as soon as its image is here too, if there is a subscriber."""
         if not (self._imagined.get_subscription_count() and weights.model.spec.has_decoder):
             return
         if not self._sees_pictures:  # it needs them for this alone

@@ -112,7 +112,7 @@ class Robot(abc.ABC):
         return {}
 
     def distance(self) -> float | None:
-        """Return how far the task is from done now [m], for judges; None: nobody can say."""
+        """Return how far the task is from done now [m], for evaluations; None: unknown."""
         return None
 
     @abc.abstractmethod

@@ -34,10 +34,10 @@ class ArmTalk:
         """Publish the picture in a file, and the joint states beside it, as the goal."""
         goal, names = read_goal(path), tuple(joints_beside(path) or ())
         images, joints = topics.GOAL.always(self._node), topics.GOAL_JOINTS.always(self._node)
-        # Whoever merely watches takes the picture alone: an album is nobody who plans.
+        # The plan recorder subscribes to the image only; a planner also to the joint states.
         self._until(
             lambda: images.get_subscription_count() and joints.get_subscription_count(),
-            "nobody plans for goals",
+            "no planner takes goals",
         )
         stamp_ns = int(self._node.get_clock().now().nanoseconds)
         if goal.proprio is not None:
@@ -48,7 +48,7 @@ class ArmTalk:
     def here(self) -> str:
         """Make what is seen now the goal; return the answer."""
         client: Any = self._node.create_client(Trigger, "goal_here")
-        self._until(client.service_is_ready, "nobody offers goal_here")
+        self._until(client.service_is_ready, "no node offers goal_here")
         answer = client.call_async(Trigger.Request())
         self._until(answer.done, "goal_here did not answer")
         result = answer.result()

@@ -9,7 +9,7 @@ from typing import Any
 class Join:
     """Parts by name and stamp; a full set is handed out once. Order of arrival does not matter.
 
-    Holds at most `size` unfinished stamps; the oldest to have come goes first, and `lost` is told.
+    Holds at most `size` unfinished stamps; the oldest is dropped first; `lost` gets its stamp.
     """
 
     def __init__(

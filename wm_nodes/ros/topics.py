@@ -46,7 +46,7 @@ STEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 COMMAND = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, deadline=Duration(seconds=1.0)
 )
-# The newest, given at once to whoever comes late.
+# The newest, given at once to a late subscriber.
 WEIGHTS = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,

@@ -74,9 +74,9 @@ class Learning:
         evaluate: Callable[[Path], Mapping[str, float]] | None = None,
         on_first_save: Callable[[], None] = lambda: None,
     ) -> None:
-        """`publish` is told of every version; `evaluate` gets the folder of one each `eval_every`
-        updates, and returns metrics; `on_first_save` is called once, before the first save of this
-        process."""
+        """`publish` is called with every version; `evaluate` gets the folder of one each
+        `eval_every` updates, and returns metrics; `on_first_save` is called once, before the first
+        save of this process."""
         self.config = config
         self.preset = preset(config.model).varied(config.settings)
         self.device = str(pick_device(config.device))

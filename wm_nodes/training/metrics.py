@@ -39,7 +39,7 @@ class MetricsRecorder:
     """Averages of metrics as rows of metrics/train.csv and as TensorBoard scalars.
 
     Rows may be ahead of the checkpoint that a killed run goes on from: :meth:`resume` takes those
-    back, so that each update is told once and averages are what they would have been.
+    back, so that each update is reported once and averages are what they would have been.
     """
 
     def __init__(self, folder: Path, every: int) -> None:

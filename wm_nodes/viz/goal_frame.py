@@ -1,7 +1,7 @@
-"""One frame of an arm's film: camera, goal, what was imagined and what came, distance, plan.
+"""One frame of an arm's film: camera, goal, what was imagined, the truth, distance, plan.
 
 camera now | goal       | imagined +0.5 s | +1.0 s | +1.5 s
-distance to the goal    | what came       |        |
+distance to the goal    | truth           |        |
 what was done and what is planned, by dimension of the action
 """
 
@@ -65,7 +65,7 @@ def draw(moment: Moment) -> Image:
         expected = moment.expected[index] if known else None
         _picture(frame, 2 + index, top, f"imagined {ahead}", expected)
         truth = moment.truth[index] if known else None
-        _picture(frame, 2 + index, low, f"what came {ahead}", truth)
+        _picture(frame, 2 + index, low, f"truth {ahead}", truth)
 
     wide = 2 * SIDE + GAP
     _write(frame, "distance of hand and goal", (GAP, low - 9), TEXT)

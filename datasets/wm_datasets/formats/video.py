@@ -34,7 +34,7 @@ TICK = Fraction(1, 1_000_000)  # [s], of the stamps in what is written
 
 
 class Import(Importer):
-    """A log with frames and stamps only: nobody knows actions, rewards or joints."""
+    """A log with frames and stamps only: actions, rewards and joints are unknown."""
 
     uses = frozenset({"robot", "task", "period_s", "camera"})
 

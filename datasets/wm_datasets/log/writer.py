@@ -410,7 +410,7 @@ class LogWriter:
                     self._wake.wait(max(self.durable_s, 0.1))
 
     def _rest(self) -> float | None:
-        """Seconds until there is something to do; None until somebody says so."""
+        """Seconds until there is something to do; None until asked."""
         if self._fault is not None or self._count_full():
             return 0
         if self._dirty_since is None:

@@ -156,10 +156,10 @@ def roomy(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 
 class BufferPool:
-    """Output arrays, used again once nobody else holds them.
+    """Output arrays, used again once nothing else refers to them.
 
     A fresh array of 30 MB costs as much in page faults as the copy into it. An array handed out is
-    left alone while anything refers to it (a view, a tensor made from it): nobody need copy.
+    left alone while anything refers to it (a view, a tensor made from it): no copy is needed.
     """
 
     def __init__(self, allocate: Allocate = roomy) -> None:

@@ -124,7 +124,7 @@ class SegmentWriter:
 
 
 class SegmentReader:
-    """A segment being written by somebody else (or left behind); yields only whole records."""
+    """A segment being written by another process (or left behind); yields only whole records."""
 
     def __init__(self, folder: Path, start: int, dtype: np.dtype[Any]) -> None:
         """Open the file; FileNotFoundError when it does not exist (any more)."""

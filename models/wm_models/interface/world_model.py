@@ -74,7 +74,7 @@ class Rollout:
     feat: dict[str, Tensor] = field(
         default_factory=dict
     )  # name -> [B, S, H, ...], after each action; [B, S, 1, ...] where "last" was wanted
-    reward: Tensor | None = None  # [B, S, H], brought by each action
+    reward: Tensor | None = None  # [B, S, H], of each action
     cont: Tensor | None = None  # [B, S, H], probability of not having terminated
     value: Tensor | None = None  # [B, S], of the last state, in the scale of ``reward``
     disagreement: Tensor | None = None  # [B, S, H]

@@ -139,7 +139,7 @@ def test_a_delay_that_is_known_costs_less():
 
 @given(st.integers(0, 5), st.integers(1, 12))
 def test_a_late_plan_s_point_is_the_one_that_is_due(late, points):
-    """Plan t says t, t + 1 ...: whoever plays it at the right time says the time."""
+    """Plan t says t, t + 1 ...: executed at the right time it says the time."""
     coming = Coming(late * PERIOD_S, PERIOD_S, ("x",))
     for tick in range(15):
         plan = np.arange(tick, tick + points, dtype=np.float32)[:, None] + 1

@@ -30,7 +30,7 @@ def test_a_model_or_a_script_plans_not_both():
 @pytest.mark.parametrize(
     ("given", "right"),
     [
-        ({"robot": "nobody"}, "there is no"),
+        ({"robot": "unknown"}, "there is no"),
         ({"robot": "ur5e"}, "hardware:=real"),
         ({"task": "fly"}, "reach, goal, push, lift"),
         ({"hardware": "real", "robot": "ur5e"}, "reads a simulator"),

@@ -39,7 +39,7 @@ LOW, HIGH = config().limits.low, config().limits.high
 
 
 class Brain:
-    """Answers every step with a plan; hears what the arm is told."""
+    """Answers every step with a plan; hears the arm's commands."""
 
     def __init__(self, graph) -> None:
         self.graph, self.speed, self.points = graph, (0.0, 0.1, 0.0), 4

@@ -390,7 +390,7 @@ def test_split_and_fused_imagine_alike(graph, store) -> None:
         pictures = graph.hear(topics.IMAGINATION, messages.image_from_msg)
         robot = robot_for(graph, composition)
         tick = 0
-        while len(pictures) < 4:  # the first come before somebody is known to look
+        while len(pictures) < 4:  # the first come before a subscriber is known
             tick += 1
             robot.ask(tick, is_first=tick == 1)
         shown[composition] = dict(pictures)

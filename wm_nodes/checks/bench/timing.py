@@ -16,7 +16,7 @@ from wm_nodes.checks.bench.rows import Row
 class Timing:
     """Seconds per call, one entry per call.
 
-    Work on one thread is told in CPU time of this process: what it takes on a core that does
+    Work on one thread is given in CPU time of this process: what it takes on a core that does
     nothing else, also while the machine is busy. With several threads it is wall-clock time.
     """
 

@@ -1,1 +1,1 @@
-"""Breaking everything around an arm, with real processes, and watching what it is told to do."""
+"""Breaking everything around an arm, with real processes, and auditing its commands."""

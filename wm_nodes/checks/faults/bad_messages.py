@@ -1,4 +1,4 @@
-"""Messages that nobody should send: for every subscription and service of the robot node."""
+"""Malformed and hostile messages: for every subscription and service of the robot node."""
 
 from __future__ import annotations
 

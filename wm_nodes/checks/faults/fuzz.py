@@ -35,7 +35,7 @@ START_S = 30.0
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """What came of it; `violations` of commands that left the robot node."""
+    """Outcome; `violations` of commands that left the robot node."""
 
     messages: int
     commands: int

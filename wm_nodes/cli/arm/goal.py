@@ -33,7 +33,7 @@ class ArmGoal:
     ns: str = ""
     """Namespace of the robot's nodes; empty: that of the only robot node that runs."""
     wait_s: float = 10.0
-    """How long to wait for somebody who plans, or for a picture."""
+    """How long to wait for a planner, or for an image."""
 
 
 def run(words: Sequence[str]) -> int:

@@ -31,7 +31,7 @@ HELP = (
 
 
 def choose_gl() -> str:
-    """Set MUJOCO_GL to egl where nobody chose and there is no display; return the choice.
+    """Set MUJOCO_GL to egl where it is not set and there is no display; return the choice.
 
     MuJoCo reads the variable when it is imported, so call this first.
     """

@@ -28,7 +28,7 @@ def vector_names(spec: LogSpec) -> dict[str, list[str]]:
 
 
 def stamp_of(message: Any) -> int | None:
-    """Time in a message's header [ns]; None without one, or where nobody filled it in."""
+    """Time in a message's header [ns]; None without one, or where it was not filled in."""
     header = getattr(message, "header", None)
     if header is None:
         return None
