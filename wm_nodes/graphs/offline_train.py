@@ -28,7 +28,9 @@ REPORT_S = 180.0  # after the trainer's end, for the monitor's report
 
 def _trainer(values: Values) -> Mapping[str, Parameter]:
     return {
-        **{name: values[name] for name in ("run", "log", "model", "set", "seed", "steps")},
+        **{
+            name: values[name] for name in ("run", "log", "model", "set", "camera", "seed", "steps")
+        },
         "weights": first_weights(values),
         "pace": False,
         "threads": trainer_threads(os.cpu_count() or 1),
@@ -55,6 +57,13 @@ GRAPH = Graph(
         SET,
         WEIGHTS,
         SEED,
+        Argument(
+            "camera",
+            "",
+            "Camera of the log that the model sees; empty: the first of its image size, or the "
+            "only one.",
+            fixed=True,
+        ),
         Argument("steps", 0, "End after this many updates; 0: never.", low=0),
         RUN,
         REPORT,

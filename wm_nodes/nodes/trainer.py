@@ -44,6 +44,11 @@ class TrainerParams(ShellParams):
     set: str = param(
         "", "Settings of the preset to change, as NAME=VALUE with commas between; empty: none."
     )
+    camera: str = param(
+        "",
+        "Camera of the log that the model sees; empty: the first of its image size, or the only "
+        "one.",
+    )
     weights: str = param(
         "", "Weights to begin with; empty: fresh ones. A resumed run keeps its own."
     )
@@ -111,6 +116,7 @@ class TrainerNode(Shell):
         logs += [(path, share * weight / total) for path, weight in others]
         settings: dict[str, Any] = {
             "model": p.model,
+            "camera": p.camera,
             "settings": read_changes(p.set),
             "weights": Path(p.weights) if p.weights else None,
             "seed": p.seed,
