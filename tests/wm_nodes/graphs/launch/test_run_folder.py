@@ -144,3 +144,12 @@ def test_a_run_goes_on_with_its_own_newer_weights_whatever_it_began_with():
     file = run.path / "run.json"
     file.write_text(file.read_text().replace("window-close-v3", "push-v3"))  # an older version's
     assert open_run(GRAPH, {"run": "one"}).values["task"] == "push-v3"
+
+
+def test_offline_training_passes_camera_and_settings_to_the_trainer(tmp_path):
+    (tmp_path / "log").mkdir()
+    graph = find_graph("offline_train")
+    words = {"log": str(tmp_path / "log"), "camera": "wrist", "set": "learner.train_every=4"}
+    values = open_run(graph, {**words, "run": str(tmp_path / "one")}).values
+    trainer = next(node for node in graph.nodes if node.name == "trainer").parameters(values)
+    assert (trainer["camera"], trainer["set"]) == ("wrist", "learner.train_every=4")
