@@ -53,17 +53,22 @@ class Arm:
         self.ns, self.driver_ns = f"/{side}/robot", f"/{side}/arm_sim"
         self.planned = False
         self.commands: list[np.ndarray] = []
+        self.commanded_at = 0.0
         self.places: list[np.ndarray] = []
         self.keys: set[str] = set()  # of all diagnostics so far
         self.hardware = ""
         self.message = ""
         listen = node.create_subscription
         command = f"{self.driver_ns}/forward_position_controller/commands"
-        listen(Float64MultiArray, command, lambda m: self.commands.append(np.array(m.data)), 100)
+        listen(Float64MultiArray, command, self._on_command, 100)
         listen(JointState, f"{self.driver_ns}/joint_states", self._on_joints, 100)
         listen(JointState, f"{self.ns}/step", self._on_step, topics.STEP)
         listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, topics.REPORTS)
         self.plans = node.create_publisher(topics.PLAN.type, f"{self.ns}/plan", topics.PLAN.qos)
+
+    def _on_command(self, msg: Float64MultiArray) -> None:
+        self.commands.append(np.array(msg.data))
+        self.commanded_at = time.monotonic()
 
     def _on_joints(self, msg: JointState) -> None:
         self.places.append(np.array(msg.position))
@@ -99,8 +104,10 @@ class Arm:
 
     @property
     def rests(self) -> bool:
-        """Return whether the newest commands, if any, and the newest measurements are equal."""
+        """Return whether the newest measurements are equal, and so are the newest commands, if
+        there were any within the last second."""
         commands, places = self.commands[-AT_REST:], self.places[-SEEN:]
+        commands = commands if time.monotonic() - self.commanded_at < 1.0 else []
         commanded = bool(commands) and float(np.ptp(commands, axis=0).max()) > STILL_RAD
         still = len(places) == SEEN and float(np.ptp(places, axis=0).max()) <= NOISE_RAD
         return still and not commanded

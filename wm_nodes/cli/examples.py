@@ -41,7 +41,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "report": ("wm report NAME", "wm report runs/NAME --last 20 --out report"),
     "replay": ("wm replay runs/NAME --episode 3",),
-    "models": ("wm models",),
+    "models": ("wm models", "wm models show mwm_cpu"),
+    "models show": ("wm models show mwm_cpu", "wm models show dino_wm_cpu"),
     "weights": ("wm weights", "wm weights import dino_wm outputs/pusht"),
     "weights import": (
         "wm weights import dino_wm outputs/pusht",

@@ -37,7 +37,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check = Checked(self)
-        check.number("lr", "eps", low=0.0, open_ends="low")
+        check.number("lr", low=0.0)
+        check.number("eps", low=0.0, open_ends="low")
         check.flag("epsilon_hat", "decay_all")
         if self.clip != math.inf:
             check.number("clip", low=0.0, open_ends="low")

@@ -93,7 +93,7 @@ def test_later_changes_come_on_top():
         ("model.autoencoder.channels", "[4,8,0]", r"three numbers from 1 to"),
         ("model.vit.heads", "5", r"a multiple of 4 and of heads, 5"),
         ("model.rssm.deter", "1000000000", r"at most 16384"),
-        ("learner.actor.lr", "0", r"more than 0, got 0"),
+        ("learner.actor.eps", "0", r"more than 0, got 0"),
         ("learner.behavior.actor_grad", "up", r"expected 'dynamics', 'reinforce' or 'both'"),
     ],
 )

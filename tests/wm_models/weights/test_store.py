@@ -153,7 +153,7 @@ def test_a_manifest_without_settings_is_as_before(store) -> None:
     assert read_manifest(store.folder).settings == {}
     store.save(parts(1), manifest(1, settings={"num_hist": 1}))
     assert read_manifest(store.folder).settings == {"num_hist": 1}
-    with pytest.raises(ModelError, match="settings: mwm_cpu has none, got num_hist"):
+    with pytest.raises(ModelError, match="set: got 'num_hist'"):
         load_model(store.folder)
 
 

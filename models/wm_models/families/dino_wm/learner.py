@@ -50,8 +50,8 @@ class DinoLearnerConfig:
 
     def __post_init__(self) -> None:
         check = Checked(self)
-        check.whole("batch", "encoder_batch", "decoder_every", "prefill", "train_every")
-        check.whole("encoder_updates", "measure_updates", "feature_bytes", low=0)
+        check.whole("batch", "encoder_batch", "decoder_every", "train_every")
+        check.whole("encoder_updates", "measure_updates", "feature_bytes", "prefill", low=0)
 
 
 class DinoLearner:
