@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from wm_models.errors import ModelError
-from wm_models.interface.overrides import read_changes
 from wm_nodes.cli.examples import EXAMPLES
 from wm_nodes.cli.helptext import examples, table
-from wm_nodes.cli.preset_changes import checked_changes
 from wm_nodes.graphs import NAMES, find_graph
-from wm_nodes.graphs.graph import Argument, Graph, GraphError, split_words
+from wm_nodes.graphs.graph import Argument, Graph, GraphError
 
 USAGE = "usage: wm launch GRAPH [name:=value ...] [--show-args]"
 
@@ -27,22 +24,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     from wm_nodes.graphs.launch.supervisor import launch
 
-    given = [word for word in words if word != graph_name]
-    _check_set(graph, split_words(given))
-    return launch(graph, given)
-
-
-def _check_set(graph: Graph, given: Mapping[str, str]) -> None:
-    """Refuse wrong settings of the preset before a node starts. GraphError."""
-    if not given.get("set"):
-        return
-    values = {**graph.defaults(), **graph.parse(given)}
-    if "set" not in values:
-        return
-    try:
-        checked_changes(str(values["model"]), read_changes(str(values["set"])))
-    except ModelError as error:
-        raise GraphError(str(error)) from None
+    return launch(graph, [word for word in words if word != graph_name])
 
 
 def overview() -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
+from wm_models.errors import ModelError
+from wm_models.interface.overrides import read_changes
 from wm_models.planners.registry import PLANNERS
-from wm_models.registry import SUMMARIES
+from wm_models.registry import SUMMARIES, preset
 from wm_nodes import namespaces
 from wm_nodes.graphs.graph import Argument, GraphError, Values
 from wm_nodes.graphs.weights import find_weights, read_facts
@@ -129,9 +132,24 @@ def trainer_threads(cores: int) -> int:
     return max(1, cores // 2)
 
 
+def check_settings(values: Values) -> None:
+    """Refuse wrong settings of the model preset, before any process starts.
+
+    They are looked up where torch is, which the system Python of `ros2 launch` may lack: there the
+    trainer refuses them.
+    """
+    try:
+        changes = read_changes(str(values.get("set", "")))
+        if changes and find_spec("torch") is not None:
+            preset(str(values["model"])).varied(changes)
+    except ModelError as error:
+        raise GraphError(str(error)) from None
+
+
 def check_files(values: Values) -> None:
     """Refuse weights that are not there or another model's, before any process starts."""
     split_logs(values)
+    check_settings(values)
     weights = str(values.get("weights", ""))
     if not weights:
         return

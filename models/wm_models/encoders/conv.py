@@ -29,7 +29,10 @@ class ConvConfig:
     trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        Checked(self).whole("image_size", "width", high=16384)
+        check = Checked(self)
+        check.whole("image_size", "width", high=16384)
+        if not self.channels or not all(0 < c <= 16384 for c in self.channels):
+            check.refuse("channels", "numbers from 1 to 16384")
         if self.image_size % 2 ** len(self.channels):
             raise ModelError(
                 f"encoder.image_size: expected a multiple of {2 ** len(self.channels)}, "

@@ -180,7 +180,8 @@ def _read(file: Path, graph: Graph, wanted: Mapping[str, Value]) -> dict[str, Va
     """Return the arguments that a run began with; what it did not know yet is as wanted now."""
     try:
         content: dict[str, Any] = json.loads(file.read_text())
-        name, arguments = content["graph"], dict(content["arguments"])
+        # runs of older versions changed no settings of their preset
+        name, arguments = content["graph"], {"set": "", **content["arguments"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphError(
             f"run: {file} cannot be read ({error}). Right: another run:=NAME, or mend the file."

@@ -74,7 +74,7 @@ class MWMConfig:
     def __post_init__(self) -> None:
         check = Checked(self)
         check.flag("discount")
-        check.number("gamma", low=0.0, high=1.0)
+        check.number("gamma", low=0.0, high=1.0, open_ends="low")
         check.number("reward_scale", "demonstrations", low=0.0)
 
 

@@ -153,3 +153,38 @@ def test_offline_training_passes_camera_and_settings_to_the_trainer(tmp_path):
     values = open_run(graph, {**words, "run": str(tmp_path / "one")}).values
     trainer = next(node for node in graph.nodes if node.name == "trainer").parameters(values)
     assert (trainer["camera"], trainer["set"]) == ("wrist", "learner.train_every=4")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"set": "learner.trainevery=4"}, "Did you mean 'learner.train_every'"),
+        ({"set": "learner.train_every=0"}, "at least 1, got 0"),
+        ({"set": "learner.train_every"}, "expected NAME=VALUE"),
+        ({"set": "learner.batch=8"}, "got 'learner.batch'"),
+    ],
+)
+def test_wrong_settings_of_the_preset_are_refused_before_anything_is_written(tmp_path, words, said):
+    with pytest.raises(GraphError, match=said):
+        open_run(find_graph("sim_metaworld"), {**words, "run": str(tmp_path / "one")})
+    assert not (tmp_path / "one").exists()
+
+
+def test_settings_are_checked_against_the_run_s_own_model_and_stay(tmp_path):
+    graph, run = find_graph("sim_metaworld"), str(tmp_path / "one")
+    given = {"run": run, "set": "learner.batch=8"}  # of dino_wm_cpu, not of the default model
+    open_run(graph, {**given, "model": "dino_wm_cpu"})
+    assert open_run(graph, given).values["model"] == "dino_wm_cpu"
+    with pytest.raises(GraphError, match="set"):
+        open_run(graph, {"run": run, "set": "learner.batch=4"})
+
+
+def test_a_run_of_an_older_version_takes_no_settings(tmp_path):
+    graph, run = find_graph("sim_metaworld"), tmp_path / "one"
+    open_run(graph, {"run": str(run)})
+    told = json.loads((run / "run.json").read_text())
+    del told["arguments"]["set"]
+    (run / "run.json").write_text(json.dumps(told))
+    with pytest.raises(GraphError, match="set"):
+        open_run(graph, {"run": str(run), "set": "learner.train_every=4"})
+    assert open_run(graph, {"run": str(run)}).values["set"] == ""
