@@ -69,9 +69,13 @@ class Processes:
         return process.wait(10), time.monotonic() - began
 
     def kill_all(self) -> None:
-        for process in self.running.values():
+        """Kill what is left and print what each node logged: pytest shows it when a test fails."""
+        for name, process in self.running.items():
+            print(f"{name}: {'running' if process.poll() is None else process.returncode}")
             process.kill()
             process.wait()
+        for path in sorted(self.folder.glob("*.log")):
+            print(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}")
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 Fast DDS keeps a segment and some ports in /dev/shm for every process, each with a lock file
 (`<name>_el`) that the process holds with flock as long as it lives. A process that is killed cannot
-remove them. `fastdds shm clean` does the same as `remove_dead`; it is not part of ROS's packages.
+remove them. A segment (8 MB with the launch profile) has a name of its own and is of use to no
+other process: it is removed here. A port (50 kB) is used again by the next process that gets its
+number. Fast DDS repairs it then; removing it here could take it from a process that is starting.
 """
 
 from __future__ import annotations
@@ -16,16 +18,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
-OWNED = re.compile(r"fastdds_(?:port\d+|[0-9a-f]{16})")
+SEGMENT = re.compile(r"fastdds_[0-9a-f]{16}")
 LOCK = "_el"
 YOUNG_S = 5.0  # a file may exist for a moment before its owner has locked it
 
 
 def remove_dead(folder: Path = FOLDER, *, young_s: float = YOUNG_S) -> list[str]:
-    """Remove what dead processes have left; return the names of the segments and ports.
+    """Remove the segments that dead processes have left; return their names.
 
     Removed are only files of this user whose lock is free, which no visible process has mapped, and
-    which are older than `young_s` [s]. The lock is held meanwhile, so that no process can take it.
+    which are older than `young_s` [s].
     """
     removed: list[str] = []
     with suppress(OSError):
@@ -45,8 +47,8 @@ def remove_dead(folder: Path = FOLDER, *, young_s: float = YOUNG_S) -> list[str]
 
 
 def _owned(path: Path, young_s: float) -> bool:
-    """Is it a segment or port of this user, old enough?"""
-    if not OWNED.fullmatch(path.name):
+    """Is it a segment of this user, old enough?"""
+    if not SEGMENT.fullmatch(path.name):
         return False
     with suppress(OSError):
         found = path.lstat()

@@ -10,12 +10,12 @@ import pytest
 
 from wm_nodes.ros.shared_memory import remove_dead
 
-SEGMENT, PORT = "fastdds_0123456789abcdef", "fastdds_port48911"
+SEGMENT, OTHER, PORT = "fastdds_0123456789abcdef", "fastdds_fedcba9876543210", "fastdds_port48911"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in (SEGMENT, PORT):
+    for name in (SEGMENT, OTHER, PORT):
         (tmp_path / name).write_bytes(bytes(4096))
         (tmp_path / f"{name}_el").touch()
     return tmp_path
@@ -25,20 +25,20 @@ def left(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_what_no_process_holds_is_removed(folder: Path) -> None:
-    others = ("other", "fastdds_0123_el", "fastdds_nothex6789abcdef", "fastdds_port7000")
+def test_segments_that_no_process_holds_are_removed_and_ports_stay(folder: Path) -> None:
+    others = ("other", "fastdds_0123_el", "fastdds_nothex6789abcdef", "fastdds_00000000000000ff")
     for name in others:
         (folder / name).touch()  # the last has no lock file: its owner is not known
-    assert sorted(remove_dead(folder, young_s=0)) == [SEGMENT, PORT]
-    assert left(folder) == set(others)
+    assert sorted(remove_dead(folder, young_s=0)) == [SEGMENT, OTHER]
+    assert left(folder) == {*others, PORT, f"{PORT}_el"}
 
 
 def test_what_is_locked_or_mapped_or_young_stays(folder: Path) -> None:
     before = left(folder)
     assert remove_dead(folder) == [] and left(folder) == before
-    with (folder / f"{SEGMENT}_el").open() as lock, (folder / PORT).open("rb") as port:
+    with (folder / f"{SEGMENT}_el").open() as lock, (folder / OTHER).open("rb") as other:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with mmap.mmap(port.fileno(), 0, prot=mmap.PROT_READ):
+        with mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ):
             assert remove_dead(folder, young_s=0) == [] and left(folder) == before
     assert len(remove_dead(folder, young_s=0)) == 2
 
@@ -46,7 +46,7 @@ def test_what_is_locked_or_mapped_or_young_stays(folder: Path) -> None:
 def test_links_and_missing_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "kept"
     target.touch()
-    (folder / f"{PORT}_el").unlink()
-    (folder / f"{PORT}_el").symlink_to(target)
+    (folder / f"{OTHER}_el").unlink()
+    (folder / f"{OTHER}_el").symlink_to(target)
     assert remove_dead(folder, young_s=0) == [SEGMENT]
     assert target.exists() and remove_dead(tmp_path / "none") == []
