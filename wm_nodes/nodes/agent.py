@@ -18,15 +18,15 @@ from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import CHECK_S, PipelineParams
 from wm_nodes.nodes.encoder import EncoderParams, observed_parts, proprio_of
-from wm_nodes.nodes.goal_topics import GoalListener, GoalSpeaker
-from wm_nodes.nodes.model_node import Thinker
+from wm_nodes.nodes.goal_topics import GoalListener, GoalService
+from wm_nodes.nodes.model_node import ModelNode
 from wm_nodes.nodes.policy import PolicyParams
 from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
 from wm_nodes.robots.cameras.preprocess import Liveness
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.stamps import StampWatch
-from wm_nodes.ros.synchronizer import Join
+from wm_nodes.ros.synchronizer import Synchronizer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class AgentParams(PolicyParams, EncoderParams, PipelineParams):
     """Parameters of camera, encoder, world_model and policy in one."""
 
 
-class AgentNode(Thinker):
+class AgentNode(ModelNode):
     """Publishes the plan first; then the pictures, features and latents, to subscribers."""
 
     NAME = "agent"
@@ -42,7 +42,7 @@ class AgentNode(Thinker):
     NEEDS = ("encode", "filter", "act", "plan", "decode")
 
     def configure(self) -> None:
-        self._join = Join(("image", "step"))
+        self._synchronizer = Synchronizer(("image", "step"))
         super().configure()
         p = self.params
         self._pipeline = p.pipeline()
@@ -51,7 +51,7 @@ class AgentNode(Thinker):
         self._encoder, self._swap = Encoder(), Swap(p.swap)
         self._filter = Filter(p.seed, self.device)
         self._policy = p.core(self.device)
-        self._goal, self._goals = GoalListener(self, self._policy, p.goal), GoalSpeaker(self)
+        self._goal, self._goal_service = GoalListener(self, self._policy, p.goal), GoalService(self)
         self._maker = PlanMaker()
         self._answer: Plan | None = None
         self._newest: dict[str, Any] = {}
@@ -87,10 +87,10 @@ class AgentNode(Thinker):
 
     def _on_new(self, newest: Weights) -> None:
         super()._on_new(newest)
-        self._join.want(observed_parts(newest))
+        self._synchronizer.require(observed_parts(newest))
 
     def _on_joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
-        self._together(self._join.put("joints", stamp_ns, (names, values)))
+        self._together(self._synchronizer.put("joints", stamp_ns, (names, values)))
 
     def _on_image(self, stamp_ns: int, raw: Image) -> None:
         try:
@@ -102,12 +102,12 @@ class AgentNode(Thinker):
             self._stamps.report(stamp_ns)
             self._alive.saw(image, time.perf_counter())
             self._show_image(image, stamp_ns)
-        self._together(self._join.put("image", stamp_ns, image))
+        self._together(self._synchronizer.put("image", stamp_ns, image))
 
     def _on_step(self, step: Step) -> None:
         self._filter.heard(step)
         self._policy.delay.heard(step)
-        self._together(self._join.put("step", step.stamp_ns, step))
+        self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict[str, Any] | None) -> None:
         """Think of every observation in lock-step, of the newest that has come in real time."""
@@ -127,7 +127,7 @@ class AgentNode(Thinker):
     def _think(self) -> None:
         """Answer the observation in the mailbox; one that was answered before, as before."""
         image, step = self._newest.get("image"), self._newest["step"]
-        self._goals.saw(step.stamp_ns, image, self._newest.get("joints"))
+        self._goal_service.update(step.stamp_ns, image, self._newest.get("joints"))
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
         else:
@@ -137,7 +137,7 @@ class AgentNode(Thinker):
                 self._decide_blindly(step)
             else:
                 self.shelf.in_use(weights)
-                self.health.weights = weights.version
+                self.diagnostics.weights = weights.version
                 self._decide(weights, image, proprio_of(self._newest), step)
         if self.params.mode == topics.LOCKSTEP:
             self._show_image(image, step.stamp_ns)
@@ -146,7 +146,7 @@ class AgentNode(Thinker):
         started = time.perf_counter()
         if not step.is_last:
             actions = self._policy.act_blindly(*self._maker.bounds(step), step.stamp_ns)
-            self.health.worked(time.perf_counter() - started)
+            self.diagnostics.record_latency(time.perf_counter() - started)
             self._say(step, RANDOM, actions)
 
     def _decide(
@@ -167,7 +167,7 @@ class AgentNode(Thinker):
     def _act(self, weights: Weights, state: State, step: Step, started: float) -> None:
         """Answer; without anything to act for at random in lock-step, in real time not at all."""
         if not self._policy.can_act(weights):
-            self._goal.missing()
+            self._goal.report_missing()
             if self.params.mode == topics.LOCKSTEP:
                 self._decide_blindly(step)
             return
@@ -177,10 +177,10 @@ class AgentNode(Thinker):
             self.drop(f"goal/{error.reason}", str(error))
             return
         except PlanRefused as error:
-            self.fault("plan", str(error), error=True)
+            self.report_fault("plan", str(error), error=True)
             return
-        self.health.worked(time.perf_counter() - started)
-        self.well("plan", "plans are found again")
+        self.diagnostics.record_latency(time.perf_counter() - started)
+        self.clear_fault("plan", "plans are found again")
         self._say(step, weights.origin(self._policy.module), actions)
         self.params.measure(self, self._policy, step)
 
@@ -217,9 +217,9 @@ class AgentNode(Thinker):
     def _on_check(self) -> None:
         fault = self._alive.fault(time.perf_counter())
         if fault:
-            self.fault("camera", fault, error=True)
+            self.report_fault("camera", fault, error=True)
         else:
-            self.well("camera", "pictures are back")
+            self.clear_fault("camera", "pictures are back")
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ from wm_nodes.robots.seeds import episode_seed
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.camera_info import intrinsics_to_msg
 from wm_nodes.ros.clock import ClockPublisher
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 ROBOT = "robot"
@@ -51,7 +51,7 @@ BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
 
 
 @dataclass(frozen=True)
-class ArmSimParams(ShellParams):
+class ArmSimParams(NodeParams):
     robot: str = param("arm_sim", "Robot whose model is simulated: a name of config/robots.")
     task: str = param("reach", "Scene: reach, goal, push, lift.")
     show_goal: bool = param(True, "Task goal: publish each scene's goal picture.")
@@ -101,7 +101,7 @@ class ArmSimParams(ShellParams):
     )
 
 
-class ArmSimNode(Shell):
+class ArmSimNode(ManagedNode):
     """One thread lets time pass, draws and publishes; commands come by the executor."""
 
     NAME = "arm_sim"
@@ -172,7 +172,7 @@ class ArmSimNode(Shell):
         if self._failed is not None:
             with user_errors(RobotError):
                 raise self._failed
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     def deactivate(self) -> None:
         self._end.set()
@@ -191,7 +191,7 @@ class ArmSimNode(Shell):
             return
         self._driver = driver = Driver(world, self._faults, p.seed)
         self._set_scene(world)
-        if self.alone and self.params.realtime:
+        if self.owns_process and self.params.realtime:
             take_priority(*PRIORITIES)
         self._ready.set()
         period, frame_s = 1.0 / p.rate_hz, 1.0 / p.camera_hz
@@ -212,12 +212,12 @@ class ArmSimNode(Shell):
                 next_frame = max(next_frame + frame_s, now)
                 self._say_frames(driver, world, stamp_ns)
             self._publish_images(time.monotonic())
-            self.health.worked(time.perf_counter() - began)
+            self.diagnostics.record_latency(time.perf_counter() - began)
             due += period
             late = time.monotonic() - due
             if late > BEHIND_S:
                 due += late
-                self.health.faults["late"] += 1
+                self.diagnostics.faults["late"] += 1
             self._end.wait(max(due - time.monotonic(), 0.0))
         world.close()
 
@@ -302,7 +302,7 @@ class ArmSimNode(Shell):
     def _command(self, kind: str, values: object) -> None:
         if self.active:
             self._driver.command(kind, np.asarray(values, np.float64))
-            self.health.facts["refused"] = self._driver.refused
+            self.diagnostics.facts["refused"] = self._driver.refused
 
     def _on_position(self, msg: Float64MultiArray) -> None:
         self._command("position", msg.data)
@@ -330,7 +330,7 @@ class ArmSimNode(Shell):
             return
         if sorted(msg.joint_names) != sorted(wanted) or not _acceptable(msg):
             self._driver.refused += 1
-            self.health.facts["refused"] = self._driver.refused
+            self.diagnostics.facts["refused"] = self._driver.refused
             return
         order = [list(msg.joint_names).index(name) for name in wanted]
         points: list[tuple[float, npt.ArrayLike]] = []
@@ -338,7 +338,7 @@ class ArmSimNode(Shell):
             due = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
             points.append((due, np.asarray(point.positions)[order]))
         self._driver.trajectory(points, gripper=gripper)
-        self.health.facts["refused"] = self._driver.refused
+        self.diagnostics.facts["refused"] = self._driver.refused
 
     # Scenes and faults --------------------------------------------------------------------------
 

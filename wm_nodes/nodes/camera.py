@@ -12,7 +12,7 @@ from wm_nodes.records import Image
 from wm_nodes.robots.cameras.opencv import Capture, CaptureError
 from wm_nodes.robots.cameras.preprocess import ImagePipeline, Liveness
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 from wm_nodes.ros.stamps import StampWatch
 
@@ -20,7 +20,7 @@ CHECK_S = 0.1
 
 
 @dataclass(frozen=True)
-class PipelineParams(ShellParams):
+class PipelineParams(NodeParams):
     """What both the camera node and the fused agent do to pictures."""
 
     camera: str = param("corner4", "Camera: its topics are <camera>/image_raw and <camera>/image.")
@@ -77,7 +77,7 @@ class CameraParams(PipelineParams):
     loop: bool = param(False, "A file begins again at its end; false: the node ends.")
 
 
-class CameraNode(Shell):
+class CameraNode(ManagedNode):
     """One camera."""
 
     NAME = "camera"
@@ -102,7 +102,7 @@ class CameraNode(Shell):
             self._robot = RobotCamera(self, p.camera, p.images)
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
         if self._capture is not None:
             look = partial(self._on_poll, self._capture)
             self._poll = self.create_timer(self._capture.period_s / 4, look)
@@ -135,7 +135,7 @@ class CameraNode(Shell):
         except MessageError as error:
             self.drop(f"{p.camera}/image_raw/{error.reason}", str(error))
             return
-        self.health.worked(time.perf_counter() - started)
+        self.diagnostics.record_latency(time.perf_counter() - started)
         self._out.publish(messages.image_to_msg(out, stamp_ns, self._frame))
         if self._capture is not None or p.mode == topics.REALTIME:
             self._alive.saw(out, started)
@@ -156,9 +156,9 @@ class CameraNode(Shell):
     def _on_check(self) -> None:
         fault = self._alive.fault(time.perf_counter())
         if fault:
-            self.fault("camera", fault, error=True)
+            self.report_fault("camera", fault, error=True)
         else:
-            self.well("camera", "pictures are back")
+            self.clear_fault("camera", "pictures are back")
 
 
 def main() -> None:

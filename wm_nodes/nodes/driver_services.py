@@ -29,7 +29,7 @@ from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.errors import UserError
 from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
 from wm_nodes.robots.arm.speed_scale import SpeedScale
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import answered, filled, load_service
 
 IN = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
@@ -103,7 +103,7 @@ class DriverServices:
 
     def __init__(
         self,
-        node: Shell,
+        node: ManagedNode,
         section: DriverSection,
         speed: SpeedScale,
         loop: RealtimeLoop,

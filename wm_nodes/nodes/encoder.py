@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.weights import Swap, Weights
 from wm_nodes.errors import MessageError
-from wm_nodes.nodes.goal_topics import GoalSpeaker
-from wm_nodes.nodes.model_node import Thinker, ThinkerParams
+from wm_nodes.nodes.goal_topics import GoalService
+from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
 from wm_nodes.records import Features, Image, Step, Vector
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.parameters import param
-from wm_nodes.ros.synchronizer import Join
+from wm_nodes.ros.synchronizer import Synchronizer
 
 
 @dataclass(frozen=True)
-class EncoderParams(ThinkerParams):
+class EncoderParams(ModelNodeParams):
     camera: str = param("corner4", "Camera: its pictures are on <camera>/image.")
     swap: str = param(
         "episode", "When new weights come into use: at an episode's start, or now.",
@@ -36,7 +36,7 @@ def proprio_of(both: dict) -> Vector | None:
     return both["joints"][1] if "joints" in both else None
 
 
-class EncoderNode(Thinker):
+class EncoderNode(ModelNode):
     """One camera's pictures, joined with `step` to know where episodes begin."""
 
     NAME = "encoder"
@@ -44,11 +44,11 @@ class EncoderNode(Thinker):
     NEEDS = ("encode",)
 
     def configure(self) -> None:
-        self._join = Join(("image", "step"))
+        self._synchronizer = Synchronizer(("image", "step"))
         super().configure()
         p = self.params
         self._core, self._swap = Encoder(), Swap(p.swap)
-        self._goals = GoalSpeaker(self)
+        self._goal_service = GoalService(self)
         self._answer: Features | None = None
         self._out = topics.FEATURES.publisher(self)
         qos = topics.frames_qos(p.mode)
@@ -58,22 +58,22 @@ class EncoderNode(Thinker):
 
     def _on_new(self, newest: Weights) -> None:
         super()._on_new(newest)
-        self._join.want(observed_parts(newest))
+        self._synchronizer.require(observed_parts(newest))
 
     def _on_joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
-        self._together(self._join.put("joints", stamp_ns, (names, values)))
+        self._together(self._synchronizer.put("joints", stamp_ns, (names, values)))
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
-        self._together(self._join.put("image", stamp_ns, image))
+        self._together(self._synchronizer.put("image", stamp_ns, image))
 
     def _on_step(self, step: Step) -> None:
-        self._together(self._join.put("step", step.stamp_ns, step))
+        self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict | None) -> None:
         if both is None:
             return
         step: Step = both["step"]
-        self._goals.saw(step.stamp_ns, both.get("image"), both.get("joints"))
+        self._goal_service.update(step.stamp_ns, both.get("image"), both.get("joints"))
         if self._answer is None or self._answer.stamp_ns != step.stamp_ns:
             self._answer = self._encode(both, step)
         if self._answer is not None:
@@ -86,14 +86,14 @@ class EncoderNode(Thinker):
         if weights is None:
             return None
         self.shelf.in_use(weights)
-        self.health.weights = weights.version
+        self.diagnostics.weights = weights.version
         try:
             tokens = self._core.encode(weights, both.get("image"), proprio_of(both))
         except MessageError as error:
             self.drop(f"image/{error.reason}", str(error))
             return None
         numbers = tokens[0].cpu().numpy()
-        self.health.worked(time.perf_counter() - started)
+        self.diagnostics.record_latency(time.perf_counter() - started)
         return Features(step.stamp_ns, weights.origin("autoencoder"), numbers)
 
 

@@ -14,14 +14,14 @@ from wm_nodes.agent.weights import Shelf, Weights, find_weights
 from wm_nodes.errors import user_errors
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class ThinkerParams(ShellParams):
+class ModelNodeParams(NodeParams):
     mode: str = param(
         "lockstep", "lockstep: take every message; realtime: the newest.", choices=topics.MODES
     )
@@ -33,10 +33,10 @@ class ThinkerParams(ShellParams):
     threads: int = param(1, "Threads of torch.", low=1, high=256)
 
 
-class Thinker(Shell):
+class ModelNode(ManagedNode):
     """A node that computes with a model. Weights come by parameter, run folder, or `weights`."""
 
-    PARAMS: ClassVar[type[ShellParams]] = ThinkerParams
+    PARAMS: ClassVar[type[NodeParams]] = ModelNodeParams
     NEEDS: ClassVar[tuple[str, ...]]  # what it needs the model for: some of VERBS
 
     def configure(self) -> None:
@@ -56,7 +56,7 @@ class Thinker(Shell):
         return self.NEEDS
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     def cleanup(self) -> None:
         if hasattr(self, "shelf"):
@@ -71,5 +71,5 @@ class Thinker(Shell):
         self.shelf.announce(news)
 
     def _on_new(self, newest: Weights) -> None:
-        self.health.weights = newest.version
+        self.diagnostics.weights = newest.version
         self.get_logger().info(f"weights {newest.preset}@{newest.version}")

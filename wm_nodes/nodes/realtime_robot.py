@@ -64,7 +64,7 @@ class RealtimeControl:
     ) -> None:
         self._node, self._robot, self._plan = node, robot, plan
         p = node.params
-        self.realtime = realtime_allowed() and (not node.alone or lock_memory())
+        self.realtime = realtime_allowed() and (not node.owns_process or lock_memory())
         if p.require_realtime and not self.realtime:
             raise UserError(
                 f"require_realtime: {NO_REALTIME}. To run without it: require_realtime:=false."
@@ -109,7 +109,7 @@ class RealtimeControl:
         self._over = False
         self._store(running=True)
         self._cadence = Cadence(
-            self._robot.tick_s, self._tick, alone=node.alone, failed=self._robot.halt
+            self._robot.tick_s, self._tick, alone=node.owns_process, failed=self._robot.halt
         )
         self._writer = threading.Thread(target=self._write_latches, name="latches", daemon=True)
         self._writer.start()
@@ -157,7 +157,7 @@ class RealtimeControl:
     def _prepare(self) -> bool:
         """Choose the next episode and bring the robot there; False: the run is over."""
         with self.loop.lock:
-            episode = self._node.session.choose()
+            episode = self._node.runner.prepare()
             if episode is not None:
                 self.loop.prepare(episode.seed)
         return episode is not None
@@ -165,25 +165,25 @@ class RealtimeControl:
     def _on_bell(self) -> None:
         """An agent step is complete, or the robot is ready for an episode."""
         node, loop = self._node, self.loop
-        if not node.active or node.over.done():
+        if not node.active or node.finished.done():
             return
         if not loop.acting:
             if not loop.ready or not self._planner_there():
                 return
             with loop.lock:
-                arrival = node.session.begin()
-                if arrival is not None:
-                    loop.begin(arrival.step.stamp_ns)
-            if arrival is not None:
-                node.publish(arrival)
+                transition = node.runner.begin()
+                if transition is not None:
+                    loop.begin(transition.step.stamp_ns)
+            if transition is not None:
+                node.publish(transition)
             return
         if not self._robot.complete():
             return
         with loop.lock:
-            arrival = node.session.execute(self._robot.holding(), loop.origin)
-        node.count(arrival)
-        node.publish(arrival)
-        if arrival.step.is_last:
+            transition = node.runner.execute(self._robot.holding(), loop.origin)
+        node.count(transition)
+        node.publish(transition)
+        if transition.step.is_last:
             node.save()
             self._ready_at = time.monotonic()
             if not self._prepare():
@@ -215,18 +215,18 @@ class RealtimeControl:
         if not self.realtime:
             now["realtime"] = NO_REALTIME
         for name in self._reported - set(now):
-            node.well(name, f"over: {name}")
+            node.clear_fault(name, f"over: {name}")
         latched = self.loop.latched()
         for name, text in now.items():
-            node.fault(name, text, error=name in STUCK or name in latched)
+            node.report_fault(name, text, error=name in STUCK or name in latched)
         self._reported = set(now)
-        node.health.facts.update(self._robot.facts())
-        node.health.facts.update(cadence.figures())
-        node.health.facts["state"] = self.loop.state.value
+        node.diagnostics.facts.update(self._robot.facts())
+        node.diagnostics.facts.update(cadence.figures())
+        node.diagnostics.facts["state"] = self.loop.state.value
         if self._ages:
             p50, p99 = np.percentile(self._ages, (50, 99)) * 1e3
-            node.health.facts.update(camera_to_command_p50_ms=f"{p50:.1f}")
-            node.health.facts.update(camera_to_command_p99_ms=f"{p99:.1f}")
+            node.diagnostics.facts.update(camera_to_command_p50_ms=f"{p50:.1f}")
+            node.diagnostics.facts.update(camera_to_command_p99_ms=f"{p99:.1f}")
 
     # The record ---------------------------------------------------------------------------------
 
@@ -248,9 +248,9 @@ class RealtimeControl:
             self._record.store(lambda: Record(self.loop.latched(), running))
         except OSError as error:
             text = f"latches cannot be stored in {self._record.path} ({error.strerror})"
-            self._node.fault("record", f"{text}. Make room, or set safety_file", error=True)
+            self._node.report_fault("record", f"{text}. Make room, or set safety_file", error=True)
             return text
-        self._node.well("record", "latches are stored again")
+        self._node.clear_fault("record", "latches are stored again")
         return ""
 
     # Services -----------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ from std_msgs.msg import Header
 
 from wm_datasets.errors import LogError
 from wm_datasets.log import LogReader
-from wm_nodes.episodes.playback import Pacer, arrivals, find_episode
-from wm_nodes.episodes.runner import Arrival
+from wm_nodes.episodes.playback import Pacer, find_episode, transitions
+from wm_nodes.episodes.runner import Transition
 from wm_nodes.errors import user_errors
 from wm_nodes.records import Plan
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.clock import ClockPublisher
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 RECORDED, PLAN = "recorded", "plan"
@@ -26,7 +26,7 @@ ACK = Duration(seconds=5.0)
 
 
 @dataclass(frozen=True)
-class ReplayParams(ShellParams):
+class ReplayParams(NodeParams):
     log: str = param("runs/log", "Folder of the replay log; it may be in use.")
     episode: int = param(-1, "Episode to play, from 0; -1: the newest, -2: the one before it.")
     rate: float = param(1.0, "Times as fast as it was; 0: without any pause.", low=0.0, high=1000.0)
@@ -44,7 +44,7 @@ class ReplayParams(ShellParams):
     restamp: bool = param(False, "Stamp with the present time, not with the logged one.")
 
 
-class ReplayNode(Shell):
+class ReplayNode(ManagedNode):
     """Stands where the robot would: nodes cannot tell it from one that ignores their plans."""
 
     NAME = "replay"
@@ -55,10 +55,10 @@ class ReplayNode(Shell):
         with user_errors(LogError, OSError):
             self._log = LogReader(p.log)
         self._rows = find_episode(self._log, p.episode)[1]
-        self._left: Iterator[Arrival] = arrivals(self._log, p.episode)
+        self._left: Iterator[Transition] = transitions(self._log, p.episode)
         self._pacer = Pacer(p.rate)
-        self._now: Arrival | None = None  # shown
-        self._after: Arrival | None = None  # waits for its time
+        self._now: Transition | None = None  # shown
+        self._after: Transition | None = None  # waits for its time
         self._missing: set[str] = set()  # answers that the newest observation waits for
         self._silent: set[str] = set()  # who did not answer is not waited for again
         self._shown = 0
@@ -71,7 +71,7 @@ class ReplayNode(Shell):
             # On the wire every step has a reward: 0 where the log does not know it.
             self._said.publish(messages.spec_to_msg(replace(spec, reward=True)))
         self.get_logger().info(f"playing {self._rows} observations of {spec.robot}, {spec.task}")
-        self.health.ready = True
+        self.diagnostics.ready = True
         self._began_at = time.perf_counter()
         self._watching = self.create_timer(WATCH_S, self._watch)
         self._timer = self.create_timer(WATCH_S, self._on_due)
@@ -110,7 +110,9 @@ class ReplayNode(Shell):
                 self._on_due()
         elif self._missing and now - self._first_at >= self.params.patience_s:
             names = " and ".join(sorted(self._missing))
-            self.fault("answer", f"no answer ({names}) for {now - self._first_at:.0f} s: going on")
+            self.report_fault(
+                "answer", f"no answer ({names}) for {now - self._first_at:.0f} s: going on"
+            )
             self._silent |= self._missing
             self._missing = set()
             self._schedule()
@@ -121,37 +123,37 @@ class ReplayNode(Shell):
         publishers = [self._steps] if self._steps else [p[0] for p in self._images.values()]
         return any(publisher.get_subscription_count() for publisher in publishers)
 
-    def _show(self, arrival: Arrival) -> None:
+    def _show(self, transition: Transition) -> None:
         """Publish one observation for the first time."""
-        self._now = self._restamped(arrival) if self.params.restamp else arrival
+        self._now = self._restamped(transition) if self.params.restamp else transition
         self._shown += 1
-        self.health.facts["observations"] = self._shown
+        self.diagnostics.facts["observations"] = self._shown
         self._first_at = time.perf_counter()
         if self._shown == 1:
-            self._pacer.wait_s(arrival.step.stamp_ns, self._first_at)
+            self._pacer.wait_s(transition.step.stamp_ns, self._first_at)
         self._missing = self._wanted(self._now)
         self._publish(self._now)
         if not self._missing:
             self._schedule()
 
-    def _publish(self, arrival: Arrival) -> None:
-        started, stamp = time.perf_counter(), arrival.step.stamp_ns
+    def _publish(self, transition: Transition) -> None:
+        started, stamp = time.perf_counter(), transition.step.stamp_ns
         if self._clock_out is not None:
             self._clock_out.publish(stamp)
-        for camera, image in arrival.images.items():
+        for camera, image in transition.images.items():
             msg = messages.image_to_msg(image, stamp, messages.optical_frame(camera))
             for publisher in self._images[camera]:
                 publisher.publish(msg)
-        for name, depth in arrival.depths.items():
+        for name, depth in transition.depths.items():
             frame = messages.optical_frame(name)
             self._depths[name].publish(messages.depth_to_msg(depth, stamp, frame))
         if self._joints is not None and self._log.spec.proprio is not None:
             names = self._log.spec.proprio.names
-            self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
+            self._joints.publish(messages.joints_to_msg(names, transition.proprio, stamp))
         if self._steps is not None:
-            self._steps.publish(messages.step_to_msg(arrival.step))
+            self._steps.publish(messages.step_to_msg(transition.step))
         self._published_at = time.perf_counter()
-        self.health.worked(self._published_at - started)
+        self.diagnostics.record_latency(self._published_at - started)
 
     def _schedule(self) -> None:
         """This observation is answered: set the clock for the next, or end."""
@@ -170,18 +172,18 @@ class ReplayNode(Shell):
     def _on_due(self) -> None:
         self._timer.cancel()
         if self._after is not None:
-            arrival, self._after = self._after, None
-            self._show(arrival)
+            transition, self._after = self._after, None
+            self._show(transition)
 
-    def _restamped(self, arrival: Arrival) -> Arrival:
+    def _restamped(self, transition: Transition) -> Transition:
         """Move the stamp to now; it stays when the observation is published again."""
         stamp_ns = self.get_clock().now().nanoseconds
-        return replace(arrival, step=replace(arrival.step, stamp_ns=stamp_ns))
+        return replace(transition, step=replace(transition.step, stamp_ns=stamp_ns))
 
     def _end(self) -> None:
         """Everything was shown: end when those who listen have it."""
         self._now = None
-        self.health.facts["done"] = "true"
+        self.diagnostics.facts["done"] = "true"
         own = [p for publishers in self._images.values() for p in publishers]
         own += self._depths.values()
         for publisher in (self._steps, self._joints, *own):
@@ -192,9 +194,9 @@ class ReplayNode(Shell):
 
     # Answers ------------------------------------------------------------------------------------
 
-    def _wanted(self, arrival: Arrival) -> set[str]:
+    def _wanted(self, transition: Transition) -> set[str]:
         """Nodes that must answer this observation; no planner at the last one or in video logs."""
-        step, wanted = arrival.step, set(self.params.answers) - self._silent
+        step, wanted = transition.step, set(self.params.answers) - self._silent
         if self._steps is None or not step.is_first:
             wanted.discard(RECORDED)
         if self._steps is None or step.is_last:

@@ -16,8 +16,8 @@ from std_srvs.srv import SetBool, Trigger
 from wm_nodes.control.active_plan import ActivePlan
 from wm_nodes.control.plans import check_plan
 from wm_nodes.control.realtime import HOLD
-from wm_nodes.episodes.runner import Arrival, Session
-from wm_nodes.episodes.schedule import Goals, Progress, Schedule
+from wm_nodes.episodes.runner import EpisodeRunner, Transition
+from wm_nodes.episodes.schedule import CountsFile, Schedule, StopCriteria
 from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.realtime_robot import RealtimeControl
 from wm_nodes.records import Origin, Plan, Vector
@@ -26,7 +26,7 @@ from wm_nodes.robots.robot import RealtimeRobot, Robot, RobotError
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.camera_info import CameraInfos, DriverViews, SimulatedViews, Views
 from wm_nodes.ros.clock import ClockPublisher
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ACK = Duration(seconds=1.0)
 
 
 @dataclass(frozen=True)
-class RobotParams(ShellParams):
+class RobotParams(NodeParams):
     adapter: str = param(
         "metaworld", "Robot: a shipped one, or your own as module:Class or FILE.py:Class."
     )
@@ -126,20 +126,20 @@ class RobotParams(ShellParams):
     )
 
 
-class RobotNode(Shell):
+class RobotNode(ManagedNode):
     """The only node that moves anything. What it publishes of one observation has one stamp."""
 
     NAME = "robot"
     TAKES_OVER = True
     PARAMS = RobotParams
     FINISHES = True  # a second signal does not interrupt coming to rest
-    session: Session
+    runner: EpisodeRunner
     _robot: Robot
 
     def configure(self) -> None:
         p = self.params
         with user_errors(RobotError, ValueError):
-            self._progress = Progress(p.progress)
+            self._progress = CountsFile(p.progress)
             counts = self._progress.load()
             settings = self._settings()
             try:
@@ -148,13 +148,13 @@ class RobotNode(Shell):
                 if "bus" in settings:
                     settings["bus"].close()
                 raise
-        goals = Goals(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
+        criteria = StopCriteria(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
         self._clock_out: ClockPublisher | None = None  # of a simulator that makes the time
         if not isinstance(self._robot, RealtimeRobot):
             self._clock_out = ClockPublisher(self)
         makes_time = self._clock_out is not None and self._clock_out.on
         clock = self._clock_ns if p.mode == topics.REALTIME and not makes_time else None
-        self.session = Session(self._robot, Schedule(goals, p.seed, counts), clock)
+        self.runner = EpisodeRunner(self._robot, Schedule(criteria, p.seed, counts), clock)
         self._spec = self._robot.spec
         self._plan: Plan | None = None  # lock-step: the answer to the newest observation
         self._active_plan = ActivePlan(self._spec.control_period_s, p.max_age_s, p.max_plan_s)
@@ -171,7 +171,7 @@ class RobotNode(Shell):
 
     def activate(self) -> None:
         self._spec_pub.publish(messages.spec_to_msg(self._spec.log_spec()))
-        self.health.ready = True
+        self.diagnostics.ready = True
         if self.control is not None:
             self.control.start()
             return
@@ -254,7 +254,7 @@ class RobotNode(Shell):
         self._steps = topics.STEPS.publisher(self)
         self._spec_pub = topics.SPEC.publisher(self)
         late = topics.SubscriptionEventCallbacks(
-            deadline=lambda info: self.health.faults.update(("plan-deadline",))
+            deadline=lambda info: self.diagnostics.faults.update(("plan-deadline",))
         )
         events = late if self.params.mode == topics.REALTIME else None
         self.listen(
@@ -297,24 +297,24 @@ class RobotNode(Shell):
 
     def save(self) -> None:
         """Store the counts, so that a restart goes on from them."""
-        self._progress.save(self.session.counts)
+        self._progress.save(self.runner.counts)
 
     def _start(self) -> None:
         """Begin the next episode, or end the run."""
         self._plan = None
         self.save()
-        arrival = self.session.begin()
-        if arrival is None:
+        transition = self.runner.begin()
+        if transition is None:
             self._robot.stop()
             self.end_run()
             return
-        self._active_plan.begin(arrival.step.stamp_ns)
-        self.publish(arrival)
+        self._active_plan.begin(transition.step.stamp_ns)
+        self.publish(transition)
 
     def end_run(self) -> None:
         """All episodes are done: end the program."""
         self._waiting = False
-        self.health.facts["done"] = "true"
+        self.diagnostics.facts["done"] = "true"
         images = (*self._images.values(), *self._depths.values(), *self._infos.publishers)
         for publisher in (self._steps, *images):
             publisher.wait_for_all_acked(ACK)
@@ -324,48 +324,48 @@ class RobotNode(Shell):
     def _clock_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def publish(self, arrival: Arrival, again: bool = False) -> None:
+    def publish(self, transition: Transition, again: bool = False) -> None:
         """Publish an observation; the step goes first, since a planner waits for it."""
-        now, stamp = time.perf_counter(), arrival.step.stamp_ns
-        self._observed(arrival)
+        now, stamp = time.perf_counter(), transition.step.stamp_ns
+        self._observed(transition)
         if self._clock_out is not None:
             self._clock_out.publish(stamp)
-        self._steps.publish(messages.step_to_msg(arrival.step))
-        for camera, image in arrival.images.items():
+        self._steps.publish(messages.step_to_msg(transition.step))
+        for camera, image in transition.images.items():
             frame = self._infos.frame_id(camera)
             self._images[camera].publish(messages.image_to_msg(image, stamp, frame))
             self._infos.publish(camera, stamp)
-        for name, depth in arrival.depths.items():
+        for name, depth in transition.depths.items():
             frame = self._infos.frame_id(name)
             self._depths[name].publish(messages.depth_to_msg(depth, stamp, frame))
             self._infos.publish(name, stamp)
-        if len(arrival.proprio):
+        if len(transition.proprio):
             names = self._spec.proprio.names
-            self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
+            self._joints.publish(messages.joints_to_msg(names, transition.proprio, stamp))
         self._published_at = now
         if not again:
             self._first_at = self._spoke_at = now
-            self._waiting = not arrival.step.is_last
+            self._waiting = not transition.step.is_last
 
-    def _observed(self, arrival: Arrival) -> None:
+    def _observed(self, transition: Transition) -> None:
         """Note when an observation was made and how old its images were: plans answer it."""
         if self.params.mode == topics.REALTIME:
             robot, age_s = self._robot, 0.0
             if isinstance(robot, RealtimeRobot):
-                age_s = max(robot.image_age_s() - (time.monotonic() - arrival.made_s), 0.0)
-            self._active_plan.observed(arrival.step.stamp_ns, arrival.made_s, age_s)
+                age_s = max(robot.image_age_s() - (time.monotonic() - transition.made_s), 0.0)
+            self._active_plan.observed(transition.step.stamp_ns, transition.made_s, age_s)
 
     def _execute(self, action: Vector, origin: Origin) -> None:
-        arrival = self.session.execute(action, origin)
-        self.count(arrival)
-        self.publish(arrival)
-        if arrival.step.is_last:
+        transition = self.runner.execute(action, origin)
+        self.count(transition)
+        self.publish(transition)
+        if transition.step.is_last:
             self._start()
 
-    def count(self, arrival: Arrival) -> None:
-        step, counts = arrival.step, self.session.counts
+    def count(self, transition: Transition) -> None:
+        step, counts = transition.step, self.runner.counts
         self._clipped += bool((step.executed != step.commanded).any())
-        self.health.facts.update(
+        self.diagnostics.facts.update(
             steps=counts.steps,
             decisions=counts.decisions,
             episodes=counts.episodes,
@@ -387,16 +387,16 @@ class RobotNode(Shell):
     # Lock-step ----------------------------------------------------------------------------------
 
     def _on_lockstep_plan(self, plan: Plan) -> None:
-        """The plan's arrival moves the simulator: the newest observation waits for nothing else."""
-        now = self.session.now
+        """A plan for the newest observation moves the simulator."""
+        now = self.runner.newest
         if now is None or plan.stamp_ns != now.step.stamp_ns:
-            self.health.drop("plan/stamp")
+            self.diagnostics.count_drop("plan/stamp")
             return
         if not self._waiting:
             return
-        self.well("plan", "plans are back")
+        self.clear_fault("plan", "plans are back")
         if self._plan is None:
-            self.health.worked(time.perf_counter() - self._first_at)
+            self.diagnostics.record_latency(time.perf_counter() - self._first_at)
             self._plan = plan
         self._go()
 
@@ -416,22 +416,22 @@ class RobotNode(Shell):
 
     def _ahead(self) -> bool:
         """Has the robot done more than learning can keep up with? Not if nothing learns."""
-        ahead, now = self.params.ahead, self.session.now
+        ahead, now = self.params.ahead, self.runner.newest
         if not (ahead and now and now.step.explore) or self._kept_up is None:
             return False
-        over = self.session.counts.decisions > self._kept_up + ahead
+        over = self.runner.counts.decisions > self._kept_up + ahead
         return over and self.count_publishers(topics.PACE.name) > 0
 
     def _recorder_there(self, since: float) -> bool:
         """At an episode's start, has the recorder joined the observation? Waits only once."""
-        now, patience = self.session.now, self.params.await_recorder_s
+        now, patience = self.runner.newest, self.params.await_recorder_s
         if not patience or not now or not now.step.is_first:
             return True
         if self._recorded_ns == now.step.stamp_ns:
             return True
-        if since < patience and "recorder" not in self.health.lasting:
+        if since < patience and "recorder" not in self.diagnostics.active_faults:
             return False
-        self.fault("recorder", "the recorder does not answer: going on unrecorded")
+        self.report_fault("recorder", "the recorder does not answer: going on unrecorded")
         return True
 
     def _watch(self) -> None:
@@ -441,13 +441,13 @@ class RobotNode(Shell):
         now = time.perf_counter()
         if self._plan is not None:
             self._go()
-        arrival = self.session.now
-        if self._waiting and arrival and now - self._published_at >= self.params.retry_s:
-            self.publish(arrival, again=True)
+        transition = self.runner.newest
+        if self._waiting and transition and now - self._published_at >= self.params.retry_s:
+            self.publish(transition, again=True)
         if self._plan is None and now - self._spoke_at >= self.params.timeout_s:
             self._spoke_at = now
-            self.health.faults["plan"] += 1
-            self.fault("plan", f"no plan for {now - self._first_at:.0f} s; still asking")
+            self.diagnostics.faults["plan"] += 1
+            self.report_fault("plan", f"no plan for {now - self._first_at:.0f} s; still asking")
 
     def _on_pace(self, msg: UInt64) -> None:
         self._kept_up = msg.data
@@ -456,7 +456,7 @@ class RobotNode(Shell):
 
     def _on_recorded(self, msg: Header) -> None:
         self._recorded_ns = messages.from_time(msg.stamp)
-        self.well("recorder", "the recorder answers")
+        self.clear_fault("recorder", "the recorder answers")
         if self.params.mode == topics.LOCKSTEP and self._waiting:
             self._go()
 
@@ -464,16 +464,16 @@ class RobotNode(Shell):
 
     def _step_realtime(self) -> None:
         """A simulator on a timer: execute the action that is due, or hold still."""
-        if self.session.now is None or self.over.done():
+        if self.runner.newest is None or self.finished.done():
             return
         due = (
             "stopped" if self._stopped or self._paused else self._active_plan.due(time.monotonic())
         )
         if isinstance(due, str):
-            self.fault("plan", due)
+            self.report_fault("plan", due)
             self._execute(self._robot.holding(), HOLD)
             return
-        self.well("plan", "plans are back")
+        self.clear_fault("plan", "plans are back")
         self._execute(due.action, due.origin)
 
     def _on_realtime_plan(self, plan: Plan) -> None:
@@ -483,7 +483,7 @@ class RobotNode(Shell):
         if reason:
             self.drop(f"plan/{reason}", text)
         else:
-            self.health.worked(self._active_plan.age_s(now_s))
+            self.diagnostics.record_latency(self._active_plan.age_s(now_s))
 
     def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:
         """The speed scale: executed by the control loop before the parameter has its new value."""
@@ -501,7 +501,7 @@ class RobotNode(Shell):
         if not self.active or self._stopped:
             response.message = "not active, or stopped: nothing was reset"
             return response
-        self.session.abandon()
+        self.runner.abort()
         self._start()
         response.success = True
         return response
@@ -519,14 +519,14 @@ class RobotNode(Shell):
         if request.data:
             self._plan = None
             self._robot.stop()
-            self.fault("estop", "emergency stop: holding until it is cleared", error=True)
+            self.report_fault("estop", "emergency stop: holding until it is cleared", error=True)
         else:
-            self.health.cleared("estop")
+            self.diagnostics.clear_fault("estop")
         response.success, response.message = True, "stopped" if request.data else "cleared"
         return response
 
     def _on_success(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self.session.label = request.data
+        self.runner.success_label = request.data
         response.success, response.message = True, "the next step carries it"
         return response
 

@@ -163,7 +163,7 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
         again = moves(START_S)
         heard = witness.auditor
         heard.finish()
-        refused = sum(node.health.drops.values())
+        refused = sum(node.diagnostics.drops.values())
     finally:
         for each in (node, sim):
             each.end()
