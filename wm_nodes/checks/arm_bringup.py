@@ -15,7 +15,6 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.driver_services import WORKS, loaded
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.driver import Frame, Reading
 from wm_nodes.robots.arm.kinematics import Kinematics
@@ -24,6 +23,7 @@ from wm_nodes.robots.arm.motion import ArmMotion
 from wm_nodes.robots.arm.sim.tasks import TASKS
 from wm_nodes.robots.arm.wrench import STOP
 from wm_nodes.ros.arm_driver import RosBus
+from wm_nodes.ros.driver_services import DRIVER_TASKS, loaded
 from wm_nodes.ros.node import ManagedNode
 
 TINY_RAD = 0.02
@@ -247,7 +247,7 @@ class ArmCheck:
     def _driver_services(self, node: ManagedNode) -> None:
         """Report each service that `driver:` calls: its type, its request, and whether it runs."""
         names = dict(node.get_service_names_and_types())
-        for work in WORKS:
+        for work in DRIVER_TASKS:
             try:
                 calls = loaded(self._config.driver, work)
             except UserError as error:

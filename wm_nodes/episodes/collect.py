@@ -11,11 +11,11 @@ import numpy as np
 
 from wm_datasets.log import LogReader, LogWriter
 from wm_nodes.episodes.row_assembler import RowAssembler
-from wm_nodes.episodes.runner import EpisodeRunner, Transition
+from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Counts, Schedule, StopCriteria
 from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
 from wm_nodes.evaluation.policy import Policy
-from wm_nodes.records import RANDOM, Origin, Vector
+from wm_nodes.records import RANDOM, Origin, Transition, Vector
 from wm_nodes.robots.robot import Observation, Robot, RobotSpec
 
 SCRIPT = Origin("script", "expert")

@@ -12,9 +12,8 @@ import numpy as np
 
 from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
-from wm_nodes.episodes.runner import Transition
 from wm_nodes.errors import UserError
-from wm_nodes.records import NO_VERSION, RANDOM, Depth, Image, Step, Vector
+from wm_nodes.records import NO_VERSION, RANDOM, Depth, Image, Step, Transition, Vector
 
 BLOCK = 64  # rows read at a time
 NONE = np.zeros(0, np.float32)

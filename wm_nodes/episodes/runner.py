@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from wm_nodes.episodes.schedule import Counts, Episode, Schedule
-from wm_nodes.records import NO_VERSION, RANDOM, Depth, Image, Origin, Step, Vector
+from wm_nodes.records import NO_VERSION, RANDOM, Origin, Step, Transition, Vector
 from wm_nodes.robots.robot import Observation, Robot
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One observation with the step that led to it; all carry the step's stamp.
-
-    images: camera -> (H, W, 3). proprio: (P,). depths: name -> (H, W) [mm]. made_s: steady time at
-    which the observation was requested from the robot [s].
-    """
-
-    step: Step
-    images: dict[str, Image]
-    proprio: Vector
-    depths: dict[str, Depth] = field(default_factory=dict)
-    made_s: float = 0.0
 
 
 class EpisodeRunner:

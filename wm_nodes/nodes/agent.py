@@ -21,10 +21,10 @@ from wm_nodes.nodes.encoder import EncoderParams, observed_parts, proprio_of
 from wm_nodes.nodes.goal_topics import GoalListener, GoalService
 from wm_nodes.nodes.model_node import ModelNode
 from wm_nodes.nodes.policy import PolicyParams
-from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
 from wm_nodes.robots.cameras.preprocess import Liveness
 from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.robot_camera import RobotCamera
 from wm_nodes.ros.stamps import StampWatch
 from wm_nodes.ros.synchronizer import Synchronizer
 
@@ -34,11 +34,10 @@ class AgentParams(PolicyParams, EncoderParams, PipelineParams):
     """Parameters of camera, encoder, world_model and policy in one."""
 
 
-class AgentNode(ModelNode):
+class AgentNode(ModelNode[AgentParams]):
     """Publishes the plan first; then the pictures, features and latents, to subscribers."""
 
     NAME = "agent"
-    PARAMS = AgentParams
     NEEDS = ("encode", "filter", "act", "plan", "decode")
 
     def configure(self) -> None:

@@ -101,12 +101,11 @@ class ArmSimParams(NodeParams):
     )
 
 
-class ArmSimNode(ManagedNode):
+class ArmSimNode(ManagedNode[ArmSimParams]):
     """One thread lets time pass, draws and publishes; commands come by the executor."""
 
     NAME = "arm_sim"
     NAMESPACE = namespaces.ARM_SIM
-    PARAMS = ArmSimParams
 
     def configure(self) -> None:
         p = self.params

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from wm_nodes.errors import MessageError, user_errors
-from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.records import Image
 from wm_nodes.robots.cameras.opencv import Capture, CaptureError
 from wm_nodes.robots.cameras.preprocess import ImagePipeline, Liveness
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
+from wm_nodes.ros.robot_camera import RobotCamera
 from wm_nodes.ros.stamps import StampWatch
 
 CHECK_S = 0.1
@@ -77,11 +77,10 @@ class CameraParams(PipelineParams):
     loop: bool = param(False, "A file begins again at its end; false: the node ends.")
 
 
-class CameraNode(ManagedNode):
+class CameraNode(ManagedNode[CameraParams]):
     """One camera."""
 
     NAME = "camera"
-    PARAMS = CameraParams
 
     def configure(self) -> None:
         p = self.params

@@ -37,11 +37,10 @@ class DemonstratorParams(NodeParams):
     limits: str = param("", "YAML of action limits: the robot node's.")
 
 
-class DemonstratorNode(ManagedNode):
+class DemonstratorNode(ManagedNode[DemonstratorParams]):
     """Makes a whole log or none: it is recorded aside and renamed when the last episode is in."""
 
     NAME = "demonstrator"
-    PARAMS = DemonstratorParams
 
     def activate(self) -> None:
         self.diagnostics.ready = True

@@ -36,11 +36,10 @@ def proprio_of(both: dict) -> Vector | None:
     return both["joints"][1] if "joints" in both else None
 
 
-class EncoderNode(ModelNode):
+class EncoderNode(ModelNode[EncoderParams]):
     """One camera's pictures, joined with `step` to know where episodes begin."""
 
     NAME = "encoder"
-    PARAMS = EncoderParams
     NEEDS = ("encode",)
 
     def configure(self) -> None:

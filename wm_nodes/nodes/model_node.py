@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 
@@ -33,10 +33,12 @@ class ModelNodeParams(NodeParams):
     threads: int = param(1, "Threads of torch.", low=1, high=256)
 
 
-class ModelNode(ManagedNode):
+P = TypeVar("P", bound=ModelNodeParams)
+
+
+class ModelNode(ManagedNode[P]):
     """A node that computes with a model. Weights come by parameter, run folder, or `weights`."""
 
-    PARAMS: ClassVar[type[NodeParams]] = ModelNodeParams
     NEEDS: ClassVar[tuple[str, ...]]  # what it needs the model for: some of VERBS
 
     def configure(self) -> None:

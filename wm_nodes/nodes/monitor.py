@@ -37,11 +37,10 @@ class MonitorParams(NodeParams):
     wait_for: str = param("robot", "Node whose end is the run's.", choices=("robot", "trainer"))
 
 
-class MonitorNode(ManagedNode):
+class MonitorNode(ManagedNode[MonitorParams]):
     """Watches; no other node depends on it."""
 
     NAME = "monitor"
-    PARAMS = MonitorParams
 
     def configure(self) -> None:
         p = self.params

@@ -22,11 +22,10 @@ class PlanRecorderParams(NodeParams):
     )
 
 
-class PlanRecorderNode(ManagedNode):
+class PlanRecorderNode(ManagedNode[PlanRecorderParams]):
     """Watches; no other node depends on it."""
 
     NAME = "plan_recorder"
-    PARAMS = PlanRecorderParams
 
     def configure(self) -> None:
         self._folder = Path(self.params.folder)

@@ -84,11 +84,10 @@ class PolicyParams(ModelNodeParams):
             node.clear_fault("search", "every round is made")
 
 
-class PolicyNode(ModelNode):
+class PolicyNode(ModelNode[PolicyParams]):
     """Answers each observation with one plan; a repeated one with the same plan again."""
 
     NAME = "policy"
-    PARAMS = PolicyParams
 
     def needs(self) -> tuple[str, ...]:
         return ("act",) if self.params.planner == "actor" else ("plan",)

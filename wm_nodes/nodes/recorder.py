@@ -28,12 +28,11 @@ class RecorderParams(NodeParams):
     evaluation: bool = param(True, "Record evaluation episodes (explore=0) too.")
 
 
-class RecorderNode(ManagedNode):
+class RecorderNode(ManagedNode[RecorderParams]):
     """The one writer of a log. Begins when the robot has said what it is (topic `spec`)."""
 
     NAME = "recorder"
     TAKES_OVER = True
-    PARAMS = RecorderParams
 
     def configure(self) -> None:
         p = self.params

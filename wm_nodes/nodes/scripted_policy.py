@@ -38,11 +38,10 @@ class ScriptedPolicyParams(NodeParams):
     points: int = param(3, "Actions in a plan: the same one, held.", low=1, high=100)
 
 
-class ScriptedPolicyNode(ManagedNode):
+class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
     """Answers every step with one plan."""
 
     NAME = "scripted_policy"
-    PARAMS = ScriptedPolicyParams
 
     def configure(self) -> None:
         self._maker = PlanMaker()

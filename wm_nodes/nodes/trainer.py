@@ -75,12 +75,11 @@ class TrainerParams(NodeParams):
     pinned: bool = param(True, "Batches for a GPU lie in pinned memory.")
 
 
-class TrainerNode(ManagedNode):
+class TrainerNode(ManagedNode[TrainerParams]):
     """Learns as the log grows; every published version is announced on `weights`."""
 
     NAME = "trainer"
     TAKES_OVER = True
-    PARAMS = TrainerParams
 
     def configure(self) -> None:
         p = self.params

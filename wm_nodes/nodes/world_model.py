@@ -23,11 +23,10 @@ class WorldModelParams(ModelNodeParams):
     camera: str = param("corner4", "Camera whose pictures imagination/image shows as the truth.")
 
 
-class WorldModelNode(ModelNode):
+class WorldModelNode(ModelNode[WorldModelParams]):
     """Follows the version that the encoder names; a repeated stamp does not move the state."""
 
     NAME = "world_model"
-    PARAMS = WorldModelParams
     NEEDS = ("filter", "decode")
 
     def configure(self) -> None:

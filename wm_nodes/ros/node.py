@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -56,25 +56,36 @@ class _Fixed:
     subscription: Subscription
 
 
-class ManagedNode(LifecycleNode):
+P = TypeVar("P", bound=NodeParams)
+
+
+class ManagedNode(LifecycleNode, Generic[P]):
     """A lifecycle node around an object that does the work without ROS.
 
-    Subclasses set NAME and PARAMS, and implement `configure` (make that object, publishers and
+    A subclass names its parameters, as in `CameraNode(ManagedNode[CameraParams])`, sets NAME, and
+    implements `configure` (make that object, publishers and
     subscriptions), `activate`, `deactivate` and `cleanup`. UserError raised there ends the program
     with one line; any other exception with its traceback.
     """
 
     NAME: ClassVar[str]
     NAMESPACE: ClassVar[str] = topics.NAMESPACE  # the default; `__ns` sets another
-    PARAMS: ClassVar[type[NodeParams]] = NodeParams
+    PARAMS: ClassVar[type[NodeParams]] = NodeParams  # set by the subclass's type argument
     TAKES_OVER: ClassVar[bool] = False  # waits until an earlier node of its name has ended
     FINISHES: ClassVar[bool] = False  # no signal interrupts its shutdown, however long that takes
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in vars(cls).get("__orig_bases__", ()):
+            for given in get_args(base):
+                if isinstance(given, type) and issubclass(given, NodeParams):
+                    cls.PARAMS = given
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("namespace", self.NAMESPACE)
         super().__init__(self.NAME, **options)
         self.clock_watch = ClockWatch(self)
-        self.params: Any = declare(self, self.PARAMS)
+        self.params = declare(self, cast("type[P]", self.PARAMS))
         self.diagnostics = NodeDiagnostics()
         self.active = False
         self.was_active = False

@@ -20,8 +20,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tests.wm_nodes.robots.arm.arms import config
 from wm_nodes.checks.faults.fuzz import fuzz
+from wm_nodes.control import realtime_control
 from wm_nodes.errors import UserError
-from wm_nodes.nodes import realtime_robot
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.records import Origin, Plan
@@ -312,7 +312,7 @@ def test_a_clock_that_stands_still_moves_nothing_and_renews_nothing(arm) -> None
 
 
 def test_real_time_that_is_required_and_not_allowed_is_refused(graph, monkeypatch) -> None:
-    monkeypatch.setattr(realtime_robot, "realtime_allowed", lambda: False)
+    monkeypatch.setattr(realtime_control, "realtime_allowed", lambda: False)
     monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)
     with pytest.raises(UserError, match="rtprio"):
         graph.add(RobotNode, **{**ARM, "require_realtime": True})

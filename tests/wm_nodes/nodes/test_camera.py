@@ -18,9 +18,8 @@ from sensor_msgs.msg import Image as ImageMsg
 
 from tests.wm_nodes.point_robot import PointRobot
 from wm_nodes.errors import UserError
-from wm_nodes.nodes import robot_camera
 from wm_nodes.nodes.camera import CameraNode
-from wm_nodes.ros import messages, topics
+from wm_nodes.ros import messages, robot_camera, topics
 
 TOP = {"camera": "top"}
 

@@ -16,11 +16,11 @@ from wm_datasets.errors import LogFullError
 from wm_datasets.log import LogReader, LogWriter
 from wm_nodes.episodes.playback import transitions
 from wm_nodes.episodes.row_assembler import RowAssembler
-from wm_nodes.episodes.runner import EpisodeRunner, Transition
+from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Schedule, StopCriteria
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.recorder import RecorderNode
-from wm_nodes.records import Origin
+from wm_nodes.records import Origin, Transition
 from wm_nodes.ros import messages, topics
 
 ACTOR = Origin("mwm_cpu", "actor", 7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from pathlib import Path
 
@@ -235,9 +236,9 @@ def test_an_acknowledgement_of_the_robots_previous_process_does_not_count(graph,
     graph.joined(recorded)
     brain.plan()
     graph.spin(0.3)
-    assert node._recorded_ns == -1 and node.runner.counts.decisions == 0
+    assert node.control._recorded_ns == -1 and node.runner.counts.decisions == 0
     recorded.publish(Header(stamp=messages.to_time(3_600_000_000_000)))  # sent late
-    graph.until(lambda: node._recorded_ns > brain.steps[0].stamp_ns)
+    graph.until(lambda: node.control._recorded_ns > brain.steps[0].stamp_ns)
     graph.spin(0.3)
     assert node.runner.counts.decisions == 0
     recorded.publish(Header(stamp=messages.to_time(brain.steps[0].stamp_ns)))
@@ -257,7 +258,7 @@ def test_the_robot_does_not_run_away_from_the_trainer(graph, make) -> None:
     node, brain = make(ahead=1)
     pace = graph.joined(topics.PACE.always(graph.probe))
     pace.publish(UInt64(data=0))
-    graph.until(lambda: node._kept_up == 0)
+    graph.until(lambda: node.control._learned_steps == 0)
     brain.play(2)
     brain.plan()
     graph.spin(0.3)
@@ -287,7 +288,7 @@ def test_in_real_time_plans_of_the_past_or_future_are_not_kept(graph, make) -> N
     brain.plan(stamp_ns=1)
     graph.until(lambda: node.diagnostics.drops["plan/stamp"] >= 1)
     graph.spin(0.2)
-    assert node._plan is None
+    assert isinstance(node.control._plan.due(time.monotonic()), str)  # none is followed
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,8 @@ class SomeParams(NodeParams):
     crop: tuple[float, ...] = param((0.0, 0.0), "Margins.", low=0.0, high=1.0)
 
 
-class SomeNode(ManagedNode):
+class SomeNode(ManagedNode[SomeParams]):
     NAME = "some"
-    PARAMS = SomeParams
 
 
 def given(graph, **values):

@@ -24,9 +24,9 @@ from tests.wm_nodes.control.test_realtime import STILL_RAD, Bench
 from wm_nodes.checks.arm_bringup import ArmCheck
 from wm_nodes.control.states import State
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.driver_services import DriverServices
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
+from wm_nodes.ros.driver_services import DriverServices
 from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import filled
 
