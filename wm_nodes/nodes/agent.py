@@ -195,12 +195,12 @@ class AgentNode(ModelNode[AgentParams]):
     def _show(self, weights: Weights, tokens: Tensor, state: State, step: Step) -> None:
         stamp = step.stamp_ns
         if self._features.get_subscription_count():
-            origin = weights.origin("autoencoder")
+            origin = weights.origin(weights.model.spec.encoder_module)
             features = Features(stamp, origin, tokens[0].cpu().numpy())
             self._features.publish(messages.features_to_msg(features))
         if self._latents.get_subscription_count():
             flat = weights.model.pack(state)[0].float().cpu().numpy()
-            latent = Latent(stamp, weights.origin("world_model"), flat)
+            latent = Latent(stamp, weights.origin(weights.model.spec.state_module), flat)
             self._latents.publish(messages.latent_to_msg(latent))
 
     def _show_imagination(

@@ -93,7 +93,7 @@ class EncoderNode(ModelNode[EncoderParams]):
             return None
         numbers = tokens[0].cpu().numpy()
         self.diagnostics.record_latency(time.perf_counter() - started)
-        return Features(step.stamp_ns, weights.origin("autoencoder"), numbers)
+        return Features(step.stamp_ns, weights.origin(weights.model.spec.encoder_module), numbers)
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         flat = weights.model.pack(state)[0].float().cpu().numpy()
         self.diagnostics.record_latency(time.perf_counter() - started)
         self._show_imagination(weights, state, step)
-        return Latent(step.stamp_ns, weights.origin("world_model"), flat)
+        return Latent(step.stamp_ns, weights.origin(weights.model.spec.state_module), flat)
 
     def _show_imagination(self, weights: Weights, state: State, step: Step) -> None:
         """Decode the state as soon as its image is here too, if there is a subscriber."""

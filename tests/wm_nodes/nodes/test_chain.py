@@ -379,6 +379,7 @@ def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
     robot.ask(1, is_first=True)
     graph.until(lambda: all(heard.values()))
     assert {messages.from_time(m[0].header.stamp) for m in heard.values()} == {100_000_000}
+    assert heard[topics.FEATURES][0].header.frame_id == "mwm_cpu/autoencoder@1"
     assert heard[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
     assert heard[topics.IMAGINATION][0].width == 128
 

@@ -146,6 +146,21 @@ def test_split_and_fused_plan_as_the_cores_alone(graph, weights, composition: st
 
 
 @both
+def test_features_and_latents_name_the_module_that_made_them(graph, weights, composition: str):
+    """DINO-WM's state is a window of encoder tokens: its encoder made both."""
+    nodes = brain(graph, composition, weights)
+    features, latents = graph.hear(topics.FEATURES), graph.hear(topics.LATENT)
+    for topic in (topics.FEATURES, topics.LATENT):
+        graph.until(lambda topic=topic: graph.probe.count_publishers(topic.name) > 0)
+    spec = next(n.shelf.newest for n in nodes if hasattr(n, "shelf")).model.spec
+    Arm(graph, composition).ask(1)
+    graph.until(lambda: features and latents)
+    assert features[0].header.frame_id == f"dino_tiny/{spec.encoder_module}@1"
+    assert latents[0].header.frame_id == f"dino_tiny/{spec.state_module}@1"
+    assert spec.state_module == "encoder"
+
+
+@both
 def test_without_a_goal_it_moves_at_random_in_lock_step(graph, weights, composition: str):
     nodes = brain(graph, composition, weights)
     plan = Arm(graph, composition).ask(1)
