@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Protocol
 
 from wm_nodes.records import Answer, Plan, Transition
 
 
+class Diagnostics(Protocol):
+    """What a control loop shows of its work."""
+
+    facts: dict[str, object]
+
+    def record_latency(self, seconds: float) -> None:
+        """Count one answered observation and how long the answer took [s]."""
+
+
 class ControlOutput(Protocol):
     """What a control loop asks of the robot node. Faults may come from any thread, all else comes
     from the executor's."""
+
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """The node's diagnostics."""
 
     def publish(self, transition: Transition, *, repeated: bool = False) -> None:
         """Publish an observation. repeated: it was published before."""
@@ -27,12 +39,6 @@ class ControlOutput(Protocol):
 
     def clear_fault(self, name: str, text: str) -> None:
         """Clear a fault and log `text`; does nothing if it is not set."""
-
-    def record_latency(self, seconds: float) -> None:
-        """Count one answered observation and how long the answer took [s]."""
-
-    def set_facts(self, facts: Mapping[str, object]) -> None:
-        """Show these values in the diagnostics."""
 
     def has_planner(self) -> bool:
         """Does a node publish plans?"""

@@ -86,7 +86,7 @@ class LockstepControl(SimulatorControl):
             return "", ""
         self._output.clear_fault("plan", "plans are received again")
         if self._plan is None:
-            self._output.record_latency(self._clock() - self._first_s)
+            self._output.diagnostics.record_latency(self._clock() - self._first_s)
             self._plan = plan
         self._try_execute()
         return "", ""

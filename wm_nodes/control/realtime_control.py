@@ -157,7 +157,7 @@ class RealtimeControl(Control):
         now_s = time.monotonic()
         reason, text = self._plan.accept(plan, now_s)
         if not reason:
-            self._output.record_latency(self._plan.age_s(now_s))
+            self._output.diagnostics.record_latency(self._plan.age_s(now_s))
         return reason, text
 
     def on_wake(self) -> None:
@@ -223,7 +223,9 @@ class RealtimeControl(Control):
         for name, text in faults.items():
             self._output.report_fault(name, text, error=name in BLOCKING or name in latched)
         self._reported = set(faults)
-        self._output.set_facts({**self._robot.facts(), **thread.figures(), **self._facts()})
+        self._output.diagnostics.facts.update(
+            {**self._robot.facts(), **thread.figures(), **self._facts()}
+        )
 
     def _faults(self) -> dict[str, str]:
         faults = dict(self._robot.faults())

@@ -45,7 +45,7 @@ class TimedControl(SimulatorControl):
         now_s = self._clock()
         reason, text = self._plan.accept(plan, now_s)
         if not reason:
-            self._output.record_latency(self._plan.age_s(now_s))
+            self._output.diagnostics.record_latency(self._plan.age_s(now_s))
         return reason, text
 
     def _publish(self, transition: Transition) -> None:

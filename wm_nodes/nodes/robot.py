@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration
@@ -191,8 +191,7 @@ class RobotNode(ManagedNode[RobotParams]):
 
     @property
     def commands(self) -> Node:
-        """The node of the emergency stop: of an arm one with an executor of its own, which answers
-        while this node's is busy."""
+        """The node of the emergency stop: for an arm, one with an executor of its own."""
         return self if self._arm is None else self._arm.bus.node
 
     @property
@@ -235,11 +234,9 @@ class RobotNode(ManagedNode[RobotParams]):
     def _make_runner(self, counts: Counts, *, makes_time: bool) -> EpisodeRunner:
         p = self.params
         criteria = StopCriteria(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
-        clock = self._now_ns if p.mode == topics.REALTIME and not makes_time else None
+        follows = p.mode == topics.REALTIME and not makes_time
+        clock = (lambda: int(self.get_clock().now().nanoseconds)) if follows else None
         return EpisodeRunner(self._robot, Schedule(criteria, p.seed, counts), clock)
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
 
     def _make_publisher(self, clock: ClockPublisher | None) -> ObservationPublisher:
         spec, prefix = self._robot.spec, self.params.frame_prefix
@@ -295,25 +292,21 @@ class RobotNode(ManagedNode[RobotParams]):
         control = RealtimeControl(self.runner, robot, plan, self, settings)
         robot.set_speed_scale(self.get_parameter("speed_scale").value)
         if self._arm is not None:
-            self._driver_services = self._make_driver_services(robot, control)
+            from wm_nodes.ros.driver_services import DriverServices
+
+            speed = cast("Any", robot).motion.speed
+            self._driver_services = DriverServices(
+                self, self._arm.config.driver, speed, control.loop, lambda: control.alive,
+                dry_run=p.dry_run,
+            )  # fmt: skip
         return control
-
-    def _make_driver_services(self, arm: Any, control: RealtimeControl) -> DriverServices:
-        from wm_nodes.ros.driver_services import DriverServices
-
-        return DriverServices(
-            self, arm.config.driver, arm.motion.speed, control.loop, lambda: control.alive,
-            dry_run=self.params.dry_run,
-        )  # fmt: skip
 
     # Output of the control loop -----------------------------------------------------------------
 
     def publish(self, transition: Transition, *, repeated: bool = False) -> None:
         self._observations.publish(transition)
-        if not repeated:
-            self._count(transition)
-
-    def _count(self, transition: Transition) -> None:
+        if repeated:
+            return
         step, counts = transition.step, self.runner.counts
         self._clipped += bool((step.executed != step.commanded).any())
         self.diagnostics.facts.update(
@@ -332,12 +325,6 @@ class RobotNode(ManagedNode[RobotParams]):
         self._observations.wait_for_acknowledgements(ACKNOWLEDGE)
         self.get_logger().info("the run is over")
         self.finish()
-
-    def record_latency(self, seconds: float) -> None:
-        self.diagnostics.record_latency(seconds)
-
-    def set_facts(self, facts: Mapping[str, object]) -> None:
-        self.diagnostics.facts.update(facts)
 
     def has_planner(self) -> bool:
         return self.count_publishers(topics.PLAN.name) > 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,20 +18,17 @@ from rclpy.lifecycle import (
     TransitionCallbackReturn,
 )
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message
-from rclpy.subscription import Subscription
+from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from rclpy.timer import Timer
 
-from wm_nodes.errors import MessageError
 from wm_nodes.graphs.launch.process_identity import ProcessIdentity
 from wm_nodes.ros import topics
+from wm_nodes.ros.checked_subscription import CheckedSubscription
 from wm_nodes.ros.clock import ClockWatch
 from wm_nodes.ros.diagnostics import NodeDiagnostics
 from wm_nodes.ros.graph_conflicts import GraphConflicts
-from wm_nodes.ros.matched_subscription import MatchedSubscription
-from wm_nodes.ros.parameters import declare, param
+from wm_nodes.ros.parameters import declare, has_value, param
 
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)
 DIAGNOSE_S = 1.0
@@ -51,11 +46,6 @@ class NodeParams:
     )
 
 
-@dataclass(frozen=True)
-class _Fixed:
-    subscription: Subscription
-
-
 P = TypeVar("P", bound=NodeParams)
 
 
@@ -63,9 +53,9 @@ class ManagedNode(LifecycleNode, Generic[P]):
     """A lifecycle node around an object that does the work without ROS.
 
     A subclass names its parameters, as in `CameraNode(ManagedNode[CameraParams])`, sets NAME, and
-    implements `configure` (make that object, publishers and
-    subscriptions), `activate`, `deactivate` and `cleanup`. UserError raised there ends the program
-    with one line; any other exception with its traceback.
+    implements `configure` (make that object, publishers and subscriptions), `activate`,
+    `deactivate` and `cleanup`. UserError raised there ends the program with one line; any other
+    exception with its traceback. (Over 250 lines: rclpy wants every transition as a method.)
     """
 
     NAME: ClassVar[str]
@@ -245,18 +235,10 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
         So a dump of all parameters can be loaded, although most of them are read-only.
         """
-        new = [parameter for parameter in parameter_list if not self._has(parameter)]
+        new = [parameter for parameter in parameter_list if not has_value(self, parameter)]
         return (
             super().set_parameters_atomically(new) if new else SetParametersResult(successful=True)
         )
-
-    def _has(self, parameter: Parameter) -> bool:
-        if not self.has_parameter(parameter.name):
-            return False
-        now, given = self.get_parameter(parameter.name).value, parameter.value
-        if isinstance(given, (list, tuple, array)) and isinstance(now, (list, tuple, array)):
-            return list(now) == list(given)  # the type of an empty array is lost in YAML
-        return type(now) is type(given) and bool(now == given)
 
     # Messages -----------------------------------------------------------------------------------
 
@@ -279,57 +261,11 @@ class ManagedNode(LifecycleNode, Generic[P]):
         limit. A `qos` of best effort takes what the publishers offer (see MatchedSubscription).
         Returns a function that handles all messages that wait in the queue.
         """
-        name = topic.name.format(**names)
-        full_name = self.resolve_topic_name(name)
-
-        def use(msg: Any) -> None:
-            if not (self.active or idle):
-                return
-            try:
-                record = convert(self._checked(msg, topic, max_bytes) if max_bytes else msg)
-            except MessageError as error:
-                self.drop(f"{name}/{error.reason}", str(error))
-                return
-            handle(*record) if type(record) is tuple else handle(record)
-
-        def callback(msg: Any, info: Any) -> None:
-            self.graph_conflicts.release()
-            used = self.active or idle
-            small = not max_bytes or len(msg) <= max_bytes  # larger ones are dropped anyway
-            checked = used and small and topic.single
-            if not checked or self.graph_conflicts.admits(full_name, name, use, msg, info):
-                use(msg)
-
-        raw = max_bytes > 0
-        identified = hasattr(Subscription, "CallbackType")  # Humble gives no message info
-        on_msg: Callable[..., None] = callback if identified else lambda msg: callback(msg, {})
-        requested = qos or topic.qos
-        source: MatchedSubscription | _Fixed
-        if requested.reliability == ReliabilityPolicy.BEST_EFFORT:
-            on_lost = partial(self.report_lost, name)
-            source = MatchedSubscription(
-                self, topic.type, name, on_msg, requested.depth, on_lost=on_lost, raw=raw
-            )
-        else:
-            source = _Fixed(topic.subscription(self, on_msg, qos, events, raw=raw, **names))
-
-        def take() -> None:
-            subscription = source.subscription
-            with subscription.handle:
-                while taken := subscription.handle.take_message(subscription.msg_type, raw):
-                    callback(*taken)
-
-        return take
-
-    @staticmethod
-    def _checked(serialized: bytes, topic: topics.Topic, max_bytes: int) -> Any:
-        if len(serialized) > max_bytes:
-            raise MessageError(
-                "size",
-                f"{topic.name}: got a message of {len(serialized)} bytes, expected at most "
-                f"{max_bytes}. Send a smaller message.",
-            )
-        return deserialize_message(serialized, topic.type)
+        subscription = CheckedSubscription(
+            self, topic, convert, handle, qos,
+            idle=idle, events=events, max_bytes=max_bytes, names=names,
+        )  # fmt: skip
+        return subscription.drain
 
     def drop(self, reason: str, text: str) -> None:
         """Count a message that is not used; log the reason, at most every WARN_S seconds."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pytest
 
@@ -16,13 +14,22 @@ from wm_nodes.records import Origin, Plan, Transition
 ACTOR = Origin("mwm_cpu", "actor", 7)
 
 
+class Latencies:
+    def __init__(self) -> None:
+        self.latencies: list[float] = []
+        self.facts: dict[str, object] = {}
+
+    def record_latency(self, seconds: float) -> None:
+        self.latencies.append(seconds)
+
+
 class Output:
     """What the robot node does for the loop: keeps everything."""
 
     def __init__(self) -> None:
         self.published: list[Transition] = []
         self.repeated = 0
-        self.latencies: list[float] = []
+        self.diagnostics = Latencies()
         self.faults: dict[str, str] = {}
         self.saved = 0
         self.ended = False
@@ -46,12 +53,6 @@ class Output:
 
     def clear_fault(self, name: str, text: str) -> None:
         self.faults.pop(name, None)
-
-    def record_latency(self, seconds: float) -> None:
-        self.latencies.append(seconds)
-
-    def set_facts(self, facts: Mapping[str, object]) -> None:
-        raise AssertionError("lock-step has no facts of its own")
 
     def has_planner(self) -> bool:
         return True
@@ -135,7 +136,7 @@ def test_the_latency_counts_from_the_first_publication() -> None:
     bench.pass_time(0.7)
     bench.now_s += 0.1
     bench.answer()
-    assert bench.output.repeated == 1 and bench.output.latencies == pytest.approx([0.8])
+    assert bench.output.repeated == 1 and bench.output.diagnostics.latencies == pytest.approx([0.8])
 
 
 def test_the_pace_is_a_lower_bound_of_the_time_per_step() -> None:
@@ -146,7 +147,7 @@ def test_the_pace_is_a_lower_bound_of_the_time_per_step() -> None:
     assert bench.steps == 0
     bench.pass_time(0.02)
     assert bench.steps == 1
-    assert bench.output.latencies == [0.0]  # of the planner, not of the pace
+    assert bench.output.diagnostics.latencies == [0.0]  # of the planner, not of the pace
 
 
 def test_the_robot_is_at_most_so_many_steps_ahead_of_the_trainer() -> None:
