@@ -14,7 +14,7 @@ from pathlib import Path
 from wm_models.registry import PRESETS
 from wm_nodes.graphs import NAMES, find_graph
 from wm_nodes.graphs.graph import Argument
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 
 FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
 NODES = "camera encoder world_model policy agent robot recorder replay trainer demonstrator monitor"
@@ -60,9 +60,9 @@ def _node(name: str) -> str:
         value
         for value in vars(module).values()
         if isinstance(value, type) and value.__module__ == module.__name__
-        if issubclass(value, Shell)
+        if issubclass(value, ManagedNode)
     )
-    common = {spec.name for spec in fields(ShellParams)}
+    common = {spec.name for spec in fields(NodeParams)}
     rows = []
     for spec in fields(kind.PARAMS):
         if spec.name not in common:

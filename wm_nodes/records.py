@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Transition:
+    """One observation with the step that led to it; all carry the step's stamp.
+
+    images: camera -> (H, W, 3). proprio: (P,). depths: name -> (H, W) [mm]. made_s: steady time at
+    which the observation was requested from the robot [s].
+    """
+
+    step: Step
+    images: dict[str, Image]
+    proprio: Vector
+    depths: dict[str, Depth] = field(default_factory=dict)
+    made_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Plan:
     """Actions (N, A), point 0 to be done now, the next each one period later."""
 
@@ -118,3 +133,22 @@ class Announcement:
     preset: str
     step: int = 0
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether the control loop has executed a call, and its outcome or what to do instead."""
+
+    done: bool
+    text: str
+
+
+DriverTask = Literal["recover", "activate", "deactivate"]
+
+
+@dataclass(frozen=True)
+class DriverStep:
+    """One step of a task with an arm's driver, as a request to the control loop."""
+
+    task: DriverTask
+    phase: Literal["begin", "done", "failed"]

@@ -34,7 +34,7 @@ START_S = 90.0  # a loaded machine imports torch slowly
 WM = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
 ENV = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES), "OMP_NUM_THREADS": "1"}
 QUICK = ("weights:=arm-goal", "horizon:=1", "samples:=8", "iterations:=1", "time_limit:=100000")
-ALBUM = Path("runs/one/album")
+PLANS = Path("runs/one/plans")
 
 
 def test_a_goal_comes_back_from_its_files(tmp_path):
@@ -63,7 +63,7 @@ def until(process: subprocess.Popen[str], condition: Callable[[], object]) -> No
 
 def goals_planned_for(folder: Path) -> list[int]:
     """Number of the goal on the topic that each plan was made after; 0: before there was one."""
-    plans = folder / ALBUM / "plans.jsonl"
+    plans = folder / PLANS / "plans.jsonl"
     lines = plans.read_text().splitlines() if plans.is_file() else []
     return [json.loads(line)["goal"] for line in lines]
 
@@ -78,7 +78,7 @@ def test_goals_come_by_file_from_a_person_and_from_what_is_seen(tmp_path):
         return done.stdout
 
     write_goal(tmp_path / "first.png", Goal(np.full((64, 64, 3), 99, np.uint8)))
-    given = ("task:=goal", "goal:=first.png", "album:=true", "run:=one", *QUICK)
+    given = ("task:=goal", "goal:=first.png", "plans:=true", "run:=one", *QUICK)
     process = subprocess.Popen(
         [*WM, "launch", "arm_mpc", *given],
         cwd=tmp_path,
@@ -102,11 +102,11 @@ def test_goals_come_by_file_from_a_person_and_from_what_is_seen(tmp_path):
 
         wm("kept.png")
         until(process, lambda: 1 in goals_planned_for(tmp_path))
-        np.testing.assert_array_equal(read_goal(tmp_path / ALBUM / "goal-1.png").image, kept.image)
+        np.testing.assert_array_equal(read_goal(tmp_path / PLANS / "goal-1.png").image, kept.image)
 
-        assert "what is seen now is the goal" in wm("--here")
+        assert "the current image is the goal" in wm("--here")
         until(process, lambda: 2 in goals_planned_for(tmp_path))
-        here = read_goal(tmp_path / ALBUM / "goal-2.png").image
+        here = read_goal(tmp_path / PLANS / "goal-2.png").image
         assert here.shape == kept.image.shape and not np.array_equal(here, kept.image)
 
         process.send_signal(signal.SIGINT)

@@ -18,9 +18,9 @@ from tests import domains
 NODE = """
 import pathlib, time
 from wm_nodes.ros import spin
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
-class Slow(Shell):
+class Slow(ManagedNode):
     NAME = "slow"
     def {phase}(self):
         print("{phase}", flush=True)

@@ -26,7 +26,7 @@ TIME_LIMIT = 10
 
 
 class Graph:
-    """Robot, a player at random and a recorder: launched if `run` is not empty, else by hand."""
+    """Robot, random policy and recorder: launched if `run` is not empty, else by hand."""
 
     def __init__(self, folder: Path, seed: int, run: str) -> None:
         folder.mkdir()

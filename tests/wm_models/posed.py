@@ -28,6 +28,7 @@ class Posed(WorldModel):
         self.spec = ModelSpec(
             low, high, {"proprio": (size,)}, model_dt=STEP_S,
             has_reward=True, has_value=True, has_actor=True, stochastic=True,
+            state_module="encoder",
         )  # fmt: skip
 
     def modules_by_name(self) -> dict[str, nn.Module]:

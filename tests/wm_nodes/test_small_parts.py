@@ -12,11 +12,11 @@ from wm_datasets.spec import VectorSpec
 from wm_nodes.agent.noise import noise_seed, numpy_noise, torch_noise
 from wm_nodes.agent.weights import Swap
 from wm_nodes.control.plans import check_plan, due_action
-from wm_nodes.episodes.episode_stats import Meter
+from wm_nodes.episodes.episode_stats import EpisodeTracker
 from wm_nodes.errors import MessageError
 from wm_nodes.records import Origin, Plan, Step
 from wm_nodes.robots.cameras.preprocess import ImagePipeline, Liveness
-from wm_nodes.ros.synchronizer import Join
+from wm_nodes.ros.synchronizer import Synchronizer
 
 ACTION = VectorSpec(("x", "y"), ("m", "m"), (-1.0, -1.0), (1.0, 1.0))
 ZERO = np.zeros(2, np.float32)
@@ -26,28 +26,28 @@ def step(stamp_ns: int, **rest) -> Step:
     return Step(stamp_ns, ACTION.names, ZERO, ZERO, **rest)
 
 
-# Join
+# Synchronizer
 
 
 def test_a_full_set_is_handed_out_whatever_comes_first() -> None:
     for order in (("a", "b"), ("b", "a")):
-        join = Join(("a", "b"))
+        join = Synchronizer(("a", "b"))
         assert join.put(order[0], 1, order[0]) is None
         assert join.put(order[1], 1, order[1]) == {"a": "a", "b": "b"}
 
 
 def test_stamps_do_not_mix() -> None:
-    join = Join(("a", "b"))
+    join = Synchronizer(("a", "b"))
     join.put("a", 1, "old")
     assert join.put("b", 2, "new") is None
 
 
-def test_unfinished_stamps_are_bounded_and_told() -> None:
-    lost: list[int] = []
-    join = Join(("a", "b"), size=3, lost=lost.append)
+def test_incomplete_stamps_are_bounded_and_the_oldest_is_dropped() -> None:
+    dropped: list[int] = []
+    join = Synchronizer(("a", "b"), size=3, on_drop=dropped.append)
     for stamp in range(5):
         join.put("a", stamp, None)
-    assert lost == [0, 1]
+    assert dropped == [0, 1]
 
 
 # Plans
@@ -160,16 +160,16 @@ def test_swap_now_does_not_wait() -> None:
     assert swap.at(step(1), NEW) is NEW
 
 
-# Meter
+# EpisodeTracker
 
 
 def test_an_episode_is_measured_once_and_whole() -> None:
-    meter = Meter()
-    assert meter.step(step(0, reward=5.0, is_last=True)) is None  # joined midway
-    meter.step(step(1, is_first=True))
+    tracker = EpisodeTracker()
+    assert tracker.step(step(0, reward=5.0, is_last=True)) is None  # joined midway
+    tracker.step(step(1, is_first=True))
     for stamp in (2, 2, 3):
-        assert meter.step(step(stamp, reward=1.0, success=stamp == 3)) is None
-    seen = meter.step(step(4, reward=2.0, is_last=True, explore=False, weights=3))
+        assert tracker.step(step(stamp, reward=1.0, success=stamp == 3)) is None
+    seen = tracker.step(step(4, reward=2.0, is_last=True, explore=False, weights=3))
     assert seen is not None
     assert (seen.length, seen.total_reward, seen.success) == (3, 4.0, True)
     assert (seen.first_success, seen.explore, seen.weights) == (2, False, 3)

@@ -82,8 +82,8 @@ def record(log: Path, episodes: int = 4, *, seed: int = 0, expert: bool = False,
     """Add episodes of a random or an expert point to a log; return the log."""
     with SeenPoint(size=size) as robot:
         if expert:
-            player = NoisyExpert(Homing(), robot.spec, 0.5, seed)
+            policy = NoisyExpert(Homing(), robot.spec, 0.5, seed)
         else:
-            player = HeldRandom(robot.spec, 2.0, seed)
-        collect(robot, player, log, episodes, seed)
+            policy = HeldRandom(robot.spec, 2.0, seed)
+        collect(robot, policy, log, episodes, seed)
     return log

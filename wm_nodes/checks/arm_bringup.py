@@ -15,7 +15,6 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.driver_services import WORKS, loaded
 from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.driver import Frame, Reading
 from wm_nodes.robots.arm.kinematics import Kinematics
@@ -24,7 +23,8 @@ from wm_nodes.robots.arm.motion import ArmMotion
 from wm_nodes.robots.arm.sim.tasks import TASKS
 from wm_nodes.robots.arm.wrench import STOP
 from wm_nodes.ros.arm_driver import RosBus
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.driver_services import DRIVER_TASKS, loaded
+from wm_nodes.ros.node import ManagedNode
 
 TINY_RAD = 0.02
 NOISE = 0.005  # rad (m) of a sensor
@@ -45,7 +45,7 @@ FAULTS = {  # of the bus: what is right without them
 }
 
 
-class _Listener(Shell):
+class _Listener(ManagedNode):
     NAME = "arm_check"
 
 
@@ -103,7 +103,7 @@ class ArmCheck:
                 self._place(reading)
                 if move:
                     self._move()
-            for reason, count in node.health.drops.items():
+            for reason, count in node.diagnostics.drops.items():
                 self._say(False, f"{count} messages were refused: {reason}", "see docs/topics.md")
         finally:
             if bus is not None:
@@ -144,7 +144,7 @@ class ArmCheck:
             about.number = reading.number
             about.came.append(reading.taken_s)
 
-    def _joint_states(self, node: Shell, received: _Received) -> None:
+    def _joint_states(self, node: ManagedNode, received: _Received) -> None:
         config, topic = self._config, self._config.joint_states
         if not received.came:
             missing = self._bus.missing_joints
@@ -244,10 +244,10 @@ class ArmCheck:
             "larger force_torque.timeout_s",
         )
 
-    def _driver_services(self, node: Shell) -> None:
+    def _driver_services(self, node: ManagedNode) -> None:
         """Report each service that `driver:` calls: its type, its request, and whether it runs."""
         names = dict(node.get_service_names_and_types())
-        for work in WORKS:
+        for work in DRIVER_TASKS:
             try:
                 calls = loaded(self._config.driver, work)
             except UserError as error:
@@ -403,7 +403,7 @@ class ArmCheck:
         print(f"{word:5}  {what}" + (f"\n       fix: {fix}" if fix else ""), flush=True)
 
     @staticmethod
-    def _near(node: Shell, kind: str) -> str:
+    def _near(node: ManagedNode, kind: str) -> str:
         """Return the topics of that type that have a publisher."""
         found = [
             name for name, types in node.get_topic_names_and_types()

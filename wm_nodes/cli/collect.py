@@ -15,7 +15,7 @@ from wm_nodes.errors import user_errors
 from wm_nodes.robots.robot import RobotError
 
 if TYPE_CHECKING:
-    from wm_nodes.episodes.collect import Player
+    from wm_nodes.episodes.collect import CollectionPolicy
     from wm_nodes.evaluation.evaluate import EpisodeRow
     from wm_nodes.robots.robot import Robot
 
@@ -91,9 +91,9 @@ def run(words: Sequence[str]) -> int:
         closing(open_robot(wanted.robot, settings)) as robot,
     ):
         show = _Progress(wanted.episodes)
-        player = _player(wanted, robot)
+        policy = _policy(wanted, robot)
         result = collect(
-            robot, player, wanted.out, wanted.episodes, wanted.seed,
+            robot, policy, wanted.out, wanted.episodes, wanted.seed,
             name=wanted.policy, watch=show,
         )  # fmt: skip
     print(f"{result}\nlog: {wanted.out}")
@@ -110,7 +110,7 @@ def _with_defaults(wanted: Collect) -> Collect:
     )
 
 
-def _player(wanted: Collect, robot: Robot) -> Player:
+def _policy(wanted: Collect, robot: Robot) -> CollectionPolicy:
     from wm_nodes.episodes.collect import HeldRandom, NoisyExpert
     from wm_nodes.robots.opening import script_of
 
@@ -118,8 +118,8 @@ def _player(wanted: Collect, robot: Robot) -> Player:
         return HeldRandom(robot.spec, wanted.hold, wanted.seed)
     make = script_of(robot, wanted.policy)
     if wanted.policy == "play":
-        player: Player = make(robot, wanted.seed, wanted.near)
-        return player
+        policy: CollectionPolicy = make(robot, wanted.seed, wanted.near)
+        return policy
     return NoisyExpert(make(robot), robot.spec, wanted.noise, wanted.seed)
 
 

@@ -8,31 +8,20 @@ and no call of the operator allows motion.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
-from wm_nodes.control.answer import Answer
+from wm_nodes.records import Answer, DriverStep, DriverTask
 from wm_nodes.robots.robot import RealtimeRobot
 
-Work = Literal["recover", "activate", "deactivate"]
-UNDER_WAY: Mapping[Work, str] = {
+UNDER_WAY: Mapping[DriverTask, str] = {
     "recover": "the driver is being recovered",
     "activate": "the driver's controller is being activated",
     "deactivate": "the driver's controller is being deactivated",
 }
-DONE: Mapping[Work, str] = {
+DONE: Mapping[DriverTask, str] = {
     "recover": "the driver was recovered: call clear if something is latched, then resume",
     "activate": "the driver's controller was activated: call resume",
     "deactivate": "the driver's controller was deactivated: call activate, then resume",
 }
-
-
-@dataclass(frozen=True)
-class DriverStep:
-    """One step of a piece of work with the driver."""
-
-    work: Work
-    phase: Literal["begin", "done", "failed"]
 
 
 class DriverWork:
@@ -50,28 +39,28 @@ class DriverWork:
         """Begin or end a piece of work. moving: the robot is not commanded to stand. permitted: the
         operator allows motion."""
         if step.phase == "begin":
-            return self._begin(step.work, moving, permitted)
-        self._end(step.work, done=step.phase == "done")
-        return Answer(True, DONE[step.work] if step.phase == "done" else "nothing was changed")
+            return self._begin(step.task, moving, permitted)
+        self._end(step.task, done=step.phase == "done")
+        return Answer(True, DONE[step.task] if step.phase == "done" else "nothing was changed")
 
-    def _begin(self, work: Work, moving: bool, permitted: bool) -> Answer:
+    def _begin(self, task: DriverTask, moving: bool, permitted: bool) -> Answer:
         robot = self._robot
         if self.busy:
-            return Answer(False, f"{self.busy}: call {work} again afterwards")
+            return Answer(False, f"{self.busy}: call {task} again afterwards")
         if moving:
-            return Answer(False, f"the robot acts or moves: call pause, and {work} when it stands")
-        if work == "recover" and permitted and not (robot.latched() or robot.stopped()):
+            return Answer(False, f"the robot acts or moves: call pause, and {task} when it stands")
+        if task == "recover" and permitted and not (robot.latched() or robot.stopped()):
             return Answer(False, "nothing is latched, stopped or paused: nothing to recover")
-        self.busy = UNDER_WAY[work]
-        if work != "recover":
+        self.busy = UNDER_WAY[task]
+        if task != "recover":
             robot.release_driver()
         return Answer(True, self.busy)
 
-    def _end(self, work: Work, done: bool) -> None:
+    def _end(self, task: DriverTask, done: bool) -> None:
         self.busy = ""
-        if work == "recover":
+        if task == "recover":
             return
         if done:
-            self._released = work == "deactivate"
+            self._released = task == "deactivate"
         if not self._released:
             self._robot.take_driver(anew=done)

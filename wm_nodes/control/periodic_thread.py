@@ -1,4 +1,4 @@
-"""A steady beat: a thread that calls a function every period, and how evenly it did."""
+"""A thread that calls a function every period, and figures of how regular the calls were."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from pathlib import Path
 
 import numpy as np
 
-KEEP = 1000  # newest intervals that figures are of
-SWITCH_S = 0.0001  # other threads give the interpreter back after so long
+KEEP = 1000  # newest intervals that figures are computed from
+SWITCH_S = 0.0001  # longest time that another thread keeps the interpreter
 CLOSEST = 0.7
-SPIN_S, SPIN_SHARE = 0.0004, 0.05  # the last of a wait, of a period at most, is not slept
+SPIN_S, SPIN_SHARE = 0.0004, 0.05  # busy-waited at the end of each wait; largest share of a period
 MCL_CURRENT, MCL_FUTURE = 1, 2  # of mlockall(2)
-OWN, OTHERS = 20, 10  # real-time priorities of the beat's thread and of the rest of its process
+OWN, OTHERS = 20, 10  # real-time priorities: of the periodic thread, of the process's other threads
 
 
-class Cadence:
-    """Calls `beat` from a thread of its own every `period_s` by the steady clock.
+class PeriodicThread:
+    """Calls `tick` from a thread of its own every `period_s` by the steady clock.
 
-    After a late beat the next may come sooner, but never sooner than CLOSEST of a period: after a
-    later one the beat begins anew, and nothing makes up for lost time. Where the system allows it
-    the thread has real-time priority. `alone`: so have all others of this process, a little less,
-    since the beat may have to wait for one that holds the interpreter or a lock: the process has
-    nothing else to do. `failed` is called when `beat` has raised: no beat follows.
+    After a late call the next one follows sooner, but never within less than CLOSEST periods;
+    after a longer delay the schedule restarts, and missed calls are not made up for. The thread has
+    real-time priority where the system allows it. `alone`: so have all other threads of this
+    process, at a lower priority, since a call may wait for one that holds the interpreter or a
+    lock. `failed` is called when `tick` has raised; no call follows.
     """
 
     def __init__(
         self,
         period_s: float,
-        beat: Callable[[], None],
+        tick: Callable[[], None],
         *,
         alone: bool = False,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
-        self.period_s, self._beat, self._alone, self._failed = period_s, beat, alone, failed
+        self.period_s, self._tick, self._alone, self._failed = period_s, tick, alone, failed
         self._spin_s = min(SPIN_S, SPIN_SHARE * period_s)
         self._intervals: deque[float] = deque(maxlen=KEEP)
         self._busy: deque[float] = deque(maxlen=KEEP)
         self._end = threading.Event()
         self.realtime = False
-        self.beats = 0
+        self.ticks = 0
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
@@ -58,7 +58,7 @@ class Cadence:
             self._thread.join(5.0)
 
     def figures(self) -> dict[str, str]:
-        """Return period and jitter of the newest beats, for people."""
+        """Return period and jitter of the newest calls, as texts."""
         if len(self._intervals) < 2:
             return {}
         periods = np.array(self._intervals)
@@ -68,12 +68,12 @@ class Cadence:
             "jitter_p99": f"{float(np.percentile(off, 99)):.4f}",
             "jitter_max": f"{float(off.max()):.4f}",
             "busy_p99_ms": f"{1e3 * float(np.percentile(self._busy, 99)):.3f}",
-            "beats": str(self.beats),
+            "beats": str(self.ticks),
             "realtime": str(self.realtime).lower(),
         }
 
     def intervals_s(self) -> list[float]:
-        """Return the newest intervals between beats."""
+        """Return the newest intervals between calls [s]."""
         return list(self._intervals)
 
     def _run(self) -> None:
@@ -85,9 +85,9 @@ class Cadence:
             if last is not None:
                 self._intervals.append(began - last)
             last = began
-            self.beats += 1
+            self.ticks += 1
             try:
-                self._beat()
+                self._tick()
             except BaseException as error:
                 self.error = error
                 self._failed()
@@ -96,7 +96,7 @@ class Cadence:
             self._busy.append(now - began)
             due += self.period_s
             if due - began < CLOSEST * self.period_s or due < now:
-                due = max(began + self.period_s, now)  # too late for the old beat: a new one
+                due = max(began + self.period_s, now)  # too late: restart the schedule
             left = due - now - self._spin_s
             if left > 0 and self._end.wait(left):
                 return
@@ -105,15 +105,15 @@ class Cadence:
 
 
 def threads() -> list[int]:
-    """Return the system's numbers of this process's threads; none where it does not tell."""
+    """Return the system's numbers of this process's threads; empty where they are unknown."""
     folder = Path("/proc/self/task")
     return [int(entry.name) for entry in folder.iterdir()] if folder.is_dir() else []
 
 
 def take_priority(own: int, others: int = 0) -> bool:
-    """Give this thread a real-time priority, and the process's others theirs (0: as they are).
+    """Give this thread a real-time priority, and the process's others `others` (0: unchanged).
 
-    False: the system does not allow it.
+    Returns False if the system does not allow it.
     """
     allowed = _ask_for_realtime(0, own)
     if allowed and others:
@@ -124,15 +124,15 @@ def take_priority(own: int, others: int = 0) -> bool:
 
 def realtime_allowed() -> bool:
     """May a thread of this process have real-time priority?"""
-    found: list[bool] = []
-    thread = threading.Thread(target=lambda: found.append(_ask_for_realtime(0, OWN)))
+    allowed: list[bool] = []
+    thread = threading.Thread(target=lambda: allowed.append(_ask_for_realtime(0, OWN)))
     thread.start()
     thread.join()
-    return found[0]
+    return allowed[0]
 
 
 def lock_memory() -> bool:
-    """Keep this process in memory, so that no page fault delays a beat; False: not allowed."""
+    """Lock this process in memory, so that no page fault delays a call; False: not allowed."""
     try:
         return ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) == 0
     except (OSError, AttributeError):
@@ -140,7 +140,7 @@ def lock_memory() -> bool:
 
 
 def _ask_for_realtime(thread: int, priority: int) -> bool:
-    """Ask for SCHED_FIFO for a thread (0: this one); most systems refuse it to ordinary users."""
+    """Request SCHED_FIFO for a thread (0: this one); most systems refuse it to ordinary users."""
     try:
         os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
     except (OSError, AttributeError):

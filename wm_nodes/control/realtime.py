@@ -1,9 +1,8 @@
-"""The control loop in real time: one call of `tick` each control period, whatever happens
-elsewhere.
+"""The control loop in real time: one call of `tick` in each control period.
 
-The loop owns all motion. Motion comes only from a plan that is newer than the last stop, pause,
-release or restart, or from an explicit call of the operator. Services of any thread are requests:
-the loop executes them in its next period, or answers why not. It knows no ROS and no torch.
+Only the loop moves the robot: for a plan that is newer than the last stop, pause, release or
+restart, or for an explicit call of the operator. Calls of other threads are requests: the loop
+executes them in its next period, or answers why it does not.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from dataclasses import dataclass
 from threading import Lock
 
 from wm_nodes.control.active_plan import ActivePlan
-from wm_nodes.control.answer import Answer
-from wm_nodes.control.driver_work import DriverStep, DriverWork
+from wm_nodes.control.driver_work import DriverWork
+from wm_nodes.control.preparation import Preparation
+from wm_nodes.control.requests import Requests
 from wm_nodes.control.states import MOVING, Conditions, State, next_state
-from wm_nodes.records import Origin
+from wm_nodes.records import Answer, DriverStep, Origin
 from wm_nodes.robots.robot import RealtimeRobot
 
 ESTOP = "called by the operator"
@@ -37,20 +36,13 @@ class Permission:
         return not self.needs
 
 
-@dataclass
-class _Request:
-    name: str
-    value: object = None
-    answer: Future[Answer] = field(default_factory=Future)
-
-
 class RealtimeLoop:
     """Runs a robot: `tick` in the control thread, everything else from any thread.
 
     home: go to the home pose before each episode. confirm_home: only when the operator calls
     `go_home`. restarted: an earlier process of this run did not end cleanly, so nothing moves
-    before the operator's call. latched: latches that an earlier process left. on_latch: called (in
-    the control thread) when the latches have changed. clock: steady time [s].
+    before the operator's call. on_latch: called (in the control thread) when the latches have
+    changed. clock: steady time [s].
     """
 
     def __init__(
@@ -66,20 +58,16 @@ class RealtimeLoop:
     ) -> None:
         self.robot, self.plan, self.lock = robot, plan, Lock()
         self._clock, self._on_latch = clock, on_latch
-        self._home, self._confirm_home = home, confirm_home
         self.state = State.NO_DRIVER
         self.permission = Permission("the node was restarted: call resume" if restarted else "")
-        self.origin = HOLD  # of the step under way
+        self.origin = HOLD  # of the step under preparation
         self.due_text = ""  # why no action is due, while acting
         self.plan_age_s: float | None = None  # age of the images behind the action of this period
         self._driver = DriverWork(robot)
-        self._requests: SimpleQueue[_Request] = SimpleQueue()
+        self._requests = Requests()
+        self._preparation = Preparation(home=home, confirm_home=confirm_home)
         self._estop = False
         self._latches: tuple[str, ...] = ()
-        self._seed: int | None = None  # of the episode that is being prepared
-        self._acting = self._ending = False
-        self._at_home = False  # the robot is where the next episode may begin
-        self._go_home = False  # the operator's call
 
     # Requests of other threads ------------------------------------------------------------------
 
@@ -102,17 +90,14 @@ class RealtimeLoop:
 
         speed_scale: value is the scale. driver: value is a DriverStep.
         """
-        request = _Request(name, value)
-        self._requests.put(request)
-        return request.answer
+        return self._requests.put(name, value)
 
     # Episodes, under `lock` ---------------------------------------------------------------------
 
     def prepare(self, seed: int) -> None:
         """Bring the robot to where the episode of this seed can begin."""
         self.plan.end()
-        self._seed, self._acting, self._ending = seed, False, False
-        self._at_home = False
+        self._preparation.prepare()
         self.robot.prepare(seed)
 
     @property
@@ -120,23 +105,23 @@ class RealtimeLoop:
         """May the prepared episode begin?"""
         permitted = self.permission.given and not self._driver.busy
         standing = self.state is State.STANDING and permitted
-        prepared = self._seed is not None and not self._acting and not self._ending
-        return standing and prepared and self._is_home() and not self.robot.waiting_for()
+        prepared = self._preparation.between and self._preparation.is_home
+        return standing and prepared and not self.robot.waiting_for()
 
     def begin(self, stamp_ns: int) -> None:
         """The prepared episode begins with the observation of this stamp."""
         self.plan.begin(stamp_ns)
-        self._seed, self._acting = None, True
+        self._preparation.begin()
 
     def end(self) -> None:
         """No episode follows: come to rest and stay there."""
         self.plan.end()
-        self._seed, self._acting, self._ending, self._go_home = None, False, True, False
+        self._preparation.end()
 
     @property
     def acting(self) -> bool:
-        """Is an episode under way?"""
-        return self._acting
+        """Is an episode under preparation?"""
+        return self._preparation.acting
 
     def waiting_for(self) -> str:
         """Return why nothing moves, or "" while it may."""
@@ -144,12 +129,13 @@ class RealtimeLoop:
             return self.permission.needs
         if self._driver.busy:
             return self._driver.busy
-        if self._acting or self._ending:
+        preparation = self._preparation
+        if preparation.acting or preparation.ending:
             return ""
-        if self.state is State.STANDING and not self._is_home() and self._needs_call():
+        if self.state is State.STANDING and not preparation.is_home and preparation.needs_call:
             return "call go_home: the robot goes to its home pose"
         return self.robot.waiting_for() or (
-            "" if self._is_home() else "the robot is on its way home"
+            "" if preparation.is_home else "the robot moves to its home pose"
         )
 
     # The control thread -------------------------------------------------------------------------
@@ -158,19 +144,19 @@ class RealtimeLoop:
         """Execute one control period. True: an agent step is complete, or an episode may begin."""
         with self.lock:
             now_s = self._clock()
-            robot = self.robot
+            robot, preparation = self.robot, self._preparation
             robot.sense()
-            self._serve(now_s)
+            self._requests.serve(lambda name, value: self._execute(name, value, now_s))
             if self._estop:  # after the requests: a clear from before it must not end it
                 robot.latch("estop", ESTOP)
                 self._estop = False
             self._note_latches(now_s)
             before, self.state = self.state, next_state(self.state, self._conditions())
             if before is State.HOMING and self.state is State.STOPPING:
-                self._go_home = False  # a call that was interrupted is over
+                preparation.called = False  # an interrupted call is not continued
             if self.state is State.HOMING:
-                self._at_home = robot.go_home()
-                self._go_home = self._go_home and not self._at_home
+                preparation.at_home = robot.go_home()
+                preparation.called = preparation.called and not preparation.at_home
                 return False
             action, made_s, age_s = None, float("-inf"), 0.0
             self.origin, self.plan_age_s = HOLD, None
@@ -183,8 +169,8 @@ class RealtimeLoop:
                     action, made_s = due.action, due.made_s
                     age_s = now_s - due.made_s + due.image_age_s
                     self.origin, self.plan_age_s = due.origin, age_s
-            whole = robot.tick(action, made_s, age_s)
-            return whole if self._acting else self.ready
+            complete = robot.tick(action, made_s, age_s)
+            return complete if preparation.acting else self.ready
 
     def _conditions(self) -> Conditions:
         robot = self.robot
@@ -194,24 +180,12 @@ class RealtimeLoop:
             permitted=self.permission.given and not self._driver.busy,
             stopped=robot.stopped(),
             at_rest=robot.at_rest(),
-            acting=self._acting,
-            homing=self._wants_home(),
+            acting=self._preparation.acting,
+            homing=self._preparation.needs_home,
         )
 
-    def _wants_home(self) -> bool:
-        if self._acting or self._ending:
-            return False
-        scheduled = self._home and self._seed is not None and not self._confirm_home
-        return self._go_home or (scheduled and not self._at_home)
-
-    def _needs_call(self) -> bool:
-        return self._home and self._confirm_home and not self._go_home
-
-    def _is_home(self) -> bool:
-        return self._at_home or not self._home
-
     def _note_latches(self, now_s: float) -> None:
-        """A new latch ends all permission: what comes after it is the operator's decision."""
+        """A new latch ends the permission to move until the operator gives it again."""
         latches = tuple(self.robot.latched())
         if set(latches) - set(self._latches):
             self._forbid("stopped and latched: call clear, then resume", now_s)
@@ -220,26 +194,19 @@ class RealtimeLoop:
             self._on_latch()
 
     def _forbid(self, needs: str, now_s: float) -> None:
-        """Stop; plans and calls made before now do not count any more."""
+        """Stop; plans and calls made before now are void."""
         self.permission = Permission(needs)
-        self._go_home = False
+        self._preparation.called = False
         self._invalidate(now_s)
 
     def _invalidate(self, now_s: float) -> None:
         self.plan.invalidate(now_s)
         self.robot.invalidate_plans(now_s)
 
-    def _serve(self, now_s: float) -> None:
-        while True:
-            try:
-                request = self._requests.get_nowait()
-            except Empty:
-                return
-            if not request.answer.set_running_or_notify_cancel():
-                continue  # its caller was told that it failed
-            given = () if request.value is None else (request.value,)
-            handle = getattr(self, f"_on_{request.name}")
-            request.answer.set_result(handle(now_s, *given))
+    def _execute(self, name: str, value: object, now_s: float) -> Answer:
+        handle = getattr(self, f"_on_{name}")
+        answer: Answer = handle(now_s) if value is None else handle(now_s, value)
+        return answer
 
     def _on_speed_scale(self, now_s: float, scale: float) -> Answer:
         refused = self.robot.set_speed_scale(scale)
@@ -249,7 +216,7 @@ class RealtimeLoop:
         answer = self._driver.execute(step, moving=self.moving, permitted=self.permission.given)
         if step.phase == "done":
             self._forbid(answer.text, now_s)
-            self._at_home = False
+            self._preparation.at_home = False
         return answer
 
     def _on_pause(self, now_s: float) -> Answer:
@@ -273,14 +240,14 @@ class RealtimeLoop:
             return Answer(False, f"{self._driver.busy}: call go_home again afterwards")
         if latched := self.robot.latched():
             return Answer(False, f"latched ({', '.join(latched)}): call clear first")
-        if self._ending:
+        if self._preparation.ending:
             return Answer(False, "the run is over")
-        if self._acting:
-            return Answer(False, "an episode is under way: call reset to end it")
+        if self._preparation.acting:
+            return Answer(False, "an episode is under preparation: call reset to end it")
         if not self.robot.driver_ready():
             return Answer(False, "the driver is not ready")
         self._allow(now_s)
-        self._go_home, self._at_home = True, False
+        self._preparation.called, self._preparation.at_home = True, False
         return Answer(True, "going home")
 
     def _allow(self, now_s: float) -> None:
@@ -294,12 +261,12 @@ class RealtimeLoop:
         if refused:
             return Answer(False, refused)
         self._forbid("cleared: call resume, or go_home", now_s)
-        self._at_home = False  # it may have been moved by hand
+        self._preparation.at_home = False  # it may have been moved by hand
         return Answer(True, "cleared: nothing moves before resume or go_home")
 
     def _on_reset(self, now_s: float) -> Answer:
-        if not self._acting:
-            return Answer(False, "no episode is under way: nothing to reset")
+        if not self._preparation.acting:
+            return Answer(False, "no episode is under preparation: nothing to reset")
         self.robot.end_episode()
         self.plan.invalidate(now_s)
         return Answer(True, "the episode ends with its next step")

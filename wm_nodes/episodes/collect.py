@@ -1,4 +1,4 @@
-"""Record demonstrations or play into a replay log, without ROS."""
+"""Record demonstrations or random motion into a replay log; no ROS."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import numpy as np
 
 from wm_datasets.log import LogReader, LogWriter
 from wm_nodes.episodes.row_assembler import RowAssembler
-from wm_nodes.episodes.runner import Arrival, Session
-from wm_nodes.episodes.schedule import Counts, Goals, Schedule
+from wm_nodes.episodes.runner import EpisodeRunner
+from wm_nodes.episodes.schedule import Counts, Schedule, StopCriteria
 from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
 from wm_nodes.evaluation.policy import Policy
-from wm_nodes.records import RANDOM, Origin, Vector
+from wm_nodes.records import RANDOM, Origin, Transition, Vector
 from wm_nodes.robots.robot import Observation, Robot, RobotSpec
 
 SCRIPT = Origin("script", "expert")
-CLEAN_EVERY = 4  # one episode in so many is demonstrated without noise
-KEEP = 0.8  # share of the noise that stays for the next decision
+CLEAN_EVERY = 4  # every fourth episode is demonstrated without noise
+KEEP = 0.8  # share of the noise that remains in the next agent step
 
 
-class Player(Protocol):
-    """What chooses actions while a log is recorded."""
+class CollectionPolicy(Protocol):
+    """Chooses actions while a log is recorded."""
 
     origin: Origin
 
     def begin(self, episode: int) -> None:
-        """Get ready for the episode of this number."""
+        """Start the episode of this number."""
 
     def choose(self, observation: Observation) -> tuple[Vector, Vector]:
-        """Return (what is meant, what to do), both (A,) within the robot's bounds."""
+        """Return the intended and the executed action, both (A,) within the robot's bounds."""
 
 
 class NoisyExpert:
-    """An expert that is pushed off its way and steers back: what a learner must know how to do.
+    """An expert with noise on its actions, which it corrects: a learner sees how to recover.
 
     In three of four episodes slowly changing noise n, n <- 0.8 n + 0.6 `noise` N(0, 1), is added
-    to the action that is done; the action that is meant stays the expert's (DART, Laskey 2017).
+    to the executed action; the intended action stays the expert's (DART, Laskey et al. 2017).
     `noise` is the noise's standard deviation as a share of half an action's range.
     """
 
@@ -53,21 +53,21 @@ class NoisyExpert:
     def begin(self, episode: int) -> None:
         self._expert.begin()
         self._random = np.random.default_rng((self._seed, episode))
-        self._loud = episode % CLEAN_EVERY != 0
-        self._push = np.zeros_like(self._sigma)
+        self._noisy = episode % CLEAN_EVERY != 0
+        self._noise = np.zeros_like(self._sigma)
 
     def choose(self, observation: Observation) -> tuple[Vector, Vector]:
-        meant = np.clip(self._expert.act(observation), self._low, self._high)
-        if not self._loud:
-            return meant, meant
-        fresh = np.sqrt(1 - KEEP**2) * self._sigma * self._random.normal(size=meant.shape)
-        self._push = KEEP * self._push + fresh
-        done = np.clip(meant + self._push, self._low, self._high).astype(np.float32)
-        return meant, done
+        intended = np.clip(self._expert.act(observation), self._low, self._high)
+        if not self._noisy:
+            return intended, intended
+        fresh = np.sqrt(1 - KEEP**2) * self._sigma * self._random.normal(size=intended.shape)
+        self._noise = KEEP * self._noise + fresh
+        executed = np.clip(intended + self._noise, self._low, self._high).astype(np.float32)
+        return intended, executed
 
 
 class HeldRandom:
-    """Uniform actions, each held for a random time of `hold` decisions in the mean (geometric)."""
+    """Uniform actions, each held for a geometric time with a mean of `hold` agent steps."""
 
     origin = RANDOM
 
@@ -86,7 +86,7 @@ class HeldRandom:
 
 
 class Recording:
-    """A log that takes in arrivals; row and step are brought together by RowAssembler."""
+    """Appends the rows of transitions to a log."""
 
     def __init__(self, writer: LogWriter, robot: RobotSpec) -> None:
         self._writer = writer
@@ -94,41 +94,43 @@ class Recording:
         parts += [f"sensor/{name}" for name in robot.depths]
         self._rows = RowAssembler((*parts, "proprio"), len(robot.action))
 
-    def take(self, arrival: Arrival, meant: Vector | None = None) -> None:
-        """Record one observation and the action that led to it; `meant` replaces `commanded`."""
-        step = arrival.step if meant is None else replace(arrival.step, commanded=meant)
+    def append(self, transition: Transition, intended: Vector | None = None) -> None:
+        """Append one observation and the action that led to it; intended (A,): its `commanded`."""
+        step = transition.step
+        if intended is not None:
+            step = replace(step, commanded=intended)
         stamp = step.stamp_ns
-        for camera, image in arrival.images.items():
+        for camera, image in transition.images.items():
             self._rows.put(f"image/{camera}", stamp, image)
-        for name, depth in arrival.depths.items():
+        for name, depth in transition.depths.items():
             self._rows.put(f"sensor/{name}", stamp, depth)
-        self._rows.put("proprio", stamp, arrival.proprio)
+        self._rows.put("proprio", stamp, transition.proprio)
         for row in self._rows.step(step):
             self._writer.append(row)
 
 
 def collect(
     robot: Robot,
-    player: Player,
+    policy: CollectionPolicy,
     log: Path,
     episodes: int,
     seed: int,
     *,
-    name: str = "player",
+    name: str = "policy",
     watch: Callable[[EpisodeRow], None] = lambda row: None,
 ) -> EvaluationResult:
-    """Add so many episodes of the seed's training stream to a log; made if it is not there.
+    """Append `episodes` episodes of the seed's training stream to a log, which is made if missing.
 
-    The episodes are those after the ones that the log holds. `watch` is called with each.
+    The log's own episodes are not repeated: numbering continues. `watch` is called after each.
     """
-    before = _held(log)
-    goals = Goals(episodes=before.episodes + episodes)
-    session = Session(robot, Schedule(goals, seed, before))
+    before = _counts(log)
+    criteria = StopCriteria(episodes=before.episodes + episodes)
+    runner = EpisodeRunner(robot, Schedule(criteria, seed, before))
     rows = []
     with LogWriter(log, robot.spec.log_spec()) as writer:
         recording = Recording(writer, robot.spec)
-        while (first := session.begin()) is not None:
-            rows.append(_episode(session, player, recording, first))
+        while (first := runner.begin()) is not None:
+            rows.append(_episode(runner, policy, recording, first))
             watch(rows[-1])
     return EvaluationResult(robot.spec.task, name, seed, tuple(rows))
 
@@ -139,20 +141,20 @@ def bounds(robot: RobotSpec) -> tuple[Vector, Vector]:
 
 
 def _episode(
-    session: Session, player: Player, recording: Recording, arrival: Arrival
+    runner: EpisodeRunner, policy: CollectionPolicy, recording: Recording, transition: Transition
 ) -> EpisodeRow:
-    episode = session.episode
+    episode = runner.episode
     assert episode is not None
-    player.begin(episode.index)
-    recording.take(arrival)
+    policy.begin(episode.index)
+    recording.append(transition)
     rewards: list[float] = []
     first_success = -1
-    while not arrival.step.is_last:
-        meant, done = player.choose(session.robot.observe())
-        arrival = session.execute(done, player.origin)
-        recording.take(arrival, meant)
-        rewards.append(arrival.step.reward)
-        if arrival.step.success and first_success < 0:
+    while not transition.step.is_last:
+        intended, action = policy.choose(runner.robot.observe())
+        transition = runner.execute(action, policy.origin)
+        recording.append(transition, intended)
+        rewards.append(transition.step.reward)
+        if transition.step.success and first_success < 0:
             first_success = len(rewards)
     success = first_success >= 0
     return EpisodeRow(
@@ -160,8 +162,8 @@ def _episode(
     )
 
 
-def _held(log: Path) -> Counts:
-    """Return where a log ends: the next episode's number and the newest stamp."""
+def _counts(log: Path) -> Counts:
+    """Return the number of episodes in a log and its newest stamp."""
     if not (log / "zarr.json").exists():
         return Counts()
     with LogReader(log) as reader:

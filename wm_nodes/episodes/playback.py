@@ -1,7 +1,7 @@
-"""From rows of the log back to arrivals: the one place where an outcome moves to the row after it.
+"""From rows of a log to transitions: the only place where an outcome moves to the row after it.
 
-The inverse of `rows.py`. In the log row t has the action executed from o_t and what that brought;
-on the wire `step` comes with the observation that it led to.
+The inverse of `row_assembler.py`. In the log, row t has the action executed from o_t and its
+outcome; on topics, `step` belongs to the observation that it led to.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import numpy as np
 
 from wm_datasets.errors import LogRowError
 from wm_datasets.log import LogReader
-from wm_nodes.episodes.runner import Arrival
 from wm_nodes.errors import UserError
-from wm_nodes.records import NO_VERSION, RANDOM, Depth, Image, Step, Vector
+from wm_nodes.records import NO_VERSION, RANDOM, Depth, Image, Step, Transition, Vector
 
 BLOCK = 64  # rows read at a time
 NONE = np.zeros(0, np.float32)
@@ -25,17 +24,16 @@ def find_episode(log: LogReader, number: int) -> tuple[int, int]:
     count = len(log.episodes)
     if not -count <= number < count:
         right = f"0 to {count - 1}, or -1 for the newest" if count else "none, the log is empty"
-        raise UserError(f"episode: given {number}, right is {right} ({log.path})")
+        raise UserError(f"episode: got {number}, expected {right} ({log.path}).")
     start, rows, _ = log.episodes[number].tolist()
     return start, rows
 
 
-def arrivals(log: LogReader, number: int) -> Iterator[Arrival]:
-    """Yield an episode's observations, each with the step that led to it, as a robot shows them.
+def transitions(log: LogReader, number: int) -> Iterator[Transition]:
+    """Yield an episode's observations with their steps, as a robot publishes them.
 
-    An episode that was cut short ends with an observation whose action led to none that is known:
-    that action is not shown. Logs of older versions do not mark evaluation episodes: `explore` is
-    true there.
+    The action of an interrupted episode's last observation is not returned: its outcome is not
+    known. Logs of older versions do not mark evaluation episodes: `explore` is true there.
     """
     start, rows = find_episode(log, number)
     before: dict[str, np.ndarray] | None = None
@@ -46,7 +44,7 @@ def arrivals(log: LogReader, number: int) -> Iterator[Arrival]:
             raise UserError(f"episode {number} was dropped while it was read: {error}") from None
         for index in range(len(block["stamp"])):
             row = {name: values[index] for name, values in block.items()}
-            yield Arrival(
+            yield Transition(
                 _step(log, row, before), _images(row), row.get("proprio", NONE), _depths(log, row)
             )
             before = row
@@ -62,7 +60,7 @@ def _depths(log: LogReader, row: dict[str, np.ndarray]) -> dict[str, Depth]:
 
 
 def _step(log: LogReader, row: dict[str, np.ndarray], before: dict[str, np.ndarray] | None) -> Step:
-    """Return what led to `row`: the action of the row before, and what it brought."""
+    """Return the step that led to `row`: the action of the row before, and its outcome."""
     names = log.spec.action.names if log.spec.action else ()
     zeros = np.zeros(len(names), np.float32)
     led: dict[str, Vector] = {} if before is None else before
@@ -85,9 +83,9 @@ def _step(log: LogReader, row: dict[str, np.ndarray], before: dict[str, np.ndarr
 
 
 class Pacer:
-    """When observations are due: the log's own gaps, divided by `rate`; 0 is without any gap.
+    """When observations are due: the intervals of the log divided by `rate`; rate 0: at once.
 
-    Lateness is not made up for in a burst: what waited for an answer moves everything after it.
+    A delay is not made up for: it shifts all later observations.
     """
 
     def __init__(self, rate: float) -> None:
@@ -96,7 +94,7 @@ class Pacer:
         self._stamp_ns = 0
 
     def wait_s(self, stamp_ns: int, now_s: float) -> float:
-        """Return how long to wait for the observation of this stamp; ask once for each."""
+        """Return the time until the observation of this stamp is due [s]; call once for each."""
         gap_ns, self._stamp_ns = stamp_ns - self._stamp_ns, stamp_ns
         if self._due_s is None or not self._rate:
             self._due_s = now_s

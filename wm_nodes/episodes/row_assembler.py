@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 @dataclass
-class _Arrival:
+class _Pending:
     """What is known of one observation; `parts` are fields of a row."""
 
     step: Step
@@ -40,9 +40,9 @@ class RowAssembler:
         """`fields` are the observation's: image/<camera>, sensor/<name>, proprio."""
         self._fields, self._patience, self._keep = frozenset(fields), patience, keep
         self._zeros = np.zeros(action_dims, np.float32)
-        self._queue: deque[_Arrival] = deque()  # steps whose observation is not whole, and after
+        self._queue: deque[_Pending] = deque()  # steps whose observation is not whole, and after
         self._early: dict[int, dict[str, Any]] = {}  # parts whose step has not come
-        self._held: _Arrival | None = None  # whole, waits for the next step
+        self._held: _Pending | None = None  # whole, waits for the next step
         self._newest_ns = -1  # stamp of the newest step
         self._broken = True  # the next row begins an episode, whatever its step says
         self.joined_ns = -1  # stamp of the newest whole observation
@@ -51,9 +51,9 @@ class RowAssembler:
 
     def put(self, name: str, stamp_ns: int, value: Image | Depth | Vector) -> list[Row]:
         """Take in one part of an observation; return the rows that are whole now."""
-        for arrival in self._queue:
-            if arrival.step.stamp_ns == stamp_ns:
-                arrival.parts.setdefault(name, value)
+        for pending in self._queue:
+            if pending.step.stamp_ns == stamp_ns:
+                pending.parts.setdefault(name, value)
                 return self._advance()
         if self._held is None or stamp_ns != self._held.step.stamp_ns:
             self._early.setdefault(stamp_ns, {})[name] = value
@@ -67,7 +67,7 @@ class RowAssembler:
             return self._repeated()
         rows = self._turn_back(step) if step.stamp_ns < self._newest_ns else []
         self._newest_ns = step.stamp_ns
-        self._queue.append(_Arrival(step, self._early.pop(step.stamp_ns, {})))
+        self._queue.append(_Pending(step, self._early.pop(step.stamp_ns, {})))
         return rows + self._advance()
 
     def finish(self) -> list[Row]:
@@ -98,7 +98,7 @@ class RowAssembler:
     def _advance(self, patience: int | None = None) -> list[Row]:
         patience = self._patience if patience is None else patience
         rows: list[Row] = []
-        whole = sum(self._whole(arrival) for arrival in self._queue)
+        whole = sum(self._whole(pending) for pending in self._queue)
         while self._queue:
             head = self._queue[0]
             if self._whole(head):
@@ -114,12 +114,12 @@ class RowAssembler:
                 break
         return rows
 
-    def _whole(self, arrival: _Arrival) -> bool:
-        return self._fields <= arrival.parts.keys()
+    def _whole(self, pending: _Pending) -> bool:
+        return self._fields <= pending.parts.keys()
 
-    def _take(self, arrival: _Arrival) -> list[Row]:
+    def _take(self, pending: _Pending) -> list[Row]:
         """One more whole observation, in order: it completes the row before it."""
-        step = arrival.step
+        step = pending.step
         self.joined_ns = step.stamp_ns
         rows = []
         if step.is_first:
@@ -127,7 +127,7 @@ class RowAssembler:
             self._broken = False
         elif self._held is not None:
             rows.append(self._row(self._held, step))
-        self._held = arrival
+        self._held = pending
         if step.is_last:
             rows += self._close_held(broken=False)
         for stamp in [s for s in self._early if s <= step.stamp_ns]:
@@ -143,13 +143,13 @@ class RowAssembler:
         alone = held.step.is_first or self._broken
         return [] if alone else [self._row(held, None)]
 
-    def _row(self, arrival: _Arrival, outcome: Step | None) -> Row:
-        """Row of `arrival`, with what its action brought; None: no action was executed from it."""
-        own, last = arrival.step, outcome or arrival.step
+    def _row(self, pending: _Pending, outcome: Step | None) -> Row:
+        """Row of `pending`, with what its action brought; None: no action was executed from it."""
+        own, last = pending.step, outcome or pending.step
         first = own.is_first or self._broken
         self._broken = False
         return {
-            **arrival.parts,
+            **pending.parts,
             "action": outcome.executed if outcome else self._zeros,
             "commanded": outcome.commanded if outcome else self._zeros,
             **({"signals": _signals(own, outcome)} if own.signal_names else {}),

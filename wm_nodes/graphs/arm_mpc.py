@@ -33,7 +33,7 @@ from wm_nodes.graphs.graph import (
 from wm_nodes.namespaces import ROOT, absolute
 
 TASKS = ("reach", "goal", "push", "lift")
-PLAYERS = ("expert", "random", "hold")
+SCRIPTED = ("expert", "random", "hold")
 SIM, REAL = "sim", "real"
 PLANNER_S = 120.0  # an episode begins without anybody who plans only after so long
 
@@ -52,7 +52,7 @@ ARGUMENTS = (
         "",
         "Who plans: model (weights and, for a planner, a goal), expert (a task's script: simulated "
         "arm), random (smooth), hold; empty: model where there are weights, else expert.",
-        choices=("", "model", *PLAYERS),
+        choices=("", "model", *SCRIPTED),
     ),
     replace(MODEL, default="dino_wm_cpu"),
     WEIGHTS,
@@ -105,7 +105,7 @@ ARGUMENTS = (
     EPISODES,
     Argument("evaluate", False, "Episodes to judge by: no noise is added to a plan."),
     Argument("actuation_delay_s", 0.0, "Simulated arm: commands act so late.", low=0.0, high=2.0),
-    Argument("album", False, "Keep every plan and goal picture in the run's folder album."),
+    Argument("plans", False, "Record every plan and goal image in the folder plans of the run."),
     Argument("record", True, "Record to the run's log."),
     SEED,
     RUN,
@@ -152,7 +152,7 @@ def _robot(values: Values) -> Mapping[str, Parameter]:
     }
 
 
-def _player(values: Values) -> Mapping[str, Parameter]:
+def _scripted_policy(values: Values) -> Mapping[str, Parameter]:
     score = absolute("score", str(values["driver_ns"]))
     return {"policy": _who(values), "score": score, **_pick(values, "task", "seed")}
 
@@ -177,7 +177,7 @@ def _has_weights(values: Values) -> bool:
     return bool(values["weights"]) or (Path(str(values["run"])) / "weights").exists()
 
 
-def _plays(values: Values) -> bool:
+def _is_scripted(values: Values) -> bool:
     return _who(values) != "model"
 
 
@@ -210,7 +210,7 @@ def _check(values: Values) -> None:
         raise GraphError("policy: the script reads a simulator. Right: model, random or hold.")
     if values["goal"] and not Path(str(values["goal"])).expanduser().is_file():
         raise GraphError(f"goal: there is no file {values['goal']!r}.")
-    if not _plays(values):
+    if not _is_scripted(values):
         if not _has_weights(values):
             raise GraphError("policy: a model needs weights:=FOLDER (or policy:=expert).")
         check_files(values)
@@ -229,8 +229,8 @@ GRAPH = Graph(
             namespace=lambda values: str(values["driver_ns"]),
             stop_rank=2,
         ),
-        NodeSpec("scripted_policy", "scripted_policy", _player, condition=_plays),
-        NodeSpec("agent", "agent", _agent, condition=lambda values: not _plays(values)),
+        NodeSpec("scripted_policy", "scripted_policy", _scripted_policy, condition=_is_scripted),
+        NodeSpec("agent", "agent", _agent, condition=lambda values: not _is_scripted(values)),
         NodeSpec("robot", "robot", _robot, on_exit="shutdown", grace_s=2.0, stop_rank=0),
         NodeSpec(
             "recorder",
@@ -241,8 +241,8 @@ GRAPH = Graph(
         NodeSpec(
             "plan_recorder",
             "plan_recorder",
-            lambda values: {"folder": f"{values['run']}/album"},
-            condition=lambda values: bool(values["album"]),
+            lambda values: {"folder": f"{values['run']}/plans"},
+            condition=lambda values: bool(values["plans"]),
         ),
         NodeSpec(
             "monitor",

@@ -10,19 +10,17 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from geometry_msgs.msg import TwistStamped, WrenchStamped
+from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, JointState
 from sensor_msgs.msg import Image as ImageMsg
-from std_msgs.msg import Float64, Float64MultiArray
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -32,13 +30,12 @@ from wm_nodes.errors import UserError, user_errors
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.sim.controller import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
 from wm_nodes.robots.arm.sim.scene import ArmWorld
-from wm_nodes.robots.cameras.intrinsics import Intrinsics
 from wm_nodes.robots.robot import RobotError
 from wm_nodes.robots.seeds import episode_seed
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.camera_info import intrinsics_to_msg
+from wm_nodes.ros.arm_sim_topics import ArmSimTopics
 from wm_nodes.ros.clock import ClockPublisher
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 ROBOT = "robot"
@@ -51,7 +48,7 @@ BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
 
 
 @dataclass(frozen=True)
-class ArmSimParams(ShellParams):
+class ArmSimParams(NodeParams):
     robot: str = param("arm_sim", "Robot whose model is simulated: a name of config/robots.")
     task: str = param("reach", "Scene: reach, goal, push, lift.")
     show_goal: bool = param(True, "Task goal: publish each scene's goal picture.")
@@ -101,12 +98,11 @@ class ArmSimParams(ShellParams):
     )
 
 
-class ArmSimNode(Shell):
+class ArmSimNode(ManagedNode[ArmSimParams]):
     """One thread lets time pass, draws and publishes; commands come by the executor."""
 
     NAME = "arm_sim"
     NAMESPACE = namespaces.ARM_SIM
-    PARAMS = ArmSimParams
 
     def configure(self) -> None:
         p = self.params
@@ -114,25 +110,11 @@ class ArmSimNode(Shell):
             self._config = read_config(find_config(p.robot))
         self._cameras = list(self._config.cameras) if p.render != "none" else []
         self._episode = 0
-        self._wanted_scene: int | None = None
+        self._next_scene: int | None = None
         self._scene_set = threading.Event()
         self._clock_out = ClockPublisher(self)
         self._time_ns = 0  # simulated
-        self._joints = self.create_publisher(JointState, "joint_states", STATES)
-        self._scores = self.create_publisher(JointState, "score", STATES)
-        self._wrenches = self.create_publisher(WrenchStamped, "force_torque/wrench", STATES)
-        speed = "speed_scaling_state_broadcaster/speed_scaling"
-        self._speed = self.create_publisher(Float64, speed, STATES)
-        # Images not published yet: when taken, of which camera.
-        self._held_back: deque[tuple[float, str, ImageMsg, Intrinsics | None]] = deque()
-        self._pictures = {
-            name: self.create_publisher(ImageMsg, f"{name}/image_raw", STATES)
-            for name in self._cameras
-        }
-        self._infos = {
-            name: self.create_publisher(CameraInfo, f"{name}/camera_info", STATES)
-            for name in self._cameras
-        }
+        self._topics = ArmSimTopics(self, self._config, self._cameras, p.camera_px)
         self._goal = self.create_publisher(ImageMsg, self._goal_topic(), topics.GOAL.qos)
         for name, handle in (("position", self._on_position), ("velocity", self._on_velocity)):
             topic = f"forward_{name}_controller/commands"
@@ -172,7 +154,7 @@ class ArmSimNode(Shell):
         if self._failed is not None:
             with user_errors(RobotError):
                 raise self._failed
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     def deactivate(self) -> None:
         self._end.set()
@@ -191,7 +173,7 @@ class ArmSimNode(Shell):
             return
         self._driver = driver = Driver(world, self._faults, p.seed)
         self._set_scene(world)
-        if self.alone and self.params.realtime:
+        if self.owns_process and self.params.realtime:
             take_priority(*PRIORITIES)
         self._ready.set()
         period, frame_s = 1.0 / p.rate_hz, 1.0 / p.camera_hz
@@ -199,86 +181,37 @@ class ArmSimNode(Shell):
         next_frame = due
         while not self._end.is_set():
             began = time.perf_counter()
-            if self._wanted_scene is not None:
+            if self._next_scene is not None:
                 self._set_scene(world)
             driver.advance(period)
             self._time_ns += round(period * messages.SECOND_NS)
             self._clock_out.publish(self._time_ns)
             stamp_ns = self._time_ns if self._clock_out.on else self._stamp_ns(due)
-            self._say_joints(driver, stamp_ns)
-            self._say_wrench(driver, stamp_ns)
+            self._topics.publish_joints(driver, stamp_ns)
+            self._topics.publish_wrench(driver, stamp_ns)
             now = time.monotonic()
             if now >= next_frame:
                 next_frame = max(next_frame + frame_s, now)
-                self._say_frames(driver, world, stamp_ns)
-            self._publish_images(time.monotonic())
-            self.health.worked(time.perf_counter() - began)
+                self._topics.capture(driver, world, stamp_ns)
+                self._topics.publish_score(world, stamp_ns)
+            self._topics.publish_images(self._faults.camera_delay_s, time.monotonic())
+            self.diagnostics.record_latency(time.perf_counter() - began)
             due += period
             late = time.monotonic() - due
             if late > BEHIND_S:
                 due += late
-                self.health.faults["late"] += 1
+                self.diagnostics.faults["late"] += 1
             self._end.wait(max(due - time.monotonic(), 0.0))
         world.close()
 
     def _set_scene(self, world: ArmWorld) -> None:
         world.set_scene(episode_seed(self.params.seed, self._episode))
-        self._wanted_scene = None
+        self._next_scene = None
         if world.task.name == "goal" and self.params.show_goal and self._cameras:
             camera = self._cameras[0]
             image = world.goal_picture(world.goal_pose(), camera, self.params.camera_px)
             self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))
         self._scene_set.set()
-
-    def _say_joints(self, driver: Driver, stamp_ns: int) -> None:
-        states = driver.joint_states()
-        if states is None:
-            return
-        self._speed.publish(Float64(data=100.0 * driver.faults.driver_speed_scale))
-        place, speed, age = states
-        names, arm, faults = self._config.limits.joints, self._config.arm_joints, driver.faults
-        split = faults.split_states and arm < len(names)
-        for part in (slice(arm), slice(arm, None)) if split else (slice(None),):
-            msg = JointState(name=list(names[part]))
-            msg.header.stamp = messages.to_time(stamp_ns - round(age * 1e9))
-            msg.position, msg.velocity = place[part].tolist(), speed[part].tolist()
-            if faults.nan_velocity:
-                msg.effort = [math.nan] * len(msg.name)
-            self._joints.publish(msg)
-
-    def _say_wrench(self, driver: Driver, stamp_ns: int) -> None:
-        values = driver.wrench()
-        if values is None:
-            return
-        msg = WrenchStamped(header=messages.header(stamp_ns, WRIST))
-        force, torque = values[:3].tolist(), values[3:].tolist()
-        msg.wrench.force.x, msg.wrench.force.y, msg.wrench.force.z = force
-        msg.wrench.torque.x, msg.wrench.torque.y, msg.wrench.torque.z = torque
-        self._wrenches.publish(msg)
-
-    def _say_frames(self, driver: Driver, world: ArmWorld, stamp_ns: int) -> None:
-        for name in self._pictures:
-            image = driver.picture(name, self.params.camera_px)
-            if image is not None:
-                msg = messages.image_to_msg(image, stamp_ns, messages.optical_frame(name))
-                found = world.intrinsics(name, self.params.camera_px)
-                self._held_back.append((time.monotonic(), name, msg, found))
-        state = world.state()
-        facts = {"reward": world.task.reward(state), "success": float(world.success())}
-        facts["opening"] = state.opening
-        for what in ("hand", "cube", "goal"):
-            facts |= {f"{what}_{axis}": v for axis, v in zip("xyz", getattr(state, what).tolist())}
-        score = JointState(name=list(facts), position=[float(v) for v in facts.values()])
-        score.header.stamp = messages.to_time(stamp_ns)
-        self._scores.publish(score)
-
-    def _publish_images(self, now_s: float) -> None:
-        """Publish the images that are as old as the camera's delay is now."""
-        while self._held_back and self._held_back[0][0] + self._faults.camera_delay_s <= now_s:
-            _, name, msg, intrinsics = self._held_back.popleft()
-            self._pictures[name].publish(msg)
-            if intrinsics is not None:
-                self._infos[name].publish(intrinsics_to_msg(intrinsics, msg.header))
 
     def _stamp_ns(self, steady_s: float) -> int:
         """Return the stamp of a moment of the steady clock [s], whenever it is asked for.
@@ -302,7 +235,7 @@ class ArmSimNode(Shell):
     def _command(self, kind: str, values: object) -> None:
         if self.active:
             self._driver.command(kind, np.asarray(values, np.float64))
-            self.health.facts["refused"] = self._driver.refused
+            self.diagnostics.facts["refused"] = self._driver.refused
 
     def _on_position(self, msg: Float64MultiArray) -> None:
         self._command("position", msg.data)
@@ -330,7 +263,7 @@ class ArmSimNode(Shell):
             return
         if sorted(msg.joint_names) != sorted(wanted) or not _acceptable(msg):
             self._driver.refused += 1
-            self.health.facts["refused"] = self._driver.refused
+            self.diagnostics.facts["refused"] = self._driver.refused
             return
         order = [list(msg.joint_names).index(name) for name in wanted]
         points: list[tuple[float, npt.ArrayLike]] = []
@@ -338,7 +271,7 @@ class ArmSimNode(Shell):
             due = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
             points.append((due, np.asarray(point.positions)[order]))
         self._driver.trajectory(points, gripper=gripper)
-        self.health.facts["refused"] = self._driver.refused
+        self.diagnostics.facts["refused"] = self._driver.refused
 
     # Scenes and faults --------------------------------------------------------------------------
 
@@ -346,7 +279,7 @@ class ArmSimNode(Shell):
         """Lay things out for the next episode; the arm stays where it is."""
         self._episode += 1
         self._scene_set.clear()
-        self._wanted_scene = self._episode
+        self._next_scene = self._episode
         response.success = self._scene_set.wait(2.0)
         response.message = f"scene {self._episode}"
         return response

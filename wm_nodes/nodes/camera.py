@@ -1,4 +1,4 @@
-"""Pictures in (a topic, a device, a file, a URL), pictures of the model's size out, stamps kept."""
+"""Images of a topic, device, file or URL in, images of the model's size out; stamps stay."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from wm_nodes.errors import MessageError, user_errors
-from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.records import Image
 from wm_nodes.robots.cameras.opencv import Capture, CaptureError
-from wm_nodes.robots.cameras.preprocess import ImagePipeline, Liveness
+from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.camera_watch import CameraWatch
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
-from wm_nodes.ros.stamps import StampWatch
-
-CHECK_S = 0.1
+from wm_nodes.ros.robot_camera import RobotCamera
 
 
 @dataclass(frozen=True)
-class PipelineParams(ShellParams):
+class PipelineParams(NodeParams):
     """What both the camera node and the fused agent do to pictures."""
 
     camera: str = param("corner4", "Camera: its topics are <camera>/image_raw and <camera>/image.")
@@ -77,19 +75,17 @@ class CameraParams(PipelineParams):
     loop: bool = param(False, "A file begins again at its end; false: the node ends.")
 
 
-class CameraNode(Shell):
+class CameraNode(ManagedNode[CameraParams]):
     """One camera."""
 
     NAME = "camera"
-    PARAMS = CameraParams
 
     def configure(self) -> None:
         p = self.params
         self._pipeline = p.pipeline()
-        self._alive = Liveness(p.stale_s, p.frozen_s)
+        self._watch = CameraWatch(self, p.camera, p.stale_s, p.frozen_s)
         self._frame = messages.optical_frame(p.camera)
-        self._stamps = StampWatch(self, p.camera)
-        self._last = 0.0
+        self._last_s = 0.0
         self._capture: Capture | None = None
         self._out = topics.IMAGE.publisher(self, camera=p.camera)
         if p.source:
@@ -102,18 +98,17 @@ class CameraNode(Shell):
             self._robot = RobotCamera(self, p.camera, p.images)
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
         if self._capture is not None:
             look = partial(self._on_poll, self._capture)
             self._poll = self.create_timer(self._capture.period_s / 4, look)
         if self._capture is not None or self.params.mode == topics.REALTIME:
-            self._check = self.create_timer(CHECK_S, self._on_check)
+            self._watch.start()
 
     def deactivate(self) -> None:
-        for timer in ("_poll", "_check"):
-            if hasattr(self, timer):
-                self.destroy_timer(getattr(self, timer))
-                delattr(self, timer)
+        self._watch.stop()
+        if self._capture is not None:
+            self.destroy_timer(self._poll)
 
     def cleanup(self) -> None:
         capture = getattr(self, "_capture", None)
@@ -125,20 +120,20 @@ class CameraNode(Shell):
         started = time.perf_counter()
         p = self.params
         if p.mode == topics.REALTIME and self._capture is None:
-            self._stamps.report(stamp_ns)
+            self._watch.check_stamp(stamp_ns)
         limited = p.rate_hz and p.mode == topics.REALTIME and self._capture is None
-        if limited and started - self._last < 0.9 / p.rate_hz:
+        if limited and started - self._last_s < 0.9 / p.rate_hz:
             return
-        self._last = started
+        self._last_s = started
         try:
             out = self._pipeline(image)
         except MessageError as error:
             self.drop(f"{p.camera}/image_raw/{error.reason}", str(error))
             return
-        self.health.worked(time.perf_counter() - started)
+        self.diagnostics.record_latency(time.perf_counter() - started)
         self._out.publish(messages.image_to_msg(out, stamp_ns, self._frame))
         if self._capture is not None or p.mode == topics.REALTIME:
-            self._alive.saw(out, started)
+            self._watch.record(out)
 
     def _on_poll(self, capture: Capture) -> None:
         """Take the device's newest picture, if there is one."""
@@ -152,13 +147,6 @@ class CameraNode(Shell):
         elif capture.ended:
             self.get_logger().info(f"{self.params.source} is at its end")
             self.finish()
-
-    def _on_check(self) -> None:
-        fault = self._alive.fault(time.perf_counter())
-        if fault:
-            self.fault("camera", fault, error=True)
-        else:
-            self.well("camera", "pictures are back")
 
 
 def main() -> None:

@@ -14,14 +14,14 @@ from wm_nodes.evaluation.evaluate import EpisodeRow
 from wm_nodes.robots.opening import limits_of, open_robot, script_of
 from wm_nodes.robots.robot import RobotError
 from wm_nodes.ros import spin
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 STREAM = 1_000_003  # demonstrations are no episodes of the run itself
 
 
 @dataclass(frozen=True)
-class DemonstratorParams(ShellParams):
+class DemonstratorParams(NodeParams):
     out: str = param("runs/run/demos", "Replay log to make; one that is whole already is kept.")
     adapter: str = param("metaworld", "Robot that demonstrates: the robot node's `adapter`.")
     task: str = param("drawer-close-v3", "Task: the robot node's.")
@@ -37,14 +37,13 @@ class DemonstratorParams(ShellParams):
     limits: str = param("", "YAML of action limits: the robot node's.")
 
 
-class DemonstratorNode(Shell):
+class DemonstratorNode(ManagedNode[DemonstratorParams]):
     """Makes a whole log or none: it is recorded aside and renamed when the last episode is in."""
 
     NAME = "demonstrator"
-    PARAMS = DemonstratorParams
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
         self._error: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._demonstrate, name="demonstrating")
@@ -66,10 +65,10 @@ class DemonstratorNode(Shell):
         settings = {name: getattr(p, name) for name in names}
         try:
             with open_robot(p.adapter, settings | limits_of(p.adapter, p.limits)) as robot:
-                player = NoisyExpert(script_of(robot, "expert")(robot), robot.spec, p.noise, p.seed)
+                policy = NoisyExpert(script_of(robot, "expert")(robot), robot.spec, p.noise, p.seed)
                 collect(
                     robot,
-                    player,
+                    policy,
                     aside,
                     p.episodes,
                     p.seed + STREAM,
@@ -81,7 +80,7 @@ class DemonstratorNode(Shell):
             self._error = error
 
     def _count(self, row: EpisodeRow) -> None:
-        self.health.facts["episodes"] = str(row.episode + 1)
+        self.diagnostics.facts["episodes"] = str(row.episode + 1)
         if self._stop.is_set():
             raise _Interrupted
 
@@ -92,7 +91,7 @@ class DemonstratorNode(Shell):
             raise UserError(str(self._error)) from self._error
         if self._error is not None and not isinstance(self._error, _Interrupted):
             raise self._error
-        self.health.facts["done"] = "true"
+        self.diagnostics.facts["done"] = "true"
         self.finish()
 
 

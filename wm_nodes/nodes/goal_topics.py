@@ -1,4 +1,4 @@
-"""Goals on topics: heard by who plans, told by who sees."""
+"""Goal images on topics: subscribed by planners, published by nodes that see the camera."""
 
 from __future__ import annotations
 
@@ -11,73 +11,77 @@ from wm_nodes.agent.goals import Goal, read_goal
 from wm_nodes.agent.policy import Policy
 from wm_nodes.records import Image, Vector
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
+
+FAULT = "goal"
 
 
 class GoalListener:
-    """Gives a policy the goals that come on goal/image.
+    """Sets the goal of a policy from topic goal/image.
 
-    Proprioception on goal/joint_states with the picture's stamp belongs to it; it may come first or
-    later, or not at all.
+    Proprioception on goal/joint_states with the image's stamp belongs to it; it may be received
+    before or after the image, or not at all.
     """
 
-    def __init__(self, node: Shell, policy: Policy, path: str) -> None:
-        """`path` is a picture to begin with; empty: none. UserError if it cannot be read."""
+    def __init__(self, node: ManagedNode, policy: Policy, path: str) -> None:
+        """path: file of the first goal image; empty: none. UserError if it cannot be read."""
         self._node, self._policy = node, policy
         self._image: tuple[int, Image] | None = None
         self._joints: tuple[int, Vector] | None = None
         if path:
             policy.goal = read_goal(path)
-        for qos in (topics.GOAL.qos, topics.UNLATCHED):  # a latched one comes twice
+        for qos in (topics.GOAL.qos, topics.UNLATCHED):  # a latched image is received twice
             node.listen(topics.GOAL, messages.image_from_msg, self._on_image, qos, idle=True)
         node.listen(topics.GOAL_JOINTS, messages.joints_from_msg, self._on_joints, idle=True)
 
-    def missing(self) -> None:
-        """Say that there is nothing to act for."""
-        self._node.fault("goal", "no goal yet: publish a picture on goal/image, or call goal_here")
+    def report_missing(self) -> None:
+        """Report that the policy needs a goal and has none."""
+        self._node.report_fault(
+            FAULT, "no goal yet: publish an image on goal/image, or call set_goal_here"
+        )
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
         before, self._image = self._image, (stamp_ns, image.copy())
         if before is None or before[0] != stamp_ns or not np.array_equal(before[1], image):
-            self._set()
+            self._set_goal()
 
     def _on_joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
         self._joints = stamp_ns, values
         if self._image is not None and self._image[0] == stamp_ns:
-            self._set()
+            self._set_goal()
 
-    def _set(self) -> None:
+    def _set_goal(self) -> None:
         assert self._image is not None
         stamp_ns, image = self._image
-        known = self._joints is not None and self._joints[0] == stamp_ns
-        self._policy.goal = Goal(image, self._joints[1] if known and self._joints else None)
-        self._node.well("goal", "there is a goal")
+        same = self._joints is not None and self._joints[0] == stamp_ns
+        self._policy.goal = Goal(image, self._joints[1] if same and self._joints else None)
+        self._node.clear_fault(FAULT, "goal received")
 
 
-class GoalSpeaker:
-    """The service goal_here: what is seen now becomes the goal of the planner."""
+class GoalService:
+    """The service set_goal_here: publishes the newest observation as the planner's goal."""
 
-    def __init__(self, node: Shell) -> None:
-        self._seen: tuple[int, Image, tuple[tuple[str, ...], Vector] | None] | None = None
+    def __init__(self, node: ManagedNode) -> None:
+        self._newest: tuple[int, Image, tuple[tuple[str, ...], Vector] | None] | None = None
         self._images = topics.GOAL.always(node)
         self._joints = topics.GOAL_JOINTS.always(node)
-        node.create_service(Trigger, "goal_here", self._on_call)
+        node.create_service(Trigger, "set_goal_here", self._on_call)
 
-    def saw(
+    def update(
         self, stamp_ns: int, image: Image | None, joints: tuple[tuple[str, ...], Vector] | None
     ) -> None:
-        """Remember the newest observation; a goal is an image, so one without is not remembered."""
+        """Keep the newest observation; one without an image cannot be a goal and is not kept."""
         if image is not None:
-            self._seen = stamp_ns, image, joints
+            self._newest = stamp_ns, image, joints
 
     def _on_call(self, request: Any, response: Any) -> Any:
-        response.success = self._seen is not None
-        if self._seen is None:
-            response.message = "nothing has been seen yet"
+        response.success = self._newest is not None
+        if self._newest is None:
+            response.message = "no image received yet"
             return response
-        stamp_ns, image, joints = self._seen
+        stamp_ns, image, joints = self._newest
         if joints is not None:
             self._joints.publish(messages.joints_to_msg(*joints, stamp_ns))
         self._images.publish(messages.image_to_msg(image, stamp_ns))
-        response.message = "what is seen now is the goal"
+        response.message = "the current image is the goal"
         return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 
@@ -14,14 +14,14 @@ from wm_nodes.agent.weights import Shelf, Weights, find_weights
 from wm_nodes.errors import user_errors
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class ThinkerParams(ShellParams):
+class ModelNodeParams(NodeParams):
     mode: str = param(
         "lockstep", "lockstep: take every message; realtime: the newest.", choices=topics.MODES
     )
@@ -33,10 +33,12 @@ class ThinkerParams(ShellParams):
     threads: int = param(1, "Threads of torch.", low=1, high=256)
 
 
-class Thinker(Shell):
+P = TypeVar("P", bound=ModelNodeParams)
+
+
+class ModelNode(ManagedNode[P]):
     """A node that computes with a model. Weights come by parameter, run folder, or `weights`."""
 
-    PARAMS: ClassVar[type[ShellParams]] = ThinkerParams
     NEEDS: ClassVar[tuple[str, ...]]  # what it needs the model for: some of VERBS
 
     def configure(self) -> None:
@@ -56,7 +58,7 @@ class Thinker(Shell):
         return self.NEEDS
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     def cleanup(self) -> None:
         if hasattr(self, "shelf"):
@@ -71,5 +73,5 @@ class Thinker(Shell):
         self.shelf.announce(news)
 
     def _on_new(self, newest: Weights) -> None:
-        self.health.weights = newest.version
+        self.diagnostics.weights = newest.version
         self.get_logger().info(f"weights {newest.preset}@{newest.version}")

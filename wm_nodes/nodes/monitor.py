@@ -12,13 +12,13 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 
-from wm_nodes.episodes.episode_stats import EpisodeSeen, Meter
+from wm_nodes.episodes.episode_stats import EpisodeStats, EpisodeTracker
 from wm_nodes.evaluation.evaluate import wilson
 from wm_nodes.namespaces import within
 from wm_nodes.records import Step
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.diagnostics import statuses
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 from wm_nodes.training.tables import Board, Table
 
@@ -28,7 +28,7 @@ GONE_S = 3.0  # a node not heard of for so long is gone
 
 
 @dataclass(frozen=True)
-class MonitorParams(ShellParams):
+class MonitorParams(NodeParams):
     run: str = param("", "Folder of the run: metrics/, report/ go there; empty: write nothing.")
     log: str = param("", "Replay log that the report is of; empty: the run's own.")
     weights: str = param("", "Weights for the report's prediction; empty: the run's newest.")
@@ -37,20 +37,19 @@ class MonitorParams(ShellParams):
     wait_for: str = param("robot", "Node whose end is the run's.", choices=("robot", "trainer"))
 
 
-class MonitorNode(Shell):
+class MonitorNode(ManagedNode[MonitorParams]):
     """Watches; no other node depends on it."""
 
     NAME = "monitor"
-    PARAMS = MonitorParams
 
     def configure(self) -> None:
         p = self.params
-        self._meter = Meter()
+        self._tracker = EpisodeTracker()
         self._nodes: dict[str, dict[str, str]] = {}
         self._heard: dict[str, float] = {}
-        self._train: list[EpisodeSeen] = []
-        self._evals: list[EpisodeSeen] = []
-        self._block: list[EpisodeSeen] = []
+        self._train: list[EpisodeStats] = []
+        self._evals: list[EpisodeStats] = []
+        self._block: list[EpisodeStats] = []
         self._done_at: float | None = None
         self._reporting: threading.Thread | None = None
         self._line = ""
@@ -62,7 +61,7 @@ class MonitorNode(Shell):
         self.listen(topics.DIAGNOSTICS, lambda msg: msg, self._on_diagnostics)
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
         self._timers_ = [
             self.create_timer(self.params.every_s, self._show),
             self.create_timer(0.2, self._check),
@@ -89,14 +88,14 @@ class MonitorNode(Shell):
             self._done_at = time.monotonic()
 
     def _on_step(self, step: Step) -> None:
-        episode = self._meter.step(step)
+        episode = self._tracker.step(step)
         if step.is_first and step.explore:
             self._close_block()
         if episode is not None:
             (self._train if episode.explore else self._evals).append(episode)
             self._keep(episode)
 
-    def _keep(self, episode: EpisodeSeen) -> None:
+    def _keep(self, episode: EpisodeStats) -> None:
         steps = self._steps()
         kind = "train" if episode.explore else "eval"
         if not episode.explore:

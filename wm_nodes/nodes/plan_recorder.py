@@ -11,20 +11,21 @@ import numpy as np
 
 from wm_nodes.records import Image, Plan
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 
 @dataclass(frozen=True)
-class AlbumParams(ShellParams):
-    folder: str = param("album", "Where to write; made if it is not there.")
+class PlanRecorderParams(NodeParams):
+    folder: str = param(
+        "plans", "Folder to write plans.jsonl and goal images to; created if it is missing."
+    )
 
 
-class AlbumNode(Shell):
+class PlanRecorderNode(ManagedNode[PlanRecorderParams]):
     """Watches; no other node depends on it."""
 
     NAME = "plan_recorder"
-    PARAMS = AlbumParams
 
     def configure(self) -> None:
         self._folder = Path(self.params.folder)
@@ -37,7 +38,7 @@ class AlbumNode(Shell):
             self.listen(topics.GOAL, messages.image_from_msg, self._on_goal, qos, idle=True)
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     def cleanup(self) -> None:
         if hasattr(self, "_file"):
@@ -67,7 +68,7 @@ class AlbumNode(Shell):
 
 
 def main() -> None:
-    spin.main(AlbumNode)
+    spin.main(PlanRecorderNode)
 
 
 if __name__ == "__main__":

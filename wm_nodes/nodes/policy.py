@@ -14,17 +14,17 @@ from wm_nodes.agent.policy import Policy
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.goal_topics import GoalListener
-from wm_nodes.nodes.model_node import Thinker, ThinkerParams
+from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
 from wm_nodes.records import RANDOM, Latent, Origin, Plan, Step, Vector
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.parameters import param
-from wm_nodes.ros.synchronizer import Join
+from wm_nodes.ros.synchronizer import Synchronizer
 
 LATE_S = 5.0  # later than this is another clock
 
 
 @dataclass(frozen=True)
-class PolicyParams(ThinkerParams):
+class PolicyParams(ModelNodeParams):
     planner: str = param("actor", "What chooses the action.", choices=CHOOSERS)
     budget_s: float = param(0.0, "Seconds for a search; 0: all its iterations.", low=0.0)
     horizon: int = param(0, "Model steps that a search looks ahead; 0: as suits the model.", low=0)
@@ -63,32 +63,31 @@ class PolicyParams(ThinkerParams):
         """Return the policy that these parameters describe."""
         return Policy(self.seed, device, self.chooser(), Delay(self.delay_s))
 
-    def measure(self, node: Thinker, policy: Policy, step: Step) -> None:
+    def measure(self, node: ModelNode, policy: Policy, step: Step) -> None:
         """Real time: take note of how long after its observation a plan was given."""
         if policy.planned_ns != step.stamp_ns or self.mode != topics.REALTIME:
             return
         took_s = (node.get_clock().now().nanoseconds - step.stamp_ns) / 1e9
         if self.compensate and 0.0 <= took_s < LATE_S:
             policy.delay.took(took_s)
-        node.health.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
+        node.diagnostics.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
         made, wanted = policy.rounds
-        node.health.facts["rounds"] = f"{made} of {wanted}"
+        node.diagnostics.facts["rounds"] = f"{made} of {wanted}"
         if 2 * made < wanted:
-            node.fault(
+            node.report_fault(
                 "search",
                 f"{made} of {wanted} rounds within budget_s {self.budget_s:g}, of which one takes "
                 f"{policy.floor_s:.3g} s: plans are poor. "
                 "Right: fewer samples, a shorter horizon, or a computer with more to spare",
             )
         elif made == wanted:
-            node.well("search", "every round is made")
+            node.clear_fault("search", "every round is made")
 
 
-class PolicyNode(Thinker):
+class PolicyNode(ModelNode[PolicyParams]):
     """Answers each observation with one plan; a repeated one with the same plan again."""
 
     NAME = "policy"
-    PARAMS = PolicyParams
 
     def needs(self) -> tuple[str, ...]:
         return ("act",) if self.params.planner == "actor" else ("plan",)
@@ -99,7 +98,7 @@ class PolicyNode(Thinker):
         self._core = p.core(self.device)
         self._goals = GoalListener(self, self._core, p.goal)
         self._maker = PlanMaker()
-        self._join = Join(("latent", "step"))
+        self._synchronizer = Synchronizer(("latent", "step"))
         self._answer: Plan | None = None
         self._plans = topics.PLAN.publisher(self)
         qos = topics.frames_qos(p.mode)
@@ -117,11 +116,11 @@ class PolicyNode(Thinker):
         elif self.shelf.newest is None:
             self._say_blindly(step)
         else:
-            self._together(self._join.put("step", step.stamp_ns, step))
+            self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
     def _on_latent(self, latent: Latent) -> None:
         if self._answer is None or self._answer.stamp_ns != latent.stamp_ns:
-            self._together(self._join.put("latent", latent.stamp_ns, latent))
+            self._together(self._synchronizer.put("latent", latent.stamp_ns, latent))
 
     def _together(self, both: dict | None) -> None:
         if both is None:
@@ -140,7 +139,7 @@ class PolicyNode(Thinker):
             return
         self.shelf.in_use(weights)
         if not self._core.can_act(weights):
-            self._goals.missing()
+            self._goals.report_missing()
             if self.params.mode == topics.LOCKSTEP:
                 self._say_blindly(step)
             return
@@ -151,9 +150,9 @@ class PolicyNode(Thinker):
             self.drop(f"goal/{error.reason}", str(error))
             return
         except PlanRefused as error:
-            self.fault("plan", str(error), error=True)
+            self.report_fault("plan", str(error), error=True)
             return
-        self.well("plan", "plans are found again")
+        self.clear_fault("plan", "plans are found again")
         self._say(step, weights.origin(self._core.module), actions, started)
         self.params.measure(self, self._core, step)
 
@@ -163,7 +162,7 @@ class PolicyNode(Thinker):
         self._say(step, RANDOM, actions, started)
 
     def _say(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
-        self.health.worked(time.perf_counter() - started)
+        self.diagnostics.record_latency(time.perf_counter() - started)
         self._answer = self._maker.plan(step, origin, actions)
         self._plans.publish(messages.plan_to_msg(self._answer))
 

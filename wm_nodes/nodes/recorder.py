@@ -13,12 +13,12 @@ from wm_datasets.spec import LogSpec
 from wm_nodes.episodes.recording import LogFile, Recording, open_existing
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 
 @dataclass(frozen=True)
-class RecorderParams(ShellParams):
+class RecorderParams(NodeParams):
     log: str = param("runs/log", "Folder of the replay log; made if it is not there.")
     cameras: tuple[str, ...] = param((), "Cameras to record, depth too; empty: the robot's.")
     durable_s: float = param(1.0, "What is older survives a power cut.", low=0.0, high=60.0)
@@ -28,12 +28,11 @@ class RecorderParams(ShellParams):
     evaluation: bool = param(True, "Record evaluation episodes (explore=0) too.")
 
 
-class RecorderNode(Shell):
+class RecorderNode(ManagedNode[RecorderParams]):
     """The one writer of a log. Begins when the robot has said what it is (topic `spec`)."""
 
     NAME = "recorder"
     TAKES_OVER = True
-    PARAMS = RecorderParams
 
     def configure(self) -> None:
         p = self.params
@@ -108,7 +107,7 @@ class RecorderNode(Shell):
             take = partial(self._take, record.depth, name)
             self.listen(topics.IMAGE_RAW, messages.depth_from_msg, take, camera=name)
         self.listen(topics.STEPS, messages.step_from_msg, partial(self._take, record.step))
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     # Recording ----------------------------------------------------------------------------------
 
@@ -120,16 +119,16 @@ class RecorderNode(Shell):
                 record(*parts)
         except MessageError as error:
             self.drop(error.reason, str(error))
-        self.health.worked(time.perf_counter() - started)
+        self.diagnostics.record_latency(time.perf_counter() - started)
         self._look()
 
     def _look(self) -> None:
         """Say when recording stops and when it goes on."""
         fault = self._recording.fault if self._recording is not None else None
         if fault is not None:
-            self.fault("log", f"not recording: {fault}", error=True)
+            self.report_fault("log", f"not recording: {fault}", error=True)
         else:
-            self.well("log", "recording again")
+            self.clear_fault("log", "recording again")
 
     def _acknowledge(self, stamp_ns: int) -> None:
         """Tell a lock-step robot that an episode's first observation is in hand."""
@@ -138,7 +137,7 @@ class RecorderNode(Shell):
     def diagnose(self) -> None:
         recording = getattr(self, "_recording", None)
         if recording is not None:
-            facts = self.health.facts
+            facts = self.diagnostics.facts
             facts.update(unjoined=recording.unjoined, cut=recording.cut, lost=recording.lost)
             if recording.writer is not None:
                 rows = recording.writer.length

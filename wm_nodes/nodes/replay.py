@@ -1,4 +1,4 @@
-"""Replay log in, a robot's topics out: a logged episode with its own stamps and timing."""
+"""Publishes a logged episode on a robot's topics, with its own stamps and timing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from std_msgs.msg import Header
 
 from wm_datasets.errors import LogError
 from wm_datasets.log import LogReader
-from wm_nodes.episodes.playback import Pacer, arrivals, find_episode
-from wm_nodes.episodes.runner import Arrival
+from wm_nodes.episodes.playback import Pacer, find_episode, transitions
 from wm_nodes.errors import user_errors
-from wm_nodes.records import Plan
+from wm_nodes.records import Plan, Transition
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.clock import ClockPublisher
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
+from wm_nodes.ros.observations import ObservationPublisher
 from wm_nodes.ros.parameters import param
 
 RECORDED, PLAN = "recorded", "plan"
@@ -26,60 +26,65 @@ ACK = Duration(seconds=5.0)
 
 
 @dataclass(frozen=True)
-class ReplayParams(ShellParams):
-    log: str = param("runs/log", "Folder of the replay log; it may be in use.")
-    episode: int = param(-1, "Episode to play, from 0; -1: the newest, -2: the one before it.")
-    rate: float = param(1.0, "Times as fast as it was; 0: without any pause.", low=0.0, high=1000.0)
+class ReplayParams(NodeParams):
+    log: str = param("runs/log", "Folder of the replay log, which may still be written.")
+    episode: int = param(-1, "Number of the episode, from 0; -1: the newest, -2: the one before.")
+    rate: float = param(
+        1.0, "Playback speed as a factor; 0: as fast as possible.", low=0.0, high=1000.0
+    )
     answers: tuple[str, ...] = param(
         (),
-        "Wait for these: recorded (at the episode's start), plan (at each observation).",
+        "Messages to wait for: recorded (after the first observation), plan (after each one).",
         choices=(RECORDED, PLAN),
     )
-    wait_s: float = param(2.0, "Begin when `step` has a subscriber, or after so long.", low=0.0)
-    retry_s: float = param(0.5, "Publish an unanswered observation again after.", low=0.01)
-    patience_s: float = param(30.0, "Go on without an answer after.", low=0.1)
-    as_camera: bool = param(
-        False, "Publish <camera>/image too, as a camera node that changes nothing would."
+    wait_s: float = param(
+        2.0, "Longest wait for a subscriber of `step` before the episode starts [s].", low=0.0
     )
-    restamp: bool = param(False, "Stamp with the present time, not with the logged one.")
+    retry_s: float = param(
+        0.5, "Publish an unanswered observation again after this time [s].", low=0.01
+    )
+    patience_s: float = param(30.0, "Continue without an answer after this time [s].", low=0.1)
+    as_camera: bool = param(
+        False, "Also publish <camera>/image, as a camera node without crop and resize does."
+    )
+    restamp: bool = param(False, "Stamp messages with the current time instead of the logged one.")
 
 
-class ReplayNode(Shell):
-    """Stands where the robot would: nodes cannot tell it from one that ignores their plans."""
+class ReplayNode(ManagedNode[ReplayParams]):
+    """Replaces the robot node: to other nodes it is a robot that ignores their plans."""
 
     NAME = "replay"
-    PARAMS = ReplayParams
 
     def configure(self) -> None:
         p = self.params
         with user_errors(LogError, OSError):
             self._log = LogReader(p.log)
-        self._rows = find_episode(self._log, p.episode)[1]
-        self._left: Iterator[Arrival] = arrivals(self._log, p.episode)
+        self._remaining: Iterator[Transition] = transitions(self._log, p.episode)
         self._pacer = Pacer(p.rate)
-        self._now: Arrival | None = None  # shown
-        self._after: Arrival | None = None  # waits for its time
+        self._newest: Transition | None = None  # published, not answered yet
+        self._next: Transition | None = None  # published when it is due
         self._missing: set[str] = set()  # answers that the newest observation waits for
-        self._silent: set[str] = set()  # who did not answer is not waited for again
-        self._shown = 0
-        self._began_at = self._first_at = self._published_at = 0.0
+        self._absent: set[str] = set()  # answers that are not waited for any more
+        self._count = 0  # observations published
+        self._started_s = self._first_s = self._published_s = 0.0
         self._make_topics()
 
     def activate(self) -> None:
         spec = self._log.spec
         if spec.action is not None:
-            # On the wire every step has a reward: 0 where the log does not know it.
-            self._said.publish(messages.spec_to_msg(replace(spec, reward=True)))
-        self.get_logger().info(f"playing {self._rows} observations of {spec.robot}, {spec.task}")
-        self.health.ready = True
-        self._began_at = time.perf_counter()
-        self._watching = self.create_timer(WATCH_S, self._watch)
+            # On topics every step has a reward: 0 where the log does not know it.
+            self._spec_pub.publish(messages.spec_to_msg(replace(spec, reward=True)))
+        rows = find_episode(self._log, self.params.episode)[1]
+        self.get_logger().info(f"playing {rows} observations of {spec.robot}, {spec.task}")
+        self.diagnostics.ready = True
+        self._started_s = time.perf_counter()
+        self._watch_timer = self.create_timer(WATCH_S, self._watch)
         self._timer = self.create_timer(WATCH_S, self._on_due)
-        if self._after is None:
-            self._timer.cancel()  # until something is due
+        if self._next is None:
+            self._timer.cancel()  # until an observation is due
 
     def deactivate(self) -> None:
-        for timer in (self._watching, self._timer):
+        for timer in (self._watch_timer, self._timer):
             self.destroy_timer(timer)
 
     def cleanup(self) -> None:
@@ -87,119 +92,105 @@ class ReplayNode(Shell):
             self._log.close()
 
     def _make_topics(self) -> None:
-        spec, own = self._log.spec, [topics.IMAGE_RAW]
-        own += [topics.IMAGE] * self.params.as_camera
-        self._images = {c: [t.publisher(self, camera=c) for t in own] for c in spec.cameras}
+        spec = self._log.spec
         depths = [name for name, sensor in spec.sensors.items() if sensor.is_depth]
-        self._depths = {d: topics.IMAGE_RAW.publisher(self, camera=d) for d in depths}
-        self._clock_out = None if self.params.restamp else ClockPublisher(self)
-        self._joints = topics.JOINT_STATES.publisher(self) if spec.proprio else None
-        self._steps = topics.STEPS.publisher(self) if spec.action else None
-        self._said = topics.SPEC.publisher(self)
+        self._observations = ObservationPublisher(
+            self,
+            spec.cameras,
+            depths,
+            spec.proprio.names if spec.proprio else None,
+            steps=spec.action is not None,
+            as_camera=self.params.as_camera,
+            clock=None if self.params.restamp else ClockPublisher(self),
+        )
+        self._spec_pub = topics.SPEC.publisher(self)
         self.listen(topics.RECORDED, lambda msg: msg, self._on_recorded)
         self.listen(topics.PLAN, messages.plan_from_msg, self._on_plan)
 
     # Playing ------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Begin when there are subscribers; repeat what had no answer; go on without one."""
+        """Start with the first subscriber; repeat an unanswered observation; continue without."""
         now = time.perf_counter()
-        if self._now is None:
-            if not self._shown and (self._heard() or now - self._began_at >= self.params.wait_s):
-                self._take_next()
-                self._on_due()
-        elif self._missing and now - self._first_at >= self.params.patience_s:
-            names = " and ".join(sorted(self._missing))
-            self.fault("answer", f"no answer ({names}) for {now - self._first_at:.0f} s: going on")
-            self._silent |= self._missing
+        if self._newest is None:
+            self._start_when_ready(now)
+        elif self._missing and now - self._first_s >= self.params.patience_s:
+            names, waited_s = " and ".join(sorted(self._missing)), now - self._first_s
+            self.report_fault("answer", f"no answer ({names}) for {waited_s:.0f} s: continuing")
+            self._absent |= self._missing
             self._missing = set()
             self._schedule()
-        elif self._missing and now - self._published_at >= self.params.retry_s:
-            self._publish(self._now)
+        elif self._missing and now - self._published_s >= self.params.retry_s:
+            self._publish(self._newest)
 
-    def _heard(self) -> bool:
-        publishers = [self._steps] if self._steps else [p[0] for p in self._images.values()]
-        return any(publisher.get_subscription_count() for publisher in publishers)
+    def _start_when_ready(self, now: float) -> None:
+        waited = now - self._started_s >= self.params.wait_s
+        if not self._count and (waited or self._observations.has_subscriber):
+            self._read_next()
+            self._on_due()
 
-    def _show(self, arrival: Arrival) -> None:
+    def _publish_new(self, transition: Transition) -> None:
         """Publish one observation for the first time."""
-        self._now = self._restamped(arrival) if self.params.restamp else arrival
-        self._shown += 1
-        self.health.facts["observations"] = self._shown
-        self._first_at = time.perf_counter()
-        if self._shown == 1:
-            self._pacer.wait_s(arrival.step.stamp_ns, self._first_at)
-        self._missing = self._wanted(self._now)
-        self._publish(self._now)
+        self._newest = self._restamped(transition) if self.params.restamp else transition
+        self._count += 1
+        self.diagnostics.facts["observations"] = self._count
+        self._first_s = time.perf_counter()
+        if self._count == 1:
+            self._pacer.wait_s(transition.step.stamp_ns, self._first_s)
+        self._missing = self._expected(self._newest)
+        self._publish(self._newest)
         if not self._missing:
             self._schedule()
 
-    def _publish(self, arrival: Arrival) -> None:
-        started, stamp = time.perf_counter(), arrival.step.stamp_ns
-        if self._clock_out is not None:
-            self._clock_out.publish(stamp)
-        for camera, image in arrival.images.items():
-            msg = messages.image_to_msg(image, stamp, messages.optical_frame(camera))
-            for publisher in self._images[camera]:
-                publisher.publish(msg)
-        for name, depth in arrival.depths.items():
-            frame = messages.optical_frame(name)
-            self._depths[name].publish(messages.depth_to_msg(depth, stamp, frame))
-        if self._joints is not None and self._log.spec.proprio is not None:
-            names = self._log.spec.proprio.names
-            self._joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
-        if self._steps is not None:
-            self._steps.publish(messages.step_to_msg(arrival.step))
-        self._published_at = time.perf_counter()
-        self.health.worked(self._published_at - started)
+    def _publish(self, transition: Transition) -> None:
+        started = time.perf_counter()
+        self._observations.publish(transition)
+        self._published_s = time.perf_counter()
+        self.diagnostics.record_latency(self._published_s - started)
 
     def _schedule(self) -> None:
-        """This observation is answered: set the clock for the next, or end."""
-        self._take_next()
-        if self._after is None:
+        """The newest observation is answered: set the timer for the next one, or end."""
+        self._read_next()
+        if self._next is None:
             self._end()
             return
-        wait_s = self._pacer.wait_s(self._after.step.stamp_ns, time.perf_counter())
+        wait_s = self._pacer.wait_s(self._next.step.stamp_ns, time.perf_counter())
         self._timer.timer_period_ns = max(1, round(wait_s * 1e9))
         self._timer.reset()
 
-    def _take_next(self) -> None:
+    def _read_next(self) -> None:
         with user_errors(LogError):
-            self._after = next(self._left, None)
+            self._next = next(self._remaining, None)
 
     def _on_due(self) -> None:
         self._timer.cancel()
-        if self._after is not None:
-            arrival, self._after = self._after, None
-            self._show(arrival)
+        if self._next is not None:
+            transition, self._next = self._next, None
+            self._publish_new(transition)
 
-    def _restamped(self, arrival: Arrival) -> Arrival:
-        """Move the stamp to now; it stays when the observation is published again."""
+    def _restamped(self, transition: Transition) -> Transition:
+        """Set the stamp to the current time; repetitions keep it."""
         stamp_ns = self.get_clock().now().nanoseconds
-        return replace(arrival, step=replace(arrival.step, stamp_ns=stamp_ns))
+        return replace(transition, step=replace(transition.step, stamp_ns=stamp_ns))
 
     def _end(self) -> None:
-        """Everything was shown: end when those who listen have it."""
-        self._now = None
-        self.health.facts["done"] = "true"
-        own = [p for publishers in self._images.values() for p in publishers]
-        own += self._depths.values()
-        for publisher in (self._steps, self._joints, *own):
-            if publisher is not None:
-                publisher.wait_for_all_acked(ACK)
-        self.get_logger().info(f"the episode is over: {self._shown} observations")
+        """The last observation is answered: end when subscribers have everything."""
+        self._newest = None
+        self.diagnostics.facts["done"] = "true"
+        self._observations.wait_for_acknowledgements(ACK)
+        self.get_logger().info(f"the episode is over: {self._count} observations")
         self.finish()
 
     # Answers ------------------------------------------------------------------------------------
 
-    def _wanted(self, arrival: Arrival) -> set[str]:
-        """Nodes that must answer this observation; no planner at the last one or in video logs."""
-        step, wanted = arrival.step, set(self.params.answers) - self._silent
-        if self._steps is None or not step.is_first:
-            wanted.discard(RECORDED)
-        if self._steps is None or step.is_last:
-            wanted.discard(PLAN)
-        return wanted
+    def _expected(self, transition: Transition) -> set[str]:
+        """Return the answers to wait for: no plan for the last one, none at all in video logs."""
+        step, expected = transition.step, set(self.params.answers) - self._absent
+        if self._log.spec.action is None or not step.is_first:
+            expected.discard(RECORDED)
+        if self._log.spec.action is None or step.is_last:
+            expected.discard(PLAN)
+        return expected
 
     def _on_recorded(self, msg: Header) -> None:
         self._answered(RECORDED, messages.from_time(msg.stamp))
@@ -207,11 +198,12 @@ class ReplayNode(Shell):
     def _on_plan(self, plan: Plan) -> None:
         self._answered(PLAN, plan.stamp_ns)
 
-    def _answered(self, who: str, stamp_ns: int) -> None:
-        """Go on when the last answer to the newest observation is there."""
-        if self._now is None or stamp_ns != self._now.step.stamp_ns or who not in self._missing:
+    def _answered(self, answer: str, stamp_ns: int) -> None:
+        """Continue when the newest observation has all of its answers."""
+        newest = self._newest
+        if newest is None or stamp_ns != newest.step.stamp_ns or answer not in self._missing:
             return
-        self._missing.discard(who)
+        self._missing.discard(answer)
         if not self._missing:
             self._schedule()
 

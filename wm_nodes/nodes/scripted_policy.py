@@ -15,7 +15,7 @@ from wm_nodes.records import RANDOM, Origin, Step, Vector
 from wm_nodes.robots.arm.sim.tasks import TASKS, State
 from wm_nodes.robots.hold_action import still
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
 SCRIPT = Origin("script", "expert")
@@ -26,7 +26,7 @@ SCORE = "arm_sim/score"
 
 
 @dataclass(frozen=True)
-class PlayerParams(ShellParams):
+class ScriptedPolicyParams(NodeParams):
     policy: str = param("expert", "Who plays.", choices=("expert", "random", "hold"))
     task: str = param("reach", "Task whose script plays.", choices=tuple(TASKS))
     score: str = param(
@@ -38,11 +38,10 @@ class PlayerParams(ShellParams):
     points: int = param(3, "Actions in a plan: the same one, held.", low=1, high=100)
 
 
-class PlayerNode(Shell):
+class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
     """Answers every step with one plan."""
 
     NAME = "scripted_policy"
-    PARAMS = PlayerParams
 
     def configure(self) -> None:
         self._maker = PlanMaker()
@@ -58,7 +57,7 @@ class PlayerNode(Shell):
             self.create_subscription(JointState, self._score, self._on_score, topics.SENSOR)
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
 
     def _on_score(self, msg: JointState) -> None:
         facts = dict(zip(msg.name, msg.position))
@@ -85,7 +84,7 @@ class PlayerNode(Shell):
         self._plans.publish(
             messages.plan_to_msg(self._maker.plan(step, origin, actions.astype(np.float32)))
         )
-        self.health.worked(time.perf_counter() - began)
+        self.diagnostics.record_latency(time.perf_counter() - began)
 
     def _choose(self, step: Step, low: Vector, high: Vector) -> tuple[Origin, Any] | None:
         zeros = np.zeros(len(low), np.float32)
@@ -98,9 +97,9 @@ class PlayerNode(Shell):
             self._drift = (KEEP * self._drift + np.sqrt(1 - KEEP**2) * fresh).astype(np.float32)
             return RANDOM, self._drift
         if self._state is None or time.monotonic() - self._said_s > OLD_S:
-            self.fault("score", f"nothing on {self._score}: the script cannot see")
+            self.report_fault("score", f"nothing on {self._score}: the script cannot see")
             return None
-        self.well("score", "the script sees again")
+        self.clear_fault("score", "the script sees again")
         wanted = TASKS[self.params.task].script(self._state)
         most = float(np.abs(wanted[:3] / high[:3]).max())
         action = np.concatenate([wanted[:3] / max(most, 1.0), wanted[3:]])[: len(low)]
@@ -110,7 +109,7 @@ class PlayerNode(Shell):
 
 
 def main() -> None:
-    spin.main(PlayerNode)
+    spin.main(ScriptedPolicyNode)
 
 
 if __name__ == "__main__":

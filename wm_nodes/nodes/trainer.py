@@ -19,7 +19,7 @@ from wm_models.weights.store import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 from wm_nodes.training.config import LearnConfig, LearnError
 from wm_nodes.training.loop import Learning
@@ -30,7 +30,7 @@ SHOWN = 12  # metrics in diagnostics
 
 
 @dataclass(frozen=True)
-class TrainerParams(ShellParams):
+class TrainerParams(NodeParams):
     run: str = param("runs/run", "Folder of the run: weights/, trainer/ and metrics/ go there.")
     log: str = param("", "Replay log to learn from; empty: the run's own.")
     demos: str = param("", "A second log (demonstrations) to learn from; empty: none.")
@@ -75,12 +75,11 @@ class TrainerParams(ShellParams):
     pinned: bool = param(True, "Batches for a GPU lie in pinned memory.")
 
 
-class TrainerNode(Shell):
+class TrainerNode(ManagedNode[TrainerParams]):
     """Learns as the log grows; every published version is announced on `weights`."""
 
     NAME = "trainer"
     TAKES_OVER = True
-    PARAMS = TrainerParams
 
     def configure(self) -> None:
         p = self.params
@@ -93,7 +92,7 @@ class TrainerNode(Shell):
         self._pace = topics.PACE.publisher(self)
 
     def activate(self) -> None:
-        self.health.ready = True
+        self.diagnostics.ready = True
         self._stop.clear()
         self._thread = threading.Thread(target=self._learn, name="learning", daemon=True)
         self._thread.start()
@@ -141,7 +140,7 @@ class TrainerNode(Shell):
             while not (self._stop.is_set() or self._learning.done):
                 started = time.perf_counter()
                 if self._learning.step():
-                    self.health.worked(time.perf_counter() - started)
+                    self.diagnostics.record_latency(time.perf_counter() - started)
                 else:
                     self._stop.wait(REST_S)
             self._learning.close()
@@ -152,7 +151,7 @@ class TrainerNode(Shell):
 
     def _publish(self, manifest: Manifest, path: Path) -> None:
         """Announce a version that is whole on disk."""
-        self.health.weights = manifest.version
+        self.diagnostics.weights = manifest.version
         news = Announcement(
             version=manifest.version,
             path=str(path.resolve()),
@@ -173,7 +172,7 @@ class TrainerNode(Shell):
         self._thread.join()
         if self._error is not None:
             self._give_up(self._error)
-        self.health.facts["done"] = "true"
+        self.diagnostics.facts["done"] = "true"
         self.finish()
 
     def _give_up(self, error: BaseException) -> None:
@@ -189,7 +188,7 @@ class TrainerNode(Shell):
     def diagnose(self) -> None:
         if hasattr(self, "_learning"):
             progress = self._learning.progress
-            self.health.facts.update(
+            self.diagnostics.facts.update(
                 updates=progress.updates,
                 rows=progress.decisions,
                 phase=progress.phase,
@@ -197,7 +196,7 @@ class TrainerNode(Shell):
                 rollbacks=progress.rollbacks,
             )
             for name, value in list(progress.metrics.items())[:SHOWN]:
-                self.health.facts[f"metrics/{name}"] = f"{value:.4g}"
+                self.diagnostics.facts[f"metrics/{name}"] = f"{value:.4g}"
         super().diagnose()
 
 

@@ -11,44 +11,43 @@ from wm_models.interface.state import State
 from wm_nodes.agent.decoder import beside_truth
 from wm_nodes.agent.state_filter import Filter
 from wm_nodes.agent.weights import Weights
-from wm_nodes.nodes.model_node import Thinker, ThinkerParams
+from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
 from wm_nodes.records import Features, Image, Latent, Step
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.parameters import param
-from wm_nodes.ros.synchronizer import Join
+from wm_nodes.ros.synchronizer import Synchronizer
 
 
 @dataclass(frozen=True)
-class WorldModelParams(ThinkerParams):
+class WorldModelParams(ModelNodeParams):
     camera: str = param("corner4", "Camera whose pictures imagination/image shows as the truth.")
 
 
-class WorldModelNode(Thinker):
+class WorldModelNode(ModelNode[WorldModelParams]):
     """Follows the version that the encoder names; a repeated stamp does not move the state."""
 
     NAME = "world_model"
-    PARAMS = WorldModelParams
     NEEDS = ("filter", "decode")
 
     def configure(self) -> None:
         super().configure()
         self._core = Filter(self.params.seed, self.device)
-        self._join = Join(("features", "step"))
+        self._synchronizer = Synchronizer(("features", "step"))
         self._answer: Latent | None = None
         self._out = topics.LATENT.publisher(self)
         self._imagined = topics.IMAGINATION.publisher(self)
-        self._looked_at = Join(("image", "state"))
+        self._looked_at = Synchronizer(("image", "state"))
         self._sees_pictures = False
         qos = topics.frames_qos(self.params.mode)
         self.listen(topics.FEATURES, messages.features_from_msg, self._on_features, qos)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
 
     def _on_features(self, features: Features) -> None:
-        self._together(self._join.put("features", features.stamp_ns, features))
+        self._together(self._synchronizer.put("features", features.stamp_ns, features))
 
     def _on_step(self, step: Step) -> None:
         self._core.heard(step)
-        self._together(self._join.put("step", step.stamp_ns, step))
+        self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict | None) -> None:
         if both is None:
@@ -77,12 +76,12 @@ class WorldModelNode(Thinker):
             )
             return None
         self.shelf.in_use(weights)
-        self.health.weights = weights.version
+        self.diagnostics.weights = weights.version
         state = self._core.update(weights, torch.from_numpy(features.tokens)[None], step)
         flat = weights.model.pack(state)[0].float().cpu().numpy()
-        self.health.worked(time.perf_counter() - started)
+        self.diagnostics.record_latency(time.perf_counter() - started)
         self._show_imagination(weights, state, step)
-        return Latent(step.stamp_ns, weights.origin("world_model"), flat)
+        return Latent(step.stamp_ns, weights.origin(weights.model.spec.state_module), flat)
 
     def _show_imagination(self, weights: Weights, state: State, step: Step) -> None:
         """Decode the state as soon as its image is here too, if there is a subscriber."""

@@ -26,7 +26,7 @@ from wm_nodes.robots.arm.link_frames import LinkFrames
 from wm_nodes.robots.arm.urdf import Description, describe
 from wm_nodes.robots.robot import SpecError
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.topics import ALWAYS, AUTO, NEVER
 
 DESCRIPTION = "robot_description"
@@ -58,7 +58,7 @@ class ArmDescription:
 
     def __init__(
         self,
-        node: Shell,
+        node: ManagedNode,
         config: ArmConfig,
         source: JointSource,
         *,
@@ -78,7 +78,7 @@ class ArmDescription:
             description = describe(config.model, config.hand, config.limits, tuple(config.cameras))
             self._frames = LinkFrames(description, config.limits.joints)
         except SpecError as error:
-            node.fault(DESCRIPTION, f"no {DESCRIPTION} and no transforms: {error}")
+            node.report_fault(DESCRIPTION, f"no {DESCRIPTION} and no transforms: {error}")
             return
         self._number = -1
         self._moving: Any = None  # publisher of /tf, while it is published
@@ -106,7 +106,7 @@ class ArmDescription:
         node.add_on_set_parameters_callback(_refused)
         name = node.resolve_topic_name(topics.ROBOT_DESCRIPTION.name)
         if others := self._others([name]):
-            node.health.facts[DESCRIPTION] = f"not published: {others[0]} publishes {name}"
+            node.diagnostics.facts[DESCRIPTION] = f"not published: {others[0]} publishes {name}"
             return
         self._text = topics.ROBOT_DESCRIPTION.always(node)
         self._text.publish(String(data=description.text))
@@ -126,7 +126,7 @@ class ArmDescription:
     def _look(self) -> None:
         """Begin or end to publish /tf."""
         reason = self._why_not()
-        self._node.health.facts["tf"] = f"off: {reason}" if reason else "on"
+        self._node.diagnostics.facts["tf"] = f"off: {reason}" if reason else "on"
         if reason and self._moving is not None:
             self._node.destroy_publisher(self._moving)
             self._node.destroy_publisher(self._constant)

@@ -43,7 +43,7 @@ from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.ros import messages
 from wm_nodes.ros.gripper_driver import GripperOutput, open_gripper
 from wm_nodes.ros.matched_subscription import MatchedSubscription
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.stamps import StampWatch
 from wm_nodes.ros.trajectories import trajectory_points
 from wm_nodes.ros.trajectory_controller import ControllerSettings
@@ -76,7 +76,7 @@ class RosBus:
     Raises UserError if there is one at the start.
     """
 
-    def __init__(self, node: Shell, config: ArmConfig) -> None:
+    def __init__(self, node: ManagedNode, config: ArmConfig) -> None:
         if not config.command.topic:
             raise UserError(
                 f"robot {config.robot}: command: topic: got an empty name, expected the "
@@ -254,7 +254,7 @@ class RosBus:
         if preceding:
             faults["commander"] = preceding[0].text
         for other in self._commanders.news(others):
-            self._node.health.faults["commander"] += 1
+            self._node.diagnostics.faults["commander"] += 1
             self._node.warn("commander", other.text)
         if clocks := [watch.text for watch in self._clocks.values() if watch.text]:
             faults["camera_clock"] = " ".join(clocks)
@@ -457,7 +457,7 @@ class RosBus:
             except MessageError as error:
                 self._drop(topic, error)
 
-        lost = partial(self._node.lost, topic)
+        lost = partial(self._node.report_lost, topic)
         matched = MatchedSubscription(self._node, kind, topic, take, NEWEST, on_lost=lost)
         self._on_robot_node.append(matched.close)
 

@@ -22,7 +22,7 @@ from wm_nodes.robots.cameras.intrinsics import Intrinsics, Matrix, PixelMap
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.robots.robot import Robot
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 LARGEST = 64 * 1024  # bytes of a serialized CameraInfo message
 
@@ -73,7 +73,7 @@ class DriverViews:
     """
 
     def __init__(
-        self, node: Shell, config: ArmConfig, bus: DriverFrames, frame_prefix: str = ""
+        self, node: ManagedNode, config: ArmConfig, bus: DriverFrames, frame_prefix: str = ""
     ) -> None:
         self._bus, self._prefix = bus, frame_prefix
         self._topics: dict[str, str] = {}
@@ -128,7 +128,7 @@ class DriverViews:
 class CameraInfos:
     """Publishes `<camera>/camera_info` with the stamp and frame of each image."""
 
-    def __init__(self, node: Shell, cameras: Mapping[str, object], views: Views) -> None:
+    def __init__(self, node: ManagedNode, cameras: Mapping[str, object], views: Views) -> None:
         self._node, self._views = node, views
         self._out = {name: topics.CAMERA_INFO.publisher(node, camera=name) for name in cameras}
         self._made: dict[str, tuple[Intrinsics, CameraInfo]] = {}
@@ -143,7 +143,7 @@ class CameraInfos:
 
     def publish(self, camera: str, stamp_ns: int) -> None:
         """Publish the intrinsics of the image with this stamp, if they are known."""
-        found, facts = self._views.intrinsics(camera), self._node.health.facts
+        found, facts = self._views.intrinsics(camera), self._node.diagnostics.facts
         if found is None:
             facts[f"camera_info/{camera}"] = f"none: {self._views.missing(camera)}"
             return

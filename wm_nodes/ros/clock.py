@@ -12,7 +12,7 @@ from rosgraph_msgs.msg import Clock
 from wm_nodes.ros.messages import SECOND_NS, to_time
 
 if TYPE_CHECKING:
-    from wm_nodes.ros.node import Shell
+    from wm_nodes.ros.node import ManagedNode
 
 STANDS_S = 2.0  # a clock that does not move for so long stands; lock-step ones wait for plans
 TOPIC, DEPTH = "/clock", 10
@@ -21,7 +21,7 @@ TOPIC, DEPTH = "/clock", 10
 class ClockWatch:
     """Names a /clock that is missing, stands or goes back. Without use_sim_time all is well."""
 
-    def __init__(self, node: Shell) -> None:
+    def __init__(self, node: ManagedNode) -> None:
         clock = node.get_clock()
         assert isinstance(clock, ROSClock), "a node's clock follows use_sim_time"
         self._node, self._clock = node, clock
@@ -55,12 +55,12 @@ class ClockWatch:
     def report(self) -> None:
         """Report a standing clock as fault `clock`."""
         if text := self.text:
-            self._node.fault("clock", text)
+            self._node.report_fault("clock", text)
         else:
-            self._node.well("clock", f"{TOPIC} advances again")
+            self._node.clear_fault("clock", f"{TOPIC} advances again")
 
     def _went_back(self, jump: TimeJump) -> None:
-        self._node.health.faults["clock_back"] += 1
+        self._node.diagnostics.faults["clock_back"] += 1
         self._node.warn(
             "clock_back",
             f"{TOPIC}: went back by {-jump.delta.nanoseconds / SECOND_NS:.3f} s, expected it to "
@@ -71,7 +71,7 @@ class ClockWatch:
 class ClockPublisher:
     """/clock of a simulator whose node has use_sim_time; silent without."""
 
-    def __init__(self, node: Shell) -> None:
+    def __init__(self, node: ManagedNode) -> None:
         self.on = bool(node.get_parameter("use_sim_time").value)
         self._publisher = node.create_publisher(Clock, TOPIC, DEPTH) if self.on else None
         node.clock_watch.makes_time = self.on

@@ -1,4 +1,4 @@
-"""What a node says of itself on /diagnostics: rate, latency, drops by reason, faults, weights."""
+"""What a node publishes on /diagnostics: rate, latency, drops by reason, faults, weights."""
 
 from __future__ import annotations
 
@@ -10,79 +10,82 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 SEPARATOR = ": "  # of namespace and node in a status's name, as diagnostic_updater has it
-KEEP = 512  # newest latencies that p50 and p99 are of
-START = 5  # first pieces of work, which load and allocate: in no latency once others are done
+KEPT = 512  # newest latencies that p50 and p99 are computed from
+WARM_UP = 5  # first latencies, which include loading and allocation: discarded once others follow
 
 
-class Health:
-    """Counts of one node since it started; `rate_hz` is of the time since the last report."""
+class NodeDiagnostics:
+    """Counts of one node since its start; `rate_hz` covers the time since the last report.
+
+    facts: further values to show. weights: version in use. ready: the node does its work.
+    """
 
     def __init__(self) -> None:
         self.drops: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
-        self.facts: dict[str, object] = {}  # whatever else people want to see
+        self.facts: dict[str, object] = {}
         self.weights: int | None = None
         self.ready = False
-        self._now: dict[str, str] = {}  # faults that last
+        self._active: dict[str, str] = {}  # faults that are not cleared: name -> text
         self._errors: set[str] = set()  # those of them with which the node cannot do its work
-        self._latencies: deque[float] = deque(maxlen=KEEP)
-        self._done = 0
-        self._marked = (0, time.monotonic())
+        self._latencies: deque[float] = deque(maxlen=KEPT)
+        self._count = 0
+        self._last_report = (0, time.monotonic())
 
-    def worked(self, seconds: float) -> None:
-        """One piece of work was finished; it took so long."""
-        if self._done == START:
+    def record_latency(self, seconds: float) -> None:
+        """Count one completed piece of work and the time that it took."""
+        if self._count == WARM_UP:
             self._latencies.clear()
-        self._done += 1
+        self._count += 1
         self._latencies.append(seconds)
 
-    def drop(self, reason: str, count: int = 1) -> int:
-        """So many messages were not used; return how many in all for this reason."""
+    def count_drop(self, reason: str, count: int = 1) -> int:
+        """Count messages that are not used; return the total for this reason."""
         self.drops[reason] += count
         return self.drops[reason]
 
-    def fault(self, name: str, text: str, *, error: bool = False) -> bool:
-        """Something is wrong until `cleared`; True when that is news. error: level ERROR."""
-        news = name not in self._now
-        self.faults[name] += news
-        self._now[name] = text
+    def report_fault(self, name: str, text: str, *, error: bool = False) -> bool:
+        """Set a fault until `clear_fault`; True if it was not set. error: level ERROR."""
+        new = name not in self._active
+        self.faults[name] += new
+        self._active[name] = text
         (self._errors.add if error else self._errors.discard)(name)
-        return news
+        return new
 
-    def cleared(self, name: str) -> bool:
-        """It is well again; True when that is news."""
+    def clear_fault(self, name: str) -> bool:
+        """Clear a fault; True if it was set."""
         self._errors.discard(name)
-        return self._now.pop(name, None) is not None
+        return self._active.pop(name, None) is not None
 
-    def rest(self) -> None:
-        """The node is not active any more: faults are over, it is not ready."""
+    def reset(self) -> None:
+        """The node is no longer active: clear all faults; it is not ready."""
         self.ready = False
-        self._now.clear()
+        self._active.clear()
         self._errors.clear()
 
     @property
-    def lasting(self) -> Mapping[str, str]:
+    def active_faults(self) -> Mapping[str, str]:
         """Faults that are not cleared: name -> text."""
-        return self._now
+        return self._active
 
     @property
     def latency_ms(self) -> tuple[float, float]:
-        """p50 and p99 of the newest pieces of work; zeros before the first."""
+        """p50 and p99 of the newest latencies [ms]; zeros before the first."""
         if not self._latencies:
             return 0.0, 0.0
         p50, p99 = np.percentile(self._latencies, (50, 99))
         return float(p50) * 1e3, float(p99) * 1e3
 
     def report(self) -> dict[str, str]:
-        """Return the values of one diagnostic status, and begin a new interval of the rate."""
+        """Return the values of one diagnostic status, and start a new interval of the rate."""
         now = time.monotonic()
-        count, since = self._marked
-        rate = (self._done - count) / max(now - since, 1e-9)
-        self._marked = (self._done, now)
+        count, since = self._last_report
+        rate = (self._count - count) / max(now - since, 1e-9)
+        self._last_report = (self._count, now)
         p50, p99 = self.latency_ms
         values: dict[str, object] = {
             "ready": str(self.ready).lower(),
-            "count": self._done,
+            "count": self._count,
             "rate_hz": f"{rate:.2f}",
             "latency_p50_ms": f"{p50:.3f}",
             "latency_p99_ms": f"{p99:.3f}",
@@ -97,13 +100,13 @@ class Health:
     def status(self, name: str) -> DiagnosticStatus:
         """Return the message of the node with this full name; the hardware is its namespace."""
         level = DiagnosticStatus.OK
-        if self._now:
+        if self._active:
             level = DiagnosticStatus.ERROR if self._errors else DiagnosticStatus.WARN
         namespace, _, node = name.rpartition("/")
         return DiagnosticStatus(
             level=level,
             name=f"{namespace or '/'}{SEPARATOR}{node}",
-            message="; ".join(self._now.values()) or ("running" if self.ready else "starting"),
+            message="; ".join(self._active.values()) or ("running" if self.ready else "starting"),
             hardware_id=namespace or "/",
             values=[KeyValue(key=k, value=v) for k, v in self.report().items()],
         )
@@ -115,5 +118,5 @@ def statuses(msg: DiagnosticArray) -> Mapping[str, dict[str, str]]:
 
 
 def full_name(status: DiagnosticStatus) -> str:
-    """Return the full name of the node that a status is of; other programs' names as they are."""
+    """Return the full name of the node of a status; names of other programs' nodes unchanged."""
     return str(status.name).replace(f"/{SEPARATOR}", "/", 1).replace(SEPARATOR, "/", 1)

@@ -18,7 +18,7 @@ from std_srvs.srv import Trigger
 from wm_nodes.agent.goals import Goal, joints_beside, read_goal, write_goal
 from wm_nodes.errors import UserError
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.synchronizer import Join
+from wm_nodes.ros.synchronizer import Synchronizer
 
 ACK = Duration(seconds=2.0)
 LINGER_S = 4.0  # without a new listener: nodes make themselves known every 3 s
@@ -47,18 +47,18 @@ class ArmTalk:
 
     def here(self) -> str:
         """Make what is seen now the goal; return the answer."""
-        client: Any = self._node.create_client(Trigger, "goal_here")
-        self._until(client.service_is_ready, "no node offers goal_here")
+        client: Any = self._node.create_client(Trigger, "set_goal_here")
+        self._until(client.service_is_ready, "no node offers set_goal_here")
         answer = client.call_async(Trigger.Request())
-        self._until(answer.done, "goal_here did not answer")
+        self._until(answer.done, "set_goal_here did not answer")
         result = answer.result()
         if result is None or not result.success:
-            raise UserError(f"goal_here: {result.message if result else 'no answer'}.")
+            raise UserError(f"set_goal_here: {result.message if result else 'no answer'}.")
         return str(result.message)
 
     def keep(self, path: Path, camera: str) -> None:
         """Write the newest picture, and the joint states of the same moment, to files."""
-        both, found = Join(("image", "joints")), []
+        both, found = Synchronizer(("image", "joints")), []
 
         def put(part: str, heard: tuple[Any, ...]) -> None:
             whole = both.put(part, heard[0], heard[1:])

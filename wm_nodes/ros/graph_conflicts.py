@@ -18,7 +18,7 @@ from wm_nodes.ros import topics
 from wm_nodes.ros.publishers import Conflict, Publishers, Verdict, gid_of
 
 if TYPE_CHECKING:
-    from wm_nodes.ros.node import Shell
+    from wm_nodes.ros.node import ManagedNode
 
 WATCHED = (topics.STEPS, topics.SPEC, topics.PLAN)  # a second publisher of these ends a node
 FAULT = "second"
@@ -47,7 +47,7 @@ class _Held:
 class GraphConflicts:
     """Watches one node's conflicts. `admits` is for every node; the rest begins with `take`."""
 
-    def __init__(self, node: Shell) -> None:
+    def __init__(self, node: ManagedNode) -> None:
         self._node = node
         self._publishers = Publishers(node)
         self._taken = False
@@ -69,7 +69,7 @@ class GraphConflicts:
         It does so without the executor: the graph is discovered by threads of the middleware.
         """
         end = time.monotonic() + EARLIER_S
-        while self._taken and not self._node.over.done() and time.monotonic() < end:
+        while self._taken and not self._node.finished.done() and time.monotonic() < end:
             waited = time.monotonic() - self._since_s >= DISCOVERY_S
             if waited and not any(conflict.yields for conflict in self._conflicts()):
                 return
@@ -92,11 +92,11 @@ class GraphConflicts:
         node, conflicts, now = self._node, self._conflicts(), time.monotonic()
         if not conflicts:
             self._stays_s = None
-            node.well(FAULT, "the second publisher has gone")
+            node.clear_fault(FAULT, "the second publisher has gone")
             return
         if node.active:
             self.refuse_second()
-        if node.health.fault(FAULT, conflicts[0].text):
+        if node.diagnostics.report_fault(FAULT, conflicts[0].text):
             node.get_logger().error(f"{conflicts[0].text} Its messages are not used")
         stays = [conflict for conflict in conflicts if conflict.stays]
         self._stays_s = (self._stays_s or now) if stays else None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 
 from wm_nodes.errors import UserError, did_you_mean
 
@@ -60,6 +62,16 @@ def declare(node: Node, kind: type[T]) -> T:
         node.declare_parameter(name, shown, _descriptor(spec), ignore_override=True)
         values[name] = value
     return kind(**values)
+
+
+def has_value(node: Node, parameter: Parameter) -> bool:
+    """Does the node have this parameter with this value?"""
+    if not node.has_parameter(parameter.name):
+        return False
+    now, given = node.get_parameter(parameter.name).value, parameter.value
+    if isinstance(given, (list, tuple, array)) and isinstance(now, (list, tuple, array)):
+        return list(now) == list(given)  # the type of an empty array is lost in YAML
+    return type(now) is type(given) and bool(now == given)
 
 
 def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> None:

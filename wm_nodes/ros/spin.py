@@ -29,7 +29,7 @@ from wm_nodes.ros import shared_memory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wm_nodes.ros.node import Shell
+    from wm_nodes.ros.node import ManagedNode
 
 DONE, FAILED, WRONG = 0, 1, 2
 ABSORBED_S = 4.5  # after SIGINT `ros2 launch` sends SIGTERM in 4 s and SIGKILL in 5 s
@@ -40,7 +40,7 @@ SIGNALS = (
 )  # a lost terminal ends a node in order, too
 
 
-def main(kind: Callable[[], Shell]) -> None:
+def main(kind: Callable[[], ManagedNode]) -> None:
     """Run a node and end the process with its exit code; every node's `main` calls this.
 
     The process ends at once: everything was closed by `run`, and taking torch apart takes a second.
@@ -66,7 +66,7 @@ def _leave_the_graph() -> None:
     gc.collect()
 
 
-def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
+def run(kind: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
     """Make the node, configure and activate it if it starts by itself, spin it; return the code."""
     shared_memory.remove_dead()
     given = list(sys.argv if args is None else args)
@@ -89,7 +89,7 @@ def run(kind: Callable[[], Shell], args: Sequence[str] | None = None) -> int:
         rclpy.try_shutdown()
 
 
-def _live(kind: Callable[[], Shell], args: Sequence[str]) -> int:
+def _live(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
     node = kind()
     node.own_process(process_identity.published(args))
     executor = SingleThreadedExecutor()
@@ -100,7 +100,7 @@ def _live(kind: Callable[[], Shell], args: Sequence[str]) -> int:
                 node.begin()
                 gc.collect()
                 gc.freeze()  # what is there now stays: no collection walks through torch again
-                executor.spin_until_future_complete(node.over)
+                executor.spin_until_future_complete(node.finished)
             finally:
                 node.end()  # while signals are still handled
         return node.exit_code
@@ -110,7 +110,7 @@ def _live(kind: Callable[[], Shell], args: Sequence[str]) -> int:
 
 
 @contextmanager
-def _signals(node: Shell) -> Iterator[None]:
+def _signals(node: ManagedNode) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP call `node.finish`, so that ROS still works while the node ends.
 
     More signals do not interrupt a node that has begun and is ending: launchers send SIGTERM a few
@@ -125,7 +125,7 @@ def _signals(node: Shell) -> Iterator[None]:
         now = time.monotonic()
         if not first_s:
             first_s.append(now)
-        elif not node.FINISHES and (not node.begun or now - first_s[0] > ABSORBED_S):
+        elif not node.FINISHES and (not node.was_active or now - first_s[0] > ABSORBED_S):
             raise KeyboardInterrupt
 
     def watch() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from wm_nodes.ros.messages import SECOND_NS
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 FUTURE_S, OLDEST_S = 0.1, 10.0  # ages of stamps beyond these come from another clock
 ZERO, OLD, FUTURE = "zero", "old", "future"
@@ -23,7 +23,7 @@ def wrong_stamp(stamp_ns: int, age_s: float) -> str:
 class StampWatch:
     """Counts stamps of one camera that are out of range, as facts `stamps/<camera>/<reason>`."""
 
-    def __init__(self, node: Shell, camera: str) -> None:
+    def __init__(self, node: ManagedNode, camera: str) -> None:
         self._node, self._camera = node, camera
         self._counts: Counter[str] = Counter()
         self.age_s = 0.0  # of the newest stamp
@@ -38,7 +38,7 @@ class StampWatch:
             self.text = ""
             return True
         self._counts[reason] += 1
-        self._node.health.facts[f"stamps/{self._camera}/{reason}"] = self._counts[reason]
+        self._node.diagnostics.facts[f"stamps/{self._camera}/{reason}"] = self._counts[reason]
         age = f"{self.age_s:.1f} s old" if self.age_s > 0 else f"{-self.age_s:.1f} s in the future"
         what = "0" if reason == ZERO else age
         self.text = (
@@ -50,6 +50,8 @@ class StampWatch:
     def report(self, stamp_ns: int) -> None:
         """Report a stamp out of range as fault `camera_clock`; the image is used all the same."""
         if self.right(stamp_ns, "Synchronise the clocks (chrony, PTP), or correct its driver."):
-            self._node.well("camera_clock", f"stamps of camera {self._camera} are right again")
+            self._node.clear_fault(
+                "camera_clock", f"stamps of camera {self._camera} are right again"
+            )
         else:
-            self._node.fault("camera_clock", self.text)
+            self._node.report_fault("camera_clock", self.text)

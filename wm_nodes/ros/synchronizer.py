@@ -1,4 +1,4 @@
-"""Bring together what carries the same stamp."""
+"""Collect messages of several topics that carry the same stamp."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Join:
-    """Parts by name and stamp; a full set is handed out once. Order of arrival does not matter.
+class Synchronizer:
+    """Collects the parts of each stamp; a complete set is returned once. Parts come in any order.
 
-    Holds at most `size` unfinished stamps; the oldest is dropped first; `lost` gets its stamp.
+    Keeps at most `size` incomplete stamps and drops the oldest first; `on_drop` is called with the
+    stamp [ns] of each.
     """
 
     def __init__(
-        self, parts: tuple[str, ...], size: int = 16, lost: Callable[[int], None] | None = None
+        self, parts: tuple[str, ...], size: int = 16, on_drop: Callable[[int], None] | None = None
     ) -> None:
-        self._size, self._lost = size, lost
-        self.want(parts)
-        self._open: dict[int, dict[str, Any]] = {}
+        self._size, self._on_drop = size, on_drop
+        self.require(parts)
+        self._incomplete: dict[int, dict[str, Any]] = {}
 
-    def want(self, parts: tuple[str, ...]) -> None:
-        """Say which parts make a full set from now on; other parts are passed over."""
+    def require(self, parts: tuple[str, ...]) -> None:
+        """Set which parts make a complete set from now on; other parts are ignored."""
         self._parts = frozenset(parts)
 
     def put(self, part: str, stamp_ns: int, value: Any) -> dict[str, Any] | None:
-        """Add a part (a repeated one replaces the first); return the set when it is full."""
+        """Add a part (a repeated one replaces the first); return the set when it is complete."""
         if part not in self._parts:
             return None
-        found = self._open.setdefault(stamp_ns, {})
-        found[part] = value
-        if self._parts <= found.keys():
-            return self._open.pop(stamp_ns)
-        if len(self._open) > self._size:
-            oldest = next(iter(self._open))
-            del self._open[oldest]
-            if self._lost:
-                self._lost(oldest)
+        values = self._incomplete.setdefault(stamp_ns, {})
+        values[part] = value
+        if self._parts <= values.keys():
+            return self._incomplete.pop(stamp_ns)
+        if len(self._incomplete) > self._size:
+            oldest = next(iter(self._incomplete))
+            del self._incomplete[oldest]
+            if self._on_drop:
+                self._on_drop(oldest)
         return None

@@ -1,5 +1,5 @@
 """Learn from a replay log: sample, update, publish weights, resume. The trainer node and `wm train`
-are thin shells around :class:`Learning`."""
+are thin wrappers around :class:`Learning`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an arm's agent planned, imagined and reached: figures of a run, and its film.
 
-Made from the run's log and the album of its plans. Frames are drawn by `arm_frame`.
+Made from the run's log and its recorded plans. Frames are drawn by `arm_frame`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Planned:
     searched: bool
 
 
-def read_album(folder: Path, period_s: float) -> list[Planned]:
-    """Return the plans of an album, in order."""
+def read_plans(folder: Path, period_s: float) -> list[Planned]:
+    """Return the plans that node plan_recorder wrote to a folder, in order."""
     found: list[Planned] = []
     for line in (folder / "plans.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -124,7 +124,7 @@ def film_frames(
     camera: str,
     model: WorldModel,
     plans: Sequence[Planned],
-    album: Path,
+    folder: Path,
     episodes: int,
 ) -> Iterator[Image]:
     """Yield a frame (H, W, 3) for each decision of the first episodes."""
@@ -148,7 +148,7 @@ def film_frames(
             goal, expected, truth, stride = None, [], [], 1
             if plan is not None:
                 if plan.goal and plan.goal not in goals:
-                    goals[plan.goal] = read_goal(album / f"goal-{plan.goal}.png").image
+                    goals[plan.goal] = read_goal(folder / f"goal-{plan.goal}.png").image
                 goal = goals.get(plan.goal)  # 0: what is rewarded is the goal
                 stride = max(1, len(plan.actions) // skip // IMAGINED)
                 expected = imagine(model, images[seen], proprio[seen], plan.actions, stride)

@@ -50,6 +50,8 @@ class ModelSpec:
     stochastic: bool = False
     differentiable: bool = True
     max_horizon: int | None = None
+    encoder_module: str = "encoder"  # of modules_by_name: what `encode` runs
+    state_module: str = "world_model"  # of modules_by_name: what makes the state in `filter`
 
     @property
     def action_dim(self) -> int:

@@ -229,6 +229,10 @@ class WorldModelContract:
         assert len({id(p) for p in named}) == len(named)
         assert {id(p) for p in named} == {id(p) for p in model.parameters()}
 
+    def test_the_spec_names_modules_that_exist(self, model: WorldModel) -> None:
+        names = model.modules_by_name()
+        assert model.spec.encoder_module in names and model.spec.state_module in names
+
     def test_weights_travel(self, model: WorldModel) -> None:
         other = copy.deepcopy(model)
         with torch.no_grad():

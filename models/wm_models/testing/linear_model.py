@@ -31,6 +31,7 @@ class LinearModel(WorldModel):
             has_reward=True,
             has_goal=True,
             stochastic=noise > 0,
+            encoder_module="world_model",
         )
 
     def modules_by_name(self) -> dict[str, nn.Module]:

@@ -15,8 +15,8 @@ from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences
 from wm_nodes.agent.policy import Policy
 from wm_nodes.agent.state_filter import Filter
 from wm_nodes.agent.weights import load_weights
-from wm_nodes.episodes.runner import Session
-from wm_nodes.episodes.schedule import Goals, Schedule
+from wm_nodes.episodes.runner import EpisodeRunner
+from wm_nodes.episodes.schedule import Schedule, StopCriteria
 from wm_nodes.evaluation.evaluate import evaluate
 from wm_nodes.robots.robot import RobotError
 
@@ -35,25 +35,25 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("planner", ["actor", "cem"])
 def test_it_acts_as_the_graph_s_parts_in_evaluation_episodes(folder, planner):
-    """The robot node's session, the split nodes' packed states, and this loop: the same actions."""
+    """The robot node's runner, the split nodes' packed states, and this loop: the same actions."""
     weights = load_weights(folder, NEEDS, CPU)
     encoder, filter_ = Encoder(), Filter(3, CPU)
     policy = Policy(3, CPU, chooser(planner))
     graph = []
     with SeenPoint(time_limit=4) as robot:
-        session = Session(robot, Schedule(Goals(episodes=2, evaluate=True), seed=3))
-        arrival = session.begin()
-        while arrival is not None:
-            step = arrival.step
-            tokens = encoder.encode(weights, arrival.images["top"])
+        runner = EpisodeRunner(robot, Schedule(StopCriteria(episodes=2, evaluate=True), seed=3))
+        transition = runner.begin()
+        while transition is not None:
+            step = transition.step
+            tokens = encoder.encode(weights, transition.images["top"])
             state = filter_.update(weights, tokens, step)
             if step.is_last:
-                arrival = session.begin()
+                transition = runner.begin()
                 continue
             flat = torch.from_numpy(weights.model.pack(state).numpy())
             action = policy.act(weights, weights.model.unpack(flat), step)[0]
-            arrival = session.execute(action, weights.origin(policy.module))
-            graph.append(arrival.step.executed)
+            transition = runner.execute(action, weights.origin(policy.module))
+            graph.append(transition.step.executed)
     alone = []
     with SeenPoint(time_limit=4) as robot:
         learned = LearnedPolicy.load(folder, robot.spec, seed=3, planner=planner, device="cpu")

@@ -11,13 +11,13 @@ from statistics import median
 
 import pytest
 
-from wm_nodes.control.periodic_thread import CLOSEST, OTHERS, OWN, Cadence, threads
+from wm_nodes.control.periodic_thread import CLOSEST, OTHERS, OWN, PeriodicThread, threads
 
 PERIOD_S = 0.01
 
 
-def run(beat, seconds: float = 0.5, **options) -> Cadence:
-    cadence = Cadence(PERIOD_S, beat, **options)
+def run(beat, seconds: float = 0.5, **options) -> PeriodicThread:
+    cadence = PeriodicThread(PERIOD_S, beat, **options)
     cadence.start()
     time.sleep(seconds)
     cadence.stop()
@@ -34,7 +34,7 @@ def test_after_a_late_beat_no_burst_makes_up_for_it() -> None:
             time.sleep(3.5 * PERIOD_S)
 
     cadence = run(beat)
-    assert count == cadence.beats > 10
+    assert count == cadence.ticks > 10
     assert min(cadence.intervals_s()) >= CLOSEST * PERIOD_S - 1e-4
     after = [b for a, b in pairwise(cadence.intervals_s()) if a > 3 * PERIOD_S]
     assert median(after) >= 0.95 * PERIOD_S  # a whole period, of a new beat; may begin late
@@ -47,7 +47,7 @@ def test_an_error_ends_it_and_is_kept() -> None:
         raise ValueError("no")
 
     cadence = run(beat, 0.05)
-    assert isinstance(cadence.error, ValueError) and cadence.beats == 1
+    assert isinstance(cadence.error, ValueError) and cadence.ticks == 1
 
 
 @pytest.mark.parametrize("alone", [False, True])

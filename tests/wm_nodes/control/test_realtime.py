@@ -11,11 +11,9 @@ import pytest
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from wm_nodes.control.active_plan import ActivePlan
-from wm_nodes.control.answer import Answer
-from wm_nodes.control.driver_work import DriverStep
 from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.control.states import MOVING, State
-from wm_nodes.records import Origin, Plan
+from wm_nodes.records import Answer, DriverStep, Origin, Plan
 from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
 ORIGIN = Origin("script", "test")

@@ -47,16 +47,16 @@ def test_one_episode_in_four_is_demonstrated_cleanly(demos):
 
 def test_noise_has_the_asked_deviation_and_changes_slowly():
     with SeenPoint(time_limit=4000) as robot:
-        player = NoisyExpert(Homing(), robot.spec, 0.2, seed=0)
-        player.begin(1)
+        policy = NoisyExpert(Homing(), robot.spec, 0.2, seed=0)
+        policy.begin(1)
         seen = robot.reset(0)
         pushes = []
         while not seen.is_last:
             seen = robot.observe()
             seen = type(seen)(seen.images, np.zeros(1, np.float32), seen.executed, seen.commanded)
-            meant, done = player.choose(seen)
-            pushes.append(float(done[0] - meant[0]))
-            seen = robot.act(done)
+            intended, executed = policy.choose(seen)
+            pushes.append(float(executed[0] - intended[0]))
+            seen = robot.act(executed)
     assert np.std(pushes) == pytest.approx(0.2, rel=0.1)
     assert np.corrcoef(pushes[1:], pushes[:-1])[0, 1] == pytest.approx(0.8, abs=0.05)
 
@@ -77,12 +77,12 @@ def test_the_log_says_who_acted(tmp_path, demos):
 
 def test_held_actions_last_as_long_as_asked_in_the_mean():
     with SeenPoint() as robot:
-        player, seen = HeldRandom(robot.spec, 5.0, seed=0), robot.reset(0)
-        player.begin(0)
-        done = np.array([player.choose(seen)[1] for _ in range(5000)])
-    changes = int((done[1:] != done[:-1]).sum())
+        policy, seen = HeldRandom(robot.spec, 5.0, seed=0), robot.reset(0)
+        policy.begin(0)
+        actions = np.array([policy.choose(seen)[1] for _ in range(5000)])
+    changes = int((actions[1:] != actions[:-1]).sum())
     assert 5000 / changes == pytest.approx(5, rel=0.15)
-    assert abs(done).max() <= 1
+    assert abs(actions).max() <= 1
 
 
 @pytest.mark.parametrize("expert", [True, False])
@@ -97,8 +97,8 @@ def test_more_goes_on_where_the_log_ends(tmp_path, expert):
 def test_the_result_counts_what_the_log_holds(tmp_path):
     told = []
     with SeenPoint() as robot:
-        player = NoisyExpert(Homing(), robot.spec, 0.0, 0)
-        result = collect(robot, player, tmp_path / "log", 3, 0, watch=told.append)
+        policy = NoisyExpert(Homing(), robot.spec, 0.0, 0)
+        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=told.append)
     assert result.rows == tuple(told)
     assert result.success_rate == 1
     returns = [float(e["reward"].sum()) for e in episodes(tmp_path / "log")]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.wm_nodes.point_robot import PointRobot
 from wm_datasets import LogReader, LogSpec, LogWriter, VectorSpec
 from wm_nodes.episodes.collect import NoisyExpert, collect
-from wm_nodes.episodes.playback import BLOCK, Pacer, arrivals
+from wm_nodes.episodes.playback import BLOCK, Pacer, transitions
 from wm_nodes.episodes.row_assembler import RowAssembler
 from wm_nodes.errors import UserError
 
@@ -39,11 +39,11 @@ def rows_again(log: LogReader, episode: int) -> list[dict]:
     """Play an episode into the recorder's assembler."""
     rows = RowAssembler(("image/top", "proprio"), 1)
     out = []
-    for arrival in arrivals(log, episode):
-        stamp = arrival.step.stamp_ns
-        out += rows.step(arrival.step)
-        out += rows.put("image/top", stamp, arrival.images["top"])
-        out += rows.put("proprio", stamp, arrival.proprio)
+    for transition in transitions(log, episode):
+        stamp = transition.step.stamp_ns
+        out += rows.step(transition.step)
+        out += rows.put("image/top", stamp, transition.images["top"])
+        out += rows.put("proprio", stamp, transition.proprio)
     return out
 
 
@@ -73,7 +73,7 @@ def test_an_episode_longer_than_a_block_is_whole(tmp_path) -> None:
                 "stamp": t, "source": 0, "weights": t,
             })  # fmt: skip
     with LogReader(tmp_path / "log") as reader:
-        steps = [arrival.step for arrival in arrivals(reader, -1)]
+        steps = [transition.step for transition in transitions(reader, -1)]
     assert [step.stamp_ns for step in steps] == list(range(count))
     assert [float(step.executed[0]) for step in steps] == list(range(count))
     assert [step.weights for step in steps[1:]] == list(range(count - 1))
@@ -87,15 +87,15 @@ def test_an_episode_cut_short_is_shown_up_to_its_last_observation(tmp_path, log)
         for t in range(5):
             writer.append({name: values[t] for name, values in rows.items()})
     with LogReader(tmp_path / "cut") as reader:
-        steps = [arrival.step for arrival in arrivals(reader, 0)]
+        steps = [transition.step for transition in transitions(reader, 0)]
     assert len(steps) == 5 and not any(step.is_last for step in steps)
     assert np.array_equal(steps[4].executed, rows["action"][3])
 
 
 @pytest.mark.parametrize("number", [3, -4])
 def test_an_episode_that_is_not_there_is_refused(log, number) -> None:
-    with LogReader(log) as reader, pytest.raises(UserError, match="right is 0 to 2, or -1"):
-        next(arrivals(reader, number))
+    with LogReader(log) as reader, pytest.raises(UserError, match="expected 0 to 2, or -1"):
+        next(transitions(reader, number))
 
 
 @settings(max_examples=60, deadline=None)

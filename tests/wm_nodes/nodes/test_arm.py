@@ -20,8 +20,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tests.wm_nodes.robots.arm.arms import config
 from wm_nodes.checks.faults.fuzz import fuzz
+from wm_nodes.control import realtime_control
 from wm_nodes.errors import UserError
-from wm_nodes.nodes import realtime_robot
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.records import Origin, Plan
@@ -127,13 +127,13 @@ def test_it_moves_as_planned_says_so_and_stops_without_plans(arm) -> None:
     assert newest.signal_names == ("latency_ms", "interventions", "stopped")
     assert 0 < newest.signals[0] < 1000
     brain.speed = None
-    brain.graph.until(lambda: "plan" in node.health.lasting and brain.rests())
+    brain.graph.until(lambda: "plan" in node.diagnostics.active_faults and brain.rests())
     before = len(brain.steps)
     brain.graph.spin(0.5)
     assert len(brain.steps) > before and brain.rests()  # it goes on to say what it sees
     brain.speed = (0.0, -0.1, 0.0)
     brain.graph.until(brain.moving)
-    brain.graph.until(lambda: "plan" not in node.health.lasting)
+    brain.graph.until(lambda: "plan" not in node.diagnostics.active_faults)
 
 
 def test_the_rest_of_the_last_plan_is_played_to_its_end(arm) -> None:
@@ -154,7 +154,7 @@ def test_estop_latches_over_topics(arm) -> None:
     node, _, brain = arm()
     brain.graph.until(brain.moving)
     assert brain.call("estop", True).success
-    brain.graph.until(lambda: not brain.moving() and "estop" in node.health.lasting)
+    brain.graph.until(lambda: not brain.moving() and "estop" in node.diagnostics.active_faults)
     assert not brain.call("resume").success  # latched
     brain.graph.until(lambda: brain.call("estop", False).success)
     brain.still()  # cleared, and plans come: nothing moves before the operator's call
@@ -180,7 +180,7 @@ def test_a_fault_stops_the_arm_and_its_end_lets_it_go(arm, switch, value, fault)
     def stopped() -> bool:
         """On a stalled machine the protective stop may be found under another name first."""
         latched = fault == "tracking" and node._robot.latched()
-        return bool(fault in node.health.lasting or latched)
+        return bool(fault in node.diagnostics.active_faults or latched)
 
     brain.graph.until(lambda: stopped() and brain.settled())
     sim.set_parameters([Parameter(switch, value=False)])
@@ -190,7 +190,7 @@ def test_a_fault_stops_the_arm_and_its_end_lets_it_go(arm, switch, value, fault)
         brain.release()
     brain.speed = (0.0, -0.1, 0.0)
     brain.graph.until(brain.moving)
-    brain.graph.until(lambda: fault not in node.health.lasting)
+    brain.graph.until(lambda: fault not in node.diagnostics.active_faults)
 
 
 def test_a_dry_run_does_everything_but_command(arm) -> None:
@@ -240,7 +240,7 @@ def test_a_latch_survives_the_process_and_needs_clear_and_resume(arm, tmp_path) 
     brain.graph.spin(0.3)
     brain.commands.clear()
     node = brain.graph.add(RobotNode, **{**ARM, "safety_file": str(record)})
-    brain.graph.until(lambda: "estop" in node.health.lasting)
+    brain.graph.until(lambda: "estop" in node.diagnostics.active_faults)
     brain.graph.spin(1.0)
     assert not brain.commands
     assert not brain.call("resume").success
@@ -254,7 +254,7 @@ def test_a_node_that_did_not_end_cleanly_needs_resume(arm, tmp_path) -> None:
     record = tmp_path / "safety.json"
     record.write_text('{"latched": {}, "running": true}')
     node, _, brain = arm(safety_file=str(record), awaits_episode=False)
-    brain.graph.until(lambda: "restarted" in node.health.lasting.get("waiting", ""))
+    brain.graph.until(lambda: "restarted" in node.diagnostics.active_faults.get("waiting", ""))
     brain.still(1.0)
     assert not brain.steps
     assert brain.call("resume").success
@@ -275,7 +275,7 @@ def test_a_plan_before_the_first_episode_is_dropped(arm) -> None:
     msg = messages.plan_to_msg(Plan(1, PLANNER, ("x", "y", "z"), actions, 0.1))
     for _ in range(3):
         node._on_plan(messages.plan_from_msg(msg))
-    assert node.health.drops["plan/phase"] == 3
+    assert node.diagnostics.drops["plan/phase"] == 3
     brain.graph.spin(0.2)
     assert node.control.alive
 
@@ -298,7 +298,7 @@ def test_an_absurdly_long_plan_is_not_read(arm) -> None:
     long.header.frame_id = str(PLANNER)
     speed, brain.speed = brain.speed, None  # a newer plan would take its place in the queue
     brain.plans.publish(long)
-    brain.graph.until(lambda: node.health.drops["plan/size"])
+    brain.graph.until(lambda: node.diagnostics.drops["plan/size"])
     brain.speed = speed
     brain.graph.until(brain.moving)
 
@@ -306,13 +306,13 @@ def test_an_absurdly_long_plan_is_not_read(arm) -> None:
 def test_a_clock_that_stands_still_moves_nothing_and_renews_nothing(arm) -> None:
     """use_sim_time without /clock: images cannot be dated, so that no episode begins."""
     node, _, brain = arm(use_sim_time=True, awaits_episode=False)
-    brain.graph.until(lambda: "camera_clock" in node.health.lasting)
+    brain.graph.until(lambda: "camera_clock" in node.diagnostics.active_faults)
     brain.still(1.0)
     assert not brain.steps
 
 
 def test_real_time_that_is_required_and_not_allowed_is_refused(graph, monkeypatch) -> None:
-    monkeypatch.setattr(realtime_robot, "realtime_allowed", lambda: False)
+    monkeypatch.setattr(realtime_control, "realtime_allowed", lambda: False)
     monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)
     with pytest.raises(UserError, match="rtprio"):
         graph.add(RobotNode, **{**ARM, "require_realtime": True})

@@ -30,14 +30,14 @@ def speed_scale(brain, node, value: float):
 def test_the_operator_sets_the_speed_while_the_arm_runs(arm):
     node, _, brain = arm(speed_scale=0.5)
     path = node._robot.motion.filter
-    brain.graph.until(lambda: "speed_scale" in node.health.facts)
-    assert node.health.facts["speed_scale"] == "0.5"
+    brain.graph.until(lambda: "speed_scale" in node.diagnostics.facts)
+    assert node.diagnostics.facts["speed_scale"] == "0.5"
     assert speed_scale(brain, node, 0.1).successful
-    brain.graph.until(lambda: node.health.facts["speed_scale"] == "0.1")
+    brain.graph.until(lambda: node.diagnostics.facts["speed_scale"] == "0.1")
     brain.graph.until(lambda: path._path._bound == 0.1)
     for wrong in (0.0, 0.04, 1.01, math.nan):
         assert not speed_scale(brain, node, wrong).successful
-    assert node.health.facts["speed_scale"] == "0.1"
+    assert node.diagnostics.facts["speed_scale"] == "0.1"
     assert speed_scale(brain, node, 1.0).successful
     brain.graph.until(lambda: path._path._bound == 1.0)
 
@@ -46,18 +46,22 @@ def test_a_pause_on_the_pendant_stops_the_arm_and_its_end_lets_it_go_on(arm):
     node, sim, brain = arm()
     brain.graph.until(brain.moving)
     sim.set_parameters([Parameter("driver_speed_scale", value=0.0)])
-    brain.graph.until(lambda: "driver_paused" in node.health.lasting and not brain.moving())
+    brain.graph.until(
+        lambda: "driver_paused" in node.diagnostics.active_faults and not brain.moving()
+    )
     assert not node._robot.latched()
     sim.set_parameters([Parameter("driver_speed_scale", value=0.4)])
-    brain.graph.until(lambda: "driver_paused" not in node.health.lasting and brain.moving())
-    assert node.health.facts["driver_speed_scale"] == "0.4" and not node._robot.latched()
+    brain.graph.until(
+        lambda: "driver_paused" not in node.diagnostics.active_faults and brain.moving()
+    )
+    assert node.diagnostics.facts["driver_speed_scale"] == "0.4" and not node._robot.latched()
 
 
 def test_a_protective_stop_is_recovered_cleared_and_resumed(arm):
     node, sim, brain = arm()
     brain.graph.until(brain.moving)
     sim.set_parameters([Parameter("protective_stop", value=True)])
-    brain.graph.until(lambda: "tracking" in node.health.lasting)
+    brain.graph.until(lambda: "tracking" in node.diagnostics.active_faults)
     brain.graph.until(node._robot.at_rest)
     assert brain.call("recover").success
     assert not sim._faults.protective_stop
@@ -74,7 +78,7 @@ def test_the_controller_is_switched_while_the_arm_stands(arm):
     brain.graph.until(node._robot.at_rest)
     brain.graph.until(lambda: brain.call("deactivate").success)
     assert sim._faults.controller_inactive
-    brain.graph.until(lambda: "deactivated" in node.health.lasting)
+    brain.graph.until(lambda: "deactivated" in node.diagnostics.active_faults)
 
     def silent() -> bool:
         before = len(brain.commands)

@@ -18,9 +18,8 @@ from sensor_msgs.msg import Image as ImageMsg
 
 from tests.wm_nodes.point_robot import PointRobot
 from wm_nodes.errors import UserError
-from wm_nodes.nodes import robot_camera
 from wm_nodes.nodes.camera import CameraNode
-from wm_nodes.ros import messages, topics
+from wm_nodes.ros import messages, robot_camera, topics
 
 TOP = {"camera": "top"}
 
@@ -78,21 +77,21 @@ def test_a_silent_and_a_frozen_camera_are_faults_until_they_are_back(graph, pict
     show, _ = pictures
     node = graph.add(CameraNode, **TOP, mode="realtime", stale_s=0.5, frozen_s=1.0)
     show(1)
-    graph.until(lambda: "silent" in node.health.lasting.get("camera", ""))
+    graph.until(lambda: "silent" in node.diagnostics.active_faults.get("camera", ""))
     ticks = iter(range(2, 10_000))
 
     def again(value: int = 9) -> bool:
         show(next(ticks), value)
         return False
 
-    graph.until(lambda: again() or "frozen" in node.health.lasting.get("camera", ""))
-    graph.until(lambda: again(next(ticks) % 255) or "camera" not in node.health.lasting)
+    graph.until(lambda: again() or "frozen" in node.diagnostics.active_faults.get("camera", ""))
+    graph.until(lambda: again(next(ticks) % 255) or "camera" not in node.diagnostics.active_faults)
 
 
 def test_a_file_plays_to_its_end_and_the_node_ends(graph, pictures, tmp_path) -> None:
     _, heard = pictures
     node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")))
-    graph.until(node.over.done)
+    graph.until(node.finished.done)
     assert node.exit_code == 0 and heard
     stamps = [stamp for stamp, _ in heard]
     assert stamps == sorted(stamps) and heard[0][1].shape == (64, 64, 3)
@@ -102,7 +101,7 @@ def test_a_file_may_be_played_again_and_again(graph, pictures, tmp_path) -> None
     _, heard = pictures
     node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")), loop=True)
     graph.until(lambda: len(heard) > 8, 20)
-    assert not node.over.done()
+    assert not node.finished.done()
 
 
 @pytest.mark.parametrize("source", ["/nowhere.mp4", "/dev/video99", "http://127.0.0.1:9/none"])
@@ -156,7 +155,7 @@ def test_compressed_images_are_decoded_and_bad_ones_counted(graph, fmt: str) -> 
     graph.until(lambda: heard)
     assert heard[0][0] == 7 and np.array_equal(heard[0][1], RGB)
     for reason in ("data", "encoding"):
-        assert node.health.drops[f"top/image_raw/compressed/{reason}"] == 1
+        assert node.diagnostics.drops[f"top/image_raw/compressed/{reason}"] == 1
 
 
 @pytest.mark.parametrize(("encoding", "sent"), [("8UC3", BGR), ("8UC1", RGB[:, :, 0])])

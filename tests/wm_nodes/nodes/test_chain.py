@@ -173,8 +173,8 @@ def test_damaged_weights_are_not_used(graph, store, tmp_path, composition: str) 
     robot = robot_for(graph, composition)
     wrong = Announcement(9, str(store.path(2)), "0" * 64, "mwm_cpu")
     topics.ANNOUNCEMENTS.always(graph.probe).publish(messages.announcement_to_msg(wrong))
-    thinkers = [n for n in nodes if hasattr(n, "shelf")]
-    graph.until(lambda: all(n.health.drops["weights/refused"] == 1 for n in thinkers))
+    model_nodes = [n for n in nodes if hasattr(n, "shelf")]
+    graph.until(lambda: all(n.diagnostics.drops["weights/refused"] == 1 for n in model_nodes))
     assert robot.ask(1, is_first=True).origin.version == 1
 
 
@@ -197,10 +197,10 @@ def test_weights_that_are_not_the_announced_ones_are_neither_loaded_nor_deadly(
     ]
     for count, news in enumerate(wrong, 1):
         publisher.publish(messages.announcement_to_msg(news))
-        graph.until(lambda count=count: node.health.drops["weights/refused"] == count)
+        graph.until(lambda count=count: node.diagnostics.drops["weights/refused"] == count)
     for text in ("{" * 9, '{"version":' * 100_000, "[" * 100_000):
         publisher.publish(String(data=text))
-    graph.until(lambda: node.health.drops["weights/json"] >= 1)
+    graph.until(lambda: node.diagnostics.drops["weights/json"] >= 1)
     assert node.shelf.newest.version == 1
     announce(graph, store, 2, publisher)
     loaded(graph, [node], 2)
@@ -319,7 +319,7 @@ BAD = [
 def test_a_bad_message_is_dropped_and_counted(graph, kind, own, topic, msg, reason) -> None:
     node = graph.add(kind, **own)
     graph.joined(topic.always(graph.probe, **own)).publish(msg)
-    graph.until(lambda: node.health.drops[reason] == 1)
+    graph.until(lambda: node.diagnostics.drops[reason] == 1)
     assert node.active
 
 
@@ -337,7 +337,7 @@ def test_what_another_version_made_is_never_used(graph, store, kind, topic, msg,
     heard = graph.hear(topics.LATENT) if kind is WorldModelNode else graph.hear(topics.PLAN)
     graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
     graph.joined(topic.always(graph.probe)).publish(msg)
-    graph.until(lambda: node.health.drops[reason] == 1)
+    graph.until(lambda: node.diagnostics.drops[reason] == 1)
     assert heard == []
 
 
@@ -350,7 +350,7 @@ def test_a_picture_of_another_size_is_dropped(graph, store, composition: str) ->
     graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
     image = messages.image_to_msg(np.zeros((32, 32, 3), np.uint8), 100)
     graph.joined(topic.always(graph.probe, **TOP)).publish(image)
-    graph.until(lambda: nodes[0].health.drops["image/image-shape"] == 1)
+    graph.until(lambda: nodes[0].diagnostics.drops["image/image-shape"] == 1)
 
 
 def test_a_model_for_another_robot_is_a_mistake_of_the_user(graph, store) -> None:
@@ -379,6 +379,7 @@ def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
     robot.ask(1, is_first=True)
     graph.until(lambda: all(heard.values()))
     assert {messages.from_time(m[0].header.stamp) for m in heard.values()} == {100_000_000}
+    assert heard[topics.FEATURES][0].header.frame_id == "mwm_cpu/autoencoder@1"
     assert heard[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
     assert heard[topics.IMAGINATION][0].width == 128
 

@@ -31,7 +31,7 @@ def test_demonstrations_of_an_own_task_are_paid_as_it_pays(graph, tmp_path, monk
     spec = next(node for node in own.nodes if node.name == "demonstrator")
     given = dict(spec.parameters(run.values))
     node = graph.add(DemonstratorNode, **given)
-    graph.until(node.over.done, 180)
+    graph.until(node.finished.done, 180)
     with LogReader(run.path / "demos") as log:
         assert log.spec.task == "reach-sparse"
         rewards = log.read("reward", 0, log.length)

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image as ImageMsg
 from tests.wm_nodes.point_robot import PointRobot
 from wm_datasets import LogReader
 from wm_nodes.episodes.collect import HeldRandom, collect
-from wm_nodes.episodes.playback import arrivals
+from wm_nodes.episodes.playback import transitions
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.recorder import RecorderNode
 from wm_nodes.nodes.replay import ReplayNode
@@ -129,7 +129,7 @@ def test_a_depth_camera_may_be_left_out(graph, log, tmp_path) -> None:
 
 def test_arrivals_of_a_log_have_its_depth(log) -> None:
     with LogReader(log) as reader:
-        shown = [arrival.depths["deep"] for arrival in arrivals(reader, 1)]
+        shown = [transition.depths["deep"] for transition in transitions(reader, 1)]
         assert np.array_equal(shown, reader.read("sensor/deep", 6, 12))
 
 

@@ -146,11 +146,26 @@ def test_split_and_fused_plan_as_the_cores_alone(graph, weights, composition: st
 
 
 @both
+def test_features_and_latents_name_the_module_that_made_them(graph, weights, composition: str):
+    """DINO-WM's state is a window of encoder tokens: its encoder made both."""
+    nodes = brain(graph, composition, weights)
+    features, latents = graph.hear(topics.FEATURES), graph.hear(topics.LATENT)
+    for topic in (topics.FEATURES, topics.LATENT):
+        graph.until(lambda topic=topic: graph.probe.count_publishers(topic.name) > 0)
+    spec = next(n.shelf.newest for n in nodes if hasattr(n, "shelf")).model.spec
+    Arm(graph, composition).ask(1)
+    graph.until(lambda: features and latents)
+    assert features[0].header.frame_id == f"dino_tiny/{spec.encoder_module}@1"
+    assert latents[0].header.frame_id == f"dino_tiny/{spec.state_module}@1"
+    assert spec.state_module == "encoder"
+
+
+@both
 def test_without_a_goal_it_moves_at_random_in_lock_step(graph, weights, composition: str):
     nodes = brain(graph, composition, weights)
     plan = Arm(graph, composition).ask(1)
     assert str(plan.origin) == "random/uniform@-1"
-    assert "goal" in nodes[-1].health.faults
+    assert "goal" in nodes[-1].diagnostics.faults
 
 
 def test_without_a_goal_it_stays_silent_in_real_time(graph, weights):
@@ -162,7 +177,7 @@ def test_without_a_goal_it_stays_silent_in_real_time(graph, weights):
         arm.steps.publish(messages.step_to_msg(step_of(1)))
         arm.image.publish(messages.image_to_msg(picture(1), PERIOD_NS))
         graph.until(lambda: len(arm.plans) > before, timeout_s=1.0)
-    assert "goal" in agent.health.faults
+    assert "goal" in agent.diagnostics.faults
 
 
 @both
@@ -175,17 +190,17 @@ def test_a_refused_plan_is_not_published_and_its_reason_is_shown(
     planning = nodes[-1]._policy if composition == "fused" else nodes[-1]._core
     planning.goal = Goal(picture(9), np.full(3, np.nan, np.float32))
     arm = Arm(graph, composition)
-    health = nodes[-1].health
+    diagnostics = nodes[-1].diagnostics
     arm.say(1)
-    graph.until(lambda: "plan" in health.lasting)
+    graph.until(lambda: "plan" in diagnostics.active_faults)
     graph.spin(0.2)
     assert not arm.plans
-    assert "no finite cost" in health.lasting["plan"]
-    status = health.status("/wm/policy")
+    assert "no finite cost" in diagnostics.active_faults["plan"]
+    status = diagnostics.status("/wm/policy")
     assert status.level == DiagnosticStatus.ERROR and "no finite cost" in status.message
     planning.goal = Goal(picture(9), joints(9))
     assert str(arm.ask(2).origin) == "dino_tiny/cem@1"
-    assert "plan" not in health.lasting
+    assert "plan" not in diagnostics.active_faults
 
 
 @pytest.mark.parametrize(("budget_s", "poor"), [(1e-6, True), (0.0, False)])
@@ -196,9 +211,9 @@ def test_a_search_that_is_cut_short_says_so(graph, weights, budget_s, poor):
     common = {"weights": str(weights), "seed": 5, "planner": "cem"}
     agent = graph.add(AgentNode, **TOP, **common, **given, **aim)
     Arm(graph, "fused").ask(1)
-    graph.until(lambda: "rounds" in agent.health.facts)
-    assert ("search" in agent.health.lasting) == poor
-    assert agent.health.facts["rounds"] == ("1 of 3" if poor else "3 of 3")
+    graph.until(lambda: "rounds" in agent.diagnostics.facts)
+    assert ("search" in agent.diagnostics.active_faults) == poor
+    assert agent.diagnostics.facts["rounds"] == ("1 of 3" if poor else "3 of 3")
 
 
 @both
@@ -208,7 +223,7 @@ def test_what_is_seen_now_becomes_the_goal(graph, weights, composition: str):
     arm.ask(1)
     seeing = nodes[0] if composition == "fused" else nodes[1]
     planning = nodes[-1]._policy if composition == "fused" else nodes[-1]._core
-    client = graph.probe.create_client(Trigger, "goal_here")
+    client = graph.probe.create_client(Trigger, "set_goal_here")
     graph.until(client.service_is_ready)
     answer = client.call_async(Trigger.Request())
     graph.until(answer.done)

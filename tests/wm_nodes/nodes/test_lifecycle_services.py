@@ -11,15 +11,15 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 # Module -> class, and the parameters that it needs to be configured without other nodes.
 POINT = {"adapter": "tests.wm_nodes.point_robot:PointRobot", "time_limit": 3, "retry_s": 0.1}
 CHEAP = {
-    "plan_recorder": ("AlbumNode", {}),
+    "plan_recorder": ("PlanRecorderNode", {}),
     "camera": ("CameraNode", {"camera": "top"}),
     "monitor": ("MonitorNode", {}),
-    "scripted_policy": ("PlayerNode", {"policy": "random"}),
+    "scripted_policy": ("ScriptedPolicyNode", {"policy": "random"}),
     "recorder": ("RecorderNode", {}),
     "robot": ("RobotNode", POINT),
 }
@@ -45,7 +45,7 @@ SHUTDOWN = {
 class Operator:
     """Calls the lifecycle services of one node."""
 
-    def __init__(self, graph, node: Shell) -> None:
+    def __init__(self, graph, node: ManagedNode) -> None:
         self._graph, self._name = graph, node.get_fully_qualified_name()
 
     def change(self, transition: int) -> bool:
@@ -64,7 +64,7 @@ class Operator:
         return future.result()
 
 
-def make(graph, name: str, folder) -> Shell:
+def make(graph, name: str, folder) -> ManagedNode:
     _, parameters = CHEAP.get(name, ("", {}))
     kind = getattr(import_module(f"wm_nodes.nodes.{name}"), CLASSES[name])
     given = {**parameters, "autostart": False}
@@ -80,7 +80,7 @@ def test_an_unconfigured_node_is_shut_down_by_its_service(graph, tmp_path, name)
     assert operator.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert operator.change(SHUTDOWN["unconfigured"])
     assert operator.state() == State.PRIMARY_STATE_FINALIZED
-    assert node.over.done() and node.exit_code == 0
+    assert node.finished.done() and node.exit_code == 0
 
 
 @pytest.mark.parametrize("state", ["inactive", "active"])
@@ -98,7 +98,7 @@ def test_a_node_is_shut_down_in_every_state(graph, tmp_path, name, state) -> Non
         assert operator.change(Transition.TRANSITION_ACTIVATE)
     assert operator.change(SHUTDOWN[state])
     assert operator.state() == State.PRIMARY_STATE_FINALIZED
-    assert node.over.done() and node.exit_code == 0
+    assert node.finished.done() and node.exit_code == 0
     node.end()
     assert not node.active
 
@@ -110,4 +110,4 @@ def test_a_run_is_over_when_its_robot_is_shut_down(graph, tmp_path) -> None:
             assert Operator(graph, node).change(transition)
     assert Operator(graph, robot).change(SHUTDOWN["active"])
     graph.remove(robot)
-    graph.until(monitor.over.done)
+    graph.until(monitor.finished.done)

@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from wm_nodes.nodes.monitor import MonitorNode
 from wm_nodes.records import Step
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.diagnostics import Health
+from wm_nodes.ros.diagnostics import NodeDiagnostics
 
 
 class Run:
@@ -29,10 +29,10 @@ class Run:
 
     def tell(self, name: str, namespace: str | None = None, **facts: object) -> None:
         """Publish one node's diagnostics and wait until the monitor has them."""
-        health = Health()
-        health.facts.update(facts)
+        node = NodeDiagnostics()
+        node.facts.update(facts)
         full = f"{namespace or self.graph.namespace}/{name}"
-        self.diagnostics.publish(DiagnosticArray(status=[health.status(full)]))
+        self.diagnostics.publish(DiagnosticArray(status=[node.status(full)]))
         if namespace is None:
             key, value = next(iter(facts.items()))
             self.graph.until(lambda: self.node._fact(name, key) == str(value))
@@ -115,7 +115,7 @@ def test_the_run_ends_with_a_summary(graph, run, tmp_path) -> None:
     run.episode(True, explore=False)
     run.episode(False, explore=False)
     run.tell("robot", done="true", steps=24)
-    graph.until(run.node.over.done)
+    graph.until(run.node.finished.done)
     summary = json.loads((tmp_path / "metrics" / "summary.json").read_text())
     assert summary["success_rate"] == 0.5 and summary["judged"] == "evaluation"
     assert summary["steps"] == 24 and run.node.exit_code == 0
@@ -138,12 +138,12 @@ def test_without_a_run_folder_nothing_is_written(graph, tmp_path, monkeypatch) -
     run = Run(graph, graph.add(MonitorNode))
     run.episode(True)
     run.tell("robot", done="true")
-    graph.until(run.node.over.done)
+    graph.until(run.node.finished.done)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_that_cannot_be_made_is_said_and_the_run_ends(graph, tmp_path, capfd) -> None:
     run = Run(graph, graph.add(MonitorNode, run=str(tmp_path), report=True))
     run.tell("robot", done="true")
-    graph.until(run.node.over.done, 30)
+    graph.until(run.node.finished.done, 30)
     assert "no report" in capfd.readouterr().err and run.node.exit_code == 0

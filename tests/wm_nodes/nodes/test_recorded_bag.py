@@ -88,10 +88,10 @@ def test_a_bag_of_the_running_graph_holds_the_rows_of_its_log(graph, tmp_path, s
     recorder.look()
     brain.play(2)
     recorder.look()
-    while not robot.over.done():
+    while not robot.finished.done():
         before = len(brain.steps)
         brain.plan()
-        graph.until(lambda before=before: len(brain.steps) > before or robot.over.done())
+        graph.until(lambda before=before: len(brain.steps) > before or robot.finished.done())
     graph.until(lambda: node._recording.writer.length >= 12)
     last = brain.steps[-1].stamp_ns
     topics = ("/robot/step", "/robot/joint_states", "/robot/top/image")

@@ -14,13 +14,13 @@ from sensor_msgs.msg import Image as ImageMsg
 from tests.wm_nodes.point_robot import PointRobot
 from wm_datasets.errors import LogFullError
 from wm_datasets.log import LogReader, LogWriter
-from wm_nodes.episodes.playback import arrivals
+from wm_nodes.episodes.playback import transitions
 from wm_nodes.episodes.row_assembler import RowAssembler
-from wm_nodes.episodes.runner import Arrival, Session
-from wm_nodes.episodes.schedule import Goals, Schedule
+from wm_nodes.episodes.runner import EpisodeRunner
+from wm_nodes.episodes.schedule import Schedule, StopCriteria
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.recorder import RecorderNode
-from wm_nodes.records import Origin
+from wm_nodes.records import Origin, Transition
 from wm_nodes.ros import messages, topics
 
 ACTOR = Origin("mwm_cpu", "actor", 7)
@@ -29,10 +29,12 @@ ACTOR = Origin("mwm_cpu", "actor", 7)
 class Player:
     """Publishes a robot's episodes as robot and camera node do, and remembers them."""
 
-    def __init__(self, graph, goals: Goals | None = None, time_limit: int = 4) -> None:
+    def __init__(self, graph, criteria: StopCriteria | None = None, time_limit: int = 4) -> None:
         self.graph = graph
-        self.session = Session(PointRobot(time_limit=time_limit), Schedule(goals or Goals(), 0))
-        self.shown: list[Arrival] = []
+        self.runner = EpisodeRunner(
+            PointRobot(time_limit=time_limit), Schedule(criteria or StopCriteria(), 0)
+        )
+        self.shown: list[Transition] = []
         self.spec = topics.SPEC.always(graph.probe)
         self.image = topics.IMAGE.always(graph.probe, camera="top")
         self.joints = topics.JOINT_STATES.always(graph.probe)
@@ -40,28 +42,28 @@ class Player:
         self.recorded = graph.hear(topics.RECORDED)
 
     def introduce(self) -> None:
-        self.spec.publish(messages.spec_to_msg(self.session.robot.spec.log_spec()))
+        self.spec.publish(messages.spec_to_msg(self.runner.robot.spec.log_spec()))
         for publisher in (self.image, self.joints, self.steps):
             self.graph.joined(publisher)
 
-    def show(self, arrival: Arrival, picture: bool = True) -> None:
-        stamp = arrival.step.stamp_ns
-        self.shown.append(arrival)
-        self.steps.publish(messages.step_to_msg(arrival.step))
-        names = self.session.robot.spec.proprio.names
-        self.joints.publish(messages.joints_to_msg(names, arrival.proprio, stamp))
+    def show(self, transition: Transition, picture: bool = True) -> None:
+        stamp = transition.step.stamp_ns
+        self.shown.append(transition)
+        self.steps.publish(messages.step_to_msg(transition.step))
+        names = self.runner.robot.spec.proprio.names
+        self.joints.publish(messages.joints_to_msg(names, transition.proprio, stamp))
         if picture:
-            self.image.publish(messages.image_to_msg(arrival.images["top"], stamp))
+            self.image.publish(messages.image_to_msg(transition.images["top"], stamp))
 
     def episode(self, lose: int = -1, stop: int = 99) -> None:
         """Play one episode; the picture of observation `lose` never comes, it ends at `stop`."""
-        arrival = self.session.begin()
-        self.show(arrival, lose != 0)
+        transition = self.runner.begin()
+        self.show(transition, lose != 0)
         index = 0
-        while not arrival.step.is_last and index < stop:
+        while not transition.step.is_last and index < stop:
             index += 1
-            arrival = self.session.execute(np.float32([0.3 * (-1) ** index]), ACTOR)
-            self.show(arrival, lose != index)
+            transition = self.runner.execute(np.float32([0.3 * (-1) ** index]), ACTOR)
+            self.show(transition, lose != index)
             self.graph.spin(0.002)
 
 
@@ -92,31 +94,31 @@ def test_rows_equal_what_was_published(graph, tmp_path) -> None:
 
 def test_evaluation_episodes_are_marked(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph, Goals(episodes=3, eval_every=8, eval_episodes=1))
+    player = Player(graph, StopCriteria(episodes=3, eval_every=8, eval_episodes=1))
     player.introduce()
     for _ in range(4):
         player.episode()
     recorded(graph, node, 20)
     with LogReader(tmp_path / "log") as log:
         assert log.is_evaluation(log.episodes).tolist() == [False, False, True, False]
-        marks = [not arrival.step.explore for arrival in player.shown]
+        marks = [not transition.step.explore for transition in player.shown]
         assert log.read("evaluation", 0, 20).tolist() == marks == log.evaluation_rows().tolist()
-        played = [[a.step.explore for a in arrivals(log, number)] for number in (1, 2)]
+        played = [[a.step.explore for a in transitions(log, number)] for number in (1, 2)]
         assert played == [[True] * 5, [False] * 5]
 
 
 def test_a_log_of_an_older_version_goes_on_with_the_mark(graph, tmp_path) -> None:
     """Its own rows are training rows, as they were taken for."""
     old = replace(PointRobot().spec.log_spec(), evaluation=False)
-    player = Player(graph, Goals(evaluate=True))
+    player = Player(graph, StopCriteria(evaluate=True))
     with LogWriter(tmp_path / "log", old) as writer:
         rows = RowAssembler(("image/top", "proprio"), 1)
-        session = Session(PointRobot(time_limit=4), Schedule(Goals(), 0))
-        for arrival in (session.begin(), *(session.execute(np.float32([0.1]), ACTOR)
+        runner = EpisodeRunner(PointRobot(time_limit=4), Schedule(StopCriteria(), 0))
+        for transition in (runner.begin(), *(runner.execute(np.float32([0.1]), ACTOR)
                                            for _ in range(4))):  # fmt: skip
-            stamp = arrival.step.stamp_ns
-            done = rows.put("image/top", stamp, arrival.images["top"])
-            done += rows.put("proprio", stamp, arrival.proprio) + rows.step(arrival.step)
+            stamp = transition.step.stamp_ns
+            done = rows.put("image/top", stamp, transition.images["top"])
+            done += rows.put("proprio", stamp, transition.proprio) + rows.step(transition.step)
             for row in done:
                 writer.append({name: row[name] for name in old.fields})
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
@@ -148,7 +150,7 @@ def test_a_restarted_robots_first_observation_is_acknowledged_when_all_of_it_has
     graph.until(lambda: len(before.recorded) == 1)
     again = Player(graph)  # its stamps begin where the first one's began
     again.introduce()
-    first = again.session.begin()
+    first = again.runner.begin()
     again.show(first, picture=False)
     graph.spin(0.3)
     assert not again.recorded
@@ -176,7 +178,7 @@ def test_an_episode_begins_after_one_whose_last_picture_was_lost(graph, tmp_path
     player = Player(graph)
     player.introduce()
     player.episode(lose=4)
-    first = player.session.begin()
+    first = player.runner.begin()
     while len(player.recorded) < 2:  # the robot waits for the recorder and repeats its observation
         player.show(first)
         graph.spin(0.1)
@@ -200,7 +202,7 @@ def test_a_stop_midway_leaves_a_log_that_goes_on(graph, tmp_path) -> None:
 
 def test_evaluation_may_be_left_out(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"), evaluation=False)
-    player = Player(graph, Goals(eval_every=1, eval_episodes=1))
+    player = Player(graph, StopCriteria(eval_every=1, eval_episodes=1))
     player.introduce()
     for _ in range(4):
         player.episode()
@@ -261,10 +263,10 @@ def test_a_full_disk_stops_recording_and_nothing_else(graph, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(LogWriter, "append", full)
         player.episode()
-        graph.until(lambda: "log" in node.health.lasting)
+        graph.until(lambda: "log" in node.diagnostics.active_faults)
     graph.spin(0.3)
     player.episode()
-    graph.until(lambda: "log" not in node.health.lasting)
+    graph.until(lambda: "log" not in node.diagnostics.active_faults)
     recorded(graph, node, 10)
     assert LogReader(tmp_path / "log").episodes["length"].tolist() == [5, 5]
 
@@ -285,4 +287,4 @@ def test_bad_messages_are_dropped_and_counted(graph, tmp_path) -> None:
         "joint_states/names": 1,
         "joint_states/non-finite": 1,
     }
-    graph.until(lambda: dict(node.health.drops) == expected)
+    graph.until(lambda: dict(node.diagnostics.drops) == expected)

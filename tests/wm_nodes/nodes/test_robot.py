@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from pathlib import Path
 
@@ -103,14 +104,14 @@ def test_lockstep_waits_and_asks_again(graph, make) -> None:
     node, brain = make()
     graph.spin(0.6)
     assert len(brain.steps) >= 3 and len(brain.fresh()) == 1
-    assert node.session.counts.decisions == 0
+    assert node.runner.counts.decisions == 0
 
 
 def test_a_missing_plan_is_reported_and_it_goes_on_when_it_comes(graph, make) -> None:
     node, brain = make(timeout_s=0.2)
-    graph.until(lambda: "plan" in node.health.lasting)
+    graph.until(lambda: "plan" in node.diagnostics.active_faults)
     brain.play(1)
-    assert "plan" not in node.health.lasting and node.health.faults["plan"] >= 1
+    assert "plan" not in node.diagnostics.active_faults and node.diagnostics.faults["plan"] >= 1
 
 
 def test_a_plan_that_comes_twice_moves_once(graph, make) -> None:
@@ -119,7 +120,7 @@ def test_a_plan_that_comes_twice_moves_once(graph, make) -> None:
     for _ in range(3):
         brain.plan(stamp_ns=stamp)
         graph.spin(0.1)
-    assert node.session.counts.decisions == 1 and node.health.drops["plan/stamp"] == 2
+    assert node.runner.counts.decisions == 1 and node.diagnostics.drops["plan/stamp"] == 2
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,8 @@ def test_a_wrong_plan_is_never_executed(graph, make, spoil: dict, reason: str) -
         brain.plan(push=float("nan"))
     else:
         brain.plan(**spoil)
-    graph.until(lambda: node.health.drops[reason] == 1)
-    assert node.session.counts.decisions == 0 and len(brain.fresh()) == 1
+    graph.until(lambda: node.diagnostics.drops[reason] == 1)
+    assert node.runner.counts.decisions == 0 and len(brain.fresh()) == 1
     brain.play(1)  # and the next good one is
 
 
@@ -148,8 +149,8 @@ def test_a_run_ends_after_its_episodes_with_code_0(graph, make) -> None:
     brain.play(3)
     graph.until(lambda: brain.steps[-1].is_first)
     brain.play(3)
-    graph.until(node.over.done)
-    assert node.exit_code == 0 and node.health.facts["done"] == "true"
+    graph.until(node.finished.done)
+    assert node.exit_code == 0 and node.diagnostics.facts["done"] == "true"
     lasts = [s.is_last for s in brain.fresh()]
     assert lasts == [False, False, False, True] * 2
 
@@ -159,7 +160,7 @@ def test_evaluation_episodes_are_marked(graph, make) -> None:
     for _ in range(2):
         graph.until(lambda: brain.steps[-1].is_first)
         brain.play(3)
-    graph.until(node.over.done)
+    graph.until(node.finished.done)
     assert [s.explore for s in brain.fresh()] == [True] * 4 + [False] * 4
 
 
@@ -173,10 +174,10 @@ def test_the_same_seed_gives_the_same_run_and_a_restart_goes_on(graph, make, tmp
     whole.trigger_deactivate()
     once, brain = make(seed=4, episodes=1, progress=progress)
     brain.play(3)
-    graph.until(once.over.done)
+    graph.until(once.finished.done)
     once.end()
     again, brain = make(seed=4, progress=progress)
-    assert brain.steps[0].stamp_ns == second.stamp_ns and again.session.counts.episodes == 1
+    assert brain.steps[0].stamp_ns == second.stamp_ns and again.runner.counts.episodes == 1
     assert brain.place(second.stamp_ns) == place
 
 
@@ -193,9 +194,9 @@ def test_pause_holds_and_goes_on_with_the_same_plan(graph, make) -> None:
     call(graph, "pause", SetBool, data=True)
     brain.plan()
     graph.spin(0.3)
-    assert node.session.counts.decisions == 0
+    assert node.runner.counts.decisions == 0
     call(graph, "pause", SetBool, data=False)
-    graph.until(lambda: node.session.counts.decisions == 1)
+    graph.until(lambda: node.runner.counts.decisions == 1)
 
 
 def test_estop_latches_until_a_person_clears_it(graph, make) -> None:
@@ -204,11 +205,11 @@ def test_estop_latches_until_a_person_clears_it(graph, make) -> None:
     for _ in range(3):
         brain.plan()
         graph.spin(0.1)
-    assert node.session.counts.decisions == 0 and "estop" in node.health.lasting
+    assert node.runner.counts.decisions == 0 and "estop" in node.diagnostics.active_faults
     assert not call(graph, "reset", Trigger).success
     call(graph, "estop", SetBool, data=False)
     brain.play(1)
-    assert "estop" not in node.health.lasting
+    assert "estop" not in node.diagnostics.active_faults
 
 
 def test_a_person_labels_the_next_step(graph, make) -> None:
@@ -223,9 +224,9 @@ def test_an_episode_begins_when_the_recorder_has_its_first_observation(graph, ma
     recorded = graph.joined(topics.RECORDED.always(graph.probe))
     brain.plan()
     graph.spin(0.3)
-    assert node.session.counts.decisions == 0
+    assert node.runner.counts.decisions == 0
     recorded.publish(Header(stamp=messages.to_time(brain.steps[0].stamp_ns)))
-    graph.until(lambda: node.session.counts.decisions == 1)
+    graph.until(lambda: node.runner.counts.decisions == 1)
 
 
 def test_an_acknowledgement_of_the_robots_previous_process_does_not_count(graph, make) -> None:
@@ -235,47 +236,47 @@ def test_an_acknowledgement_of_the_robots_previous_process_does_not_count(graph,
     graph.joined(recorded)
     brain.plan()
     graph.spin(0.3)
-    assert node._recorded_ns == -1 and node.session.counts.decisions == 0
+    assert node.control._recorded_ns == -1 and node.runner.counts.decisions == 0
     recorded.publish(Header(stamp=messages.to_time(3_600_000_000_000)))  # sent late
-    graph.until(lambda: node._recorded_ns > brain.steps[0].stamp_ns)
+    graph.until(lambda: node.control._recorded_ns > brain.steps[0].stamp_ns)
     graph.spin(0.3)
-    assert node.session.counts.decisions == 0
+    assert node.runner.counts.decisions == 0
     recorded.publish(Header(stamp=messages.to_time(brain.steps[0].stamp_ns)))
-    graph.until(lambda: node.session.counts.decisions == 1)
+    graph.until(lambda: node.runner.counts.decisions == 1)
 
 
 def test_a_missing_recorder_is_waited_for_once(graph, make) -> None:
     node, brain = make(await_recorder_s=0.3)
     brain.play(3)
-    assert "recorder" in node.health.lasting
+    assert "recorder" in node.diagnostics.active_faults
     graph.until(lambda: brain.steps[-1].is_first)
     brain.play(1)
-    assert node.session.counts.decisions == 4
+    assert node.runner.counts.decisions == 4
 
 
 def test_the_robot_does_not_run_away_from_the_trainer(graph, make) -> None:
     node, brain = make(ahead=1)
     pace = graph.joined(topics.PACE.always(graph.probe))
     pace.publish(UInt64(data=0))
-    graph.until(lambda: node._kept_up == 0)
+    graph.until(lambda: node.control._learned_steps == 0)
     brain.play(2)
     brain.plan()
     graph.spin(0.3)
-    assert node.session.counts.decisions == 2
+    assert node.runner.counts.decisions == 2
     pace.publish(UInt64(data=1))
-    graph.until(lambda: node.session.counts.decisions == 3)
+    graph.until(lambda: node.runner.counts.decisions == 3)
 
 
 def test_in_real_time_it_acts_on_time_and_holds_without_plans(graph, make) -> None:
     node, brain = make(mode="realtime", rate_hz=50.0, time_limit=1000, max_age_s=0.1)
     graph.until(lambda: len(brain.fresh()) > 10)
-    assert "plan" in node.health.lasting
+    assert "plan" in node.diagnostics.active_faults
     assert all(not s.executed.any() and s.weights == -1 for s in brain.fresh()[1:])
     before = len(brain.steps)
     brain.plan(push=1.0)
     graph.until(lambda: any(s.executed == [1.0] for s in brain.steps[before:]))
-    assert "plan" not in node.health.lasting
-    graph.until(lambda: "plan" in node.health.lasting, 2.0)  # the plan got stale
+    assert "plan" not in node.diagnostics.active_faults
+    graph.until(lambda: "plan" in node.diagnostics.active_faults, 2.0)  # the plan got stale
     graph.until(lambda: not brain.steps[-1].executed.any())
 
 
@@ -285,9 +286,9 @@ def test_in_real_time_plans_of_the_past_or_future_are_not_kept(graph, make) -> N
     newest = brain.steps[-1].stamp_ns
     brain.plan(stamp_ns=newest + 3_600_000_000_000)
     brain.plan(stamp_ns=1)
-    graph.until(lambda: node.health.drops["plan/stamp"] >= 1)
+    graph.until(lambda: node.diagnostics.drops["plan/stamp"] >= 1)
     graph.spin(0.2)
-    assert node._plan is None
+    assert isinstance(node.control._plan.due(time.monotonic()), str)  # none is followed
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_in_real_time_plans_of_the_past_or_future_are_not_kept(graph, make) -> N
     [
         ({"adapter": "metawolrd"}, "Did you mean 'metaworld'"),
         ({"adapter": "tests.wm_nodes.point_robot:Nothing"}, "cannot be imported"),
-        ({"adapter": "wm_nodes.ros.diagnostics:Health"}, "not a Robot"),
+        ({"adapter": "wm_nodes.ros.diagnostics:NodeDiagnostics"}, "not a Robot"),
         ({"adapter": "metaworld", "task": "reech-v3"}, "reach-v3"),
         ({"adapter": "metaworld", "limits": "/nowhere.yaml"}, "Right: a YAML file"),
     ],
@@ -319,4 +320,4 @@ def test_points_with_too_few_numbers_are_refused(graph, make) -> None:
     msg = messages.plan_to_msg(plan)
     msg.points[0].positions = array("d")
     brain.plans.publish(msg)
-    graph.until(lambda: node.health.drops["plan/size"] == 1)
+    graph.until(lambda: node.diagnostics.drops["plan/size"] == 1)

@@ -38,7 +38,7 @@ def test_it_waits_for_a_log_and_learns_when_there_is_one(graph, train, tmp_path)
     node = start()
     graph.spin(0.5)
     node.diagnose()
-    assert node.health.facts["phase"] == "waiting"
+    assert node.diagnostics.facts["phase"] == "waiting"
     record(tmp_path / "log", 5)
     graph.until(lambda: news, 30)
     assert news[0].preset == "tiny" and news[0].step >= 5
@@ -62,9 +62,9 @@ def test_it_ends_after_its_steps(graph, train, tmp_path) -> None:
     record(tmp_path / "log", 5)
     start, news = train
     node = start(steps=8, pace=False)
-    graph.until(node.over.done, 30)
+    graph.until(node.finished.done, 30)
     graph.until(lambda: news and news[-1].step == 8)
-    assert node.exit_code == 0 and node.health.facts["done"] == "true"
+    assert node.exit_code == 0 and node.diagnostics.facts["done"] == "true"
 
 
 def test_stopped_it_saves_and_started_again_it_announces_and_goes_on(
@@ -106,5 +106,5 @@ def test_divergence_ends_it_so_that_the_launcher_starts_it_again(
 
     monkeypatch.setattr(Learning, "step", diverge)
     node = train[0]()
-    graph.until(node.over.done)
+    graph.until(node.finished.done)
     assert node.exit_code == 1

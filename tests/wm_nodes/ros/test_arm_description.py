@@ -26,7 +26,7 @@ from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.robots.arm.driver import Reading
 from wm_nodes.ros import arm_description, arm_driver, topics
 from wm_nodes.ros.arm_description import ArmDescription
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 CONFIG = arms.config()
 JOINTS = CONFIG.limits.joints
@@ -50,7 +50,7 @@ class Source:
         self.reading = Reading(np.array(position), np.zeros(len(position)), now, number, now)
 
 
-class DescribedShell(Shell):
+class DescribedNode(ManagedNode):
     """A node with nothing but a description, of joint states that a test gives."""
 
     NAME = "robot"
@@ -70,7 +70,7 @@ def described(graph):
     """Return a function that makes such a node."""
 
     def made(config=CONFIG, **options):
-        kind = type("Described", (DescribedShell,), {"config": config, "options": options})
+        kind = type("Described", (DescribedNode,), {"config": config, "options": options})
         return graph.add(kind)
 
     return made
@@ -180,7 +180,7 @@ def test_the_robot_node_describes_its_arm_and_says_where_it_is(graph, robot) -> 
     at = pose.pose.position
     hand = arms.kinematics().positions(CONFIG.home[None])[0]
     np.testing.assert_allclose([at.x, at.y, at.z], hand, atol=0.01)
-    assert node.health.facts["tf"] == "off: tf2_msgs is not installed"
+    assert node.diagnostics.facts["tf"] == "off: tf2_msgs is not installed"
 
 
 # The description -------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_model_that_cannot_be_described_is_a_fault_and_no_end(graph, described
     (tmp_path / "arm.xml").write_text("<mujoco><worldbody><body/></worldbody></mujoco>")
     node = described(replace(CONFIG, model=tmp_path / "arm.xml"))
     assert node.active
-    assert "no robot_description" in node.health.lasting["robot_description"]
+    assert "no robot_description" in node.diagnostics.active_faults["robot_description"]
     node.source.say(CONFIG.home)
     graph.spin(0.1)
 
@@ -231,7 +231,7 @@ def test_a_description_that_is_there_already_is_not_published_again(graph, descr
     topics.ROBOT_DESCRIPTION.always(other)
     graph.until(lambda: graph.probe.count_publishers("robot_description") == 1)
     node = described()
-    assert "robot_state_publisher" in node.health.facts["robot_description"]
+    assert "robot_state_publisher" in node.diagnostics.facts["robot_description"]
     assert graph.probe.count_publishers("robot_description") == 1
     other.destroy_node()
 
@@ -280,7 +280,7 @@ def test_no_more_transforms_than_the_rate(graph, described) -> None:
 
 def test_tf_has_all_links_and_the_constant_ones_once(graph, described, tf) -> None:
     node = described(frame_prefix="a/")
-    assert node.health.facts["tf"] == "on"
+    assert node.diagnostics.facts["tf"] == "on"
     (static,) = tf.heard["/tf_static"]
     q = CONFIG.home + 0.01
     node.source.say(q)
@@ -310,7 +310,7 @@ def test_tf_ends_when_the_drivers_own_description_appears(graph, described, tf) 
     publisher = Node("state_publisher", context=graph.context, namespace=place)
     topics.ROBOT_DESCRIPTION.always(publisher)
     graph.until(lambda: not tf.alive)
-    assert "state_publisher" in node.health.facts["tf"]
+    assert "state_publisher" in node.diagnostics.facts["tf"]
     count = len(tf.heard["/tf"])
     node.source.say(CONFIG.home)
     graph.spin(0.2)
@@ -329,7 +329,7 @@ def test_tf_as_the_user_says(graph, described, tf, choice, on) -> None:
     graph.until(lambda: graph.probe.count_publishers("driver/robot_description"))
     node = described(replace(CONFIG, joint_states=states), tf=choice)
     assert bool(tf.alive) == on
-    assert node.health.facts["tf"] == ("on" if on else "off: parameter tf")
+    assert node.diagnostics.facts["tf"] == ("on" if on else "off: parameter tf")
     publisher.destroy_node()
 
 

@@ -44,7 +44,7 @@ from wm_nodes.robots.arm.sim.scene import ArmWorld
 from wm_nodes.robots.arm.stopping import Stop
 from wm_nodes.ros import arm_driver, messages
 from wm_nodes.ros.arm_driver import LARGEST_STATE, RosBus
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.trajectories import POINTS, trajectory_points
 
 NAMES = config().limits.joints
@@ -58,7 +58,7 @@ KINDS = {
 SHORT_S = 0.3  # nodes of one context find each other at once
 
 
-class RobotShell(Shell):
+class DriverNode(ManagedNode):
     NAME = "robot"
 
 
@@ -81,7 +81,7 @@ class Bench:
         return replace(config(), **{**given, **changes})
 
     def bus(self, given: ArmConfig | None = None) -> RosBus:
-        node = self.graph.add(RobotShell, begin=False)
+        node = self.graph.add(DriverNode, begin=False)
         bus = RosBus(node, given or self.config())
         bus.shell = node
         self.made.append(bus)
@@ -253,7 +253,7 @@ def test_only_the_configured_node_may_publish_our_joints(bench, full):
 )
 def test_a_wrong_message_is_refused_and_counted_and_no_reading(bench, given, reason):
     bus, driver = bench.bus(), bench.states()
-    drops = bus.shell.health.drops
+    drops = bus.shell.diagnostics.drops
     bench.until(
         lambda: any(key.endswith(f"joint_states/{reason}") for key in drops),
         every=lambda: driver.publish(given),
@@ -273,7 +273,7 @@ def test_what_is_too_long_is_refused_before_it_is_deserialized(bench, monkeypatc
     deserialize = arm_driver.deserialize_message
     monkeypatch.setattr(arm_driver, "deserialize_message", count)
     long = state([f"x{number}" for number in range(50_000)])
-    drops = bus.shell.health.drops
+    drops = bus.shell.diagnostics.drops
     bench.until(lambda: any("size" in key for key in drops), every=lambda: driver.publish(long))
     bench.until(lambda: bus.joints() is not None, every=lambda: driver.publish(state()))
     assert sizes and max(sizes) <= LARGEST_STATE
@@ -454,10 +454,10 @@ def test_of_two_buses_the_later_yields_while_the_other_is_there(bench, monkeypat
     first, second = bench.bus(), bench.bus()
     bench.until(lambda: second.must_yield)
     assert first.node.get_name() in second.faults()["commander"]
-    counted = first.shell.health.faults
+    counted = first.shell.diagnostics.faults
     bench.until(lambda: counted["commander"] == 1)
     assert not first.must_yield and "commander" not in first.faults()
-    assert not first.shell.health.lasting
+    assert not first.shell.diagnostics.active_faults
     first.close()
     bench.until(lambda: not second.must_yield)
     assert "commander" not in second.faults()
@@ -564,7 +564,7 @@ def test_the_simulated_driver_follows_such_a_trajectory_to_its_end(bench):
         return bool(np.abs(bus.joints().position - goal)[:6].max() < 0.02)
 
     bench.until(there)
-    assert sim.health.facts.get("refused", 0) == 0
+    assert sim.diagnostics.facts.get("refused", 0) == 0
 
 
 # Images ----------------------------------------------------------------------------------------
@@ -611,7 +611,7 @@ def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text
     assert bus.frames()["front"].taken_s == -math.inf
     told = bus.faults()["camera_clock"]
     assert "front" in told and text in told and "chrony" in told and "stamps: arrival" in told
-    assert bus.shell.health.facts[f"stamps/front/{reason}"] >= 1
+    assert bus.shell.diagnostics.facts[f"stamps/front/{reason}"] >= 1
     if age > 0:  # the stamps advance: the clocks were synchronised
         bench.until(
             lambda: "camera_clock" not in bus.faults(),
@@ -651,7 +651,7 @@ def test_an_image_with_an_old_stamp_does_not_renew_the_frame(bench):
     stamp = time.time_ns()
     bench.until(lambda: "front" in bus.frames(), every=lambda: camera.publish(picture(stamp)))
     bench.graph.spin(0.3)
-    first, drops = bus.frames()["front"], bus.shell.health.drops
+    first, drops = bus.frames()["front"], bus.shell.diagnostics.drops
     for old in (stamp, stamp - 500_000_000):
         before = drops["image/repeated"]
         camera.publish(picture(old))

@@ -30,7 +30,7 @@ from wm_nodes.ros.camera_info import (
     intrinsics_from_msg,
     intrinsics_to_msg,
 )
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 K = [600.0, 0.0, 310.0, 0.0, 590.0, 250.0, 0.0, 0.0, 1.0]
 P = [590.0, 0.0, 305.0, -59.0, 0.0, 580.0, 245.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -52,7 +52,7 @@ class Bus:
         self.frame_ids = {"front": "driver_frame"}
 
 
-class CameraShell(Shell):
+class CameraNodeStub(ManagedNode):
     NAME = "robot"
     config = config()
 
@@ -70,7 +70,7 @@ def camera(graph):
         given = {"topic": f"{graph.namespace}/driver/image_raw", "width": 64, "height": 64}
         source = CameraSource(**{**given, "crop": (0.125, 0.0, 0.125, 0.0), **changes})
         given = replace(config(), cameras={"front": source})
-        kind = type("Given", (CameraShell,), {"config": given})
+        kind = type("Given", (CameraNodeStub,), {"config": given})
         node = graph.add(kind)
         topic = f"{graph.namespace}/driver/camera_info"
         driver = graph.probe.create_publisher(CameraInfo, source.info_topic or topic, 10)
@@ -82,7 +82,7 @@ def camera(graph):
 
 
 def fact(node) -> str:
-    return node.health.facts["camera_info/front"]
+    return node.diagnostics.facts["camera_info/front"]
 
 
 def test_intrinsics_of_the_driver_are_adjusted_and_carry_the_images_stamp(graph, camera) -> None:
@@ -155,7 +155,7 @@ def test_bad_messages_are_dropped_and_the_last_good_one_stays(graph, camera, bad
     graph.until(lambda: node.views.intrinsics("front"))
     good = node.views.intrinsics("front")
     driver.publish(bad)
-    graph.until(lambda: node.health.drops)
+    graph.until(lambda: node.diagnostics.drops)
     assert node.views.intrinsics("front") is good
 
 
@@ -257,7 +257,7 @@ def test_metaworld_in_lock_step_has_it_too(graph, gl) -> None:
     assert image.header == seen.header
     assert image.header.frame_id == "sim_corner4_optical_frame"
     assert (seen.width, seen.height, list(seen.d)) == (64, 64, [0.0] * 5)
-    assert node.health.facts["camera_info/corner4"] == "published"
+    assert node.diagnostics.facts["camera_info/corner4"] == "published"
 
 
 def test_a_robot_that_does_not_know_its_camera_says_so(graph) -> None:
@@ -266,4 +266,4 @@ def test_a_robot_that_does_not_know_its_camera_says_so(graph) -> None:
     graph.until(lambda: images)
     graph.spin(0.1)
     assert not infos
-    assert "does not know" in node.health.facts["camera_info/top"]
+    assert "does not know" in node.diagnostics.facts["camera_info/top"]

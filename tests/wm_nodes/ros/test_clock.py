@@ -15,12 +15,12 @@ from sensor_msgs.msg import JointState
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.records import Origin, Plan
 from wm_nodes.ros import clock, messages, topics
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 POINT = {"adapter": "tests.wm_nodes.point_robot:PointRobot", "time_limit": 3}
 
 
-class Plain(Shell):
+class Plain(ManagedNode):
     NAME = "plain"
 
 
@@ -40,17 +40,17 @@ def watched(graph, monkeypatch):
 
 def test_a_clock_that_is_missing_or_stands_is_named_until_it_advances(graph, watched) -> None:
     node, tell = watched
-    graph.until(lambda: "no time at all" in node.health.lasting.get("clock", ""))
+    graph.until(lambda: "no time at all" in node.diagnostics.active_faults.get("clock", ""))
     tell(5.0)
-    graph.until(lambda: "clock" not in node.health.lasting)
-    graph.until(lambda: "standing at 5.000 s" in node.health.lasting.get("clock", ""))
+    graph.until(lambda: "clock" not in node.diagnostics.active_faults)
+    graph.until(lambda: "standing at 5.000 s" in node.diagnostics.active_faults.get("clock", ""))
 
 
 def test_a_clock_that_goes_back_is_counted(graph, watched) -> None:
     node, tell = watched
     for seconds in (5.0, 6.0, 5.5, 5.6):
         tell(seconds)
-    assert node.health.faults["clock_back"] == 1
+    assert node.diagnostics.faults["clock_back"] == 1
 
 
 def test_without_use_sim_time_nothing_is_wrong(graph, monkeypatch) -> None:
@@ -58,7 +58,7 @@ def test_without_use_sim_time_nothing_is_wrong(graph, monkeypatch) -> None:
     node = graph.add(Plain)
     graph.spin(0.1)
     node.diagnose()
-    assert not node.health.lasting
+    assert not node.diagnostics.active_faults
 
 
 @pytest.mark.parametrize("mode", topics.MODES)
@@ -84,7 +84,7 @@ def test_a_simulator_with_use_sim_time_makes_the_time(graph, mode) -> None:
     assert {round(0.1 * messages.SECOND_NS)} == {b - a for a, b in pairwise(stamps)}
     graph.until(lambda: set(told) & set(stamps))
     assert stamps[-1] < messages.SECOND_NS * 1000  # simulated, not this computer's
-    assert "clock" not in node.health.lasting
+    assert "clock" not in node.diagnostics.active_faults
 
 
 def test_without_use_sim_time_a_simulator_publishes_no_clock(graph) -> None:

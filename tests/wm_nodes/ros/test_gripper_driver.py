@@ -87,7 +87,7 @@ def test_the_simulated_gripper_follows_a_trajectory_to_its_end(bench):
     stop = Stop(x, np.zeros_like(x), np.zeros_like(x))
     bus.send(Setpoint(x[0], x[0] * 0, x[0] * 0, (), True, False, stop))
     bench.until(lambda: abs(bus.joints().position[6] - 0.03) < 0.003)
-    assert sim.health.facts.get("refused", 0) == 0
+    assert sim.diagnostics.facts.get("refused", 0) == 0
 
 
 def test_goals_without_control_msgs_are_refused_at_the_start_in_one_line(bench):

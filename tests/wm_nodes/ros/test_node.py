@@ -21,11 +21,11 @@ from wm_nodes.nodes.camera import CameraNode
 from wm_nodes.nodes.recorder import RecorderNode
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.diagnostics import START, Health, statuses
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.diagnostics import WARM_UP, NodeDiagnostics, statuses
+from wm_nodes.ros.node import ManagedNode
 
 
-class Listener(Shell):
+class Listener(ManagedNode):
     NAME = "listener"
 
     def configure(self) -> None:
@@ -34,7 +34,7 @@ class Listener(Shell):
         self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self.heard.append)
 
 
-class Broken(Shell):
+class Broken(ManagedNode):
     NAME = "broken"
 
     def configure(self) -> None:
@@ -61,14 +61,14 @@ def test_a_mistake_in_configuring_reaches_the_caller(graph) -> None:
 
 def test_cleaning_up_leaves_nothing_and_a_node_may_be_configured_again(graph) -> None:
     node = graph.add(Listener, autostart=False)
-    before = node._made()
+    before = node._entities()
     for _ in range(2):
         node.trigger_configure()
         assert len(list(node.subscriptions)) == len(before["subscription"]) + 1
         node.trigger_activate()
         node.trigger_deactivate()
         node.trigger_cleanup()
-        assert node._made() == before
+        assert node._entities() == before
 
 
 def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
@@ -79,7 +79,7 @@ def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
         publisher.publish(String(data=data))
         graph.until(lambda: True)
         graph.spin(0.05)
-    graph.until(lambda: node.health.drops["weights/json"] == 3)
+    graph.until(lambda: node.diagnostics.drops["weights/json"] == 3)
     assert node.heard == []
     name = f"{graph.namespace}/listener"
     graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in heard), 5)
@@ -91,38 +91,44 @@ def test_an_inactive_node_heeds_nothing(graph) -> None:
     publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
     publisher.publish(String(data="{"))
     graph.spin(0.2)
-    assert not node.health.drops
+    assert not node.diagnostics.drops
 
 
-def test_health_knows_rate_latency_faults_and_recovery() -> None:
-    health = Health()
-    assert health.latency_ms == (0.0, 0.0)
-    for ms in (*[900] * START, *range(1, 101)):  # the first ones are the node's start
-        health.worked(ms / 1e3)
-    p50, p99 = health.latency_ms
+def test_diagnostics_hold_rate_latency_and_faults_until_they_are_cleared() -> None:
+    diagnostics = NodeDiagnostics()
+    assert diagnostics.latency_ms == (0.0, 0.0)
+    for ms in (*[900] * WARM_UP, *range(1, 101)):  # the first ones are the node's start
+        diagnostics.record_latency(ms / 1e3)
+    p50, p99 = diagnostics.latency_ms
     assert p50 == pytest.approx(50.5) and p99 == pytest.approx(99.01)
-    assert health.fault("camera", "silent") and not health.fault("camera", "silent")
-    assert health.status("/a").message == "silent" and health.status("/a").level == b"\x01"
-    assert health.cleared("camera") and not health.cleared("camera")
-    assert health.report()["faults/camera"] == "1" and health.status("/a").level == b"\x00"
+    assert diagnostics.report_fault("camera", "silent") and not diagnostics.report_fault(
+        "camera", "silent"
+    )
+    assert (
+        diagnostics.status("/a").message == "silent" and diagnostics.status("/a").level == b"\x01"
+    )
+    assert diagnostics.clear_fault("camera") and not diagnostics.clear_fault("camera")
+    assert (
+        diagnostics.report()["faults/camera"] == "1" and diagnostics.status("/a").level == b"\x00"
+    )
 
 
 def test_the_level_is_error_while_a_node_cannot_do_its_work() -> None:
-    health = Health()
-    health.fault("plan", "late")
-    assert health.status("/robot/robot").level == DiagnosticStatus.WARN
-    health.fault("estop", "latched", error=True)
-    assert health.status("/robot/robot").level == DiagnosticStatus.ERROR
-    health.cleared("estop")
-    assert health.status("/robot/robot").level == DiagnosticStatus.WARN
-    health.rest()
-    status = health.status("/robot/robot")
+    diagnostics = NodeDiagnostics()
+    diagnostics.report_fault("plan", "late")
+    assert diagnostics.status("/robot/robot").level == DiagnosticStatus.WARN
+    diagnostics.report_fault("estop", "latched", error=True)
+    assert diagnostics.status("/robot/robot").level == DiagnosticStatus.ERROR
+    diagnostics.clear_fault("estop")
+    assert diagnostics.status("/robot/robot").level == DiagnosticStatus.WARN
+    diagnostics.reset()
+    status = diagnostics.status("/robot/robot")
     assert status.level == DiagnosticStatus.OK and status.message == "starting"
 
 
 @pytest.mark.parametrize("name", ["/robot/camera", "/left/robot/camera", "/camera"])
 def test_a_status_is_sorted_by_its_namespace_and_names_its_node(name) -> None:
-    status = Health().status(name)
+    status = NodeDiagnostics().status(name)
     namespace, node = status.name.split(": ")
     assert status.hardware_id == namespace and status.name.endswith(": camera")
     assert (namespace.rstrip("/") + "/" + node) == name
@@ -131,9 +137,9 @@ def test_a_status_is_sorted_by_its_namespace_and_names_its_node(name) -> None:
 
 def test_what_was_wrong_before_an_end_is_not_said_after_it(graph) -> None:
     node = graph.add(Listener)
-    node.fault("camera", "silent", error=True)
+    node.report_fault("camera", "silent", error=True)
     node.trigger_deactivate()
-    assert not node.health.lasting and not node.health.ready
+    assert not node.diagnostics.active_faults and not node.diagnostics.ready
 
 
 class Tuned(Listener):

@@ -8,12 +8,12 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from wm_nodes.ros.node import Shell, ShellParams
+from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import ParamError, param
 
 
 @dataclass(frozen=True)
-class SomeParams(ShellParams):
+class SomeParams(NodeParams):
     rate_hz: float = param(20.0, "A rate.", low=1.0, high=200.0)
     count: int = param(3, "A count.", low=0)
     task: str = param("reach", "A task.")
@@ -24,9 +24,8 @@ class SomeParams(ShellParams):
     crop: tuple[float, ...] = param((0.0, 0.0), "Margins.", low=0.0, high=1.0)
 
 
-class SomeNode(Shell):
+class SomeNode(ManagedNode[SomeParams]):
     NAME = "some"
-    PARAMS = SomeParams
 
 
 def given(graph, **values):

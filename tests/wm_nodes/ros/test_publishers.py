@@ -21,7 +21,7 @@ from std_msgs.msg import String
 from wm_nodes.graphs.launch import process_identity
 from wm_nodes.graphs.launch.process_identity import BY_HAND, ProcessIdentity
 from wm_nodes.ros import graph_conflicts, publishers
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.publishers import Publishers, Verdict, gid_of
 
 TOPIC = "/one/step"
@@ -191,7 +191,7 @@ def test_of_other_programs_the_one_that_speaks_is_heard(sleeper) -> None:
         assert hearer.conflicts(0) == []
 
 
-class Listener(Shell):
+class Listener(ManagedNode):
     NAME = "listener"
 
 
@@ -258,7 +258,7 @@ def test_a_message_that_waited_long_is_used_once_its_publisher_is_known(graph, m
     door.give("spec", "/spec")
     time.sleep(0.01)
     door.conflicts.release()
-    assert door.used == ["spec"] and not door.node.health.drops
+    assert door.used == ["spec"] and not door.node.diagnostics.drops
 
 
 def test_many_messages_of_one_topic_do_not_displace_those_of_another(graph, monkeypatch) -> None:
@@ -269,7 +269,7 @@ def test_many_messages_of_one_topic_do_not_displace_those_of_another(graph, monk
     door.judge.known.add(b"a")
     door.conflicts.release()
     assert len(door.used) == graph_conflicts.HELD + 1 and door.used[-1] == "spec"
-    assert door.node.health.drops == {"/image/unknown": 1}
+    assert door.node.diagnostics.drops == {"/image/unknown": 1}
 
 
 def test_a_publisher_that_never_sends_ends_no_node(sleeper) -> None:

@@ -51,7 +51,7 @@ def test_the_camera_node_counts_and_reports_stamps_out_of_range(
     publisher.publish(messages.image_to_msg(image, stamp_ns))
     graph.until(lambda: heard)
     assert heard[0][0] == stamp_ns  # it travels, whatever it is
-    assert node.health.facts.get(f"stamps/top/{reason}", 0) == counted
-    assert ("camera_clock" in node.health.lasting) == bool(counted)
+    assert node.diagnostics.facts.get(f"stamps/top/{reason}", 0) == counted
+    assert ("camera_clock" in node.diagnostics.active_faults) == bool(counted)
     publisher.publish(messages.image_to_msg(image, node.get_clock().now().nanoseconds))
-    graph.until(lambda: "camera_clock" not in node.health.lasting)
+    graph.until(lambda: "camera_clock" not in node.diagnostics.active_faults)

@@ -21,6 +21,7 @@ from sensor_msgs.msg import JointState
 from wm_nodes.checks.faults.bad_messages import KINDS
 from wm_nodes.checks.faults.plant import robot_file
 from wm_nodes.checks.faults.witness import Witness
+from wm_nodes.control.realtime_control import RealtimeControl
 from wm_nodes.namespaces import ROBOT, beside
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
@@ -139,7 +140,7 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
 
     def release() -> None:
         """Clear latches and allow motion, as an operator does."""
-        assert node.control is not None
+        assert isinstance(node.control, RealtimeControl)
         for name in ("clear", "resume"):
             answer = node.control.loop.ask(name)
             while not answer.done():
@@ -157,13 +158,13 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
             if done % 5000 < BURST:
                 release()  # rubbish may have latched
         control = node.control
-        alive = control is not None and control.alive
+        alive = isinstance(control, RealtimeControl) and control.alive
         spin(3.0)
         release()
         again = moves(START_S)
         heard = witness.auditor
         heard.finish()
-        refused = sum(node.health.drops.values())
+        refused = sum(node.diagnostics.drops.values())
     finally:
         for each in (node, sim):
             each.end()

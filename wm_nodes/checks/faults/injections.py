@@ -125,8 +125,8 @@ def _hangs(rig: Rig, name: str) -> str:
 
 
 def _suspend_robot(rig: Rig) -> str:
-    """Suspend the robot node for 0.05 to 5 s. Half of the times the player hangs as well: then only
-    plans from before are there when the robot node goes on, and none of them may move the arm."""
+    """Suspend the robot node for 0.05 to 5 s, half of the times scripted_policy too: then only
+    older plans are there when the robot node continues, and none of them may move the arm."""
     seconds, old_plans = rig.some(0.05, 5.0), bool(rig.random.random() < 0.5)
     if old_plans:
         rig.plant.send("scripted_policy", signal.SIGSTOP)
@@ -172,7 +172,7 @@ def _busy(rig: Rig) -> str:
 
 
 def _rubbish(rig: Rig) -> str:
-    """The player is away meanwhile: beside it another publisher's plans would not even be read."""
+    """Without the scripted policy: beside it, plans of another publisher are not even read."""
     rig.plant.kill("scripted_policy")
     with rig.publishing(lambda: plan_rubbish(rig.random), 0.005):
         rig.wait(rig.some(1.0, 1.8))
@@ -358,11 +358,15 @@ FAULTS: Mapping[str, Fault] = {
     "wrapped joints": Fault(partial(_switched, name="wrap_joints", value=True), unaided=True),
     "nan velocity": Fault(partial(_switched, name="nan_velocity", value=True), unaided=True),
     "split states": Fault(partial(_switched, name="split_states", value=True), unaided=True),
-    "kill player": Fault(partial(_kill, name="scripted_policy"), stands=True, unaided=True),
+    "kill scripted_policy": Fault(
+        partial(_kill, name="scripted_policy"), stands=True, unaided=True
+    ),
     "kill recorder": Fault(partial(_kill, name="recorder"), unaided=True),
     "kill arm_sim": Fault(partial(_kill, name="arm_sim"), stands=True),
     "kill robot": Fault(_kill_robot, stands=True, rest=True),
-    "player hangs": Fault(partial(_hangs, name="scripted_policy"), stands=True, unaided=True),
+    "scripted_policy hangs": Fault(
+        partial(_hangs, name="scripted_policy"), stands=True, unaided=True
+    ),
     "recorder hangs": Fault(partial(_hangs, name="recorder"), unaided=True),
     "suspend robot": Fault(_suspend_robot, unaided=True),
     "second robot node": Fault(_second_robot, unaided=True),

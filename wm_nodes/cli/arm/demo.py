@@ -54,7 +54,7 @@ def run(words: Sequence[str]) -> int:
         "task": card.task,
         "model": card.model,
         "weights": card.name,
-        "album": "true",
+        "plans": "true",
         "evaluate": "true",
         "episodes": str(wanted.episodes),
         "seed": str(wanted.seed),
@@ -81,19 +81,19 @@ def report(run: Path, weights: Path, film: int) -> int:
 
     from wm_datasets import LogReader
     from wm_models.weights.store import load_model
-    from wm_nodes.viz.goal_video import arm_figures, film_frames, read_album
+    from wm_nodes.viz.goal_video import arm_figures, film_frames, read_plans
     from wm_nodes.viz.video import write_video
 
     torch.set_num_threads(1)
     with LogReader(run / "log") as log:
-        plans = read_album(run / "album", log.spec.control_period_s)
+        plans = read_plans(run / "plans", log.spec.control_period_s)
         found = arm_figures(log, plans)
         folder = run / "report"
         folder.mkdir(exist_ok=True)
         if film:
             model = load_model(weights)[0].eval()
             camera = next(iter(log.spec.cameras))
-            frames = film_frames(log, camera, model, plans, run / "album", film)
+            frames = film_frames(log, camera, model, plans, run / "plans", film)
             found["film"] = write_video(folder / "plan.mp4", frames, FILM_HZ)
     (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
     print(told(found))

@@ -25,7 +25,7 @@ class ArmGoal:
     picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ""
     """Goal: a PNG or JPEG. Joint states beside it (FILE.json, as --keep writes them) go along."""
     here: bool = False
-    """What is seen now becomes the goal (service goal_here)."""
+    """What is seen now becomes the goal (service set_goal_here)."""
     keep: str = ""
     """Write what is seen now to this file, joint states beside it; nothing moves."""
     camera: str = "front"

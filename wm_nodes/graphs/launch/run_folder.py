@@ -26,6 +26,7 @@ RUNS = "runs"
 FILE = "run.json"
 TRAIN = "train"  # what run.json calls `wm train`
 ROBOT = ("task", "camera", "render", "action_repeat", "time_limit")  # in a log's `extra`
+RENAMED = {"album": "plans"}  # arguments in run.json of older versions
 LEARNED = ("model", "set", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -196,6 +197,7 @@ def _read(file: Path, graph: Graph, wanted: Mapping[str, Value]) -> dict[str, Va
         return {**wanted, **_learned(file.parent, graph, arguments)}
     if name != graph.name:
         raise GraphError(f"run: {file} belongs to graph {name!r}, not to {graph.name!r}.")
+    arguments = {RENAMED.get(key, key): value for key, value in arguments.items()}
     return graph.parse({key: value for key, value in arguments.items() if key in graph.defaults()})
 
 

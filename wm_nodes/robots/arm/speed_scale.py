@@ -1,6 +1,6 @@
 """How fast an arm may move now: the operator's speed scale and the driver's; the smaller counts.
 
-A scale is a share of all velocity limits. Free of ROS: `wm_nodes.nodes.driver_services` gives it
+A scale is a share of all velocity limits. Free of ROS: `wm_nodes.ros.driver_services` gives it
 the driver's values.
 """
 

@@ -136,6 +136,7 @@ class DinoWorldModel(WorldModel):
             context=config.context,
             has_goal=True,
             has_decoder=config.decoder is not None,
+            state_module="encoder",  # the state is a window of its tokens
         )
 
     def modules_by_name(self) -> dict[str, nn.Module]:

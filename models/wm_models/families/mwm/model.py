@@ -217,6 +217,7 @@ class MaskedWorldModel(WorldModel):
             has_continue=config.discount,
             has_decoder=True,
             stochastic=True,
+            encoder_module="autoencoder",
         )
 
     def modules_by_name(self) -> dict[str, nn.Module]:

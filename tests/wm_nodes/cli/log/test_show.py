@@ -245,4 +245,4 @@ def test_a_log_that_is_not_there_is_said_in_a_line(words, said, capsys):
 
 def test_an_episode_that_is_not_there_is_refused(log, capsys):
     assert main(["log", "show", str(log), "--episode", "3"]) == 2
-    assert "right is 0 to 2, or -1 for the newest" in capsys.readouterr().err
+    assert "expected 0 to 2, or -1 for the newest" in capsys.readouterr().err

@@ -188,3 +188,12 @@ def test_a_run_of_an_older_version_takes_no_settings(tmp_path):
     with pytest.raises(GraphError, match="set"):
         open_run(graph, {"run": str(run), "set": "learner.train_every=4"})
     assert open_run(graph, {"run": str(run)}).values["set"] == ""
+
+
+def test_a_run_of_an_older_version_still_records_its_plans(tmp_path):
+    graph, run = find_graph("arm_mpc"), tmp_path / "one"
+    open_run(graph, {"run": str(run), "plans": "true"}).lock.close()
+    content = json.loads((run / "run.json").read_text())
+    content["arguments"]["album"] = content["arguments"].pop("plans")
+    (run / "run.json").write_text(json.dumps(content))
+    assert open_run(graph, {"run": str(run)}).values["plans"] is True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wm_datasets.spec import LogSpec
 from wm_nodes.errors import UserError
 from wm_nodes.ros import messages, topics
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 
 WAIT_S = 5.0  # for a camera node of its own to begin
 
@@ -17,7 +17,7 @@ class RobotCamera:
     of which the robot publishes the raw one.
     """
 
-    def __init__(self, node: Shell, camera: str, images: topics.Topic) -> None:
+    def __init__(self, node: ManagedNode, camera: str, images: topics.Topic) -> None:
         self._node, self._camera, self._images = node, camera, images
         self._robot: LogSpec | None = None
         node.listen(topics.SPEC, messages.spec_from_msg, self._on_spec, idle=True)

@@ -1,11 +1,10 @@
-"""What a driver offers beside joint states and commands, on ROS: its speed scaling, recovery from a
-protective stop, and switching of its controller.
+"""An arm's driver: recovery from a protective stop, switching of its controller, speed scaling.
 
-Services of the robot node `recover`, `activate` and `deactivate` call those of the driver that the
-robot's YAML names. They have two nodes and threads of their own: a driver that does not answer
+The robot node's services `recover`, `activate` and `deactivate` call those of the driver that the
+robot's YAML names. They have two private nodes with a thread each: a driver that does not answer
 delays neither the control loop nor the emergency stop. One thread executes the services and waits,
-the other takes the driver's answers. (rclpy's MultiThreadedExecutor polls without pause while a
-service waits, and with real-time priority that would stop the whole computer.)
+the other receives the driver's answers. (rclpy's MultiThreadedExecutor polls without pause while a
+service waits; with real-time priority that would block the whole computer.)
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -23,13 +23,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
-from wm_nodes.control.answer import Answer
-from wm_nodes.control.driver_work import DriverStep, Work
-from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.errors import UserError
+from wm_nodes.records import Answer, DriverStep, DriverTask
 from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
 from wm_nodes.robots.arm.speed_scale import SpeedScale
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import answered, filled, load_service
 
 IN = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
@@ -37,7 +35,7 @@ ABSENT_S = 1.0  # a service that was known is found again by then
 DISCOVERY_S = 3.5  # after the start of this node: DDS announces each every 3 s
 LOOP_S = 1.0  # for the control loop to answer
 SPIN_S = 0.1
-WORKS: tuple[Work, ...] = ("recover", "activate", "deactivate")
+DRIVER_TASKS: tuple[DriverTask, ...] = ("recover", "activate", "deactivate")
 PERCENT = 100.0
 BUSY = "another call to the driver is under way: call this one again afterwards"
 
@@ -77,36 +75,43 @@ class _Call:
         return "" if done else f"{name}: refused{f' ({text})' if text else ''}"
 
 
-def loaded(section: DriverSection, work: Work) -> list[tuple[ServiceCall, Any, Any]]:
-    """Return each call of a piece of work with its type and its request.
+def loaded(section: DriverSection, task: DriverTask) -> list[tuple[ServiceCall, Any, Any]]:
+    """Return each call of a task with its type and its request.
 
     UserError: a type is not installed, or a request does not fit it.
     """
-    given = getattr(section, work)
+    given = getattr(section, task)
     calls = given if isinstance(given, tuple) else (given,) if given else ()
     out = []
     for index, call in enumerate(calls):
         kind = load_service(call.type)
-        what = f"driver.{work}{f'[{index}]' if work == 'recover' else ''}.request"
+        what = f"driver.{task}{f'[{index}]' if task == 'recover' else ''}.request"
         out.append((call, kind, filled(kind.Request(), call.request, what)))
     return out
+
+
+class RequestQueue(Protocol):
+    """What executes requests: the control loop."""
+
+    def ask(self, name: str, value: object = None) -> Future[Answer]:
+        """Add a request; the future gets its answer."""
 
 
 class DriverServices:
     """The driver's part of a robot node; make it before the control loop begins, `close` it last.
     `node` has the services, `clients` what speaks to the driver.
 
-    speed: receives the driver's scale. loop: is asked before each piece of work and told its
+    speed: receives the driver's scale. loop: is asked before each task and told its
     outcome. alive: does the control loop run? dry_run: the driver is not called. Raises UserError
     if a service type of the YAML is not installed, or if a request does not fit it.
     """
 
     def __init__(
         self,
-        node: Shell,
+        node: ManagedNode,
         section: DriverSection,
         speed: SpeedScale,
-        loop: RealtimeLoop,
+        loop: RequestQueue,
         alive: Callable[[], bool],
         *,
         dry_run: bool = False,
@@ -114,7 +119,7 @@ class DriverServices:
         self._node, self._speed, self._loop, self._alive = node, speed, loop, alive
         self._section, self._dry = section, dry_run
         self._closing = threading.Event()
-        prepared = {work: loaded(section, work) for work in WORKS}
+        prepared = {task: loaded(section, task) for task in DRIVER_TASKS}
         self.node = self._private("robot_driver_services")
         self.clients = self._private("robot_driver_clients")
         try:
@@ -159,12 +164,12 @@ class DriverServices:
             start_parameter_services=False,
         )
 
-    def _make(self, prepared: dict[Work, list[tuple[ServiceCall, Any, Any]]]) -> None:
+    def _make(self, prepared: dict[DriverTask, list[tuple[ServiceCall, Any, Any]]]) -> None:
         """Make the services on one private node, clients and the subscription on the other."""
         section = self._section
-        self._calls = {work: self._clients(calls) for work, calls in prepared.items()}
+        self._calls = {task: self._clients(calls) for task, calls in prepared.items()}
         self._services: list[Any] = [
-            self.node.create_service(Trigger, work, self._handler(work)) for work in WORKS
+            self.node.create_service(Trigger, task, self._handler(task)) for task in DRIVER_TASKS
         ]
         if section.speed_scaling_topic:
             self._speed.watch(section.speed_scaling_timeout_s)
@@ -209,22 +214,22 @@ class DriverServices:
                 f"0 to {most}. Check `driver: speed_scaling_percent:` in the robot's YAML.",
             )
 
-    def _handler(self, work: Work) -> Callable[[Trigger.Request, Trigger.Response], Any]:
+    def _handler(self, task: DriverTask) -> Callable[[Trigger.Request, Trigger.Response], Any]:
         def handle(request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-            answer = self._execute(work)
+            answer = self._execute(task)
             response.success, response.message = answer.done, answer.text
             return response
 
         return handle
 
-    def _execute(self, work: Work) -> Answer:
-        """Do a piece of work, if the control loop allows it; tell it the outcome."""
-        calls = self._calls[work]
+    def _execute(self, task: DriverTask) -> Answer:
+        """Do a task, if the control loop allows it; tell it the outcome."""
+        calls = self._calls[task]
         if not calls:
-            return Answer(False, f"the robot's YAML has no `driver: {work}:`")
+            return Answer(False, f"the robot's YAML has no `driver: {task}:`")
         if self._dry:
-            return Answer(False, f"dry_run: the driver is not called ({work})")
-        answer = self._tell(DriverStep(work, "begin"))
+            return Answer(False, f"dry_run: the driver is not called ({task})")
+        answer = self._tell(DriverStep(task, "begin"))
         if not answer.done:
             return answer
         failed = "interrupted"
@@ -232,8 +237,8 @@ class DriverServices:
             made = (call.make(self._refuse_others) for call in calls)
             failed = next((text for text in made if text), "")
         finally:
-            outcome = self._tell(DriverStep(work, "failed" if failed else "done"), withdraw=False)
-        return Answer(False, f"{work}: {failed}") if failed else outcome
+            outcome = self._tell(DriverStep(task, "failed" if failed else "done"), withdraw=False)
+        return Answer(False, f"{task}: {failed}") if failed else outcome
 
     def _refuse_others(self) -> None:
         """Refuse calls that came during one that is under way: they must not be executed later.

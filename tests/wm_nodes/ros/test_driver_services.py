@@ -24,10 +24,10 @@ from tests.wm_nodes.control.test_realtime import STILL_RAD, Bench
 from wm_nodes.checks.arm_bringup import ArmCheck
 from wm_nodes.control.states import State
 from wm_nodes.errors import UserError
-from wm_nodes.nodes.driver_services import DriverServices
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
-from wm_nodes.ros.node import Shell
+from wm_nodes.ros.driver_services import DriverServices
+from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import filled
 
 TRIGGER, SET_BOOL = "std_srvs/srv/Trigger", "std_srvs/srv/SetBool"
@@ -35,7 +35,7 @@ SWING = 50  # control periods of motion one way
 SHORT_S, LONG_S = 0.3, 10.0  # of calls: one that fails by its time-out, and all others
 
 
-class RobotNode(Shell):
+class RobotNode(ManagedNode):
     NAME = "robot"
 
 

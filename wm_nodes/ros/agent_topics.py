@@ -1,0 +1,48 @@
+"""What an agent publishes beside its plans: image, features, latent, imagination."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from wm_models.interface.state import State
+from wm_nodes.agent.decoder import beside_truth
+from wm_nodes.agent.weights import Weights
+from wm_nodes.records import Features, Image, Latent
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.node import ManagedNode
+
+
+class AgentTopics:
+    """Nothing is computed for a topic without a subscriber."""
+
+    def __init__(self, node: ManagedNode, camera: str) -> None:
+        self._camera = camera
+        self._images = topics.IMAGE.publisher(node, camera=camera)
+        self._features = topics.FEATURES.publisher(node)
+        self._latents = topics.LATENT.publisher(node)
+        self._imagination = topics.IMAGINATION.publisher(node)
+
+    def publish_image(self, image: Image | None, stamp_ns: int) -> None:
+        """Publish an image (H, W, 3) of the model's size, if there is one."""
+        if image is not None and self._images.get_subscription_count():
+            frame = messages.optical_frame(self._camera)
+            self._images.publish(messages.image_to_msg(image, stamp_ns, frame))
+
+    def publish_state(
+        self, weights: Weights, tokens: Tensor, state: State, image: Image | None, stamp_ns: int
+    ) -> None:
+        """Publish tokens [1, N, D], a state of batch size 1, and its decoding beside `image`."""
+        spec = weights.model.spec
+        if self._features.get_subscription_count():
+            origin = weights.origin(spec.encoder_module)
+            features = Features(stamp_ns, origin, tokens[0].cpu().numpy())
+            self._features.publish(messages.features_to_msg(features))
+        if self._latents.get_subscription_count():
+            flat = weights.model.pack(state)[0].float().cpu().numpy()
+            latent = Latent(stamp_ns, weights.origin(spec.state_module), flat)
+            self._latents.publish(messages.latent_to_msg(latent))
+        if image is None or not spec.has_decoder:
+            return
+        if self._imagination.get_subscription_count():
+            both = beside_truth(weights, state, image)
+            self._imagination.publish(messages.image_to_msg(both, stamp_ns, self._camera))
