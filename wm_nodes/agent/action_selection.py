@@ -1,10 +1,10 @@
-"""What chooses the action: the actor, or a search in imagination, for reward or for a goal."""
+"""Action selection: by the actor, or by a search in imagination, for reward or for a goal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,23 +24,23 @@ from wm_nodes.agent.weights import Weights
 from wm_nodes.errors import UserError
 from wm_nodes.records import Step
 
-CHOOSERS = tuple(PLANNERS)
+ACTION_SELECTORS = tuple(PLANNERS)
 OBJECTIVES = ("", *REDUCTIONS)
-FROM_ACTOR = 12  # candidates of a search that the actor proposes, where the preset says nothing
+ACTOR_CANDIDATES = 12  # candidates of a search from the actor, where the preset does not set them
 COMMON = ("horizon", "samples", "iterations")  # settings of every search
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search; 0, or an empty text, leaves it to the model's preset, or to the planner.
-    ModelError names a setting that cannot be."""
+    """Settings of a search; 0, or an empty text, keeps the default of the model's preset, or of the
+    planner. ModelError names a setting that is out of range."""
 
     budget_s: float = 0.0  # 0: all iterations
     horizon: int = 0  # model steps
     samples: int = 0
     iterations: int = 0
-    execute: int = 0  # actions that are done before the next search
-    goal_proprio: float = 1.0  # weight of the goal's proprioception beside its picture
+    execute: int = 0  # robot actions executed before the next search
+    goal_proprio: float = 1.0  # weight of the goal's proprioception beside its image
     objective: str = ""  # steps of a plan that are compared with a goal: last, all
 
     def __post_init__(self) -> None:
@@ -50,43 +50,44 @@ class SearchSettings:
         check.choice("objective", OBJECTIVES)
 
 
-class Chooser(Protocol):
+class ActionSelector(Protocol):
     """Actions from a state."""
 
     name: str
-    rounds: tuple[int, int]  # of the newest search: made before its budget was spent, wanted
-    floor_s: float  # seconds that the newest search takes at least, whatever its budget is
+    rounds: tuple[int, int]  # iterations of the newest search: within its budget, and configured
+    floor_s: float  # least time [s] of the newest search, whatever its budget
 
-    def can_choose(self, weights: Weights, has_goal: bool) -> bool:
-        """Whether this model gives it something to choose by."""
+    def can_select(self, weights: Weights, has_goal: bool) -> bool:
+        """Whether the model has an actor, a reward, or a goal to plan for."""
 
     def executes(self, weights: Weights) -> int:
-        """Return how many of the robot's actions are done before the next plan is due."""
+        """Return how many robot actions are executed before the next plan is due."""
 
-    def choose(
+    def select(
         self,
         weights: Weights,
         state: State,
         step: Step,
         noise: torch.Generator,
         goal: Mapping[str, Tensor] | None,
-        settled: Tensor,
+        committed: Tensor,
     ) -> Tensor:
-        """Return model actions [H, f A] within the model's box; the first [k] numbers of the first
-        one are on their way already. PlanRefused: there is no plan, and the robot must stop."""
+        """Return model actions [H, f A] within the model's box, of which the first [k] numbers of
+        the first one are committed already. PlanRefused: there is no plan, and the robot must
+        stop."""
 
-    def forget(self) -> None:
-        """The goal is another one: begin the next search anew."""
+    def reset(self) -> None:
+        """Drop the warm start, for example for a new goal."""
 
 
-class ActorChooser:
+class ActorSelector:
     """The actor's sample in training episodes, its mode in evaluation."""
 
     name = "actor"
     rounds = 1, 1
     floor_s = 0.0
 
-    def can_choose(self, weights: Weights, has_goal: bool) -> bool:
+    def can_select(self, weights: Weights, has_goal: bool) -> bool:
         if not weights.model.spec.has_actor:
             raise UserError(
                 f"planner: model {weights.preset} has no actor. Right: {', '.join(SEARCHES)}."
@@ -97,26 +98,26 @@ class ActorChooser:
         return weights.model.spec.frameskip
 
     @torch.inference_mode()
-    def choose(
+    def select(
         self,
         weights: Weights,
         state: State,
         step: Step,
         noise: torch.Generator,
         goal: Mapping[str, Tensor] | None,
-        settled: Tensor,
+        committed: Tensor,
     ) -> Tensor:
         model = weights.model
         action = finite_action(model.act(state, mode=not step.explore, generator=noise))
         return action.clamp(*model.spec.bounds(action))
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         pass
 
 
-class SearchChooser:
-    """CEM, MPPI or gradient descent: for the goal where there is one, else for the imagined
-    return; begun at the last plan moved on by what was done of it."""
+class SearchSelector:
+    """CEM, MPPI or gradient descent: for the goal if there is one, else for the imagined return.
+    The warm start is the previous plan, shifted by its executed actions."""
 
     def __init__(self, name: str, settings: SearchSettings) -> None:
         self.name = name
@@ -126,7 +127,7 @@ class SearchChooser:
         self._searches: dict[tuple[str, bool], Planner] = {}
         self._warm: PlanState | None = None
 
-    def can_choose(self, weights: Weights, has_goal: bool) -> bool:
+    def can_select(self, weights: Weights, has_goal: bool) -> bool:
         spec = weights.model.spec
         return (has_goal and spec.has_goal) or spec.has_reward
 
@@ -135,22 +136,22 @@ class SearchChooser:
         return preferred or weights.model.spec.frameskip
 
     def planning(self, weights: Weights) -> Planning:
-        """Return how the model's preset plans, with the settings in which the model differs."""
+        """Return the planner settings of the model's preset, with the model's own settings."""
         return preset(weights.preset).varied(weights.settings).planning
 
-    def choose(
+    def select(
         self,
         weights: Weights,
         state: State,
         step: Step,
         noise: torch.Generator,
         goal: Mapping[str, Tensor] | None,
-        settled: Tensor,
+        committed: Tensor,
     ) -> Tensor:
         search = self._search(weights, step.explore)
         try:
             actions, after, info = search.plan(
-                begun(weights.model, settled),
+                begun(weights.model, committed),
                 state,
                 self._cost(weights, goal),
                 goal,
@@ -161,13 +162,17 @@ class SearchChooser:
         except PlanRefused:
             self._warm = None
             raise
-        wanted = getattr(search, PLANNERS[self.name].fields.get("iterations", "iterations"))
-        self.rounds, self.floor_s = (int(info["iterations"]), int(wanted)), float(info["floor_s"])
+        configured = getattr(search, self._field("iterations"))
+        self.rounds, self.floor_s = (int(info["iterations"]), configured), float(info["floor_s"])
         self._warm = moved_on(after, self.executes(weights), weights.model.spec.frameskip)
         return actions[0]
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self._warm = None
+
+    def _field(self, setting: str) -> str:
+        """The planner's own name of a common setting."""
+        return PLANNERS[self.name].fields.get(setting, setting)
 
     def _cost(self, weights: Weights, goal: Mapping[str, Tensor] | None) -> Cost:
         planning = self.planning(weights)
@@ -180,21 +185,32 @@ class SearchChooser:
         return GoalCost(keys=keys, reduce=self._settings.objective or planning.objective)
 
     def _search(self, weights: Weights, explore: bool) -> Planner:
-        """The search for this model; made once, as planners remember nothing."""
+        """The planner for this model; kept, as planners have no state."""
         key = (weights.preset, explore)
         if key not in self._searches:
             options = dict(self.planning(weights).planners.get(self.name, {}))
-            own, kind = PLANNERS[self.name].fields, PLANNERS[self.name].load()
-            given = {own.get(name, name): getattr(self._settings, name) for name in COMMON}
+            given = {self._field(name): getattr(self._settings, name) for name in COMMON}
             options |= {name: value for name, value in given.items() if value}
+            kind = PLANNERS[self.name].load()
             if issubclass(kind, Search):
-                samples = options.get("samples", kind.samples)
-                proposed = FROM_ACTOR if weights.model.spec.has_actor else 0
-                options["elites"] = min(options.get("elites", kind.elites), samples)
-                options["n_policy"] = min(options.get("n_policy", proposed), samples - 1)
+                options = population_options(options, kind, weights.model.spec.has_actor)
                 options["explore"] = explore
             self._searches[key] = planner(self.name, **options)
         return self._searches[key]
+
+
+def population_options(
+    options: Mapping[str, Any], kind: type[Search], has_actor: bool
+) -> dict[str, Any]:
+    """Return options of a population search with no more elites and candidates of the actor than
+    there are samples."""
+    samples = options.get("samples", kind.samples)
+    from_actor = options.get("n_policy", ACTOR_CANDIDATES if has_actor else 0)
+    return {
+        **options,
+        "elites": min(options.get("elites", kind.elites), samples),
+        "n_policy": min(from_actor, samples - 1),
+    }
 
 
 def moved_on(plan: PlanState, actions: int, frameskip: int) -> PlanState:
@@ -204,8 +220,8 @@ def moved_on(plan: PlanState, actions: int, frameskip: int) -> PlanState:
     return replace(plan, mean=left.unflatten(1, (-1, frameskip)).flatten(-2))
 
 
-def chooser(name: str, settings: SearchSettings | None = None) -> Chooser:
-    """Return the chooser of a name."""
+def action_selector(name: str, settings: SearchSettings | None = None) -> ActionSelector:
+    """Return the action selector of a planner's name (wm_models.planners.registry)."""
     if name == "actor":
-        return ActorChooser()
-    return SearchChooser(name, settings or SearchSettings())
+        return ActorSelector()
+    return SearchSelector(name, settings or SearchSettings())

@@ -12,8 +12,8 @@ from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_nodes.agent.decoder import beside_truth
 from wm_nodes.agent.encoder import Encoder
-from wm_nodes.agent.state_filter import Filter
-from wm_nodes.agent.weights import Swap, Weights
+from wm_nodes.agent.state_filter import StateFilter
+from wm_nodes.agent.weights import VersionSwitch, Weights
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import CHECK_S, PipelineParams
@@ -48,8 +48,8 @@ class AgentNode(Thinker):
         self._pipeline = p.pipeline()
         self._alive = Liveness(p.stale_s, p.frozen_s)
         self._stamps = StampWatch(self, p.camera)
-        self._encoder, self._swap = Encoder(), Swap(p.swap)
-        self._filter = Filter(p.seed, self.device)
+        self._encoder, self._switch = Encoder(), VersionSwitch(p.swap)
+        self._filter = StateFilter(p.seed, self.device)
         self._policy = p.core(self.device)
         self._goal, self._goals = GoalListener(self, self._policy, p.goal), GoalSpeaker(self)
         self._maker = PlanMaker()
@@ -105,8 +105,8 @@ class AgentNode(Thinker):
         self._together(self._join.put("image", stamp_ns, image))
 
     def _on_step(self, step: Step) -> None:
-        self._filter.heard(step)
-        self._policy.delay.heard(step)
+        self._filter.record(step)
+        self._policy.delay.record(step)
         self._together(self._join.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict[str, Any] | None) -> None:
@@ -132,11 +132,11 @@ class AgentNode(Thinker):
             self._plans.publish(messages.plan_to_msg(self._answer))
         else:
             self.poll()
-            weights = self._swap.at(step, self.shelf.newest)
+            weights = self._switch.at(step, self.weight_cache.newest)
             if weights is None:
                 self._decide_blindly(step)
             else:
-                self.shelf.in_use(weights)
+                self.weight_cache.keep_only(weights)
                 self.health.weights = weights.version
                 self._decide(weights, image, proprio_of(self._newest), step)
         if self.params.mode == topics.LOCKSTEP:
@@ -145,7 +145,7 @@ class AgentNode(Thinker):
     def _decide_blindly(self, step: Step) -> None:
         started = time.perf_counter()
         if not step.is_last:
-            actions = self._policy.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+            actions = self._policy.random_action(*self._maker.bounds(step), step.stamp_ns)
             self.health.worked(time.perf_counter() - started)
             self._say(step, RANDOM, actions)
 

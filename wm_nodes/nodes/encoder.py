@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from wm_nodes.agent.encoder import Encoder
-from wm_nodes.agent.weights import Swap, Weights
+from wm_nodes.agent.weights import VersionSwitch, Weights
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.goal_topics import GoalSpeaker
 from wm_nodes.nodes.model_node import Thinker, ThinkerParams
@@ -47,7 +47,7 @@ class EncoderNode(Thinker):
         self._join = Join(("image", "step"))
         super().configure()
         p = self.params
-        self._core, self._swap = Encoder(), Swap(p.swap)
+        self._core, self._switch = Encoder(), VersionSwitch(p.swap)
         self._goals = GoalSpeaker(self)
         self._answer: Features | None = None
         self._out = topics.FEATURES.publisher(self)
@@ -82,10 +82,10 @@ class EncoderNode(Thinker):
     def _encode(self, both: dict, step: Step) -> Features | None:
         self.poll()
         started = time.perf_counter()
-        weights = self._swap.at(step, self.shelf.newest)
+        weights = self._switch.at(step, self.weight_cache.newest)
         if weights is None:
             return None
-        self.shelf.in_use(weights)
+        self.weight_cache.keep_only(weights)
         self.health.weights = weights.version
         try:
             tokens = self._core.encode(weights, both.get("image"), proprio_of(both))

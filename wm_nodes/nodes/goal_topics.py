@@ -8,7 +8,7 @@ import numpy as np
 from std_srvs.srv import Trigger
 
 from wm_nodes.agent.goals import Goal, read_goal
-from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.records import Image, Vector
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.node import Shell
@@ -21,7 +21,7 @@ class GoalListener:
     later, or not at all.
     """
 
-    def __init__(self, node: Shell, policy: Policy, path: str) -> None:
+    def __init__(self, node: Shell, policy: ActionPlanner, path: str) -> None:
         """`path` is a picture to begin with; empty: none. UserError if it cannot be read."""
         self._node, self._policy = node, policy
         self._image: tuple[int, Image] | None = None

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from wm_models.errors import PlanRefused
-from wm_nodes.agent.action_selection import CHOOSERS, OBJECTIVES, Chooser, SearchSettings, chooser
-from wm_nodes.agent.delay_compensation import Delay
-from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.action_selection import (
+    ACTION_SELECTORS,
+    OBJECTIVES,
+    ActionSelector,
+    SearchSettings,
+    action_selector,
+)
+from wm_nodes.agent.delay_compensation import DelayCompensator
+from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.goal_topics import GoalListener
@@ -25,7 +31,7 @@ LATE_S = 5.0  # later than this is another clock
 
 @dataclass(frozen=True)
 class PolicyParams(ThinkerParams):
-    planner: str = param("actor", "What chooses the action.", choices=CHOOSERS)
+    planner: str = param("actor", "What chooses the action.", choices=ACTION_SELECTORS)
     budget_s: float = param(0.0, "Seconds for a search; 0: all its iterations.", low=0.0)
     horizon: int = param(0, "Model steps that a search looks ahead; 0: as suits the model.", low=0)
     samples: int = param(0, "Candidates of a search (gd: starts); 0: as suits the model.", low=0)
@@ -47,7 +53,7 @@ class PolicyParams(ThinkerParams):
         True, "Real time: plan from where the robot will be when the plan comes."
     )
 
-    def chooser(self) -> Chooser:
+    def selector(self) -> ActionSelector:
         settings = SearchSettings(
             self.budget_s,
             self.horizon,
@@ -57,19 +63,19 @@ class PolicyParams(ThinkerParams):
             self.goal_proprio,
             self.objective,
         )
-        return chooser(self.planner, settings)
+        return action_selector(self.planner, settings)
 
-    def core(self, device: torch.device) -> Policy:
+    def core(self, device: torch.device) -> ActionPlanner:
         """Return the policy that these parameters describe."""
-        return Policy(self.seed, device, self.chooser(), Delay(self.delay_s))
+        return ActionPlanner(self.seed, device, self.selector(), DelayCompensator(self.delay_s))
 
-    def measure(self, node: Thinker, policy: Policy, step: Step) -> None:
+    def measure(self, node: Thinker, policy: ActionPlanner, step: Step) -> None:
         """Real time: take note of how long after its observation a plan was given."""
         if policy.planned_ns != step.stamp_ns or self.mode != topics.REALTIME:
             return
         took_s = (node.get_clock().now().nanoseconds - step.stamp_ns) / 1e9
         if self.compensate and 0.0 <= took_s < LATE_S:
-            policy.delay.took(took_s)
+            policy.delay.record_planning_time(took_s)
         node.health.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
         made, wanted = policy.rounds
         node.health.facts["rounds"] = f"{made} of {wanted}"
@@ -108,13 +114,13 @@ class PolicyNode(Thinker):
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
 
     def _on_step(self, step: Step) -> None:
-        self._core.delay.heard(step)
+        self._core.delay.record(step)
         self.poll()
         if step.is_last:
             return
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
-        elif self.shelf.newest is None:
+        elif self.weight_cache.newest is None:
             self._say_blindly(step)
         else:
             self._together(self._join.put("step", step.stamp_ns, step))
@@ -128,7 +134,7 @@ class PolicyNode(Thinker):
             return
         started = time.perf_counter()
         latent, step = both["latent"], both["step"]
-        weights = self.shelf.get(latent.origin)
+        weights = self.weight_cache.get(latent.origin)
         if weights is None:
             self.drop("latent/version", f"latent of {latent.origin}: this version is unknown here")
             return
@@ -138,7 +144,7 @@ class PolicyNode(Thinker):
                 f"latent: {latent.state.size} numbers, {latent.origin} has {weights.state}",
             )
             return
-        self.shelf.in_use(weights)
+        self.weight_cache.keep_only(weights)
         if not self._core.can_act(weights):
             self._goals.missing()
             if self.params.mode == topics.LOCKSTEP:
@@ -159,7 +165,7 @@ class PolicyNode(Thinker):
 
     def _say_blindly(self, step: Step) -> None:
         started = time.perf_counter()
-        actions = self._core.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+        actions = self._core.random_action(*self._maker.bounds(step), step.stamp_ns)
         self._say(step, RANDOM, actions, started)
 
     def _say(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:

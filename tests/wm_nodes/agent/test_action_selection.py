@@ -1,4 +1,4 @@
-"""The chooser: settings of preset and user, refused plans, models of any kind."""
+"""Action selectors: settings of preset and user, refused plans, models of any kind."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from wm_models.interface.world_model import ModelSpec
 from wm_models.planners import CEM, GD, GoalCost, ReturnCost
 from wm_models.registry import PRESETS
 from wm_models.weights.store import Manifest, WeightsError
-from wm_nodes.agent.action_selection import SearchSettings, chooser
+from wm_nodes.agent.action_selection import SearchSettings, action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.in_process import LearnedPolicy
-from wm_nodes.agent.policy import Policy
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.policy import ActionPlanner
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import Weights, blank_observation, ready
 from wm_nodes.robots.robot import Observation, RobotSpec
 
@@ -79,8 +79,10 @@ def line(bad: float | None = None) -> Weights:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("planner", ["cem", "mppi", "gd"])
-def test_a_plan_that_cannot_be_is_refused_and_begun_anew(planned, planner: str, bad: float) -> None:
-    policy = Policy(0, CPU, chooser(planner, SearchSettings(horizon=2, iterations=3)))
+def test_after_a_refused_plan_the_next_search_is_fresh(planned, planner: str, bad: float) -> None:
+    policy = ActionPlanner(
+        0, CPU, action_selector(planner, SearchSettings(horizon=2, iterations=3))
+    )
     policy.goal = AIM
     state = {"x": torch.zeros(1, 1)}
     good = policy.act(line(), state, step(0))
@@ -98,14 +100,16 @@ def test_an_actor_that_diverged_is_refused(planned) -> None:
     with torch.no_grad():
         found.model.actor.bias.fill_(math.nan)
     with pytest.raises(PlanRefused, match="an action that is not finite"):
-        chooser("actor").choose(found, {"pose": torch.zeros(1, 2)}, step(0), None, None, NONE)
+        action_selector("actor").select(
+            found, {"pose": torch.zeros(1, 2)}, step(0), None, None, NONE
+        )
 
 
 # settings ---------------------------------------------------------------------------------------
 
 
 def test_the_preset_decides_what_imagined_rewards_are_worth(planned) -> None:
-    search = chooser("cem")
+    search = action_selector("cem")
     assert search._cost(posed(), None) == ReturnCost(0.99, use_value=True)
     assert search._cost(posed(has_value=False), None) == ReturnCost(0.99, use_value=False)
     planned(gamma=0.7, use_value=False)
@@ -115,19 +119,21 @@ def test_the_preset_decides_what_imagined_rewards_are_worth(planned) -> None:
 def test_the_user_s_objective_comes_before_the_preset_s(planned) -> None:
     goal = {"visual": torch.zeros(1, 1), "proprio": torch.zeros(1, 1)}
     keys = {"visual": 1.0, "proprio": 1.0}
-    assert chooser("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="all")
+    assert action_selector("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="all")
     planned(objective="last")
-    assert chooser("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
+    assert action_selector("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
     given = SearchSettings(objective="all", goal_proprio=0.0)
-    assert chooser("cem", given)._cost(line(), goal) == GoalCost(keys={"visual": 1.0}, reduce="all")
+    assert action_selector("cem", given)._cost(line(), goal) == GoalCost(
+        keys={"visual": 1.0}, reduce="all"
+    )
 
 
 def test_the_preset_decides_how_much_is_executed(planned) -> None:
-    assert chooser("cem").executes(line()) == 3  # a model step's
+    assert action_selector("cem").executes(line()) == 3  # a model step's
     planned(execute=6)
-    assert chooser("cem").executes(line()) == 6
-    assert chooser("cem", SearchSettings(execute=2)).executes(line()) == 2
-    policy = Policy(0, CPU, chooser("cem"))
+    assert action_selector("cem").executes(line()) == 6
+    assert action_selector("cem", SearchSettings(execute=2)).executes(line()) == 2
+    policy = ActionPlanner(0, CPU, action_selector("cem"))
     policy.goal = AIM
     found, made = line(), []
     for tick in range(13):
@@ -138,19 +144,21 @@ def test_the_preset_decides_how_much_is_executed(planned) -> None:
 
 def test_a_model_that_differs_from_its_preset_is_planned_with_as_it_is() -> None:
     weights = replace(line(), preset="dino_wm_repo", settings={"frameskip": 2})
-    assert chooser("cem").executes(weights) == 5 * 2  # all of a plan, as released
+    assert action_selector("cem").executes(weights) == 5 * 2  # all of a plan, as released
 
 
 def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
     def search(weights: Weights, **settings) -> CEM:
-        return chooser("cem", SearchSettings(**settings))._search(weights, explore=False)
+        return action_selector("cem", SearchSettings(**settings))._search(weights, explore=False)
 
     assert search(posed()).n_policy == 12
     assert search(posed(), samples=5).n_policy == 4 and search(posed(), samples=5).elites == 5
     assert search(posed(has_actor=False)).n_policy == 0
     planned(planners={"cem": {"n_policy": 3, "sigma0": 0.2}})
     assert search(posed()) == CEM(n_policy=3, sigma0=0.2)
-    gd = chooser("gd", SearchSettings(samples=2, iterations=7))._search(posed(), explore=True)
+    gd = action_selector("gd", SearchSettings(samples=2, iterations=7))._search(
+        posed(), explore=True
+    )
     assert gd == GD(restarts=2, steps=7)
 
 
@@ -200,7 +208,7 @@ def test_the_raw_pose_is_not_rounded() -> None:
     pose = np.array([1.2345678, -9.8765432], np.float32)
     tokens = Encoder().encode(found, None, pose)
     assert tokens.shape == (1, *found.tokens)
-    state = Filter(0, CPU).update(
+    state = StateFilter(0, CPU).update(
         found, tokens, replace(step(0), names=("dx", "dy"), executed=np.zeros(2, np.float32))
     )
     assert state["pose"][0].numpy().tolist() == pose.tolist()
@@ -208,7 +216,7 @@ def test_the_raw_pose_is_not_rounded() -> None:
 
 def test_an_observation_that_no_node_carries_is_refused() -> None:
     spec = ModelSpec((-1.0,), (1.0,), {"image": (3, 8, 8), "touch": (2,)})
-    with pytest.raises(WeightsError, match="got a model that sees touch, expected one that sees"):
+    with pytest.raises(WeightsError, match="got a model that takes touch, expected one that"):
         blank_observation(spec, CPU)
     plain = replace(spec, obs_keys={"image": (3, 8, 6), "proprio": (2,)})
     shapes = {name: tuple(x.shape) for name, x in blank_observation(plain, CPU).items()}

@@ -14,14 +14,14 @@ from tests.wm_nodes.agent.test_delay_compensation import Exact, Line, step, weig
 from wm_models.interface.planner import PlanState
 from wm_nodes.agent.action_selection import SearchSettings, moved_on
 from wm_nodes.agent.goals import Goal
-from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.errors import UserError
 
 SKIP, HORIZON = 3, 3  # of Line, and of Exact
 
 
-def policy(execute: int) -> Policy:
-    made = Policy(0, torch.device("cpu"), Exact("cem", SearchSettings(execute=execute)))
+def policy(execute: int) -> ActionPlanner:
+    made = ActionPlanner(0, torch.device("cpu"), Exact("cem", SearchSettings(execute=execute)))
     made.goal = Goal(np.full((4, 4, 3), 50, np.uint8))
     return made
 
