@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,9 +15,10 @@ from wm_models.interface.planner import Cost, Planner, PlanState
 from wm_models.interface.preset import Planning
 from wm_models.interface.state import State
 from wm_models.planners import GoalCost, ReturnCost, finite_action, planner
-from wm_models.planners.committed_prefix import begun
+from wm_models.planners.committed_prefix import with_committed_prefix
 from wm_models.planners.costs import REDUCTIONS
 from wm_models.planners.population import Search
+from wm_models.planners.receding_horizon import shifted_start
 from wm_models.planners.registry import PLANNERS, SEARCHES
 from wm_models.registry import preset
 from wm_nodes.agent.weights import Weights
@@ -151,7 +152,7 @@ class SearchSelector:
         search = self._search(weights, step.explore)
         try:
             actions, after, info = search.plan(
-                begun(weights.model, committed),
+                with_committed_prefix(weights.model, committed),
                 state,
                 self._cost(weights, goal),
                 goal,
@@ -164,7 +165,7 @@ class SearchSelector:
             raise
         configured = getattr(search, self._field("iterations"))
         self.rounds, self.floor_s = (int(info["iterations"]), configured), float(info["floor_s"])
-        self._warm = moved_on(after, self.executes(weights), weights.model.spec.frameskip)
+        self._warm = shifted_start(after, self.executes(weights), weights.model.spec.frameskip)
         return actions[0]
 
     def reset(self) -> None:
@@ -211,13 +212,6 @@ def population_options(
         "elites": min(options.get("elites", kind.elites), samples),
         "n_policy": min(from_actor, samples - 1),
     }
-
-
-def moved_on(plan: PlanState, actions: int, frameskip: int) -> PlanState:
-    """Return a plan [B, H, f A] as it is seen so many robot actions later; 0: a model step."""
-    each = PlanState(plan.mean.unflatten(-1, (frameskip, -1)).flatten(1, 2))  # [B, H f, A]
-    left = each.shifted(actions or frameskip).mean
-    return replace(plan, mean=left.unflatten(1, (-1, frameskip)).flatten(-2))
 
 
 def action_selector(name: str, settings: SearchSettings | None = None) -> ActionSelector:

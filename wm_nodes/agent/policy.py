@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
+from wm_models.planners.receding_horizon import search_due
 from wm_nodes.agent.action_selection import ActionSelector
 from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.encoder import observed
@@ -158,8 +159,8 @@ class ActionPlanner:
         if planned_with is not weights or not period_ns:
             return None
         executed = round((step.stamp_ns - plan.stamp_ns) / period_ns)
-        in_plan = 0 < executed < min(execute, len(plan.actions))
-        return plan.actions[executed:] if in_plan else None
+        due = search_due(executed, execute, len(plan.actions))
+        return None if due else plan.actions[executed:]
 
     def random_action(self, low: Vector, high: Vector, stamp_ns: int) -> Vector:
         """Return one uniform action (1, A)."""

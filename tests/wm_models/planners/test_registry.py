@@ -9,8 +9,7 @@ import pytest
 
 from wm_datasets.spec import Source
 from wm_models.errors import ModelError
-from wm_models.planners.factory import planner
-from wm_models.planners.registry import PLANNERS, SEARCHES
+from wm_models.planners.registry import PLANNERS, SEARCHES, planner
 from wm_nodes.agent.action_selection import action_selector
 from wm_nodes.records import Origin
 

@@ -12,7 +12,6 @@ from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.preset import Planning
 from wm_models.interface.world_model import ModelSpec, WorldModel
 from wm_models.planners import CEM, GoalCost
-from wm_models.planners.committed_prefix import Begun, settle
 from wm_nodes.agent.action_selection import SearchSelector, SearchSettings
 from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.goals import Goal
@@ -86,20 +85,6 @@ class Exact(SearchSelector):
 
     def _cost(self, weights, goal):
         return GoalCost(reduce="all")
-
-
-@given(st.integers(0, 2), st.integers(1, 9))
-def test_what_is_settled_is_imagined_and_the_rest_is_free(size, seed):
-    actions = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(seed))
-    settled = torch.arange(float(size))
-    out = settle(actions, settled)
-    assert (out[..., 0, :size] == settled).all()
-    assert torch.equal(out[..., 0, size:], actions[..., 0, size:])
-    assert torch.equal(out[..., 1:, :], actions[..., 1:, :])
-    model, start = Line(), {"x": torch.zeros(2, 1)}
-    want = frozenset({"visual"})
-    seen = Begun(model, settled).rollout(start, actions, want=want)
-    assert torch.equal(seen.feat["visual"], model.rollout(start, out, want=want).feat["visual"])
 
 
 @given(st.integers(0, 8))
