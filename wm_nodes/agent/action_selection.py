@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from wm_models.errors import PlanRefused
+from wm_models.errors import ModelError, PlanRefused
 from wm_models.interface.checked import Checked
 from wm_models.interface.planner import Cost, Planner, PlanState
 from wm_models.interface.preset import Planning
@@ -22,13 +22,13 @@ from wm_models.planners.receding_horizon import shifted_start
 from wm_models.planners.registry import PLANNERS, SEARCHES
 from wm_models.registry import preset
 from wm_nodes.agent.weights import Weights
-from wm_nodes.errors import UserError
+from wm_nodes.errors import MessageError, UserError
 from wm_nodes.records import Step
 
 ACTION_SELECTORS = tuple(PLANNERS)
 OBJECTIVES = ("", *REDUCTIONS)
 ACTOR_CANDIDATES = 12  # candidates of a search from the actor, where the preset does not set them
-COMMON = ("horizon", "samples", "iterations")  # settings of every search
+COMMON = ("horizon", "samples", "iterations", "temperature")  # settings of a planner
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,26 @@ class SearchSettings:
     samples: int = 0
     iterations: int = 0
     execute: int = 0  # robot actions executed before the next search
-    goal_proprio: float = 1.0  # weight of the goal's proprioception beside its image
+    temperature: float = 0.0  # mppi: sharpness of the weights of elites
+    goal_visual: float = 1.0  # weight of the goal's image
+    goal_proprio: float = 1.0  # weight of the goal's proprioception
     objective: str = ""  # steps of a plan that are compared with a goal: last, all
 
     def __post_init__(self) -> None:
         check = Checked(self)
-        check.number("budget_s", "goal_proprio", low=0.0)
+        check.number("budget_s", "temperature", "goal_visual", "goal_proprio", low=0.0)
         check.whole("horizon", "samples", "iterations", "execute", low=0)
         check.choice("objective", OBJECTIVES)
+        if not self.goal_visual and not self.goal_proprio:
+            check.refuse("goal_visual", "more than 0, as goal_proprio is 0")
+
+    def check_planner(self, name: str) -> None:
+        """ModelError: the planner of that name does not have a setting that is not the default."""
+        if self.temperature and not hasattr(PLANNERS[name].load(), "temperature"):
+            raise ModelError(
+                f"temperature: got {self.temperature:g} for planner {name}, expected 0. Use "
+                "planner mppi, or leave temperature at 0."
+            )
 
 
 class ActionSelector(Protocol):
@@ -79,6 +91,10 @@ class ActionSelector(Protocol):
 
     def reset(self) -> None:
         """Drop the warm start, for example for a new goal."""
+
+    def configure(self, settings: SearchSettings) -> None:
+        """Use other settings from the next search on. ModelError: the planner does not take them;
+        nothing changes."""
 
 
 class ActorSelector:
@@ -115,12 +131,20 @@ class ActorSelector:
     def reset(self) -> None:
         pass
 
+    def configure(self, settings: SearchSettings) -> None:
+        if settings != SearchSettings():
+            raise ModelError(
+                f"planner: got settings of a search for planner {self.name}, expected one of "
+                f"{', '.join(SEARCHES)}. Restart the node with such a planner."
+            )
+
 
 class SearchSelector:
     """CEM, MPPI or gradient descent: for the goal if there is one, else for the imagined return.
     The warm start is the previous plan, shifted by its executed actions."""
 
     def __init__(self, name: str, settings: SearchSettings) -> None:
+        settings.check_planner(name)
         self.name = name
         self.rounds = 0, 0
         self.floor_s = 0.0
@@ -171,6 +195,14 @@ class SearchSelector:
     def reset(self) -> None:
         self._warm = None
 
+    def configure(self, settings: SearchSettings) -> None:
+        """The warm start is kept unless the horizon, and with it the shape of plans, changes."""
+        settings.check_planner(self.name)
+        if settings.horizon != self._settings.horizon:
+            self._warm = None
+        self._settings = settings
+        self._searches.clear()
+
     def _field(self, setting: str) -> str:
         """The planner's own name of a common setting."""
         return PLANNERS[self.name].fields.get(setting, setting)
@@ -180,10 +212,18 @@ class SearchSelector:
         if goal is None:
             use_value = planning.use_value and weights.model.spec.has_value
             return ReturnCost(planning.gamma, use_value)
-        keys = {"visual": 1.0} if "visual" in goal else {"feat": 1.0}
-        if "proprio" in goal and self._settings.goal_proprio:
-            keys["proprio"] = self._settings.goal_proprio
-        return GoalCost(keys=keys, reduce=self._settings.objective or planning.objective)
+        settings = self._settings
+        weight_of = {"visual" if "visual" in goal else "feat": settings.goal_visual}
+        if "proprio" in goal:
+            weight_of["proprio"] = settings.goal_proprio
+        keys = {name: weight for name, weight in weight_of.items() if weight}
+        if not keys:
+            raise MessageError(
+                "weights",
+                "goal: got an image without joint states, expected both as goal_visual is 0. "
+                "Publish goal/joint_states, or set goal_visual above 0.",
+            )
+        return GoalCost(keys=keys, reduce=settings.objective or planning.objective)
 
     def _search(self, weights: Weights, explore: bool) -> Planner:
         """The planner for this model; kept, as planners have no state."""

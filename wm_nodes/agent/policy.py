@@ -15,7 +15,7 @@ from torch import Tensor
 from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_models.planners.receding_horizon import search_due
-from wm_nodes.agent.action_selection import ActionSelector
+from wm_nodes.agent.action_selection import ActionSelector, SearchSettings
 from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.encoder import observed
 from wm_nodes.agent.goals import Goal
@@ -103,6 +103,11 @@ class ActionPlanner:
     def floor_s(self) -> float:
         """Least time [s] of the newest search, whatever its budget."""
         return self._selector.floor_s
+
+    def configure(self, settings: SearchSettings) -> None:
+        """Use other search settings from the next search on; the current plan is executed to its
+        end. ModelError: the planner does not take them; nothing changes."""
+        self._selector.configure(settings)
 
     def can_act(self, weights: Weights) -> bool:
         """Whether there is a goal, a reward, or an actor."""

@@ -20,7 +20,7 @@ from wm_nodes.nodes.camera import CHECK_S, PipelineParams
 from wm_nodes.nodes.encoder import EncoderParams, observed_parts, proprio_of
 from wm_nodes.nodes.goal_topics import GoalListener, GoalSpeaker
 from wm_nodes.nodes.model_node import Thinker
-from wm_nodes.nodes.policy import PolicyParams
+from wm_nodes.nodes.policy import LiveSearch, PolicyParams
 from wm_nodes.nodes.robot_camera import RobotCamera
 from wm_nodes.records import RANDOM, Features, Image, Latent, Origin, Plan, Step, Vector
 from wm_nodes.robots.cameras.preprocess import Liveness
@@ -50,7 +50,7 @@ class AgentNode(Thinker):
         self._stamps = StampWatch(self, p.camera)
         self._encoder, self._switch = Encoder(), VersionSwitch(p.swap)
         self._filter = StateFilter(p.seed, self.device)
-        self._policy = p.core(self.device)
+        self._policy = LiveSearch(self).planner
         self._goal, self._goals = GoalListener(self, self._policy, p.goal), GoalSpeaker(self)
         self._maker = PlanMaker()
         self._answer: Plan | None = None

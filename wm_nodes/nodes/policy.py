@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 
-from wm_models.errors import PlanRefused
+from wm_models.errors import ModelError, PlanRefused
 from wm_nodes.agent.action_selection import (
     ACTION_SELECTORS,
     OBJECTIVES,
-    ActionSelector,
     SearchSettings,
     action_selector,
 )
 from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.control.plans import PlanMaker
-from wm_nodes.errors import MessageError
+from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.goal_topics import GoalListener
 from wm_nodes.nodes.model_node import Thinker, ThinkerParams
 from wm_nodes.records import RANDOM, Latent, Origin, Plan, Step, Vector
@@ -33,18 +34,35 @@ LATE_S = 5.0  # later than this is another clock
 class PolicyParams(ThinkerParams):
     planner: str = param("actor", "What chooses the action.", choices=ACTION_SELECTORS)
     budget_s: float = param(0.0, "Seconds for a search; 0: all its iterations.", low=0.0)
-    horizon: int = param(0, "Model steps that a search looks ahead; 0: as suits the model.", low=0)
-    samples: int = param(0, "Candidates of a search (gd: starts); 0: as suits the model.", low=0)
-    iterations: int = param(0, "Rounds of a search (gd: steps); 0: as suits the model.", low=0)
+    horizon: int = param(
+        0, "Model steps that a search looks ahead; 0: as suits the model. Live.", low=0, live=True
+    )
+    samples: int = param(
+        0, "Candidates of a search (gd: starts); 0: as suits the model. Live.", low=0, live=True
+    )
+    iterations: int = param(
+        0, "Rounds of a search (gd: steps); 0: as suits the model. Live.", low=0, live=True
+    )
+    temperature: float = param(
+        0.0,
+        "mppi: how much the best candidates outweigh the others; 0: as suits the model. Live.",
+        low=0.0,
+        live=True,
+    )
     execute: int = param(
         0, "Actions that are done before the next search; 0: as suits the model.", low=0
     )
     goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
-    goal_proprio: float = param(1.0, "Weight of a goal's joint states beside its picture.", low=0.0)
+    goal_visual: float = param(1.0, "Weight of a goal's image. Live.", low=0.0, live=True)
+    goal_proprio: float = param(
+        1.0, "Weight of a goal's joint states beside its image. Live.", low=0.0, live=True
+    )
     objective: str = param(
         "",
-        "Steps of a plan that are compared with a goal: last, all; empty: as suits the model.",
+        "Steps of a plan that are compared with a goal: last, all; empty: as suits the model. "
+        "Live.",
         choices=OBJECTIVES,
+        live=True,
     )
     delay_s: float = param(
         0.0, "Seconds by which commands act later than in training.", low=0.0, high=2.0
@@ -53,21 +71,16 @@ class PolicyParams(ThinkerParams):
         True, "Real time: plan from where the robot will be when the plan comes."
     )
 
-    def selector(self) -> ActionSelector:
-        settings = SearchSettings(
-            self.budget_s,
-            self.horizon,
-            self.samples,
-            self.iterations,
-            self.execute,
-            self.goal_proprio,
-            self.objective,
-        )
-        return action_selector(self.planner, settings)
+    def search_settings(self) -> SearchSettings:
+        """Return the settings of a search. ModelError: one is out of range."""
+        names = [spec.name for spec in fields(SearchSettings)]
+        return SearchSettings(**{name: getattr(self, name) for name in names})
 
     def core(self, device: torch.device) -> ActionPlanner:
-        """Return the policy that these parameters describe."""
-        return ActionPlanner(self.seed, device, self.selector(), DelayCompensator(self.delay_s))
+        """Return the action planner that these parameters describe. UserError."""
+        with user_errors(ModelError):
+            selector = action_selector(self.planner, self.search_settings())
+        return ActionPlanner(self.seed, device, selector, DelayCompensator(self.delay_s))
 
     def measure(self, node: Thinker, policy: ActionPlanner, step: Step) -> None:
         """Real time: take note of how long after its observation a plan was given."""
@@ -90,6 +103,35 @@ class PolicyParams(ThinkerParams):
             node.well("search", "every round is made")
 
 
+LIVE = tuple(spec.name for spec in fields(PolicyParams) if spec.metadata["live"])
+
+
+class LiveSearch:
+    """The action planner of a node, whose search settings `ros2 param set` changes at run time.
+
+    A change is used from the next search on. A wrong value is refused with the reason, and the old
+    value stays.
+    """
+
+    def __init__(self, node: Thinker) -> None:
+        current = {name: node.get_parameter(name).value for name in LIVE}
+        node.params = replace(node.params, **current)  # set before the node was configured
+        self.planner: ActionPlanner = node.params.core(node.device)
+        self._node = node
+        node.add_on_set_parameters_callback(self._on_parameters)
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        changes = {each.name: each.value for each in parameters if each.name in LIVE}
+        params = replace(self._node.params, **changes)
+        try:
+            if changes:
+                self.planner.configure(params.search_settings())
+        except ModelError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._node.params = params
+        return SetParametersResult(successful=True)
+
+
 class PolicyNode(Thinker):
     """Answers each observation with one plan; a repeated one with the same plan again."""
 
@@ -101,8 +143,8 @@ class PolicyNode(Thinker):
 
     def configure(self) -> None:
         super().configure()
+        self._core = LiveSearch(self).planner
         p = self.params
-        self._core = p.core(self.device)
         self._goals = GoalListener(self, self._core, p.goal)
         self._maker = PlanMaker()
         self._join = Join(("latent", "step"))

@@ -22,8 +22,8 @@ class PlannerEntry:
     """One planner.
 
     path: its class, as module:Class. source: of its actions in a replay log; `policy` for a
-    network, `planner` for a search in imagination. fields: the class's own names of the common settings
-    horizon, samples and iterations, where they differ.
+    network, `planner` for a search in imagination. fields: the class's own names of the common
+    settings horizon, samples and iterations, where they differ.
     """
 
     path: str

@@ -10,23 +10,24 @@ import pytest
 import torch
 
 from tests.wm_models.posed import Posed
-from tests.wm_nodes.agent.test_delay_compensation import Line, step
+from tests.wm_nodes.agent.test_delay_compensation import Exact, Line, step
 from tests.wm_nodes.agent.test_delay_compensation import weights as line_weights
 from wm_datasets.spec import VectorSpec
 from wm_models.errors import ModelError, PlanRefused
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.preset import Planning, Preset
 from wm_models.interface.world_model import ModelSpec
-from wm_models.planners import CEM, GD, GoalCost, ReturnCost
+from wm_models.planners import CEM, GD, MPPI, GoalCost, ReturnCost
 from wm_models.registry import PRESETS
 from wm_models.weights.store import Manifest, WeightsError
-from wm_nodes.agent.action_selection import SearchSettings, action_selector
+from wm_nodes.agent.action_selection import SearchSelector, SearchSettings, action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.in_process import LearnedPolicy
 from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import Weights, blank_observation, ready
+from wm_nodes.errors import MessageError
 from wm_nodes.robots.robot import Observation, RobotSpec
 
 CPU = torch.device("cpu")
@@ -172,6 +173,92 @@ def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
 def test_settings_that_cannot_be_are_refused(name: str, value: object) -> None:
     with pytest.raises(ModelError, match=rf"SearchSettings\.{name}: expected .*, got "):
         SearchSettings(**{name: value})
+
+
+# settings that change at run time ---------------------------------------------------------------
+
+
+class Recorded(Exact):
+    """A search that records its warm starts."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        super().__init__("mppi", settings)
+        self.starts: list[torch.Tensor | None] = []
+
+    def planning(self, weights):
+        return Planning()
+
+    def _search(self, weights, explore):
+        search = SearchSelector._search(self, weights, explore)
+        outer = self
+
+        class Spy:
+            horizon, iterations = search.horizon, search.iterations
+
+            def plan(self, *args, warm, **rest):
+                outer.starts.append(None if warm is None else warm.mean)
+                return search.plan(*args, warm=warm, **rest)
+
+        return Spy()
+
+
+SHORT = SearchSettings(horizon=2, samples=16, iterations=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "keeps"),
+    [
+        ({"samples": 32}, True), ({"iterations": 3}, True), ({"temperature": 4.0}, True),
+        ({"goal_proprio": 2.0}, True), ({"objective": "last"}, True), ({"horizon": 4}, False),
+    ],
+)  # fmt: skip
+def test_a_changed_setting_acts_at_the_next_search(planned, change, keeps: bool) -> None:
+    """The plan in execution is not changed; a warm start of another shape is dropped."""
+    selector = Recorded(SHORT)
+    policy = ActionPlanner(0, CPU, selector)
+    policy.goal = AIM
+    weights, state = line(), {"x": torch.zeros(1, 1)}
+    first = policy.act(weights, state, step(0))
+    policy.configure(replace(SHORT, **change))
+    assert np.array_equal(policy.act(weights, state, step(1)), first[1:])
+    second = policy.act(weights, state, step(3))
+    assert len(second) == 3 * (change.get("horizon") or 2)
+    assert len(selector.starts) == 2 and (selector.starts[1] is not None) == keeps
+
+
+def test_every_changed_setting_reaches_planner_or_cost(planned) -> None:
+    goal = {"visual": torch.zeros(1, 1), "proprio": torch.zeros(1, 1)}
+    selector = action_selector("mppi", SHORT)
+    selector._search(line(), explore=False)
+    settings = SearchSettings(
+        horizon=4, samples=32, iterations=3, temperature=4.0, objective="last", goal_visual=0.5,
+        goal_proprio=2.0,
+    )  # fmt: skip
+    selector.configure(settings)
+    search = selector._search(line(), explore=False)
+    assert search == MPPI(horizon=4, samples=32, iterations=3, temperature=4.0)
+    keys = {"visual": 0.5, "proprio": 2.0}
+    assert selector._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
+
+
+def test_settings_that_a_planner_does_not_take_are_refused(planned) -> None:
+    warm = SearchSettings(temperature=2.0)
+    with pytest.raises(ModelError, match="temperature: got 2 for planner gd, expected 0"):
+        action_selector("gd", warm)
+    selector = action_selector("cem", SHORT)
+    with pytest.raises(ModelError, match="temperature: got 2 for planner cem, expected 0"):
+        selector.configure(replace(warm, samples=99))
+    assert selector._search(line(), explore=False).samples == 16  # nothing has changed
+    with pytest.raises(ModelError, match="for planner actor, expected one of cem, mppi, gd"):
+        action_selector("actor").configure(SHORT)
+
+
+def test_a_goal_without_any_weight_is_refused(planned) -> None:
+    with pytest.raises(ModelError, match="goal_visual"):
+        SearchSettings(goal_visual=0.0, goal_proprio=0.0)
+    selector = action_selector("cem", SearchSettings(goal_visual=0.0))
+    with pytest.raises(MessageError, match="got an image without joint states"):
+        selector._cost(line(), {"visual": torch.zeros(1, 1)})
 
 
 # models of another kind -------------------------------------------------------------------------

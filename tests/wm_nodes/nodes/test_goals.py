@@ -107,9 +107,9 @@ class Arm:
         return self.plans[-1]
 
 
-def brain(graph, composition: str, weights, **parameters) -> list:
+def brain(graph, composition: str, weights, planner: str = "cem", **parameters) -> list:
     common = {"weights": str(weights), "seed": 5, **parameters}
-    planning = {"planner": "cem", **SEARCH}
+    planning = {"planner": planner, **SEARCH}
     if composition == "fused":
         return [graph.add(AgentNode, **TOP, **common, **planning)]
     made = []
