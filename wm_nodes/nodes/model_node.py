@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from wm_models.errors import ModelError
-from wm_models.weights.store import WeightsError
+from wm_models.weights.manifest import WeightsError
 from wm_nodes.agent.device import pick_device
 from wm_nodes.agent.weights import WeightCache, Weights, find_weights
 from wm_nodes.errors import user_errors

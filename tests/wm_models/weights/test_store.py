@@ -14,14 +14,8 @@ from torch.testing import assert_close
 from wm_models.errors import ModelError
 from wm_models.interface.embodiment import Body
 from wm_models.registry import preset
-from wm_models.weights.store import (
-    Manifest,
-    WeightsError,
-    WeightStore,
-    load_model,
-    load_modules,
-    read_manifest,
-)
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import WeightStore, load_model, load_modules, read_manifest
 
 
 def parts(seed: int = 0, width: int = 3) -> dict[str, nn.Module]:

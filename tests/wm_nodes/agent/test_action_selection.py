@@ -19,7 +19,7 @@ from wm_models.interface.preset import Planning, Preset
 from wm_models.interface.world_model import ModelSpec
 from wm_models.planners import CEM, GD, MPPI, GoalCost, ReturnCost
 from wm_models.registry import PRESETS
-from wm_models.weights.store import Manifest, WeightsError
+from wm_models.weights.manifest import Manifest, WeightsError
 from wm_nodes.agent.action_selection import SearchSelector, SearchSettings, action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal

@@ -8,7 +8,8 @@ import torch
 
 from tests.wm_nodes.tiny import TINY, SeenPoint
 from wm_models.registry import PRESETS
-from wm_models.weights.store import Manifest, WeightStore
+from wm_models.weights.manifest import Manifest
+from wm_models.weights.store import WeightStore
 from wm_nodes.agent.action_selection import action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences

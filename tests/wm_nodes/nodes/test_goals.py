@@ -18,7 +18,8 @@ from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
 from tests.wm_nodes.nodes.test_chain import CHAIN, TOP
 from wm_models.encoders.conv import ConvConfig
 from wm_models.registry import PRESETS
-from wm_models.weights.store import Manifest, WeightStore
+from wm_models.weights.manifest import Manifest
+from wm_models.weights.store import WeightStore
 from wm_nodes.agent.action_selection import SearchSettings, action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal, read_goal

@@ -77,8 +77,8 @@ class Sees(nn.Module):
 
     def visual(self, image: Tensor) -> Tensor:
         """Tokens (B, N, d) of pictures, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
-        found = self.picture(image)
-        return found if self.scale is None else self.scale(found)
+        tokens: Tensor = self.picture(image)
+        return tokens if self.scale is None else self.scale.forward(tokens)
 
 
 class Predicts(nn.Module):
@@ -176,7 +176,8 @@ class DinoWorldModel(WorldModel):
                 f"proprio: this model sees {self.body.proprio_dim} numbers besides the picture, "
                 f"got only {sorted(obs)}."
             )
-        return self.encoder.proprio(obs["proprio"])
+        embedded: Tensor = self.encoder.proprio(obs["proprio"])
+        return embedded
 
     def filter(
         self,
