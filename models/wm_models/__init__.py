@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wm_models.interface.learner import Learner
     from wm_models.interface.planner import Planner
     from wm_models.interface.world_model import WorldModel
-    from wm_models.planners.factory import planner
+    from wm_models.planners.registry import planner
     from wm_models.registry import preset
     from wm_models.weights.store import load_model
 
@@ -38,7 +38,7 @@ _MODULES = {
     "Planner": "interface.planner",
     "WorldModel": "interface.world_model",
     "load_model": "weights.store",
-    "planner": "planners.factory",
+    "planner": "planners.registry",
     "preset": "registry",
 }
 

@@ -100,7 +100,8 @@ def graph() -> Iterator[Graph]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Weights of mwm_cpu for one action dimension: versions 1 and 2."""
     from wm_models.registry import preset
-    from wm_models.weights.store import Manifest, WeightStore
+    from wm_models.weights.manifest import Manifest
+    from wm_models.weights.store import WeightStore
 
     found = WeightStore(tmp_path_factory.mktemp("weights"))
     for version in (1, 2):

@@ -10,7 +10,7 @@ import torch
 
 from wm_datasets.spec import VectorSpec
 from wm_nodes.agent.noise import noise_seed, numpy_noise, torch_noise
-from wm_nodes.agent.weights import Swap
+from wm_nodes.agent.weights import VersionSwitch
 from wm_nodes.control.plans import check_plan, due_action
 from wm_nodes.episodes.episode_stats import EpisodeTracker
 from wm_nodes.errors import MessageError
@@ -122,20 +122,20 @@ def test_noise_depends_on_seed_role_and_stamp_only() -> None:
     assert numpy_noise(0, "a", 9).random() == numpy_noise(0, "a", 9).random()
 
 
-# Swap
+# VersionSwitch
 
 OLD, NEW = SimpleNamespace(version=1), SimpleNamespace(version=2)
 
 
 def test_new_weights_wait_for_an_episodes_start() -> None:
-    swap = Swap()
+    swap = VersionSwitch()
     assert swap.at(step(0, is_first=True), OLD) is OLD
     assert swap.at(step(1), NEW) is OLD
     assert swap.at(step(2, is_first=True), NEW) is NEW
 
 
 def test_a_block_of_evaluation_keeps_its_weights() -> None:
-    swap = Swap()
+    swap = VersionSwitch()
     assert swap.at(step(0, is_first=True), OLD) is OLD
     assert swap.at(step(1, is_first=True, explore=False), OLD) is OLD
     assert swap.at(step(2, is_first=True, explore=False), NEW) is OLD
@@ -143,19 +143,19 @@ def test_a_block_of_evaluation_keeps_its_weights() -> None:
 
 
 def test_a_block_of_evaluation_begins_with_the_newest() -> None:
-    swap = Swap()
+    swap = VersionSwitch()
     swap.at(step(0, is_first=True), OLD)
     assert swap.at(step(1, is_first=True, explore=False), NEW) is NEW
 
 
 def test_the_first_weights_are_used_at_once() -> None:
-    swap = Swap()
+    swap = VersionSwitch()
     assert swap.at(step(0, is_first=True), None) is None
     assert swap.at(step(1), NEW) is NEW
 
 
 def test_swap_now_does_not_wait() -> None:
-    swap = Swap("now")
+    swap = VersionSwitch("now")
     swap.at(step(0, is_first=True), OLD)
     assert swap.at(step(1), NEW) is NEW
 

@@ -1,4 +1,4 @@
-"""Names of devices that torch computes on: which are legal, told without importing torch."""
+"""Device names of torch, checked without importing torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ NAME = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def device_error(name: str) -> str:
-    """Return what is wrong with a device's name; "" if nothing is."""
+    """Return the error in a device's name; "" if it is valid."""
     if NAME.fullmatch(name):
         return ""
-    return (
-        f"device: given {name!r}, right is cpu, cuda, cuda:N, or auto (a GPU where there is one)."
-    )
+    return f"device: got {name!r}, expected cpu, cuda, cuda:N, or auto (a GPU where there is one)."
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name; auto takes the GPU where there is one. ModelError: none such."""
+    """Return the device of a name; auto takes the GPU where there is one. ModelError: no such
+    device."""
     import torch
 
     from wm_models.errors import ModelError
@@ -33,9 +32,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if count else "cpu")
     if name.startswith("cuda") and not count:
         raise ModelError(
-            f"device: given {name!r}, but this machine has no usable CUDA; right is cpu or auto."
+            f"device: got {name!r}, expected cpu or auto, as this machine has no usable CUDA."
         )
     index = int(name.partition(":")[2] or 0)
     if name != "cpu" and index >= count:
-        raise ModelError(f"device: given {name!r}, right is cuda:0 to cuda:{count - 1}.")
+        raise ModelError(f"device: got {name!r}, expected cuda:0 to cuda:{count - 1}.")
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""Image and proprioception to the features that a world model filters."""
+"""Image and proprioception to the tokens that a world model filters."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from wm_nodes.records import Image, Vector
 
 
 class Encoder:
-    """Observations to tokens; remembers nothing."""
+    """Observations to tokens; without state."""
 
     @torch.inference_mode()
     def encode(
         self, weights: Weights, image: Image | None, proprio: Vector | None = None
     ) -> Tensor:
-        """Return tokens [1, N, D] of image (H, W, 3) and proprio (P,), as far as it sees them."""
+        """Return tokens [1, N, D] of image (H, W, 3) uint8 and proprio (P,), whichever it uses."""
         return weights.model.encode(observed(weights, image, proprio)).float()
 
 
 def observed(weights: Weights, image: Image | None, proprio: Vector | None) -> dict[str, Tensor]:
-    """Return an observation as the model takes it, batch 1; MessageError if it does not fit.
+    """Return the observation {name: [1, ...]} of the keys in the model's spec.
 
-    It holds no more than the model sees; without `proprio` the image alone.
+    Without `proprio` it is the image only. MessageError: a wrong shape.
     """
     spec, device = weights.model.spec, device_of(weights.model)
-    found: dict[str, Tensor] = {}
+    observation: dict[str, Tensor] = {}
     if spec.image_size is not None:
         shape = (*spec.image_size, 3)
         if image is None or image.shape != shape:
             given = None if image is None else image.shape
             raise MessageError(
-                "image-shape", f"image: {given}, model {weights.preset} sees {shape}"
+                "image-shape", f"image: got {given}, expected {shape} for model {weights.preset}."
             )
-        found["image"] = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
+        observation["image"] = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
     if proprio is not None and weights.wants_proprio:
         if proprio.shape != spec.obs_keys["proprio"]:
             raise MessageError(
                 "proprio-shape",
-                f"joint_states: {proprio.size} numbers, model {weights.preset} sees "
-                f"{spec.obs_keys['proprio'][0]}",
+                f"joint_states: got {proprio.size} numbers, expected "
+                f"{spec.obs_keys['proprio'][0]} for model {weights.preset}.",
             )
-        found["proprio"] = torch.from_numpy(np.ascontiguousarray(proprio))[None].to(device)
-    return found
+        observation["proprio"] = torch.from_numpy(np.ascontiguousarray(proprio))[None].to(device)
+    return observation

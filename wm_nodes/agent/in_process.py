@@ -1,6 +1,6 @@
-"""A trained agent without ROS: the graph's own encoder, filter and chooser, hand to hand.
+"""A trained agent in one process without ROS: the encoder, state filter and planner of the nodes.
 
-On the same episodes it decides exactly as the nodes do: same objects, same stamps, same noise.
+On the same episodes its actions are exactly those of the nodes: same objects, stamps and noise.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 from wm_models.errors import PlanRefused
 from wm_models.weights.store import read_manifest
-from wm_nodes.agent.action_selection import CHOOSERS, SearchSettings, chooser
-from wm_nodes.agent.delay_compensation import Delay
+from wm_nodes.agent.action_selection import ACTION_SELECTORS, SearchSettings, action_selector
+from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.device import pick_device
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal
-from wm_nodes.agent.policy import Policy
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.policy import ActionPlanner
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import Weights, device_of, load_weights
 from wm_nodes.records import Step
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
@@ -27,11 +27,11 @@ from wm_nodes.robots.hold_action import still
 from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, Vector
 
 NEEDS = ("encode", "filter", "act", "plan")
-TELLING = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
+COMPARED = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
 
 
 class LearnedPolicy:
-    """Sees one camera, filters what it sees, acts by its actor or by a search in imagination."""
+    """Filters the images of one camera; acts by its actor or by a search in imagination."""
 
     def __init__(
         self,
@@ -48,30 +48,32 @@ class LearnedPolicy:
         thinking_s: float = 0.0,
         compensate: bool = True,
     ) -> None:
-        """`explore` samples as in training episodes; `camera` may be empty if there is one only.
+        """`explore`: sample as in training episodes. `camera`: may be empty for a robot with one.
 
-        `goal` is asked at each episode's beginning; a planner then plans for what it returns.
-        `delay_s` says how much later than in training commands act. `thinking_s` lets time pass
-        between an observation and its plan, as it does in real time: until then the plan before is
-        played. `compensate` plans from where the robot will be when the plan comes.
+        `goal` is called at the start of each episode and returns the goal of its plans. `delay_s`:
+        how much later [s] than in training commands act. `thinking_s`: simulated planning time [s]
+        between an observation and its plan; until then the previous plan is executed. `compensate`:
+        plan from the state that the robot will have when the plan is ready.
         """
-        if planner not in CHOOSERS:
-            raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
+        if planner not in ACTION_SELECTORS:
+            raise RobotError(
+                f"planner: got {planner!r}, expected one of {', '.join(ACTION_SELECTORS)}."
+            )
         size = weights.model.spec.image_size
         self.camera = only_camera(robot, camera) if size or camera else ""
         self._weights, self._names, self._explore = weights, robot.action.names, explore
         self._seed, self._device = seed, device_of(weights.model)
         self._pipeline = ImagePipeline(*size) if size else None
         self._encoder = Encoder()
-        delay = Delay(delay_s)
+        delay = DelayCompensator(delay_s)
         if compensate and thinking_s:
-            delay.took(thinking_s)
-        self._policy = Policy(seed, self._device, chooser(planner, search), delay)
-        self._coming = Coming(thinking_s, robot.control_period_s, self._names)
+            delay.record_planning_time(thinking_s)
+        self._policy = ActionPlanner(seed, self._device, action_selector(planner, search), delay)
+        self._delayed = DelayedPlans(thinking_s, robot.control_period_s, self._names)
         self._goal, self._robot = goal, robot
-        self._thought_s: list[float] = []  # for each plan that was made
-        self._refused = 0  # plans; the robot stood still instead
-        self._filter = Filter(self._seed, self._device)
+        self._planning_s: list[float] = []  # of each plan
+        self._refused = 0  # plans; the robot stands still instead
+        self._filter = StateFilter(self._seed, self._device)
 
     @classmethod
     def load(
@@ -90,30 +92,30 @@ class LearnedPolicy:
         return cls(weights, robot, seed=seed, planner=planner, search=search, goal=goal)
 
     def begin(self) -> None:
-        self._filter = Filter(self._seed, self._device)
-        self._coming.forget()
+        self._filter = StateFilter(self._seed, self._device)
+        self._delayed.clear()
         if self._goal is not None:
             self._policy.goal = self._goal()
 
     def thought(self) -> dict[str, float]:
-        """Return how long plans took from picture to action, median and 99th percentile.
+        """Return the time from image to action of all plans: median and 99th percentile [ms].
 
-        The first plan is start-up and left out, where it is not the only one.
-        `plans_refused` counts plans that were refused, where there are any.
+        The first plan includes start-up and is left out, unless it is the only one.
+        `plans_refused` counts refused plans, if there are any.
         """
         refused: dict[str, float] = {"plans_refused": self._refused} if self._refused else {}
-        if not self._thought_s:
+        if not self._planning_s:
             return refused
-        p50, p99 = np.percentile(self._thought_s[1:] or self._thought_s, (50, 99)) * 1e3
+        p50, p99 = np.percentile(self._planning_s[1:] or self._planning_s, (50, 99)) * 1e3
         return {
-            "plans": len(self._thought_s),
+            "plans": len(self._planning_s),
             "plan_p50_ms": round(float(p50), 1),
             "plan_p99_ms": round(float(p99), 1),
             **refused,
         }
 
     def act(self, observation: Observation) -> Vector:
-        began = time.perf_counter()
+        started = time.perf_counter()
         step = Step(
             stamp_ns=observation.stamp_ns,
             names=self._names,
@@ -127,8 +129,8 @@ class LearnedPolicy:
         state = self._filter.update(self._weights, tokens, step)
         if not self._policy.can_act(self._weights):
             raise RobotError(
-                f"{self._weights.preset}: plans to goals, and {self._robot.task!r} shows none. "
-                "Right: a task that does, or a model that predicts rewards."
+                f"{self._weights.preset}: got task {self._robot.task!r} without a goal, expected "
+                "one with a goal. Choose such a task, or a model that predicts rewards."
             )
         try:
             actions = self._policy.act(self._weights, state, step)
@@ -136,68 +138,69 @@ class LearnedPolicy:
             self._refused += 1
             return still(self._names, observation.commanded)
         if self._policy.planned_ns == step.stamp_ns:
-            self._thought_s.append(time.perf_counter() - began)
-        return self._coming.due(step.stamp_ns, actions, observation.commanded)
+            self._planning_s.append(time.perf_counter() - started)
+        return self._delayed.due(step.stamp_ns, actions, observation.commanded)
 
 
-class Coming:
-    """Plans that come some time after their observation; what is due is of the newest that came."""
+class DelayedPlans:
+    """Plans that are ready some time after their observation; actions are those of the newest."""
 
-    def __init__(self, late_s: float, period_s: float, names: tuple[str, ...]) -> None:
-        self._late_s, self._period_s, self._names = late_s, period_s, names
+    def __init__(self, delay_s: float, period_s: float, names: tuple[str, ...]) -> None:
+        self._delay_s, self._period_s, self._names = delay_s, period_s, names
         self._plans: list[tuple[int, Vector]] = []
 
-    def forget(self) -> None:
-        """An episode begins: no plan has come."""
+    def clear(self) -> None:
+        """Drop all plans, at the start of an episode."""
         self._plans.clear()
 
     def due(self, now_ns: int, actions: Vector, last: Vector) -> Vector:
-        """Return the action (A,) to do now, when actions (N, A) are the answer to what is seen.
+        """Return the action (A,) that is due now; actions (N, A) are the newest observation's plan.
 
-        last: what was commanded before (A,): of dimensions that are positions it is kept.
+        last: the previous command (A,); without a plan its position dimensions are held.
         """
-        if not self._late_s:
+        if not self._delay_s:
             return np.asarray(actions[0])
         self._plans.append((now_ns, actions))
-        here = [plan for plan in self._plans if now_ns - plan[0] >= self._late_s * 1e9 - 1e6]
-        if not here:
+        ready = [plan for plan in self._plans if now_ns - plan[0] >= self._delay_s * 1e9 - 1e6]
+        if not ready:
             return still(self._names, last)
-        stamp_ns, plan = here[-1]
+        stamp_ns, plan = ready[-1]
         self._plans = [each for each in self._plans if each[0] >= stamp_ns]
         index = round((now_ns - stamp_ns) / 1e9 / self._period_s)
         return np.asarray(plan[index]) if index < len(plan) else still(self._names, last)
 
 
 def goal_of(robot: Robot, camera: str, *, joints: bool = False) -> Callable[[], Goal | None]:
-    """Return a function that gives what a robot's present episode is to bring about: a picture,
-    and with `joints` the proprioception there too."""
+    """Return a function that gives the goal of the robot's current episode: an image, and with
+    `joints` its proprioception."""
 
     def now() -> Goal | None:
-        seen = robot.goal()
-        if seen is None:
+        observation = robot.goal()
+        if observation is None:
             return None
-        return Goal(seen.images[camera], seen.proprio if joints else None)
+        return Goal(observation.images[camera], observation.proprio if joints else None)
 
     return now
 
 
 def differences(folder: str | Path, robot: RobotSpec) -> list[str]:
-    """Say in what the weights' training differs from this robot: task, camera, pictures, pace."""
-    made = read_manifest(folder).extra
-    here = {"robot": robot.name, "task": robot.task, **robot.extra}
+    """Return how the robot differs from the one in training: task, camera, images, time limit."""
+    trained = read_manifest(folder).extra
+    current = {"robot": robot.name, "task": robot.task, **robot.extra}
     return [
-        f"{name}: the weights were made with {made[name]}, this is {here[name]}"
-        for name in TELLING
-        if name in made and name in here and made[name] != here[name]
+        f"{name}: trained with {trained[name]}, this is {current[name]}"
+        for name in COMPARED
+        if name in trained and name in current and trained[name] != current[name]
     ]
 
 
 def only_camera(robot: RobotSpec, camera: str) -> str:
     """Return the camera, or the robot's only one where `camera` is empty. RobotError."""
-    found = list(robot.cameras)
-    if camera in found:
+    names = list(robot.cameras)
+    if camera in names:
         return camera
-    if camera or len(found) != 1:
-        asked = repr(camera) if camera else "none"
-        raise RobotError(f"camera: asked for {asked}, the robot has {found or 'no pictures'}.")
-    return found[0]
+    if camera or len(names) != 1:
+        given = repr(camera) if camera else "none"
+        expected = f"one of {names}" if names else "a robot with a camera"
+        raise RobotError(f"camera: got {given}, expected {expected}.")
+    return names[0]

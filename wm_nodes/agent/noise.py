@@ -1,7 +1,7 @@
 """Random numbers that depend on a seed, a role and a stamp only.
 
-A node that was restarted, or asked twice, draws the same noise for the same observation: runs in
-lock-step repeat bit for bit whatever the processes went through, split or fused.
+A node that was restarted draws the same noise for the same observation, also for a repeated one:
+lock-step runs repeat bit for bit, with split and fused nodes, after any restart.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 
 
 def noise_seed(seed: int, role: str, stamp_ns: int) -> int:
-    """Return 63 well-mixed bits."""
+    """Return a seed of 63 bits from a hash."""
     text = f"{seed}/{role}/{stamp_ns}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
 def torch_noise(generator: torch.Generator, seed: int, role: str, stamp_ns: int) -> torch.Generator:
-    """Return the generator, set for this stamp."""
+    """Return the generator, seeded for this stamp."""
     return generator.manual_seed(noise_seed(seed, role, stamp_ns))
 
 

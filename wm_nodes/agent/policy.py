@@ -1,9 +1,12 @@
-"""The three thinking parts, on tensors: picture -> tokens -> state -> action.
+"""The state to actions: pending actions are imagined first, and a plan is executed for some steps.
 
-The split nodes carry the results as messages; the agent hands them on. Same objects, same numbers.
+The split nodes send the results as messages; the agent node passes them on. Same objects, same
+numbers.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,8 +14,9 @@ from torch import Tensor
 
 from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
-from wm_nodes.agent.action_selection import Chooser
-from wm_nodes.agent.delay_compensation import Delay
+from wm_models.planners.receding_horizon import search_due
+from wm_nodes.agent.action_selection import ActionSelector, SearchSettings
+from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.encoder import observed
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.noise import numpy_noise, torch_noise
@@ -23,140 +27,158 @@ from wm_nodes.records import Step, Vector
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 
 
-class Aim:
-    """A goal in the terms of whichever weights are in use."""
+class GoalFeatures:
+    """The features of a goal, encoded once per version of weights."""
 
     def __init__(self, goal: Goal) -> None:
         self.goal = goal
-        self._seen: tuple[Weights, dict[str, Tensor]] | None = None
+        self._encoded: tuple[Weights, dict[str, Tensor]] | None = None
 
     @torch.inference_mode()
     def features(self, weights: Weights) -> dict[str, Tensor] | None:
-        """Return the goal as the model imagines it, None where the model takes none."""
+        """Return the goal's features {name: [1, ...]}, None for a model that takes no goals."""
         spec = weights.model.spec
         if not spec.has_goal:
             return None
-        if self._seen is None or self._seen[0] is not weights:
+        if self._encoded is None or self._encoded[0] is not weights:
             size = spec.image_size
             image = ImagePipeline(*size)(self.goal.image) if size else None
-            found = weights.model.encode_goal(observed(weights, image, self.goal.proprio))
-            self._seen = weights, found
-        return self._seen[1]
+            features = weights.model.encode_goal(observed(weights, image, self.goal.proprio))
+            self._encoded = weights, features
+        return self._encoded[1]
 
 
-class Policy:
-    """State to actions, or random ones as long as there are no weights.
+@dataclass(frozen=True)
+class StampedPlan:
+    """A plan of the robot's actions (N, A) for the observation at `stamp_ns`."""
 
-    What acts before a plan can (Delay) is imagined first: a plan begins where the robot will be. A
-    plan is carried out for as many actions as the chooser says, and only then made anew.
+    stamp_ns: int
+    actions: Vector
+
+
+class ActionPlanner:
+    """State to actions; random actions while there are no weights.
+
+    The state is advanced by the pending actions (DelayCompensator) first: a plan starts at the
+    state that the robot will have. The plan is executed for as many actions as the selector says,
+    then a new one is searched.
     """
 
     def __init__(
-        self, seed: int, device: torch.device, chooser: Chooser, delay: Delay | None = None
+        self,
+        seed: int,
+        device: torch.device,
+        selector: ActionSelector,
+        delay: DelayCompensator | None = None,
     ) -> None:
         self._seed, self._noise = seed, torch.Generator(device)
-        self._chooser, self.delay = chooser, delay or Delay()
-        self._aim: Aim | None = None
-        self._made: tuple[Weights, int, Vector] | None = None  # by what, when, actions
-        self._sent: tuple[int, Vector] | None = None  # what the robot goes by: when, actions
-        self.module = chooser.name
+        self._selector, self.delay = selector, delay or DelayCompensator()
+        self._goal: GoalFeatures | None = None
+        self._current: tuple[Weights, StampedPlan] | None = None  # None: a new plan is due
+        self._sent: StampedPlan | None = None  # the plan that the robot executes
+        self.module = selector.name
 
     @property
     def goal(self) -> Goal | None:
-        """What is to be brought about; None: whatever brings reward."""
-        return self._aim.goal if self._aim else None
+        """The goal to reach; None: plan for reward."""
+        return self._goal.goal if self._goal else None
 
     @goal.setter
     def goal(self, goal: Goal | None) -> None:
-        self._aim = Aim(goal) if goal is not None else None
-        self._made = None
-        self._chooser.forget()
+        self._goal = GoalFeatures(goal) if goal is not None else None
+        self._current = None
+        self._selector.reset()
 
     @property
     def planned_ns(self) -> int:
-        """Stamp of the observation that the plan in hand answers; -1: there is none."""
-        return self._made[1] if self._made else -1
+        """Stamp of the observation that the current plan answers; -1: there is no plan."""
+        return self._current[1].stamp_ns if self._current else -1
 
     @property
     def rounds(self) -> tuple[int, int]:
-        """Rounds of the newest search: made before its budget was spent, and wanted."""
-        return self._chooser.rounds
+        """Iterations of the newest search: within its budget, and configured."""
+        return self._selector.rounds
 
     @property
     def floor_s(self) -> float:
-        """Seconds that the newest search takes at least, whatever its budget is."""
-        return self._chooser.floor_s
+        """Least time [s] of the newest search, whatever its budget."""
+        return self._selector.floor_s
+
+    def configure(self, settings: SearchSettings) -> None:
+        """Use other search settings from the next search on; the current plan is executed to its
+        end. ModelError: the planner does not take them; nothing changes."""
+        self._selector.configure(settings)
 
     def can_act(self, weights: Weights) -> bool:
-        """Whether there is something to act for: a goal, rewards, or an actor."""
-        return self._chooser.can_choose(weights, self._aim is not None)
+        """Whether there is a goal, a reward, or an actor."""
+        return self._selector.can_select(weights, self._goal is not None)
 
     def act(self, weights: Weights, state: State, step: Step) -> Vector:
-        """Return actions (N, A) in the robot's units, the first to be done now. Explores in
-        training episodes only. MessageError where the goal does not fit the model; PlanRefused
-        where there is no plan: the robot must stop."""
+        """Return actions (N, A) in the robot's units, the first one due now. Explores in training
+        episodes only. MessageError: the goal does not fit the model. PlanRefused: there is no plan,
+        and the robot must stop."""
         check_action(weights, step)
-        self.delay.heard(step)
-        left = self._left(weights, step)
-        if left is not None:
-            return left
+        self.delay.record(step)
+        rest = self._rest(weights, step)
+        if rest is not None:
+            return rest
         noise = torch_noise(self._noise, self._seed, "policy", step.stamp_ns)
-        goal = self._aim.features(weights) if self._aim else None
-        underway, before = self._underway(weights, step)
-        state, settled = foreseen(weights, state, underway, noise)
-        first = settled.flatten()
+        goal = self._goal.features(weights) if self._goal else None
+        pending, before = self._pending(weights, step)
+        state, committed = advanced(weights, state, pending, noise)
+        prefix = committed.flatten()
         try:
-            chosen = self._chooser.choose(weights, state, step, noise, goal, first).detach()
+            plan = self._selector.select(weights, state, step, noise, goal, prefix).detach()
         except PlanRefused:
-            self._made = None
+            self._current = None
             raise
-        robot = weights.actions.to_robot(chosen.float()).flatten(0, 1)  # (H f, A)
-        free: Vector = robot.cpu().numpy()[len(settled) :]
-        actions = np.concatenate([underway[before:], free])
-        self._made = (weights, step.stamp_ns, actions)
-        self._sent = (step.stamp_ns, actions)
-        return actions
+        robot = weights.actions.to_robot(plan.float()).flatten(0, 1)  # (H f, A)
+        free: Vector = robot.cpu().numpy()[len(committed) :]
+        self._sent = StampedPlan(step.stamp_ns, np.concatenate([pending[before:], free]))
+        self._current = weights, self._sent
+        return self._sent.actions
 
-    def _underway(self, weights: Weights, step: Step) -> tuple[Vector, int]:
-        """What acts before a plan can, and how much of it was commanded before now."""
+    def _pending(self, weights: Weights, step: Step) -> tuple[Vector, int]:
+        """The actions that act before a plan can, and how many were commanded before now."""
         spec = weights.model.spec
         period_s = spec.model_dt / spec.frameskip
         rest = np.zeros((0, len(step.names)), np.float32)
         if self._sent is not None and not step.is_first and period_s:
-            passed = round((step.stamp_ns - self._sent[0]) / 1e9 / period_s)
-            rest = self._sent[1][max(passed, 0) :]
-        return self.delay.underway(rest, period_s)
+            executed = round((step.stamp_ns - self._sent.stamp_ns) / 1e9 / period_s)
+            rest = self._sent.actions[max(executed, 0) :]
+        return self.delay.pending_actions(rest, period_s)
 
-    def _left(self, weights: Weights, step: Step) -> Vector | None:
-        """What is left of the plan in hand; None where a new one is due."""
+    def _rest(self, weights: Weights, step: Step) -> Vector | None:
+        """The rest of the current plan; None where a new one is due."""
         spec = weights.model.spec
-        execute = self._chooser.executes(weights)
+        execute = self._selector.executes(weights)
         if spec.context > 1 and execute % spec.frameskip:
             raise UserError(
                 f"execute: {execute}, but model {weights.preset} looks back at its last frames, "
                 f"one every {spec.frameskip} actions. Right: 0, or a multiple of {spec.frameskip}."
             )
-        if self._made is None or execute == 1 or step.is_first:
+        if self._current is None or execute == 1 or step.is_first:
             return None
-        by, stamp_ns, actions = self._made
+        planned_with, plan = self._current
         period_ns = spec.model_dt / spec.frameskip * 1e9
-        if by is not weights or not period_ns:
+        if planned_with is not weights or not period_ns:
             return None
-        passed = round((step.stamp_ns - stamp_ns) / period_ns)
-        return actions[passed:] if 0 < passed < min(execute, len(actions)) else None
+        executed = round((step.stamp_ns - plan.stamp_ns) / period_ns)
+        due = search_due(executed, execute, len(plan.actions))
+        return None if due else plan.actions[executed:]
 
-    def act_blindly(self, low: Vector, high: Vector, stamp_ns: int) -> Vector:
+    def random_action(self, low: Vector, high: Vector, stamp_ns: int) -> Vector:
         """Return one uniform action (1, A)."""
         noise = numpy_noise(self._seed, "random", stamp_ns)
         return noise.uniform(low, high).astype(np.float32)[None]
 
 
 @torch.inference_mode()
-def foreseen(
+def advanced(
     weights: Weights, state: State, actions: Vector, noise: torch.Generator
 ) -> tuple[State, Tensor]:
-    """Return the state after as many of the robot's actions (n, A) as make whole model steps, and
-    the others (r, A) in the model's units."""
+    """Return the state after the robot's actions (n, A) as far as they fill whole model steps, and
+    the remaining ones (r, A) in the model's units."""
     model, skip = weights.model, weights.model.spec.frameskip
     scaled = weights.actions.scale(torch.from_numpy(actions).to(device_of(model)))
     whole = len(scaled) // skip * skip

@@ -1,4 +1,4 @@
-"""Versions of weights in memory: loaded aside, held together, switched at an episode's start."""
+"""Versions of weights in memory: loaded in a thread, cached, switched at an episode's start."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from torch import Tensor
 from wm_models.errors import ModelError
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.world_model import ModelSpec, WorldModel
+from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import (
-    Manifest,
-    WeightsError,
     WeightStore,
     build,
     load_modules,
@@ -25,8 +24,8 @@ from wm_models.weights.store import (
 )
 from wm_nodes.records import Announcement, Origin, Step
 
-KNOWN = 64  # announcements remembered
-OBSERVED = frozenset({"image", "proprio"})  # what the nodes carry of an observation
+KNOWN = 64  # announcements kept
+OBSERVED = frozenset({"image", "proprio"})  # parts of an observation that the nodes send
 
 
 @dataclass(frozen=True)
@@ -39,37 +38,37 @@ class Weights:
     tokens: tuple[int, int]  # (N, D) of its features
     state: int  # S, numbers in its packed state
     actions: ActionAdapter  # between the robot's actions and the model's
-    settings: Mapping[str, Any] = field(default_factory=dict)  # in which it differs from the preset
+    settings: Mapping[str, Any] = field(default_factory=dict)  # that differ from the preset
 
     @property
     def wants_proprio(self) -> bool:
-        """Whether the model sees joint_states besides the picture."""
+        """Whether the model takes joint_states besides the image."""
         return "proprio" in self.model.spec.obs_keys
 
     @property
     def wants_image(self) -> bool:
-        """Whether the model sees a camera's image."""
+        """Whether the model takes a camera's image."""
         return self.model.spec.image_size is not None
 
     def origin(self, module: str) -> Origin:
-        """Who to name as the maker of a result."""
+        """Return the origin of a result: preset, module and version."""
         return Origin(self.preset, module, self.version)
 
 
 def load_weights(
     folder: str | Path, verbs: tuple[str, ...], device: torch.device, only: str = ""
 ) -> Weights:
-    """Load what a node needs for `verbs` (wm_models.interface.world_model.VERBS) from one version's
-    folder, or from a store's newest.
+    """Load the modules for `verbs` (wm_models.interface.world_model.VERBS) from a version's folder,
+    or from a store's newest version.
 
-    WeightsError says what is wrong: nothing there, damaged, or another preset than `only`.
+    WeightsError: no version, a damaged one, or another preset than `only`.
     """
     folder = resolve(folder)
     manifest = read_manifest(folder)
     if only and manifest.preset != only:
         raise WeightsError(
-            f"weights: {folder} is of model {manifest.preset!r}, this node was started with "
-            f"{only!r}. Give the same model, or other weights."
+            f"weights: got model {manifest.preset!r} in {folder}, expected {only!r}. Start the "
+            "node with the same model, or with other weights."
         )
     model = build(manifest)
     modules = model.modules_by_name()
@@ -78,7 +77,7 @@ def load_weights(
 
 
 def ready(model: WorldModel, manifest: Manifest) -> Weights:
-    """Run every part once, so that the first decision is as fast as the later ones."""
+    """Run every part once, so that the first step is as fast as the later ones."""
     with torch.inference_mode():
         device = device_of(model)
         obs = blank_observation(model.spec, device)
@@ -98,11 +97,11 @@ def ready(model: WorldModel, manifest: Manifest) -> Weights:
 
 
 def blank_observation(spec: ModelSpec, device: torch.device) -> dict[str, Tensor]:
-    """Return zeros in place of what a model sees, batch 1. WeightsError: no node carries it."""
+    """Return an observation of zeros {name: [1, ...]}. WeightsError: no node sends a part of it."""
     if foreign := sorted(spec.obs_keys.keys() - OBSERVED):
         raise WeightsError(
-            f"weights: got a model that sees {', '.join(foreign)}, expected one that sees "
-            f"{' and '.join(sorted(OBSERVED))}, which the nodes carry."
+            f"weights: got a model that takes {', '.join(foreign)}, expected one that takes only "
+            f"{' and '.join(sorted(OBSERVED))}, which the nodes send."
         )
     obs = {name: torch.zeros(1, *shape, device=device) for name, shape in spec.obs_keys.items()}
     if spec.image_size is not None:
@@ -114,10 +113,11 @@ def device_of(model: WorldModel) -> torch.device:
     return next(model.parameters()).device
 
 
-class Shelf:
-    """What a node holds: the version in use and the newest; others come back from disk on demand.
+class WeightCache:
+    """The version in use and the newest one; others are loaded again from disk on demand.
 
-    New versions load in a thread; `poll` takes over what is ready. One thread uses a shelf.
+    New versions load in a thread; `poll` takes over those that are ready. Only one thread may call
+    a cache.
     """
 
     def __init__(
@@ -125,38 +125,42 @@ class Shelf:
         verbs: tuple[str, ...],
         device: torch.device,
         only: str = "",
-        refuse: Callable[[str, str], object] = lambda reason, text: None,
+        on_refused: Callable[[str, str], object] = lambda reason, text: None,
     ) -> None:
         self.newest: Weights | None = None
-        self._verbs, self._device, self._only, self._refuse = verbs, device, only, refuse
-        self._held: dict[int, Weights] = {}
+        self._verbs, self._device, self._only = verbs, device, only
+        self._on_refused = on_refused
+        self._cached: dict[int, Weights] = {}
         self._folders: dict[int, str] = {}
-        self._news: dict[int, Announcement] = {}  # of those folders that were announced
+        self._announcements: dict[int, Announcement] = {}  # by version
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="weights")
         self._loading: list[tuple[int, Future[Weights]]] = []
 
     def open(self, folder: str | Path) -> Weights:
-        """Load now, and use it as the newest. WeightsError, ModelError."""
+        """Load a version now and make it the newest. WeightsError, ModelError."""
         weights = self._load(folder, None)
         self._folders[weights.version] = str(resolve(folder))
         self._keep(weights)
         return weights
 
-    def announce(self, news: Announcement) -> None:
-        """Begin to load a version that the trainer has published."""
-        if news.version in self._held and self._folders.get(news.version) == news.path:
+    def announce(self, announcement: Announcement) -> None:
+        """Start to load a version that the trainer has published."""
+        version, path = announcement.version, announcement.path
+        if version in self._cached and self._folders.get(version) == path:
             return
         if len(self._loading) >= KNOWN:
-            self._refuse("weights/many", f"weights: {KNOWN} announced versions wait already")
+            self._on_refused(
+                "weights/many", f"weights: got more than {KNOWN} announced versions that wait."
+            )
             return
-        self._folders[news.version] = news.path
-        self._news[news.version] = news
+        self._folders[version] = path
+        self._announcements[version] = announcement
         while len(self._folders) > KNOWN:
             oldest = next(iter(self._folders))
             del self._folders[oldest]
-            self._news.pop(oldest, None)
-        future = self._loader.submit(self._load, news.path, news)
-        self._loading.append((news.version, future))
+            self._announcements.pop(oldest, None)
+        future = self._loader.submit(self._load, path, announcement)
+        self._loading.append((version, future))
 
     def poll(self) -> bool:
         """Take over versions that have finished loading; True if `newest` changed."""
@@ -166,45 +170,46 @@ class Shelf:
         return self.newest is not before
 
     def wait(self) -> None:
-        """Take over everything that is being loaded."""
+        """Wait for all versions that are being loaded, and take them over."""
         while self._loading:
             self._take(*self._loading.pop(0))
 
     def get(self, origin: Origin) -> Weights | None:
-        """Return the version that made something; None if it is not known here."""
-        weights = self._held.get(origin.version)
+        """Return the version of an origin; None if it is not known here."""
+        weights = self._cached.get(origin.version)
         if weights is None and origin.version in self._folders:
             self.wait()
-            weights = self._held.get(origin.version) or self._again(origin.version)
+            weights = self._cached.get(origin.version) or self._reload(origin.version)
         return weights if weights is not None and weights.preset == origin.model else None
 
-    def in_use(self, weights: Weights) -> None:
-        """Drop every version but this one and the newest."""
+    def keep_only(self, weights: Weights) -> None:
+        """Drop every version except this one and the newest."""
         newest = self.newest or weights
-        self._held = {w.version: w for w in (weights, newest)}
+        self._cached = {w.version: w for w in (weights, newest)}
 
     def close(self) -> None:
         self._loader.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, folder: str | Path, news: Announcement | None) -> Weights:
-        """Load a version, if it is what was announced; WeightsError, ModelError, OSError."""
-        if news is not None:
-            found = read_manifest(folder)
-            for what, given, wanted in (
-                ("sha256", found.digest, news.sha256),
-                ("version", found.version, news.version),
-                ("preset", found.preset, news.preset),
+    def _load(self, folder: str | Path, announcement: Announcement | None) -> Weights:
+        """Load a version, and check it against its announcement. WeightsError, ModelError,
+        OSError."""
+        if announcement is not None:
+            manifest = read_manifest(folder)
+            for what, given, expected in (
+                ("sha256", manifest.digest, announcement.sha256),
+                ("version", manifest.version, announcement.version),
+                ("preset", manifest.preset, announcement.preset),
             ):
-                if given != wanted:
+                if given != expected:
                     raise WeightsError(
-                        f"weights: {folder} has {what} {_short(given)}, announced was "
-                        f"{_short(wanted)}"
+                        f"weights: {folder}: got {what} {_short(given)}, expected "
+                        f"{_short(expected)} as announced."
                     )
         try:
             return load_weights(folder, self._verbs, self._device, self._only)
         except (WeightsError, ModelError, OSError):
             raise
-        except Exception as error:  # whatever torch makes of a foreign file must not end the node
+        except Exception as error:  # any error of torch in a foreign file must not end the node
             raise WeightsError(f"weights: {folder} cannot be loaded ({error!r:.200})") from error
 
     def _take(self, version: int, future: Future[Weights]) -> None:
@@ -212,26 +217,27 @@ class Shelf:
             weights = future.result()
         except (WeightsError, ModelError, OSError) as error:
             self._folders.pop(version, None)
-            self._refuse("weights/refused", str(error))
+            self._on_refused("weights/refused", str(error))
             return
         self._keep(weights)
 
     def _keep(self, weights: Weights) -> None:
-        self._held[weights.version] = weights
+        self._cached[weights.version] = weights
         self.newest = weights
 
-    def _again(self, version: int) -> Weights | None:
-        """A version that was let go is asked for: the encoder has switched to it after all."""
+    def _reload(self, version: int) -> Weights | None:
+        """Load a version again that was dropped: the encoder has switched to it."""
         try:
             weights = self._load(self._folders[version], None)
             if weights.version != version:
                 raise WeightsError(
-                    f"weights: {self._folders[version]} is version {weights.version}"
+                    f"weights: {self._folders[version]}: got version {weights.version}, expected "
+                    f"{version}."
                 )
         except (WeightsError, ModelError, OSError) as error:
-            self._refuse("weights/refused", str(error))
+            self._on_refused("weights/refused", str(error))
             return None
-        self._held[version] = weights
+        self._cached[version] = weights
         return weights
 
 
@@ -239,9 +245,9 @@ def _short(value: object) -> str:
     return str(value)[:12]
 
 
-class Swap:
-    """When to go over to the newest version: at an episode's start, but not inside a block of
-    evaluation episodes; at once where there was none."""
+class VersionSwitch:
+    """When the newest version comes into use: at the start of an episode, but not within a block of
+    evaluation episodes; at once if there was no version before."""
 
     def __init__(self, mode: str = "episode") -> None:
         self.current: Weights | None = None
@@ -260,7 +266,7 @@ class Swap:
 
 
 def find_weights(weights: str, run: str) -> Path | None:
-    """Return the folder to begin with: the one given, else the run's newest, else None."""
+    """Return the folder to start with: the given one, else the run's newest, else None."""
     if weights:
         return Path(weights)
     if run and WeightStore(Path(run) / "weights").latest() is not None:

@@ -51,7 +51,7 @@ def run(words: Sequence[str]) -> int:
 
     from wm_models.errors import ModelError
     from wm_models.weights.averaging import average
-    from wm_models.weights.store import WeightsError
+    from wm_models.weights.manifest import WeightsError
 
     with user_errors(WeightsError, ModelError, OSError):
         made = average(weights, wanted.last, out)

@@ -113,7 +113,7 @@ def run(words: Sequence[str]) -> int:
         _check_robot(wanted, family(wanted.robot))
 
     from wm_models.errors import ModelError
-    from wm_models.weights.store import WeightsError
+    from wm_models.weights.manifest import WeightsError
     from wm_nodes.agent.in_process import LearnedPolicy
     from wm_nodes.robots.opening import open_robot
 

@@ -73,7 +73,8 @@ def make_report(
     """Write the report of a log, with an open-loop prediction where the run has weights."""
     from wm_datasets import LogError
     from wm_models.errors import ModelError
-    from wm_models.weights.store import WeightsError, load_model
+    from wm_models.weights.manifest import WeightsError
+    from wm_models.weights.store import load_model
     from wm_nodes.viz.run_report import ReportError, ReportSettings, write_report
 
     with user_errors(LogError, ReportError, WeightsError, ModelError, OSError):
@@ -91,7 +92,8 @@ def make_training(run: Path, folder: Path) -> dict[str, Any]:
     """Write the report of a run that learned from recorded logs."""
     from wm_datasets import LogError
     from wm_models.errors import ModelError
-    from wm_models.weights.store import WeightsError, load_model
+    from wm_models.weights.manifest import WeightsError
+    from wm_models.weights.store import load_model
     from wm_nodes.viz.run_report import ReportError
     from wm_nodes.viz.training_report import write_training_report
 

@@ -125,7 +125,7 @@ def run(words: Sequence[str]) -> int:
     _refuse_logs(logs, wanted.model, wanted.allow_mixed)
 
     from wm_datasets import LogError
-    from wm_models.weights.store import WeightsError
+    from wm_models.weights.manifest import WeightsError
     from wm_nodes.robots.robot import RobotError
     from wm_nodes.training.config import LearnConfig, LearnError
     from wm_nodes.training.loop import Learning

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_nodes.agent.encoder import Encoder
-from wm_nodes.agent.state_filter import Filter
-from wm_nodes.agent.weights import Swap, Weights
+from wm_nodes.agent.state_filter import StateFilter
+from wm_nodes.agent.weights import VersionSwitch, Weights
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import PipelineParams
 from wm_nodes.nodes.encoder import EncoderParams
 from wm_nodes.nodes.goal_topics import GoalListener, GoalService
 from wm_nodes.nodes.model_node import ModelNode
-from wm_nodes.nodes.policy import PolicyParams
+from wm_nodes.nodes.policy import LiveSearch, PolicyParams
 from wm_nodes.records import RANDOM, Image, Origin, Plan, Step, Vector
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.agent_topics import AgentTopics
@@ -55,9 +55,9 @@ class AgentNode(ModelNode[AgentParams]):
             newest_only=self._realtime,
         )
         super().configure()
-        self._encoder, self._swap = Encoder(), Swap(p.swap)
-        self._filter = Filter(p.seed, self.device)
-        self._policy = p.core(self.device)
+        self._encoder, self._switch = Encoder(), VersionSwitch(p.swap)
+        self._filter = StateFilter(p.seed, self.device)
+        self._policy = LiveSearch(self).planner
         self._goal, self._goal_service = GoalListener(self, self._policy, p.goal), GoalService(self)
         self._maker = PlanMaker()
         self._answer: Plan | None = None
@@ -92,8 +92,8 @@ class AgentNode(ModelNode[AgentParams]):
         return image
 
     def _on_step(self, step: Step) -> None:
-        self._filter.heard(step)
-        self._policy.delay.heard(step)
+        self._filter.record(step)
+        self._policy.delay.record(step)
 
     def _on_observation(self, observed: Observed) -> None:
         """Answer an observation; a repeated one with the same plan again."""
@@ -103,11 +103,11 @@ class AgentNode(ModelNode[AgentParams]):
             self._plans.publish(messages.plan_to_msg(self._answer))
         else:
             self.poll()
-            weights = self._swap.at(step, self.shelf.newest)
+            weights = self._switch.at(step, self.weight_cache.newest)
             if weights is None:
                 self._act_at_random(step)
             else:
-                self.shelf.in_use(weights)
+                self.weight_cache.keep_only(weights)
                 self.diagnostics.weights = weights.version
                 self._act(weights, observed)
         if not self._realtime:
@@ -116,7 +116,7 @@ class AgentNode(ModelNode[AgentParams]):
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
         if not step.is_last:
-            actions = self._policy.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+            actions = self._policy.random_action(*self._maker.bounds(step), step.stamp_ns)
             self.diagnostics.record_latency(time.perf_counter() - started)
             self._publish_plan(step, RANDOM, actions)
 

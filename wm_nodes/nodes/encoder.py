@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from wm_nodes.agent.encoder import Encoder
-from wm_nodes.agent.weights import Swap, Weights
+from wm_nodes.agent.weights import VersionSwitch, Weights
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.goal_topics import GoalService
 from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
@@ -37,7 +37,7 @@ class EncoderNode(ModelNode[EncoderParams]):
             self, topics.IMAGE, p.camera, topics.frames_qos(p.mode), self._on_observation
         )
         super().configure()
-        self._encoder, self._swap = Encoder(), Swap(p.swap)
+        self._encoder, self._switch = Encoder(), VersionSwitch(p.swap)
         self._goal_service = GoalService(self)
         self._answer: Features | None = None
         self._features = topics.FEATURES.publisher(self)
@@ -57,10 +57,10 @@ class EncoderNode(ModelNode[EncoderParams]):
     def _encode(self, observed: Observed) -> Features | None:
         self.poll()
         started, step = time.perf_counter(), observed.step
-        weights = self._swap.at(step, self.shelf.newest)
+        weights = self._switch.at(step, self.weight_cache.newest)
         if weights is None:
             return None
-        self.shelf.in_use(weights)
+        self.weight_cache.keep_only(weights)
         self.diagnostics.weights = weights.version
         try:
             tokens = self._encoder.encode(weights, observed.image, observed.proprio)

@@ -8,7 +8,7 @@ import numpy as np
 from std_srvs.srv import Trigger
 
 from wm_nodes.agent.goals import Goal, read_goal
-from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.records import Image, Vector
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.node import ManagedNode
@@ -23,7 +23,7 @@ class GoalListener:
     before or after the image, or not at all.
     """
 
-    def __init__(self, node: ManagedNode, policy: Policy, path: str) -> None:
+    def __init__(self, node: ManagedNode, policy: ActionPlanner, path: str) -> None:
         """path: file of the first goal image; empty: none. UserError if it cannot be read."""
         self._node, self._policy = node, policy
         self._image: tuple[int, Image] | None = None

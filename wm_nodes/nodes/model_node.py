@@ -8,9 +8,9 @@ from typing import ClassVar, TypeVar
 import torch
 
 from wm_models.errors import ModelError
-from wm_models.weights.store import WeightsError
+from wm_models.weights.manifest import WeightsError
 from wm_nodes.agent.device import pick_device
-from wm_nodes.agent.weights import Shelf, Weights, find_weights
+from wm_nodes.agent.weights import WeightCache, Weights, find_weights
 from wm_nodes.errors import user_errors
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, topics
@@ -46,10 +46,10 @@ class ModelNode(ManagedNode[P]):
         torch.set_num_threads(p.threads)
         with user_errors(WeightsError, ModelError):
             self.device = pick_device(p.device)
-            self.shelf = Shelf(self.needs(), self.device, p.model, self.drop)
+            self.weight_cache = WeightCache(self.needs(), self.device, p.model, self.drop)
             folder = find_weights(p.weights, p.run)
             if folder is not None:
-                self._on_new(self.shelf.open(folder))
+                self._on_new(self.weight_cache.open(folder))
         self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self._on_news, idle=True)
         self.create_timer(POLL_S, self.poll)
 
@@ -61,16 +61,16 @@ class ModelNode(ManagedNode[P]):
         self.diagnostics.ready = True
 
     def cleanup(self) -> None:
-        if hasattr(self, "shelf"):
-            self.shelf.close()
+        if hasattr(self, "weight_cache"):
+            self.weight_cache.close()
 
     def poll(self) -> None:
         """Take over weights that have been loaded."""
-        if self.shelf.poll() and self.shelf.newest is not None:
-            self._on_new(self.shelf.newest)
+        if self.weight_cache.poll() and self.weight_cache.newest is not None:
+            self._on_new(self.weight_cache.newest)
 
     def _on_news(self, news: Announcement) -> None:
-        self.shelf.announce(news)
+        self.weight_cache.announce(news)
 
     def _on_new(self, newest: Weights) -> None:
         self.diagnostics.weights = newest.version

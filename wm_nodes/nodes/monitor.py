@@ -244,7 +244,8 @@ class MonitorNode(ManagedNode[MonitorParams]):
     def _report(self, summary: dict[str, Any]) -> None:
         from wm_datasets.errors import LogError
         from wm_models.errors import ModelError
-        from wm_models.weights.store import WeightsError, load_model
+        from wm_models.weights.manifest import WeightsError
+        from wm_models.weights.store import load_model
         from wm_nodes.agent.weights import find_weights
         from wm_nodes.viz.run_report import ReportError, ReportSettings, write_report
 

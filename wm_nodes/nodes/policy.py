@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.parameter import Parameter
 
-from wm_models.errors import PlanRefused
-from wm_nodes.agent.action_selection import CHOOSERS, OBJECTIVES, Chooser, SearchSettings, chooser
-from wm_nodes.agent.delay_compensation import Delay
-from wm_nodes.agent.policy import Policy
+from wm_models.errors import ModelError, PlanRefused
+from wm_nodes.agent.action_selection import (
+    ACTION_SELECTORS,
+    OBJECTIVES,
+    SearchSettings,
+    action_selector,
+)
+from wm_nodes.agent.delay_compensation import DelayCompensator
+from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.control.plans import PlanMaker
-from wm_nodes.errors import MessageError
+from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.goal_topics import GoalListener
 from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
 from wm_nodes.records import RANDOM, Latent, Origin, Plan, Step, Vector
@@ -25,20 +33,37 @@ LATE_S = 5.0  # later than this is another clock
 
 @dataclass(frozen=True)
 class PolicyParams(ModelNodeParams):
-    planner: str = param("actor", "What chooses the action.", choices=CHOOSERS)
+    planner: str = param("actor", "What chooses the action.", choices=ACTION_SELECTORS)
     budget_s: float = param(0.0, "Seconds for a search; 0: all its iterations.", low=0.0)
-    horizon: int = param(0, "Model steps that a search looks ahead; 0: as suits the model.", low=0)
-    samples: int = param(0, "Candidates of a search (gd: starts); 0: as suits the model.", low=0)
-    iterations: int = param(0, "Rounds of a search (gd: steps); 0: as suits the model.", low=0)
+    horizon: int = param(
+        0, "Model steps that a search looks ahead; 0: as suits the model. Live.", low=0, live=True
+    )
+    samples: int = param(
+        0, "Candidates of a search (gd: starts); 0: as suits the model. Live.", low=0, live=True
+    )
+    iterations: int = param(
+        0, "Rounds of a search (gd: steps); 0: as suits the model. Live.", low=0, live=True
+    )
+    temperature: float = param(
+        0.0,
+        "mppi: how much the best candidates outweigh the others; 0: as suits the model. Live.",
+        low=0.0,
+        live=True,
+    )
     execute: int = param(
         0, "Actions that are done before the next search; 0: as suits the model.", low=0
     )
     goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
-    goal_proprio: float = param(1.0, "Weight of a goal's joint states beside its picture.", low=0.0)
+    goal_visual: float = param(1.0, "Weight of a goal's image. Live.", low=0.0, live=True)
+    goal_proprio: float = param(
+        1.0, "Weight of a goal's joint states beside its image. Live.", low=0.0, live=True
+    )
     objective: str = param(
         "",
-        "Steps of a plan that are compared with a goal: last, all; empty: as suits the model.",
+        "Steps of a plan that are compared with a goal: last, all; empty: as suits the model. "
+        "Live.",
         choices=OBJECTIVES,
+        live=True,
     )
     delay_s: float = param(
         0.0, "Seconds by which commands act later than in training.", low=0.0, high=2.0
@@ -47,29 +72,24 @@ class PolicyParams(ModelNodeParams):
         True, "Real time: plan from where the robot will be when the plan comes."
     )
 
-    def chooser(self) -> Chooser:
-        settings = SearchSettings(
-            self.budget_s,
-            self.horizon,
-            self.samples,
-            self.iterations,
-            self.execute,
-            self.goal_proprio,
-            self.objective,
-        )
-        return chooser(self.planner, settings)
+    def search_settings(self) -> SearchSettings:
+        """Return the settings of a search. ModelError: one is out of range."""
+        names = [spec.name for spec in fields(SearchSettings)]
+        return SearchSettings(**{name: getattr(self, name) for name in names})
 
-    def core(self, device: torch.device) -> Policy:
-        """Return the policy that these parameters describe."""
-        return Policy(self.seed, device, self.chooser(), Delay(self.delay_s))
+    def core(self, device: torch.device) -> ActionPlanner:
+        """Return the action planner that these parameters describe. UserError."""
+        with user_errors(ModelError):
+            selector = action_selector(self.planner, self.search_settings())
+        return ActionPlanner(self.seed, device, selector, DelayCompensator(self.delay_s))
 
-    def measure(self, node: ModelNode, policy: Policy, step: Step) -> None:
+    def measure(self, node: ModelNode, policy: ActionPlanner, step: Step) -> None:
         """Real time: take note of how long after its observation a plan was given."""
         if policy.planned_ns != step.stamp_ns or self.mode != topics.REALTIME:
             return
         took_s = (node.get_clock().now().nanoseconds - step.stamp_ns) / 1e9
         if self.compensate and 0.0 <= took_s < LATE_S:
-            policy.delay.took(took_s)
+            policy.delay.record_planning_time(took_s)
         node.diagnostics.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
         made, wanted = policy.rounds
         node.diagnostics.facts["rounds"] = f"{made} of {wanted}"
@@ -84,6 +104,35 @@ class PolicyParams(ModelNodeParams):
             node.clear_fault("search", "every round is made")
 
 
+LIVE = tuple(spec.name for spec in fields(PolicyParams) if spec.metadata["live"])
+
+
+class LiveSearch:
+    """The action planner of a node, whose search settings `ros2 param set` changes at run time.
+
+    A change is used from the next search on. A wrong value is refused with the reason, and the old
+    value stays.
+    """
+
+    def __init__(self, node: ModelNode[Any]) -> None:
+        current = {name: node.get_parameter(name).value for name in LIVE}
+        node.params = replace(node.params, **current)  # set before the node was configured
+        self.planner: ActionPlanner = node.params.core(node.device)
+        self._node = node
+        node.add_on_set_parameters_callback(self._on_parameters)
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        changes = {each.name: each.value for each in parameters if each.name in LIVE}
+        params = replace(self._node.params, **changes)
+        try:
+            if changes:
+                self.planner.configure(params.search_settings())
+        except ModelError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        self._node.params = params
+        return SetParametersResult(successful=True)
+
+
 class PolicyNode(ModelNode[PolicyParams]):
     """Answers each observation with one plan; a repeated one with the same plan again."""
 
@@ -94,8 +143,8 @@ class PolicyNode(ModelNode[PolicyParams]):
 
     def configure(self) -> None:
         super().configure()
+        self._core = LiveSearch(self).planner
         p = self.params
-        self._core = p.core(self.device)
         self._goals = GoalListener(self, self._core, p.goal)
         self._maker = PlanMaker()
         self._synchronizer = Synchronizer(("latent", "step"))
@@ -107,13 +156,13 @@ class PolicyNode(ModelNode[PolicyParams]):
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
 
     def _on_step(self, step: Step) -> None:
-        self._core.delay.heard(step)
+        self._core.delay.record(step)
         self.poll()
         if step.is_last:
             return
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
-        elif self.shelf.newest is None:
+        elif self.weight_cache.newest is None:
             self._say_blindly(step)
         else:
             self._together(self._synchronizer.put("step", step.stamp_ns, step))
@@ -127,7 +176,7 @@ class PolicyNode(ModelNode[PolicyParams]):
             return
         started = time.perf_counter()
         latent, step = both["latent"], both["step"]
-        weights = self.shelf.get(latent.origin)
+        weights = self.weight_cache.get(latent.origin)
         if weights is None:
             self.drop("latent/version", f"latent of {latent.origin}: this version is unknown here")
             return
@@ -137,7 +186,7 @@ class PolicyNode(ModelNode[PolicyParams]):
                 f"latent: {latent.state.size} numbers, {latent.origin} has {weights.state}",
             )
             return
-        self.shelf.in_use(weights)
+        self.weight_cache.keep_only(weights)
         if not self._core.can_act(weights):
             self._goals.report_missing()
             if self.params.mode == topics.LOCKSTEP:
@@ -158,7 +207,7 @@ class PolicyNode(ModelNode[PolicyParams]):
 
     def _say_blindly(self, step: Step) -> None:
         started = time.perf_counter()
-        actions = self._core.act_blindly(*self._maker.bounds(step), step.stamp_ns)
+        actions = self._core.random_action(*self._maker.bounds(step), step.stamp_ns)
         self._say(step, RANDOM, actions, started)
 
     def _say(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:

@@ -15,7 +15,7 @@ from wm_datasets.errors import LogError
 from wm_datasets.remote.object_store import is_url
 from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes
-from wm_models.weights.store import Manifest, WeightsError
+from wm_models.weights.manifest import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, spin, topics

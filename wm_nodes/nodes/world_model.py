@@ -9,7 +9,7 @@ import torch
 
 from wm_models.interface.state import State
 from wm_nodes.agent.decoder import beside_truth
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import Weights
 from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
 from wm_nodes.records import Features, Image, Latent, Step
@@ -31,7 +31,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
 
     def configure(self) -> None:
         super().configure()
-        self._core = Filter(self.params.seed, self.device)
+        self._core = StateFilter(self.params.seed, self.device)
         self._synchronizer = Synchronizer(("features", "step"))
         self._answer: Latent | None = None
         self._out = topics.LATENT.publisher(self)
@@ -46,7 +46,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         self._together(self._synchronizer.put("features", features.stamp_ns, features))
 
     def _on_step(self, step: Step) -> None:
-        self._core.heard(step)
+        self._core.record(step)
         self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
     def _together(self, both: dict | None) -> None:
@@ -63,7 +63,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
     def _filter(self, features: Features, step: Step) -> Latent | None:
         self.poll()
         started = time.perf_counter()
-        weights = self.shelf.get(features.origin)
+        weights = self.weight_cache.get(features.origin)
         if weights is None:
             self.drop(
                 "features/version", f"features of {features.origin}: this version is unknown here"
@@ -75,7 +75,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
                 f"features: {features.tokens.shape}, {features.origin} has {weights.tokens}",
             )
             return None
-        self.shelf.in_use(weights)
+        self.weight_cache.keep_only(weights)
         self.diagnostics.weights = weights.version
         state = self._core.update(weights, torch.from_numpy(features.tokens)[None], step)
         flat = weights.model.pack(state)[0].float().cpu().numpy()

@@ -27,13 +27,8 @@ from wm_models.interface.embodiment import Body
 from wm_models.interface.learner import BatchSpec, LearnsFromReturns
 from wm_models.interface.overrides import resolved
 from wm_models.registry import preset
-from wm_models.weights.store import (
-    Manifest,
-    WeightsError,
-    WeightStore,
-    load_modules,
-    read_manifest,
-)
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import WeightStore, load_modules, read_manifest
 from wm_nodes.agent.device import pick_device
 from wm_nodes.evaluation.held_out import HeldOut, evaluate_held_out
 from wm_nodes.training.batches import _log_fields, absolute

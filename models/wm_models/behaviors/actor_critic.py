@@ -15,6 +15,7 @@ from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
 from wm_models.errors import check_finite
 from wm_models.interface.checked import Checked
 from wm_models.interface.state import State, detach, flatten_time, index
+from wm_models.nets.distributions import TruncatedNormal
 from wm_models.nets.heads import Actor, Critic
 
 
@@ -79,8 +80,21 @@ class Imagined(NamedTuple):
     entropy: Tensor
 
 
+class Trajectory(NamedTuple):
+    """A rollout of the actor with what the returns need, each (H + 1, N)."""
+
+    rollout: Imagined
+    reward: Tensor  # predicted, not normalised
+    discount: Tensor
+    value: Tensor  # of the slow critic, for normalised rewards
+
+
 class Behavior(nn.Module):
-    """Losses of actor and critic; holds what they carry between updates."""
+    """Learning of actor and critic, and its state between updates: slow critic and normalisers.
+
+    One update: :meth:`trajectory`, :meth:`update_scales`, :meth:`losses`, the steps of both
+    optimisers, :meth:`update_target`. Only the two updates write state.
+    """
 
     updates: Tensor
 
@@ -119,71 +133,87 @@ class Behavior(nn.Module):
             entropies.append(policy.entropy())
         return Imagined(torch.stack(feats), torch.stack(actions), torch.stack(entropies))
 
-    def losses(
+    def trajectory(
         self,
         world: Imagination,
         actor: Actor,
-        critic: Critic,
         post: State,
         terminal: Tensor,
         generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Actor and critic loss from one imagined rollout that starts at the states ``post``, with
-        leaves (B, T, ...). terminal (B, T): is the start an end?
+    ) -> Trajectory:
+        """Imagine from posterior states ``post``, leaves (B, T, ...). terminal (B, T) bool:
+        the task ends at the state.
 
-        The gradient of the actor's loss passes through the world model, whose own weights must not
-        require gradients meanwhile.
+        Gradients pass through the world model, whose own weights must not require gradients
+        meanwhile.
         """
-        c = self.config
         rows = self.start_rows(terminal.numel(), generator, terminal.device)
         start = detach(index(flatten_time(post), rows))
-        rolled = self.imagine(world, actor, start, generator)
-        reward = world.reward(rolled.feat)  # (H + 1, N)
-        check_finite(
-            "ac/reward", float(reward.detach().sum())
-        )  # before any running mean takes it in
-        reward = self.reward_norm(reward)
+        rollout = self.imagine(world, actor, start, generator)
+        return Trajectory(
+            rollout,
+            reward=world.reward(rollout.feat),
+            discount=self._discount(world, rollout.feat, terminal.flatten()[rows]),
+            value=self.target(rollout.feat),
+        )
+
+    @torch.no_grad()
+    def update_scales(self, trajectory: Trajectory, critic: Critic) -> None:
+        """Update the normalisers of rewards and returns; the critic takes the scale of rewards.
+
+        Raises FloatingPointError, before anything changes, where a reward is not finite.
+        """
+        check_finite("ac/reward", float(trajectory.reward.sum()))
+        self.reward_norm.update(trajectory.reward)
         critic.scale.copy_(self.reward_norm.mag)
-        discount = self._discount(world, rolled.feat, terminal.flatten()[rows])
+        if self.config.return_norm:
+            self.return_scale.update(self._returns(trajectory))
+
+    def losses(
+        self, actor: Actor, critic: Critic, trajectory: Trajectory
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Actor and critic loss of a trajectory, and metrics (MWM, appendix A)."""
+        c, rollout, discount = self.config, trajectory.rollout, trajectory.discount
         weight = torch.cumprod(
             torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0
         ).detach()
-        value = self.target(rolled.feat)
-        returns = lambda_return(reward, discount, value, c.lam)  # (H, N)
-
-        scale = self.return_scale(returns) if c.return_norm else returns.new_ones(())
-        objective = self._objective(actor, rolled, returns / scale, value / scale)
-        actor_loss = -(weight[:-2] * (objective + c.entropy * rolled.entropy[:-1])).mean()
+        returns = self._returns(trajectory)  # (H, N)
+        scale = self.return_scale.divisor if c.return_norm else returns.new_ones(())
+        objective = self._objective(actor, rollout, returns / scale, trajectory.value / scale)
+        actor_loss = -(weight[:-2] * (objective + c.entropy * rollout.entropy[:-1])).mean()
         critic_loss = (
-            weight[:-1] * critic.loss(rolled.feat[:-1].detach(), returns.detach())
+            weight[:-1] * critic.loss(rollout.feat[:-1].detach(), returns.detach())
         ).mean()
         metrics = {
             "ac/actor_loss": actor_loss,
             "ac/critic_loss": critic_loss,
             "ac/return": returns.mean(),
-            "ac/reward": reward.mean(),
-            "ac/entropy": rolled.entropy.mean(),
-            "ac/action_abs": rolled.action.abs().mean(),
+            "ac/reward": self.reward_norm(trajectory.reward).mean(),
+            "ac/entropy": rollout.entropy.mean(),
+            "ac/action_abs": rollout.action.abs().mean(),
         }
         return actor_loss, critic_loss, metrics
 
-    def _objective(self, actor: Actor, rolled: Imagined, returns: Tensor, value: Tensor) -> Tensor:
-        """What the actor maximises at each imagined state but the last: (H - 1, N)."""
+    def _returns(self, trajectory: Trajectory) -> Tensor:
+        """Lambda-returns (H, N) of normalised rewards."""
+        reward = self.reward_norm(trajectory.reward)
+        return lambda_return(reward, trajectory.discount, trajectory.value, self.config.lam)
+
+    def _objective(self, actor: Actor, rollout: Imagined, returns: Tensor, value: Tensor) -> Tensor:
+        """The actor's objective at each imagined state but the last: (H - 1, N)."""
         c = self.config
         if c.actor_grad == "dynamics":
             return returns[1:]
         advantage = (returns[1:] - value[:-2]).detach()
-        policy = actor(rolled.feat[:-2].detach())
-        action = rolled.action[:-1].detach() if c.detach_action else rolled.action[:-1]
+        policy: TruncatedNormal = actor(rollout.feat[:-2].detach())
+        action = rollout.action[:-1].detach() if c.detach_action else rollout.action[:-1]
         reinforce = policy.log_prob(action) * advantage
-        return (
-            reinforce
-            if c.actor_grad == "reinforce"
-            else c.mix * returns[1:] + (1 - c.mix) * reinforce
-        )
+        if c.actor_grad == "reinforce":
+            return reinforce
+        return c.mix * returns[1:] + (1 - c.mix) * reinforce
 
     def _discount(self, world: Imagination, feat: Tensor, ended: Tensor) -> Tensor:
-        """d_k (H + 1, N): gamma, or what the discount head says; of replayed states the truth."""
+        """Discounts d_k (H + 1, N): gamma, or the discount head's; true ones at replayed states."""
         if world.discount is None:
             return torch.full(feat.shape[:2], world.gamma, device=feat.device)
         return torch.cat([world.gamma * (~ended).float()[None], world.discount(feat[1:])])
@@ -195,7 +225,7 @@ class Behavior(nn.Module):
         """
         return likelihood_loss(actor(post.feat.detach()), batch)
 
-    def after_critic_step(self, critic: Critic) -> None:
+    def update_target(self, critic: Critic) -> None:
         """Copy the critic into the slow critic at updates 0, target_every, 2 target_every, ..."""
         if int(self.updates) % self.config.target_every == 0:
             self.target.load_state_dict(critic.state_dict())

@@ -17,7 +17,7 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -
 
 
 class StreamNorm(nn.Module):
-    """Running mean of |r|, by which imagined rewards are divided."""
+    """Divides rewards by the running mean of their absolute value."""
 
     mag: Tensor
 
@@ -26,9 +26,13 @@ class StreamNorm(nn.Module):
         self.momentum = momentum
         self.register_buffer("mag", torch.ones(()))
 
-    def forward(self, reward: Tensor) -> Tensor:
+    @torch.no_grad()
+    def update(self, reward: Tensor) -> None:
+        """Move the running mean towards that of ``reward`` (...,); momentum 1 turns this off."""
         if self.momentum < 1.0:
-            self.mag.lerp_(reward.detach().abs().mean(), 1.0 - self.momentum)
+            self.mag.lerp_(reward.abs().mean(), 1.0 - self.momentum)
+
+    def forward(self, reward: Tensor) -> Tensor:
         return reward / (self.mag + 1e-8)
 
 
@@ -42,7 +46,13 @@ class ReturnScale(nn.Module):
         self.momentum = momentum
         self.register_buffer("range", torch.zeros(()))
 
-    def forward(self, returns: Tensor) -> Tensor:
-        low, high = torch.quantile(returns.detach().flatten(), returns.new_tensor([0.05, 0.95]))
+    @torch.no_grad()
+    def update(self, returns: Tensor) -> None:
+        """Move the running range towards that of ``returns`` (...,)."""
+        low, high = torch.quantile(returns.flatten(), returns.new_tensor([0.05, 0.95]))
         self.range.lerp_(high - low, 1.0 - self.momentum)
+
+    @property
+    def divisor(self) -> Tensor:
+        """The range [], at least 1."""
         return self.range.clamp_min(1.0)

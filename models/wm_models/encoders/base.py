@@ -14,8 +14,8 @@ RGB = tuple[float, float, float]
 # DINO-WM's own scale, [-1, 1]; the released models were trained with it, whatever the encoder.
 HALF: RGB = (0.5, 0.5, 0.5)
 # ResNet-18 gets ImageNet's scale on top of it there: ((x - .5) / .5 - mean) / std, in one step.
-_ON_TOP_MEAN: RGB = tuple(0.5 + 0.5 * x for x in IMAGENET_MEAN)  # type: ignore[assignment]
-_ON_TOP_STD: RGB = tuple(0.5 * x for x in IMAGENET_STD)  # type: ignore[assignment]
+RESCALED_IMAGENET_MEAN: RGB = tuple(0.5 + 0.5 * x for x in IMAGENET_MEAN)  # type: ignore[assignment]
+RESCALED_IMAGENET_STD: RGB = tuple(0.5 * x for x in IMAGENET_STD)  # type: ignore[assignment]
 
 
 class PictureEncoder(nn.Module):

@@ -42,7 +42,7 @@ class ConvConfig:
     @property
     def grid(self) -> int:
         """Tokens per side."""
-        return self.image_size // 2 ** len(self.channels)
+        return self.image_size // (1 << len(self.channels))
 
     def make(self) -> ConvEncoder:
         return ConvEncoder(self)
@@ -61,4 +61,5 @@ class ConvEncoder(PictureEncoder):
         self.norm = nn.LayerNorm(config.width, elementwise_affine=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.norm(self.stem(self.standardise(image)))
+        tokens: Tensor = self.norm(self.stem(self.standardise(image)))
+        return tokens

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wm_models.encoders.base import _ON_TOP_MEAN, _ON_TOP_STD, HALF, RGB
+from wm_models.encoders.base import HALF, RESCALED_IMAGENET_MEAN, RESCALED_IMAGENET_STD, RGB
 from wm_models.encoders.layouts import HUB, SMOOTH, Resampling, fitted
 from wm_models.encoders.weight_file import read_tensors
 from wm_models.errors import ModelError, unknown_name
@@ -73,7 +73,7 @@ ZOO: Mapping[str, Entry] = {
     ),
     "resnet18": Entry(
         "resnet18", 512, 32, ("timm/resnet18.tv_in1k",), "resnet18-f37072fd.pth", "BSD-3-Clause",
-        resizes=False, mean=_ON_TOP_MEAN, std=_ON_TOP_STD,
+        resizes=False, mean=RESCALED_IMAGENET_MEAN, std=RESCALED_IMAGENET_STD,
     ),
 }  # fmt: skip
 

@@ -93,13 +93,13 @@ class TimmEncoder(PictureEncoder):
         size = self.config.input_size
         if x.shape[-1] != size:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-        found = self.backbone.forward_features(x)
-        if found.ndim == 4:  # a convolutional map (B, d, h, w)
-            found = found.flatten(2).transpose(1, 2)
-            return found.mean(1, keepdim=True) if self.config.tokens == "cls" else found
+        tokens: Tensor = self.backbone.forward_features(x)
+        if tokens.ndim == 4:  # a convolutional map (B, d, h, w)
+            tokens = tokens.flatten(2).transpose(1, 2)
+            return tokens.mean(1, keepdim=True) if self.config.tokens == "cls" else tokens
         if self.config.tokens == "cls":
-            return found[:, :1]
-        return found[:, self.backbone.num_prefix_tokens :]
+            return tokens[:, :1]
+        return tokens[:, self.backbone.num_prefix_tokens :]
 
     def _take(self, net: nn.Module) -> None:
         self.backbone: Any = net.requires_grad_(False).eval()

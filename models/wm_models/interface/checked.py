@@ -86,8 +86,9 @@ def _is_number(value: object) -> bool:
 def _fits(value: Any, low: float, high: float, open_ends: str) -> bool:
     if not _is_number(value) or not math.isfinite(value):
         return False
-    above = value > low if "low" in open_ends else value >= low
-    return above and (value < high if "high" in open_ends else value <= high)
+    above: bool = value > low if "low" in open_ends else value >= low
+    below: bool = value < high if "high" in open_ends else value <= high
+    return above and below
 
 
 def _range(low: float, high: float, open_ends: str) -> str:

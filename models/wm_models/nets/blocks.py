@@ -42,7 +42,8 @@ class Attention(nn.Module):
         b, n, d = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(*qkv.unbind(0))  # (B, heads, N, D / heads)
-        return self.proj(found.transpose(1, 2).reshape(b, n, d))
+        out: Tensor = self.proj(found.transpose(1, 2).reshape(b, n, d))
+        return out
 
 
 class MLP(nn.Module):
@@ -54,7 +55,8 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):
@@ -73,7 +75,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
 
 
 class Transformer(nn.Sequential):
@@ -97,7 +100,8 @@ class ConvStem(nn.Module):
         self.net = nn.Sequential(*convs, nn.Conv2d(sizes[-1], width, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.net(image).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.net(image).flatten(2).transpose(1, 2)
+        return tokens
 
 
 class PatchStem(nn.Module):
@@ -109,7 +113,8 @@ class PatchStem(nn.Module):
         self.proj = nn.Linear(3 * patch * patch, width)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(patchify(image, self.patch))
+        tokens: Tensor = self.proj(patchify(image, self.patch))
+        return tokens
 
 
 def patchify(image: Tensor, patch: int) -> Tensor:

@@ -43,7 +43,8 @@ class ScalarHead(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """The raw output (...,), float32: a logit, a symlog value or a value."""
-        return self.net(feat).squeeze(-1).float()
+        out: Tensor = self.net(feat).squeeze(-1).float()
+        return out
 
     def predict(self, feat: Tensor) -> Tensor:
         """The predicted number (...,) in its own scale."""
@@ -54,7 +55,8 @@ class ScalarHead(nn.Module):
         """Squared error (...,) in the squashed scale, without the 0.5 (as released)."""
         if self.squash == "symlog":
             target = symlog(target)
-        return (self(feat) - target).square()
+        error: Tensor = self(feat) - target
+        return error.square()
 
 
 class Critic(ScalarHead):
@@ -67,7 +69,8 @@ class Critic(ScalarHead):
         self.register_buffer("scale", torch.ones(()))
 
     def predict(self, feat: Tensor) -> Tensor:
-        return self(feat) * self.scale
+        value: Tensor = self(feat) * self.scale
+        return value
 
 
 class Actor(nn.Module):

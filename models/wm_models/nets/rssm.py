@@ -153,4 +153,5 @@ class RSSM(nn.Module):
         return RSSMState(deter, stoch.unflatten(-1, (c.stoch, c.classes)))
 
     def _categories(self, flat: Tensor) -> Tensor:
-        return flat.float().unflatten(-1, (self.config.stoch, self.config.classes))
+        logits: Tensor = flat.float().unflatten(-1, (self.config.stoch, self.config.classes))
+        return logits

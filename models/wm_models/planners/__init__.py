@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from wm_models.planners.registry import PLANNERS
+from wm_models.planners.registry import PLANNERS, planner
 
 if TYPE_CHECKING:
     from wm_models.planners.actor import ActorPlanner, finite_action
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
         ReturnCost,
         Sum,
     )
-    from wm_models.planners.factory import planner
     from wm_models.planners.gradient import GD
     from wm_models.planners.mppi import MPPI
     from wm_models.planners.population import Search
-    from wm_models.planners.receding_horizon import Pending, Receding
+    from wm_models.planners.receding_horizon import CurrentPlan, Receding
 
 __all__ = [
     "CEM",
@@ -35,9 +34,9 @@ __all__ = [
     "ActionPenalty",
     "ActorPlanner",
     "BoxPenalty",
+    "CurrentPlan",
     "DisagreementPenalty",
     "GoalCost",
-    "Pending",
     "Receding",
     "ReturnCost",
     "Search",
@@ -56,10 +55,9 @@ _MODULES = {
         "ReturnCost",
         "Sum",
     ),
-    "factory": ("planner",),
     "gradient": ("GD",),
     "mppi": ("MPPI",),
-    "receding_horizon": ("Pending", "Receding"),
+    "receding_horizon": ("CurrentPlan", "Receding"),
     "population": ("Search",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

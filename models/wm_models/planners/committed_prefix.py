@@ -1,4 +1,4 @@
-"""Plans whose beginning is settled: the first robot actions are on their way already."""
+"""Plans with a committed prefix: the first robot actions are already sent."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from wm_models.interface.state import State
 from wm_models.interface.world_model import Rollout, WorldModel
 
 
-class Begun:
-    """A model that imagines every candidate with its first numbers replaced by ``settled`` [k], the
-    leading part of a model action: what is left of it, and all later actions, are free."""
+class CommittedPrefix:
+    """A model that imagines every candidate with the committed numbers ``prefix`` [k] at the start
+    of its first model action; the rest of that action, and all later ones, are free."""
 
-    def __init__(self, model: WorldModel, settled: Tensor) -> None:
-        self._model, self._settled = model, settled
+    def __init__(self, model: WorldModel, prefix: Tensor) -> None:
+        self._model, self._prefix = model, prefix
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
-    def rollout(self, state: State, actions: Tensor, **rest: Any) -> Rollout:
-        """Imagine candidates [B, S, H, A] as they will be carried out."""
-        return self._model.rollout(state, settle(actions, self._settled), **rest)
+    def rollout(self, state: State, actions: Tensor, **options: Any) -> Rollout:
+        """Imagine candidates [B, S, H, A] with the prefix in place."""
+        return self._model.rollout(state, with_prefix(actions, self._prefix), **options)
 
 
-def settle(actions: Tensor, settled: Tensor) -> Tensor:
-    """``actions`` [..., H, A] whose first action begins with ``settled`` [k]."""
+def with_prefix(actions: Tensor, prefix: Tensor) -> Tensor:
+    """``actions`` [..., H, A] whose first action starts with ``prefix`` [k]."""
     first = actions[..., :1, :]
-    known = settled.expand(*first.shape[:-1], -1)
-    first = torch.cat([known, first[..., settled.shape[0] :]], -1)
+    known = prefix.expand(*first.shape[:-1], -1)
+    first = torch.cat([known, first[..., prefix.shape[0] :]], -1)
     return torch.cat([first, actions[..., 1:, :]], -2)
 
 
-def begun(model: WorldModel, settled: Tensor) -> WorldModel:
-    """``model`` for planners, with the beginning of every plan settled; itself where nothing is."""
-    return cast(WorldModel, Begun(model, settled)) if settled.numel() else model
+def with_committed_prefix(model: WorldModel, prefix: Tensor) -> WorldModel:
+    """``model`` for planners, with the prefix in every candidate; the model itself if it is
+    empty."""
+    return cast(WorldModel, CommittedPrefix(model, prefix)) if prefix.numel() else model

@@ -1,23 +1,29 @@
 """Planners by name: class, source in the replay log, summary. The only such list.
 
-Standard library only: graphs, commands and the robot node read it without importing torch.
+Standard library only: graphs, commands and the robot node read it without importing torch, which
+:func:`planner` imports.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from wm_models.errors import unknown_name
+
+if TYPE_CHECKING:
+    from wm_models.interface.planner import Planner
 
 
 @dataclass(frozen=True)
 class PlannerEntry:
     """One planner.
 
-    path: its class, as module:Class. source: what a replay log calls its actions; `policy` where a
-    network gives the action, `planner` where a search in imagination does. fields: of its class
-    that the common settings horizon, samples and iterations set, where they have other names.
+    path: its class, as module:Class. source: of its actions in a replay log; `policy` for a
+    network, `planner` for a search in imagination. fields: the class's own names of the common
+    settings horizon, samples and iterations, where they differ.
     """
 
     path: str
@@ -28,8 +34,8 @@ class PlannerEntry:
     def load(self) -> type[Any]:
         """Return the class. This imports torch."""
         module, _, name = self.path.partition(":")
-        found: type[Any] = getattr(import_module(module), name)
-        return found
+        kind: type[Any] = getattr(import_module(module), name)
+        return kind
 
 
 PLANNERS: Mapping[str, PlannerEntry] = {
@@ -48,3 +54,19 @@ PLANNERS: Mapping[str, PlannerEntry] = {
     ),
 }
 SEARCHES = tuple(name for name, entry in PLANNERS.items() if entry.source == "planner")
+
+
+def planner(name: str, **options: Any) -> Planner:
+    """The planner of a name in ``PLANNERS``; ``options`` are fields of its class.
+
+    ModelError: an unknown name or option, with the nearest one, or a value out of range.
+    """
+    if name not in PLANNERS:
+        raise unknown_name("planner", name, PLANNERS)
+    kind = PLANNERS[name].load()
+    names = [f.name for f in fields(kind)]
+    for option in options:
+        if option not in names:
+            raise unknown_name(f"planner {name}: option", option, names)
+    instance: Planner = kind(**options)
+    return instance

@@ -78,7 +78,8 @@ class LinearModel(WorldModel):
         return {"feat": obs["x"], "x": obs["x"]}
 
     def pack(self, state: State) -> Tensor:
-        return state["x"]
+        x: Tensor = state["x"]
+        return x
 
     def unpack(self, flat: Tensor) -> State:
         return {"x": flat}
@@ -98,4 +99,5 @@ class LinearModel(WorldModel):
         target = (weight[:, None] * (self.aim - free)).flatten(1)
         matrix = (weight[:, None, None, None] * effect).flatten(2).flatten(0, 1)
         solution = torch.linalg.lstsq(matrix.expand(len(x), -1, -1), target[..., None]).solution
-        return solution.reshape(len(x), horizon, dim)
+        plan: Tensor = solution.reshape(len(x), horizon, dim)
+        return plan

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from wm_models.weights.store import Manifest, WeightsError, WeightStore, load_model
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import WeightStore, load_model
 
 SAME = ("preset", "settings", "body")  # of versions that have a mean
 

@@ -83,22 +83,28 @@ def _check(m: Manifest) -> None:
     if m.parent is not None:
         _whole("parent", m.parent)
     _whole("schema", m.schema, SCHEMA, SCHEMA)
-    for name, text in (("preset", m.preset), ("source_log", m.source_log)):
-        if type(text) is not str:
-            raise ValueError(f"got {name} {text!r}, expected text")
-    for name, found in (("metrics", m.metrics), ("sha256", m.sha256), ("extra", m.extra)):
-        if type(found) is not dict:
-            raise ValueError(f"got {name} of type {type(found).__name__}, expected an object")
+    for name in ("preset", "source_log"):
+        _typed(name, getattr(m, name), str, "text")
+    for name in ("metrics", "sha256", "extra"):
+        _typed(name, getattr(m, name), dict, "an object")
+    _check_entries(m)
+    _typed("settings", m.settings, dict, "an object")
+    if m.body is not None:
+        _check_body(m.body, m.action_dim)
+
+
+def _check_entries(m: Manifest) -> None:
     for name, value in m.metrics.items():
         if type(value) not in (int, float):
             raise ValueError(f"got metrics {name} {value!r}, expected a number")
     for name, digest in m.sha256.items():
         if not FILE.fullmatch(name) or type(digest) is not str or not DIGEST.fullmatch(digest):
             raise ValueError(f"got sha256 {name!r}: {digest!r}, expected NAME.safetensors and hex")
-    if type(m.settings) is not dict:
-        raise ValueError(f"got settings of type {type(m.settings).__name__}, expected an object")
-    if m.body is not None:
-        _check_body(m.body, m.action_dim)
+
+
+def _typed(name: str, value: object, kind: type, expected: str) -> None:
+    if type(value) is not kind:
+        raise ValueError(f"got {name} {value!r:.80}, expected {expected}")
 
 
 def _check_body(body: object, action_dim: int) -> None:

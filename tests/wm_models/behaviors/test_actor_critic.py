@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig, Imagined
+from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig, Imagined, Trajectory
 from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
 from wm_models.families.mwm.learner import frozen
 from wm_models.nets.rssm import RSSMState
@@ -14,11 +14,6 @@ from wm_models.nets.rssm import RSSMState
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def parts(model):
-    """What an update of behavior takes of a model."""
-    return model.imagination, model.actor, model.critic
 
 
 @pytest.mark.parametrize(("lam", "expected"), [(1.0, (1 - 0.99**15) / 0.01), (0.0, 1.0)])
@@ -49,28 +44,30 @@ def test_returns_follow_their_recursion() -> None:
 def test_stream_norm_figures() -> None:
     norm, five = StreamNorm(0.99), torch.full((4,), 5.0)
     for _ in range(100):
-        norm(five)
+        norm.update(five)
     assert_close(norm.mag, torch.tensor(5 - 4 * 0.99**100), rtol=1e-4, atol=0)
     for _ in range(2000):
-        out = norm(five)
-    assert_close(out, torch.ones(4), rtol=1e-3, atol=0)
+        norm.update(five)
+    assert_close(norm(five), torch.ones(4), rtol=1e-3, atol=0)
 
 
 def test_stream_norm_off() -> None:
-    norm, reward = StreamNorm(1.0), torch.randn(7)
+    norm, reward = StreamNorm(1.0), torch.randn(7, generator=seeded())
+    norm.update(reward)
     assert_close(norm(reward), reward)
     assert norm.mag == 1.0
 
 
 def test_return_scale() -> None:
     small = ReturnScale()
-    assert small(torch.linspace(0, 0.5, 101)) == 1.0
+    small.update(torch.linspace(0, 0.5, 101))
+    assert small.divisor == 1.0
 
     def settled(factor: float) -> torch.Tensor:
         scale = ReturnScale()
         for _ in range(2000):
-            divisor = scale(factor * torch.linspace(0, 10, 101))
-        return divisor
+            scale.update(factor * torch.linspace(0, 10, 101))
+        return scale.divisor
 
     assert_close(settled(1.0), torch.tensor(9.0), rtol=1e-3, atol=0)
     assert_close(settled(100.0) / settled(1.0), torch.tensor(100.0), rtol=1e-3, atol=0)
@@ -87,19 +84,45 @@ def test_slow_critic_follows_every_hundredth_update(model) -> None:
         with torch.no_grad():
             for p in model.critic.parameters():
                 p.add_(1.0)
-        behavior.after_critic_step(model.critic)
+        behavior.update_target(model.critic)
         assert equal() == (update % 100 == 0), update
     assert not any(p.requires_grad for p in behavior.target.parameters())
 
 
-def imagined_losses(model, config: BehaviorConfig):
+def trajectory_of(model, behavior: Behavior, batch: int = 2, length: int = 3) -> Trajectory:
+    post = model.dynamics.rssm.initial(batch, torch.zeros(1))
+    post = RSSMState(*(x[:, None].expand(-1, length, *x.shape[1:]).clone() for x in post))
+    terminal = torch.zeros(batch, length).bool()
+    return behavior.trajectory(model.imagination, model.actor, post, terminal, seeded())
+
+
+def imagined_losses(model, config: BehaviorConfig, batch: int = 2, length: int = 3):
     behavior = Behavior(model.critic, config)
-    post = model.dynamics.rssm.initial(2, torch.zeros(1))
-    post = RSSMState(*(x[:, None].expand(-1, 3, *x.shape[1:]).clone() for x in post))
     with frozen(model.dynamics):
-        return behavior.losses(
-            model.imagination, model.actor, model.critic, post, torch.zeros(2, 3).bool(), seeded()
-        )
+        trajectory = trajectory_of(model, behavior, batch, length)
+        behavior.update_scales(trajectory, model.critic)
+        return behavior.losses(model.actor, model.critic, trajectory)
+
+
+def state_of(model, behavior: Behavior) -> dict[str, torch.Tensor]:
+    state = {**behavior.state_dict(), "critic.scale": model.critic.scale}
+    return {name: value.clone() for name, value in state.items()}
+
+
+def test_only_updates_write_state(model) -> None:
+    """A trajectory and its losses change nothing; the same losses again are equal."""
+    behavior = Behavior(model.critic, BehaviorConfig(horizon=3, return_norm=True))
+    before = state_of(model, behavior)
+    trajectory = trajectory_of(model, behavior)
+    first = behavior.losses(model.actor, model.critic, trajectory)[:2]
+    second = behavior.losses(model.actor, model.critic, trajectory)[:2]
+    assert all(a.equal(b) for a, b in zip(first, second, strict=True))
+    assert all(value.equal(before[name]) for name, value in state_of(model, behavior).items())
+    behavior.update_scales(trajectory, model.critic)
+    changed = {
+        name for name, value in state_of(model, behavior).items() if value.ne(before[name]).any()
+    }
+    assert changed == {"reward_norm.mag", "return_scale.range", "critic.scale"}
 
 
 def test_gradients_stay_with_their_owners(model) -> None:
@@ -135,19 +158,8 @@ def test_estimators_agree_on_the_direction(model) -> None:
             sample_gradient="exact",
             detach_action=True,
         )
-        behavior = Behavior(model.critic, config)
-        post = model.dynamics.rssm.initial(draws, torch.zeros(1))
-        post = RSSMState(*(x[:, None] for x in post))
         model.zero_grad(set_to_none=True)
-        with frozen(model.dynamics):
-            loss, _, _ = behavior.losses(
-                model.imagination,
-                model.actor,
-                model.critic,
-                post,
-                torch.zeros(draws, 1).bool(),
-                seeded(),
-            )
+        loss, _, _ = imagined_losses(model, config, draws, 1)
         loss.backward()
         return model.actor.mean.bias.grad.clone()
 
@@ -181,8 +193,8 @@ def test_what_the_score_function_differentiates(model, detach: bool) -> None:
     policy = model.actor(feat[:-1])
     action = policy.sample(seeded(1), "released")
     returns, value = (torch.randn(n, 5, generator=seeded(n)) for n in (3, 4))
-    rolled = Imagined(feat, action, policy.entropy())
-    objective = Behavior(model.critic, config)._objective(model.actor, rolled, returns, value)
+    rollout = Imagined(feat, action, policy.entropy())
+    objective = Behavior(model.critic, config)._objective(model.actor, rollout, returns, value)
     (got,) = torch.autograd.grad(objective.sum(), model.actor.mean.bias, retain_graph=True)
 
     policy = model.actor(feat[:-2])
@@ -202,7 +214,7 @@ def test_entropy_is_sought(model) -> None:
             p.zero_()
     loss, _, metrics = imagined_losses(model, BehaviorConfig(horizon=4, entropy=1.0))
     loss.backward()
-    assert loss < 0 or metrics["ac/entropy"] < 0
+    assert (loss < 0) == (metrics["ac/entropy"] > 0)
     assert model.actor.std.bias.grad.sum() < 0  # a step down the gradient widens the policy
 
 
@@ -229,15 +241,10 @@ def test_rewards_that_are_not_finite_spoil_nothing(model) -> None:
     behavior = Behavior(model.critic, BehaviorConfig(horizon=3, return_norm=True))
     with torch.no_grad():
         model.dynamics.reward.net[-1].bias.fill_(float("nan"))
-    post = model.dynamics.rssm.initial(2, torch.zeros(1))
-    post = RSSMState(*(x[:, None] for x in post))
-    before = {k: v.clone() for k, v in behavior.state_dict().items()}
+    before = state_of(model, behavior)
     with pytest.raises(FloatingPointError, match="ac/reward"):
-        behavior.losses(
-            model.imagination, model.actor, model.critic, post, torch.zeros(2, 1).bool(), seeded()
-        )
-    assert all(v.equal(before[k]) for k, v in behavior.state_dict().items())
-    assert model.critic.scale == 1.0
+        behavior.update_scales(trajectory_of(model, behavior), model.critic)
+    assert all(value.equal(before[name]) for name, value in state_of(model, behavior).items())
 
 
 def test_imitation_counts_demonstrated_rows_that_have_an_action(model) -> None:

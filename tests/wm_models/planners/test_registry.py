@@ -9,15 +9,14 @@ import pytest
 
 from wm_datasets.spec import Source
 from wm_models.errors import ModelError
-from wm_models.planners.factory import planner
-from wm_models.planners.registry import PLANNERS, SEARCHES
-from wm_nodes.agent.action_selection import chooser
+from wm_models.planners.registry import PLANNERS, SEARCHES, planner
+from wm_nodes.agent.action_selection import action_selector
 from wm_nodes.records import Origin
 
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_the_actions_of_every_planner_are_logged_as_the_registry_says(name):
-    origin = Origin.parse(str(Origin("mwm_cpu", chooser(name).name, 3)))
+    origin = Origin.parse(str(Origin("mwm_cpu", action_selector(name).name, 3)))
     assert origin.source == Source[PLANNERS[name].source.upper()]
     assert (origin.source == Source.POLICY) == (name == "actor")
 
@@ -33,11 +32,11 @@ def test_an_unknown_planner_is_refused_with_the_names_there_are():
 
 
 def test_choices_of_commands_and_graphs_are_the_registry_s():
-    from wm_nodes.agent.action_selection import CHOOSERS
+    from wm_nodes.agent.action_selection import ACTION_SELECTORS
     from wm_nodes.cli.commands import options_of
     from wm_nodes.graphs import NAMES, find_graph
 
-    assert tuple(PLANNERS) == CHOOSERS
+    assert tuple(PLANNERS) == ACTION_SELECTORS
     option = next(option for option in options_of("eval") if option.name == "--planner")
     assert option.choices == tuple(PLANNERS)
     arguments = [a for name in NAMES for a in find_graph(name).arguments if a.name == "planner"]

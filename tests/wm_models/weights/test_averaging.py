@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from wm_models.interface.embodiment import Body
 from wm_models.registry import preset
 from wm_models.weights.averaging import average
-from wm_models.weights.store import Manifest, WeightsError, WeightStore, load_model
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import WeightStore, load_model
 
 NAME = "mwm_cpu"
 

@@ -1,4 +1,4 @@
-"""The chooser: settings of preset and user, refused plans, models of any kind."""
+"""Action selectors: settings of preset and user, refused plans, models of any kind."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import pytest
 import torch
 
 from tests.wm_models.posed import Posed
-from tests.wm_nodes.agent.test_delay_compensation import Line, step
+from tests.wm_nodes.agent.test_delay_compensation import Exact, Line, step
 from tests.wm_nodes.agent.test_delay_compensation import weights as line_weights
 from wm_datasets.spec import VectorSpec
 from wm_models.errors import ModelError, PlanRefused
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.preset import Planning, Preset
 from wm_models.interface.world_model import ModelSpec
-from wm_models.planners import CEM, GD, GoalCost, ReturnCost
+from wm_models.planners import CEM, GD, MPPI, GoalCost, ReturnCost
 from wm_models.registry import PRESETS
-from wm_models.weights.store import Manifest, WeightsError
-from wm_nodes.agent.action_selection import SearchSettings, chooser
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_nodes.agent.action_selection import SearchSelector, SearchSettings, action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.in_process import LearnedPolicy
-from wm_nodes.agent.policy import Policy
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.policy import ActionPlanner
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import Weights, blank_observation, ready
+from wm_nodes.errors import MessageError
 from wm_nodes.robots.robot import Observation, RobotSpec
 
 CPU = torch.device("cpu")
@@ -79,8 +80,10 @@ def line(bad: float | None = None) -> Weights:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("planner", ["cem", "mppi", "gd"])
-def test_a_plan_that_cannot_be_is_refused_and_begun_anew(planned, planner: str, bad: float) -> None:
-    policy = Policy(0, CPU, chooser(planner, SearchSettings(horizon=2, iterations=3)))
+def test_after_a_refused_plan_the_next_search_is_fresh(planned, planner: str, bad: float) -> None:
+    policy = ActionPlanner(
+        0, CPU, action_selector(planner, SearchSettings(horizon=2, iterations=3))
+    )
     policy.goal = AIM
     state = {"x": torch.zeros(1, 1)}
     good = policy.act(line(), state, step(0))
@@ -98,14 +101,16 @@ def test_an_actor_that_diverged_is_refused(planned) -> None:
     with torch.no_grad():
         found.model.actor.bias.fill_(math.nan)
     with pytest.raises(PlanRefused, match="an action that is not finite"):
-        chooser("actor").choose(found, {"pose": torch.zeros(1, 2)}, step(0), None, None, NONE)
+        action_selector("actor").select(
+            found, {"pose": torch.zeros(1, 2)}, step(0), None, None, NONE
+        )
 
 
 # settings ---------------------------------------------------------------------------------------
 
 
 def test_the_preset_decides_what_imagined_rewards_are_worth(planned) -> None:
-    search = chooser("cem")
+    search = action_selector("cem")
     assert search._cost(posed(), None) == ReturnCost(0.99, use_value=True)
     assert search._cost(posed(has_value=False), None) == ReturnCost(0.99, use_value=False)
     planned(gamma=0.7, use_value=False)
@@ -115,19 +120,21 @@ def test_the_preset_decides_what_imagined_rewards_are_worth(planned) -> None:
 def test_the_user_s_objective_comes_before_the_preset_s(planned) -> None:
     goal = {"visual": torch.zeros(1, 1), "proprio": torch.zeros(1, 1)}
     keys = {"visual": 1.0, "proprio": 1.0}
-    assert chooser("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="all")
+    assert action_selector("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="all")
     planned(objective="last")
-    assert chooser("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
+    assert action_selector("cem")._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
     given = SearchSettings(objective="all", goal_proprio=0.0)
-    assert chooser("cem", given)._cost(line(), goal) == GoalCost(keys={"visual": 1.0}, reduce="all")
+    assert action_selector("cem", given)._cost(line(), goal) == GoalCost(
+        keys={"visual": 1.0}, reduce="all"
+    )
 
 
 def test_the_preset_decides_how_much_is_executed(planned) -> None:
-    assert chooser("cem").executes(line()) == 3  # a model step's
+    assert action_selector("cem").executes(line()) == 3  # a model step's
     planned(execute=6)
-    assert chooser("cem").executes(line()) == 6
-    assert chooser("cem", SearchSettings(execute=2)).executes(line()) == 2
-    policy = Policy(0, CPU, chooser("cem"))
+    assert action_selector("cem").executes(line()) == 6
+    assert action_selector("cem", SearchSettings(execute=2)).executes(line()) == 2
+    policy = ActionPlanner(0, CPU, action_selector("cem"))
     policy.goal = AIM
     found, made = line(), []
     for tick in range(13):
@@ -138,19 +145,21 @@ def test_the_preset_decides_how_much_is_executed(planned) -> None:
 
 def test_a_model_that_differs_from_its_preset_is_planned_with_as_it_is() -> None:
     weights = replace(line(), preset="dino_wm_repo", settings={"frameskip": 2})
-    assert chooser("cem").executes(weights) == 5 * 2  # all of a plan, as released
+    assert action_selector("cem").executes(weights) == 5 * 2  # all of a plan, as released
 
 
 def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
     def search(weights: Weights, **settings) -> CEM:
-        return chooser("cem", SearchSettings(**settings))._search(weights, explore=False)
+        return action_selector("cem", SearchSettings(**settings))._search(weights, explore=False)
 
     assert search(posed()).n_policy == 12
     assert search(posed(), samples=5).n_policy == 4 and search(posed(), samples=5).elites == 5
     assert search(posed(has_actor=False)).n_policy == 0
     planned(planners={"cem": {"n_policy": 3, "sigma0": 0.2}})
     assert search(posed()) == CEM(n_policy=3, sigma0=0.2)
-    gd = chooser("gd", SearchSettings(samples=2, iterations=7))._search(posed(), explore=True)
+    gd = action_selector("gd", SearchSettings(samples=2, iterations=7))._search(
+        posed(), explore=True
+    )
     assert gd == GD(restarts=2, steps=7)
 
 
@@ -164,6 +173,92 @@ def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
 def test_settings_that_cannot_be_are_refused(name: str, value: object) -> None:
     with pytest.raises(ModelError, match=rf"SearchSettings\.{name}: expected .*, got "):
         SearchSettings(**{name: value})
+
+
+# settings that change at run time ---------------------------------------------------------------
+
+
+class Recorded(Exact):
+    """A search that records its warm starts."""
+
+    def __init__(self, settings: SearchSettings) -> None:
+        super().__init__("mppi", settings)
+        self.starts: list[torch.Tensor | None] = []
+
+    def planning(self, weights):
+        return Planning()
+
+    def _search(self, weights, explore):
+        search = SearchSelector._search(self, weights, explore)
+        outer = self
+
+        class Spy:
+            horizon, iterations = search.horizon, search.iterations
+
+            def plan(self, *args, warm, **rest):
+                outer.starts.append(None if warm is None else warm.mean)
+                return search.plan(*args, warm=warm, **rest)
+
+        return Spy()
+
+
+SHORT = SearchSettings(horizon=2, samples=16, iterations=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "keeps"),
+    [
+        ({"samples": 32}, True), ({"iterations": 3}, True), ({"temperature": 4.0}, True),
+        ({"goal_proprio": 2.0}, True), ({"objective": "last"}, True), ({"horizon": 4}, False),
+    ],
+)  # fmt: skip
+def test_a_changed_setting_acts_at_the_next_search(planned, change, keeps: bool) -> None:
+    """The plan in execution is not changed; a warm start of another shape is dropped."""
+    selector = Recorded(SHORT)
+    policy = ActionPlanner(0, CPU, selector)
+    policy.goal = AIM
+    weights, state = line(), {"x": torch.zeros(1, 1)}
+    first = policy.act(weights, state, step(0))
+    policy.configure(replace(SHORT, **change))
+    assert np.array_equal(policy.act(weights, state, step(1)), first[1:])
+    second = policy.act(weights, state, step(3))
+    assert len(second) == 3 * (change.get("horizon") or 2)
+    assert len(selector.starts) == 2 and (selector.starts[1] is not None) == keeps
+
+
+def test_every_changed_setting_reaches_planner_or_cost(planned) -> None:
+    goal = {"visual": torch.zeros(1, 1), "proprio": torch.zeros(1, 1)}
+    selector = action_selector("mppi", SHORT)
+    selector._search(line(), explore=False)
+    settings = SearchSettings(
+        horizon=4, samples=32, iterations=3, temperature=4.0, objective="last", goal_visual=0.5,
+        goal_proprio=2.0,
+    )  # fmt: skip
+    selector.configure(settings)
+    search = selector._search(line(), explore=False)
+    assert search == MPPI(horizon=4, samples=32, iterations=3, temperature=4.0)
+    keys = {"visual": 0.5, "proprio": 2.0}
+    assert selector._cost(line(), goal) == GoalCost(keys=keys, reduce="last")
+
+
+def test_settings_that_a_planner_does_not_take_are_refused(planned) -> None:
+    warm = SearchSettings(temperature=2.0)
+    with pytest.raises(ModelError, match="temperature: got 2 for planner gd, expected 0"):
+        action_selector("gd", warm)
+    selector = action_selector("cem", SHORT)
+    with pytest.raises(ModelError, match="temperature: got 2 for planner cem, expected 0"):
+        selector.configure(replace(warm, samples=99))
+    assert selector._search(line(), explore=False).samples == 16  # nothing has changed
+    with pytest.raises(ModelError, match="for planner actor, expected one of cem, mppi, gd"):
+        action_selector("actor").configure(SHORT)
+
+
+def test_a_goal_without_any_weight_is_refused(planned) -> None:
+    with pytest.raises(ModelError, match="goal_visual"):
+        SearchSettings(goal_visual=0.0, goal_proprio=0.0)
+    selector = action_selector("cem", SearchSettings(goal_visual=0.0))
+    with pytest.raises(MessageError, match="got an image without joint states"):
+        selector._cost(line(), {"visual": torch.zeros(1, 1)})
 
 
 # models of another kind -------------------------------------------------------------------------
@@ -200,7 +295,7 @@ def test_the_raw_pose_is_not_rounded() -> None:
     pose = np.array([1.2345678, -9.8765432], np.float32)
     tokens = Encoder().encode(found, None, pose)
     assert tokens.shape == (1, *found.tokens)
-    state = Filter(0, CPU).update(
+    state = StateFilter(0, CPU).update(
         found, tokens, replace(step(0), names=("dx", "dy"), executed=np.zeros(2, np.float32))
     )
     assert state["pose"][0].numpy().tolist() == pose.tolist()
@@ -208,7 +303,7 @@ def test_the_raw_pose_is_not_rounded() -> None:
 
 def test_an_observation_that_no_node_carries_is_refused() -> None:
     spec = ModelSpec((-1.0,), (1.0,), {"image": (3, 8, 8), "touch": (2,)})
-    with pytest.raises(WeightsError, match="got a model that sees touch, expected one that sees"):
+    with pytest.raises(WeightsError, match="got a model that takes touch, expected one that"):
         blank_observation(spec, CPU)
     plain = replace(spec, obs_keys={"image": (3, 8, 6), "proprio": (2,)})
     shapes = {name: tuple(x.shape) for name, x in blank_observation(plain, CPU).items()}

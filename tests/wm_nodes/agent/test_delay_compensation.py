@@ -12,12 +12,11 @@ from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.preset import Planning
 from wm_models.interface.world_model import ModelSpec, WorldModel
 from wm_models.planners import CEM, GoalCost
-from wm_models.planners.committed_prefix import Begun, settle
-from wm_nodes.agent.action_selection import SearchChooser, SearchSettings
-from wm_nodes.agent.delay_compensation import Delay
+from wm_nodes.agent.action_selection import SearchSelector, SearchSettings
+from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.goals import Goal
-from wm_nodes.agent.in_process import Coming
-from wm_nodes.agent.policy import Policy, foreseen
+from wm_nodes.agent.in_process import DelayedPlans
+from wm_nodes.agent.policy import ActionPlanner, advanced
 from wm_nodes.agent.weights import Weights
 from wm_nodes.records import Step
 
@@ -33,13 +32,13 @@ def step(tick: int, action: float = 0.0) -> Step:
 def test_what_is_underway_is_what_was_done_last_and_what_was_planned_next(
     before, after, heard, left
 ):
-    delay = Delay(before * PERIOD_S)
+    delay = DelayCompensator(before * PERIOD_S)
     for tick in range(heard + 1):
-        delay.heard(step(tick, tick))
-        delay.heard(step(tick, tick))  # said again: counts once
-    delay.took(after * PERIOD_S)
+        delay.record(step(tick, tick))
+        delay.record(step(tick, tick))  # said again: counts once
+    delay.record_planning_time(after * PERIOD_S)
     rest = np.arange(100, 100 + left, dtype=np.float32)[:, None]
-    underway, commanded = delay.underway(rest, PERIOD_S)
+    underway, commanded = delay.pending_actions(rest, PERIOD_S)
     assert commanded == before and underway.shape == (before + after, 1)
     past = [0.0] * before + [float(tick) for tick in range(1, heard + 1)]
     coming = [*rest[:, 0].tolist(), *[0.0] * after][:after]
@@ -47,7 +46,7 @@ def test_what_is_underway_is_what_was_done_last_and_what_was_planned_next(
 
 
 def test_without_delay_nothing_is_underway():
-    assert len(Delay().underway(np.ones((3, 2), np.float32), PERIOD_S)[0]) == 0
+    assert len(DelayCompensator().pending_actions(np.ones((3, 2), np.float32), PERIOD_S)[0]) == 0
 
 
 class Line(WorldModel):
@@ -75,7 +74,7 @@ def weights(model: WorldModel) -> Weights:
     return Weights(1, "line", model, (1, 1), 1, ActionAdapter.of(model))
 
 
-class Exact(SearchChooser):
+class Exact(SearchSelector):
     """A search of its own, as the model is no preset."""
 
     def _search(self, weights, explore):
@@ -88,25 +87,11 @@ class Exact(SearchChooser):
         return GoalCost(reduce="all")
 
 
-@given(st.integers(0, 2), st.integers(1, 9))
-def test_what_is_settled_is_imagined_and_the_rest_is_free(size, seed):
-    actions = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(seed))
-    settled = torch.arange(float(size))
-    out = settle(actions, settled)
-    assert (out[..., 0, :size] == settled).all()
-    assert torch.equal(out[..., 0, size:], actions[..., 0, size:])
-    assert torch.equal(out[..., 1:, :], actions[..., 1:, :])
-    model, start = Line(), {"x": torch.zeros(2, 1)}
-    want = frozenset({"visual"})
-    seen = Begun(model, settled).rollout(start, actions, want=want)
-    assert torch.equal(seen.feat["visual"], model.rollout(start, out, want=want).feat["visual"])
-
-
 @given(st.integers(0, 8))
 def test_state_and_rest_together_are_where_the_robot_will_be(count):
     done = np.linspace(-1, 1, count, dtype=np.float32)[:, None]
     line = Line()
-    state, rest = foreseen(weights(line), {"x": torch.zeros(1, 1)}, done, torch.Generator())
+    state, rest = advanced(weights(line), {"x": torch.zeros(1, 1)}, done, torch.Generator())
     assert len(rest) == count % 3
     arrived = float(state["x"]) + PERIOD_S * float(rest.sum())
     assert arrived == pytest.approx(PERIOD_S * float(done.sum()), abs=1e-6)
@@ -115,7 +100,9 @@ def test_state_and_rest_together_are_where_the_robot_will_be(count):
 def run(delay_s: float, told_s: float, decisions: int = 60) -> list[float]:
     """Follow a goal that jumps now and then, each command acting `delay_s` late; distances."""
     line = weights(Line())
-    policy = Policy(0, torch.device("cpu"), Exact("cem", SearchSettings()), Delay(told_s))
+    policy = ActionPlanner(
+        0, torch.device("cpu"), Exact("cem", SearchSettings()), DelayCompensator(told_s)
+    )
     late, place, off = [0.0] * round(delay_s / PERIOD_S), 0.0, []
     action = 0.0
     for tick in range(decisions):
@@ -140,7 +127,7 @@ def test_a_delay_that_is_known_costs_less():
 @given(st.integers(0, 5), st.integers(1, 12))
 def test_a_late_plan_s_point_is_the_one_that_is_due(late, points):
     """Plan t says t, t + 1 ...: executed at the right time it says the time."""
-    coming = Coming(late * PERIOD_S, PERIOD_S, ("x",))
+    coming = DelayedPlans(late * PERIOD_S, PERIOD_S, ("x",))
     for tick in range(15):
         plan = np.arange(tick, tick + points, dtype=np.float32)[:, None] + 1
         due = float(coming.due(tick * 100_000_000, plan, plan[0])[0])

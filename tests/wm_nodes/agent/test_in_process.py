@@ -8,12 +8,13 @@ import torch
 
 from tests.wm_nodes.tiny import TINY, SeenPoint
 from wm_models.registry import PRESETS
-from wm_models.weights.store import Manifest, WeightStore
-from wm_nodes.agent.action_selection import chooser
+from wm_models.weights.manifest import Manifest
+from wm_models.weights.store import WeightStore
+from wm_nodes.agent.action_selection import action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences
-from wm_nodes.agent.policy import Policy
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.policy import ActionPlanner
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import load_weights
 from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Schedule, StopCriteria
@@ -37,8 +38,8 @@ def folder(tmp_path, monkeypatch):
 def test_it_acts_as_the_graph_s_parts_in_evaluation_episodes(folder, planner):
     """The robot node's runner, the split nodes' packed states, and this loop: the same actions."""
     weights = load_weights(folder, NEEDS, CPU)
-    encoder, filter_ = Encoder(), Filter(3, CPU)
-    policy = Policy(3, CPU, chooser(planner))
+    encoder, filter_ = Encoder(), StateFilter(3, CPU)
+    policy = ActionPlanner(3, CPU, action_selector(planner))
     graph = []
     with SeenPoint(time_limit=4) as robot:
         runner = EpisodeRunner(robot, Schedule(StopCriteria(episodes=2, evaluate=True), seed=3))
@@ -92,15 +93,13 @@ def test_larger_pictures_are_made_smaller(folder):
 
 def test_what_differs_from_training_is_said(folder):
     with SeenPoint() as robot:
-        assert differences(folder, robot.spec) == [
-            "task: the weights were made with elsewhere, this is origin"
-        ]
+        assert differences(folder, robot.spec) == ["task: trained with elsewhere, this is origin"]
 
 
 def test_unknown_camera_and_planner_are_refused(folder):
     weights = load_weights(folder, NEEDS, CPU)
     with SeenPoint() as robot:
-        with pytest.raises(RobotError, match=r"asked for 'side', the robot has \['top'\]"):
+        with pytest.raises(RobotError, match=r"camera: got 'side', expected one of \['top'\]"):
             LearnedPolicy(weights, robot.spec, camera="side")
-        with pytest.raises(RobotError, match="expected one of actor, cem, mppi, gd, got 'mpc'"):
+        with pytest.raises(RobotError, match="got 'mpc', expected one of actor, cem, mppi, gd"):
             LearnedPolicy(weights, robot.spec, planner="mpc")

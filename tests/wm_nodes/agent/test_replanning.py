@@ -7,21 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.wm_nodes.agent.test_delay_compensation import Exact, Line, step, weights
-from wm_models.interface.planner import PlanState
-from wm_nodes.agent.action_selection import SearchSettings, moved_on
+from wm_nodes.agent.action_selection import SearchSettings
 from wm_nodes.agent.goals import Goal
-from wm_nodes.agent.policy import Policy
+from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.errors import UserError
 
 SKIP, HORIZON = 3, 3  # of Line, and of Exact
 
 
-def policy(execute: int) -> Policy:
-    made = Policy(0, torch.device("cpu"), Exact("cem", SearchSettings(execute=execute)))
+def policy(execute: int) -> ActionPlanner:
+    made = ActionPlanner(0, torch.device("cpu"), Exact("cem", SearchSettings(execute=execute)))
     made.goal = Goal(np.full((4, 4, 3), 50, np.uint8))
     return made
 
@@ -37,17 +34,6 @@ def test_a_plan_is_made_every_so_many_actions_and_carried_out_until_then(execute
         if tick % every == 0:
             plan = actions
         assert (actions == plan[tick % every :]).all()
-
-
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 25))
-def test_the_next_search_begins_at_what_is_left_of_the_plan(horizon, skip, done):
-    plan = torch.arange(1.0, 1.0 + horizon * skip * 2).reshape(1, horizon, skip * 2)
-    left = moved_on(PlanState(plan), done, skip).mean
-    assert left.shape == plan.shape
-    each, after = (x.reshape(horizon * skip, 2) for x in (plan, left))
-    gone = min(done or skip, horizon * skip)
-    assert torch.equal(after[: horizon * skip - gone], each[gone:])
-    assert not after[horizon * skip - gone :].any()
 
 
 def test_a_model_that_looks_back_is_not_asked_between_its_frames():

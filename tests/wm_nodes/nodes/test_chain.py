@@ -19,7 +19,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from wm_models.weights.store import read_manifest
 from wm_nodes.agent.encoder import Encoder
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import load_weights
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.agent import AgentNode
@@ -89,7 +89,7 @@ def announce(graph, store, version: int, publisher=None):
 
 def loaded(graph, nodes: list, version: int) -> None:
     """Wait until every node holds the version."""
-    shelves = [n.shelf for n in nodes if hasattr(n, "shelf")]
+    shelves = [n.weight_cache for n in nodes if hasattr(n, "weight_cache")]
     graph.until(lambda: all(s.newest and s.newest.version == version for s in shelves))
 
 
@@ -173,7 +173,7 @@ def test_damaged_weights_are_not_used(graph, store, tmp_path, composition: str) 
     robot = robot_for(graph, composition)
     wrong = Announcement(9, str(store.path(2)), "0" * 64, "mwm_cpu")
     topics.ANNOUNCEMENTS.always(graph.probe).publish(messages.announcement_to_msg(wrong))
-    model_nodes = [n for n in nodes if hasattr(n, "shelf")]
+    model_nodes = [n for n in nodes if hasattr(n, "weight_cache")]
     graph.until(lambda: all(n.diagnostics.drops["weights/refused"] == 1 for n in model_nodes))
     assert robot.ask(1, is_first=True).origin.version == 1
 
@@ -201,7 +201,7 @@ def test_weights_that_are_not_the_announced_ones_are_neither_loaded_nor_deadly(
     for text in ("{" * 9, '{"version":' * 100_000, "[" * 100_000):
         publisher.publish(String(data=text))
     graph.until(lambda: node.diagnostics.drops["weights/json"] >= 1)
-    assert node.shelf.newest.version == 1
+    assert node.weight_cache.newest.version == 1
     announce(graph, store, 2, publisher)
     loaded(graph, [node], 2)
 
@@ -255,10 +255,10 @@ def test_a_filter_begins_anew_though_it_missed_an_episodes_first_picture(store) 
         Step(t, ("push",), np.float32([0.5]), np.float32([0.5]), is_first=t == 3) for t in range(6)
     ]
     tokens = torch.randn(1, *weights.tokens)
-    seen, missed, new = (Filter(0, device) for _ in range(3))
+    seen, missed, new = (StateFilter(0, device) for _ in range(3))
     for step in steps:
         for one in (seen, missed, new):
-            one.heard(step)
+            one.record(step)
     missed.update(weights, tokens, steps[2])
     for one in (missed, new):
         state = one.update(weights, tokens, steps[4])

@@ -18,13 +18,14 @@ from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
 from tests.wm_nodes.nodes.test_chain import CHAIN, TOP
 from wm_models.encoders.conv import ConvConfig
 from wm_models.registry import PRESETS
-from wm_models.weights.store import Manifest, WeightStore
-from wm_nodes.agent.action_selection import SearchSettings, chooser
+from wm_models.weights.manifest import Manifest
+from wm_models.weights.store import WeightStore
+from wm_nodes.agent.action_selection import SearchSettings, action_selector
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal, read_goal
 from wm_nodes.agent.in_process import NEEDS
-from wm_nodes.agent.policy import Policy
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.policy import ActionPlanner
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import load_weights
 from wm_nodes.errors import MessageError, UserError
 from wm_nodes.nodes.agent import AgentNode
@@ -68,8 +69,8 @@ def step_of(tick: int, executed=(0.2, 0.4), **rest) -> Step:
 def alone(weights, ticks: int, goal: Goal | None, planner: str = "cem") -> list[np.ndarray]:
     """Plans as the cores make them, hand to hand."""
     loaded = load_weights(weights, NEEDS, CPU)
-    encoder, filter_ = Encoder(), Filter(5, CPU)
-    policy = Policy(5, CPU, chooser(planner, SearchSettings(**SEARCH)))
+    encoder, filter_ = Encoder(), StateFilter(5, CPU)
+    policy = ActionPlanner(5, CPU, action_selector(planner, SearchSettings(**SEARCH)))
     policy.goal = goal
     plans = []
     for tick in range(1, ticks + 1):
@@ -107,9 +108,9 @@ class Arm:
         return self.plans[-1]
 
 
-def brain(graph, composition: str, weights, **parameters) -> list:
+def brain(graph, composition: str, weights, planner: str = "cem", **parameters) -> list:
     common = {"weights": str(weights), "seed": 5, **parameters}
-    planning = {"planner": "cem", **SEARCH}
+    planning = {"planner": planner, **SEARCH}
     if composition == "fused":
         return [graph.add(AgentNode, **TOP, **common, **planning)]
     made = []
@@ -243,21 +244,21 @@ def test_a_goal_from_a_file(graph, weights, tmp_path):
     np.testing.assert_array_equal(agent._policy.goal.image, picture(9))
     plan = Arm(graph, "fused").ask(1)
     np.testing.assert_allclose(plan.actions, alone(weights, 1, Goal(picture(9)))[0], atol=1e-5)
-    with pytest.raises(UserError, match="is no picture"):
+    with pytest.raises(UserError, match="expected a PNG or JPEG"):
         read_goal(tmp_path / "none.png")
 
 
 def test_goals_of_any_size_are_fitted_and_new_ones_count_at_once(weights):
     loaded = load_weights(weights, NEEDS, CPU)
-    policy = Policy(5, CPU, chooser("cem", SearchSettings(**SEARCH)))
-    filter_, encoder = Filter(5, CPU), Encoder()
+    policy = ActionPlanner(5, CPU, action_selector("cem", SearchSettings(**SEARCH)))
+    filter_, encoder = StateFilter(5, CPU), Encoder()
     tokens = encoder.encode(loaded, picture(1), joints(1))
     state = filter_.update(loaded, tokens, step_of(1))
     policy.goal = Goal(np.zeros((48, 80, 3), np.uint8))
     first = policy.act(loaded, state, step_of(1))
     policy.goal = Goal(picture(7), joints(7))
     assert len(policy.act(loaded, state, step_of(2))) == len(first)  # a fresh plan, not the rest
-    with pytest.raises(MessageError, match="2 numbers, model dino_tiny sees 3"):
+    with pytest.raises(MessageError, match="got 2 numbers, expected 3 for model dino_tiny"):
         policy.goal = Goal(picture(7), np.zeros(2, np.float32))
         policy.act(loaded, state, step_of(3))
 
@@ -265,8 +266,8 @@ def test_goals_of_any_size_are_fitted_and_new_ones_count_at_once(weights):
 def test_a_model_without_an_actor_says_which_planners_are_right(weights):
     loaded = load_weights(weights, NEEDS, CPU)
     with pytest.raises(UserError, match=r"dino_tiny has no actor\. Right: cem, mppi, gd"):
-        Policy(5, CPU, chooser("actor")).can_act(loaded)
-    policy = Policy(5, CPU, chooser("cem"))
+        ActionPlanner(5, CPU, action_selector("actor")).can_act(loaded)
+    policy = ActionPlanner(5, CPU, action_selector("cem"))
     assert not policy.can_act(loaded)
     policy.goal = Goal(picture(1))
     assert policy.can_act(loaded)
@@ -280,20 +281,20 @@ def test_other_planners_plan_to_goals_too(weights, planner: str):
 
 def test_the_filter_takes_every_second_observation_and_begins_anew_after_a_gap(weights):
     loaded = load_weights(weights, NEEDS, CPU)
-    filter_, encoder = Filter(0, CPU), Encoder()
+    filter_, encoder = StateFilter(0, CPU), Encoder()
     history = loaded.model.spec.context > 1
     seen = []
     for tick in (1, 2, 3, 4, 5, 9):
         step = step_of(tick, executed=(0.1 * tick, 0.4))
         if tick == 9:  # in real time pictures are passed over; steps are heard
             for passed in (6, 7, 8):
-                filter_.heard(step_of(passed))
+                filter_.record(step_of(passed))
         tokens = encoder.encode(loaded, picture(tick), joints(tick))
         state = filter_.update(loaded, tokens, step)
         seen.append(int(state.seen))
     assert seen == ([1, 1, 2, 2, 3, 1] if history else [1] * 6)
     if history:  # the actions between frames 1 and 3, in the model's units
-        filter_ = Filter(0, CPU)
+        filter_ = StateFilter(0, CPU)
         for tick in (1, 2, 3):
             tokens = encoder.encode(loaded, picture(tick), joints(tick))
             state = filter_.update(loaded, tokens, step_of(tick, executed=(0.1 * tick, 0.4)))

@@ -15,13 +15,8 @@ from wm_models.encoders.conv import ConvConfig
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.embodiment import Body
 from wm_models.registry import PRESETS
-from wm_models.weights.store import (
-    Manifest,
-    WeightsError,
-    WeightStore,
-    load_model,
-    read_manifest,
-)
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import WeightStore, load_model, read_manifest
 from wm_nodes.evaluation.held_out import HeldOut, evaluate_held_out
 from wm_nodes.training.config import LearnConfig
 from wm_nodes.training.embodiment_stats import measure_body

@@ -93,7 +93,7 @@ def test_training_and_the_acting_agent_see_the_same_pixels(tmp_path, monkeypatch
             try:
                 policy.act(replace(seen, images={"top": image}))
             except Exception as error:  # it has no goal; what it saw is all that counts here
-                assert "plans to goals" in str(error)
+                assert "expected one with a goal" in str(error)
     learned = here._readers[0].read("image/top", 0, 5)
     assert len(taken) == 5 and taken[0].shape == (SIZE, SIZE, 3)
     np.testing.assert_array_equal(learned, np.stack(taken))

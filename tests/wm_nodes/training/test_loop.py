@@ -11,7 +11,8 @@ import torch
 from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, LogWriter
 from wm_models.registry import PRESETS
-from wm_models.weights.store import WeightsError, load_model, read_manifest
+from wm_models.weights.manifest import WeightsError
+from wm_models.weights.store import load_model, read_manifest
 from wm_nodes.cli.train import weighted_log
 from wm_nodes.errors import UserError
 from wm_nodes.training.config import LearnConfig, LearnError

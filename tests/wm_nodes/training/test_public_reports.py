@@ -27,7 +27,7 @@ from wm_models.interface.world_model import Rollout
 from wm_models.planners import ReturnCost
 from wm_models.registry import PRESETS
 from wm_nodes.agent.encoder import Encoder
-from wm_nodes.agent.state_filter import Filter
+from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import load_weights
 from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.evaluation.open_loop import predict
@@ -253,7 +253,7 @@ def test_at_an_episode_s_start_a_model_looks_back_on_that_episode_alone(tmp_path
     advance(here, 5)
     here.close()
     weights = load_weights(tmp_path / "run/weights", ("encode", "filter"), torch.device("cpu"))
-    encoder, filter_ = Encoder(), Filter(0, torch.device("cpu"))
+    encoder, filter_ = Encoder(), StateFilter(0, torch.device("cpu"))
     with LogReader(log) as reader:
         for start in reader.episodes["start"][:2].tolist():
             tokens, done = [], []

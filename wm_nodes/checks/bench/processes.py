@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from wm_models.registry import preset
-from wm_models.weights.store import Manifest, WeightStore
+from wm_models.weights.manifest import Manifest
+from wm_models.weights.store import WeightStore
 from wm_nodes.graphs.launch import die_with_parent
 
 

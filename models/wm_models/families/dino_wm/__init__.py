@@ -2,8 +2,9 @@
 
 from wm_models.encoders.conv import ConvConfig
 from wm_models.encoders.timm import TimmConfig
+from wm_models.families.dino_wm.history import DinoState
 from wm_models.families.dino_wm.learner import DinoLearner, DinoLearnerConfig
-from wm_models.families.dino_wm.model import DinoConfig, DinoState, DinoWorldModel
+from wm_models.families.dino_wm.model import DinoConfig, DinoWorldModel
 from wm_models.families.dino_wm.predictor import PredictorConfig
 
 __all__ = [

@@ -36,7 +36,8 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.net(x)
+        out: Tensor = x + self.net(x)
+        return out
 
 
 class Upsampler(nn.Sequential):
@@ -67,7 +68,7 @@ class Decoder(nn.Module):
     def forward(self, visual: Tensor) -> Tensor:
         lead, width = visual.shape[:-2], visual.shape[-1]
         flat = visual.reshape(-1, self.grid, self.grid, width).permute(0, 3, 1, 2)
-        image = self.net(flat)
+        image: Tensor = self.net(flat)
         if image.shape[-1] != self.image_size:
             image = F.interpolate(image, (self.image_size,) * 2, mode="bilinear")
         return image.reshape(*lead, *image.shape[1:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,9 @@ from torch import Tensor, nn
 from wm_models.encoders.registry import EncoderConfig
 from wm_models.encoders.timm import TimmConfig
 from wm_models.errors import ModelError
+from wm_models.families.dino_wm import history
 from wm_models.families.dino_wm.decoder import Decoder, DecoderConfig
+from wm_models.families.dino_wm.history import DinoState
 from wm_models.families.dino_wm.predictor import Predictor, PredictorConfig, repeat_cache
 from wm_models.families.dino_wm.probe import Probe, ProbeConfig
 from wm_models.families.dino_wm.scale import TokenScale
@@ -24,14 +25,6 @@ from wm_models.interface.world_model import ModelSpec, Rollout, WorldModel
 
 FEATURES = ("feat", "visual", "proprio")
 SLIDES = ("exact", "cached")
-
-
-class DinoState(NamedTuple):
-    """The last frames, oldest first; row b has ``seen[b]`` of them, zeros follow."""
-
-    observed: Tensor  # [B, h, M, W], h = num_hist
-    action: Tensor  # [B, h, A], taken at each frame; zeros at the newest
-    seen: Tensor  # [B] int64, how many
 
 
 @dataclass(frozen=True)
@@ -64,8 +57,8 @@ class DinoConfig:
             raise ModelError(f"frameskip: expected at least 1, got {self.frameskip}.")
 
 
-class Sees(nn.Module):
-    """What turns an observation into tokens: visual encoder and proprioception."""
+class ObservationEncoder(nn.Module):
+    """Observation to tokens: visual encoder and embedding of proprioception."""
 
     def __init__(self, config: DinoConfig, layout: Layout, body: Body) -> None:
         super().__init__()
@@ -77,12 +70,12 @@ class Sees(nn.Module):
 
     def visual(self, image: Tensor) -> Tensor:
         """Tokens (B, N, d) of pictures, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
-        found = self.picture(image)
-        return found if self.scale is None else self.scale(found)
+        tokens: Tensor = self.picture(image)
+        return tokens if self.scale is None else self.scale.forward(tokens)
 
 
-class Predicts(nn.Module):
-    """What turns tokens and an action into the next tokens."""
+class Dynamics(nn.Module):
+    """Tokens and an action to the next tokens."""
 
     def __init__(self, config: DinoConfig, layout: Layout, action_dim: int) -> None:
         super().__init__()
@@ -111,8 +104,8 @@ class DinoWorldModel(WorldModel):
             config.tokens, grid * grid, config.encoder.width, body.proprio_dim > 0
         )
         self.spec = self._spec(config, body)
-        self.encoder = Sees(config, self.layout, body)
-        self.dynamics = Predicts(config, self.layout, self.spec.action_dim)
+        self.encoder = ObservationEncoder(config, self.layout, body)
+        self.dynamics = Dynamics(config, self.layout, self.spec.action_dim)
         self.decoder = None
         if config.decoder is not None:
             self.decoder = Decoder(config.decoder, config.encoder.width, grid, size)
@@ -157,16 +150,17 @@ class DinoWorldModel(WorldModel):
     # filter ---------------------------------------------------------------------------------
 
     def initial(self, batch: int, device: torch.device | str | None = None) -> DinoState:
-        like = self.dynamics.predictor.position
-        device, frames = device or like.device, self.config.num_hist
-        return DinoState(
-            torch.zeros(batch, frames, *self.layout.observed, device=device, dtype=like.dtype),
-            torch.zeros(batch, frames, self.spec.action_dim, device=device, dtype=like.dtype),
-            torch.zeros(batch, device=device, dtype=torch.int64),
+        like = self.dynamics.predictor.position.detach()
+        return history.empty(
+            batch,
+            self.config.num_hist,
+            self.layout.observed,
+            self.spec.action_dim,
+            like if device is None else like.new_empty((), device=device),
         )
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """What is observed of a frame, [B, M, W]: "image", and "proprio" where the body has it."""
+        """Observed tokens [B, M, W] of "image", and of "proprio" where the embodiment has it."""
         return self.layout.observe(self.encoder.visual(obs["image"]), self._proprio(obs))
 
     def _proprio(self, obs: Mapping[str, Tensor]) -> Tensor | None:
@@ -174,10 +168,11 @@ class DinoWorldModel(WorldModel):
             return None
         if "proprio" not in obs:
             raise ModelError(
-                f"proprio: this model sees {self.body.proprio_dim} numbers besides the picture, "
-                f"got only {sorted(obs)}."
+                f"proprio: got only {', '.join(sorted(obs))}, expected {self.body.proprio_dim} "
+                "numbers besides the image."
             )
-        return self.encoder.proprio(obs["proprio"])
+        embedded: Tensor = self.encoder.proprio(obs["proprio"])
+        return embedded
 
     def filter(
         self,
@@ -189,68 +184,36 @@ class DinoWorldModel(WorldModel):
         generator: torch.Generator | None = None,
     ) -> DinoState:
         seen = torch.where(is_first, 0, state.seen)
-        state = self._acted(state._replace(seen=seen), prev_action)
-        return self._pushed(state, features, self.config.context)
-
-    def _acted(self, state: DinoState, action: Tensor) -> DinoState:
-        """``action`` [B, A] was taken at the newest frame."""
-        newest = self._slots(state) == state.seen[:, None] - 1
-        return state._replace(action=torch.where(newest[..., None], action[:, None], state.action))
-
-    def _pushed(self, state: DinoState, observed: Tensor, most: int) -> DinoState:
-        """One more frame [B, M, W]; of those before, as many are kept as make ``most`` with it."""
-        slots = self._slots(state)
-        drop = (state.seen - (most - 1)).clamp_min(0)[:, None]
-        kept = state.seen[:, None] - drop  # frames that stay, and the new one's slot
-        source = (slots + drop).clamp_max(slots.shape[1] - 1)
-        rows = torch.arange(len(slots), device=slots.device)[:, None]
-        old, new = slots < kept, slots == kept
-        moved, action = state.observed[rows, source], state.action[rows, source]
-        moved = torch.where(old[..., None, None], moved, torch.zeros_like(moved))
-        return DinoState(
-            torch.where(new[..., None, None], observed[:, None].to(moved.dtype), moved),
-            torch.where(old[..., None], action, torch.zeros_like(action)),
-            kept[:, 0] + 1,
-        )
-
-    def _slots(self, state: DinoState) -> Tensor:
-        batch, frames = state.action.shape[:2]
-        return torch.arange(frames, device=state.seen.device).expand(batch, -1)
+        state = history.with_action(state._replace(seen=seen), prev_action)
+        return history.with_frame(state, features, self.config.context)
 
     def pack(self, state: State) -> Tensor:
-        flat = [state.observed.flatten(1), state.action.flatten(1), state.seen[:, None]]
-        return torch.cat([x.float() for x in flat], 1)
+        return history.pack(state)
 
     def unpack(self, flat: Tensor) -> DinoState:
-        shape, frames = self.layout.observed, self.config.num_hist
-        sizes = [frames * shape[0] * shape[1], frames * self.spec.action_dim, 1]
-        observed, action, count = flat.split(sizes, 1)
-        return DinoState(
-            observed.unflatten(1, (frames, *shape)),
-            action.unflatten(1, (frames, -1)),
-            count[:, 0].round().long(),
+        return history.unpack(
+            flat, self.config.num_hist, self.layout.observed, self.spec.action_dim
         )
 
     # imagination ----------------------------------------------------------------------------
 
     def tokens(self, observed: Tensor, action: Tensor) -> Tensor:
-        """What the predictor takes, [..., M, D], of observations [..., M, W] and actions."""
+        """Input of the predictor [..., M, D], from observed tokens [..., M, W] and actions."""
         return self.layout.act(observed, self.dynamics.action(action))
 
     def predicted(self, tokens: Tensor, before: Tensor) -> Tensor:
-        """The observation [..., M, W] that the predictor's output stands for, after ``before``."""
-        found = self.layout.without_action(tokens)
-        return before + found if self.config.residual else found
+        """Observed tokens [..., M, W] of the predictor's output, for the frame after ``before``."""
+        out = self.layout.without_action(tokens)
+        return before + out if self.config.residual else out
 
     def step(
         self, state: State, action: Tensor, *, generator: torch.Generator | None = None
     ) -> DinoState:
-        state = self._acted(state, action)
+        state = history.with_action(state, action)
         rows = torch.arange(len(action), device=action.device)
-        newest = (state.seen - 1).clamp_min(0)
-        found = self.dynamics.predictor(self.tokens(state.observed, state.action))[rows, newest]
-        observed = self.predicted(found, state.observed[rows, newest])
-        return self._pushed(state, observed, self.config.num_hist)
+        out = self.dynamics.predictor(self.tokens(state.observed, state.action))
+        observed = self.predicted(out[rows, state.newest], state.newest_frame())
+        return history.with_frame(state, observed, self.config.num_hist)
 
     def readout(
         self,
@@ -260,21 +223,17 @@ class DinoWorldModel(WorldModel):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         self._check_want(want)
-        rows = torch.arange(len(state.seen), device=state.seen.device)
-        return self._features(state.observed[rows, (state.seen - 1).clamp_min(0)], want)
+        return self._features(state.newest_frame(), want)
 
     def _features(self, observed: Tensor, want: frozenset[str]) -> dict[str, Tensor]:
-        """Features of observations [..., M, W]."""
-        visual, found = self.layout.visual_of(observed), {}
-        if "visual" in want:
-            found["visual"] = visual
-        proprio = self.layout.proprio_of(observed) if self.layout.proprio else None
-        if "proprio" in want and proprio is not None:
-            found["proprio"] = proprio
+        """Features of observed tokens [..., M, W]."""
+        features = {"visual": self.layout.visual_of(observed)}
+        if self.layout.proprio:
+            features["proprio"] = self.layout.proprio_of(observed)
         if "feat" in want:
-            flat = visual.flatten(-2)
-            found["feat"] = flat if proprio is None else torch.cat([flat, proprio], -1)
-        return found
+            proprio = [features["proprio"]] if "proprio" in features else []
+            features["feat"] = torch.cat([features["visual"].flatten(-2), *proprio], -1)
+        return {name: value for name, value in features.items() if name in want}
 
     def _rollout_chunk(
         self,
@@ -284,7 +243,7 @@ class DinoWorldModel(WorldModel):
         keep_last: bool,
         generator: torch.Generator | None,
     ) -> Rollout:
-        """Rows that have seen equally many frames are imagined together."""
+        """Rows with equally many frames are imagined together."""
         self._check_known(want)
         counts = state.seen.clamp_min(1)
         known = counts.unique().tolist()
@@ -310,7 +269,7 @@ class DinoWorldModel(WorldModel):
     def _imagine(
         self, state: DinoState, actions: Tensor, want: frozenset[str], keep_last: bool, seen: int
     ) -> Rollout:
-        """Candidates [B, S, H, A] from states of which every one has seen ``seen`` frames."""
+        """Candidates [B, S, H, A] from states of ``seen`` frames each."""
         batch, candidates, horizon, _ = actions.shape
         net, frames = self.dynamics.predictor, self.config.num_hist
         flat = actions.flatten(0, 1)
@@ -321,7 +280,7 @@ class DinoWorldModel(WorldModel):
         start = expand(state, candidates)
         window = list(start.observed[:, :seen].unbind(1))
         taken = list(start.action[:, : seen - 1].unbind(1))
-        found: list[Tensor] = []
+        predicted: list[Tensor] = []
         for t in range(horizon):
             now, taken = window[-1], [*taken, flat[:, t]]
             if seen + t <= frames:
@@ -336,26 +295,14 @@ class DinoWorldModel(WorldModel):
                 )
                 out = net.newest(recent)
             window.append(self.predicted(out, now))
-            found.append(window[-1])
-        kept = found[-1:] if "last" in want else found
+            predicted.append(window[-1])
+        kept = predicted[-1:] if "last" in want else predicted
         observed = torch.stack(kept, 1).unflatten(0, (batch, candidates))
         return Rollout(
             feat=self._features(observed, want),
             approximate=self.config.slide == "cached" and 1 < frames < seen + horizon - 1,
-            last=self._last(window, taken) if keep_last else None,
+            last=history.of_frames(window, taken, frames) if keep_last else None,
         )
-
-    def _last(self, window: list[Tensor], taken: list[Tensor]) -> DinoState:
-        """The state after the last action: the newest frames, padded with zeros."""
-        frames = self.config.num_hist
-        recent, acted = window[-frames:], taken[-(frames - 1) :] if frames > 1 else []
-        acted = acted[-(len(recent) - 1) :] if len(recent) > 1 else []
-        blank, idle = torch.zeros_like(recent[0]), recent[0].new_zeros(len(recent[0]), 1)
-        idle = idle.expand(-1, self.spec.action_dim)
-        observed = [*recent, *[blank] * (frames - len(recent))]
-        action = [*acted, *[idle] * (frames - len(acted))]
-        count = torch.full((len(blank),), len(recent), device=blank.device)
-        return DinoState(torch.stack(observed, 1), torch.stack(action, 1), count)
 
     def _check_known(self, want: frozenset[str]) -> None:
         able = {*FEATURES, "last"} - ({"proprio"} if not self.layout.proprio else set())
@@ -365,11 +312,11 @@ class DinoWorldModel(WorldModel):
                 f"it has {', '.join(sorted(able))}."
             )
 
-    # goals and pictures ---------------------------------------------------------------------
+    # goals and images -----------------------------------------------------------------------
 
     def encode_goal(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Features of a goal seen in a picture. Its proprioception is what ``obs`` says; else what
-        the probe reads off the picture; without a probe there is only "visual"."""
+        """Features of a goal image. Its proprioception is that of ``obs``, else the estimate of the
+        probe; without a probe there is only "visual"."""
         visual = self.encoder.visual(obs["image"])
         if self.encoder.proprio is None:
             return self._features(visual, frozenset(FEATURES))

@@ -80,7 +80,8 @@ class PredictorBlock(nn.Module):
         return x + self.mlp(x), (key, value)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        split: Tensor = x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return split
 
 
 class Predictor(nn.Module):
@@ -102,7 +103,8 @@ class Predictor(nn.Module):
         y, mask = self._placed(x, 0), self._mask(x.shape[1])
         for block in self.blocks:
             y, _ = block(y, mask=mask)
-        return self.norm(y).unflatten(1, (x.shape[1], -1))
+        frames: Tensor = self.norm(y).unflatten(1, (x.shape[1], -1))
+        return frames
 
     def newest(self, x: Tensor) -> Tensor:
         """The last frame of :meth:`forward` alone, [B, M, D]: the last block asks for it only."""
@@ -111,7 +113,8 @@ class Predictor(nn.Module):
         for block in blocks:
             y, _ = block(y, **how)
         y, _ = last(y, newest=self.tokens)  # it sees everything: no mask
-        return self.norm(y)
+        frame: Tensor = self.norm(y)
+        return frame
 
     def remember(self, x: Tensor) -> Cache:
         """Keys and values of frames [B, h, M, D] at the window's beginning."""

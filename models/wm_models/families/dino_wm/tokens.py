@@ -75,7 +75,8 @@ class ProprioEmbedding(nn.Module):
         return (proprio.float() - self.mean) / self.std
 
     def forward(self, proprio: Tensor) -> Tensor:
-        return self.linear(self.scores(proprio))
+        embedded: Tensor = self.linear(self.scores(proprio))
+        return embedded
 
 
 @dataclass(frozen=True)

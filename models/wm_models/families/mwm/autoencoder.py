@@ -145,12 +145,14 @@ class MaskedAutoencoder(nn.Module):
         if not raw:
             return (image - self.mean) / self.std
         rows = (image.flatten(2).to(self.cls.dtype) - self.row_mean).div_(self.row_std)
-        return rows.unflatten(2, (size, 3)).permute(0, 3, 1, 2)
+        standardised: Tensor = rows.unflatten(2, (size, 3)).permute(0, 3, 1, 2)
+        return standardised
 
     def encode(self, image: Tensor) -> Tensor:
         """Unmasked tokens (B, 1 + grid^2, width), CLS first, after the final norm."""
         x = self.stem(self.standardise(image)) + self.position
-        return self.encoder(torch.cat([self.cls.expand(len(x), -1, -1), x], 1))
+        tokens: Tensor = self.encoder(torch.cat([self.cls.expand(len(x), -1, -1), x], 1))
+        return tokens
 
     def masked_encode(
         self, image: Tensor, generator: torch.Generator | None = None

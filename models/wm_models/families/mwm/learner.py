@@ -160,32 +160,30 @@ class MWMLearner:
 
     def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of actor and critic from one rollout of the just updated world model."""
-        with frozen(self.model.dynamics), self._autocast():
-            actor_loss, critic_loss, metrics = self.behavior.losses(
-                self.model.imagination,
-                self.model.actor,
-                self.model.critic,
-                post,
-                batch["is_terminal"],
-                self.generator,
+        model, behavior = self.model, self.behavior
+        with frozen(model.dynamics), self._autocast():
+            trajectory = behavior.trajectory(
+                model.imagination, model.actor, post, batch["is_terminal"], self.generator
+            )
+            behavior.update_scales(trajectory, model.critic)
+            actor_loss, critic_loss, metrics = behavior.losses(
+                model.actor, model.critic, trajectory
             )
             if self.config.behavior.imitation and "demo" in batch:
-                metrics["ac/imitation_loss"] = self.behavior.imitation_loss(
-                    self.model.actor, post, batch
-                )
-                actor_loss = (
-                    actor_loss + self.config.behavior.imitation * metrics["ac/imitation_loss"]
-                )
+                loss = behavior.imitation_loss(model.actor, post, batch)
+                actor_loss = actor_loss + self.config.behavior.imitation * loss
+                metrics["ac/imitation_loss"] = loss
             numbers = _numbers(metrics) | self.optimizers["actor"].step(actor_loss)
         numbers |= self.optimizers["critic"].step(critic_loss)
-        self.behavior.after_critic_step(self.model.critic)
+        behavior.update_target(model.critic)
         return numbers
 
     def tokens(self, image: Tensor) -> Tensor:
         """Frozen autoencoder tokens (B, T, N, D) of images (B, T, H, W, 3)."""
         with torch.no_grad():
             flat = self.model.autoencoder.encode(image.flatten(0, 1))
-        return flat.unflatten(0, image.shape[:2]).float()
+        tokens: Tensor = flat.unflatten(0, image.shape[:2]).float()
+        return tokens
 
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the weights that decides the next update."""

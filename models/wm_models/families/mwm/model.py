@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -96,7 +96,8 @@ class TokenEncoder(nn.Module):
         lead, (count, width) = tokens.shape[:-2], tokens.shape[-2:]
         x = self.proj(cls_last(tokens.reshape(-1, count, width)))
         x = x[:, -1:] + self.position[-1:] if self.cls_only else x + self.position
-        return self.vit(x).mean(1).reshape(*lead, -1)
+        embedding: Tensor = self.vit(x).mean(1).reshape(*lead, -1)
+        return embedding
 
 
 class TokenDecoder(nn.Module):
@@ -189,7 +190,8 @@ class Dynamics(nn.Module):
 
     def _feature_loss(self, feat: Tensor, tokens: Tensor) -> Tensor:
         """Squared error of predicted tokens: summed over D, averaged over tokens and frames."""
-        return (self.decoder(feat).float() - tokens.float()).square().sum(-1).mean()
+        loss: Tensor = (self.decoder(feat).float() - tokens.float()).square().sum(-1).mean()
+        return loss
 
 
 class MaskedWorldModel(WorldModel):
@@ -284,8 +286,8 @@ class MaskedWorldModel(WorldModel):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         self._check_want(want)
-        feat = state.feat
-        heads = {
+        feat: Tensor = state.feat
+        heads: dict[str, Callable[[], Tensor]] = {
             "feat": lambda: feat,
             "reward": lambda: self.dynamics.reward.predict(feat),
             "value": lambda: self._value_after(feat),
@@ -306,7 +308,8 @@ class MaskedWorldModel(WorldModel):
 
     def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
         policy = self.actor(state.feat)
-        return policy.mode() if mode else policy.sample(generator)
+        action: Tensor = policy.mode() if mode else policy.sample(generator)
+        return action
 
     def decode(self, state: State) -> dict[str, Tensor]:
         return {"image": self.autoencoder.image(self.dynamics.decoder(state.feat))}

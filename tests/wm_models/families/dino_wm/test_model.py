@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY, build, rows
 from wm_models.errors import ModelError
-from wm_models.families.dino_wm.model import DinoState, DinoWorldModel
+from wm_models.families.dino_wm.history import DinoState
+from wm_models.families.dino_wm.model import DinoWorldModel
 from wm_models.families.dino_wm.predictor import FEW, Predictor, PredictorConfig
 from wm_models.families.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface.action_scaling import ActionAdapter
@@ -57,8 +58,14 @@ class TestCached(TestChannels):
     def make_model(self) -> WorldModel:
         return build(slide="cached")
 
-    def test_rollout_is_the_expanded_step_loop(self, *_: object) -> None:  # type: ignore[override]
-        """It is not: see test_sliding_with_the_cache_is_approximate_and_said."""
+    @pytest.mark.parametrize(
+        ("batch", "samples", "horizon"), [(1, 1, 1), (3, 5, 1), (1, 5, 2), (3, 1, 2)]
+    )
+    def test_rollout_is_the_expanded_step_loop(
+        self, model: WorldModel, batch: int, samples: int, horizon: int
+    ) -> None:
+        """As long as the window grows; then it is approximate, see the test of sliding."""
+        super().test_rollout_is_the_expanded_step_loop(model, batch, samples, horizon)
 
 
 def parameters(module: nn.Module | None) -> int:
@@ -277,7 +284,7 @@ def test_goals_of_a_picture_alone() -> None:
     assert torch.equal(whole["visual"], picture["visual"])
     blind = build(probe=None).eval()
     assert set(blind.encode_goal({"image": obs["image"]})) == {"visual"}
-    with pytest.raises(ModelError, match="sees 3 numbers besides the picture"):
+    with pytest.raises(ModelError, match="got only image, expected 3 numbers besides the image"):
         model.encode({"image": obs["image"]})
 
 

@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.wm_nodes.robots.arm.arms import config
-from wm_nodes.agent.delay_compensation import Delay
-from wm_nodes.agent.in_process import Coming
+from wm_nodes.agent.delay_compensation import DelayCompensator
+from wm_nodes.agent.in_process import DelayedPlans
 from wm_nodes.errors import UserError
 from wm_nodes.records import Step
 from wm_nodes.robots.arm.config import ArmConfig
@@ -211,13 +211,13 @@ def test_play_opens_and_closes():
 def test_plans_that_are_late_or_over_keep_the_opening():
     names = ("x", "gripper_position")
     done = np.float32([0.1, -0.6])
-    coming = Coming(0.2, 0.1, names)
+    coming = DelayedPlans(0.2, 0.1, names)
     plan = np.float32([[0.3, 0.5]])
     assert coming.due(0, plan, done).tolist() == np.float32([0.0, -0.6]).tolist()
-    delay = Delay(0.2)
-    delay.heard(Step(0, names, done, done, is_first=True, explore=False))
-    delay.took(0.2)
-    underway, before = delay.underway(plan, 0.1)
+    delay = DelayCompensator(0.2)
+    delay.record(Step(0, names, done, done, is_first=True, explore=False))
+    delay.record_planning_time(0.2)
+    underway, before = delay.pending_actions(plan, 0.1)
     np.testing.assert_array_equal(
         underway, np.float32([[0, -0.6], [0, -0.6], [0.3, 0.5], [0, 0.5]])
     )
