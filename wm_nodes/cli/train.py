@@ -25,7 +25,7 @@ from wm_nodes.graphs.launch.run_folder import hides_hold_out, read_training, wri
 from wm_nodes.training.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
-    from wm_nodes.training.loop import Learning
+    from wm_nodes.training.loop import Trainer
 
 GB = 10**9
 SHOWN = 3  # losses in the bar
@@ -127,10 +127,10 @@ def run(words: Sequence[str]) -> int:
     from wm_datasets import LogError
     from wm_models.weights.manifest import WeightsError
     from wm_nodes.robots.robot import RobotError
-    from wm_nodes.training.config import LearnConfig, LearnError
-    from wm_nodes.training.loop import Learning
+    from wm_nodes.training.config import TrainingConfig, TrainingError
+    from wm_nodes.training.loop import Trainer
 
-    config = LearnConfig(
+    config = TrainingConfig(
         run=folder,
         logs=logs,
         model=wanted.model,
@@ -157,9 +157,9 @@ def run(words: Sequence[str]) -> int:
         """What cannot be learned from leaves no run.json behind; weights always have one."""
         write_training(folder, about)
 
-    with user_errors(LearnError, LogError, ModelError, RobotError, WeightsError, OSError):
+    with user_errors(TrainingError, LogError, ModelError, RobotError, WeightsError, OSError):
         judge = _judge(wanted, logs[0][0])
-        _learn(Learning(config, evaluate=judge, on_first_save=begin), folder)
+        _learn(Trainer(config, evaluate=judge, on_first_save=begin), folder)
     return 0
 
 
@@ -265,39 +265,39 @@ def weighted_log(text: str) -> tuple[Path | str, float]:
     return folder, share
 
 
-def _learn(learning: Learning, folder: Path) -> None:
+def _learn(trainer: Trainer, folder: Path) -> None:
     """Learn to the end."""
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
-    stop, bar = _Stop(), Bar(learning.config.steps, "updates")
-    judged = learning.evaluation
+    stop, bar = _Stop(), Bar(trainer.config.steps, "updates")
+    judged = trainer.evaluation
     try:
-        while not (learning.done or stop.asked):
-            if not (learning.step() or learning.done):
+        while not (trainer.done or stop.asked):
+            if not (trainer.step() or trainer.done):
                 raise UserError("--log: no whole episode to learn from. See `wm log info`.")
-            _show(bar, learning)
-            if learning.evaluation is not judged:
-                judged = learning.evaluation
+            _show(bar, trainer)
+            if trainer.evaluation is not judged:
+                judged = trainer.evaluation
                 bar.close()
-                print(f"{learning.progress.updates} updates: {_values(judged)}", flush=True)
+                print(f"{trainer.progress.updates} updates: {_values(judged)}", flush=True)
     finally:
-        learning.close()
-    _show(bar, learning, now=True)
+        trainer.close()
+    _show(bar, trainer, now=True)
     bar.close()
-    if learning.resized_from is not None:
-        height, width = learning.resized_from
+    if trainer.logs.resized_from is not None:
+        height, width = trainer.logs.resized_from
         print(
-            f"images of camera {learning.camera!r} were resized from {height}x{width} to the size "
-            f"that {learning.config.model} sees, as they are when it acts"
+            f"images of camera {trainer.setup.camera!r} were resized from {height}x{width} to the "
+            f"size that {trainer.config.model} sees, as they are when it acts"
         )
-    if 0 < learning.config.steps < (made := learning.progress.updates):
-        print(f"--steps {learning.config.steps}: the run has {made} updates, none was added")
+    if 0 < trainer.config.steps < (made := trainer.progress.updates):
+        print(f"--steps {trainer.config.steps}: the run has {made} updates, none was added")
     acting = f"; so does, acting, wm launch sim_metaworld run:={folder.name}"
-    on_line = acting if learning.robot == "metaworld" else ""
+    on_line = acting if trainer.logs.robot == "metaworld" else ""
     print(f"weights: {folder / 'weights'}; --run {folder.name} goes on{on_line}")
 
 
-def _show(bar: Bar, learning: Learning, *, now: bool = False) -> None:
-    progress = learning.progress
+def _show(bar: Bar, trainer: Trainer, *, now: bool = False) -> None:
+    progress = trainer.progress
     losses = dict(list(progress.metrics.items())[:SHOWN])
     weights = "no weights yet" if progress.version is None else f"weights {progress.version}"
     text = ", ".join(filter(None, (progress.phase, weights, _values(losses))))

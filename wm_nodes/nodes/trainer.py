@@ -21,8 +21,8 @@ from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
-from wm_nodes.training.config import LearnConfig, LearnError
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig, TrainingError
+from wm_nodes.training.loop import Trainer
 
 REST_S = 0.05  # between two looks at a log that has not grown
 WATCH_S = 0.25
@@ -84,8 +84,8 @@ class TrainerNode(ManagedNode[TrainerParams]):
     def configure(self) -> None:
         p = self.params
         torch.set_num_threads(p.threads)
-        with user_errors(LearnError, ModelError, WeightsError, LogError):
-            self._learning = Learning(self._config(), publish=self._publish)
+        with user_errors(TrainingError, ModelError, WeightsError, LogError):
+            self._learning = Trainer(self._config(), publish=self._publish)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._news = topics.ANNOUNCEMENTS.publisher(self)
@@ -104,7 +104,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
         self._thread.join()
         self.destroy_timer(self._timer)
 
-    def _config(self) -> LearnConfig:
+    def _config(self) -> TrainingConfig:
         p, run = self.params, Path(self.params.run)
         others = [weighted_log(word) for word in p.offline]
         others += [(Path(p.demos), 1.0)] * bool(p.demos)
@@ -131,7 +131,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
             "resident_bytes": p.resident_bytes,
             "pinned": p.pinned,
         }
-        return LearnConfig(run=run, logs=tuple(logs), **settings)
+        return TrainingConfig(run=run, logs=tuple(logs), **settings)
 
     # The learning thread ------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
 
     def _watch(self) -> None:
         """Tell the robot how far learning has come; end when the thread has."""
-        self._pace.publish(UInt64(data=self._learning.kept_up))
+        self._pace.publish(UInt64(data=self._learning.covered_steps))
         if not self._stop.is_set():
             return
         self._thread.join()
@@ -180,7 +180,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
         if isinstance(error.__cause__, FloatingPointError):
             self.get_logger().error(str(error))
             self.finish(spin.FAILED)
-        elif isinstance(error, (LearnError, ModelError, WeightsError, LogError)):
+        elif isinstance(error, (TrainingError, ModelError, WeightsError, LogError)):
             raise UserError(str(error)) from error
         else:
             raise error
@@ -190,7 +190,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
             progress = self._learning.progress
             self.diagnostics.facts.update(
                 updates=progress.updates,
-                rows=progress.decisions,
+                rows=progress.agent_steps,
                 phase=progress.phase,
                 updates_per_s=f"{progress.updates_per_s:.2f}",
                 rollbacks=progress.rollbacks,

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 
-class LearnError(RuntimeError):
-    """Learning cannot go on: what was wrong, what was given, what would be right."""
+class TrainingError(RuntimeError):
+    """Training cannot go on: what is wrong, what was given, what would be right."""
 
 
 @dataclass(frozen=True)
-class LearnConfig:
-    """One run of learning. Paths are folders; see docs/configuration.md."""
+class TrainingConfig:
+    """One training run. Paths are folders; see docs/configuration.md."""
 
     run: Path  # weights/, trainer/ and metrics/ go here
     logs: tuple[tuple[Path | str, float], ...]  # replay logs, or URLs of archives, and the share of
@@ -36,6 +36,6 @@ class LearnConfig:
     pinned: bool = True  # batches for a GPU lie in pinned memory
     recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: all alike
     eval_every: int = 0  # updates between evaluations; 0: none
-    camera: str = ""  # of the log, that the model sees; empty: see Learning._find_camera
+    camera: str = ""  # of the log, that the model sees; empty: see camera.choose_camera
     hold_out: float = 0.0  # share of every log's episodes that is judged by, not learned from
     allow_mixed: bool = False  # learn from logs whose robot, task or action space differ

@@ -15,7 +15,7 @@ from wm_datasets.log import LogReader
 _ROWS = 1024  # carried over at a time
 
 
-class ResidentRows:
+class DeviceCache:
     """The newest `capacity` rows of each log, decoded, in the memory of a device.
 
     Row r of a field lies at r modulo capacity. `budget` bytes are shared by the logs in proportion

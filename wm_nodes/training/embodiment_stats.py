@@ -16,7 +16,7 @@ LEAST = 0.01  # deviation of proprioception, as a share of its range: a joint th
 # play must not turn the noise of a real one into hundreds of deviations
 
 
-def measure_body(readers: Sequence[LogReader]) -> Body:
+def measure_embodiment(readers: Sequence[LogReader]) -> Body:
     """Return the body of the robot whose logs these are.
 
     The box of actions is the first log's specification; where that is infinite, what was done, or
@@ -58,7 +58,9 @@ def measure_body(readers: Sequence[LogReader]) -> Body:
 def _actions(reader: LogReader) -> np.ndarray:
     rows = slice(reader.first, reader.length)
     last = reader.read("is_last", rows.start, rows.stop)
-    return reader.read("action", rows.start, rows.stop)[~last & ~reader.evaluation_rows()]
+    actions: np.ndarray = reader.read("action", rows.start, rows.stop)
+    chosen: np.ndarray = actions[~last & ~reader.evaluation_rows()]
+    return chosen
 
 
 def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

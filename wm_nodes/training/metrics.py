@@ -1,9 +1,7 @@
-"""What learning measures, as rows of a CSV and as TensorBoard scalars; and how fast it is."""
+"""Training metrics, averaged and resumable, and the speed of training."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections import defaultdict
@@ -12,21 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 
-HEAD = ("time", "update", "metric", "value")
+from wm_nodes.training.tables import Board, Table
+
+COLUMNS = ("time", "update", "metric", "value")
 
 
 class Speed:
-    """Updates per second over the last half minute or so."""
+    """Updates per second over about the last `window_s` [s]."""
 
-    def __init__(self, memory_s: float = 30.0) -> None:
-        self.memory_s = memory_s
+    def __init__(self, window_s: float = 30.0) -> None:
+        self.window_s = window_s
         self._times: list[float] = []
 
     def tick(self) -> None:
         now = time.monotonic()
-        self._times = [t for t in self._times if now - t < self.memory_s] + [now]
+        self._times = [t for t in self._times if now - t < self.window_s] + [now]
 
     @property
     def rate(self) -> float:
@@ -38,16 +37,17 @@ class Speed:
 class MetricsRecorder:
     """Averages of metrics as rows of metrics/train.csv and as TensorBoard scalars.
 
-    Rows may be ahead of the checkpoint that a killed run goes on from: :meth:`resume` takes those
-    back, so that each update is reported once and averages are what they would have been.
+    A killed run resumes from its checkpoint, and rows may be newer than that: :meth:`resume`
+    removes those, so that each update is reported once and averages are those of a run without
+    interruption.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.path = folder / "train.csv"
         self.every = every
+        self._table = Table(folder / "train.csv")
         self._sums: dict[str, list[float]] = defaultdict(list)
-        self._board: SummaryWriter | None = None
-        self._purge: int | None = None  # TensorBoard forgets this step and later ones
+        self._board: Board | None = None
+        self._purge_step: int | None = None
         self._folder = folder
 
     def add(self, update: int, metrics: Mapping[str, float]) -> None:
@@ -59,39 +59,33 @@ class MetricsRecorder:
             self._sums.clear()
 
     def write(self, update: int, values: Mapping[str, float]) -> None:
-        """Write values as they are, now; those that are not finite are left out."""
+        """Write these values now; those that are not finite are left out."""
         values = {k: v for k, v in values.items() if math.isfinite(v)}
         if self._board is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            board = str(self._folder / "tensorboard")
-            self._board = SummaryWriter(board, purge_step=self._purge)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, update)
-        text = io.StringIO()
-        rows = csv.writer(text)
-        if not self.path.exists():
-            rows.writerow(HEAD)
-        rows.writerows([f"{time.time():.1f}", update, k, f"{v:.6g}"] for k, v in values.items())
-        with self.path.open("a") as file:
-            file.write(text.getvalue())
+            self._board = Board(self._folder / "tensorboard", self._purge_step)
+        self._board.add(update, values)
+        now = f"{time.time():.1f}"
+        rows = ((now, update, name, f"{value:.6g}") for name, value in values.items())
+        self._table.add(*(dict(zip(COLUMNS, row)) for row in rows))
 
     def state_dict(self) -> dict[str, Any]:
-        """What is measured and not yet in a row."""
+        """Return the values that are not in a row yet."""
         return {"sums": {name: list(values) for name, values in self._sums.items()}}
 
     def resume(self, update: int, state: Mapping[str, Any]) -> None:
-        """Go on after ``update``: rows of later updates, and half a row, are taken back."""
+        """Continue after ``update``: rows of later updates, and partial rows, are removed."""
         self._sums = defaultdict(list, {k: list(v) for k, v in state.get("sums", {}).items()})
         self.close()
-        self._purge = update + 1
-        if not self.path.exists():
+        self._purge_step = update + 1
+        path = self._table.path
+        if not path.exists():
             return
-        text = self.path.read_text()
+        text = path.read_text()
         kept = "".join(_rows_until(text, update))
         if kept != text:
-            aside = self.path.with_suffix(".new")
+            aside = path.with_suffix(".new")
             aside.write_text(kept)
-            aside.replace(self.path)
+            aside.replace(path)
 
     def close(self) -> None:
         if self._board is not None:
@@ -103,6 +97,6 @@ def _rows_until(text: str, update: int) -> Iterator[str]:
     """Yield the head and the whole rows of updates up to ``update``."""
     for number, line in enumerate(text.splitlines(keepends=True)):
         cells = line.split(",")
-        whole = line.endswith("\n") and len(cells) == len(HEAD)
+        whole = line.endswith("\n") and len(cells) == len(COLUMNS)
         if whole and (number == 0 or int(cells[1]) <= update):
             yield line

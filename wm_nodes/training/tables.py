@@ -1,8 +1,9 @@
-"""A run's figures on disk: CSV files and TensorBoard scalars."""
+"""A run's figures on disk: CSV files and TensorBoard scalars, without torch."""
 
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,30 +14,41 @@ class Table:
     """A CSV file that rows are added to; its columns are those of its first row."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append one row, whole."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self._path.exists()
-        with self._path.open("a", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(row)
-            writer.writerow(row.values())
+    def add(self, *rows: Mapping[str, Any]) -> None:
+        """Append rows of equal columns, in one write."""
+        if not rows:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if not self.path.exists():
+            writer.writerow(rows[0])
+        writer.writerows(row.values() for row in rows)
+        with self.path.open("a", newline="") as file:
+            file.write(text.getvalue())
 
 
 class Board:
-    """TensorBoard scalars, written without torch; nothing happens where TensorBoard is missing."""
+    """TensorBoard scalars; nothing happens where TensorBoard is missing.
 
-    def __init__(self, folder: Path) -> None:
+    `purge_step`: TensorBoard drops points of this step and later ones that were written before.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None = None) -> None:
         self._writer: Any = None
         try:
+            from tensorboard.compat.proto.event_pb2 import Event, SessionLog
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError:
             return
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(folder))
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._write(Event(step=purge_step, file_version="brain.Event:2"))
+            self._write(Event(step=purge_step, session_log=start))
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Add one point to each curve."""
@@ -45,10 +57,8 @@ class Board:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        found = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-        self._writer.add_event(
-            Event(wall_time=time.time(), step=step, summary=Summary(value=found))
-        )
+        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(Event(step=step, summary=Summary(value=points)))
 
     def flush(self) -> None:
         if self._writer is not None:
@@ -58,3 +68,7 @@ class Board:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _write(self, event: Any) -> None:
+        event.wall_time = time.time()
+        self._writer.add_event(event)

@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.random import default_rng  # before any fork
 
-from wm_datasets.log.reader import WAL_FOLDER, LogReader
+from wm_datasets.log.reader import LogReader
 from wm_datasets.log.writer import LogWriter
 from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import Field, LogSpec, Source, VectorSpec
 from wm_datasets.storage.manifest import Manifest
 from wm_datasets.storage.row_packer import RowPacker
-from wm_datasets.storage.segment import SegmentWriter, mark_durable, record_dtype, seal_record
+from wm_datasets.storage.segment import (
+    WAL_FOLDER,
+    SegmentWriter,
+    mark_durable,
+    record_dtype,
+    seal_record,
+)
 
 LATER: tuple[tuple[str, SensorSpec | tuple[int, int, int]], ...] = (  # added one by one
     ("depth", SensorSpec("uint16", (4, 6), "mm")),

@@ -68,7 +68,7 @@ class LogStats:
     def to_json(self) -> dict[str, Any]:
         """The statistics as JSON; what is not a number is null."""
         lengths = self.lengths
-        return _plain({
+        content: dict[str, Any] = _plain({
             "path": str(self.path),
             "ranges": [asdict(found) for found in self.ranges],
             "rate": asdict(self.rate),
@@ -83,6 +83,7 @@ class LogStats:
             "per_source": {name: asdict(tally) for name, tally in self.per_source.items()},
             "per_weights": {str(v): asdict(tally) for v, tally in self.per_weights.items()},
         })  # fmt: skip
+        return content
 
 
 def measure(log: LogReader | str | Path) -> LogStats:
@@ -147,7 +148,9 @@ def _pictures(log: LogReader, field: str, rows: np.ndarray) -> np.ndarray:
         rows = rows[np.linspace(0, len(rows) - 1, PICTURES).astype(int)]
     found = [log.read_around(field, row, row + 1) for row in rows.tolist()]
     kept = known_rows(log.damage, log.first, log.length)[rows - log.first]
-    return np.concatenate([log.read_around(field, log.length, log.length), *found])[kept]
+    images = np.concatenate([log.read_around(field, log.length, log.length), *found])
+    known: np.ndarray = images[kept]
+    return known
 
 
 def _sensor_ranges(field: str, sensor: SensorSpec, values: np.ndarray) -> list[Range]:

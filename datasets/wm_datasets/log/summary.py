@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.log.reader import WAL_FOLDER, LogReader
+from wm_datasets.log.reader import LogReader
 from wm_datasets.spec import LogSpec, Source
 from wm_datasets.storage.damage import episodes_hit
 from wm_datasets.storage.file_reads import retried
-from wm_datasets.storage.segment import list_foreign
+from wm_datasets.storage.segment import WAL_FOLDER, list_foreign
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def _per_episode(log: LogReader, name: str, starts: np.ndarray) -> np.ndarray:
 
 
 def _at_starts(log: LogReader, name: str, starts: np.ndarray) -> np.ndarray:
-    return _whole(log, name)[starts]
+    values: np.ndarray = _whole(log, name)[starts]
+    return values
 
 
 def _whole(log: LogReader, name: str) -> np.ndarray:

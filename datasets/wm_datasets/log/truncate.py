@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from wm_datasets.errors import LogRowError, disk_errors
-from wm_datasets.log.reader import WAL_FOLDER
 from wm_datasets.log.writer import LogWriter
 from wm_datasets.storage.column import sync_folder
 from wm_datasets.storage.episodes import EpisodeIndex
 from wm_datasets.storage.lock import WriterLock
 from wm_datasets.storage.manifest import load_manifest, new_identity
-from wm_datasets.storage.segment import MARK, list_segments, segment_path
+from wm_datasets.storage.segment import MARK, WAL_FOLDER, list_segments, segment_path
 
 
 def rewind(path: str | Path, length: int) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from wm_datasets.errors import LogFormatError, LogRowError
-from wm_datasets.log.reader import WAL_FOLDER, LogReader
-from wm_datasets.log.writer import MISSING, RATE_TOLERANCE
+from wm_datasets.log.reader import LogReader
+from wm_datasets.log.recovery import MISSING
+from wm_datasets.log.row_order import RATE_TOLERANCE
 from wm_datasets.storage.damage import episodes_hit, known_rows
 from wm_datasets.storage.damaged_copies import kept_aside
 from wm_datasets.storage.file_reads import exists, retried
@@ -20,6 +21,7 @@ from wm_datasets.storage.lock import is_locked
 from wm_datasets.storage.manifest import ROOT, ROOT_COPY, load_manifest, read_json, read_root
 from wm_datasets.storage.segment import (
     HEADER_BYTES,
+    WAL_FOLDER,
     list_foreign,
     list_segments,
     read_mark,

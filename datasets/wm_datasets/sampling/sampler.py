@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from wm_datasets.errors import LogEmptyError, LogReadError, LogRowError, LogSpecError
 from wm_datasets.log.reader import LogReader
 from wm_datasets.sampling.memory_cache import Allocate, BufferPool, RowCache, roomy
+from wm_datasets.sampling.windows import Ring, WindowOdds
 from wm_datasets.storage.damage import Damage, LogDamageError
 
 
@@ -83,13 +84,8 @@ class Sampler:
                 "batch, length and cache_bytes must be >= 1, disk_bytes >= 0, "
                 f"got {batch}, {length}, {cache_bytes}, {disk_bytes}"
             )
-        if ends < 0:
-            raise LogSpecError(f"ends must be >= 0, got {ends}")
         self.batch, self.length = batch, length
-        self.join, self.per_episode, self.ends = join, per_episode, ends
-        if recency is not None and not (np.isfinite(recency) and recency > 0):
-            raise LogSpecError(f"recency must be a half-life > 0 [rows] or None, got {recency}")
-        self.recency = recency
+        self.odds = WindowOdds(join, per_episode, ends, recency)
         self._episodes = episodes or (lambda table: np.ones(len(table), bool))
         self._fields = _choose(fields, [log for log, _ in logs])
         self._weights = np.array([weight for _, weight in logs])
@@ -113,7 +109,7 @@ class Sampler:
             if seen == self._seen:
                 return
             try:
-                self._views = [_Ring(self._table(cache.reader)) for cache in self._caches]
+                self._views = [Ring(self._table(cache.reader)) for cache in self._caches]
             except LogRowError:  # the log's capacity dropped rows meanwhile
                 if not any([cache.reader.refresh() for cache in self._caches]):
                     raise
@@ -140,7 +136,7 @@ class Sampler:
                 return self._read(batch, length, *windows)
             except LogDamageError:  # noted by its reader: each turn leaves more episodes out
                 self._views = [
-                    _Ring(self._table(cache.reader), view.first, view.length)
+                    Ring(self._table(cache.reader), view.first, view.length)
                     for cache, view in zip(self._caches, self._views)
                 ]
             except LogReadError:
@@ -154,7 +150,7 @@ class Sampler:
 
     def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows without reading them: which log (B,), and the rows of it (B, T)."""
-        counts = [self._windows(ring, length) for ring in self._views]
+        counts = [self.odds.windows(ring, length) for ring in self._views]
         odds = self._weights * [len(found.firsts) > 0 for found in counts]
         if not odds.any():
             raise LogEmptyError(self._too_short(length))
@@ -165,8 +161,8 @@ class Sampler:
         for i, (ring, windows) in enumerate(zip(self._views, counts)):
             mine = np.flatnonzero(which == i)
             if len(mine):
-                draw = self._draw_alike if self.recency is None else self._draw_recent
-                places = draw(windows, len(mine))[:, None] + np.arange(length)
+                begin = self.odds.draw(windows, len(mine), self._rng)
+                places = begin[:, None] + np.arange(length)
                 rows[mine] = ring.rows(places % ring.size)
         return which, rows
 
@@ -197,7 +193,7 @@ class Sampler:
                     continue
                 cache.reader.note(Damage(Path(path), start, stop, reason))
         self._views = [
-            _Ring(self._table(cache.reader), view["first"], view["length"])
+            Ring(self._table(cache.reader), view["first"], view["length"])
             for cache, view in zip(self._caches, state["logs"])
         ]
         self._seen = []
@@ -233,66 +229,6 @@ class Sampler:
         begin = max(reader.since(field) for field in self._fields.values())
         return table[np.asarray(self._episodes(table), bool) & (table["start"] >= begin)]
 
-    def _windows(self, ring: _Ring, length: int) -> _Windows:
-        """Return the windows of `length` rows that may be drawn."""
-        first, count = ring.begin, ring.table["length"]
-        last = np.maximum(count - length, 0)  # the last window of each episode
-        if not self.join:
-            count = np.maximum(count - length + 1, 0)
-        elif self.per_episode:
-            count = last + 1
-        newest = ring.size - length  # the last place where a window need not go on at the oldest
-        if newest < 0:
-            count = np.zeros_like(count)
-        elif self.recency is not None:
-            count = np.clip(newest + 1 - first, 0, count)
-            last = np.minimum(last, newest - first)
-        some = count > 0
-        return _Windows(first[some], count[some], first[some] + last[some])
-
-    def _draw_alike(self, windows: _Windows, count: int) -> np.ndarray:
-        """Draw the places (count,) where windows begin: all windows are alike, but for `ends`."""
-        tickets = windows.counts + self.ends
-        if self.per_episode:
-            episode = self._rng.integers(len(tickets), size=count)
-            offset = self._rng.integers(tickets[episode])
-        else:
-            ends = np.cumsum(tickets)
-            ticket = self._rng.integers(ends[-1], size=count)
-            episode = np.searchsorted(ends, ticket, side="right")
-            offset = ticket - (ends[episode] - tickets[episode])
-        extra = offset >= windows.counts[episode]
-        return np.where(extra, windows.lasts[episode], windows.firsts[episode] + offset)
-
-    def _draw_recent(self, windows: _Windows, count: int) -> np.ndarray:
-        """Like _draw_alike, but a window's odds halve with each `recency` rows of its age."""
-        assert self.recency is not None
-        if self.per_episode:
-            return self._draw_recent_episodes(windows, count, self.recency)
-        fall = np.log(2) / self.recency  # of the logarithm of the odds, per row
-        newest = windows.firsts + windows.counts - 1  # of weight 1 inside its episode
-        odds = np.exp(fall * (newest - newest.max()))
-        inside = np.expm1(-fall * windows.counts) / np.expm1(-fall)  # summed weights of the windows
-        extra = self.ends * np.exp(fall * (windows.lasts - newest))
-        ladder = np.cumsum(odds * (inside + extra))
-        episode = np.searchsorted(ladder, self._rng.random(count) * ladder[-1], side="right")
-        episode = np.minimum(episode, len(odds) - 1)
-        chance, size = self._rng.random((2, count)), windows.counts[episode]
-        back = np.floor(-np.log1p(chance[0] * np.expm1(-fall * size)) / fall).astype(np.int64)
-        place = newest[episode] - np.minimum(back, size - 1)
-        at_end = chance[1] * (inside + extra)[episode] < extra[episode]
-        return np.where(at_end, windows.lasts[episode], place)
-
-    def _draw_recent_episodes(self, windows: _Windows, count: int, recency: float) -> np.ndarray:
-        """Draw episodes by the age of their newest windows, then windows that are all alike."""
-        newest = windows.firsts + windows.counts - 1
-        ladder = np.cumsum(0.5 ** ((newest.max() - newest) / recency))
-        episode = np.searchsorted(ladder, self._rng.random(count) * ladder[-1], side="right")
-        episode = np.minimum(episode, len(newest) - 1)
-        offset = self._rng.integers((windows.counts + self.ends)[episode])
-        extra = offset >= windows.counts[episode]
-        return np.where(extra, windows.lasts[episode], windows.firsts[episode] + offset)
-
     def close(self) -> None:
         """Let go of the files that decoded rows are kept in; the readers stay open."""
         for cache in self._caches:
@@ -313,41 +249,6 @@ class Sampler:
             f"no window of {length} rows in {paths}: {rows} rows to draw from{also}, the longest "
             f"episode has {self.longest}. Right: more or longer episodes, or shorter windows."
         )
-
-
-class _Windows(NamedTuple):
-    """Of each episode with a window, (E,): the place of the first one, how many there are, side by
-    side, and the place of the episode's last one."""
-
-    firsts: np.ndarray
-    counts: np.ndarray
-    lasts: np.ndarray
-
-
-class _Ring:
-    """The episodes to draw from, one behind the other; rows outside [first, length) are hidden.
-
-    A place is a row's number in the ring: 0 is the first row of the oldest episode.
-    """
-
-    def __init__(
-        self, table: np.ndarray, first: int | None = None, length: int | None = None
-    ) -> None:
-        if first is not None and length is not None:
-            table = table[(table["start"] >= first) & (table["start"] < length)].copy()
-            table["length"] = np.minimum(table["length"], length - table["start"])
-        self.table = table
-        self.first = int(table["start"][0]) if len(table) else first or 0
-        self.length = int(table["start"][-1] + table["length"][-1]) if len(table) else self.first
-        ends = np.cumsum(table["length"])
-        self.size = int(ends[-1]) if len(table) else 0
-        self.begin = ends - table["length"]  # place of each episode's first row
-
-    def rows(self, places: np.ndarray) -> np.ndarray:
-        """Return the rows of the log at these places."""
-        episode = np.searchsorted(self.begin, places, side="right") - 1
-        rows: np.ndarray = self.table["start"][episode] + places - self.begin[episode]
-        return rows
 
 
 def _runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:

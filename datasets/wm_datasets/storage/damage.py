@@ -12,6 +12,8 @@ import numpy as np
 
 from wm_datasets.errors import LogFormatError
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -32,6 +34,30 @@ class LogDamageError(LogFormatError):
     def __init__(self, damage: Damage) -> None:
         super().__init__(damage)
         self.damage = damage
+
+
+class KnownDamage:
+    """The damage of one log that was met so far, each named in the Python log once."""
+
+    def __init__(self) -> None:
+        self._met: dict[tuple[Path, int], Damage] = {}
+
+    def note(self, damage: Damage) -> None:
+        """Take damage as known, and log it once."""
+        if (damage.path, damage.start) not in self._met:
+            self._met[damage.path, damage.start] = damage
+            _log.error("%s", damage)
+
+    def since(self, first: int) -> list[Damage]:
+        """Return what costs rows from `first` on, or no row at all."""
+        return [d for d in self._met.values() if d.stop > first or d.start == d.stop]
+
+    def of_segments(self) -> list[Damage]:
+        """Return what was lost before it was sealed; other files say it when they are read."""
+        return [d for d in self._met.values() if d.path.suffix == ".seg"]
+
+    def __len__(self) -> int:
+        return len(self._met)
 
 
 def read_around(

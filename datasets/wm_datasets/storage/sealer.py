@@ -43,7 +43,7 @@ class Sealer:
             name: self._open_table(name, column)
             for name, column in manifest.episode_columns(root).items()
         }
-        self._sweep()
+        self._clean_folders()
         self._lost = [column.lost for column in self._rows.values() if column.lost]
         self.damage += self._lost
 
@@ -145,27 +145,38 @@ class Sealer:
             self._spoilt.append(column.chunk_path(count // column.chunk))
         return ColumnWriter(column, count, values[count - used :])
 
-    def _sweep(self) -> None:
-        """Remove what a killed writer left beside the log, and see what the chunks take."""
+    def _clean_folders(self) -> None:
+        """Remove what a killed writer left beside the log, and look at the sizes of chunks."""
         groups = [self._root]
         groups += [self._root / name for name in ("episode", "image", "sensor", FOLDER)]
         for folder in (*groups, *(writer.column.folder for writer in self._table.values())):
-            for name in list_names(folder):
-                if name.endswith(".tmp"):
-                    clean_up(folder / name)
+            _remove_unfinished(folder)
         for writer in self._rows.values():
-            folder, oldest = writer.column.folder, self.manifest.first // writer.column.chunk
-            for name in list_names(folder):
-                if name.endswith(".tmp"):
-                    clean_up(folder / name)
-                elif (i := writer.column.chunk_number(name)) is not None:
-                    if i < oldest:
-                        clean_up(folder / name)
-                    elif self._bytes is not None:
-                        writer.sizes[i] = _size(folder / name)
+            self._clean_column(writer)
         for path, _, stop in kept_aside(self._root):
             if stop < self.manifest.first:
                 clean_up(path)
+
+    def _clean_column(self, writer: ColumnWriter) -> None:
+        """Remove unfinished files and dropped chunks of a field; note the sizes of the others."""
+        folder, oldest = writer.column.folder, self.manifest.first // writer.column.chunk
+        for name in _remove_unfinished(folder):
+            i = writer.column.chunk_number(name)
+            if i is None:
+                continue
+            if i < oldest:
+                clean_up(folder / name)
+            elif self._bytes is not None:
+                writer.sizes[i] = _size(folder / name)
+
+
+def _remove_unfinished(folder: Path) -> list[str]:
+    """Remove files that a killed writer did not finish; return the names of the others."""
+    names = list_names(folder)
+    for name in names:
+        if name.endswith(".tmp"):
+            clean_up(folder / name)
+    return [name for name in names if not name.endswith(".tmp")]
 
 
 def _size(path: Path) -> int:

@@ -29,6 +29,7 @@ from wm_datasets.errors import LogFormatError
 from wm_datasets.spec import Field
 from wm_datasets.storage.file_reads import list_names, read_file, retried
 
+WAL_FOLDER = "wal"  # of a log, where its segments lie
 MARK = "durable"  # beside the segments
 _MAGIC = b"WMLOGSEG"
 _VERSION = 1
@@ -183,7 +184,7 @@ class SegmentReader:
     def _find_whole(self, records: np.ndarray, data: memoryview) -> np.ndarray:
         """Return a mask (n,) of the records whose length, number and crc agree."""
         size, first = self._dtype.itemsize, self.start + self.rows
-        whole = records["_length"] == size - _FRAME_BYTES
+        whole: np.ndarray = records["_length"] == size - _FRAME_BYTES
         whole &= records["_row"] == np.arange(first, first + len(records))
         crcs = records["_crc"].tolist()
         for i in np.flatnonzero(whole).tolist():
@@ -250,7 +251,8 @@ def read_mark(folder: Path) -> int:
 
 
 def _header(start: int, dtype: np.dtype[Any]) -> bytes:
-    layout = zlib.crc32(json.dumps(np.lib.format.dtype_to_descr(dtype)).encode())
+    describe: Callable[[np.dtype[Any]], object] = np.lib.format.dtype_to_descr
+    layout = zlib.crc32(json.dumps(describe(dtype)).encode())
     head = _HEADER.pack(_MAGIC, _VERSION, layout, start, dtype.itemsize)
     return head + zlib.crc32(head).to_bytes(4, "little")
 

@@ -60,7 +60,7 @@ def write(path: Path, rows: int) -> None:
             "is_last": i % EPISODE == EPISODE - 1, "is_terminal": False, "success": False,
             "stamp": 20_000_000 * (rows + i + 1), "source": 0, "weights": -1,
         })  # fmt: skip
-        if log._is_behind():
+        if log._queue.is_behind():
             break
     print(round((i + 1) / (time.monotonic() - begin)), flush=True)
     os._exit(0)

@@ -25,13 +25,12 @@ RECORD = record_dtype(make_spec().fields).itemsize
 
 def abandon(writer):
     """Leave a writer as kill -9 would: nothing sealed, nothing said."""
-    writer._closed = True
-    with writer._wake:
-        writer._wake.notify()
+    queue = writer._queue
+    queue.closed = True
+    with queue.work:
+        queue.work.notify()
     writer._keeper.join()
-    for segment in writer._segments:
-        segment.close()
-    writer._lock.release()
+    queue.release()
 
 
 def test_kill_9_at_random_moments_loses_no_row_that_was_seen(path, start_writer):
@@ -132,7 +131,7 @@ def test_a_flipped_bit_never_becomes_a_row_and_costs_only_its_own(
 ):
     path = tmp_path_factory.mktemp("flip") / "log"
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    writer._count_full = lambda: 0  # keep all rows in segments
+    writer._queue.count_full = lambda: 0  # keep all rows in segments
     append_episode(writer, rows, complete=False)
     abandon(writer)
     segments = sorted((path / "wal").glob("*.seg"))
@@ -188,7 +187,7 @@ def test_a_crash_at_any_step_of_sealing_loses_nothing(path, crash_after, capacit
     steps = 0
     for count in range(0, 1000, 7):
         writer = LogWriter(path, make_spec(), durable_s=1000.0, capacity_steps=capacity)
-        writer._count_full = lambda: 0  # leave all sealing to close(), in this thread
+        writer._queue.count_full = lambda: 0  # leave all sealing to close(), in this thread
         append_episode(writer, 8, complete=count % 2 == 0)
         length = writer.length
         crash_after(count)
@@ -210,11 +209,11 @@ def test_a_crash_at_any_step_of_sealing_loses_nothing(path, crash_after, capacit
 
 @pytest.mark.parametrize("at_once", [1, 16])
 def test_a_crash_at_any_step_of_opening_loses_nothing(path, crash_after, monkeypatch, at_once):
-    monkeypatch.setattr("wm_datasets.log.writer._SEAL_AT_ONCE", at_once)
+    monkeypatch.setattr("wm_datasets.log.segment_queue._SEAL_AT_ONCE", at_once)
     with LogWriter(path, make_spec()) as writer:
         append_episode(writer, 5)
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    writer._count_full = lambda: 0
+    writer._queue.count_full = lambda: 0
     append_episode(writer, 33)
     append_episode(writer, 2, complete=False)
     abandon(writer)
@@ -350,7 +349,7 @@ def test_a_disk_too_full_to_seal_stops_recording_until_there_is_room(path, monke
     with LogReader(path) as reader:
         assert reader.length == kept
     monkeypatch.setattr(column, "write_whole", write_whole)
-    wait_for(lambda: writer._fault is None or None)
+    wait_for(lambda: writer._queue.fault is None or None)
     append_episode(writer, 4)
     monkeypatch.setattr(column, "write_whole", refuse)
     with pytest.raises(LogFullError):

@@ -155,12 +155,12 @@ def test_a_dropped_chunk_that_cannot_be_deleted_doubles_no_row(path, monkeypatch
 
     writer = LogWriter(path, make_spec(), durable_s=1000.0, capacity_steps=40)
     if close:
-        count, writer._count_full = writer._count_full, lambda: 0
+        count, writer._queue.count_full = writer._queue.count_full, lambda: 0
     monkeypatch.setattr(os, "unlink", refuse)
     for _ in range(6):
         append_episode(writer, 10)
     if close:
-        writer._count_full = count
+        writer._queue.count_full = count
     writer.close()
     assert refused
     assert "cannot be deleted" in caplog.text
@@ -216,7 +216,7 @@ def test_rows_that_zeros_stand_in_for_are_declared_before_they_are_written(
         raise Killed
 
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    writer._count_full = lambda: 0
+    writer._queue.count_full = lambda: 0
     append_episode(writer, 10)
     target = {
         "commit": "wm_datasets.storage.manifest.write_json",

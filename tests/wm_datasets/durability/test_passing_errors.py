@@ -93,7 +93,7 @@ def test_a_sync_that_finds_no_descriptor_ends_no_recording(path, monkeypatch):
         with failing(monkeypatch, "open", is_wal), many:
             writer.flush()
         assert writer.durable == 0
-        assert writer._dirty_since is not None
+        assert writer._queue.dirty_since is not None
         append_episode(writer, 5)
         writer.flush()
         assert writer.durable == 10
@@ -125,10 +125,10 @@ def test_the_keeper_tries_again_after_an_error_that_passed(path, monkeypatch, wh
     with failing(monkeypatch, "open", fails):
         for step in range(16):  # a segment
             writer.append(make_row(step, step, step == 15))
-        until(lambda: writer._fault is not None)
+        until(lambda: writer._queue.fault is not None)
         with pytest.raises(LogReadError):
             writer.append(make_row(16, 0, False))
-    until(lambda: writer._fault is None)
+    until(lambda: writer._queue.fault is None)
     append_episode(writer, 16)
     writer.close()
     with LogReader(path) as reader:
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_made_once_is_made_at_the_second_try(path, monkeyp
 
 def test_a_sync_without_descriptors_leaks_none(path, monkeypatch):
     with LogWriter(path, make_spec(), durable_s=1000.0) as writer:
-        writer._count_full = lambda: 0
+        writer._queue.count_full = lambda: 0
         for _ in range(3):
             append_episode(writer, 16)
         before, asked = descriptors(), []
@@ -168,7 +168,7 @@ def test_a_sync_without_descriptors_leaks_none(path, monkeypatch):
         with failing(monkeypatch, "dup", second), pytest.raises(LogReadError):
             writer.flush()
         assert descriptors() == before
-        assert writer._dirty_since is not None
+        assert writer._queue.dirty_since is not None
         writer.flush()
         assert writer.durable == 48
 

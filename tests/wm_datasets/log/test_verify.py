@@ -21,7 +21,7 @@ STRAYS = [
 def open_log(path):
     """A log as a killed writer left it: rows in two segments."""
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    writer._count_full = lambda: 0
+    writer._queue.count_full = lambda: 0
     append_episode(writer, 20)
     abandon(writer)
 

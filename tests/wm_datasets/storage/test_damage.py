@@ -122,13 +122,13 @@ def test_metadata_of_an_array_that_is_wrong_is_named(make_log, field):
 @pytest.mark.parametrize("harm", list(WAYS.values())[1:], ids=list(WAYS)[1:])
 def test_rows_of_a_segment_that_breaks_under_its_writer_are_lost_alone(path, harm):
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    count, writer._count_full = writer._count_full, lambda: 0
+    count, writer._queue.count_full = writer._queue.count_full, lambda: 0
     for _ in range(12):
         append_episode(writer, 4)
     append_episode(writer, 1)
     with LogReader(path) as reader:
         harm(path / "wal" / "000000000016.seg")
-        writer._count_full = count
+        writer._queue.count_full = count
         if harm is WAYS["missing"]:
             with pytest.raises(LogError):
                 writer.close()
@@ -151,7 +151,7 @@ def test_rows_of_a_segment_that_breaks_under_its_writer_are_lost_alone(path, har
 
 def test_a_record_that_breaks_in_the_middle_of_an_open_log_costs_its_row(path):
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    writer._count_full = lambda: 0
+    writer._queue.count_full = lambda: 0
     append_episode(writer, 5)
     append_episode(writer, 5)
     abandon(writer)

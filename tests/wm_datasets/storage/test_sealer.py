@@ -106,7 +106,7 @@ def test_an_append_that_waits_hears_of_a_full_disk(path, monkeypatch):
 def test_a_sync_syncs_what_is_not_synced_yet_and_no_more(path, monkeypatch):
     synced = []
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
-    writer._count_full = lambda: 0
+    writer._queue.count_full = lambda: 0
     for _ in range(3):
         append_episode(writer, ROWS)
 

@@ -19,7 +19,8 @@ from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import open_run
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.batches import Batches
+from wm_nodes.training.loop import Trainer
 
 BEGUN = ["--eval-every", "3", "--hold-out", "0.3", "--seed", "3", "--recency", "50"]
 
@@ -28,13 +29,13 @@ BEGUN = ["--eval-every", "3", "--hold-out", "0.3", "--seed", "3", "--recency", "
 def configs(monkeypatch):
     """Every configuration that learning is started with."""
     found = []
-    begin = Learning.__init__
+    begin = Trainer.__init__
 
     def noted(self, config, *rest, **more):
         found.append(config)
         begin(self, config, *rest, **more)
 
-    monkeypatch.setattr(Learning, "__init__", noted)
+    monkeypatch.setattr(Trainer, "__init__", noted)
     return found
 
 
@@ -91,13 +92,13 @@ def test_a_run_goes_on_with_what_it_began_with(begun, configs, tmp_path, log):
 
 def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun, monkeypatch):
     seen = []
-    batches = Learning._batches
+    draw = Batches.draw
 
-    def noted(self):
+    def noted(self, specs):
         seen.append(self.sampler)
-        return batches(self)
+        return draw(self, specs)
 
-    monkeypatch.setattr(Learning, "_batches", noted)
+    monkeypatch.setattr(Batches, "draw", noted)
     assert begun("--steps", "9") == 0
     sampler = seen[-1]
     with LogReader("a") as reader:

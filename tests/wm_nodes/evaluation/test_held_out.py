@@ -12,8 +12,8 @@ from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, Sampler
 from wm_models.registry import PRESETS
 from wm_nodes.evaluation.held_out import HeldOut, correlation
-from wm_nodes.training.config import LearnConfig, LearnError
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig, TrainingError
+from wm_nodes.training.loop import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def log(tmp_path):
 
 def begin(run, log, **changes):
     settings = {"model": "tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
-    return Learning(LearnConfig(run, ((log, 1.0),), **settings))
+    return Trainer(TrainingConfig(run, ((log, 1.0),), **settings))
 
 
 def table(starts):
@@ -82,9 +82,9 @@ def test_the_simulator_s_figures_are_written_with_weights_that_are_whole(tmp_pat
         seen.append(sorted(p.name for p in folder.iterdir()))
         return {"eval/success_rate": 0.5}
 
-    config = LearnConfig(tmp_path / "run", ((log, 1.0),), model="tiny", device="cpu", pace=False,
+    config = TrainingConfig(tmp_path / "run", ((log, 1.0),), model="tiny", device="cpu", pace=False,
                          eval_every=3)  # fmt: skip
-    learning = Learning(config, evaluate=judge)
+    learning = Trainer(config, evaluate=judge)
     for _ in range(6):
         learning.step()
     assert len(seen) == 2 and all("manifest.json" in names for names in seen)
@@ -94,7 +94,7 @@ def test_the_simulator_s_figures_are_written_with_weights_that_are_whole(tmp_pat
 
 def test_without_an_episode_to_judge_by_it_is_said_at_once(tmp_path):
     short = record(tmp_path / "short", 1)
-    with pytest.raises(LearnError, match=r"hold_out: 0.1 of the episodes is none"):
+    with pytest.raises(TrainingError, match=r"hold_out: got 0.1, which selects no episode"):
         begin(tmp_path / "run", short, hold_out=0.1, eval_every=2).step()
 
 

@@ -153,7 +153,7 @@ def test_features_and_latents_name_the_module_that_made_them(graph, weights, com
     features, latents = graph.hear(topics.FEATURES), graph.hear(topics.LATENT)
     for topic in (topics.FEATURES, topics.LATENT):
         graph.until(lambda topic=topic: graph.probe.count_publishers(topic.name) > 0)
-    spec = next(n.shelf.newest for n in nodes if hasattr(n, "shelf")).model.spec
+    spec = next(n.weight_cache.newest for n in nodes if hasattr(n, "weight_cache")).model.spec
     Arm(graph, composition).ask(1)
     graph.until(lambda: features and latents)
     assert features[0].header.frame_id == f"dino_tiny/{spec.encoder_module}@1"

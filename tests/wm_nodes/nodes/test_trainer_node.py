@@ -12,8 +12,8 @@ from wm_models.weights.store import read_manifest
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.trainer import TrainerNode
 from wm_nodes.ros import messages, topics
-from wm_nodes.training.config import LearnError
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingError
+from wm_nodes.training.loop import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +102,9 @@ def test_divergence_ends_it_so_that_the_launcher_starts_it_again(
     graph, train, tmp_path, monkeypatch
 ) -> None:
     def diverge(self):
-        raise LearnError("learning diverged") from FloatingPointError("loss became nan")
+        raise TrainingError("learning diverged") from FloatingPointError("loss became nan")
 
-    monkeypatch.setattr(Learning, "step", diverge)
+    monkeypatch.setattr(Trainer, "step", diverge)
     node = train[0]()
     graph.until(node.finished.done)
     assert node.exit_code == 1

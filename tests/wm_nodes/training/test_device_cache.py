@@ -9,9 +9,9 @@ import torch
 from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, LogReadError, Sampler
 from wm_models.registry import PRESETS
-from wm_nodes.training.config import LearnConfig
-from wm_nodes.training.device_cache import ResidentRows
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig
+from wm_nodes.training.device_cache import DeviceCache
+from wm_nodes.training.loop import Trainer
 
 FIELDS = {"image": "image/top", "action": "action", "is_first": "is_first"}
 
@@ -30,7 +30,7 @@ def logs(tmp_path):
 
 def test_windows_gathered_on_the_device_are_the_sampler_s(logs, device):
     readers = [LogReader(path) for path in logs]
-    resident = ResidentRows(readers, FIELDS, 1 << 24, device)
+    resident = DeviceCache(readers, FIELDS, 1 << 24, device)
     sampler = Sampler([(r, 1.0) for r in readers], batch=16, length=4, seed=0, fields=FIELDS)
     for _ in range(3):
         record(logs[0], 1)
@@ -47,7 +47,7 @@ def test_windows_gathered_on_the_device_are_the_sampler_s(logs, device):
 def test_the_budget_holds_the_newest_rows_and_others_are_not_invented(logs):
     reader = LogReader(logs[0])
     row = sum(reader.spec.fields[field].row_bytes for field in FIELDS.values())
-    resident = ResidentRows([reader], FIELDS, 20 * row, "cpu")
+    resident = DeviceCache([reader], FIELDS, 20 * row, "cpu")
     resident.follow()
     which, newest = np.zeros(1, int), np.arange(reader.length - 4, reader.length)[None]
     assert np.array_equal(
@@ -60,7 +60,7 @@ def test_the_budget_holds_the_newest_rows_and_others_are_not_invented(logs):
 def test_rows_that_were_half_overwritten_are_not_gathered(logs, monkeypatch):
     reader = LogReader(logs[0])
     row = sum(reader.spec.fields[field].row_bytes for field in FIELDS.values())
-    resident = ResidentRows([reader], FIELDS, 20 * row, "cpu")
+    resident = DeviceCache([reader], FIELDS, 20 * row, "cpu")
     resident.follow()
     oldest, before = reader.length - 20, reader.length
     record(logs[0], 1)
@@ -88,9 +88,9 @@ def test_learning_from_resident_rows_is_the_same_bit_for_bit(logs, tmp_path, mon
 
     def learn(name, **options):
         pairs = tuple((path, 1.0) for path in logs)
-        config = LearnConfig(tmp_path / name, pairs, model="tiny", device="cpu", pace=False,
+        config = TrainingConfig(tmp_path / name, pairs, model="tiny", device="cpu", pace=False,
                              publish_s=1e9, **options)  # fmt: skip
-        learning = Learning(config)
+        learning = Trainer(config)
         for _ in range(8):
             learning.step()
         return learning.model.state_dict()

@@ -18,9 +18,9 @@ from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import WeightStore, load_model, read_manifest
 from wm_nodes.evaluation.held_out import HeldOut, evaluate_held_out
-from wm_nodes.training.config import LearnConfig
-from wm_nodes.training.embodiment_stats import measure_body
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig
+from wm_nodes.training.embodiment_stats import measure_embodiment
+from wm_nodes.training.loop import Trainer
 from wm_nodes.viz.run_report import ReportSettings, write_report
 
 DINO = replace(
@@ -41,7 +41,7 @@ def log(tmp_path):
 
 def learning(folder, log, **changes):
     settings = {"model": "dino_tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
-    return Learning(LearnConfig(folder, ((log, 1.0),), **settings))
+    return Trainer(TrainingConfig(folder, ((log, 1.0),), **settings))
 
 
 def advance(learning, updates):
@@ -90,10 +90,10 @@ def test_the_robot_is_measured_once_and_travels(tmp_path, log):
     record(log, 3, seed=9)  # more to learn from: the scale of numbers stays
     again = learning(tmp_path / "run", log)
     advance(again, 5)
-    assert again.body == body
+    assert again.setup.embodiment == body
     other = learning(tmp_path / "other", log, weights=tmp_path / "run/weights")
     advance(other, 3)
-    assert other.body == body and other.progress.phase == "world_model"
+    assert other.setup.embodiment == body and other.progress.phase == "world_model"
     model, _ = load_model(tmp_path / "run/weights")
     assert model.body == body
 
@@ -101,12 +101,15 @@ def test_the_robot_is_measured_once_and_travels(tmp_path, log):
 def test_actions_are_learned_in_the_model_s_units(tmp_path, log):
     here = learning(tmp_path / "run", log)
     advance(here, 3)
-    here.sampler.load_state_dict(before := here.sampler.state_dict())
-    batch = here._batches()["windows"]
-    here.sampler.load_state_dict(before)
-    spec = here.learner.batch_specs["windows"]
-    raw = here.sampler.sample(spec.batch, spec.length)
-    wanted = (raw["action"] - here.body.action_mean) / np.array(here.body.action_std)
+    batches = here.setup.batches
+    batches.load_state_dict(before := batches.state_dict())
+    specs = here.learner.batch_specs
+    batch = batches.draw(specs)["windows"]
+    batches.load_state_dict(before)
+    raw = batches.sampler.sample(specs["windows"].batch, specs["windows"].length)
+    wanted = (raw["action"] - here.setup.embodiment.action_mean) / np.array(
+        here.setup.embodiment.action_std
+    )
     np.testing.assert_allclose(batch["action"], wanted, atol=1e-5)
     np.testing.assert_array_equal(batch["proprio"], raw["proprio"])
 
@@ -122,7 +125,7 @@ def test_an_unbounded_robot_has_the_box_of_what_it_did(log):
 
     with Unbounded(log) as reader:
         done = reader.read("action", reader.first, reader.length)
-        body = measure_body([reader])
+        body = measure_embodiment([reader])
     np.testing.assert_allclose([body.action_low[0], body.action_high[0]], [done.min(), done.max()])
     assert isinstance(body, Body)
 
@@ -156,7 +159,7 @@ def test_settings_of_weights_are_kept_by_what_learns_on(tmp_path, log):
     """Weights that differ from their preset (imported ones may) are trained on, and resumed, as
     they are."""
     with LogReader(log) as reader:
-        body = measure_body([reader])
+        body = measure_embodiment([reader])
     settings = {"num_hist": 4, "depth": 1}
     model = DINO.varied({"num_hist": 4}).varied({"depth": 1}).build(body)
     manifest = Manifest(1, "dino_tiny", body.action_dim, body=body.to_json(), settings=settings)

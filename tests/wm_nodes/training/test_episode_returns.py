@@ -20,9 +20,9 @@ from wm_models.families.mwm.learner import MWMLearner
 from wm_models.interface.learner import BatchSpec, EpisodeReturn, Learner, LearnsFromReturns
 from wm_models.interface.preset import Pace, Preset
 from wm_models.registry import PRESETS
-from wm_nodes.training.config import LearnConfig
+from wm_nodes.training.config import TrainingConfig
 from wm_nodes.training.episode_returns import EpisodeReturns
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.loop import Trainer
 
 
 class Evolution:
@@ -73,9 +73,9 @@ def begin(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "evolved", Evolved("evolved", ""))
     log = record(tmp_path / "log", 3)
 
-    def start(**settings: Any) -> Learning:
+    def start(**settings: Any) -> Trainer:
         settings = {"model": "evolved", "device": "cpu", "pace": False, **settings}
-        return Learning(LearnConfig(tmp_path / "run", ((log, 1.0),), **settings))
+        return Trainer(TrainingConfig(tmp_path / "run", ((log, 1.0),), **settings))
 
     return log, start
 

@@ -15,8 +15,8 @@ from wm_models.weights.manifest import WeightsError
 from wm_models.weights.store import load_model, read_manifest
 from wm_nodes.cli.train import weighted_log
 from wm_nodes.errors import UserError
-from wm_nodes.training.config import LearnConfig, LearnError
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig, TrainingError
+from wm_nodes.training.loop import Trainer
 
 INITIAL = TINY.learner.autoencoder_init + TINY.learner.world_model_init
 
@@ -38,9 +38,9 @@ def start(tmp_path, log):
 
     def begin(name="run", published=None, **changes):
         settings = {"model": "tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
-        config = LearnConfig(tmp_path / name, settings.pop("logs", ((log, 1.0),)), **settings)
+        config = TrainingConfig(tmp_path / name, settings.pop("logs", ((log, 1.0),)), **settings)
         seen = [] if published is None else published
-        return Learning(config, lambda manifest, path: seen.append((manifest, path)))
+        return Trainer(config, lambda manifest, path: seen.append((manifest, path)))
 
     return begin
 
@@ -121,7 +121,7 @@ def test_without_a_good_version_divergence_is_said(start):
     learning = start()
     advance(learning, 2)
     poison(learning)
-    with pytest.raises(LearnError, match=r"diverged at update 2: .* became nan"):
+    with pytest.raises(TrainingError, match=r"diverged at update 2: .* became nan"):
         learning.step()
 
 
@@ -129,7 +129,7 @@ def test_divergence_again_and_again_gives_up(start):
     learning = start()
     advance(learning, 2)
     learning.save()
-    with pytest.raises(LearnError, match="diverged"):
+    with pytest.raises(TrainingError, match="diverged"):
         for _ in range(9):
             poison(learning)
             learning.step()
@@ -150,7 +150,7 @@ def test_a_log_without_a_camera_is_refused(tmp_path, log, start):
             for at in range(reader.length):
                 row = {k: v[0] for k, v in reader.read_rows(at, at + 1).items()}
                 writer.append({name: row[name] for name in blind.fields})
-    with pytest.raises(LearnError, match="camera: the log has none"):
+    with pytest.raises(TrainingError, match="camera: the log has none"):
         start(logs=((tmp_path / "blind", 1.0),)).step()
 
 
@@ -166,7 +166,11 @@ def test_published_versions_are_whole_and_none_comes_before_behaviour(start):
         model, found = load_model(path)
         assert found == manifest
         assert model.spec.action_dim == 1
-    assert learning.store.latest() == learning.store.versions()[-1] == published[-1][0].version
+    assert (
+        learning.checkpoints.store.latest()
+        == learning.checkpoints.store.versions()[-1]
+        == published[-1][0].version
+    )
     assert published[0][0].extra["task"] == "origin"
     assert [m.parent for m, _ in published] == [m.version - 1 for m, _ in published]
 
@@ -175,7 +179,7 @@ def test_a_save_that_breaks_off_leaves_the_version_before(start, monkeypatch):
     published = []
     learning = start(published=published)
     advance(learning, INITIAL)
-    before = learning.store.latest()
+    before = learning.checkpoints.store.latest()
 
     def full_disk(path, data):
         if path.name == "manifest.json":
@@ -186,11 +190,13 @@ def test_a_save_that_breaks_off_leaves_the_version_before(start, monkeypatch):
         patch.setattr("wm_models.weights.store._write", full_disk)
         with pytest.raises(OSError, match="No space"):
             learning.save()
-    assert learning.store.latest() == before == learning.store.versions()[-1]
+    assert (
+        learning.checkpoints.store.latest() == before == learning.checkpoints.store.versions()[-1]
+    )
     assert len(published) == 1
     advance(learning, INITIAL + 1)
     learning.save()
-    assert read_manifest(learning.store.folder).step == INITIAL + 1
+    assert read_manifest(learning.checkpoints.store.folder).step == INITIAL + 1
 
 
 def test_only_demonstrated_actions_are_marked_for_imitation(tmp_path, start, monkeypatch):
@@ -243,7 +249,7 @@ def test_a_run_learned_off_line_goes_on_on_line_at_the_ratio(tmp_path, start, lo
     both = ((growing, 0.5), (log, 0.5))
     online = start(logs=both, pace=True)
     assert not online.step()  # what was learned off line is no debt, and no credit
-    assert online.progress.updates == INITIAL + 7 and online.kept_up == 9
+    assert online.progress.updates == INITIAL + 7 and online.covered_steps == 9
     assert all(torch.equal(value, weights(online)[name]) for name, value in kept.items())
     record(growing, 2)
     while online.step():
@@ -254,7 +260,10 @@ def test_a_run_learned_off_line_goes_on_on_line_at_the_ratio(tmp_path, start, lo
 
     again = start(logs=both, pace=True)  # resumed on line: counts from where it went on line
     assert not again.step()
-    assert (again.progress.updates, again.kept_up) == (INITIAL + 7 + made, online.kept_up)
+    assert (again.progress.updates, again.covered_steps) == (
+        INITIAL + 7 + made,
+        online.covered_steps,
+    )
     assert again.progress.version == online.progress.version
 
 
@@ -293,21 +302,21 @@ def test_evaluation_episodes_are_neither_learned_from_nor_counted(tmp_path, star
         while run.step():
             pass
         run.close()
-    assert runs[0].progress.decisions == runs[1].progress.decisions == 27
+    assert runs[0].progress.agent_steps == runs[1].progress.agent_steps == 27
     assert runs[0].progress.updates == runs[1].progress.updates > INITIAL
     ours, theirs = map(weights, runs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     again = start("b", logs=((mixed, 1.0),), pace=True)
-    assert not again.step() and again.progress.decisions == 27
+    assert not again.step() and again.progress.agent_steps == 27
     evaluate(mixed, log, 5)
-    assert not again.step() and again.progress.decisions == 27
+    assert not again.step() and again.progress.agent_steps == 27
 
 
 def test_a_log_of_evaluation_episodes_alone_says_so(tmp_path, start, log):
     evaluate(tmp_path / "judged", log, 5)
-    with pytest.raises(LearnError, match=r"all 45 rows of .*judged are of evaluation episodes"):
+    with pytest.raises(TrainingError, match=r"all 45 rows of .*judged are of evaluation episodes"):
         start(logs=((tmp_path / "judged", 1.0),)).step()
-    with pytest.raises(LearnError, match=r"all 45 rows of .*judged are of evaluation episodes"):
+    with pytest.raises(TrainingError, match=r"all 45 rows of .*judged are of evaluation episodes"):
         start("beside", logs=((log, 0.5), (tmp_path / "judged", 0.5))).step()
 
 
@@ -357,5 +366,5 @@ def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
         for row in rows:
             writer.append(row)
     logs = ((log, 1.0),) * mixed + ((tmp_path / "other", 1.0),)
-    with pytest.raises(LearnError, match=rf"log: .*other has {said}"):
+    with pytest.raises(TrainingError, match=rf"log: .*other has {said}"):
         start(logs=logs).step()

@@ -32,9 +32,9 @@ from wm_nodes.agent.weights import load_weights
 from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.evaluation.open_loop import predict
 from wm_nodes.records import Step
-from wm_nodes.training.config import LearnConfig
-from wm_nodes.training.embodiment_stats import measure_body
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig
+from wm_nodes.training.embodiment_stats import measure_embodiment
+from wm_nodes.training.loop import Trainer
 
 DINO = replace(
     TINY_DINO,
@@ -57,8 +57,10 @@ def log(tmp_path):
 
 
 def learning(run, log, model):
-    config = LearnConfig(run, ((log, 1.0),), model=model, device="cpu", pace=False, publish_s=1e9)
-    return Learning(config)
+    config = TrainingConfig(
+        run, ((log, 1.0),), model=model, device="cpu", pace=False, publish_s=1e9
+    )
+    return Trainer(config)
 
 
 def advance(learning, updates):
@@ -98,7 +100,7 @@ def with_still_dimensions(log, path, bounds):
 def test_a_dimension_that_never_moves_is_learned_and_acted_with(tmp_path, log, model, bounds):
     still = with_still_dimensions(log, tmp_path / "still", bounds)
     with LogReader(still) as reader:
-        body = measure_body([reader])
+        body = measure_embodiment([reader])
     numbers = [*body.action_std, *body.proprio_std, *body.action_mean, *body.proprio_mean]
     assert all(math.isfinite(number) for number in numbers)
     assert body.action_std[1] == 1.0 and body.action_mean[1] == pytest.approx(0.3)
@@ -210,7 +212,7 @@ def test_only_the_state_that_an_end_led_to_is_terminal(tmp_path, log):
 @pytest.mark.parametrize("skip", [1, 2, 5])
 def test_statistics_are_of_single_actions_whatever_the_frameskip(tmp_path, log, skip):
     with LogReader(log) as reader:
-        body = measure_body([reader])
+        body = measure_embodiment([reader])
         last = reader.read("is_last", 0, reader.length)
         actions = reader.read("action", 0, reader.length)[~last]
     preset = replace(DINO, model=replace(DINO.model, frameskip=skip))
@@ -289,5 +291,5 @@ def test_windows_of_a_model_with_frameskip_stay_in_one_episode(tmp_path):
     here = learning(tmp_path / "run", numbered, "dino_tiny")
     advance(here, 4)
     for _ in range(20):
-        episode = here._batches()["windows"]["proprio"][..., 0]
+        episode = here.setup.batches.draw(here.learner.batch_specs)["windows"]["proprio"][..., 0]
         assert (episode == episode[:, :1]).all()

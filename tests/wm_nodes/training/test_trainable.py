@@ -10,8 +10,8 @@ from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, LogWriter
 from wm_datasets.spec import VectorSpec
 from wm_models.registry import PRESETS
-from wm_nodes.training.config import LearnConfig, LearnError
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig, TrainingError
+from wm_nodes.training.loop import Trainer
 from wm_nodes.training.trainable import mixture
 
 
@@ -38,8 +38,8 @@ def logs(tmp_path, monkeypatch):
 
 def learning(tmp_path, logs, **more):
     pairs = tuple((log, 1.0) for log in logs)
-    config = LearnConfig(tmp_path / "run", pairs, model="tiny", device="cpu", pace=False, **more)
-    return Learning(config)
+    config = TrainingConfig(tmp_path / "run", pairs, model="tiny", device="cpu", pace=False, **more)
+    return Trainer(config)
 
 
 SPACE = VectorSpec(("push",), ("N",), (-2.0,), (2.0,))
@@ -55,7 +55,7 @@ def test_the_trainer_refuses_them_naming_both_logs_and_the_difference(
     tmp_path, logs, changes, said
 ):
     first, second = logs(**changes)
-    with pytest.raises(LearnError, match=rf"{first} and {second} differ: {said}.*allow_mixed"):
+    with pytest.raises(TrainingError, match=rf"{first} and {second} differ: {said}.*allow_mixed"):
         learning(tmp_path, (first, second)).step()
     assert not (tmp_path / "run").exists()
 

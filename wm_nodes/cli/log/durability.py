@@ -16,8 +16,8 @@ import tyro
 from wm_datasets import LogError
 from wm_datasets.durability.file_corruption import sweep
 from wm_datasets.durability.writer_kills import Life, TortureConfig, TortureResult, torture
+from wm_datasets.log.row_order import RATE_TOLERANCE
 from wm_datasets.log.verify import Report, verify
-from wm_datasets.log.writer import RATE_TOLERANCE
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.cli.log.injection import inject
 from wm_nodes.errors import user_errors

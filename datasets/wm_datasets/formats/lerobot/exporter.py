@@ -20,9 +20,9 @@ from wm_datasets.formats.base import (
     need,
 )
 from wm_datasets.formats.lerobot import layout, stats
+from wm_datasets.formats.lerobot.contents import ACTION, DONE, OWN, REWARD, SUCCESS
 from wm_datasets.formats.lerobot.frames import encode_png
-from wm_datasets.formats.lerobot.importer import ACTION, DONE, INDICES, OWN, REWARD, SUCCESS
-from wm_datasets.formats.lerobot.layout import CHUNK, camera_key, proprio_parts
+from wm_datasets.formats.lerobot.layout import CHUNK, INDICES, camera_key, proprio_parts
 from wm_datasets.formats.lerobot.videos import Films
 from wm_datasets.formats.video import pixel_format
 from wm_datasets.log.reader import LogReader

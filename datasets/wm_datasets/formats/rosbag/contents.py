@@ -30,13 +30,12 @@ class Contents:
     depths: dict[str, str]
     names: dict[Part, tuple[str, ...]]
     joins: bool  # by the exact stamps of `step`
-    losses: list[str]
 
     def __init__(self, bag: Bag, mapping: Mapping, options: Options) -> None:
         self._bag, self._mapping, self._options = bag, mapping, options
         self.joins = mapping.step in bag.types
-        self._said = self._say()
-        if self._said is not None:
+        self.own_spec = self._read_own_spec()
+        if self.own_spec is not None:
             options.refuse_beside_spec(bag.path, {"topics"})
         self._find_topics()
         there = self._find_parts()
@@ -44,7 +43,6 @@ class Contents:
         self.scan = None if self.joins else self.look(bag)
         self.names = {part: self._part_names(part) for part in there}
         self.spec = self._spec()
-        self.losses = self._losses()
 
     @property
     def topics(self) -> set[str]:
@@ -80,8 +78,8 @@ class Contents:
 
     # --------------------------------------------------------------------------------------------
 
-    def _say(self) -> LogSpec | None:
-        """What the bag itself says of the robot, on the topic `spec`."""
+    def _read_own_spec(self) -> LogSpec | None:
+        """Return the spec that the bag itself has on the topic `spec`; None without one."""
         bag, topic = self._bag, self._mapping.spec or ""
         if not self.joins or topic not in bag.types:
             return None
@@ -91,21 +89,21 @@ class Contents:
             raise CorruptInputError(bag.path, f"{topic}: {error!r}") from error
 
     def _find_topics(self) -> None:
-        types, said = list(self._bag.types), self._said
+        types, own = list(self._bag.types), self.own_spec
         self.cameras = self._mapping.camera_topics(types)
         self.depths = self._mapping.depth_topics(types)
         if self.joins:
-            sensors = said.sensors.items() if said is not None else ()
+            sensors = own.sensors.items() if own is not None else ()
             deep = [name for name, sensor in sensors if sensor.is_depth]
             self.depths = {d: t for d, t in self.depths.items() if d in deep}
-        if said is not None:
-            self.cameras = {c: t for c, t in self.cameras.items() if c in said.cameras}
+        if own is not None:
+            self.cameras = {c: t for c, t in self.cameras.items() if c in own.cameras}
 
     def _find_parts(self) -> list[Part]:
         """The parts of vectors that the bag has; FormatError where it lacks what was asked for."""
-        mapping, bag, said = self._mapping, self._bag, self._said
+        mapping, bag, own = self._mapping, self._bag, self.own_spec
         parts = mapping.proprio if self.joins else (*mapping.proprio, *mapping.action)
-        if self.joins and said is not None and said.proprio is None:
+        if self.joins and own is not None and own.proprio is None:
             parts = ()
         there = [part for part in parts if part.topic in bag.types]
         asked = {p.topic for p in parts} - {p.topic for p in there}
@@ -130,8 +128,8 @@ class Contents:
         return there
 
     def _part_names(self, part: Part) -> tuple[str, ...]:
-        if self._said is not None and self._said.proprio is not None:
-            return self._said.proprio.names
+        if self.own_spec is not None and self.own_spec.proprio is not None:
+            return self.own_spec.proprio.names
         known = tuple(self.scan.topics[part.topic].names) if self.scan is not None else ()
         if part.names:
             gone = [name for name in part.names if known and name not in known]
@@ -160,8 +158,8 @@ class Contents:
                 raise FormatError(f"{bag.path}: {topic}: {error}") from error
             cameras[name] = shape
         sensors = {name: self._depth_spec(topic) for name, topic in self.depths.items()}
-        if self._said is not None:
-            return replace(self._said, cameras=cameras, sensors=sensors)
+        if self.own_spec is not None:
+            return replace(self.own_spec, cameras=cameras, sensors=sensors)
         proprio = self._vector([p for p in self.names if p in mapping.proprio], "proprio")
         if self.joins:
             names = bag.first(mapping.step or "").decode().name
@@ -237,55 +235,6 @@ class Contents:
         if not period:
             raise FormatError(f"{self._bag.path} does not say its rate. Right: --period SECONDS.")
         return period
-
-    def _losses(self) -> list[str]:
-        mapping, bag, spec, said = self._mapping, self._bag, self.spec, self._said
-        losses: list[str] = []
-        used = self.topics | ({mapping.step, mapping.spec} if self.joins else set())
-        if left := sorted(bag.types.keys() - used):
-            losses.append(f"topics: {', '.join(left)}")
-        if self.scan is not None:
-            takes, period = self.takes(self.scan), spec.control_period_s
-            for topic in sorted(self.topics):
-                rate = self.scan.rate_hz(topic, takes)
-                if rate * period > 1.05 or mapping.period_s:
-                    losses.append(
-                        f"{topic} at {rate:.3g} Hz: of it the latest at each row is kept "
-                        f"({1 / period:.3g} Hz), with the row's stamp"
-                    )
-            losses.append("digits beyond float32")
-        losses += self._names_left_out()
-        for name in self.cameras:
-            if deep := mapping.depth_m(name):
-                losses.append(
-                    f"depth of {name}: becomes 255 steps of grey, {deep[0]} to {deep[1]} m"
-                )
-        if said is not None and (gone := sorted(said.sensors.keys() - spec.sensors.keys())):
-            losses.append(f"sensors: {', '.join(gone)}")
-        if said is not None and said.cameras.keys() - self.cameras.keys():
-            gone = sorted(said.cameras.keys() - self.cameras.keys())
-            losses.append(f"cameras that the robot has and the bag has not: {', '.join(gone)}")
-        return losses
-
-    def _names_left_out(self) -> list[str]:
-        """Numbers of the mapped topics that no part takes, with how often they come."""
-        losses = []
-        for topic in sorted({part.topic for part in self.names}):
-            kept = {n for part, names in self.names.items() if part.topic == topic for n in names}
-            fields = [part.fields for part in self.names if part.topic == topic]
-            if self.scan is not None:
-                known, total = self.scan.topics[topic].names, self._bag.counts[topic]
-            elif self._said is None and self._bag.is_named(self._bag.types[topic]):
-                known, total = {}, self._bag.counts[topic]
-                for message in self._bag.messages([topic]):
-                    for name in dimensions(message.decode(), fields[0]):
-                        known[name] = known.get(name, 0) + 1
-            else:
-                continue
-            if gone := {name: count for name, count in known.items() if name not in kept}:
-                listed = ", ".join(f"{name} ({count})" for name, count in gone.items())
-                losses.append(f"numbers of {topic}, in how many of its {total} messages: {listed}")
-        return losses
 
 
 def median_period_s(takes: list[Take]) -> float:

@@ -14,6 +14,7 @@ from wm_datasets.formats.rosbag.bag import Bag
 from wm_datasets.formats.rosbag.by_stamp import Take, find_takes
 from wm_datasets.formats.rosbag.contents import Contents
 from wm_datasets.formats.rosbag.files import find_bags, unlisted
+from wm_datasets.formats.rosbag.losses import losses_of
 from wm_datasets.formats.rosbag.mapping import load_mapping
 from wm_datasets.formats.rosbag.recorder_clock import set_back
 from wm_datasets.formats.rosbag.scan import DAY_NS, EARLY_NS, Scan, Span
@@ -51,7 +52,9 @@ class Import(Importer):
             try:
                 bag = self._bag(name)
                 if contents is None:
-                    contents = self._contents = Contents(bag, mapping, options)
+                    first = Contents(bag, mapping, options)
+                    self.losses = losses_of(bag, mapping, first)
+                    contents = self._contents = first
                 self._add_keys(name, bag)
             except FormatError as error:
                 if contents is None:
@@ -69,7 +72,7 @@ class Import(Importer):
         if any(take.evaluation for _, take in self._takes.values()):
             self.spec = replace(self.spec, evaluation=True)  # versions without the mark say less
         more = len(self._notes) - MOST_NOTES
-        self.losses = contents.losses + self._notes[:MOST_NOTES]
+        self.losses += self._notes[:MOST_NOTES]
         self.losses += [f"... and {more} more of these, of other bags"] if more > 0 else []
 
     def rows(self, key: str) -> Iterator[dict[str, Any]]:

@@ -88,9 +88,9 @@ def arrivals(
     observed += [_depth(spec, name, topic) for name, topic in depths.items()]
     observed += [LatestNumbers("proprio", part, names[part]) for part in mapping.proprio]
     commands = [LatestNumbers("action", part, names[part]) for part in mapping.action]
-    heard: dict[str, list[Latest | LatestNumbers]] = {}
+    by_topic: dict[str, list[Latest | LatestNumbers]] = {}
     for latest in [*observed, *commands]:
-        heard.setdefault(latest.topic, []).append(latest)
+        by_topic.setdefault(latest.topic, []).append(latest)
     limit_ns = mapping.max_age_s * 1e9
     first: Arrival | None = None  # the last tick before a command
     lost: tuple[Latest | LatestNumbers, np.ndarray] | None = None  # a part, and what of it
@@ -106,11 +106,8 @@ def arrivals(
                     yield from [first, arrival] if first else [arrival]
                 first = None if arrival.led else arrival
             tick = -1 if clock or lost is not None else tick + step_ns
-        for latest in heard.get(topic, []):
-            try:
-                latest.hear(stamp, message)
-            except ValueError as error:
-                raise CorruptInputError(bag.path, f"{topic}: {error}") from error
+        for latest in by_topic.get(topic, []):
+            _take(latest, stamp, message, bag)
             if lost is not None and latest is lost[0] and (latest.stamps[lost[1]] == stamp).any():
                 raise CorruptInputError(
                     bag.path,
@@ -119,6 +116,14 @@ def arrivals(
                 )
         if topic == clock or (tick < 0 and not clock and lost is None and _begun(observed)):
             tick = stamp
+
+
+def _take(latest: Latest | LatestNumbers, stamp_ns: int, message: Any, bag: Bag) -> None:
+    """Let a part take a message; CorruptInputError where it does not hold what it should."""
+    try:
+        latest.hear(stamp_ns, message)
+    except ValueError as error:
+        raise CorruptInputError(bag.path, f"{latest.topic}: {error}") from error
 
 
 def _begun(observed: list[Latest | LatestNumbers]) -> bool:

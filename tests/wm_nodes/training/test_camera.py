@@ -19,8 +19,8 @@ from wm_nodes.agent.in_process import LearnedPolicy
 from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.evaluation.open_loop import predict
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
-from wm_nodes.training.config import LearnConfig, LearnError
-from wm_nodes.training.loop import Learning
+from wm_nodes.training.config import TrainingConfig, TrainingError
+from wm_nodes.training.loop import Trainer
 
 LARGE = 224
 CPU = PRESETS["dino_wm_cpu"]
@@ -42,7 +42,7 @@ def presets(monkeypatch):
 
 def learning(run, *logs, **changes):
     settings = {"model": "dino_tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
-    return Learning(LearnConfig(run, tuple((log, 1.0) for log in logs), **settings))
+    return Trainer(TrainingConfig(run, tuple((log, 1.0) for log in logs), **settings))
 
 
 def advance(learning, updates):
@@ -61,8 +61,8 @@ def test_a_log_of_224_pixels_trains_dino_wm_cpu_at_64(tmp_path):
     here = learning(tmp_path / "run", log, model="dino_wm_cpu")
     advance(here, 4)
     assert here.model.spec.obs_keys["image"] == (3, 64, 64)
-    assert here.progress.phase == "world_model" and here.resized_from == (LARGE, LARGE)
-    batch = here._batches()["windows"]["image"].numpy()
+    assert here.progress.phase == "world_model" and here.logs.resized_from == (LARGE, LARGE)
+    batch = here.setup.batches.draw(here.learner.batch_specs)["windows"]["image"].numpy()
     assert batch.shape[2:] == (64, 64, 3)
     with LogReader(log) as reader:
         raw = reader.read("image/top", 0, reader.length)
@@ -94,7 +94,7 @@ def test_training_and_the_acting_agent_see_the_same_pixels(tmp_path, monkeypatch
                 policy.act(replace(seen, images={"top": image}))
             except Exception as error:  # it has no goal; what it saw is all that counts here
                 assert "expected one with a goal" in str(error)
-    learned = here._readers[0].read("image/top", 0, 5)
+    learned = here.logs.readers[0].read("image/top", 0, 5)
     assert len(taken) == 5 and taken[0].shape == (SIZE, SIZE, 3)
     np.testing.assert_array_equal(learned, np.stack(taken))
 
@@ -118,7 +118,11 @@ def test_logs_of_several_sizes_are_mixed_and_judged(tmp_path):
     assert np.isfinite(here.evaluation["heldout/mse"])
     both = learning(tmp_path / "other", large, small, resident_bytes=1 << 24)
     advance(both, 4)
-    assert both._batches()["windows"]["image"].shape[2:] == (SIZE, SIZE, 3)
+    assert both.setup.batches.draw(both.learner.batch_specs)["windows"]["image"].shape[2:] == (
+        SIZE,
+        SIZE,
+        3,
+    )
 
 
 def two_cameras(path):
@@ -136,9 +140,9 @@ def two_cameras(path):
 
 def test_of_several_cameras_one_is_named_and_stays(tmp_path):
     log = two_cameras(tmp_path / "log")
-    with pytest.raises(LearnError, match=r"'front' of 48x48, 'wrist' of 40x40.*--camera"):
+    with pytest.raises(TrainingError, match=r"'front' of 48x48, 'wrist' of 40x40.*--camera"):
         learning(tmp_path / "run", log).step()
-    with pytest.raises(LearnError, match="got 'side', expected a camera of the log"):
+    with pytest.raises(TrainingError, match="got 'side', expected a camera of the log"):
         learning(tmp_path / "run", log, camera="side").step()
     here = learning(tmp_path / "run", log, camera="wrist")
     advance(here, 4)
@@ -146,8 +150,8 @@ def test_of_several_cameras_one_is_named_and_stays(tmp_path):
     assert read_manifest(tmp_path / "run/weights").extra["camera"] == "wrist"
     again = learning(tmp_path / "run", log)
     advance(again, 5)
-    assert again.camera == "wrist"
-    with pytest.raises(LearnError, match="got 'front', but run run learns from 'wrist'"):
+    assert again.setup.camera == "wrist"
+    with pytest.raises(TrainingError, match="got 'front', but run run learns from 'wrist'"):
         learning(tmp_path / "run", log, camera="front").step()
 
 

@@ -1,0 +1,43 @@
+"""Which camera of a log the model sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wm_nodes.training.config import TrainingError
+
+
+def choose_camera(
+    cameras: Mapping[str, tuple[int, int, int]],
+    image_size: tuple[int, int],
+    *,
+    requested: str,
+    trained_with: str,
+    resumed_run: str,
+    model: str,
+) -> str:
+    """Return the log's camera that the model sees.
+
+    In this order: the `requested` one, the one that the weights were `trained_with`, the first of
+    the model's image size, the only one. cameras: name -> (H, W, 3); image_size: (H, W) of the
+    model; `resumed_run`: name of a run that is resumed, else empty; empty names: none.
+    TrainingError: none of these, or a resumed run has another one.
+    """
+    if resumed_run and requested not in ("", trained_with):
+        raise TrainingError(
+            f"camera: got {requested!r}, but run {resumed_run} learns from {trained_with!r}. "
+            "Leave it out, or start another run."
+        )
+    sizes = ", ".join(f"{name!r} of {h}x{w}" for name, (h, w, _) in cameras.items()) or "none"
+    if requested and requested not in cameras:
+        raise TrainingError(f"camera: got {requested!r}, expected a camera of the log: {sizes}.")
+    if requested or trained_with in cameras:
+        return requested or trained_with
+    fitting = [name for name, shape in cameras.items() if shape == (*image_size, 3)]
+    if fitting or len(cameras) == 1:
+        return fitting[0] if fitting else next(iter(cameras))
+    raise TrainingError(
+        f"camera: the log has {sizes}, expected one of {image_size[0]}x{image_size[1]}, the size "
+        f"that model {model!r} sees. Name the camera (--camera): images of another size are "
+        "resized."
+    )

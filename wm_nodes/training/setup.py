@@ -1,0 +1,137 @@
+"""What a run trains, built once its logs hold enough rows: model, learner and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.embodiment import Body
+from wm_models.interface.learner import Learner
+from wm_models.interface.overrides import resolved
+from wm_models.interface.preset import Preset
+from wm_models.interface.world_model import WorldModel
+from wm_models.registry import preset
+from wm_models.weights.manifest import Manifest, WeightsError
+from wm_models.weights.store import load_modules, read_manifest
+from wm_nodes.evaluation.held_out import HeldOut
+from wm_nodes.training.batches import Batches, log_fields
+from wm_nodes.training.camera import choose_camera
+from wm_nodes.training.config import TrainingConfig
+from wm_nodes.training.embodiment_stats import measure_embodiment
+from wm_nodes.training.episode_returns import EpisodeReturns
+from wm_nodes.training.logs import TrainingLogs
+
+PRETRAINED = ("encoder",)  # entries of a manifest about weights that were trained elsewhere
+
+
+@dataclass
+class Setup:
+    """The parts that one run's updates work on."""
+
+    preset: Preset
+    embodiment: Body
+    model: WorldModel
+    learner: Learner
+    camera: str  # of the log, that the model sees; empty: it sees no image
+    batches: Batches
+    returns: EpisodeReturns
+    pretrained: Mapping[str, Any]  # entries of the manifest about weights trained elsewhere
+
+    def load_pretrained(self, folder: Path) -> None:
+        """Start from the weights of another run: the learner skips its first phases."""
+        manifest = load_modules(folder, self.model.modules_by_name())
+        self.take_pretrained(manifest)
+        self.learner.begin_with(manifest.step)
+
+    def take_pretrained(self, manifest: Manifest) -> None:
+        """Keep the entries about weights trained elsewhere, for the manifests to come."""
+        self.pretrained = {k: manifest.extra[k] for k in PRETRAINED if k in manifest.extra}
+
+    def manifest_entries(self, logs: TrainingLogs) -> dict[str, Any]:
+        """Return what a manifest says besides version, parent and metrics."""
+        spec = logs.readers[0].spec
+        return {
+            "preset": self.preset.name,
+            "action_dim": self.embodiment.action_dim,
+            "body": self.embodiment.to_json(),
+            "settings": dict(self.preset.settings),
+            "step": self.learner.updates,
+            "extra": {
+                "task": spec.task,
+                "robot": spec.robot,
+                **dict(spec.extra),
+                "camera": self.camera,
+                "config": resolved(self.preset),
+                **self.pretrained,
+            },
+        }
+
+
+def build_setup(
+    config: TrainingConfig, logs: TrainingLogs, resume_from: Path | None, device: str
+) -> Setup:
+    """Build model, learner and batches for open logs; weights are loaded by the caller.
+
+    `resume_from` is the folder of the checkpoint's weights, None for a new run. The embodiment,
+    the settings of the preset and the camera are those of the weights, where there are any.
+    """
+    resumed = resume_from is not None
+    varied = preset(config.model).varied(config.settings)
+    manifest = None
+    if weights := resume_from or config.weights:
+        manifest = _fitting_manifest(weights, logs)
+        kept = {
+            name: value
+            for name, value in manifest.settings.items()
+            if resumed or not name.startswith("learner.")
+        }
+        varied = preset(config.model).varied({**kept, **config.settings})
+    embodiment = manifest.robot if manifest else measure_embodiment(logs.readers)
+    model = varied.build(embodiment, config.seed)
+    camera = ""
+    if model.spec.image_size is not None:
+        _, height, width = model.spec.obs_keys["image"]
+        camera = choose_camera(
+            logs.readers[0].spec.cameras,
+            (height, width),
+            requested=config.camera,
+            trained_with=str(manifest.extra.get("camera", "")) if manifest else "",
+            resumed_run=config.run.name if resumed else "",
+            model=varied.name,
+        )
+        logs.resize(camera, height, width)
+    pretrained = {} if manifest else varied.pretrain(model)
+    learner = varied.build_learner(model, config.seed, device)
+    logs.require_fields(log_fields(learner.fields, camera).values(), varied.name)
+    actions = ActionAdapter.of(model)
+    return Setup(
+        preset=varied,
+        embodiment=embodiment,
+        model=model,
+        learner=learner,
+        camera=camera,
+        batches=Batches(
+            logs.readers, learner.fields, camera, actions, varied.sampling, config, device
+        ),
+        returns=EpisodeReturns(
+            logs.readers[0],
+            episodes=HeldOut(config.hold_out).learned if config.hold_out else None,
+        ),
+        pretrained=pretrained,
+    )
+
+
+def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:
+    """Return the manifest of weights. WeightsError: the log has other action dimensions."""
+    manifest = read_manifest(folder)
+    action = logs.readers[0].spec.action
+    assert action is not None
+    if manifest.action_dim != len(action):
+        raise WeightsError(
+            f"weights: {folder} are for {manifest.action_dim} action dimensions, the log has "
+            f"{len(action)}: {', '.join(action.names)}."
+        )
+    return manifest
