@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: demo arm-demo test lint bench setup clean
+.PHONY: demo arm-demo test lint bench docs setup clean
 
 demo: setup
 	$(BIN)/wm demo
@@ -24,8 +24,12 @@ lint: setup
 bench: setup
 	$(BIN)/wm bench
 
+# The site lands in site/; site/index.html opens from the disk.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 setup:
 	@bash scripts/setup.sh
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
