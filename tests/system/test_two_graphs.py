@@ -15,14 +15,16 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from tests import domains
 from wm_datasets.log import LogReader
 
 ROOT = Path(__file__).parents[2]
-DOMAIN = 20 + (os.getpid() + 40) % 80
+DOMAIN = domains.claim()
 NODES = ("recorder", "scripted_policy", "robot")
 EARLY, LATE = "1_aa", "f000000000000000_bb"  # launches: the former began first
-START_S = 90.0  # a loaded machine starts slowly
+START_S = 180.0  # a loaded machine starts slowly
 TIME_LIMIT = 10
+LEASE_S = 15.0  # DDS keeps what a killed node left for 20 s
 
 
 class Graph:
@@ -90,7 +92,7 @@ class Graph:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
         for name, process in self.processes.items():
-            assert process.wait(20) == 0, self.said(name)
+            assert process.wait(START_S) == 0, self.said(name)
 
     def whole(self) -> None:
         """Every row's image shows the place that its own proprioception says, and no time lacks."""
@@ -181,9 +183,8 @@ def test_a_clean_end_leaves_no_ghost_and_no_shared_memory(graphs) -> None:
         graph.end()
         began = time.monotonic()
         while "scripted_policy" in node.get_node_names():
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < LEASE_S, "it is forgotten like a killed node"
             time.sleep(0.02)
-        assert time.monotonic() - began < 1.0
         segments = {file for file in own if "port" not in file.name}
         assert segments and not left(segments)
     finally:
