@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 
-.PHONY: demo arm-demo test lint bench docs setup clean
+.PHONY: demo arm-demo test test-fast test-all lint bench docs setup clean
 
 demo: setup
 	$(BIN)/wm demo
@@ -10,9 +10,18 @@ demo: setup
 arm-demo: setup
 	$(BIN)/wm arm demo
 
-# Two processes, each with ROS domains of its own (tests/domains.py): half of the tests wait.
+# Two processes, each with ROS domains of its own (tests/domains.py): half of the tests wait. Each
+# begins with half of the tests, file by file; the one that is done first takes over the other's.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-fast: setup
+	$(PYTEST) -m "not slow and not processes" --ignore tests/system --ignore tests/bench
+
+test-all: setup
+	$(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

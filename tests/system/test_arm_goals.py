@@ -23,6 +23,7 @@ from rclpy.node import Node
 
 from tests import domains
 from wm_nodes.agent.goals import Goal, read_goal, write_goal
+from wm_nodes.cli.main import main
 from wm_nodes.errors import UserError
 from wm_nodes.robots.arm.config import find_config, read_config
 from wm_nodes.ros import topics
@@ -118,18 +119,14 @@ def test_goals_come_by_file_from_a_person_and_from_what_is_seen(tmp_path):
             process.communicate(timeout=START_S)
 
 
-def test_a_goal_without_a_planner_is_refused_in_one_line(tmp_path):
+def test_a_goal_without_a_planner_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domains.EMPTY))
     write_goal(tmp_path / "a.png", Goal(np.zeros((8, 8, 3), np.uint8)))
     for words in (["a.png"], ["--here"], ["--keep", "b.png"]):
-        done = subprocess.run(
-            [*WM, "arm", "goal", *words, "--wait-s", "0.3"],
-            cwd=tmp_path,
-            env={**ENV, "ROS_DOMAIN_ID": str(domains.EMPTY)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2 and "wm launch arm_mpc" in done.stderr
-        assert done.stderr.count("\n") == 1
+        assert main(["arm", "goal", *words, "--ns", "/robot", "--wait-s", "0.3"]) == 2
+        printed = capsys.readouterr().err
+        assert "wm launch arm_mpc" in printed and printed.count("\n") == 1
 
 
 def test_a_subscriber_of_images_alone_is_no_planner(tmp_path):

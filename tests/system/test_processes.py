@@ -23,7 +23,8 @@ from wm_datasets.log import LogReader
 from wm_datasets.log.verify import verify
 
 WAIT_S = 180.0  # a loaded machine imports torch slowly
-POINT = ["adapter:=tests.wm_nodes.point_robot:PointRobot", "retry_s:=0.2", "await_recorder_s:=60.0"]
+POINT = ["adapter:=tests.wm_nodes.point_robot:PointRobot", "retry_s:=0.2",
+         "await_recorder_s:=600.0"]  # fmt: skip
 TOP = ["camera:=top"]
 ENV = {
     "OMP_NUM_THREADS": "1",
@@ -219,8 +220,7 @@ def test_a_full_disk_stops_no_other_node_and_recording_goes_on_when_there_is_roo
     log, progress = tmp_path / "log", tmp_path / "progress.json"
     processes.start("agent", *TOP)
     recorder = processes.start("recorder", f"log:={log}")
-    point = [*POINT[:-1], "await_recorder_s:=200.0"]  # it would wait longer than the test takes
-    processes.start("robot", *point, "time_limit:=5", "pace_hz:=50.0", f"progress:={progress}")
+    processes.start("robot", *POINT, "time_limit:=5", "pace_hz:=50.0", f"progress:={progress}")
     grows(log, 20)
     # A file may grow no more: what a full disk is to the one process that writes there.
     unlimited = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)

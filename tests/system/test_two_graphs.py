@@ -45,7 +45,7 @@ class Graph:
             "recorder": [f"log:={self.log}", "raw:=true"],
             "scripted_policy": ["policy:=random", f"seed:={seed}"],
             "robot": ["adapter:=tests.wm_nodes.point_robot:PointRobot", f"seed:={seed}",
-                      "retry_s:=0.2", "await_recorder_s:=60.0", f"time_limit:={TIME_LIMIT}",
+                      "retry_s:=0.2", "await_recorder_s:=600.0", f"time_limit:={TIME_LIMIT}",
                       "pace_hz:=50.0", f"progress:={folder / 'progress.json'}"],
         }  # fmt: skip
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -119,7 +119,13 @@ def graphs(tmp_path: Path):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("runs", [(EARLY, LATE), ("", "")], ids=["launched", "by hand"])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        pytest.param((EARLY, LATE), id="launched"),
+        pytest.param(("", ""), id="by hand", marks=pytest.mark.slow),
+    ],
+)
 def test_a_second_graph_is_refused_and_the_first_goes_on(graphs, runs) -> None:
     first, second = (graphs(seed, run) for seed, run in enumerate(runs))
     first.start()
@@ -133,6 +139,7 @@ def test_a_second_graph_is_refused_and_the_first_goes_on(graphs, runs) -> None:
         second.whole()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_earlier_launch_goes_on_also_where_it_comes_second(graphs) -> None:
     late, early = graphs(0, LATE), graphs(1, EARLY)
@@ -146,6 +153,7 @@ def test_the_earlier_launch_goes_on_also_where_it_comes_second(graphs) -> None:
     late.whole()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_nodes_come_back_while_their_ghosts_are_there(graphs) -> None:
     graph = graphs(0, EARLY)
