@@ -53,6 +53,8 @@ EXTRAS = {
         "obstore>=0.8",
         "zarr>=3.1,<3.2; python_version >= '3.11'",
     ],
+    # The documentation site: make docs.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0"],
     # Without an extra named "test", `colcon test` finds no tests and says nothing.
     "test": [
         "colcon-bash",

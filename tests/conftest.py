@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,17 @@ from tests import domains
 if not os.environ.get("DISPLAY"):
     os.environ.setdefault("MUJOCO_GL", "egl")
 
+# Where a shell started the tests in the background, their processes would ignore Ctrl-C as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # other test processes run beside this one
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(domains.OWN)
 STATE = tempfile.TemporaryDirectory(prefix="wm-state-")
 os.environ["XDG_STATE_HOME"] = STATE.name
+
+# Names in a module whose tests start processes, use ROS, or run or render a simulator.
+OTHER_PROGRAMS = frozenset({"subprocess", "multiprocessing", "signal", "rclpy", "mujoco", "main"})
+OTHER_PROGRAMS |= {"open_robot", "SimulatedArm", "MetaWorld", "RobotContract", "Bench"}
 
 try:  # a busy machine is no reason to fail
     from hypothesis import settings
@@ -47,6 +54,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make test-fast` leaves out, by what their module imports."""
+    for item in items:
+        module = getattr(item, "module", None)
+        names = set(vars(module)) if module else set()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if names & OTHER_PROGRAMS or fixtures & {"graph", "start_writer"}:
+            item.add_marker("processes")
 
 
 @pytest.fixture(autouse=True)

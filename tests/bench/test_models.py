@@ -12,6 +12,8 @@ from wm_models.planners import planner
 from wm_models.registry import preset
 from wm_nodes.checks.bench import models as bench
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:

@@ -1,27 +1,112 @@
-"""What the README names exists: files that it links to, commands, graphs, presets, tasks."""
+"""What pages name exists: links, anchors, commands, graphs, presets; their code runs."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from wm_models.registry import PRESETS
-from wm_nodes.cli.main import COMMANDS
+from wm_nodes.cli.main import COMMANDS, main
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.graph import split_words
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
+EXAMPLES = ROOT / "docs" / "examples"
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+LINK = re.compile(r"\]\(([^)\s]+)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        if "://" not in link:
-            assert (page.parent / link).exists(), link
+def test_links_and_anchors_lead_somewhere(page):
+    for link in LINK.findall(prose(page)):
+        name, _, anchor = link.partition("#")
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        target = (page.parent / name).resolve() if name else page
+        assert target.is_relative_to(ROOT) and target.is_file(), link
+        if anchor:
+            assert target.suffix == ".md" and anchor in anchors(target), link
+
+
+def test_a_wrong_link_or_anchor_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# One: `a` & b\n\n## Same\n\n## Same\n\n[x](y.md#z)\n```\n## no\n[n](no)\n```\n"
+    )
+    assert LINK.findall(prose(page)) == ["y.md#z"]
+    assert anchors(page) == {"same"}  # the first is spelt differently on GitHub and in the site
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the headings of a page as anchors, where GitHub and mkdocs agree."""
+    found = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+        plain = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
+        if (github := plain.replace(" ", "-")) == re.sub(r"[-\s]+", "-", plain):
+            found.add(github)
+    return found
+
+
+def test_every_page_is_in_the_navigation():
+    nav = set(re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert nav == pages | {"index.md", "contributing.md", "changelog.md"}
+
+
+def test_each_example_is_shown_whole_and_has_a_test():
+    files = {path.name for path in EXAMPLES.glob("*.py")}
+    examples = {name for name in files if not name.startswith("test_")}
+    assert files - examples == {f"test_{name}" for name in examples}
+    shown = re.findall(r'^--8<-- "docs/examples/(\w+\.py)"$', EXTENDING, re.MULTILINE)
+    assert sorted(shown) == sorted(examples)
+    assert "docs/examples" in (ROOT / "pyproject.toml").read_text()  # among pytest's folders
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the [docs] extra")
+    pytest.importorskip("mkdocstrings")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Robot learning" in (tmp_path / "index.html").read_text()
+    for module in ("wm_nodes/robots/robot", "wm_models/planners/cem", "wm_datasets/log/reader"):
+        assert "doc-class" in (tmp_path / "reference" / f"{module}.html").read_text()
+
+
+def test_python_on_the_page_of_models_runs():
+    page = (ROOT / "docs" / "models.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(block, {})
+
+
+def test_commands_on_the_page_of_examples_are_accepted(tmp_path, monkeypatch):
+    pytest.importorskip("mujoco", reason="needs the [sim] extra")
+    commands = re.findall(r"^\.venv/bin/(wm .+)$", EXTENDING + README, re.MULTILINE)
+    words = [shlex.split(command, comments=True)[1:] for command in commands]
+    graphs = [(word[1], word[2:]) for word in words if word[:1] == ["launch"]]
+    for graph, given in graphs:
+        if graph.endswith(".py"):
+            find_graph(str(ROOT / graph)).parse(split_words(given))
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    collected = [word for word in words if word[0] == "collect"]
+    assert collected and {graph for graph, _ in graphs} > {"docs/examples/two_joint_arm.py"}
+    for word in collected:
+        assert main(word) == 0
 
 
 def test_commands_exist_and_are_all_named():

@@ -37,7 +37,6 @@ def test_a_checkout_finds_its_own_shared_files():
     assert share_dir() == ROOT
 
 
-@pytest.mark.slow
 def test_a_wheel_holds_all_roots_the_scripts_and_the_shared_files(tmp_path):
     """The wheel is what `pip install .` installs; built from a copy, nothing is littered."""
     copy = tmp_path / "copy"

@@ -22,7 +22,7 @@ HEAVY = ("torch", "timm", "torchvision", "huggingface_hub", "mujoco", "rclpy", "
 
 def loaded(program: str) -> list[str]:
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     return done.stdout.splitlines()[-1].split()
 
 

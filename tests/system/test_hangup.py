@@ -32,4 +32,4 @@ def test_a_hangup_ends_a_node_unless_it_is_to_be_ignored(tmp_path, prefix) -> No
             time.sleep(1.0)
             assert process.poll() is None
             process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0

@@ -24,6 +24,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from tests import domains
+from wm_nodes.cli.main import main
 from wm_nodes.records import Origin, Plan
 from wm_nodes.ros import messages, topics
 
@@ -38,7 +39,7 @@ ENV = {
 }
 WM = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
 SIDES = ("left", "right")
-START_S = 90.0  # a loaded machine starts slowly
+START_S = 180.0  # a loaded machine starts slowly
 MOVED_RAD, STILL_RAD = 0.15, 1e-9
 AT_REST = 3  # equal commands: an arm at rest after a stop gets no more
 SEEN = 60  # measurements: 0.6 s
@@ -167,7 +168,7 @@ class Plant:
             process.terminate()
         for process in self.processes.values():
             try:
-                process.wait(10.0)
+                process.wait(START_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -183,7 +184,8 @@ def plant(tmp_path) -> Iterator[Plant]:
     made.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
     left, right = plant.arms
     record = {arm: f"arm_sim@{DOMAIN}_{arm.ns[1:].replace('/', '.')}.json" for arm in plant.arms}
@@ -228,7 +230,7 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
     # The only one that runs needs no name.
     robot = plant.processes.pop(("right", "robot"))
     robot.terminate()
-    assert robot.wait(20.0) == 0
+    assert robot.wait(START_S) == 0
     code, text = plant.wm("clear")
     assert text.startswith(f"{left.ns}: ")
 
@@ -246,8 +248,8 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
         (["stop", "--wait-s", "0.1"], "no robot node runs within 0.1 s"),
     ],
 )
-def test_what_the_operator_cannot_mean_is_refused_in_one_line(words, said):
-    env = {**ENV, "ROS_DOMAIN_ID": str(domains.EMPTY)}
-    done = subprocess.run([*WM, "arm", *words], env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and said in done.stderr
-    assert done.stderr.count("\n") == 1 and not done.stdout
+def test_what_the_operator_cannot_mean_is_refused_in_one_line(words, said, monkeypatch, capsys):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domains.EMPTY))
+    assert main(["arm", *words]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out

@@ -54,7 +54,7 @@ class Graph:
         topic.subscription(self.probe, lambda msg: heard.append(convert(msg)), **names)
         return heard
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
         """Spin until the condition holds."""
         end = time.monotonic() + timeout_s
         while not condition():

@@ -14,6 +14,7 @@ import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from wm_models.errors import ModelError, unknown_name
@@ -198,7 +199,8 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _meanings(kind: Any) -> dict[str, str]:
+@cache
+def _meanings(kind: Any) -> Mapping[str, str]:
     """The comment beside each field of a dataclass, or the lines above it."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):

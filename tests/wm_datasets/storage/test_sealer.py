@@ -26,7 +26,7 @@ def gate(monkeypatch):
     gate, seal = threading.Event(), Sealer.seal
 
     def held(self, *args, **kwargs):
-        gate.wait(30)
+        gate.wait(120)
         seal(self, *args, **kwargs)
 
     monkeypatch.setattr(Sealer, "seal", held)
@@ -51,7 +51,7 @@ def open_behind(path, gate):
     ended = []
     thread = threading.Thread(target=append_until, args=(writer, 2 * BOUND, ended))
     thread.start()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while writer.length < BOUND and time.monotonic() < until:
         time.sleep(0.01)
     time.sleep(0.2)

@@ -32,7 +32,7 @@ def script(tmp_path_factory) -> Path:
 
 def offers(script: Path, line: str, cwd: Path | None = None) -> list[str]:
     command = [BASH, "--norc", "-c", DRIVER, "bash", str(script), line]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
     assert done.stderr == ""
     return done.stdout.split()
 

@@ -16,7 +16,7 @@ from wm_nodes.cli.main import COMMANDS, main
 
 def wm(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
-    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=60)
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=180)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -145,7 +145,7 @@ def test_a_closed_pipe_is_no_error():
         ["bash", "-c", f"{sys.executable} -m wm_nodes.cli.main launch | head -1"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
     )
     assert "Traceback" not in done.stderr
 

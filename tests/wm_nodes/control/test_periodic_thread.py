@@ -16,10 +16,13 @@ from wm_nodes.control.periodic_thread import CLOSEST, OTHERS, OWN, PeriodicThrea
 PERIOD_S = 0.01
 
 
-def run(beat, seconds: float = 0.5, **options) -> PeriodicThread:
+def run(beat, beats: int = 50, **options) -> PeriodicThread:
     cadence = PeriodicThread(PERIOD_S, beat, **options)
     cadence.start()
-    time.sleep(seconds)
+    end = time.monotonic() + 60.0
+    while cadence.ticks < beats and cadence.error is None:
+        assert time.monotonic() < end, f"{cadence.ticks} of {beats} beats"
+        time.sleep(PERIOD_S)
     cadence.stop()
     return cadence
 
@@ -46,7 +49,7 @@ def test_an_error_ends_it_and_is_kept() -> None:
     def beat() -> None:
         raise ValueError("no")
 
-    cadence = run(beat, 0.05)
+    cadence = run(beat)
     assert isinstance(cadence.error, ValueError) and cadence.ticks == 1
 
 
@@ -62,7 +65,7 @@ def test_real_time_is_for_the_beat_and_only_if_asked_for_the_rest(alone: bool) -
 
     before = {thread: os.sched_getscheduler(thread) for thread in threads()}
     try:
-        cadence = run(beat, 0.05, alone=alone)
+        cadence = run(beat, 5, alone=alone)
     finally:
         end.set()
         for thread in set(threads()) & set(before):

@@ -20,7 +20,7 @@ from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
 RECORDED = Path(__file__).with_name("recorded_wm.py")
-WAIT_S = 60.0
+WAIT_S = 180.0
 PROGRAM = """
 import sys
 from pathlib import Path

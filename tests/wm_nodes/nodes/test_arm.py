@@ -113,7 +113,7 @@ def arm(graph, monkeypatch):
         brain = Brain(graph)
         node = graph.add(RobotNode, **{**ARM, **parameters})
         if awaits_episode:
-            graph.until(lambda: brain.steps, 20.0)
+            graph.until(lambda: brain.steps)
         return node, sim, brain
 
     return made
@@ -247,7 +247,7 @@ def test_a_latch_survives_the_process_and_needs_clear_and_resume(arm, tmp_path) 
     brain.graph.until(lambda: brain.call("estop", False).success)
     brain.still()
     assert brain.call("resume").success
-    brain.graph.until(brain.moving, 20.0)
+    brain.graph.until(brain.moving)
 
 
 def test_a_node_that_did_not_end_cleanly_needs_resume(arm, tmp_path) -> None:
@@ -258,7 +258,7 @@ def test_a_node_that_did_not_end_cleanly_needs_resume(arm, tmp_path) -> None:
     brain.still(1.0)
     assert not brain.steps
     assert brain.call("resume").success
-    brain.graph.until(brain.moving, 20.0)
+    brain.graph.until(brain.moving)
 
 
 def test_a_clean_end_leaves_a_record_without_latches(arm, tmp_path) -> None:
@@ -286,7 +286,7 @@ def test_reset_ends_the_episode_in_the_control_loop(arm) -> None:
     assert brain.call("reset").success
     brain.graph.until(lambda: brain.steps[-1].is_last or any(s.is_last for s in brain.steps))
     before = len(brain.steps)
-    brain.graph.until(lambda: any(s.is_first for s in brain.steps[before:]), 20.0)
+    brain.graph.until(lambda: any(s.is_first for s in brain.steps[before:]))
     assert node.control.alive
 
 

@@ -100,7 +100,7 @@ def test_a_file_plays_to_its_end_and_the_node_ends(graph, pictures, tmp_path) ->
 def test_a_file_may_be_played_again_and_again(graph, pictures, tmp_path) -> None:
     _, heard = pictures
     node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")), loop=True)
-    graph.until(lambda: len(heard) > 8, 20)
+    graph.until(lambda: len(heard) > 8)
     assert not node.finished.done()
 
 

@@ -166,8 +166,8 @@ def test_an_arm_with_a_depth_camera_in_its_yaml_records_it(graph, tmp_path, monk
         RobotNode, adapter="arm", robot=str(path), mode="realtime", task="goal",
         time_limit=100_000, max_age_s=0.0,
     )  # fmt: skip
-    graph.until(lambda: recorder._recording and recorder._recording.writer is not None, 30.0)
-    graph.until(lambda: recorder._recording.writer.length >= 4, 30.0)
+    graph.until(lambda: recorder._recording and recorder._recording.writer is not None)
+    graph.until(lambda: recorder._recording.writer.length >= 4)
     graph.probe.destroy_timer(filming)
     with LogReader(tmp_path / "log") as log:
         assert log.spec.sensors["deep"].is_depth

@@ -309,9 +309,9 @@ def test_what_a_sensor_publishes_is_recorded_bit_for_bit(graph, played, robot_fi
     graph.probe.create_timer(0.01, publish)
     graph.add(RecorderNode, log=str(tmp_path / "log"), raw=True)
     played(robot_file(topic=topic, frame="ft"))
-    graph.until(lambda: (tmp_path / "log" / "zarr.json").exists(), 20.0)
+    graph.until(lambda: (tmp_path / "log" / "zarr.json").exists())
     brain_end = len(sent) + 200
-    graph.until(lambda: len(sent) > brain_end, 20.0)
+    graph.until(lambda: len(sent) > brain_end)
     for node in reversed(list(graph.nodes)):
         graph.remove(node)
     with LogReader(tmp_path / "log") as log:
@@ -328,7 +328,7 @@ def test_over_topics_silence_stops_and_force_latches(played, robot_file):
 
     node, sim, brain = played(robot_file(frame="wrist", max_force_n=60.0))
     brain.speed = (0.0, 0.04, 0.0)
-    brain.graph.until(brain.moving, 20.0)
+    brain.graph.until(brain.moving)
     sim.set_parameters([Parameter("wrench_nan", value=True)])
     brain.graph.until(
         lambda: "force_torque" in node.diagnostics.active_faults and not brain.moving()

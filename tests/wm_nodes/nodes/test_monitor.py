@@ -145,5 +145,5 @@ def test_without_a_run_folder_nothing_is_written(graph, tmp_path, monkeypatch) -
 def test_a_report_that_cannot_be_made_is_said_and_the_run_ends(graph, tmp_path, capfd) -> None:
     run = Run(graph, graph.add(MonitorNode, run=str(tmp_path), report=True))
     run.tell("robot", done="true")
-    graph.until(run.node.finished.done, 30)
+    graph.until(run.node.finished.done)
     assert "no report" in capfd.readouterr().err and run.node.exit_code == 0

@@ -276,7 +276,7 @@ def test_in_real_time_it_acts_on_time_and_holds_without_plans(graph, make) -> No
     brain.plan(push=1.0)
     graph.until(lambda: any(s.executed == [1.0] for s in brain.steps[before:]))
     assert "plan" not in node.diagnostics.active_faults
-    graph.until(lambda: "plan" in node.diagnostics.active_faults, 2.0)  # the plan got stale
+    graph.until(lambda: "plan" in node.diagnostics.active_faults)  # the plan got stale
     graph.until(lambda: not brain.steps[-1].executed.any())
 
 

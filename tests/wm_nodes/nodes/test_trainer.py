@@ -40,11 +40,11 @@ def test_demonstrations_of_another_task_are_refused(graph, start, tmp_path):
 
 def test_they_are_learned_from_where_that_is_allowed(graph, start):
     node = start(allow_mixed=True, steps=3)
-    graph.until(node.finished.done, 60)
+    graph.until(node.finished.done)
     assert node.exit_code == 0
 
 
 def test_held_out_episodes_are_a_parameter(graph, start):
     node = start(allow_mixed=True, steps=3, hold_out=0.4)
-    graph.until(node.finished.done, 60)
+    graph.until(node.finished.done)
     assert node._learning.config.hold_out == 0.4

@@ -40,7 +40,7 @@ def test_it_waits_for_a_log_and_learns_when_there_is_one(graph, train, tmp_path)
     node.diagnose()
     assert node.diagnostics.facts["phase"] == "waiting"
     record(tmp_path / "log", 5)
-    graph.until(lambda: news, 30)
+    graph.until(lambda: news)
     assert news[0].preset == "tiny" and news[0].step >= 5
     assert read_manifest(news[0].path).digest == news[0].sha256
 
@@ -50,19 +50,19 @@ def test_it_keeps_the_ratio_of_decisions_to_updates(graph, train, tmp_path) -> N
     start, _ = train
     pace = graph.hear(topics.PACE)
     node = start()
-    graph.until(lambda: node._learning.progress.updates == 10, 60)
+    graph.until(lambda: node._learning.progress.updates == 10)
     graph.spin(0.5)
     assert node._learning.progress.updates == 10  # the log has not grown
     graph.until(lambda: pace and pace[-1].data == 20 + 5 * (10 - 5))
     record(tmp_path / "log", 5, seed=1)
-    graph.until(lambda: node._learning.progress.updates > 10, 60)
+    graph.until(lambda: node._learning.progress.updates > 10)
 
 
 def test_it_ends_after_its_steps(graph, train, tmp_path) -> None:
     record(tmp_path / "log", 5)
     start, news = train
     node = start(steps=8, pace=False)
-    graph.until(node.finished.done, 30)
+    graph.until(node.finished.done)
     graph.until(lambda: news and news[-1].step == 8)
     assert node.exit_code == 0 and node.diagnostics.facts["done"] == "true"
 
@@ -73,14 +73,14 @@ def test_stopped_it_saves_and_started_again_it_announces_and_goes_on(
     record(tmp_path / "log", 5)
     start, news = train
     node = start(pace=False, publish_s=1000.0)
-    graph.until(lambda: node._learning.progress.updates > 9, 30)
+    graph.until(lambda: node._learning.progress.updates > 9)
     graph.remove(node)
     graph.until(lambda: len(news) > 1)
     newest = news[-1]
     assert newest.step == node._learning.progress.updates
     del news[:]
     again = start(pace=False, publish_s=1000.0)
-    graph.until(lambda: again._learning.progress.updates > newest.step, 30)
+    graph.until(lambda: again._learning.progress.updates > newest.step)
     graph.until(lambda: news)
     assert news[0] == newest
 

@@ -116,13 +116,13 @@ class Plant:
     def discovered(self) -> None:
         """Wait until the services of the recovery are known."""
         calls = self.services._calls["recover"]
-        self.graph.until(lambda: all(call.client.service_is_ready() for call in calls), 30.0)
+        self.graph.until(lambda: all(call.client.service_is_ready() for call in calls))
 
     def call(self, name: str):
         client = self.graph.probe.create_client(Trigger, name)
         self.graph.until(client.service_is_ready)
         future = client.call_async(Trigger.Request())
-        self.graph.until(future.done, 30.0)
+        self.graph.until(future.done)
         return future.result()
 
     def moved(self, seconds: float = 1.0) -> float:
@@ -247,7 +247,7 @@ def test_during_recovery_no_call_allows_motion(plant):
 
     thread = threading.Thread(target=recover)
     thread.start()
-    arm.graph.until(lambda: arm.driver.calls, 30.0)
+    arm.graph.until(lambda: arm.driver.calls)
     refused = arm.ask("resume")
     assert not refused.done and "being recovered" in refused.text
     assert arm.moved(0.5) < STILL_RAD

@@ -119,7 +119,7 @@ def test_a_planned_opening_is_reached_and_kept_when_plans_end(graph, monkeypatch
     )
     brain.speed = (0.0, 0.0, 0.0, 0.5)
     graph.add(RobotNode, **{**ARM, "robot": str(path)})
-    graph.until(lambda: brain.steps and abs(brain.steps[-1].executed[3] - 0.5) < 0.05, 20.0)
+    graph.until(lambda: brain.steps and abs(brain.steps[-1].executed[3] - 0.5) < 0.05)
     assert brain.steps[-1].names == ("x", "y", "z", "gripper_position")
     graph.until(lambda: len(openings) > 20 and np.ptp(openings[-20:]) == 0.0)
     brain.speed = None  # the plan ends: holding keeps the opening

@@ -82,7 +82,7 @@ def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
     graph.until(lambda: node.diagnostics.drops["weights/json"] == 3)
     assert node.heard == []
     name = f"{graph.namespace}/listener"
-    graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in heard), 5)
+    graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in heard))
 
 
 def test_an_inactive_node_heeds_nothing(graph) -> None:

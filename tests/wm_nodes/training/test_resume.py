@@ -65,10 +65,10 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_kills_leave_no_trace_in_weights_state_and_metrics(train, tmp_path):
     whole = train("whole")
-    output, _ = whole.communicate(timeout=120)
+    output, _ = whole.communicate(timeout=240)
     assert whole.returncode == 0, output
     assert f"{UPDATES} of {UPDATES} updates" in output
     assert "heldout/reward_correlation" in output
@@ -94,7 +94,7 @@ def test_kills_leave_no_trace_in_weights_state_and_metrics(train, tmp_path):
     assert kills >= 1
     for _ in range(2):  # the second time there is nothing left to learn
         last = train("killed")
-        output, _ = last.communicate(timeout=120)
+        output, _ = last.communicate(timeout=240)
         assert last.returncode == 0, output
 
     (weights, state), (kept, known) = newest(tmp_path / "runs" / "whole"), newest(folder)

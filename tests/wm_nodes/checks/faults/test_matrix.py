@@ -72,7 +72,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     time.sleep(1.0)
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    end = time.monotonic() + 30.0
+    end = time.monotonic() + 90.0
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < end, "the process goes on"
         time.sleep(0.05)
@@ -83,8 +83,12 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     "interface, faults",
     [
         ("position", ["driver_dead", "kill scripted_policy", "estop and clear without resume"]),
-        ("trajectory", ["suspend robot", "rubbish plans", "restart while latched"]),
-        ("velocity", ["estop", "services at random"]),
+        pytest.param(
+            "trajectory",
+            ["suspend robot", "rubbish plans", "restart while latched"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("velocity", ["estop", "services at random"], marks=pytest.mark.slow),
     ],
 )
 def test_the_arm_keeps_the_laws_under_faults_and_recovers(tmp_path, monkeypatch, interface, faults):

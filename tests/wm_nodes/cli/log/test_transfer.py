@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,11 +100,15 @@ def test_an_import_killed_with_9_goes_on_where_it_was(tmp_path, name):
     there, back = str(tmp_path / "there"), tmp_path / "back"
     assert main(["log", "export", name, str(tmp_path / "log"), there]) == 0
     words = [sys.executable, "-m", "wm_nodes.cli.main", "log", "import", name, there, str(back)]
-    process = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    while process.poll() is None and len(_done(back)) < 3:
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for _ in range(20):  # on a busy machine an import may end before it is killed
+        shutil.rmtree(back, ignore_errors=True)
+        process = subprocess.Popen(words, env=environment)
+        while process.poll() is None and len(_done(back)) < 3:
+            time.sleep(0.01)
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            break
     known = _done(back)
     assert 3 <= len(known) < 60
     assert main(words[3:]) == 0
