@@ -24,7 +24,7 @@ from wm_nodes.agent.weights import Weights, device_of, load_weights
 from wm_nodes.records import Step
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.robots.hold_action import still
-from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, Vector
+from wm_nodes.robots.robot import GoalTask, Observation, Robot, RobotError, RobotSpec, Vector
 
 NEEDS = ("encode", "filter", "act", "plan")
 TELLING = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
@@ -173,10 +173,10 @@ def goal_of(robot: Robot, camera: str, *, joints: bool = False) -> Callable[[], 
     and with `joints` the proprioception there too."""
 
     def now() -> Goal | None:
-        seen = robot.goal()
-        if seen is None:
+        shown = robot.goal() if isinstance(robot, GoalTask) else None
+        if shown is None:
             return None
-        return Goal(seen.images[camera], seen.proprio if joints else None)
+        return Goal(shown.images[camera], shown.proprio if joints else None)
 
     return now
 

@@ -26,7 +26,7 @@ from wm_nodes.cli.robot_options import (
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
 from wm_nodes.robots.registry import ROBOTS, SIMULATED
-from wm_nodes.robots.robot import RobotError
+from wm_nodes.robots.robot import GoalTask, RobotError
 
 if TYPE_CHECKING:
     from wm_nodes.agent.in_process import LearnedPolicy
@@ -180,7 +180,7 @@ def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
     from wm_nodes.evaluation.evaluate import evaluate
     from wm_nodes.robots.opening import open_robot
 
-    if robot.goal() is None:
+    if not isinstance(robot, GoalTask) or robot.goal() is None:
         return ()
     results = []
     for name in BASELINES:

@@ -11,7 +11,7 @@ from statistics import NormalDist, fmean, median, stdev
 from typing import Any
 
 from wm_nodes.evaluation.policy import Policy
-from wm_nodes.robots.robot import Observation, Robot, RobotError
+from wm_nodes.robots.robot import Observation, Robot, RobotError, ScoredTask
 from wm_nodes.robots.seeds import episode_seed
 
 CLOSE_M = 0.05  # near enough to count as arrived
@@ -205,6 +205,10 @@ def student(freedom: int, confidence: float = 0.95) -> float:
     return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
 
 
+def _distance(robot: Robot) -> float | None:
+    return robot.distance() if isinstance(robot, ScoredTask) else None
+
+
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
@@ -220,7 +224,7 @@ def _episode(
     observation = robot.reset(chosen)
     policy.begin()
     length, total, first_success = 0, 0.0, -1
-    end_m = least_m = robot.distance()
+    end_m = least_m = _distance(robot)
     if watch:
         watch(observation)
     while not observation.is_last:
@@ -229,7 +233,7 @@ def _episode(
         total += observation.reward
         if observation.success and first_success < 0:
             first_success = length
-        end_m = robot.distance()
+        end_m = _distance(robot)
         if end_m is not None and least_m is not None:
             least_m = min(least_m, end_m)
         if watch:
