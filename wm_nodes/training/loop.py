@@ -4,7 +4,6 @@ are thin shells around :class:`Learning`."""
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ from wm_models.weights.store import (
     read_manifest,
 )
 from wm_nodes.agent.device import pick_device
+from wm_nodes.atomic_file import replacing
 from wm_nodes.evaluation.held_out import HeldOut, evaluate_held_out
 from wm_nodes.training.batches import _log_fields, absolute
 from wm_nodes.training.config import LearnConfig, LearnError
@@ -498,10 +498,5 @@ class Learning:
 
 
 def _write_state(path: Path, state: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".new")
-    with aside.open("wb") as file:
+    with replacing(path) as aside, aside.open("wb") as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

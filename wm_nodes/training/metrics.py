@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from wm_nodes.atomic_file import replacing
+
 HEAD = ("time", "update", "metric", "value")
 
 
@@ -89,9 +91,8 @@ class MetricsRecorder:
         text = self.path.read_text()
         kept = "".join(_rows_until(text, update))
         if kept != text:
-            aside = self.path.with_suffix(".new")
-            aside.write_text(kept)
-            aside.replace(self.path)
+            with replacing(self.path) as aside:
+                aside.write_text(kept)
 
     def close(self) -> None:
         if self._board is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -18,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from wm_nodes.atomic_file import write_json
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
 from wm_nodes.graphs.launch.process_identity import new_run
 from wm_nodes.graphs.weights import arguments_of
@@ -86,7 +86,7 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
             if (path / FILE).exists():
                 return None
         try:
-            write_json(path / FILE, {"graph": graph.name, "arguments": arguments})
+            write_json(path / FILE, {"graph": graph.name, "arguments": arguments}, indent=2)
         except OSError as error:
             raise GraphError(f"run: cannot write {path / FILE} ({error.strerror}).") from None
         stack.pop_all()
@@ -270,7 +270,7 @@ def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
         if json.loads(file.read_text())["graph"] != TRAIN:
             return
     path.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"graph": TRAIN, "arguments": dict(arguments)})
+    write_json(file, {"graph": TRAIN, "arguments": dict(arguments)}, indent=2)
 
 
 def _compare(
@@ -289,14 +289,3 @@ def _compare(
             )
         notes.append(f"{name}:={new} (was {old})")
     return notes
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all, past a power cut."""
-    aside = file.with_suffix(".json.new")
-    with aside.open("w") as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
