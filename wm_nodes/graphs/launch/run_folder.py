@@ -20,6 +20,7 @@ from typing import IO, Any
 from wm_nodes.atomic_file import write_json
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
 from wm_nodes.graphs.launch.process_identity import new_run
+from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.graphs.weights import arguments_of
 
 RUNS = "runs"
@@ -207,7 +208,7 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
     """
     own = str(path / "log")
     logs = arguments.get("logs") or [arguments.get("log")]
-    logs = [str(log) for log in logs if log and str(log).rpartition(":")[0] != own != str(log)]
+    logs = [str(log) for log in logs if log and WeightedLog.parse(str(log)).path != own]
     found: dict[str, Any] = {"seed": arguments.get("seed", 0)}
     found |= {name: arguments.get(name) for name in LEARNED}
     found |= {"offline": ",".join(logs), **_robot(path)}
