@@ -39,7 +39,7 @@ class LearnedPolicy:
         robot: RobotSpec,
         *,
         seed: int = 0,
-        planner: str = "actor",
+        planner: str = "",
         search: SearchSettings | None = None,
         explore: bool = False,
         camera: str = "",
@@ -48,13 +48,16 @@ class LearnedPolicy:
         thinking_s: float = 0.0,
         compensate: bool = True,
     ) -> None:
-        """`explore` samples as in training episodes; `camera` may be empty if there is one only.
+        """`planner` may be empty: the actor, or cem where the model has none.
+
+        `explore` samples as in training episodes; `camera` may be empty if there is one only.
 
         `goal` is asked at each episode's beginning; a planner then plans for what it returns.
         `delay_s` says how much later than in training commands act. `thinking_s` lets time pass
         between an observation and its plan, as it does in real time: until then the plan before is
         played. `compensate` plans from where the robot will be when the plan comes.
         """
+        planner = planner or ("actor" if weights.model.spec.has_actor else "cem")
         if planner not in CHOOSERS:
             raise RobotError(f"planner: expected one of {', '.join(CHOOSERS)}, got {planner!r}.")
         size = weights.model.spec.image_size
@@ -80,14 +83,17 @@ class LearnedPolicy:
         robot: RobotSpec,
         *,
         seed: int = 0,
-        planner: str = "actor",
+        planner: str = "",
         search: SearchSettings | None = None,
         device: str = "auto",
+        camera: str = "",
         goal: Callable[[], Goal | None] | None = None,
     ) -> LearnedPolicy:
         """Load a version's folder, or a store's newest. WeightsError, ModelError."""
         weights = load_weights(folder, NEEDS, pick_device(device))
-        return cls(weights, robot, seed=seed, planner=planner, search=search, goal=goal)
+        return cls(
+            weights, robot, seed=seed, planner=planner, search=search, camera=camera, goal=goal
+        )
 
     def begin(self) -> None:
         self._filter = Filter(self._seed, self._device)

@@ -122,7 +122,7 @@ def run(words: Sequence[str]) -> int:
         if wanted.actuation_delay_s:
             _delay(robot, wanted.actuation_delay_s)
         policy = _policy(wanted, robot)
-        result = _judge(robot, policy, wanted)
+        result = _evaluate(robot, policy, wanted)
         cut = len(result.rows) < wanted.episodes
         beside = () if cut else _beside(robot, wanted)
         if wanted.csv is not None:
@@ -147,7 +147,7 @@ def run(words: Sequence[str]) -> int:
     return INTERRUPTED if cut else 0
 
 
-def _judge(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
+def _evaluate(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
     """Run the episodes, showing how far they are; Ctrl-C keeps those that are finished."""
     from wm_nodes.evaluation.evaluate import EvaluationResult, evaluate
 
@@ -335,7 +335,7 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         weights,
         robot.spec,
         seed=wanted.seed,
-        planner=wanted.planner or ("actor" if weights.model.spec.has_actor else "cem"),
+        planner=wanted.planner,
         search=search,
         camera=camera,
         goal=goal_of(robot, camera, joints=wanted.goal_joints),

@@ -15,6 +15,7 @@ from wm_nodes.episodes.runner import Arrival, Session
 from wm_nodes.episodes.schedule import Counts, Goals, Schedule
 from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
 from wm_nodes.evaluation.policy import Policy
+from wm_nodes.evaluation.rollout import EpisodeTally
 from wm_nodes.records import RANDOM, Origin, Vector
 from wm_nodes.robots.robot import Observation, Robot, RobotSpec
 
@@ -145,18 +146,19 @@ def _episode(
     assert episode is not None
     player.begin(episode.index)
     recording.take(arrival)
-    rewards: list[float] = []
-    first_success = -1
+    tally = EpisodeTally()
     while not arrival.step.is_last:
         meant, done = player.choose(session.robot.observe())
         arrival = session.execute(done, player.origin)
         recording.take(arrival, meant)
-        rewards.append(arrival.step.reward)
-        if arrival.step.success and first_success < 0:
-            first_success = len(rewards)
-    success = first_success >= 0
+        tally.add(arrival.step)
     return EpisodeRow(
-        episode.index, episode.seed, len(rewards), sum(rewards), success, first_success
+        episode.index,
+        episode.seed,
+        tally.length,
+        tally.total_reward,
+        tally.success,
+        tally.first_success,
     )
 
 
