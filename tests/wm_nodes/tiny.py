@@ -1,8 +1,7 @@
-"""The smallest model with every mechanism, a robot whose pictures it sees, and a log of it."""
+"""The smallest model with every mechanism, a robot whose images it sees, and a log of it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,18 +52,10 @@ TINY = MWMPreset(
 
 
 class SeenPoint(PointRobot):
-    """The point robot with pictures of 32 x 32."""
+    """The point robot with images of 32 x 32."""
 
     def __init__(self, seed: int = 0, time_limit: int = 8, size: int = SIZE) -> None:
-        super().__init__(seed, time_limit)
-        self._scale = size // 8
-        self.spec = replace(self.spec, cameras={"top": (size, size, 3)})
-
-    def _observation(self, executed, commanded, **rest):
-        seen = super()._observation(executed, commanded, **rest)
-        image = seen.images["top"].repeat(self._scale, 0).repeat(self._scale, 1)
-        self._newest = replace(seen, images={"top": image})
-        return self._newest
+        super().__init__(seed, time_limit, size)
 
 
 class Homing:

@@ -24,7 +24,7 @@ from wm_nodes.agent.weights import Weights, device_of, load_weights
 from wm_nodes.records import Step
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.robots.hold_action import still
-from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, Vector
+from wm_nodes.robots.robot import GoalTask, Observation, Robot, RobotError, RobotSpec, Vector
 
 NEEDS = ("encode", "filter", "act", "plan")
 COMPARED = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
@@ -39,7 +39,7 @@ class LearnedPolicy:
         robot: RobotSpec,
         *,
         seed: int = 0,
-        planner: str = "actor",
+        planner: str = "",
         search: SearchSettings | None = None,
         explore: bool = False,
         camera: str = "",
@@ -48,13 +48,16 @@ class LearnedPolicy:
         thinking_s: float = 0.0,
         compensate: bool = True,
     ) -> None:
-        """`explore`: sample as in training episodes. `camera`: may be empty for a robot with one.
+        """planner: empty: the actor, or cem where the model has none.
+
+        `explore`: sample as in training episodes. `camera`: may be empty for a robot with one.
 
         `goal` is called at the start of each episode and returns the goal of its plans. `delay_s`:
         how much later [s] than in training commands act. `thinking_s`: simulated planning time [s]
         between an observation and its plan; until then the previous plan is executed. `compensate`:
         plan from the state that the robot will have when the plan is ready.
         """
+        planner = planner or ("actor" if weights.model.spec.has_actor else "cem")
         if planner not in ACTION_SELECTORS:
             raise RobotError(
                 f"planner: got {planner!r}, expected one of {', '.join(ACTION_SELECTORS)}."
@@ -82,14 +85,17 @@ class LearnedPolicy:
         robot: RobotSpec,
         *,
         seed: int = 0,
-        planner: str = "actor",
+        planner: str = "",
         search: SearchSettings | None = None,
         device: str = "auto",
+        camera: str = "",
         goal: Callable[[], Goal | None] | None = None,
     ) -> LearnedPolicy:
         """Load a version's folder, or a store's newest. WeightsError, ModelError."""
         weights = load_weights(folder, NEEDS, pick_device(device))
-        return cls(weights, robot, seed=seed, planner=planner, search=search, goal=goal)
+        return cls(
+            weights, robot, seed=seed, planner=planner, search=search, camera=camera, goal=goal
+        )
 
     def begin(self) -> None:
         self._filter = StateFilter(self._seed, self._device)
@@ -175,7 +181,7 @@ def goal_of(robot: Robot, camera: str, *, joints: bool = False) -> Callable[[], 
     `joints` its proprioception."""
 
     def now() -> Goal | None:
-        observation = robot.goal()
+        observation = robot.goal() if isinstance(robot, GoalTask) else None
         if observation is None:
             return None
         return Goal(observation.images[camera], observation.proprio if joints else None)

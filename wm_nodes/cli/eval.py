@@ -26,7 +26,7 @@ from wm_nodes.cli.robot_options import (
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
 from wm_nodes.robots.registry import ROBOTS, SIMULATED
-from wm_nodes.robots.robot import RobotError
+from wm_nodes.robots.robot import GoalTask, RobotError
 
 if TYPE_CHECKING:
     from wm_nodes.agent.in_process import LearnedPolicy
@@ -122,7 +122,7 @@ def run(words: Sequence[str]) -> int:
         if wanted.actuation_delay_s:
             _delay(robot, wanted.actuation_delay_s)
         policy = _policy(wanted, robot)
-        result = _judge(robot, policy, wanted)
+        result = _evaluate(robot, policy, wanted)
         cut = len(result.rows) < wanted.episodes
         beside = () if cut else _beside(robot, wanted)
         if wanted.csv is not None:
@@ -147,7 +147,7 @@ def run(words: Sequence[str]) -> int:
     return INTERRUPTED if cut else 0
 
 
-def _judge(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
+def _evaluate(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
     """Run the episodes, showing how far they are; Ctrl-C keeps those that are finished."""
     from wm_nodes.evaluation.evaluate import EvaluationResult, evaluate
 
@@ -180,7 +180,7 @@ def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
     from wm_nodes.evaluation.evaluate import evaluate
     from wm_nodes.robots.opening import open_robot
 
-    if robot.goal() is None:
+    if not isinstance(robot, GoalTask) or robot.goal() is None:
         return ()
     results = []
     for name in BASELINES:
@@ -335,7 +335,7 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         weights,
         robot.spec,
         seed=wanted.seed,
-        planner=wanted.planner or ("actor" if weights.model.spec.has_actor else "cem"),
+        planner=wanted.planner,
         search=search,
         camera=camera,
         goal=goal_of(robot, camera, joints=wanted.goal_joints),

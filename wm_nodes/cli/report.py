@@ -13,6 +13,7 @@ import tyro
 from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.launch.run_folder import RUNS
+from wm_nodes.graphs.weighted_log import WeightedLog
 
 if TYPE_CHECKING:
     from wm_datasets import LogReader
@@ -127,6 +128,6 @@ def _first_log(facts: dict[str, Any]) -> LogReader | None:
     from wm_datasets import LogReader
 
     for word in facts.get("logs") or []:
-        path = Path(str(word).rpartition(":")[0])
+        path = Path(WeightedLog.parse(str(word)).path)
         return LogReader(path) if (path / "zarr.json").is_file() else None
     return None

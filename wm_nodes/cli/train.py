@@ -22,6 +22,7 @@ from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
 from wm_nodes.graphs.launch.run_folder import hides_hold_out, read_training, write_training
+from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.training.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
@@ -158,8 +159,8 @@ def run(words: Sequence[str]) -> int:
         write_training(folder, about)
 
     with user_errors(TrainingError, LogError, ModelError, RobotError, WeightsError, OSError):
-        judge = _judge(wanted, logs[0][0])
-        _learn(Trainer(config, evaluate=judge, on_first_save=begin), folder)
+        evaluation = _evaluation(wanted, logs[0][0])
+        _learn(Trainer(config, evaluate=evaluation, on_first_save=begin), folder)
     return 0
 
 
@@ -233,36 +234,29 @@ def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mix
         raise UserError(why)
 
 
-def _judge(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
-    """Return what judges weights in the simulator of the first log; None where none is asked."""
+def _evaluation(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
+    """Return the evaluation in the simulator of the first log; None: it was not asked for."""
     if not (wanted.eval_every and wanted.eval_episodes):
         return None
     from wm_datasets.remote.reader import open_log
-    from wm_nodes.evaluation.in_simulator import SimulatorJudge
+    from wm_nodes.evaluation.in_simulator import SimulatorEvaluation
 
     with open_log(log) as reader:
-        return SimulatorJudge(reader.spec, wanted.eval_episodes, wanted.seed)
+        return SimulatorEvaluation(reader.spec, wanted.eval_episodes, wanted.seed)
 
 
 def weighted_log(text: str) -> tuple[Path | str, float]:
-    """Return the log's folder, or its URL, and its weight from LOG or LOG:WEIGHT."""
-    path, mark, weight = text.rpartition(":")
-    if not mark or Path(text).exists() or (is_url(text) and not is_url(path)):
-        path, weight = text, "1"
+    """Return folder or URL, and weight, of LOG or LOG:WEIGHT. UserError: there is no such log."""
     try:
-        share = float(weight)
-    except ValueError:
-        share = -1.0
-    if not 0 < share < float("inf"):
-        raise UserError(
-            f"--log: given {text!r}, right is a path, or path:weight with a weight > 0."
-        )
-    if is_url(path):
-        return path, share
-    folder = find_log(Path(path))
+        log = WeightedLog.parse(text)
+    except ValueError as error:
+        raise UserError(f"--log: {error}.") from None
+    if log.is_url:
+        return log.path, log.weight
+    folder = find_log(Path(log.path))
     if not (folder / "zarr.json").is_file():
         raise UserError(f"--log: no replay log at {folder}. Right: what `wm log info` shows.")
-    return folder, share
+    return folder, log.weight
 
 
 def _learn(trainer: Trainer, folder: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from wm_nodes.atomic_file import write_json
+
 UNREADABLE = "record"
 
 
@@ -49,18 +51,7 @@ class SafetyRecord:
             record = make()
             if record == self._written:
                 return
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            aside = self.path.with_name(self.path.name + ".new")
-            with aside.open("w") as file:
-                json.dump(asdict(record), file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_json(self.path, asdict(record))
             self._written = record
 
 

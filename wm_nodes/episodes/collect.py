@@ -15,6 +15,7 @@ from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Counts, Schedule, StopCriteria
 from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
 from wm_nodes.evaluation.policy import Policy
+from wm_nodes.evaluation.rollout import EpisodeTally
 from wm_nodes.records import RANDOM, Origin, Transition, Vector
 from wm_nodes.robots.robot import Observation, Robot, RobotSpec
 
@@ -147,18 +148,19 @@ def _episode(
     assert episode is not None
     policy.begin(episode.index)
     recording.append(transition)
-    rewards: list[float] = []
-    first_success = -1
+    tally = EpisodeTally()
     while not transition.step.is_last:
         intended, action = policy.choose(runner.robot.observe())
         transition = runner.execute(action, policy.origin)
         recording.append(transition, intended)
-        rewards.append(transition.step.reward)
-        if transition.step.success and first_success < 0:
-            first_success = len(rewards)
-    success = first_success >= 0
+        tally.add(transition.step)
     return EpisodeRow(
-        episode.index, episode.seed, len(rewards), sum(rewards), success, first_success
+        episode.index,
+        episode.seed,
+        tally.length,
+        tally.total_reward,
+        tally.success,
+        tally.first_success,
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wm_nodes.atomic_file import write_json
 from wm_nodes.robots.seeds import episode_seed
 
 
@@ -123,10 +123,4 @@ class CountsFile:
         """Replace the file atomically."""
         if self._path is None:
             return
-        aside = self._path.with_name(self._path.name + ".new")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w") as file:
-            json.dump(asdict(counts), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._path)
+        write_json(self._path, asdict(counts))

@@ -1,8 +1,8 @@
-"""Blind and scripted policies: what a learned policy must beat before it may claim eyes.
+"""Baselines that ignore images: a learned policy must beat them to show that it uses vision.
 
-`random` acts uniformly, `constant` repeats the best of 27 actions, `open_loop` replays what an
-expert did in another episode, `open_loop_best` the best of 30 such recordings, `expert` reads the
-simulator's own state. None sees a picture.
+`random` acts uniformly, `hold` stands still, `constant` repeats the best of 27 actions, `open_loop`
+replays an expert's actions of another episode, `open_loop_best` the best of 30 such recordings,
+`expert` reads the simulator's own state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_nodes.evaluation.policy import P, Policy
+from wm_nodes.evaluation.rollout import EpisodeTally, rollout
 from wm_nodes.robots.robot import Observation, Robot, RobotError, Vector
 from wm_nodes.robots.seeds import episode_seed
 from wm_nodes.robots.sims.metaworld import MetaWorld
@@ -37,7 +38,7 @@ class Random:
 
 
 class Constant:
-    """The same action for ever."""
+    """The same action at every step."""
 
     def __init__(self, action: Sequence[float]) -> None:
         self.action = np.array(action, np.float32)
@@ -50,7 +51,7 @@ class Constant:
 
 
 class Hold:
-    """Stands still: positions stay what they are when it is asked."""
+    """Stands still: dimensions that are positions keep their values."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
@@ -77,7 +78,7 @@ class Replay:
 
 
 class OpenLoop:
-    """An expert's actions, recorded in another episode of another stream, replayed blindly.
+    """An expert's actions, of another episode of another stream, replayed.
 
     `recorder` is a second robot of the same task; a new recording is made for every episode.
     """
@@ -94,15 +95,11 @@ class OpenLoop:
         return self._replay.act(observation)
 
     def record(self) -> Replay:
-        """Return what the expert did in the next episode of the search stream."""
-        observation = self._recorder.reset(episode_seed(self._seed, self._episode, "search"))
+        """Return the expert's actions of the next episode of the search stream."""
+        seed = episode_seed(self._seed, self._episode, "search")
         self._episode += 1
-        self._expert.begin()
-        actions = []
-        while not observation.is_last:
-            observation = self._recorder.act(self._expert.act(observation))
-            actions.append(observation.executed)
-        return Replay(actions)
+        _, *steps = rollout(self._recorder, self._expert, seed)
+        return Replay([step.executed for step in steps])
 
 
 def best_constant(
@@ -111,7 +108,7 @@ def best_constant(
     """Return the best of the 27 actions with x, y, z in {-1, 0, 1} and the gripper held.
 
     All are tried on `trials` episodes, the best five on `finals` more; success counts first, then
-    return. The episodes are of the search stream: none of them is used to judge the winner.
+    return. The episodes are of the search stream: none of them is used to evaluate the winner.
     """
     actions = itertools.product((-1.0, 0.0, 1.0), repeat=3)
     return _best(robot, [Constant((*xyz, gripper)) for xyz in actions], seed, trials, finals)
@@ -129,7 +126,7 @@ def best_open_loop(
     """Return the recording of an expert that does best when it is replayed in other episodes.
 
     The strongest blind policy here: one fixed sequence, chosen like the best constant. Where it
-    succeeds, the task can be learned without looking.
+    succeeds, the task can be solved without images.
     """
     source = OpenLoop(recorder, seed)
     candidates = [source.record() for _ in range(recordings)]
@@ -163,11 +160,9 @@ def _score(robot: Robot, policy: Policy, seeds: Sequence[int]) -> tuple[float, f
     """Return (share of episodes with success, mean return)."""
     successes, total = 0, 0.0
     for seed in seeds:
-        observation, success = robot.reset(seed), False
-        policy.begin()
-        while not observation.is_last:
-            observation = robot.act(policy.act(observation))
-            total += observation.reward
-            success |= observation.success
-        successes += success
+        tally = EpisodeTally()
+        for observation in rollout(robot, policy, seed):
+            tally.add(observation)
+        total += tally.total_reward
+        successes += tally.success
     return successes / len(seeds), total / len(seeds)

@@ -11,17 +11,18 @@ from statistics import NormalDist, fmean, median, stdev
 from typing import Any
 
 from wm_nodes.evaluation.policy import Policy
-from wm_nodes.robots.robot import Observation, Robot, RobotError
+from wm_nodes.evaluation.rollout import EpisodeTally, rollout
+from wm_nodes.robots.robot import Observation, Robot, RobotError, ScoredTask
 from wm_nodes.robots.seeds import episode_seed
 
-CLOSE_M = 0.05  # near enough to count as arrived
+CLOSE_M = 0.05  # a distance to success that counts as reached
 
 
 @dataclass(frozen=True)
 class EpisodeRow:
-    """One judged episode. `first_success` is the decision that first succeeded, -1 if none did.
+    """One episode. `first_success` is the agent step that first succeeded, -1 if none did.
 
-    Distances [m] to the task's end: at the episode's end, and the least; None: unknown.
+    end_m, least_m: distance to success [m] at the episode's end, and the least; None: unknown.
     """
 
     episode: int
@@ -36,9 +37,9 @@ class EpisodeRow:
 
 @dataclass(frozen=True)
 class Nearness:
-    """How near episodes came to what was wanted [m], and in which share they came close enough."""
+    """Distances of episodes to success [m], and the share that came close enough."""
 
-    within: float  # what counts as close enough
+    within: float  # a distance that counts as close enough
     at_end: float  # share
     at_end_interval: tuple[float, float]
     ever: float
@@ -60,7 +61,7 @@ class Nearness:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a policy did over some episodes; intervals cover 95 %."""
+    """Episodes of a policy on a task; intervals cover 95 %."""
 
     task: str
     policy: str
@@ -85,7 +86,7 @@ class EvaluationResult:
 
     @property
     def nearness(self) -> Nearness | None:
-        """How near the episodes came; None where that is unknown."""
+        """Distances of the episodes to success; None where they are unknown."""
         ends = [row.end_m for row in self.rows if row.end_m is not None]
         least = [row.least_m for row in self.rows if row.least_m is not None]
         count = len(self.rows)
@@ -131,8 +132,8 @@ class EvaluationResult:
             writer.writerow(["task", "policy", "seed", *names])
             for row in self.rows:
                 values = {**asdict(row), "success": int(row.success)}
-                told = [_rounded(values[name]) for name in names]
-                writer.writerow([self.task, self.policy, self.seed, *told])
+                numbers = [_rounded(values[name]) for name in names]
+                writer.writerow([self.task, self.policy, self.seed, *numbers])
 
     def __str__(self) -> str:
         low, high = self.success_interval
@@ -157,8 +158,8 @@ def evaluate(
 ) -> EvaluationResult:
     """Run the policy on episodes 0 .. episodes-1 of the seed's evaluation stream.
 
-    These are the same for every policy and never met in training. `watch` is called with every
-    observation (to film, to log), `done` with every finished episode.
+    These are the same for every policy and never part of training. `watch` is called with every
+    observation (for videos and logs), `done` with every finished episode.
     """
     if episodes < 1:
         raise RobotError(f"episodes: expected a whole number from 1, got {episodes}.")
@@ -216,23 +217,21 @@ def _episode(
     seed: int,
     watch: Callable[[Observation], None] | None,
 ) -> EpisodeRow:
-    chosen = episode_seed(seed, index, "evaluation")
-    observation = robot.reset(chosen)
-    policy.begin()
-    length, total, first_success = 0, 0.0, -1
-    end_m = least_m = robot.distance()
-    if watch:
-        watch(observation)
-    while not observation.is_last:
-        observation = robot.act(policy.act(observation))
-        length += 1
-        total += observation.reward
-        if observation.success and first_success < 0:
-            first_success = length
-        end_m = robot.distance()
-        if end_m is not None and least_m is not None:
-            least_m = min(least_m, end_m)
+    chosen, tally = episode_seed(seed, index, "evaluation"), EpisodeTally()
+    distances: list[float | None] = []
+    for observation in rollout(robot, policy, chosen):
+        tally.add(observation)
+        distances.append(robot.distance() if isinstance(robot, ScoredTask) else None)
         if watch:
             watch(observation)
-    success = first_success >= 0
-    return EpisodeRow(index, chosen, length, total, success, first_success, end_m, least_m)
+    known = [distance for distance in distances if distance is not None]
+    return EpisodeRow(
+        index,
+        chosen,
+        tally.length,
+        tally.total_reward,
+        tally.success,
+        tally.first_success,
+        end_m=distances[-1],
+        least_m=min(known, default=None),
+    )

@@ -1,5 +1,4 @@
-"""Judge weights in the simulator that a log was recorded in: success and return, with the log's
-own task, camera and pace."""
+"""Evaluate weights in the simulator that a log was recorded in: success and return."""
 
 from __future__ import annotations
 
@@ -9,36 +8,58 @@ from pathlib import Path
 from typing import Any
 
 from wm_datasets.spec import LogSpec
-from wm_nodes.agent.in_process import LearnedPolicy
+from wm_models.weights.store import read_manifest
+from wm_nodes.agent.in_process import LearnedPolicy, goal_of, only_camera
 from wm_nodes.evaluation.evaluate import evaluate
-from wm_nodes.robots.robot import RobotError
-
-SETTINGS = ("camera", "action_repeat", "time_limit", "render")  # of the log's `extra`
+from wm_nodes.robots.opening import open_robot
+from wm_nodes.robots.registry import SIMULATED
+from wm_nodes.robots.robot import Robot, RobotError
 
 
 @dataclass(frozen=True)
-class SimulatorJudge:
-    """Episodes of the evaluation stream: the same each time, and never met in training."""
+class SimulatorEvaluation:
+    """Episodes of the evaluation stream: equal each time, and never part of training.
 
-    spec: LogSpec  # of the log that is learned from
+    spec: of the log that is learned from; the robot, its task and its settings are those of the
+    log. RobotError: no simulator of the registry recorded it.
+    """
+
+    spec: LogSpec
     episodes: int
     seed: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.spec.robot != "metaworld":
+        if self.spec.robot not in SIMULATED:
             raise RobotError(
-                f"evaluation in the simulator: the log is of robot {self.spec.robot!r}, right is "
-                "a log of 'metaworld'. Without --eval-episodes held-out episodes are judged by."
+                f"evaluation in the simulator: got a log of robot {self.spec.robot!r}, expected "
+                f"one of {', '.join(SIMULATED)}. Leave --eval-episodes out: held-out episodes are "
+                "evaluated."
             )
+
+    def open(self) -> Robot:
+        """Open the simulator as it was when the log was recorded."""
+        spec = self.spec
+        settings: dict[str, Any] = {**spec.extra, "task": spec.task, "seed": self.seed}
+        settings["limits"] = spec.action
+        if spec.cameras:
+            settings["camera"] = ",".join(spec.cameras)
+            settings["size"] = next(iter(spec.cameras.values()))[0]
+        return open_robot(spec.robot, settings)
 
     def __call__(self, weights: Path) -> dict[str, float]:
         """Return success_rate, with its 95 % interval, and mean_return of a version's folder."""
-        from wm_nodes.robots.sims.metaworld import MetaWorld
-
-        extra: dict[str, Any] = {k: v for k, v in self.spec.extra.items() if k in SETTINGS}
-        with closing(MetaWorld(self.spec.task, seed=self.seed, **extra)) as robot:
-            policy = LearnedPolicy.load(weights, robot.spec, seed=self.seed, device=self.device)
+        with closing(self.open()) as robot:
+            seen = str(read_manifest(weights).extra.get("camera", ""))
+            camera = seen if seen in robot.spec.cameras else only_camera(robot.spec, "")
+            policy = LearnedPolicy.load(
+                weights,
+                robot.spec,
+                seed=self.seed,
+                device=self.device,
+                camera=camera,
+                goal=goal_of(robot, camera),
+            )
             result = evaluate(robot, policy, self.episodes, self.seed)
         low, high = result.success_interval
         return {

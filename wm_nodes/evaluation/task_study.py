@@ -27,10 +27,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from wm_nodes.atomic_file import replacing, write_json
 from wm_nodes.evaluation.evaluate import wilson
 from wm_nodes.evaluation.task_sets import PUBLISHED_STEPS, published
 from wm_nodes.graphs.launch import die_with_parent
-from wm_nodes.graphs.launch.run_folder import write_json
 
 BLIND = ("random", "constant", "open_loop", "open_loop_best")
 BASELINES = (*BLIND, "expert")  # the expert reads the simulator's state
@@ -151,7 +151,7 @@ class TaskStudy:
                     f"study: {self.folder} is in use by another process, expected a free folder. "
                     "Give another --folder, or end that process."
                 ) from None
-            write_json(self.folder / "study.json", asdict(self.settings))
+            write_json(self.folder / "study.json", asdict(self.settings), indent=2)
             for number, task in enumerate(self.tasks, 1):
                 note = "" if self.finished(task) else self._try(task, number)
                 self._say(f"{self.row(task)}{note}")
@@ -279,7 +279,7 @@ class TaskStudy:
 
     def _evaluate(self, task: str, file: Path, *words: str) -> None:
         """Judge a policy on the episodes that all policies meet; the file is whole or absent."""
-        s, aside = self.settings, file.with_suffix(".part")
+        s = self.settings
         numbers = {"episodes": s.episodes, "seed": s.seed, "time-limit": s.time_limit}
         given = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
         command = [
@@ -291,7 +291,7 @@ class TaskStudy:
             *words,
             *given,
         ]
-        with self._output(task) as output:
+        with self._output(task) as output, replacing(file) as aside:
             process = subprocess.Popen(
                 [*command, "--csv", str(aside)],
                 stdin=subprocess.DEVNULL,
@@ -303,14 +303,13 @@ class TaskStudy:
                 code = process.wait()
             finally:
                 _end(process)
-        if code:
-            raise _Failed(code, f"eval {' '.join(words)}")
-        aside.replace(file)
+            if code:
+                raise _Failed(code, f"eval {' '.join(words)}")
 
     # --- files -----------------------------------------------------------------------------------
 
     def _note(self, task: str, state: TaskState) -> None:
-        write_json(self.folder / "state" / f"{task}.json", asdict(state))
+        write_json(self.folder / "state" / f"{task}.json", asdict(state), indent=2)
 
     def _output(self, task: str) -> Any:
         return (self.folder / "output" / f"{task}.log").open("ab")
@@ -354,16 +353,14 @@ def write_tables(folder: Path, rows: Sequence[TaskRow], settings: StudySettings)
     """Write tasks.csv, tasks.md and tasks.png, each whole or not at all."""
     if not rows:
         return
-    aside = folder / ".tasks.part"
-    with aside.open("w", newline="") as file:
+    with replacing(folder / "tasks.csv") as aside, aside.open("w", newline="") as file:
         table = csv.DictWriter(file, [field.name for field in fields(TaskRow)], lineterminator="\n")
         table.writeheader()
         table.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
-    aside.replace(folder / "tasks.csv")
-    aside.write_text(markdown(rows, settings))
-    aside.replace(folder / "tasks.md")
-    draw(rows, settings, aside)
-    aside.replace(folder / "tasks.png")
+    with replacing(folder / "tasks.md") as aside:
+        aside.write_text(markdown(rows, settings))
+    with replacing(folder / "tasks.png") as aside:
+        draw(rows, settings, aside)
 
 
 def markdown(rows: Sequence[TaskRow], settings: StudySettings) -> str:

@@ -11,9 +11,9 @@ from wm_models.planners.registry import PLANNERS
 from wm_models.registry import SUMMARIES, preset
 from wm_nodes import namespaces
 from wm_nodes.graphs.graph import Argument, GraphError, Values
+from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.graphs.weights import find_weights, read_facts
 
-URL = "://"  # of an archive in an object store; whether it is there, the trainer finds out
 MODELS = tuple(SUMMARIES)
 
 MODEL = Argument("model", "mwm_cpu", "Model preset.", choices=MODELS, fixed=True)
@@ -98,33 +98,23 @@ def first_weights(values: Values) -> str:
 
 
 def split_logs(values: Values) -> list[str]:
-    """Return the words of `offline`, with whole paths."""
-    found = []
-    for word in str(values.get("offline", "")).split(","):
-        path, mark, weight = word.strip().rpartition(":")
-        whole = URL in word and URL not in path
-        if not mark or whole or Path(word.strip()).exists():
-            path, weight = word.strip(), "1"
-        if not path:
-            continue
-        if URL in path and _positive(weight):
-            found.append(f"{path}:{weight}")
-            continue
-        folder = Path(path).expanduser().resolve()
-        if not (folder / "zarr.json").is_file() or not _positive(weight):
-            raise GraphError(
-                f"offline: there is no replay log {word.strip()!r}. Right: LOG or LOG:WEIGHT with "
-                "a weight > 0, commas between."
-            )
-        found.append(f"{folder}:{weight}")
-    return found
-
-
-def _positive(word: str) -> bool:
-    try:
-        return 0 < float(word) < float("inf")
-    except ValueError:
-        return False
+    """Return the logs of `offline` as LOG:WEIGHT, with whole paths. GraphError."""
+    logs = []
+    for word in filter(None, (each.strip() for each in str(values.get("offline", "")).split(","))):
+        try:
+            log = WeightedLog.parse(word)
+        except ValueError as error:
+            raise GraphError(f"offline: {error}, commas between.") from None
+        if not log.is_url:  # the trainer finds out whether one in an object store is there
+            folder = Path(log.path).expanduser().resolve()
+            if not (folder / "zarr.json").is_file():
+                raise GraphError(
+                    f"offline: there is no replay log {word!r}. Give LOG or LOG:WEIGHT, commas "
+                    "between."
+                )
+            log = WeightedLog(str(folder), log.weight)
+        logs.append(str(log))
+    return logs
 
 
 def trainer_threads(cores: int) -> int:

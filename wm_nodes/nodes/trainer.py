@@ -17,6 +17,7 @@ from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.node import ManagedNode, NodeParams
@@ -106,7 +107,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
 
     def _config(self) -> TrainingConfig:
         p, run = self.params, Path(self.params.run)
-        others = [weighted_log(word) for word in p.offline]
+        others = [_weighted_log(word) for word in p.offline]
         others += [(Path(p.demos), 1.0)] * bool(p.demos)
         share = p.demos_share if others else 0.0
         total = sum(weight for _, weight in others)
@@ -200,15 +201,13 @@ class TrainerNode(ManagedNode[TrainerParams]):
         super().diagnose()
 
 
-def weighted_log(word: str) -> tuple[Path | str, float]:
-    """Return folder, or URL, and weight of a log given as LOG:WEIGHT."""
-    path, _, weight = word.rpartition(":")
+def _weighted_log(word: str) -> tuple[Path | str, float]:
+    """Return folder, or URL, and weight of LOG or LOG:WEIGHT."""
     try:
-        return path if is_url(path) else Path(path), float(weight)
-    except ValueError:
-        raise UserError(
-            f"offline: given {word!r}, right is LOG:WEIGHT, as in runs/a/log:1"
-        ) from None
+        log = WeightedLog.parse(word)
+    except ValueError as error:
+        raise UserError(f"offline: {error}, as in runs/a/log:1.") from None
+    return (log.path if log.is_url else Path(log.path)), log.weight
 
 
 def main() -> None:

@@ -1,4 +1,8 @@
-"""The Robot contract: what a simulator or an arm promises to the robot node and to evaluation."""
+"""The Robot interface, and the further ones that only some robots have.
+
+`Robot` is all that evaluation, recording and lock-step need. `RealtimeRobot` is one that moves by
+itself. `GoalTask`, `ScoredTask` and `CalibratedCameras` are recognised by their one method.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +25,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class RobotError(Exception):
-    """Something is wrong with a robot or with what was asked of it: what, given, right."""
+    """A robot failed, or was given something that it cannot do."""
 
 
 class SpecError(RobotError, ValueError):
@@ -29,12 +33,12 @@ class SpecError(RobotError, ValueError):
 
 
 class RenderError(RobotError):
-    """No picture can be made here: GL library, display or camera missing."""
+    """No image can be rendered here: GL library, display or camera missing."""
 
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """What a robot gives and takes. `control_period_s` is the time of one decision."""
+    """Sizes, units and bounds of observations and actions. `control_period_s`: of an agent step."""
 
     name: str
     task: str
@@ -101,20 +105,6 @@ class Robot(abc.ABC):
     def observe(self) -> Observation:
         """Return the newest observation again; nothing moves. RobotError before the first reset."""
 
-    def goal(self) -> Observation | None:
-        """Return what this episode is to bring about, as it would be seen; None: the task shows no
-        goal. Its action, reward and stamp mean nothing."""
-        return None
-
-    def intrinsics(self) -> Mapping[str, Intrinsics]:
-        """Return the intrinsics of the newest images by camera, where the robot knows them itself
-        (simulators). Equal intrinsics are the same object."""
-        return {}
-
-    def distance(self) -> float | None:
-        """Return how far the task is from done now [m], for evaluations; None: unknown."""
-        return None
-
     @abc.abstractmethod
     def act(self, action: npt.ArrayLike) -> Observation:
         """Execute `action` (A,) for one control period and return what follows.
@@ -150,6 +140,35 @@ class Robot(abc.ABC):
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@runtime_checkable
+class GoalTask(Protocol):
+    """A robot whose task is to reach a goal that can be shown."""
+
+    def goal(self) -> Observation | None:
+        """Return the goal of the episode that has begun, as it would be observed; None: this task
+        shows none.
+
+        Nothing moves. Only images and proprioception mean anything.
+        """
+
+
+@runtime_checkable
+class ScoredTask(Protocol):
+    """A robot that measures how far its task is from done, for evaluations."""
+
+    def distance(self) -> float:
+        """Return the distance of the present state to success of the task [m]; at least 0."""
+
+
+@runtime_checkable
+class CalibratedCameras(Protocol):
+    """A robot that knows its cameras' intrinsics itself, as simulators do."""
+
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        """Return the intrinsics of the newest images by camera, where they are known. Equal
+        intrinsics are the same object."""
 
 
 class RealtimeRobot(Robot):

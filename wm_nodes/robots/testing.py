@@ -1,10 +1,13 @@
-"""The laws of the Robot contract as a test suite: give it a robot, it checks every promise.
+"""The laws of the Robot interfaces as test suites: give them a robot, they check every promise.
 
 A new robot is tested by:
 
     class TestMyArm(RobotContract):
         def make_robot(self) -> Robot:
             return MyArm(bus=FakeBus())
+
+A simulator inherits SimulatorContract instead, and one with goals, distances or known cameras
+GoalTaskContract, ScoredTaskContract or CalibratedCamerasContract as well.
 """
 
 from __future__ import annotations
@@ -17,13 +20,23 @@ import numpy as np
 import pytest
 
 from wm_nodes.robots.hold_action import still
-from wm_nodes.robots.robot import Observation, Robot, RobotError, SpecError, Vector
+from wm_nodes.robots.robot import (
+    CalibratedCameras,
+    GoalTask,
+    Observation,
+    Robot,
+    RobotError,
+    ScoredTask,
+    SpecError,
+    Vector,
+)
+from wm_nodes.robots.sims.simulator import Simulator
 
 
 class RobotContract:
-    """Mixin for pytest classes. Set `max_decisions` if an episode has no end of its own."""
+    """What every robot promises. An episode must end within `max_steps` agent steps."""
 
-    max_decisions = 1000
+    max_steps = 1000
 
     def make_robot(self) -> Robot:
         """Return a fresh robot, not yet reset."""
@@ -71,7 +84,7 @@ class RobotContract:
         np.testing.assert_array_equal(observation.executed, action)
         self.check_shapes(robot, observation)
 
-    def test_an_action_out_of_bounds_is_clipped_and_told(self, robot: Robot) -> None:
+    def test_an_action_out_of_bounds_is_clipped_and_reported(self, robot: Robot) -> None:
         robot.reset()
         high = np.asarray(robot.spec.action.high, np.float32)  # as actions are
         observation = robot.act(high + 2 * np.abs(high) + 1)
@@ -130,7 +143,7 @@ class RobotContract:
 
     def test_the_end_is_an_end_until_reset(self, robot: Robot) -> None:
         observation = robot.reset()
-        for _ in range(self.max_decisions):
+        for _ in range(self.max_steps):
             if observation.is_last:
                 break
             observation = robot.act(self.middle(robot))
@@ -180,3 +193,130 @@ class RobotContract:
             assert np.isfinite(vector).all()
         assert np.isfinite(observation.reward)
         assert isinstance(observation.success, bool)
+
+
+class SimulatorContract(RobotContract):
+    """What simulators promise beside: seeds decide episodes, and time stands still in between."""
+
+    def test_a_seed_alone_decides_its_episode(self, robot: Robot) -> None:
+        with self.make_robot() as other:
+            other.reset()
+            other.act(np.asarray(robot.spec.action.high, np.float32))
+            for one, two in zip(self.rollout(robot, 7), self.rollout(other, 7), strict=True):
+                assert_equal_observations(one, two)
+            np.testing.assert_array_equal(self.state(robot), self.state(other))
+
+    def test_an_episode_does_not_depend_on_the_actions_before_it(self, robot: Robot) -> None:
+        with self.make_robot() as other:
+            robot.reset()
+            robot.act(np.asarray(robot.spec.action.high, np.float32))
+            other.reset()
+            for one, two in zip(self.rollout(robot, None), self.rollout(other, None), strict=True):
+                assert_equal_observations(one, two)
+            np.testing.assert_array_equal(self.state(robot), self.state(other))
+
+    def test_seeds_give_different_episodes(self, robot: Robot) -> None:
+        starts = []
+        for seed in (1, 2):
+            first = robot.reset(seed)
+            starts.append(np.concatenate([first.proprio, self.state(robot)]))
+        assert not np.array_equal(*starts)
+
+    def test_time_stands_still_between_steps(self, robot: Robot) -> None:
+        robot.reset(3)
+        robot.act(self.middle(robot))
+        before = self.state(robot)
+        robot.stop()
+        robot.observe()
+        np.testing.assert_array_equal(self.state(robot), before)
+
+    def test_the_privileged_state_is_a_copy(self, robot: Robot) -> None:
+        robot.reset(3)
+        before = self.state(robot).copy()
+        self.state(robot)[:] = np.nan
+        np.testing.assert_array_equal(self.state(robot), before)
+
+    def rollout(self, robot: Robot, seed: int | None) -> list[Observation]:
+        """Return the observations of three random steps of an episode."""
+        random, action = np.random.default_rng(0), robot.spec.action
+        observations = [robot.reset(seed)]
+        while len(observations) < 4 and not observations[-1].is_last:
+            observations.append(robot.act(random.uniform(action.low, action.high)))
+        return observations
+
+    def state(self, robot: Robot) -> np.ndarray:
+        """Return the privileged state of a simulator."""
+        assert isinstance(robot, Simulator)
+        return robot.privileged_state
+
+
+class GoalTaskContract(RobotContract):
+    """What a robot promises whose task shows a goal."""
+
+    def test_a_goal_is_as_the_spec_says_and_stays_for_the_episode(self, robot: Robot) -> None:
+        robot.reset(3)
+        goals = [self.goal(robot)]
+        robot.act(self.middle(robot))
+        goals.append(self.goal(robot))
+        for goal in goals:
+            self.check_shapes(robot, goal)
+        assert_equal_observations(*goals)
+
+    def test_showing_the_goal_moves_nothing(self, robot: Robot) -> None:
+        with self.make_robot() as other:
+            for each, shows in ((robot, True), (other, False)):
+                each.reset(3)
+                each.act(self.middle(each))
+                if shows:
+                    self.goal(each)
+            after = [each.act(self.middle(each)) for each in (robot, other)]
+            assert_equal_observations(*after)
+
+    def goal(self, robot: Robot) -> Observation:
+        """Return the goal of the present episode."""
+        assert isinstance(robot, GoalTask)
+        goal = robot.goal()
+        assert goal is not None
+        return goal
+
+
+class ScoredTaskContract(RobotContract):
+    """What a robot promises that measures the distance to success."""
+
+    def test_the_distance_is_finite_and_not_negative(self, robot: Robot) -> None:
+        assert isinstance(robot, ScoredTask)
+        robot.reset(3)
+        distances = [robot.distance()]
+        robot.act(self.middle(robot))
+        distances += [robot.distance(), robot.distance()]
+        assert np.isfinite(distances).all()
+        assert min(distances) >= 0
+        assert distances[1] == distances[2]
+
+
+class CalibratedCamerasContract(RobotContract):
+    """What a robot promises that knows its cameras' intrinsics."""
+
+    def test_intrinsics_are_of_the_images_and_kept(self, robot: Robot) -> None:
+        assert isinstance(robot, CalibratedCameras)
+        robot.reset(3)
+        first = dict(robot.intrinsics())
+        robot.act(self.middle(robot))
+        assert set(first) <= set(robot.spec.cameras)
+        for name, known in robot.intrinsics().items():
+            assert (known.height, known.width) == robot.spec.cameras[name][:2]
+            assert known is first[name]
+
+
+def assert_equal_observations(one: Observation, other: Observation) -> None:
+    """Assert that two observations are equal, bit for bit; stamps may differ."""
+    assert set(one.images) == set(other.images)
+    assert set(one.depths) == set(other.depths)
+    for name, image in one.images.items():
+        np.testing.assert_array_equal(image, other.images[name])
+    for name, depth in one.depths.items():
+        np.testing.assert_array_equal(depth, other.depths[name])
+    for field in ("proprio", "executed", "commanded"):
+        np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+    for field in ("reward", "success", "is_first", "is_last", "is_terminal"):
+        assert getattr(one, field) == getattr(other, field)

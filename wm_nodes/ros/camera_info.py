@@ -20,7 +20,7 @@ from wm_nodes.robots.arm.config import ArmConfig
 from wm_nodes.robots.arm.sections import TRANSPORT_ENDINGS
 from wm_nodes.robots.cameras.intrinsics import Intrinsics, Matrix, PixelMap
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
-from wm_nodes.robots.robot import Robot
+from wm_nodes.robots.robot import CalibratedCameras, Robot
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.node import ManagedNode
 
@@ -50,7 +50,8 @@ class SimulatedViews:
         return self._prefix + messages.optical_frame(camera)
 
     def intrinsics(self, camera: str) -> Intrinsics | None:
-        return self._robot.intrinsics().get(camera)
+        known = self._robot.intrinsics() if isinstance(self._robot, CalibratedCameras) else {}
+        return known.get(camera)
 
     def missing(self, camera: str) -> str:
         return "the robot does not know the camera's intrinsics"

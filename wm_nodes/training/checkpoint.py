@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import WeightStore, load_modules
+from wm_nodes.atomic_file import replacing
 
 
 class Checkpoints:
@@ -55,13 +55,8 @@ class Checkpoints:
 
     def write_state(self, manifest: Manifest, state: Mapping[str, Any]) -> None:
         """Make a version of the weights, with this state, the checkpoint to resume from."""
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._state.with_suffix(".new")
-        with aside.open("wb") as file:
+        with replacing(self._state) as aside, aside.open("wb") as file:
             torch.save({"version": manifest.version, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._state)
         self.version, self.updates = manifest.version, manifest.step
 
     def load(

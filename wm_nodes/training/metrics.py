@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wm_nodes.atomic_file import replacing
 from wm_nodes.training.tables import Board, Table
 
 COLUMNS = ("time", "update", "metric", "value")
@@ -83,9 +84,8 @@ class MetricsRecorder:
         text = path.read_text()
         kept = "".join(_rows_until(text, update))
         if kept != text:
-            aside = path.with_suffix(".new")
-            aside.write_text(kept)
-            aside.replace(path)
+            with replacing(path) as aside:
+                aside.write_text(kept)
 
     def close(self) -> None:
         if self._board is not None:

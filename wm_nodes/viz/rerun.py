@@ -3,6 +3,8 @@ one timeline."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wm_datasets import LogReader, Source
+from wm_nodes.atomic_file import replacing
 from wm_nodes.episodes.playback import BLOCK, find_episode
 from wm_nodes.errors import UserError
 
@@ -32,30 +35,12 @@ def send_episode(log: LogReader, number: int, target: str | Path) -> None:
     stream = rr.RecordingStream(
         "wm_nodes", recording_id=f"{log.path.resolve()}#{number % len(log.episodes)}"
     )
-    aside: Path | None = None
-    if str(target) == VIEWER:
-        try:
-            stream.spawn()
-        except RuntimeError as error:
-            raise UserError(
-                f"--rerun: the viewer does not start: {error}. Right: --rerun FILE.rrd writes a "
-                "file, which `rerun FILE.rrd` opens where there is a display."
-            ) from None
-    else:
-        target = Path(target)
-        aside = target.with_name(f".{target.name}.part")
-        _save(stream, aside)
     stream.send_recording_name(f"{log.spec.robot}, {log.spec.task}, episode {number}")
-    try:
-        _send_pictures(rr, stream, log, start, rows)
+    with _sink(stream, target):
+        _send_images(rr, stream, log, start, rows)
         _send_numbers(rr, stream, log, start, rows)
         stream.flush()
         stream.disconnect()
-        if aside is not None:
-            aside.replace(target)
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
 
 
 def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -97,7 +82,7 @@ def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray
     return {name: (at, values.astype(np.float64)) for name, (at, values) in found.items()}
 
 
-def _send_pictures(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:
+def _send_images(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:
     seconds = _seconds(log, start, rows)
     for name, field in log.spec.fields.items():
         if len(field.shape) < 2 or log.since(name) > start:
@@ -144,12 +129,28 @@ def _seconds(log: LogReader, start: int, rows: int) -> np.ndarray:
     return (stamps - stamps[0]) / 1e9
 
 
-def _save(stream: Any, path: Path) -> None:
-    try:
-        path.touch()
-        stream.save(str(path))
-    except OSError as error:
-        raise UserError(f"--rerun: {path.parent} cannot be written: {error.strerror}") from None
+@contextmanager
+def _sink(stream: Any, target: str | Path) -> Iterator[None]:
+    """Connect a stream to the viewer, or to a file that is whole when the block ends."""
+    if str(target) == VIEWER:
+        try:
+            stream.spawn()
+        except RuntimeError as error:
+            raise UserError(
+                f"--rerun: the viewer does not start: {error}. Right: --rerun FILE.rrd writes a "
+                "file, which `rerun FILE.rrd` opens where there is a display."
+            ) from None
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            aside = stack.enter_context(replacing(target))
+            aside.touch()
+            stream.save(str(aside))
+        except OSError as error:
+            folder = Path(target).parent
+            raise UserError(f"--rerun: {folder} cannot be written: {error.strerror}") from None
+        yield
 
 
 def _require_rerun() -> Any:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from wm_datasets import LogReader
+from wm_nodes.atomic_file import replacing
 from wm_nodes.robots.robot import Image
 
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that the installed PyAV can write
@@ -20,23 +21,17 @@ def write_video(path: str | Path, frames: Iterable[Image], rate_hz: float) -> st
     """Write (H, W, 3) frames of even size as MP4; return the codec. The file is whole or absent."""
     import av
 
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.part")
     codec = next(name for name in CODECS if name in av.codecs_available)
-    try:
-        with av.open(str(aside), "w", format="mp4") as container:
-            stream = container.add_stream(codec, rate=max(1, round(rate_hz)))
-            assert isinstance(stream, av.VideoStream)
-            stream.pix_fmt = "yuv420p"
-            stream.thread_count = 1
-            for frame in frames:
-                if not stream.codec_context.is_open:
-                    stream.height, stream.width = frame.shape[:2]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, av.open(str(aside), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=max(1, round(rate_hz)))
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        for frame in frames:
+            if not stream.codec_context.is_open:
+                stream.height, stream.width = frame.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
     return codec
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.wm_nodes.point_robot import PointRobot
-from wm_nodes.cli.eval import Eval, _judge, _with_defaults
+from wm_nodes.cli.eval import Eval, _evaluate, _with_defaults
 from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.weights import WeightFacts
@@ -31,7 +31,7 @@ class Interrupted:
 
 
 def test_ctrl_c_keeps_finished_episodes(capsys):
-    result = _judge(PointRobot(), Interrupted(), Eval(episodes=5, policy="hold"))
+    result = _evaluate(PointRobot(), Interrupted(), Eval(episodes=5, policy="hold"))
     assert len(result.rows) == 2
     assert result.success_rate == 1
     assert "0 of 5 episodes" in capsys.readouterr().err  # a line at once, more every 5 s
@@ -41,7 +41,7 @@ def test_ctrl_c_before_the_first_episode_is_the_end():
     policy = Interrupted()
     policy.episodes = 2
     with pytest.raises(KeyboardInterrupt):
-        _judge(PointRobot(), policy, Eval(episodes=5, policy="hold"))
+        _evaluate(PointRobot(), policy, Eval(episodes=5, policy="hold"))
 
 
 def facts(robot: str, task: str, **made_with: object) -> WeightFacts:

@@ -33,7 +33,7 @@ def test_a_record_that_cannot_be_read_is_a_latch(tmp_path, content):
 def test_a_disk_that_refuses_is_an_error_and_the_old_record_stays(tmp_path):
     record = SafetyRecord(tmp_path / "arm.json")
     record.store(lambda: LATCHED)
-    (tmp_path / "arm.json.new").mkdir()  # nothing can be written there
+    (tmp_path / ".arm.json.part").mkdir()  # nothing can be written there
     with pytest.raises(OSError):
         record.store(lambda: Record())
     assert SafetyRecord(record.path).load() == LATCHED

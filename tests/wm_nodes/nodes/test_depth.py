@@ -27,18 +27,16 @@ SHAPE = (4, 6)
 
 
 class DeepRobot(PointRobot):
-    """Its depth camera sees a wall that comes nearer; the corner of the picture sees nothing."""
+    """Its depth camera sees a wall that comes nearer; its corner measures nothing."""
 
     def __init__(self, **options: int) -> None:
         super().__init__(**options)
         self.spec = replace(self.spec, depths={"deep": SHAPE})
 
-    def _observation(self, *given: object, **rest: object):
-        seen = super()._observation(*given, **rest)
-        depth = np.full(SHAPE, 60_000 - self._ticks, np.uint16)
+    def _depths(self) -> dict[str, np.ndarray]:
+        depth = np.full(SHAPE, 60_000 - self._observations, np.uint16)
         depth[0, 0] = 0
-        self._newest = replace(seen, depths={"deep": depth})
-        return self._newest
+        return {"deep": depth}
 
 
 @pytest.fixture

@@ -334,7 +334,7 @@ def test_a_log_s_weight_is_read_from_its_word(log):
     assert weighted_log(f"{log}:0.3") == (log, 0.3)
     assert weighted_log(f"{log.parent}:2") == (log, 2.0)
     for wrong in (f"{log}:much", f"{log}:0", f"{log}:nan"):
-        with pytest.raises(UserError, match="path:weight with a weight > 0"):
+        with pytest.raises(UserError, match="expected LOG or LOG:WEIGHT with a weight above 0"):
             weighted_log(wrong)
     with pytest.raises(UserError, match="no replay log at"):
         weighted_log("nowhere:1")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -18,8 +17,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from wm_nodes.atomic_file import write_json
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
 from wm_nodes.graphs.launch.process_identity import new_run
+from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.graphs.weights import arguments_of
 
 RUNS = "runs"
@@ -87,7 +88,7 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
             if (path / FILE).exists():
                 return None
         try:
-            write_json(path / FILE, {"graph": graph.name, "arguments": arguments})
+            write_json(path / FILE, {"graph": graph.name, "arguments": arguments}, indent=2)
         except OSError as error:
             raise GraphError(f"run: cannot write {path / FILE} ({error.strerror}).") from None
         stack.pop_all()
@@ -209,7 +210,7 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
     """
     own = str(path / "log")
     logs = arguments.get("logs") or [arguments.get("log")]
-    logs = [str(log) for log in logs if log and str(log).rpartition(":")[0] != own != str(log)]
+    logs = [str(log) for log in logs if log and WeightedLog.parse(str(log)).path != own]
     found: dict[str, Any] = {"seed": arguments.get("seed", 0)}
     found |= {name: arguments.get(name) for name in LEARNED}
     found |= {"offline": ",".join(logs), **_robot(path)}
@@ -272,7 +273,7 @@ def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
         if json.loads(file.read_text())["graph"] != TRAIN:
             return
     path.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"graph": TRAIN, "arguments": dict(arguments)})
+    write_json(file, {"graph": TRAIN, "arguments": dict(arguments)}, indent=2)
 
 
 def _compare(
@@ -291,14 +292,3 @@ def _compare(
             )
         notes.append(f"{name}:={new} (was {old})")
     return notes
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all, past a power cut."""
-    aside = file.with_suffix(".json.new")
-    with aside.open("w") as stream:
-        json.dump(content, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)

@@ -13,9 +13,9 @@ from wm_datasets.spec import VectorSpec
 from wm_nodes.errors import closest
 from wm_nodes.robots.action_limits import within
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
-from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, Vector, checked_action
-from wm_nodes.robots.seeds import episode_seed
+from wm_nodes.robots.robot import Image, RobotError, Vector
 from wm_nodes.robots.sims import rendering
+from wm_nodes.robots.sims.simulator import Simulator, StepOutcome
 
 ACTION = VectorSpec(  # one unit moves the hand's target by 1 cm per simulator step of 12.5 ms
     names=("x", "y", "z", "gripper"),
@@ -47,20 +47,18 @@ def check_task(task: str) -> str:
     names = tasks()
     if task in names:
         return task
-    wanted = task.removesuffix("-v2").removesuffix("-v3") + "-v3"
-    near = closest(wanted, names) or list(names[:3])
+    name = task.removesuffix("-v2").removesuffix("-v3") + "-v3"
+    near = closest(name, names) or list(names[:3])
     raise TaskError(
         f"task: Meta-World has no {task!r}. Closest: {', '.join(near)}. "
         f"`{LIST_TASKS}` lists all {len(names)}."
     )
 
 
-class MetaWorld(Robot):
+class MetaWorld(Simulator):
     """One Meta-World task with random goals; an episode ends at the time limit only.
 
-    The reward of a decision is summed over the action repeat (0 to 10 per simulator step),
-    success is any of the repeated steps'. Same seed, same episodes, bit for bit; episode k is the
-    same whatever was done in those before it.
+    The reward is 0 to 10 for each simulator step.
     """
 
     def __init__(
@@ -75,125 +73,64 @@ class MetaWorld(Robot):
         render: str = "auto",
         limits: VectorSpec = ACTION,
     ) -> None:
-        """Open the simulator. `time_limit` in decisions, `size` is the picture's side in pixels.
+        """Open the simulator. time_limit: in agent steps. size: side of the images [px]. camera:
+        one of Meta-World's, or several with commas between.
 
         `script_task` is the Meta-World task that scripts solve; a class derived from this one may
         give its `spec` another task's name.
         """
-        _require_positive(action_repeat=action_repeat, time_limit=time_limit)
+        super().__init__(seed=seed, time_limit=time_limit, action_repeat=action_repeat)
         check_task(task)
-        self._action = within(limits, ACTION, "metaworld")
-        preset, gl_name = rendering.resolve(render)
+        limits = within(limits, ACTION, "metaworld")
         self._env = _make(task, seed)
         self._env.max_path_length = action_repeat * time_limit
         self.script_task = task
-        self._seed, self._episode = seed, 0
-        self._repeat, self._limit = action_repeat, time_limit
-        self._decision = self._ticks = 0
-        self._newest: Observation | None = None
-        self._closed = False
-        self._camera: rendering.CameraRenderer | None = None
-        if preset != "none":
-            self._camera = rendering.CameraRenderer(self._env.model, camera, size, preset)
-        period_s = float(self._env.dt) * action_repeat
-        self._period_ns = round(period_s * 1e9)
-        self.spec = RobotSpec(
-            name="metaworld",
-            task=task,
-            control_period_s=period_s,
-            cameras={} if self._camera is None else {camera: (size, size, 3)},
+        self._cameras = rendering.Cameras(self._env.model, camera.split(","), size, render)
+        self.spec = self._spec(
+            "metaworld",
+            task,
+            step_s=float(self._env.dt),
+            cameras=self._cameras.shapes,
             proprio=PROPRIO,
-            action=self._action,
+            action=limits,
             extra={
-                "seed": seed,
-                "action_repeat": action_repeat,
-                "time_limit": time_limit,
                 "camera": camera,
                 "orientation": "upright, mirrored (rows of the hanging camera reversed)",
-                "render": preset,
-                "gl_renderer": gl_name,
+                **self._cameras.extra,
                 **_versions(),
             },
         )
 
     @property
     def privileged_state(self) -> npt.NDArray[np.float64]:
-        """Return the simulator's state (39,), goal included: for experts only, never published."""
+        """Return the simulator's state (39,), goal included."""
         return self._state.copy()
 
-    def reset(self, seed: int | None = None) -> Observation:
+    def intrinsics(self) -> Mapping[str, Intrinsics]:
+        return self._cameras.intrinsics(self._env.data)
+
+    def _begin(self, seed: int) -> None:
         import mujoco
 
-        self._require_open()
-        if seed is None:
-            seed = episode_seed(self._seed, self._episode)
-            self._episode += 1
         self._env.seed(seed)
         self._state, _ = self._env.reset()
         mujoco.mj_forward(self._env.model, self._env.data)  # moved sites and bodies show only now
-        self._decision = 0
-        zeros = np.zeros(len(ACTION.names), np.float32)
-        return self._observation(executed=zeros, commanded=zeros.copy(), is_first=True)
 
-    def observe(self) -> Observation:
-        if self._newest is None:
-            raise RobotError("metaworld: no episode yet. Right: call reset first.")
-        return self._newest
-
-    def act(self, action: npt.ArrayLike) -> Observation:
-        self._require_open()
-        if self.observe().is_last:
-            raise RobotError(
-                f"metaworld: the episode ended after {self._decision} decisions. Right: call reset."
-            )
-        executed, commanded = checked_action(self._action, action, "metaworld")
-        reward, success = 0.0, False
-        for _ in range(self._repeat):
-            self._state, step_reward, _, _, info = self._env.step(executed)
-            reward += float(step_reward)
-            success |= bool(info["success"])
-        self._decision += 1
-        return self._observation(
-            executed=executed,
-            commanded=commanded,
-            reward=reward,
-            success=success,
-            is_last=self._decision >= self._limit,
-        )
-
-    def intrinsics(self) -> Mapping[str, Intrinsics]:
-        found = None if self._camera is None else self._camera.intrinsics(self._env.data)
-        return {} if self._camera is None or found is None else {self._camera.camera: found}
-
-    def stop(self) -> None:
-        """Do nothing: simulated time stands still between two calls of `act`."""
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._camera is not None:
-            self._camera.close()
-        self._env.close()
-
-    def _observation(self, **rest: Any) -> Observation:
-        self._ticks += 1
-        images = {}
-        if self._camera is not None:
-            images[self._camera.camera] = self._camera.render(self._env.data)
-        self._newest = Observation(
-            images=images, proprio=self._proprio(), stamp_ns=self._ticks * self._period_ns, **rest
-        )
-        return self._newest
+    def _simulate(self, action: Vector) -> StepOutcome:
+        self._state, reward, _, _, info = self._env.step(action)
+        return StepOutcome(reward=float(reward), success=bool(info["success"]))
 
     def _proprio(self) -> Vector:
         now = self._env._get_curr_obs_combined_no_goal()[:4].astype(np.float32)
         now[3] *= GRIPPER_RANGE_M
         return np.clip(now, *np.array([PROPRIO.low, PROPRIO.high], np.float32))
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise RobotError("metaworld: the simulator is closed. Right: make a new MetaWorld.")
+    def _images(self) -> dict[str, Image]:
+        return self._cameras.images(self._env.data)
+
+    def _free(self) -> None:
+        self._cameras.close()
+        self._env.close()
 
 
 def _environments() -> dict[str, Any]:
@@ -221,12 +158,6 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("metaworld", "mujoco")}
-
-
-def _require_positive(**values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or value < 1:
-            raise RobotError(f"{name}: expected a whole number from 1, got {value!r}.")
 
 
 if __name__ == "__main__":

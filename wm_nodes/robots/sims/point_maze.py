@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
-from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, Vector, checked_action
-from wm_nodes.robots.seeds import episode_seed
+from wm_nodes.robots.robot import Image, Observation, Vector
 from wm_nodes.robots.sims import rendering
+from wm_nodes.robots.sims.simulator import Simulator, StepOutcome, require_task
 
 TASKS = ("maze-u",)
 U_MAP = ("#####", "#OOO#", "###O#", "#OOO#", "#####")
@@ -101,7 +101,7 @@ class Physics:
         return np.concatenate([self.data.qpos, self.data.qvel]).astype(np.float32)
 
 
-class PointMaze(Robot):
+class PointMaze(Simulator):
     """Episodes of `time_limit` decisions from random places to random places of the U, both with
     random speeds; starts within success of the goal are drawn again. The reward is minus the
     distance to the goal in m; success within 0.5 m."""
@@ -112,120 +112,64 @@ class PointMaze(Robot):
         *,
         seed: int = 0,
         size: int = 64,
+        action_repeat: int = 1,
         time_limit: int = 100,
         render: str = "auto",
     ) -> None:
-        if task not in TASKS:
-            raise RobotError(f"task: expected one of {', '.join(TASKS)}, got {task!r}.")
-        if time_limit < 1:
-            raise RobotError(f"time_limit: expected a whole number from 1, got {time_limit!r}.")
+        super().__init__(seed=seed, time_limit=time_limit, action_repeat=action_repeat)
+        require_task(task, TASKS)
         self._physics = Physics()
-        self._seed, self._limit = seed, time_limit
-        self._episode = self._ticks = self._decision = 0
-        self._newest: Observation | None = None
-        self._goal_seen: Observation | None = None
-        self._closed = False
-        preset, gl_name = rendering.resolve(render)
-        self._camera: rendering.CameraRenderer | None = None
-        if preset != "none":
-            self._camera = rendering.CameraRenderer(self._physics.model, "top", size, preset)
-        self.spec = RobotSpec(
-            name="point_maze",
-            task=task,
-            control_period_s=SUBSTEPS * STEP_S,
-            cameras={} if self._camera is None else {"top": (size, size, 3)},
+        self._cameras = rendering.Cameras(self._physics.model, ("top",), size, render)
+        self._goal_view: Observation | None = None
+        self.spec = self._spec(
+            "point_maze",
+            task,
+            step_s=SUBSTEPS * STEP_S,
+            cameras=self._cameras.shapes,
             proprio=PROPRIO,
             action=ACTION,
-            extra={
-                "seed": seed,
-                "time_limit": time_limit,
-                "camera": "top",
-                "render": preset,
-                "gl_renderer": gl_name,
-            },
+            extra={"camera": "top", **self._cameras.extra},
         )
 
-    def reset(self, seed: int | None = None) -> Observation:
-        self._require_open()
-        if seed is None:
-            seed = episode_seed(self._seed, self._episode)
-            self._episode += 1
-        random = np.random.default_rng(seed)
-        start, self._aim = draw_state(random), draw_state(random)
-        while _apart(start, self._aim) < SUCCESS_M:  # drawn again: it would succeed without a move
-            start = draw_state(random)
-        self._goal_seen, self._decision = None, 0
-        self._physics.put(start)
-        zeros = np.zeros(len(ACTION), np.float32)
-        return self._observe(executed=zeros, commanded=zeros.copy(), is_first=True)
-
-    def observe(self) -> Observation:
-        if self._newest is None:
-            raise RobotError("point_maze: no episode yet. Right: call reset first.")
-        return self._newest
-
-    def act(self, action: npt.ArrayLike) -> Observation:
-        self._require_open()
-        if self.observe().is_last:
-            raise RobotError("point_maze: the episode ended. Right: call reset.")
-        executed, commanded = checked_action(ACTION, action, "point_maze")
-        self._physics.step(executed)
-        self._decision += 1
-        distance = _apart(self._physics.state, self._aim)
-        return self._observe(
-            executed=executed,
-            commanded=commanded,
-            reward=-distance,
-            success=distance < SUCCESS_M,
-            is_last=self._decision >= self._limit,
-        )
+    @property
+    def privileged_state(self) -> npt.NDArray[np.float64]:
+        """Return the state of the ball and of the goal, (x, y, vx, vy) each [m, m/s]."""
+        return np.concatenate([self._physics.data.qpos, self._physics.data.qvel, self._goal])
 
     def goal(self) -> Observation:
-        """Return the picture at the goal; the ball is put there and back."""
+        """Return the image at the goal; the ball is put there and back."""
         self.observe()
-        if self._goal_seen is None:
+        if self._goal_view is None:
             before = np.concatenate([self._physics.data.qpos, self._physics.data.qvel])
-            self._physics.put(self._aim)
-            zeros = np.zeros(len(ACTION), np.float32)
-            self._goal_seen = Observation(
-                images=self._images(),
-                proprio=self._physics.state,
-                executed=zeros,
-                commanded=zeros.copy(),
-            )
+            self._physics.put(self._goal)
+            self._goal_view = self._goal_observation(self._images(), self._physics.state)
             self._physics.put(before)
-        return self._goal_seen
+        return self._goal_view
 
     def intrinsics(self) -> Mapping[str, Intrinsics]:
-        found = None if self._camera is None else self._camera.intrinsics(self._physics.data)
-        return {} if found is None else {"top": found}
+        return self._cameras.intrinsics(self._physics.data)
 
-    def stop(self) -> None:
-        """Do nothing: simulated time stands still between two calls of `act`."""
+    def _begin(self, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        start, self._goal = draw_state(random), draw_state(random)
+        while _apart(start, self._goal) < SUCCESS_M:  # drawn again: it would succeed without a move
+            start = draw_state(random)
+        self._goal_view = None
+        self._physics.put(start)
 
-    def close(self) -> None:
-        if not self._closed and self._camera is not None:
-            self._camera.close()
-        self._closed = True
+    def _simulate(self, action: Vector) -> StepOutcome:
+        self._physics.step(action)
+        distance = _apart(self._physics.state, self._goal)
+        return StepOutcome(reward=-distance, success=distance < SUCCESS_M)
 
-    def _images(self) -> dict[str, npt.NDArray[np.uint8]]:
-        if self._camera is None:
-            return {}
-        return {"top": self._camera.render(self._physics.data)}
+    def _proprio(self) -> Vector:
+        return np.clip(self._physics.state, PROPRIO.low, PROPRIO.high).astype(np.float32)
 
-    def _observe(self, **rest: Any) -> Observation:
-        self._ticks += 1
-        self._newest = Observation(
-            images=self._images(),
-            proprio=np.clip(self._physics.state, PROPRIO.low, PROPRIO.high).astype(np.float32),
-            stamp_ns=self._ticks * round(self.spec.control_period_s * 1e9),
-            **rest,
-        )
-        return self._newest
+    def _images(self) -> dict[str, Image]:
+        return self._cameras.images(self._physics.data)
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise RobotError("point_maze: the simulator is closed. Right: make a new PointMaze.")
+    def _free(self) -> None:
+        self._cameras.close()
 
 
 def is_free(place: npt.ArrayLike) -> bool:

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,6 +86,41 @@ def resolve(preset: str) -> tuple[str, str]:
     name = gl_renderer()
     software = any(word in name.lower() for word in SOFTWARE_GL)
     return (("fast" if software else "full") if preset == "auto" else preset), name
+
+
+class Cameras:
+    """The cameras of a simulator on MuJoCo, all of one size and quality.
+
+    names: of the model's cameras. size: side of the square images [px]. preset: as in `PRESETS`;
+    with "none" there is no camera, and no GL is needed. RenderError: an unknown camera or preset, a
+    size out of range, no GL.
+    """
+
+    def __init__(self, model: mujoco.MjModel, names: Sequence[str], size: int, preset: str) -> None:
+        self.preset, self.gl_renderer = resolve(preset)
+        self._cameras: dict[str, CameraRenderer] = {}
+        for name in names if self.preset != "none" else ():
+            self._cameras[name] = CameraRenderer(model, name, size, self.preset)
+        self.shapes = {name: (size, size, 3) for name in self._cameras}
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """Return how the images are made, for the specification's `extra`."""
+        return {"render": self.preset, "gl_renderer": self.gl_renderer}
+
+    def images(self, data: mujoco.MjData) -> dict[str, Image]:
+        """Return the image of each camera; positions must be up to date (mj_forward)."""
+        return {name: camera.render(data) for name, camera in self._cameras.items()}
+
+    def intrinsics(self, data: mujoco.MjData) -> dict[str, Intrinsics]:
+        """Return the intrinsics of the cameras that are symmetric pinholes."""
+        all_cameras = {name: camera.intrinsics(data) for name, camera in self._cameras.items()}
+        return {name: known for name, known in all_cameras.items() if known is not None}
+
+    def close(self) -> None:
+        """Free the GL contexts."""
+        for camera in self._cameras.values():
+            camera.close()
 
 
 class CameraRenderer:

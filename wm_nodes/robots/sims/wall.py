@@ -6,24 +6,17 @@ The dot moves by twice the action. What would bring it through a wall stops it h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
-from wm_nodes.robots.robot import (
-    Image,
-    Observation,
-    Robot,
-    RobotError,
-    RobotSpec,
-    checked_action,
-)
-from wm_nodes.robots.seeds import episode_seed
+from wm_nodes.robots.robot import Image, Observation, Vector
+from wm_nodes.robots.sims.simulator import Simulator, StepOutcome, require_task
 
 Floats = npt.NDArray[np.float64]
 TASKS = ("wall-same", "wall-door", "wall-any")
+STEP_S = 0.1
 CANVAS = 65.0  # px
 LOW, HIGH = 5.0, 60.0  # px, the border
 BACK = 0.5  # px that a wall pushes back
@@ -70,7 +63,7 @@ def move(place: Floats, action: npt.ArrayLike, layout: Layout) -> Floats:
     return place + step * np.where(share <= 1.0, stopped, 1.0)[..., None]
 
 
-class Wall(Robot):
+class Wall(Simulator):
     """Episodes of `time_limit` decisions; starts and goals are drawn in the rooms, and starts that
     lie within reach of success again.
 
@@ -85,33 +78,35 @@ class Wall(Robot):
         *,
         seed: int = 0,
         size: int = 64,
+        action_repeat: int = 1,
         time_limit: int = 50,
         door: float = 30.0,
     ) -> None:
-        if task not in TASKS:
-            raise RobotError(f"task: expected one of {', '.join(TASKS)}, got {task!r}.")
-        if time_limit < 1:
-            raise RobotError(f"time_limit: expected a whole number from 1, got {time_limit!r}.")
-        self.layout = Layout(door=door)
-        self._seed, self._size, self._limit = seed, size, time_limit
-        self._episode = self._ticks = self._decision = 0
-        self._newest: Observation | None = None
-        self._closed = False
-        self.spec = RobotSpec(
-            name="wall",
-            task=task,
-            control_period_s=0.1,
+        super().__init__(seed=seed, time_limit=time_limit, action_repeat=action_repeat)
+        require_task(task, TASKS)
+        self.layout, self._size = Layout(door=door), size
+        self.spec = self._spec(
+            "wall",
+            task,
+            step_s=STEP_S,
             cameras={"top": (size, size, 3)},
             proprio=PROPRIO,
             action=ACTION,
-            extra={"seed": seed, "time_limit": time_limit, "door": door, "camera": "top"},
+            extra={"door": door, "camera": "top"},
         )
 
-    def reset(self, seed: int | None = None) -> Observation:
-        self._require_open()
-        if seed is None:
-            seed = episode_seed(self._seed, self._episode)
-            self._episode += 1
+    @property
+    def privileged_state(self) -> Floats:
+        """Return place and goal, (x, y, goal x, goal y) [px]."""
+        return np.concatenate([self._place, self._goal])
+
+    def goal(self) -> Observation:
+        self.observe()
+        return self._goal_observation(
+            {"top": self._picture(self._goal)}, self._goal.astype(np.float32)
+        )
+
+    def _begin(self, seed: int) -> None:
         random = np.random.default_rng(seed)
         room = int(random.integers(2))
         self._place = self._anywhere(random, room)
@@ -119,46 +114,17 @@ class Wall(Robot):
         self._goal = self._anywhere(random, int(random.integers(2)) if other is None else other)
         while self._distance() < SUCCESS:  # drawn again: it would succeed without a move
             self._place = self._anywhere(random, room)
-        self._decision = 0
-        zeros = np.zeros(len(ACTION), np.float32)
-        return self._observe(executed=zeros, commanded=zeros.copy(), is_first=True)
 
-    def observe(self) -> Observation:
-        if self._newest is None:
-            raise RobotError("wall: no episode yet. Right: call reset first.")
-        return self._newest
-
-    def act(self, action: npt.ArrayLike) -> Observation:
-        self._require_open()
-        if self.observe().is_last:
-            raise RobotError("wall: the episode ended. Right: call reset.")
-        executed, commanded = checked_action(ACTION, action, "wall")
-        self._place = move(self._place, executed, self.layout)
-        self._decision += 1
+    def _simulate(self, action: Vector) -> StepOutcome:
+        self._place = move(self._place, action, self.layout)
         distance = self._distance()
-        return self._observe(
-            executed=executed,
-            commanded=commanded,
-            reward=-distance,
-            success=distance < SUCCESS,
-            is_last=self._decision >= self._limit,
-        )
+        return StepOutcome(reward=-distance, success=distance < SUCCESS)
 
-    def goal(self) -> Observation:
-        self.observe()
-        zeros = np.zeros(len(ACTION), np.float32)
-        return Observation(
-            images={"top": self._picture(self._goal)},
-            proprio=self._goal.astype(np.float32),
-            executed=zeros,
-            commanded=zeros.copy(),
-        )
+    def _proprio(self) -> Vector:
+        return self._place.astype(np.float32)
 
-    def stop(self) -> None:
-        """Do nothing: the dot stands still between two calls of `act`."""
-
-    def close(self) -> None:
-        self._closed = True
+    def _images(self) -> dict[str, Image]:
+        return {"top": self._picture(self._place)}
 
     def _distance(self) -> float:
         return float(np.linalg.norm(self._place - self._goal))
@@ -181,17 +147,3 @@ class Wall(Robot):
         blob = np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / (2 * DOT**2))[..., None]
         floor = np.where(free, 255.0, 0.0)[..., None]
         return np.rint(floor * (1 - blob) + np.array([255.0, 0.0, 0.0]) * blob).astype(np.uint8)
-
-    def _observe(self, **rest: Any) -> Observation:
-        self._ticks += 1
-        self._newest = Observation(
-            images={"top": self._picture(self._place)},
-            proprio=self._place.astype(np.float32),
-            stamp_ns=self._ticks * round(self.spec.control_period_s * 1e9),
-            **rest,
-        )
-        return self._newest
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise RobotError("wall: the world is closed. Right: make a new Wall.")

@@ -1,4 +1,4 @@
-"""DINO-WM's test worlds: they keep the contract, walls hold, and a planner that knows them wins."""
+"""Wall: it keeps the contracts, walls hold, and a planner that knows the dynamics wins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.wm_nodes.robots.sims.reference import assert_reference
 from wm_models.interface.world_model import ModelSpec, WorldModel
 from wm_models.planners import CEM, GoalCost
 from wm_nodes.agent.goals import Goal
@@ -16,11 +17,28 @@ from wm_nodes.evaluation.baselines import Hold
 from wm_nodes.evaluation.evaluate import evaluate
 from wm_nodes.robots.robot import RobotError
 from wm_nodes.robots.seeds import episode_seed
-from wm_nodes.robots.sims.point_maze import PROPRIO, Physics, PointMaze, draw_state, is_free
 from wm_nodes.robots.sims.wall import ACTION, GAIN, HIGH, LOW, SUCCESS, TASKS, Layout, Wall, move
-from wm_nodes.robots.testing import RobotContract
+from wm_nodes.robots.testing import GoalTaskContract, SimulatorContract
 
 LAYOUT = Layout()
+
+REFERENCE = {
+    "wall-any": [
+        (-298.586, 1300.0, 37.238, 42.23),
+        (-386.63, 2600.0, 59.832, 52.382),
+        (-228.179, 3900.0, 48.342, 50.645),
+    ],
+    "wall-door": [
+        (-298.586, 1300.0, 37.238, 42.23),
+        (-649.21, 2600.0, 59.832, 52.382),
+        (-522.417, 3900.0, 48.342, 50.645),
+    ],
+    "wall-same": [
+        (-176.925, 1300.0, 37.238, 42.23),
+        (-386.63, 2600.0, 59.832, 52.382),
+        (-228.179, 3900.0, 48.342, 50.645),
+    ],
+}
 
 
 def toward(place, goal, layout):
@@ -34,14 +52,9 @@ def toward(place, goal, layout):
     return np.clip((aim - place) / GAIN, ACTION.low, ACTION.high).astype(np.float32)
 
 
-class TestWall(RobotContract):
+class TestWall(SimulatorContract, GoalTaskContract):
     def make_robot(self):
         return Wall(size=16, time_limit=5)
-
-
-class TestPointMaze(RobotContract):
-    def make_robot(self):
-        return PointMaze(size=16, time_limit=5)
 
 
 def in_wall(place):
@@ -112,38 +125,15 @@ def test_the_dot_is_where_proprioception_says():
         assert told is not None and told.proprio is not None and len(told.proprio) == 2
 
 
-@pytest.mark.parametrize("world", [Wall, PointMaze])
-def test_seeds_decide_episodes(world):
-    with world(size=16) as one, world(size=16) as other:
-        one.reset()
-        a, b = one.reset(7), other.reset(7)
-        np.testing.assert_array_equal(a.images["top"], b.images["top"])
-        np.testing.assert_array_equal(one.goal().images["top"], other.goal().images["top"])
-        assert (other.reset(8).proprio != b.proprio).any()
-    with pytest.raises(RobotError, match="task: expected one of"):
-        world("elsewhere")
+def test_another_task_is_refused():
+    with pytest.raises(RobotError, match=r"task: expected one of wall-same.*'wall-dor'.*door"):
+        Wall("wall-dor")
 
 
-def test_looking_at_the_goal_moves_nothing():
-    with PointMaze(size=16) as maze:
-        maze.reset(3)
-        before = maze.act([1.0, -1.0])
-        maze.goal()
-        np.testing.assert_array_equal(maze._physics.state, before.proprio)
-
-
-def test_the_ball_is_pushed_and_stays_in_the_maze():
-    physics = Physics()
-    random = np.random.default_rng(0)
-    for _ in range(5):
-        physics.put(draw_state(random))
-        for _ in range(60):
-            physics.step(random.uniform(-1, 1, 2))
-            place = physics.state[:2]
-            assert is_free(place) or is_free(place + 0.06) or is_free(place - 0.06)
-    physics.put([0.8, 1.8, 0.0, 0.0])
-    physics.step([0.0, 1.0])
-    assert physics.state[1] > 1.8 and physics.state[3] > 0.5
+@pytest.mark.parametrize("task", TASKS)
+def test_episodes_of_a_seed_are_those_of_earlier_logs(task):
+    with Wall(task, seed=3, size=16, time_limit=12) as robot:
+        assert_reference(robot, REFERENCE[task])
 
 
 class KnowsWall(WorldModel):
@@ -187,68 +177,13 @@ def test_a_planner_that_knows_the_world_reaches_its_goals():
     assert np.mean(reached[:8]) == 1.0 and np.mean(reached[8:]) >= 0.75, reached
 
 
-class KnowsMaze(WorldModel):
-    """MuJoCo itself behind the contract of models."""
-
-    def __init__(self):
-        super().__init__()
-        self.spec = ModelSpec((-1.0,) * 10, (1.0,) * 10, {"x": (4,)}, frameskip=5, has_goal=True)
-        self._physics = Physics()
-
-    def step(self, state, action, *, generator=None):
-        after = []
-        for now, forces in zip(state["x"].numpy(), action.unflatten(-1, (5, 2)).numpy()):
-            self._physics.put(now)
-            for force in forces:
-                self._physics.step(force)
-            after.append(self._physics.state)
-        return {"x": torch.from_numpy(np.stack(after))}
-
-    def readout(self, state, want, *, generator=None):
-        return {"proprio": state["x"][:, :2]} if "proprio" in want else {}
-
-
-def test_a_planner_that_knows_the_maze_reaches_its_goals():
-    """Most of them: where the U lies between, the straight distance leads into a wall."""
-    model, cem = KnowsMaze(), CEM(horizon=4, samples=40, elites=6, iterations=3, sigma0=1.0)
-    noise = torch.Generator().manual_seed(0)
-    reached = []
-    with PointMaze(seed=5, size=8, time_limit=60, render="none") as maze:
-        for _ in range(12):
-            seen, warm = maze.reset(), None
-            goal = {"proprio": torch.from_numpy(maze.goal().proprio[:2])[None]}
-            while not seen.is_last and not seen.success:
-                state = {"x": torch.from_numpy(seen.proprio)[None]}
-                cost = GoalCost(keys={"proprio": 1.0}, reduce="all")
-                plan, warm, _ = cem.plan(model, state, cost, goal, warm, generator=noise)
-                warm = warm.shifted(1)
-                for action in plan[0, 0].reshape(5, 2).numpy():
-                    seen = maze.act(action)
-                    if seen.is_last or seen.success:
-                        break
-            reached.append(seen.success)
-    assert np.mean(reached) >= 0.75, reached
-    assert len(PROPRIO) == 4
-
-
-@pytest.mark.parametrize(
-    ("world", "near"), [(lambda: Wall("wall-same", size=8), 4.5), (PointMaze, 0.5)]
-)
-def test_no_episode_begins_at_its_goal_and_the_others_are_as_they_were(world, near):
+def test_no_episode_begins_at_its_goal():
     """5 of 100 episodes of wall-same began within success of the goal: standing still 'solved'
-    them. Such starts are drawn again; goals, and starts that were far enough, stay."""
-    settings = {"render": "none"} if world is PointMaze else {}
-    with world(**settings) as robot:
+    them. Such starts are drawn again."""
+    with Wall("wall-same", size=8) as robot:
         for index in range(100):
-            seed = episode_seed(0, index, "evaluation")
-            start = robot.reset(seed).proprio[:2]
-            assert np.linalg.norm(start - robot.goal().proprio[:2]) >= near
-            if world is PointMaze:
-                random = np.random.default_rng(seed)
-                drawn, aim = draw_state(random), draw_state(random)
-                np.testing.assert_allclose(robot.goal().proprio[:2], aim[:2], atol=1e-6)
-                if np.linalg.norm((drawn - aim)[:2]) >= near:
-                    np.testing.assert_allclose(start, drawn[:2], atol=1e-6)
+            start = robot.reset(episode_seed(0, index, "evaluation")).proprio
+            assert np.linalg.norm(start - robot.goal().proprio) >= SUCCESS
 
 
 def test_standing_still_solves_no_episode_of_wall():

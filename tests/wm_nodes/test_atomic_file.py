@@ -1,0 +1,47 @@
+"""A file is whole or absent, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from wm_nodes.atomic_file import replacing, write_json
+
+
+def test_the_file_appears_when_the_block_ends_and_nothing_else_stays(tmp_path):
+    path = tmp_path / "made" / "table.csv"
+    with replacing(path) as aside:
+        aside.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_an_error_keeps_the_old_file(tmp_path, error):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(type(error)), replacing(path) as aside:
+        aside.write_text("ne")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path):
+    path = tmp_path / "counts.json"
+    with pytest.raises(ZeroDivisionError), replacing(path) as aside:
+        left = aside
+        raise ZeroDivisionError
+    left.write_text('{"half":')
+    write_json(path, {"episodes": 3})
+    assert json.loads(path.read_text()) == {"episodes": 3}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_content_that_is_not_json_keeps_the_old_file(tmp_path):
+    write_json(tmp_path / "a.json", [1])
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", [1, object()])
+    assert json.loads((tmp_path / "a.json").read_text()) == [1]
