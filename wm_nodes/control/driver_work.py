@@ -1,7 +1,7 @@
-"""Recovery of the driver and switching of its controller, as the control loop executes them.
+"""Recovery of the driver and switching of its controller, as the control loop sees them.
 
-The services are called by another thread and take seconds. The loop is asked before the first
-(`begin`: may it be done now?) and told the outcome (`done` or `failed`). In between nothing moves,
+Another thread calls the driver's services, which takes seconds. It requests permission before the
+first call (phase `begin`) and reports the outcome (`done` or `failed`). In between nothing moves,
 and no call of the operator allows motion.
 """
 
@@ -25,9 +25,9 @@ DONE: Mapping[DriverTask, str] = {
 
 
 class DriverWork:
-    """Keeps what is being done with the driver: one thing at a time, only while the robot stands.
+    """The task that the driver executes now: one at a time, only while the robot stands.
 
-    busy: text of what is under way, or "".
+    busy: what the task does, or "".
     """
 
     def __init__(self, robot: RealtimeRobot) -> None:
@@ -36,8 +36,8 @@ class DriverWork:
         self.busy = ""
 
     def execute(self, step: DriverStep, *, moving: bool, permitted: bool) -> Answer:
-        """Begin or end a piece of work. moving: the robot is not commanded to stand. permitted: the
-        operator allows motion."""
+        """Begin or end a task. moving: the robot is not commanded to stand. permitted: the operator
+        allows motion."""
         if step.phase == "begin":
             return self._begin(step.task, moving, permitted)
         self._end(step.task, done=step.phase == "done")

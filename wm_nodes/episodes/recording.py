@@ -1,4 +1,4 @@
-"""One robot's log while it is being written: join, open, append, survive a full disk."""
+"""Writes the log of one robot: assembles rows, opens the log, continues after a full disk."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wm_nodes.episodes.row_assembler import Row, RowAssembler
 from wm_nodes.errors import MessageError
 from wm_nodes.records import Depth, Image, Step, Vector
 
-RETRY_S = 5.0  # a disk that took no more is tried again so often
+RETRY_S = 5.0  # between two attempts to write to a full disk
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """Where a log is and how it is kept."""
+    """Path and limits of a log."""
 
     path: str
     durable_s: float = 1.0
@@ -27,7 +27,7 @@ class LogFile:
     capacity_bytes: int | None = None
 
     def open(self, spec: LogSpec) -> LogWriter:
-        """Open the log, or make it with this spec. LogBusyError, LogSpecError, LogFullError."""
+        """Open or create the log. Raises LogBusyError, LogSpecError, LogFullError."""
         return LogWriter(
             self.path,
             spec,
@@ -39,19 +39,19 @@ class LogFile:
 
 @dataclass
 class Recording:
-    """Takes parts of observations and steps in any order; writes the rows that become whole.
+    """Takes parts of observations and steps in any order; writes the rows that are complete.
 
-    `writer` is the log where it existed before, and is opened with the first row where not: only
-    then is the pictures' size known. A full disk stops recording for a while: control goes on.
+    writer: an existing log; a new one is opened with the first row, when the image sizes are
+    known. A full disk interrupts recording, not control.
     """
 
     file: LogFile
     robot: LogSpec
     cameras: tuple[str, ...]
-    evaluation: bool = True  # record evaluation episodes too
+    evaluation: bool = True  # also record evaluation episodes
     writer: LogWriter | None = None
-    fault: LogError | None = None  # why nothing is recorded at present
-    lost: int = 0  # parts that came while nothing was recorded
+    fault: LogError | None = None  # why nothing is recorded now
+    lost: int = 0  # parts received while nothing was recorded
     acknowledge: Callable[[int], None] = lambda stamp_ns: None
     _action: VectorSpec = field(init=False)
     _rows: RowAssembler = field(init=False)
@@ -68,43 +68,49 @@ class Recording:
         self._rows = self._assembler()
         if self.writer is not None:
             self._sizes = {c: s for c, s in self.writer.spec.cameras.items() if c in self.cameras}
-            self._go_on(self.writer)
+            self._continue_log(self.writer)
 
     @property
     def unjoined(self) -> int:
-        """Observations that were given up because a part of them never came."""
+        """Observations dropped because a part of them was not received."""
         return self._counted[0] + self._rows.unjoined
 
     @property
     def cut(self) -> int:
-        """Episodes that ended before their end."""
+        """Episodes that are incomplete in the log."""
         return self._counted[1] + self._rows.cut
 
     def image(self, camera: str, stamp_ns: int, image: Image) -> None:
-        """Take in one camera's picture. MessageError if its size is not what it was."""
+        """Record an image (H, W, 3). MessageError if its size has changed."""
         size = self._sizes.setdefault(camera, image.shape)
         if size != image.shape:
-            raise MessageError(f"{camera}/image/size", f"{camera}/image: {image.shape}, not {size}")
+            raise MessageError(
+                f"{camera}/image/size", f"{camera}/image: got shape {image.shape}, expected {size}"
+            )
         self._record(lambda rows: rows.put(f"image/{camera}", stamp_ns, image))
 
     def depth(self, name: str, stamp_ns: int, depth: Depth) -> None:
-        """Take in one depth picture. MessageError if its size is not the robot's."""
+        """Record a depth image (H, W). MessageError if its size is not the robot's."""
         size = self.robot.sensors[name].shape
         if size != depth.shape:
-            raise MessageError(f"{name}/image_raw/size", f"{name}: {depth.shape}, right is {size}")
+            raise MessageError(
+                f"{name}/image_raw/size", f"{name}: got shape {depth.shape}, expected {size}"
+            )
         self._record(lambda rows: rows.put(f"sensor/{name}", stamp_ns, depth))
 
     def joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
-        """Take in proprioception. MessageError if it is another robot's."""
-        wanted = self.robot.proprio.names if self.robot.proprio else ()
-        if names != wanted:
-            raise MessageError("joint_states/names", f"joint_states: {names}, right is {wanted}")
+        """Record proprioception (P,). MessageError if it is another robot's."""
+        own = self.robot.proprio.names if self.robot.proprio else ()
+        if names != own:
+            raise MessageError("joint_states/names", f"joint_states: got {names}, expected {own}")
         self._record(lambda rows: rows.put("proprio", stamp_ns, values))
 
     def step(self, step: Step) -> None:
-        """Take in one step. MessageError if it is another robot's."""
+        """Record one step. MessageError if it is another robot's."""
         if step.names != self._action.names:
-            raise MessageError("step/names", f"step: {step.names}, right is {self._action.names}")
+            raise MessageError(
+                "step/names", f"step: got {step.names}, expected {self._action.names}"
+            )
         if not (step.explore or self.evaluation):
             if step.is_first:
                 self.acknowledge(step.stamp_ns)
@@ -112,7 +118,7 @@ class Recording:
         if step.is_first:
             self._first_ns = step.stamp_ns
             if time.monotonic() < self._muted_until:
-                self._let_go()
+                self._acknowledge_first()
         self._record(lambda rows: rows.step(step))
 
     def finish(self) -> None:
@@ -129,10 +135,10 @@ class Recording:
         fields += ["proprio"] * (self.robot.proprio is not None)
         return RowAssembler(tuple(fields), len(self._action))
 
-    def _go_on(self, writer: LogWriter) -> None:
-        """Refuse to go on with a log of another robot; `extra` may differ (versions, seeds).
+    def _continue_log(self, writer: LogWriter) -> None:
+        """Raise LogSpecError if the log is another robot's; `extra` may differ (versions, seeds).
 
-        What the robot or this version records on top of the log's fields is added to the log.
+        Fields that the log does not have yet are added to it.
         """
         spec = writer.spec
         mine = replace(self.robot, cameras=spec.cameras, extra=spec.extra)
@@ -145,7 +151,7 @@ class Recording:
             what = "; ".join(differences) or f"cameras {sorted(spec.cameras)}, not {self.cameras}"
             raise LogSpecError(
                 f"the log at {self.file.path} is another robot's or task's: {what}. "
-                "Give another log, or the robot and task that it was made with."
+                "Use another log, or the robot and task of this log."
             )
 
     def _record(self, put: Callable[[RowAssembler], list[Row]]) -> None:
@@ -154,10 +160,10 @@ class Recording:
             return
         self._write(put(self._rows))
         if self._first_ns >= 0 and self._rows.joined_ns >= self._first_ns:
-            self._let_go()
+            self._acknowledge_first()
 
     def _write(self, rows: list[Row]) -> None:
-        """Append rows. Opening errors are the caller's; a disk that fails is not."""
+        """Append rows. Errors when the log is opened are raised; a failing disk is not."""
         if rows and self.writer is None:
             sizes = {c: (s[0], s[1], 3) for c, s in self._sizes.items()}
             self.writer = self.file.open(replace(self.robot, cameras=sizes))
@@ -171,22 +177,22 @@ class Recording:
                 return
 
     def _mute(self, error: LogError) -> None:
-        """Go on with a new episode after a while."""
+        """Stop recording; continue with a new episode after RETRY_S."""
         self.fault = error
         self._muted_until = time.monotonic() + RETRY_S
         self._counted = (self.unjoined, self.cut + 1)
         self._rows = self._assembler()
-        self._let_go()
+        self._acknowledge_first()
 
-    def _let_go(self) -> None:
-        """Acknowledge the episode's first observation: it is joined, or not to be recorded."""
+    def _acknowledge_first(self) -> None:
+        """Acknowledge the episode's first observation: it is complete, or will not be recorded."""
         if self._first_ns >= 0:
             self.acknowledge(self._first_ns)
         self._first_ns = -1
 
 
 def open_existing(file: LogFile) -> LogWriter | None:
-    """Open a log that is there with its own spec; None where there is none yet."""
+    """Open an existing log with its own spec; None if there is none."""
     if not (Path(file.path) / "zarr.json").exists():
         return None
     with LogReader(file.path) as reader:

@@ -1,7 +1,7 @@
-"""From arrivals to rows of the log: the one place where an outcome moves to the row before it.
+"""From transitions to rows of a log: the only place where an outcome moves to the row before it.
 
-On the wire `step` comes with the observation that it led to. In the log row t holds o_t, then the
-action executed from it and what that brought: row t is whole when step t+1 is there.
+On topics, `step` belongs to the observation that it led to. In the log, row t has o_t, the action
+executed from it and its outcome: row t is complete when step t+1 has been received.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Row = dict[str, Any]
 
 @dataclass
 class _Pending:
-    """What is known of one observation; `parts` are fields of a row."""
+    """The received parts of one observation; `parts` are fields of a row."""
 
     step: Step
     parts: dict[str, Any] = field(default_factory=dict)
 
 
 class RowAssembler:
-    """Joins pictures, proprioception and steps by exact stamp and yields rows of whole episodes.
+    """Combines images, proprioception and steps of exactly equal stamps into rows of episodes.
 
-    Parts of one observation may come in any order, and twice. An observation that misses a part
-    when `patience` later ones are whole, or when a later one is whole and its step is repeated, is
-    given up: the rows before it end their episode there (`is_last`), and what follows begins one
-    of its own, so that no row is ever mis-aligned.
+    Parts of an observation may be received in any order, and twice. An observation that misses a
+    part is dropped when `patience` later ones are complete, or when a later one is complete and its
+    step is repeated. The row before it then ends its episode (`is_last`) and the row after it
+    starts another one, so that rows are never misaligned.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class RowAssembler:
         """`fields` are the observation's: image/<camera>, sensor/<name>, proprio."""
         self._fields, self._patience, self._keep = frozenset(fields), patience, keep
         self._zeros = np.zeros(action_dims, np.float32)
-        self._queue: deque[_Pending] = deque()  # steps whose observation is not whole, and after
-        self._early: dict[int, dict[str, Any]] = {}  # parts whose step has not come
-        self._held: _Pending | None = None  # whole, waits for the next step
+        self._queue: deque[_Pending] = deque()  # steps from the first incomplete observation on
+        self._early: dict[int, dict[str, Any]] = {}  # parts whose step is not received yet
+        self._held: _Pending | None = None  # complete, waits for the next step
         self._newest_ns = -1  # stamp of the newest step
-        self._broken = True  # the next row begins an episode, whatever its step says
-        self.joined_ns = -1  # stamp of the newest whole observation
-        self.unjoined = 0  # observations given up
-        self.cut = 0  # episodes ended before their end
+        self._broken = True  # the next row starts an episode
+        self.joined_ns = -1  # stamp of the newest complete observation
+        self.unjoined = 0  # observations dropped
+        self.cut = 0  # incomplete episodes
 
     def put(self, name: str, stamp_ns: int, value: Image | Depth | Vector) -> list[Row]:
-        """Take in one part of an observation; return the rows that are whole now."""
+        """Add one part of an observation; return the rows that are complete now."""
         for pending in self._queue:
             if pending.step.stamp_ns == stamp_ns:
                 pending.parts.setdefault(name, value)
@@ -62,10 +62,10 @@ class RowAssembler:
         return []
 
     def step(self, step: Step) -> list[Row]:
-        """Take in one step; return the rows that are whole now."""
+        """Add one step; return the rows that are complete now."""
         if step.stamp_ns == self._newest_ns:
             return self._repeated()
-        rows = self._turn_back(step) if step.stamp_ns < self._newest_ns else []
+        rows = self._on_restart(step) if step.stamp_ns < self._newest_ns else []
         self._newest_ns = step.stamp_ns
         self._queue.append(_Pending(step, self._early.pop(step.stamp_ns, {})))
         return rows + self._advance()
@@ -79,33 +79,33 @@ class RowAssembler:
 
     # --------------------------------------------------------------------------------------------
 
-    def _turn_back(self, step: Step) -> list[Row]:
-        """End the open episode: the robot was started again, and its clock went back."""
+    def _on_restart(self, step: Step) -> list[Row]:
+        """The robot restarted and its clock went back: close the earlier episode."""
         self.unjoined += len(self._queue)
         self.joined_ns = -1
         self._early = {s: parts for s, parts in self._early.items() if s <= step.stamp_ns}
         return self.finish()
 
     def _repeated(self) -> list[Row]:
-        """Give up what misses a part before the newest observation, if that one is whole.
+        """Drop incomplete observations before the newest one, if that one is complete.
 
-        A robot in lock-step repeats an observation that is not answered, and may be waiting for
-        the recorder: `patience` more observations would never come.
+        A lock-step robot repeats an unanswered observation, and may wait for the recorder: it would
+        not publish `patience` further ones.
         """
-        newest_whole = bool(self._queue) and self._whole(self._queue[-1])
-        return self._advance(1) if newest_whole else []
+        newest_complete = bool(self._queue) and self._complete(self._queue[-1])
+        return self._advance(1) if newest_complete else []
 
     def _advance(self, patience: int | None = None) -> list[Row]:
         patience = self._patience if patience is None else patience
         rows: list[Row] = []
-        whole = sum(self._whole(pending) for pending in self._queue)
+        complete = sum(self._complete(pending) for pending in self._queue)
         while self._queue:
             head = self._queue[0]
-            if self._whole(head):
+            if self._complete(head):
                 self._queue.popleft()
-                whole -= 1
+                complete -= 1
                 rows += self._take(head)
-            elif whole >= patience or len(self._queue) > self._keep:
+            elif complete >= patience or len(self._queue) > self._keep:
                 self._queue.popleft()
                 self.unjoined += 1
                 rows += self._close_held(broken=True)
@@ -114,11 +114,11 @@ class RowAssembler:
                 break
         return rows
 
-    def _whole(self, pending: _Pending) -> bool:
+    def _complete(self, pending: _Pending) -> bool:
         return self._fields <= pending.parts.keys()
 
     def _take(self, pending: _Pending) -> list[Row]:
-        """One more whole observation, in order: it completes the row before it."""
+        """Add the next complete observation: it completes the row before it."""
         step = pending.step
         self.joined_ns = step.stamp_ns
         rows = []
@@ -135,7 +135,7 @@ class RowAssembler:
         return rows
 
     def _close_held(self, broken: bool) -> list[Row]:
-        """Write the held observation as its episode's last; alone it makes no episode."""
+        """Return the held observation as its episode's last row; one row alone is no episode."""
         held, self._held = self._held, None
         if held is None:
             return []
@@ -144,7 +144,7 @@ class RowAssembler:
         return [] if alone else [self._row(held, None)]
 
     def _row(self, pending: _Pending, outcome: Step | None) -> Row:
-        """Row of `pending`, with what its action brought; None: no action was executed from it."""
+        """Return an observation's row. outcome: of its action; None: no action was executed."""
         own, last = pending.step, outcome or pending.step
         first = own.is_first or self._broken
         self._broken = False

@@ -1,8 +1,8 @@
-"""A simulated arm that looks like a driver: joint states, commands, cameras, in real time.
+"""A simulated arm with the topics of an arm's driver: joint states, commands, cameras; real time.
 
-Every fault of `Faults` is a parameter that may be set while it runs:
+Every fault of `Faults` is a parameter that may be set while the node runs:
 `ros2 param set /arm_sim/arm_sim camera_dropped true`.
-All names are relative to the node's namespace: another arm is another namespace.
+All names are relative to the node's namespace, so each arm has a namespace of its own.
 """
 
 from __future__ import annotations
@@ -42,64 +42,88 @@ ROBOT = "robot"
 COMMANDS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 WRIST = "wrist"  # frame of the force-torque sensor
-PRIORITIES = 9, 8  # real-time, of the physics and of the other threads: a driver's loop has one too
+PRIORITIES = 9, 8  # real-time: of the physics thread, of the other threads
 CLOCK_READINGS = 4
-BEHIND_S = 0.2  # later than this, time is let go instead of being made up for
+BEHIND_S = 0.2  # a longer delay is not made up for
 
 
 @dataclass(frozen=True)
 class ArmSimParams(NodeParams):
-    robot: str = param("arm_sim", "Robot whose model is simulated: a name of config/robots.")
-    task: str = param("reach", "Scene: reach, goal, push, lift.")
-    show_goal: bool = param(True, "Task goal: publish each scene's goal picture.")
+    robot: str = param("arm_sim", "Arm to simulate: a name of config/robots.")
+    task: str = param("reach", "Scene: reach, goal, push or lift.")
+    show_goal: bool = param(True, "Task goal: publish the goal image of each scene.")
     robot_ns: str = param(
-        "", "Namespace that goal pictures go to; empty: `robot` beside the simulator's own."
+        "", "Namespace to publish goal images in; empty: `robot` beside the simulator's own."
     )
-    seed: int = param(0, "Seed of scenes and noise.", low=0, high=2**31 - 1)
-    render: str = param("fast", "Pictures.", choices=("auto", "fast", "full", "none"))
-    rate_hz: float = param(100.0, "Joint states a second.", low=10.0, high=500.0)
-    camera_hz: float = param(30.0, "Pictures a second of each camera.", low=1.0, high=120.0)
-    camera_px: int = param(96, "Side of the pictures, pixels.", low=16, high=1024)
-    joint_noise_rad: float = param(JOINT_NOISE_RAD, "Noise of joint positions.", low=0.0, live=True)
-    image_noise: float = param(IMAGE_NOISE, "Noise of pictures, grey levels.", low=0.0, live=True)
-    actuation_delay_s: float = param(0.0, "Commands act so late.", low=0.0, high=5.0, live=True)
-    camera_dropped: bool = param(False, "No pictures come.", live=True)
-    camera_frozen: bool = param(False, "The same picture comes again and again.", live=True)
-    joint_delay_s: float = param(0.0, "Joint states are so old.", low=0.0, high=2.0, live=True)
+    seed: int = param(0, "Seed of scenes and sensor noise.", low=0, high=2**31 - 1)
+    render: str = param(
+        "fast",
+        "Rendering quality: full, fast, auto (full on a GPU, else fast), or none (no images).",
+        choices=("auto", "fast", "full", "none"),
+    )
+    rate_hz: float = param(100.0, "Rate of the joint states [Hz].", low=10.0, high=500.0)
+    camera_hz: float = param(30.0, "Image rate of each camera [Hz].", low=1.0, high=120.0)
+    camera_px: int = param(96, "Width and height of the images, in pixels.", low=16, high=1024)
+    joint_noise_rad: float = param(
+        JOINT_NOISE_RAD, "Standard deviation of joint positions [rad].", low=0.0, live=True
+    )
+    image_noise: float = param(
+        IMAGE_NOISE, "Standard deviation of image noise, in grey levels.", low=0.0, live=True
+    )
+    actuation_delay_s: float = param(
+        0.0, "Delay until a command acts [s].", low=0.0, high=5.0, live=True
+    )
+    camera_dropped: bool = param(False, "Fault: no images.", live=True)
+    camera_frozen: bool = param(False, "Fault: the same image is repeated.", live=True)
+    joint_delay_s: float = param(
+        0.0, "Fault: age of the joint states [s].", low=0.0, high=2.0, live=True
+    )
     driver_dead: bool = param(
-        False, "No joint states, commands are ignored; the arm holds.", live=True
+        False, "Fault: no joint states, commands are ignored, the arm holds.", live=True
     )
-    protective_stop: bool = param(False, "Commands are ignored; the arm holds.", live=True)
-    wrap_joints: bool = param(False, "Angles are reported in (-pi, pi].", live=True)
-    nan_velocity: bool = param(False, "Velocities and efforts are NaN.", live=True)
-    split_states: bool = param(False, "Arm and gripper joints in separate messages.", live=True)
+    protective_stop: bool = param(False, "Fault: commands are ignored, the arm holds.", live=True)
+    wrap_joints: bool = param(False, "Fault: joint angles are wrapped to (-pi, pi].", live=True)
+    nan_velocity: bool = param(False, "Fault: velocities and efforts are NaN.", live=True)
+    split_states: bool = param(
+        False, "Fault: arm and gripper joints are in separate messages.", live=True
+    )
     camera_delay_s: float = param(
-        0.0, "Images are published so late, with their old stamps.", low=0.0, high=30.0, live=True
+        0.0,
+        "Fault: images are published this late, with the stamps of their capture [s].",
+        low=0.0,
+        high=30.0,
+        live=True,
     )
-    wrench_dropped: bool = param(False, "No readings of the force-torque sensor.", live=True)
-    wrench_nan: bool = param(False, "Readings of the force-torque sensor are NaN.", live=True)
-    wrench_bias_n: float = param(0.0, "Added to the sensor's force along z [N].", live=True)
+    wrench_dropped: bool = param(False, "Fault: no readings of the force-torque sensor.", live=True)
+    wrench_nan: bool = param(
+        False, "Fault: readings of the force-torque sensor are NaN.", live=True
+    )
+    wrench_bias_n: float = param(0.0, "Fault: offset of the measured force along z [N].", live=True)
     controller_inactive: bool = param(
-        False, "The controller is not active: commands are dropped; the arm holds.", live=True
+        False, "Fault: the controller is inactive; commands are dropped, the arm holds.", live=True
     )
     driver_speed_scale: float = param(
         1.0,
-        "No joint moves faster than this share of its limit, as by the slider of a teach pendant; "
+        "Speed slider of the teach pendant: largest speed of each joint as a share of its limit; "
         "0: paused.",
         low=0.0,
         high=1.0,
         live=True,
     )
     realtime: bool = param(
-        False, "Ask for real-time priority, as a driver's control loop has it: 0.3 of a core."
+        False,
+        "Request real-time priority, as a driver's control loop does; takes 0.3 of a CPU core.",
     )
     velocity_timeout_s: float = param(
-        0.1, "Velocities and twists end so long after one; 0: never.", low=0.0, live=True
+        0.1,
+        "Stop this long after the last velocity or twist command [s]; 0: never.",
+        low=0.0,
+        live=True,
     )
 
 
 class ArmSimNode(ManagedNode[ArmSimParams]):
-    """One thread lets time pass, draws and publishes; commands come by the executor."""
+    """A physics thread simulates, renders and publishes; the executor receives commands."""
 
     NAME = "arm_sim"
     NAMESPACE = namespaces.ARM_SIM
@@ -137,7 +161,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         self.add_on_set_parameters_callback(self._on_parameters)
 
     def _goal_topic(self) -> str:
-        """Return where the robot's nodes listen for goal pictures."""
+        """Return the topic on which the robot's nodes receive goal images."""
         given = self.params.robot_ns
         if given and not namespaces.legal(given):
             raise UserError(namespaces.refusal("robot_ns", given))
@@ -163,7 +187,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
     # Time ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        """Let the world's time follow the steady clock. GL contexts live in this thread only."""
+        """Simulate in step with the steady clock. Only this thread may use the GL contexts."""
         p = self.params
         try:
             world = ArmWorld(self._config, p.task, render=p.render)
@@ -214,10 +238,9 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         self._scene_set.set()
 
     def _stamp_ns(self, steady_s: float) -> int:
-        """Return the stamp of a moment of the steady clock [s], whenever it is asked for.
+        """Return the stamp [ns] of a time of the steady clock [s].
 
-        The two clocks are read side by side; of several readings the one counts in which this
-        thread was interrupted the least.
+        Both clocks are read several times; the reading with the shortest interruption is used.
         """
         steady_ns, now_ns, least_ns = 0, 0, math.inf
         for _ in range(CLOCK_READINGS):
@@ -227,7 +250,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         return now_ns - steady_ns + round(steady_s * 1e9)
 
     def _now_ns(self) -> int:
-        """Return the time of stamps: simulated, where this node publishes /clock."""
+        """Return the time for stamps [ns]: simulated if this node publishes /clock."""
         return self._time_ns if self._clock_out.on else int(self.get_clock().now().nanoseconds)
 
     # Commands -----------------------------------------------------------------------------------
@@ -257,15 +280,15 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         self._follow(msg, self._config.limits.joints[self._config.arm_joints :], gripper=True)
 
     def _follow(
-        self, msg: JointTrajectory, wanted: Sequence[str], *, gripper: bool = False
+        self, msg: JointTrajectory, joints: Sequence[str], *, gripper: bool = False
     ) -> None:
         if not self.active:
             return
-        if sorted(msg.joint_names) != sorted(wanted) or not _acceptable(msg):
+        if sorted(msg.joint_names) != sorted(joints) or not _acceptable(msg):
             self._driver.refused += 1
             self.diagnostics.facts["refused"] = self._driver.refused
             return
-        order = [list(msg.joint_names).index(name) for name in wanted]
+        order = [list(msg.joint_names).index(name) for name in joints]
         points: list[tuple[float, npt.ArrayLike]] = []
         for point in msg.points:
             due = point.time_from_start.sec + point.time_from_start.nanosec / 1e9
@@ -276,7 +299,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
     # Scenes and faults --------------------------------------------------------------------------
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Lay things out for the next episode; the arm stays where it is."""
+        """Set up the next scene; the arm does not move."""
         self._episode += 1
         self._scene_set.clear()
         self._next_scene = self._episode
@@ -285,13 +308,13 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         return response
 
     def _on_unlock(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """End the protective stop, as a driver's recovery service does."""
+        """End the protective stop, like a driver's recovery service."""
         self.set_parameters([Parameter("protective_stop", value=False)])
-        response.success, response.message = True, "the protective stop is over"
+        response.success, response.message = True, "the protective stop has ended"
         return response
 
     def _on_switch(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Activate or deactivate the controller that takes the commands."""
+        """Activate or deactivate the controller that executes commands."""
         self.set_parameters([Parameter("controller_inactive", value=not request.data)])
         response.success = True
         response.message = f"the controller is {'' if request.data else 'in'}active"
@@ -303,12 +326,12 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
             if parameter.name in known:
                 kind = type(getattr(self._faults, parameter.name))
                 setattr(self._faults, parameter.name, kind(parameter.value))
-                self.get_logger().warn(f"fault switch {parameter.name}: {parameter.value}")
+                self.get_logger().warn(f"{parameter.name} is set to {parameter.value}")
         return SetParametersResult(successful=True)
 
 
 def _acceptable(msg: JointTrajectory) -> bool:
-    """Return whether joint_trajectory_controller takes the points: sizes, and rest at the end."""
+    """Does joint_trajectory_controller accept the points: sizes match, at rest at the end?"""
     count = len(msg.joint_names)
     sizes = all(len(p.positions) == count and len(p.velocities) in (0, count) for p in msg.points)
     return sizes and not (msg.points and any(msg.points[-1].velocities))

@@ -19,44 +19,48 @@ from wm_nodes.ros.robot_camera import RobotCamera
 
 @dataclass(frozen=True)
 class PipelineParams(NodeParams):
-    """What both the camera node and the fused agent do to pictures."""
+    """How camera and agent node receive and prepare images."""
 
-    camera: str = param("corner4", "Camera: its topics are <camera>/image_raw and <camera>/image.")
+    camera: str = param(
+        "corner4", "Name of the camera; its topics are <camera>/image_raw and <camera>/image."
+    )
     mode: str = param(
-        "lockstep", "lockstep: take every picture; realtime: the newest.", choices=topics.MODES
+        "lockstep", "lockstep: use every image; realtime: use the newest one.", choices=topics.MODES
     )
     transport: str = param(
         topics.RAW,
-        "raw: take <camera>/image_raw; compressed: <camera>/image_raw/compressed.",
+        "raw: subscribe to <camera>/image_raw; compressed: to <camera>/image_raw/compressed.",
         choices=topics.TRANSPORTS,
     )
     height: int = param(
-        64, "Height of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096
+        64, "Height of the published image in pixels; 0: as received.", low=0, high=4096
     )
     width: int = param(
-        64, "Width of the picture that leaves, pixels; 0: as it comes.", low=0, high=4096
+        64, "Width of the published image in pixels; 0: as received.", low=0, high=4096
     )
     crop: tuple[float, ...] = param(
         (0.0, 0.0, 0.0, 0.0),
-        "Margins cut off: left, top, right, bottom, as shares.",
+        "Margins to cut off: left, top, right, bottom, as shares of width and height.",
         low=0.0,
         high=1.0,
     )
-    stale_s: float = param(1.0, "Real time: report a camera silent for so long; 0: never.", low=0.0)
+    stale_s: float = param(
+        1.0, "Real time: report a camera without a new image for this time [s]; 0: never.", low=0.0
+    )
     frozen_s: float = param(
         5.0,
-        "Real time: report a camera that shows the same picture for so long; 0: never.",
+        "Real time: report a camera with an unchanged image for this time [s]; 0: never.",
         low=0.0,
     )
 
     @property
     def images(self) -> topics.Topic:
-        """Return the topic that the images are taken from."""
+        """Return the topic to subscribe to."""
         compressed = self.transport == topics.COMPRESSED
         return topics.IMAGE_COMPRESSED if compressed else topics.IMAGE_RAW
 
     def pipeline(self) -> ImagePipeline:
-        """Return the core; a wrong crop is a user's mistake."""
+        """Return what crops and resizes images. UserError: the crop leaves nothing."""
         with user_errors(ValueError):
             return ImagePipeline(self.height, self.width, self.crop)
 
@@ -65,18 +69,18 @@ class PipelineParams(NodeParams):
 class CameraParams(PipelineParams):
     source: str = param(
         "",
-        "Device (/dev/video0 or 0), file or URL to open; empty: subscribe to the topic of "
-        "`transport`.",
+        "Device (/dev/video0 or 0), file or URL to read from; empty: subscribe to the topic that "
+        "`transport` selects.",
         digits=True,
     )
     rate_hz: float = param(
-        0.0, "Pictures a second, of a file or at most in real time; 0: all.", low=0.0, high=1000.0
+        0.0, "Images per second: of a file, or at most in real time; 0: all.", low=0.0, high=1000.0
     )
-    loop: bool = param(False, "A file begins again at its end; false: the node ends.")
+    loop: bool = param(False, "Play a file again at its end; false: the node ends.")
 
 
 class CameraNode(ManagedNode[CameraParams]):
-    """One camera."""
+    """Crops and resizes the images of one camera; each keeps its stamp."""
 
     NAME = "camera"
 
@@ -116,7 +120,7 @@ class CameraNode(ManagedNode[CameraParams]):
             capture.close()
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
-        """Crop, resize, publish; the stamp stays."""
+        """Crop, resize and publish an image."""
         started = time.perf_counter()
         p = self.params
         if p.mode == topics.REALTIME and self._capture is None:
@@ -136,7 +140,7 @@ class CameraNode(ManagedNode[CameraParams]):
             self._watch.record(out)
 
     def _on_poll(self, capture: Capture) -> None:
-        """Take the device's newest picture, if there is one."""
+        """Publish the newest image of the device or file, if there is a new one."""
         frame = capture.newest()
         if frame is not None:
             age_ns = round((time.monotonic() - frame.taken_s) * messages.SECOND_NS)
@@ -145,7 +149,7 @@ class CameraNode(ManagedNode[CameraParams]):
                 self._raw.publish(messages.image_to_msg(frame.image, stamp_ns, self._frame))
             self._on_image(stamp_ns, frame.image)
         elif capture.ended:
-            self.get_logger().info(f"{self.params.source} is at its end")
+            self.get_logger().info(f"{self.params.source}: end of file")
             self.finish()
 
 

@@ -1,4 +1,4 @@
-"""A task's scripted expert records demonstrations into a log of their own, then ends."""
+"""Records demonstrations of a task's scripted expert into a log of their own, then ends."""
 
 from __future__ import annotations
 
@@ -17,28 +17,35 @@ from wm_nodes.ros import spin
 from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 
-STREAM = 1_000_003  # demonstrations are no episodes of the run itself
+STREAM = 1_000_003  # added to the seed: demonstrations are other episodes than the run's
 
 
 @dataclass(frozen=True)
 class DemonstratorParams(NodeParams):
-    out: str = param("runs/run/demos", "Replay log to make; one that is whole already is kept.")
-    adapter: str = param("metaworld", "Robot that demonstrates: the robot node's `adapter`.")
-    task: str = param("drawer-close-v3", "Task: the robot node's.")
-    episodes: int = param(20, "Demonstrations.", low=1)
+    out: str = param("runs/run/demos", "Replay log to write; an existing one is kept unchanged.")
+    adapter: str = param("metaworld", "Robot: the same value as of the robot node.")
+    task: str = param("drawer-close-v3", "Task: the same value as of the robot node.")
+    episodes: int = param(20, "Number of demonstrations.", low=1)
     noise: float = param(
-        0.5, "Noise in three of four episodes, as a share of half the range.", low=0.0
+        0.5,
+        "Standard deviation of the action noise in three of four episodes, as a share of half the "
+        "action range.",
+        low=0.0,
     )
     seed: int = param(0, "Seed of episodes and noise.", low=0, high=2**31 - 1)
-    action_repeat: int = param(2, "Simulator steps per decision.", low=1, high=20)
-    time_limit: int = param(100, "Decisions per episode.", low=1)
-    render: str = param("auto", "Pictures.", choices=("auto", "fast", "full"))
+    action_repeat: int = param(2, "Simulator steps per agent step.", low=1, high=20)
+    time_limit: int = param(100, "Agent steps per episode.", low=1)
+    render: str = param(
+        "auto",
+        "Rendering quality: full, fast, or auto (full on a GPU, else fast).",
+        choices=("auto", "fast", "full"),
+    )
     camera: str = param("corner4", "Camera of the simulator.")
-    limits: str = param("", "YAML of action limits: the robot node's.")
+    limits: str = param("", "YAML file of action limits: the same value as of the robot node.")
 
 
 class DemonstratorNode(ManagedNode[DemonstratorParams]):
-    """Makes a whole log or none: it is recorded aside and renamed when the last episode is in."""
+    """Writes a complete log or none: the folder is renamed after the last episode."""
 
     NAME = "demonstrator"
 
@@ -96,7 +103,7 @@ class DemonstratorNode(ManagedNode[DemonstratorParams]):
 
 
 class _Interrupted(Exception):
-    """The end was asked for before the last demonstration."""
+    """The node was stopped before the last demonstration."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What encoder, world_model, policy and agent have in common: weights, device, seed."""
+"""Base of the nodes that compute with a model: weights, device, seed."""
 
 from __future__ import annotations
 
@@ -23,23 +23,33 @@ POLL_S = 0.1
 @dataclass(frozen=True)
 class ModelNodeParams(NodeParams):
     mode: str = param(
-        "lockstep", "lockstep: take every message; realtime: the newest.", choices=topics.MODES
+        "lockstep",
+        "lockstep: use every message; realtime: use the newest one.",
+        choices=topics.MODES,
     )
-    model: str = param("", "Model preset that weights must be of; empty: any.")
-    weights: str = param("", "Folder of weights to begin with; empty: the run's newest, if any.")
-    run: str = param("", "Folder of the run, whose weights/ is looked at when none are given.")
-    seed: int = param(0, "Seed of everything random.", low=0, high=2**31 - 1)
-    device: str = param("auto", "cpu, cuda, cuda:1, or auto: the GPU where there is one.")
-    threads: int = param(1, "Threads of torch.", low=1, high=256)
+    model: str = param("", "Model preset that the weights must belong to; empty: any.")
+    weights: str = param(
+        "", "Folder of the first weights; empty: the newest of the run, if there are any."
+    )
+    run: str = param("", "Folder of the run, whose weights/ is used if `weights` is empty.")
+    seed: int = param(0, "Seed of all random numbers.", low=0, high=2**31 - 1)
+    device: str = param(
+        "auto", "Torch device: cpu, cuda, cuda:1, or auto (the GPU if there is one)."
+    )
+    threads: int = param(1, "Number of CPU threads of torch.", low=1, high=256)
 
 
 P = TypeVar("P", bound=ModelNodeParams)
 
 
 class ModelNode(ManagedNode[P]):
-    """A node that computes with a model. Weights come by parameter, run folder, or `weights`."""
+    """A node that computes with a model.
 
-    NEEDS: ClassVar[tuple[str, ...]]  # what it needs the model for: some of VERBS
+    Weights are loaded from parameter `weights` or the run's folder, then as topic `weights`
+    announces new versions.
+    """
+
+    NEEDS: ClassVar[tuple[str, ...]]  # uses of the model: a subset of VERBS
 
     def configure(self) -> None:
         p = self.params
@@ -54,7 +64,7 @@ class ModelNode(ManagedNode[P]):
         self.create_timer(POLL_S, self.poll)
 
     def needs(self) -> tuple[str, ...]:
-        """What this node needs the model for (wm_models.interface.world_model.VERBS)."""
+        """Return the uses of the model (wm_models.interface.world_model.VERBS)."""
         return self.NEEDS
 
     def activate(self) -> None:
@@ -65,7 +75,7 @@ class ModelNode(ManagedNode[P]):
             self.weight_cache.close()
 
     def poll(self) -> None:
-        """Take over weights that have been loaded."""
+        """Use weights whose loading has finished."""
         if self.weight_cache.poll() and self.weight_cache.newest is not None:
             self._on_new(self.weight_cache.newest)
 

@@ -1,4 +1,4 @@
-"""What people see: a progress line, CSV and TensorBoard, and at the run's end the summary."""
+"""Shows a run: a progress line, CSV files, TensorBoard, and a summary at its end."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
 from wm_nodes.training.tables import Board, Table
 
-RECENT = 20  # episodes that means are of
+RECENT = 20  # newest episodes, for means
 SETTLE_S = 1.5  # after the robot's end, for the recorder's last rows
-GONE_S = 3.0  # a node not heard of for so long is gone
+GONE_S = 3.0  # a node without diagnostics for this long is reported as silent
 
 
 @dataclass(frozen=True)
 class MonitorParams(NodeParams):
-    run: str = param("", "Folder of the run: metrics/, report/ go there; empty: write nothing.")
-    log: str = param("", "Replay log that the report is of; empty: the run's own.")
-    weights: str = param("", "Weights for the report's prediction; empty: the run's newest.")
-    report: bool = param(False, "Leave a report when the run is over.")
-    every_s: float = param(5.0, "Seconds between progress lines.", low=0.1)
-    wait_for: str = param("robot", "Node whose end is the run's.", choices=("robot", "trainer"))
+    run: str = param("", "Folder of the run, for metrics/ and report/; empty: write nothing.")
+    log: str = param("", "Replay log for the report; empty: the run's own.")
+    weights: str = param(
+        "", "Weights for the predictions in the report; empty: the newest of the run."
+    )
+    report: bool = param(False, "Write a report when the run is over.")
+    every_s: float = param(5.0, "Time between progress lines [s].", low=0.1)
+    wait_for: str = param(
+        "robot", "Node whose end is the end of the run.", choices=("robot", "trainer")
+    )
 
 
 class MonitorNode(ManagedNode[MonitorParams]):
-    """Watches; no other node depends on it."""
+    """Only subscribes; no other node depends on it."""
 
     NAME = "monitor"
 
@@ -46,7 +50,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
         p = self.params
         self._tracker = EpisodeTracker()
         self._nodes: dict[str, dict[str, str]] = {}
-        self._heard: dict[str, float] = {}
+        self._last_s: dict[str, float] = {}
         self._train: list[EpisodeStats] = []
         self._evals: list[EpisodeStats] = []
         self._block: list[EpisodeStats] = []
@@ -77,13 +81,13 @@ class MonitorNode(ManagedNode[MonitorParams]):
         if board is not None:
             board.close()
 
-    # Taking in ----------------------------------------------------------------------------------
+    # Input --------------------------------------------------------------------------------------
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for full_name, values in statuses(msg).items():
             if name := within(self.get_namespace(), full_name):
                 self._nodes[name] = values
-                self._heard[name] = time.monotonic()
+                self._last_s[name] = time.monotonic()
         if self._fact(self.params.wait_for, "done") == "true" and self._done_at is None:
             self._done_at = time.monotonic()
 
@@ -116,7 +120,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
             self._board.add(steps, {f"episode/{k}_{kind}": v for k, v in values.items()})
 
     def _close_block(self) -> None:
-        """A block of evaluation within training is over: one line, one row, one point."""
+        """Print and store the result of a finished block of evaluation."""
         block, self._block = self._block, []
         if not block:
             return
@@ -143,7 +147,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
         if self._board is not None:
             self._board.add(steps, {"evaluation/success": wins / count, "evaluation/return": mean})
 
-    # Telling ------------------------------------------------------------------------------------
+    # Output -------------------------------------------------------------------------------------
 
     def _fact(self, node: str, name: str, default: str = "") -> str:
         return self._nodes.get(node, {}).get(name, default)
@@ -152,7 +156,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
         return int(self._fact("robot", "steps", "0"))
 
     def _show(self) -> None:
-        """Print one line of progress, and put the same on the board."""
+        """Print one line of progress and write it to TensorBoard."""
         parts = [*self._robot_parts(), *self._trainer_parts(), *self._recorder_parts()]
         parts += [f"{name} silent" for name in self._gone()]
         line = " | ".join(parts)
@@ -169,11 +173,11 @@ class MonitorNode(ManagedNode[MonitorParams]):
         robot = self._nodes.get("robot")
         if robot is None:
             return []
-        seen = (self._train or self._evals)[-RECENT:]
+        recent = (self._train or self._evals)[-RECENT:]
         parts = [f"{robot.get('steps', 0)} steps, {robot.get('episodes', 0)} episodes"]
-        if seen:
-            mean = fmean(e.total_reward for e in seen)
-            parts.append(f"return {mean:.0f}, success {fmean(e.success for e in seen):.2f}")
+        if recent:
+            mean = fmean(e.total_reward for e in recent)
+            parts.append(f"return {mean:.0f}, success {fmean(e.success for e in recent):.2f}")
         parts.append(
             f"{float(robot['rate_hz']):.0f}/s, latency {float(robot['latency_p50_ms']):.1f}"
             f"/{float(robot['latency_p99_ms']):.1f} ms"
@@ -197,13 +201,13 @@ class MonitorNode(ManagedNode[MonitorParams]):
 
     def _gone(self) -> list[str]:
         now = time.monotonic()
-        silent = [name for name, at in self._heard.items() if now - at > GONE_S]
+        silent = [name for name, at in self._last_s.items() if now - at > GONE_S]
         return sorted(n for n in silent if n != "monitor" and self._fact(n, "done") != "true")
 
     # The end ------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """When the run is over and the last rows are in the log: summary, report, end."""
+        """When the run is over and its last rows are recorded: summary, report, end."""
         if self._done_at is None or time.monotonic() - self._done_at < SETTLE_S:
             return
         if self._reporting is None:
@@ -224,11 +228,11 @@ class MonitorNode(ManagedNode[MonitorParams]):
             self._report(summary)
 
     def summary(self) -> dict[str, Any]:
-        """Return the run's figures: what the last word on the terminal and summary.json say."""
+        """Return the figures of the run, as written to summary.json."""
         judged = self._evals or self._train
         wins = sum(e.success for e in judged)
         robot = self._nodes.get("robot", {})
-        found: dict[str, Any] = {
+        return {
             "episodes_judged": len(judged),
             "judged": "evaluation" if self._evals else "training",
             "success_rate": wins / len(judged) if judged else None,
@@ -239,7 +243,6 @@ class MonitorNode(ManagedNode[MonitorParams]):
             "steps": self._steps(),
             "drops": {n: int(v["drops"]) for n, v in self._nodes.items() if int(v.get("drops", 0))},
         }
-        return found
 
     def _report(self, summary: dict[str, Any]) -> None:
         from wm_datasets.errors import LogError

@@ -1,4 +1,4 @@
-"""Keeps what was planned, when, and for which goal: FOLDER/plans.jsonl and goal-N.png."""
+"""Records all plans and goal images: FOLDER/plans.jsonl and FOLDER/goal-N.png."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PlanRecorderParams(NodeParams):
 
 
 class PlanRecorderNode(ManagedNode[PlanRecorderParams]):
-    """Watches; no other node depends on it."""
+    """Only subscribes; no other node depends on it."""
 
     NAME = "plan_recorder"
 
@@ -56,7 +56,7 @@ class PlanRecorderNode(ManagedNode[PlanRecorderParams]):
 
     def _on_goal(self, stamp_ns: int, image: Image) -> None:
         if self._goal is not None and np.array_equal(image, self._goal):
-            return  # a latched one comes twice
+            return  # a latched image is received twice
         self._goal, self._goals = image.copy(), self._goals + 1
         cv2.imwrite(
             str(self._folder / f"goal-{self._goals}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)

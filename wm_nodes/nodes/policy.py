@@ -1,4 +1,4 @@
-"""Latent in, plan out: by the actor or by a planner; random as long as there are no weights."""
+"""Latents in, plans out, by the actor or a planner; random actions while there are no weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.parameters import param
 from wm_nodes.ros.synchronizer import Synchronizer
 
-LATE_S = 5.0  # later than this is another clock
+LATE_S = 5.0  # a longer time means that the clocks differ
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PolicyParams(ModelNodeParams):
     execute: int = param(
         0, "Actions that are done before the next search; 0: as suits the model.", low=0
     )
-    goal: str = param("", "Picture of the goal to begin with (a file); empty: none.")
+    goal: str = param("", "File of the first goal image; empty: none.")
     goal_visual: float = param(1.0, "Weight of a goal's image. Live.", low=0.0, live=True)
     goal_proprio: float = param(
         1.0, "Weight of a goal's joint states beside its image. Live.", low=0.0, live=True
@@ -66,10 +66,10 @@ class PolicyParams(ModelNodeParams):
         live=True,
     )
     delay_s: float = param(
-        0.0, "Seconds by which commands act later than in training.", low=0.0, high=2.0
+        0.0, "Time by which commands act later than in training [s].", low=0.0, high=2.0
     )
     compensate: bool = param(
-        True, "Real time: plan from where the robot will be when the plan comes."
+        True, "Real time: plan from the state that is expected when the plan takes effect."
     )
 
     def search_settings(self) -> SearchSettings:
@@ -101,7 +101,7 @@ class PolicyParams(ModelNodeParams):
                 "Right: fewer samples, a shorter horizon, or a computer with more to spare",
             )
         elif made == wanted:
-            node.clear_fault("search", "every round is made")
+            node.clear_fault("search", "all rounds of the search fit in budget_s")
 
 
 LIVE = tuple(spec.name for spec in fields(PolicyParams) if spec.metadata["live"])
@@ -134,7 +134,7 @@ class LiveSearch:
 
 
 class PolicyNode(ModelNode[PolicyParams]):
-    """Answers each observation with one plan; a repeated one with the same plan again."""
+    """Answers each observation with one plan, a repeated observation with the same plan."""
 
     NAME = "policy"
 
@@ -190,7 +190,7 @@ class PolicyNode(ModelNode[PolicyParams]):
         if not self._core.can_act(weights):
             self._goals.report_missing()
             if self.params.mode == topics.LOCKSTEP:
-                self._say_blindly(step)
+                self._act_at_random(step)
             return
         flat = torch.from_numpy(latent.state)[None].to(self.device)
         try:
@@ -202,15 +202,15 @@ class PolicyNode(ModelNode[PolicyParams]):
             self.report_fault("plan", str(error), error=True)
             return
         self.clear_fault("plan", "plans are found again")
-        self._say(step, weights.origin(self._core.module), actions, started)
+        self._publish_plan(step, weights.origin(self._core.module), actions, started)
         self.params.measure(self, self._core, step)
 
-    def _say_blindly(self, step: Step) -> None:
+    def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
         actions = self._core.random_action(*self._maker.bounds(step), step.stamp_ns)
         self._say(step, RANDOM, actions, started)
 
-    def _say(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
+    def _publish_plan(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
         self.diagnostics.record_latency(time.perf_counter() - started)
         self._answer = self._maker.plan(step, origin, actions)
         self._plans.publish(messages.plan_to_msg(self._answer))

@@ -1,4 +1,4 @@
-"""Topics in, replay log out: every step joined with its pictures by exact stamp."""
+"""Topics in, replay log out: each step with the images of exactly its stamp."""
 
 from __future__ import annotations
 
@@ -19,17 +19,26 @@ from wm_nodes.ros.parameters import param
 
 @dataclass(frozen=True)
 class RecorderParams(NodeParams):
-    log: str = param("runs/log", "Folder of the replay log; made if it is not there.")
-    cameras: tuple[str, ...] = param((), "Cameras to record, depth too; empty: the robot's.")
-    durable_s: float = param(1.0, "What is older survives a power cut.", low=0.0, high=60.0)
-    capacity_steps: int = param(0, "Keep at most so many steps; 0: all.", low=0)
-    capacity_bytes: int = param(0, "Keep at most so many bytes, as compressed; 0: all.", low=0)
-    raw: bool = param(False, "Record <camera>/image_raw: an arm's pictures are cropped already.")
-    evaluation: bool = param(True, "Record evaluation episodes (explore=0) too.")
+    log: str = param("runs/log", "Folder of the replay log; created if it is missing.")
+    cameras: tuple[str, ...] = param(
+        (), "Cameras to record, depth cameras included; empty: all of the robot's."
+    )
+    durable_s: float = param(
+        1.0, "Rows older than this survive a power cut [s].", low=0.0, high=60.0
+    )
+    capacity_steps: int = param(0, "Most steps to keep, the newest ones; 0: no limit.", low=0)
+    capacity_bytes: int = param(
+        0, "Most compressed bytes to keep, the newest ones; 0: no limit.", low=0
+    )
+    raw: bool = param(
+        False,
+        "Record <camera>/image_raw, as for an arm, instead of <camera>/image.",
+    )
+    evaluation: bool = param(True, "Also record evaluation episodes (explore=0).")
 
 
 class RecorderNode(ManagedNode[RecorderParams]):
-    """The one writer of a log. Begins when the robot has said what it is (topic `spec`)."""
+    """The only writer of a log. Recording starts when topic `spec` has described the robot."""
 
     NAME = "recorder"
     TAKES_OVER = True
@@ -65,7 +74,7 @@ class RecorderNode(ManagedNode[RecorderParams]):
             except LogError as error:
                 self.get_logger().error(str(error))
 
-    # Beginning ----------------------------------------------------------------------------------
+    # Start --------------------------------------------------------------------------------------
 
     def _on_spec(self, spec: LogSpec) -> None:
         if self._spec is None:
@@ -74,16 +83,17 @@ class RecorderNode(ManagedNode[RecorderParams]):
                 self._start(spec)
 
     def _start(self, spec: LogSpec) -> None:
-        """The robot is known: record what it shows."""
+        """Subscribe to everything that the robot publishes and the log keeps."""
         depths = {name: sensor for name, sensor in spec.sensors.items() if sensor.is_depth}
-        wanted = self.params.cameras or (*spec.cameras, *depths)
-        unknown = sorted({*wanted} - {*spec.cameras, *depths})
+        chosen = self.params.cameras or (*spec.cameras, *depths)
+        unknown = sorted({*chosen} - {*spec.cameras, *depths})
         if unknown:
             raise UserError(
-                f"cameras: the robot has no {unknown[0]!r}, it has {[*spec.cameras, *depths]}"
+                f"cameras: got {unknown[0]!r}, expected cameras of the robot: "
+                f"{', '.join([*spec.cameras, *depths]) or 'it has none'}."
             )
-        cameras = tuple(name for name in wanted if name in spec.cameras)
-        sensors = {name: depths[name] for name in wanted if name in depths}
+        cameras = tuple(name for name in chosen if name in spec.cameras)
+        sensors = {name: depths[name] for name in chosen if name in depths}
         with user_errors(LogError):
             self._recording = Recording(
                 self._file,
@@ -112,18 +122,20 @@ class RecorderNode(ManagedNode[RecorderParams]):
     # Recording ----------------------------------------------------------------------------------
 
     def _take(self, record: Any, *parts: Any) -> None:
-        """Give one message to the recording."""
+        """Pass one message to the recording."""
         started = time.perf_counter()
         try:
-            with user_errors(LogError):  # the log cannot be opened: busy, foreign, no room
+            with user_errors(
+                LogError
+            ):  # the log cannot be opened: in use, of another robot, disk full
                 record(*parts)
         except MessageError as error:
             self.drop(error.reason, str(error))
         self.diagnostics.record_latency(time.perf_counter() - started)
-        self._look()
+        self._report()
 
-    def _look(self) -> None:
-        """Say when recording stops and when it goes on."""
+    def _report(self) -> None:
+        """Report when recording stops and when it continues."""
         fault = self._recording.fault if self._recording is not None else None
         if fault is not None:
             self.report_fault("log", f"not recording: {fault}", error=True)
@@ -131,7 +143,7 @@ class RecorderNode(ManagedNode[RecorderParams]):
             self.clear_fault("log", "recording again")
 
     def _acknowledge(self, stamp_ns: int) -> None:
-        """Tell a lock-step robot that an episode's first observation is in hand."""
+        """Confirm to a lock-step robot that an episode's first observation is complete."""
         self._recorded.publish(messages.header(stamp_ns))
 
     def diagnose(self) -> None:

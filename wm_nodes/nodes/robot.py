@@ -44,88 +44,106 @@ ACKNOWLEDGE = Duration(seconds=1.0)  # longest wait for the last messages of a r
 @dataclass(frozen=True)
 class RobotParams(NodeParams):
     adapter: str = param(
-        "metaworld", "Robot: a shipped one, or your own as module:Class or FILE.py:Class."
+        "metaworld",
+        "Robot: name of a shipped one, or your own class as module:Class or FILE.py:Class.",
     )
     task: str = param("drawer-close-v3", "Task of the robot.")
     seed: int = param(0, "Seed of all episodes.", low=0, high=2**31 - 1)
     mode: str = param(
-        "lockstep", "lockstep: wait for each plan; realtime: never.", choices=topics.MODES
+        "lockstep",
+        "lockstep: the robot waits for a plan at each agent step; realtime: it never waits.",
+        choices=topics.MODES,
     )
-    episodes: int = param(0, "End after this many episodes; 0: never.", low=0)
-    steps: int = param(0, "End after this many simulator steps; 0: never.", low=0)
-    evaluate: bool = param(False, "Only evaluation episodes (explore=0).")
-    eval_every: int = param(0, "Decisions between evaluation blocks; 0: none.", low=0)
-    eval_episodes: int = param(20, "Episodes of an evaluation block.", low=1)
-    action_repeat: int = param(2, "Simulator steps per decision.", low=1, high=20)
-    time_limit: int = param(250, "Decisions per episode.", low=1)
-    render: str = param("auto", "Pictures.", choices=("auto", "fast", "full"))
+    episodes: int = param(0, "End after this many episodes; 0: no limit.", low=0)
+    steps: int = param(0, "End after this many simulator steps; 0: no limit.", low=0)
+    evaluate: bool = param(False, "Run evaluation episodes only (explore=0).")
+    eval_every: int = param(
+        0, "Agent steps of training between two blocks of evaluation; 0: no evaluation.", low=0
+    )
+    eval_episodes: int = param(20, "Episodes of a block of evaluation.", low=1)
+    action_repeat: int = param(2, "Simulator steps per agent step.", low=1, high=20)
+    time_limit: int = param(250, "Agent steps per episode.", low=1)
+    render: str = param(
+        "auto",
+        "Rendering quality: full, fast, or auto (full on a GPU, else fast).",
+        choices=("auto", "fast", "full"),
+    )
     camera: str = param("corner4", "Camera of the simulator.")
-    size: int = param(64, "Side of the pictures, in pixels.", low=8, high=1024)
+    size: int = param(64, "Width and height of the images, in pixels.", low=8, high=1024)
     limits: str = param(
-        "", "YAML of action limits; empty: config/robots/<adapter>.yaml, or an own class's default."
+        "",
+        "YAML file of action limits; empty: config/robots/<adapter>.yaml of a shipped robot, the "
+        "default of your own class.",
     )
-    progress: str = param("", "File that keeps the counts, so that a restart goes on; empty: none.")
+    progress: str = param(
+        "",
+        "File for the counts of the run, from which a restarted node continues; empty: no file.",
+    )
     retry_s: float = param(
-        0.5, "Lock-step: publish an unanswered observation again after.", low=0.01
+        0.5,
+        "Lock-step: publish an unanswered observation again after this time [s].",
+        low=0.01,
     )
-    timeout_s: float = param(30.0, "Lock-step: report a plan as missing after.", low=0.1)
+    timeout_s: float = param(30.0, "Lock-step: report a missing plan after this time [s].", low=0.1)
     await_recorder_s: float = param(
-        0.0, "Lock-step: wait so long for the recorder at an episode's start; 0: do not.", low=0.0
+        0.0,
+        "Lock-step: longest wait for the recorder at an episode's start [s]; 0: do not wait.",
+        low=0.0,
     )
-    pace_hz: float = param(
-        0.0, "Lock-step: at most so many decisions a second; 0: no limit.", low=0.0
-    )
+    pace_hz: float = param(0.0, "Lock-step: most agent steps per second; 0: no limit.", low=0.0)
     ahead: int = param(
-        0, "Lock-step: go at most so many decisions ahead of the trainer; 0: no limit.", low=0
+        0,
+        "Lock-step: most agent steps that the robot may execute before the trainer has processed "
+        "them; 0: no limit.",
+        low=0,
     )
     rate_hz: float = param(
-        0.0, "Real time: control rate; 0: the robot's own.", low=0.0, high=1000.0
+        0.0, "Real time: control rate [Hz]; 0: the robot's own.", low=0.0, high=1000.0
     )
     await_planner_s: float = param(
         0.0,
-        "Real time: seconds to wait for a planner before an episode starts; 0: do not wait.",
+        "Real time: longest wait for a planner before an episode starts [s]; 0: do not wait.",
         low=0.0,
     )
-    robot: str = param("arm_sim", "Adapter arm: a name of config/robots, or the path of a YAML.")
+    robot: str = param("arm_sim", "Arm: a name of config/robots, or the path of a YAML file.")
     driver_ns: str = param(
-        "",
-        "Adapter arm: its driver's namespace, for relative names of its YAML; empty: the YAML's.",
+        "", "Arm: namespace for relative names in the robot's YAML; empty: the one in the YAML."
     )
-    dry_run: bool = param(False, "Adapter arm: do everything but command.")
-    home: bool = param(True, "Adapter arm: go to the home pose before each episode.")
+    dry_run: bool = param(False, "Arm: do everything except sending commands.")
+    home: bool = param(True, "Arm: move to the home pose before each episode.")
     confirm_home: bool = param(
-        False, "Adapter arm: go home only when the operator calls go_home, each time."
+        False, "Arm: move to the home pose only after the operator calls go_home, each time."
     )
     safety_file: str = param(
         "",
-        "Adapter arm: file that keeps latches over restarts; empty: one for each robot, in "
+        "Arm: file that keeps latches when the node restarts; empty: one file for each robot, in "
         "$XDG_STATE_HOME/wm_nodes/robots.",
     )
     require_realtime: bool = param(
-        False, "Adapter arm: do not start without real-time priority and locked memory."
+        False, "Arm: refuse to start without real-time priority and locked memory."
     )
     tf: str = param(
         "auto",
-        "Adapter arm: publish /tf; auto: unless another node publishes a robot_description.",
+        "Arm: publish /tf; auto: unless another node publishes a robot_description.",
         choices=topics.TF_CHOICES,
     )
-    frame_prefix: str = param("", "Put before the names of all frames.")
-    link_rate_hz: float = param(
-        50.0, "Adapter arm: at most so many transforms of links a second.", low=0.1, high=50.0
-    )
+    frame_prefix: str = param("", "Prefix of the names of all coordinate frames.")
+    link_rate_hz: float = param(50.0, "Arm: most link transforms per second.", low=0.1, high=50.0)
     speed_scale: float = param(
         1.0,
-        "Adapter arm: all speeds stay below this share of their limits.",
+        "Arm: largest speed, as a share of the speed limits. May be set while the node runs.",
         low=0.05,
         high=1.0,
         live=True,
     )
     max_age_s: float = param(
-        0.25, "Real time: hold when a plan's last action is overdue by so much.", low=0.0
+        0.25,
+        "Real time: hold the last action of a plan for this time after its end, then stop [s].",
+        low=0.0,
     )
     max_plan_s: float = param(
         2.0,
-        "Real time: no plan is followed longer than so many seconds after its observation.",
+        "Real time: longest time after its observation for which a plan is followed [s].",
         low=0.01,
         high=60.0,
     )

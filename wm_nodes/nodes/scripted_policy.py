@@ -1,4 +1,4 @@
-"""Plans without a model: a task's script (simulated arm), random motion, or standing still."""
+"""Plans without a model: a task's script (simulated arm), random motion, or holding still."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ SCORE = "arm_sim/score"
 
 @dataclass(frozen=True)
 class ScriptedPolicyParams(NodeParams):
-    policy: str = param("expert", "Who plays.", choices=("expert", "random", "hold"))
-    task: str = param("reach", "Task whose script plays.", choices=tuple(TASKS))
+    policy: str = param(
+        "expert",
+        "expert: the task's script (simulated arm); random: smooth random motion; hold: no motion.",
+        choices=("expert", "random", "hold"),
+    )
+    task: str = param("reach", "Task of the script.", choices=tuple(TASKS))
     score: str = param(
         "",
-        "Topic on which the simulator says what scripts need; empty: `arm_sim/score` beside the "
-        "player's namespace.",
+        "Topic of the simulator's state for scripts; empty: `arm_sim/score` beside the node's "
+        "namespace.",
     )
     seed: int = param(0, "Seed of random motion.", low=0, high=2**31 - 1)
-    points: int = param(3, "Actions in a plan: the same one, held.", low=1, high=100)
+    points: int = param(3, "Number of (equal) actions in a plan.", low=1, high=100)
 
 
 class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
-    """Answers every step with one plan."""
+    """Answers each step with one plan."""
 
     NAME = "scripted_policy"
 
@@ -48,7 +52,7 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
         self._random = np.random.default_rng(self.params.seed)
         self._drift: Vector | None = None
         self._state: State | None = None
-        self._said_s = 0.0
+        self._state_s = 0.0
         self._score = self.params.score or beside(self.get_namespace(), SCORE)
         self._plans = topics.PLAN.publisher(self)
         self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
@@ -67,19 +71,22 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
                 for what in ("hand", "cube", "goal")
             }
             self._state = State(**places, opening=facts["opening"])
-            self._said_s = time.monotonic()
+            self._state_s = time.monotonic()
         except KeyError as error:
-            self.drop("score/names", f"score: no {error}")
+            self.drop(
+                "score/names",
+                f"score: got no {error}, expected the simulated arm's names. Check the topic",
+            )
 
     def _on_step(self, step: Step) -> None:
         if step.is_last:
             return
         began = time.perf_counter()
         low, high = self._maker.bounds(step)
-        chosen = self._choose(step, low, high)
-        if chosen is None:
+        choice = self._choose(step, low, high)
+        if choice is None:
             return
-        origin, action = chosen
+        origin, action = choice
         actions = np.repeat(np.clip(action, low, high)[None], self.params.points, axis=0)
         self._plans.publish(
             messages.plan_to_msg(self._maker.plan(step, origin, actions.astype(np.float32)))
@@ -96,14 +103,14 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
             fresh = self._random.normal(0.0, 0.5, len(low)) * high
             self._drift = (KEEP * self._drift + np.sqrt(1 - KEEP**2) * fresh).astype(np.float32)
             return RANDOM, self._drift
-        if self._state is None or time.monotonic() - self._said_s > OLD_S:
-            self.report_fault("score", f"nothing on {self._score}: the script cannot see")
+        if self._state is None or time.monotonic() - self._state_s > OLD_S:
+            self.report_fault("score", f"nothing received on {self._score}: the script cannot plan")
             return None
-        self.clear_fault("score", "the script sees again")
-        wanted = TASKS[self.params.task].script(self._state)
-        most = float(np.abs(wanted[:3] / high[:3]).max())
-        action = np.concatenate([wanted[:3] / max(most, 1.0), wanted[3:]])[: len(low)]
-        if not wanted[3:].any():  # the gripper is left alone
+        self.clear_fault("score", "the script plans again")
+        target = TASKS[self.params.task].script(self._state)
+        most = float(np.abs(target[:3] / high[:3]).max())
+        action = np.concatenate([target[:3] / max(most, 1.0), target[3:]])[: len(low)]
+        if not target[3:].any():  # the gripper is left alone
             action[3:] = still(step.names, step.commanded)[3:]
         return SCRIPT, action
 

@@ -1,4 +1,4 @@
-"""Replay log in, weights out: the learning loop in a thread, so that ROS stays answered."""
+"""Replay log in, weights out: the learning loop runs in a thread beside ROS."""
 
 from __future__ import annotations
 
@@ -25,55 +25,59 @@ from wm_nodes.ros.parameters import param
 from wm_nodes.training.config import TrainingConfig, TrainingError
 from wm_nodes.training.loop import Trainer
 
-REST_S = 0.05  # between two looks at a log that has not grown
+REST_S = 0.05  # before a log that has not grown is read again
 WATCH_S = 0.25
 SHOWN = 12  # metrics in diagnostics
 
 
 @dataclass(frozen=True)
 class TrainerParams(NodeParams):
-    run: str = param("runs/run", "Folder of the run: weights/, trainer/ and metrics/ go there.")
+    run: str = param("runs/run", "Folder of the run, for weights/, trainer/ and metrics/.")
     log: str = param("", "Replay log to learn from; empty: the run's own.")
-    demos: str = param("", "A second log (demonstrations) to learn from; empty: none.")
+    demos: str = param("", "Log of demonstrations to learn from as well; empty: none.")
     offline: tuple[str, ...] = param(
-        (), "More recorded logs to learn from, as LOG:WEIGHT; `demos` has the weight 1."
+        (), "Further logs to learn from, as LOG:WEIGHT; `demos` has weight 1."
     )
     demos_share: float = param(
-        0.5, "Share of windows that come from `demos` and `offline`.", low=0.0, high=1.0
+        0.5, "Share of training windows from `demos` and `offline`.", low=0.0, high=1.0
     )
     model: str = param("mwm_cpu", "Model preset.")
     set: str = param(
-        "", "Settings of the preset to change, as NAME=VALUE with commas between; empty: none."
+        "", "Settings of the preset to change, as NAME=VALUE separated by commas; empty: none."
     )
     camera: str = param(
         "",
-        "Camera of the log that the model sees; empty: the first of its image size, or the only "
-        "one.",
+        "Camera of the log to learn from; empty: the first with the model's image size, or the "
+        "only one.",
     )
     weights: str = param(
-        "", "Weights to begin with; empty: fresh ones. A resumed run keeps its own."
+        "", "Folder of the first weights; empty: random ones. A resumed run keeps its own."
     )
     seed: int = param(0, "Seed of weights and batches.", low=0, high=2**31 - 1)
-    device: str = param("auto", "cpu, cuda, or auto: the GPU where there is one.")
-    threads: int = param(1, "Threads of torch.", low=1, high=256)
-    steps: int = param(0, "End after this many updates; 0: never.", low=0)
+    device: str = param("auto", "Torch device: cpu, cuda, or auto (the GPU if there is one).")
+    threads: int = param(1, "Number of CPU threads of torch.", low=1, high=256)
+    steps: int = param(0, "End after this many updates; 0: no limit.", low=0)
     pace: bool = param(
-        True, "Keep the preset's ratio of decisions to updates; off for recorded logs."
+        True, "Keep the preset's ratio of agent steps to updates; set to false for recorded logs."
     )
-    publish_s: float = param(15.0, "Seconds between published weights.", low=0.1)
+    publish_s: float = param(15.0, "Time between published weights [s].", low=0.1)
     recency: float = param(
-        0.0, "Half-life of an episode's odds to be drawn, in rows; 0: all alike.", low=0.0
+        0.0,
+        "Half-life of an episode's sampling weight, in rows; 0: all episodes are equal.",
+        low=0.0,
     )
     hold_out: float = param(
-        0.0, "Share of each log's episodes that is not learned from.", low=0.0, high=0.9
+        0.0, "Share of each log's episodes that is held out of training.", low=0.0, high=0.9
     )
-    allow_mixed: bool = param(
-        False, "Learn from logs whose robot, task or action space differ; else they are refused."
+    allow_mixed: bool = param(False, "Accept logs whose robot, task or action space differ.")
+    cache_bytes: int = param(2 << 30, "Bytes of decoded rows to keep in memory.", low=1)
+    disk_bytes: int = param(
+        16 << 30,
+        "Bytes of decoded rows to keep in files, for logs that do not fit in memory.",
+        low=0,
     )
-    cache_bytes: int = param(2 << 30, "Decoded rows kept in memory.", low=1)
-    disk_bytes: int = param(16 << 30, "Decoded rows kept in files, of longer logs.", low=0)
-    resident_bytes: int = param(0, "Decoded rows kept on the GPU instead; 0: none.", low=0)
-    pinned: bool = param(True, "Batches for a GPU lie in pinned memory.")
+    resident_bytes: int = param(0, "Bytes of decoded rows to keep on the GPU; 0: none.", low=0)
+    pinned: bool = param(True, "Put batches for a GPU into pinned memory.")
 
 
 class TrainerNode(ManagedNode[TrainerParams]):
@@ -100,7 +104,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
         self._timer = self.create_timer(WATCH_S, self._watch)
 
     def deactivate(self) -> None:
-        """Stop after the present update; the checkpoint is saved on the way out."""
+        """Stop after the current update and save the checkpoint."""
         self._stop.set()
         self._thread.join()
         self.destroy_timer(self._timer)
@@ -151,7 +155,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
             self._stop.set()
 
     def _publish(self, manifest: Manifest, path: Path) -> None:
-        """Announce a version that is whole on disk."""
+        """Announce a version that is completely on disk."""
         self.diagnostics.weights = manifest.version
         news = Announcement(
             version=manifest.version,
@@ -166,7 +170,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
     # The ROS thread -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Tell the robot how far learning has come; end when the thread has."""
+        """Publish how many agent steps are covered by updates; end when the thread has ended."""
         self._pace.publish(UInt64(data=self._learning.covered_steps))
         if not self._stop.is_set():
             return
@@ -177,7 +181,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
         self.finish()
 
     def _give_up(self, error: BaseException) -> None:
-        """Divergence is worth a restart from the checkpoint; a wrong log or disk is not."""
+        """After divergence the launcher restarts from the checkpoint; other errors end the run."""
         if isinstance(error.__cause__, FloatingPointError):
             self.get_logger().error(str(error))
             self.finish(spin.FAILED)

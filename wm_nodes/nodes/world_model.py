@@ -1,4 +1,4 @@
-"""Features in, latent out: the filter over a robot's state, one step per observation."""
+"""Features in, latents out: the state filter, one step per observation."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from wm_nodes.ros.synchronizer import Synchronizer
 
 @dataclass(frozen=True)
 class WorldModelParams(ModelNodeParams):
-    camera: str = param("corner4", "Camera whose pictures imagination/image shows as the truth.")
+    camera: str = param(
+        "corner4", "Camera whose images are shown beside the imagined ones on imagination/image."
+    )
 
 
 class WorldModelNode(ModelNode[WorldModelParams]):
-    """Follows the version that the encoder names; a repeated stamp does not move the state."""
+    """Uses the encoder's version of the weights; a repeated stamp does not change the state."""
 
     NAME = "world_model"
     NEEDS = ("filter", "decode")
@@ -36,8 +38,8 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         self._answer: Latent | None = None
         self._out = topics.LATENT.publisher(self)
         self._imagined = topics.IMAGINATION.publisher(self)
-        self._looked_at = Synchronizer(("image", "state"))
-        self._sees_pictures = False
+        self._shown = Synchronizer(("image", "state"))
+        self._has_images = False
         qos = topics.frames_qos(self.params.mode)
         self.listen(topics.FEATURES, messages.features_from_msg, self._on_features, qos)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
@@ -84,24 +86,26 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         return Latent(step.stamp_ns, weights.origin(weights.model.spec.state_module), flat)
 
     def _show_imagination(self, weights: Weights, state: State, step: Step) -> None:
-        """Decode the state as soon as its image is here too, if there is a subscriber."""
+        """Publish the decoded state beside its image, if there is a subscriber."""
         if not (self._imagined.get_subscription_count() and weights.model.spec.has_decoder):
             return
-        if not self._sees_pictures:  # it needs them for this alone
-            self._sees_pictures = True
+        if not self._has_images:  # images are needed for this only
+            self._has_images = True
             qos, camera = topics.frames_qos(self.params.mode), self.params.camera
             self.listen(topics.IMAGE, messages.image_from_msg, self._on_image, qos, camera=camera)
-        self._look(step.stamp_ns, self._looked_at.put("state", step.stamp_ns, (weights, state)))
+        self._publish_beside(
+            step.stamp_ns, self._shown.put("state", step.stamp_ns, (weights, state))
+        )
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
         if self._imagined.get_subscription_count():
-            self._look(stamp_ns, self._looked_at.put("image", stamp_ns, image))
+            self._publish_beside(stamp_ns, self._shown.put("image", stamp_ns, image))
 
-    def _look(self, stamp_ns: int, both: dict | None) -> None:
+    def _publish_beside(self, stamp_ns: int, both: dict | None) -> None:
         if both is not None:
             weights, state = both["state"]
-            picture = beside_truth(weights, state, both["image"])
-            self._imagined.publish(messages.image_to_msg(picture, stamp_ns, self.params.camera))
+            image = beside_truth(weights, state, both["image"])
+            self._imagined.publish(messages.image_to_msg(image, stamp_ns, self.params.camera))
 
 
 def main() -> None:

@@ -31,24 +31,24 @@ from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import answered, filled, load_service
 
 IN = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)  # matches every publisher
-ABSENT_S = 1.0  # a service that was known is found again by then
-DISCOVERY_S = 3.5  # after the start of this node: DDS announces each every 3 s
+ABSENT_S = 1.0  # for a known service to be found again
+DISCOVERY_S = 3.5  # after the start of this node: DDS announces services every 3 s
 LOOP_S = 1.0  # for the control loop to answer
 SPIN_S = 0.1
 DRIVER_TASKS: tuple[DriverTask, ...] = ("recover", "activate", "deactivate")
 PERCENT = 100.0
-BUSY = "another call to the driver is under way: call this one again afterwards"
+BUSY = "another call to the driver is being executed: call again afterwards"
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A call that is ready to be made."""
+    """One prepared call of a driver's service."""
 
     given: ServiceCall
     client: Any
     request: Any
     closing: threading.Event
-    known_s: float  # when the service must have been discovered, if it was there at the start
+    known_s: float  # steady time by which an existing service must be discovered [s]
 
     def make(self, meanwhile: Callable[[], None]) -> str:
         """Call and wait; returns "" or why it failed, in one line. meanwhile: called every SPIN_S
@@ -60,13 +60,15 @@ class _Call:
                 return f"{name}: there is no such service ({self.given.type}). Start the driver"
             meanwhile()
             time.sleep(0.02)
-        came = threading.Event()
+        answered_event = threading.Event()
         future = self.client.call_async(self.request)
-        future.add_done_callback(lambda _: came.set())
+        future.add_done_callback(lambda _: answered_event.set())
         end = time.monotonic() + timeout_s
-        while not came.wait(SPIN_S) and time.monotonic() < end and not self.closing.is_set():
+        while (
+            not answered_event.wait(SPIN_S) and time.monotonic() < end and not self.closing.is_set()
+        ):
             meanwhile()
-        if not came.is_set():
+        if not answered_event.is_set():
             self.client.remove_pending_request(future)
             return f"{name}: no answer within {timeout_s:g} s"
         if future.exception() is not None:
@@ -98,12 +100,12 @@ class RequestQueue(Protocol):
 
 
 class DriverServices:
-    """The driver's part of a robot node; make it before the control loop begins, `close` it last.
-    `node` has the services, `clients` what speaks to the driver.
+    """The services of a robot node that call its driver. Make it before the control loop starts.
 
-    speed: receives the driver's scale. loop: is asked before each task and told its
-    outcome. alive: does the control loop run? dry_run: the driver is not called. Raises UserError
-    if a service type of the YAML is not installed, or if a request does not fit it.
+    node: has the services. clients: calls the driver's services. Arguments: speed receives the
+    driver's scale; loop allows each task and gets its outcome; alive: does the control loop run;
+    dry_run: the driver is not called. Raises UserError if a service type of the YAML is not
+    installed, or if a request does not fit it.
     """
 
     def __init__(
@@ -223,13 +225,13 @@ class DriverServices:
         return handle
 
     def _execute(self, task: DriverTask) -> Answer:
-        """Do a task, if the control loop allows it; tell it the outcome."""
+        """Execute a task, if the control loop allows it, and report the outcome to the loop."""
         calls = self._calls[task]
         if not calls:
             return Answer(False, f"the robot's YAML has no `driver: {task}:`")
         if self._dry:
             return Answer(False, f"dry_run: the driver is not called ({task})")
-        answer = self._tell(DriverStep(task, "begin"))
+        answer = self._request(DriverStep(task, "begin"))
         if not answer.done:
             return answer
         failed = "interrupted"
@@ -237,11 +239,13 @@ class DriverServices:
             made = (call.make(self._refuse_others) for call in calls)
             failed = next((text for text in made if text), "")
         finally:
-            outcome = self._tell(DriverStep(task, "failed" if failed else "done"), withdraw=False)
+            outcome = self._request(
+                DriverStep(task, "failed" if failed else "done"), withdraw=False
+            )
         return Answer(False, f"{task}: {failed}") if failed else outcome
 
     def _refuse_others(self) -> None:
-        """Refuse calls that came during one that is under way: they must not be executed later.
+        """Refuse calls received during another one: they must not be executed later.
 
         Only in the thread of the services.
         """
@@ -253,15 +257,15 @@ class DriverServices:
                     break
                 service.send_response(Trigger.Response(success=False, message=BUSY), header)
 
-    def _tell(self, step: DriverStep, *, withdraw: bool = True) -> Answer:
-        """Ask the control loop. withdraw: what it does not answer in time must not happen later."""
+    def _request(self, step: DriverStep, *, withdraw: bool = True) -> Answer:
+        """Send a request to the control loop. withdraw: cancel it if it is not answered in time."""
         alive = self._alive()
         if withdraw and not alive:
             return Answer(False, "the control loop does not run: nothing was done")
-        future = self._loop.ask("driver", step)  # an outcome counts when the loop runs again
+        future = self._loop.ask("driver", step)  # an outcome is processed when the loop runs again
         try:
             return future.result(LOOP_S if alive else 0.0)
         except NoAnswer:
             if withdraw and not future.cancel():
-                return future.result()  # it is just being executed
+                return future.result()  # it is being executed now
             return Answer(False, f"the control loop did not answer within {LOOP_S:g} s")

@@ -34,11 +34,11 @@ def param(
     live: bool = False,
     digits: bool = False,
 ) -> Any:
-    """Declare one field: its type is that of the default (a tuple holds texts or numbers).
+    """Declare one field: its type is that of the default (a tuple contains texts or numbers).
 
-    `digits`: the text may also be a whole number. Elsewhere numbers are refused for text, since ROS
-    reads 0483 and 12E5 as 483.0 and 1200000.0, 0123 as 83.
-    `live` parameters may be set while the node runs; the node listens for that itself.
+    digits: the text may also be a whole number. Other texts must not be numbers, since ROS reads
+    0483 and 12E5 as 483.0 and 1200000.0, 0123 as 83.
+    live: may be set while the node runs; the node adds a callback for that itself.
     """
     meta = {"description": description, "low": low, "high": high, "choices": choices}
     meta |= {"live": live, "digits": digits}
@@ -48,9 +48,9 @@ def param(
 def declare(node: Node, kind: type[T]) -> T:
     """Declare every field of `kind` as a parameter of the node and return the values given.
 
-    Values come from `--ros-args -p name:=value` and `--params-file`. Parameters are fixed while the
-    node lives, but for `live` ones. ParamError names an unknown one with its closest neighbour, a
-    wrong value with what would be right.
+    Values come from `--ros-args -p name:=value` and `--params-file`. Parameters are
+    read-only while the node runs, except `live` ones. ParamError names the closest parameter to an
+    unknown one, and the values expected instead of a wrong one.
     """
     specs = {spec.name: spec for spec in fields(kind)}  # type: ignore[arg-type]
     given = {name: p.value for name, p in node._parameter_overrides.items()}
@@ -81,7 +81,7 @@ def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> Non
             continue
         hint = did_you_mean(name, known)
         raise ParamError(
-            f"{node}: there is no parameter {name!r}. {hint}Right: {', '.join(known)}."
+            f"{node}: got unknown parameter {name!r}. {hint}Expected: {', '.join(known)}."
         )
 
 
@@ -105,7 +105,7 @@ def _scalar(spec: Field, kind: type, given: Any, node: str) -> Any:
         right = _right(spec, kind)
         if kind is str and isinstance(given, (int, float)):
             right += f""" (in quotes if it looks like a number or true: -p "{spec.name}:='0483'")"""
-        raise ParamError(f"{node}: {spec.name}: given {given!r}, right is {right}.")
+        raise ParamError(f"{node}: {spec.name}: got {given!r}, expected {right}.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""A camera that the robot does not have: the graph would wait for its images forever."""
+"""Refuses a camera that does not exist, for whose images the node would wait forever."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from wm_nodes.errors import UserError
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.node import ManagedNode
 
-WAIT_S = 5.0  # for a camera node of its own to begin
+WAIT_S = 5.0  # for a camera driver to start
 
 
 class RobotCamera:
     """Ends the node with UserError if the robot has no such camera and no other node publishes it.
 
-    Looked at once, WAIT_S after the robot's spec was received. images: the topic to subscribe to,
-    of which the robot publishes the raw one.
+    Checked once, WAIT_S after the robot's spec was received. images: the topic that the node
+    subscribes to; the robot publishes the raw one.
     """
 
     def __init__(self, node: ManagedNode, camera: str, images: topics.Topic) -> None:
@@ -24,23 +24,23 @@ class RobotCamera:
 
     def _on_spec(self, robot: LogSpec) -> None:
         if self._robot is None:
-            self._timer = self._node.create_timer(WAIT_S, self._look)
+            self._timer = self._node.create_timer(WAIT_S, self._check)
         self._robot = robot
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer.cancel()
         assert self._robot is not None
         name = self._images.name.format(camera=self._camera)
-        found = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(name))
-        types = {info.topic_type for info in found}
-        wanted = type_name(self._images.type)
+        publishers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(name))
+        types = {info.topic_type for info in publishers}
+        expected = type_name(self._images.type)
         raw = self._images is topics.IMAGE_RAW
-        if wanted in types or (raw and not types and self._camera in self._robot.cameras):
+        if expected in types or (raw and not types and self._camera in self._robot.cameras):
             return
         if types:
             other = topics.COMPRESSED if raw else topics.RAW
             raise UserError(
-                f"camera: {name} has type {', '.join(sorted(types))}, expected {wanted}. "
+                f"camera: {name} has type {', '.join(sorted(types))}, expected {expected}. "
                 f"Right: the image's topic, remapped (or transport: {other})."
             )
         has = ", ".join(self._robot.cameras) or "none"

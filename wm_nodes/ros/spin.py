@@ -1,6 +1,6 @@
-"""Run one node to its end. Holds the only init and shutdown of ROS in this package.
+"""Runs one node to its end. The only init and shutdown of ROS in this package.
 
-Exit codes: 0 the run is over or a signal asked for the end, 1 a fault of ours (with traceback),
+Exit codes: 0 the run is over or a signal has ended it, 1 an error in the program (with traceback),
 2 a mistake of the user (one or two lines).
 """
 
@@ -37,13 +37,13 @@ SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
-)  # a lost terminal ends a node in order, too
+)  # SIGHUP: the terminal was closed
 
 
 def main(kind: Callable[[], ManagedNode]) -> None:
     """Run a node and end the process with its exit code; every node's `main` calls this.
 
-    The process ends at once: everything was closed by `run`, and taking torch apart takes a second.
+    The process ends at once: `run` has closed everything, and freeing torch takes a second.
     """
     try:
         code = run(kind)
@@ -51,23 +51,23 @@ def main(kind: Callable[[], ManagedNode]) -> None:
         traceback.print_exc()
         code = FAILED
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # nothing is left to end
+        signal.signal(number, signal.SIG_IGN)  # everything is closed
     _leave_the_graph()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the reader of a pipe may have gone
+        with suppress(OSError, ValueError):  # the reader of a pipe may be closed
             stream.flush()
     os._exit(code)
 
 
 def _leave_the_graph() -> None:
-    """Free nodes that refer to themselves: with the last one DDS ends its participant, so that no
-    other process sees the node any more and no shared memory is left behind."""
+    """Free nodes in reference cycles: with the last one DDS ends its participant, so that no other
+    process sees the node and no shared memory is left."""
     gc.unfreeze()
     gc.collect()
 
 
 def run(kind: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
-    """Make the node, configure and activate it if it starts by itself, spin it; return the code."""
+    """Make the node, configure and activate it if `autostart`, spin it; return the exit code."""
     shared_memory.remove_dead()
     given = list(sys.argv if args is None else args)
     try:
@@ -80,7 +80,7 @@ def run(kind: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> i
             f"{_first_lines(error)} Right: --ros-args -p name:=value --params-file FILE."
         )
     try:
-        return _live(kind, given)
+        return _spin(kind, given)
     except UserError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -89,7 +89,7 @@ def run(kind: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> i
         rclpy.try_shutdown()
 
 
-def _live(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
+def _spin(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
     node = kind()
     node.own_process(process_identity.published(args))
     executor = SingleThreadedExecutor()
@@ -99,7 +99,7 @@ def _live(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
             try:
                 node.begin()
                 gc.collect()
-                gc.freeze()  # what is there now stays: no collection walks through torch again
+                gc.freeze()  # these objects stay: the collector does not visit torch again
                 executor.spin_until_future_complete(node.finished)
             finally:
                 node.end()  # while signals are still handled
@@ -113,9 +113,9 @@ def _live(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
 def _signals(node: ManagedNode) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP call `node.finish`, so that ROS still works while the node ends.
 
-    More signals do not interrupt a node that has begun and is ending: launchers send SIGTERM a few
-    seconds after SIGINT, and people press Ctrl-C again. They raise KeyboardInterrupt in a node that
-    is still beginning, and ABSORBED_S after the first one, unless the node must not be interrupted.
+    Further signals do not interrupt a node that was active and is ending: launchers send SIGTERM a
+    few seconds after SIGINT, and operators press Ctrl-C again. They raise KeyboardInterrupt in a
+    node that is still starting, and ABSORBED_S after the first one, unless the node FINISHES.
     The executor waits inside C++, where no Python handler runs: a thread reads the byte that the
     interpreter writes at each signal, and finishes the node.
     """

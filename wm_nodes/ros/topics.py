@@ -32,21 +32,21 @@ TF_CHOICES = (AUTO, ALWAYS, NEVER)
 RAW, COMPRESSED = "raw", "compressed"  # transports of images, as in image_transport
 TRANSPORTS = (RAW, COMPRESSED)
 
-# Best effort stands here for what the publishers offer: see ros.matched_subscription.
-# The newest only, and never wait for one: pictures in real time.
+# Best effort means here what the publishers offer: see ros.matched_subscription.
+# The newest image only, in real time.
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-# Pictures in real time for who handles each in no time: a short delay loses none.
+# Images in real time for a node that handles each at once: a short delay loses none.
 STREAM = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-# Every picture, in order: what all our publishers of pictures offer (it serves SENSOR readers too),
-# and what lock-step nodes and the recorder ask for, so that no row is lost.
+# Every image, in order: offered by all our publishers of images (also to SENSOR subscribers), and
+# requested by lock-step nodes and the recorder, so that no row is lost.
 FRAMES = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
 # Every step, in order.
 STEP = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-# The newest only, surely; silence is noticed.
+# The newest only, reliably; a missed deadline is reported.
 COMMAND = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, deadline=Duration(seconds=1.0)
 )
-# The newest, given at once to a late subscriber.
+# The newest, also sent to late subscribers.
 WEIGHTS = QoSProfile(
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
@@ -72,7 +72,7 @@ class Topic:
         return node.create_lifecycle_publisher(self.type, self.name.format(**parts), self.qos)
 
     def always(self, node: Node, **parts: str) -> Publisher:
-        """Make a publisher that speaks in every state of the node."""
+        """Make a publisher that publishes in every state of the node."""
         return node.create_publisher(self.type, self.name.format(**parts), self.qos)
 
     def subscription(
@@ -107,8 +107,8 @@ SPEC = Topic("spec", String, WEIGHTS, single=True)
 # Stamp of an episode's first observation, once the recorder has all of it. Not latched: a robot
 # that starts again would take the acknowledgement of its previous process for its own.
 RECORDED = Topic("recorded", Header, UNLATCHED, single=True)
-PACE = Topic("pace", UInt64, WEIGHTS, single=True)  # decisions that learning has kept up with
-GOAL = Topic("goal/image", Image, WEIGHTS)  # what the camera is to see: who plans goes there
+PACE = Topic("pace", UInt64, WEIGHTS, single=True)  # agent steps that the trainer has processed
+GOAL = Topic("goal/image", Image, WEIGHTS)  # image that the camera shows at the goal
 GOAL_JOINTS = Topic("goal/joint_states", JointState, WEIGHTS)  # proprioception there, same stamp
 IMAGINATION = Topic("imagination/image", Image, FRAMES)
 ROBOT_DESCRIPTION = Topic("robot_description", String, WEIGHTS)  # URDF of an arm
@@ -118,5 +118,5 @@ DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, REPORTS)
 
 
 def frames_qos(mode: str, realtime: QoSProfile = SENSOR) -> QoSProfile:
-    """Return how pictures, features and latents are taken: all in lock-step, else the newest."""
+    """Return the QoS of images, features and latents: all in lock-step, else the newest."""
     return FRAMES if mode == LOCKSTEP else realtime

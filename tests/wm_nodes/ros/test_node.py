@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -17,12 +18,12 @@ from std_msgs.msg import String
 
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.arm_sim import ArmSimNode
-from wm_nodes.nodes.camera import CameraNode
+from wm_nodes.nodes.camera import CameraNode, CameraParams
 from wm_nodes.nodes.recorder import RecorderNode
-from wm_nodes.nodes.robot import RobotNode
+from wm_nodes.nodes.robot import RobotNode, RobotParams
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.diagnostics import WARM_UP, NodeDiagnostics, statuses
-from wm_nodes.ros.node import ManagedNode
+from wm_nodes.ros.node import ManagedNode, NodeParams
 
 
 class Listener(ManagedNode):
@@ -179,3 +180,13 @@ def test_a_fixed_parameter_does_not_change(graph) -> None:
     node = graph.add(CameraNode, begin=False)
     result = node.set_parameters_atomically([Parameter("height", value=32)])
     assert not result.successful and node.get_parameter("height").value == 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [(CameraNode, CameraParams), (RobotNode, RobotParams), (Listener, NodeParams)],
+)
+def test_the_type_argument_of_a_node_is_what_it_declares(graph, kind, params) -> None:
+    node = graph.add(kind, begin=False)
+    assert type(node.params) is params is kind.PARAMS
+    assert {field.name for field in fields(params)} <= set(node._parameters)
