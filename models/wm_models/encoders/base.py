@@ -11,14 +11,14 @@ from wm_models.errors import ModelError
 from wm_models.nets.images import IMAGENET_MEAN, IMAGENET_STD
 
 RGB = tuple[float, float, float]
-# DINO-WM's own scale, [-1, 1]; the released models were trained with it, whatever the encoder.
+# DINO-WM's own scale, [-1, 1]; the released models were trained with it, with every encoder.
 HALF: RGB = (0.5, 0.5, 0.5)
 # ResNet-18 gets ImageNet's scale on top of it there: ((x - .5) / .5 - mean) / std, in one step.
 RESCALED_IMAGENET_MEAN: RGB = tuple(0.5 + 0.5 * x for x in IMAGENET_MEAN)  # type: ignore[assignment]
 RESCALED_IMAGENET_STD: RGB = tuple(0.5 * x for x in IMAGENET_STD)  # type: ignore[assignment]
 
 
-class PictureEncoder(nn.Module):
+class ImageEncoder(nn.Module):
     """Base of visual encoders: the size and scale of images."""
 
     mean: Tensor
@@ -43,5 +43,5 @@ class PictureEncoder(nn.Module):
         return (image - self.mean) / self.std
 
     def pretrain(self) -> dict[str, Any]:
-        """Take weights from elsewhere; what they are, for the manifest."""
+        """Load pretrained weights; returns facts about them for the manifest."""
         return {"init": "random"}

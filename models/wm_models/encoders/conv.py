@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from wm_models.encoders.base import HALF, RGB, PictureEncoder
+from wm_models.encoders.base import HALF, RGB, ImageEncoder
 from wm_models.errors import ModelError
 from wm_models.interface.checked import Checked
 from wm_models.nets.blocks import ConvStem
@@ -17,11 +17,11 @@ from wm_models.nets.blocks import ConvStem
 class ConvConfig:
     """A small encoder of our own: stride-2 convolutions, and a norm without weights.
 
-    It is first trained to paint its pictures again, or left random.
+    It is first trained to reconstruct its images, or left random.
     """
 
     image_size: int = 64
-    channels: tuple[int, ...] = (16, 32, 48, 64)  # each halves the picture's side
+    channels: tuple[int, ...] = (16, 32, 48, 64)  # each halves the image's side
     width: int = 64
     mean: RGB = HALF
     std: RGB = HALF
@@ -48,13 +48,13 @@ class ConvConfig:
         return ConvEncoder(self)
 
 
-class ConvEncoder(PictureEncoder):
+class ConvEncoder(ImageEncoder):
     """Tokens (B, N, d) of our own convolutions, each of zero mean and unit variance."""
 
     def __init__(self, config: ConvConfig) -> None:
         super().__init__(config.image_size, config.mean, config.std)
         self.stem = ConvStem(config.channels, config.width)
-        for layer in self.stem.modules():  # so that small things in a picture are not lost
+        for layer in self.stem.modules():  # so that small objects in an image are not lost
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

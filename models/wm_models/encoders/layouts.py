@@ -39,7 +39,7 @@ _EMBEDDINGS = {
 }
 _LAYER = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
 _QKV = ("query", "key", "value")
-_ASKED = re.compile(r"attention\.attention\.(query|key|value)\.(weight|bias)")
+_PROJECTION = re.compile(r"attention\.attention\.(query|key|value)\.(weight|bias)")
 _INSIDE = {
     "attention.output.dense.weight": "attn.proj.weight",
     "attention.output.dense.bias": "attn.proj.bias",
@@ -83,31 +83,31 @@ def resample_positions(table: Tensor, grid: int, prefix: int, how: Resampling) -
     size: dict[str, Any] = (
         {"scale_factor": (scale, scale)} if how.offset else {"size": (grid, grid)}
     )
-    found = F.interpolate(patches, mode="bicubic", antialias=how.antialias, **size)
-    found = found.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)
-    return torch.cat([table[:, :prefix], found], 1)
+    resampled = F.interpolate(patches, mode="bicubic", antialias=how.antialias, **size)
+    resampled = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)
+    return torch.cat([table[:, :prefix], resampled], 1)
 
 
 def fitted(state: Mapping[str, Tensor], net: nn.Module, how: Resampling) -> dict[str, Tensor]:
-    """The state dict of timm network ``net`` that a published ``state`` stands for.
+    """The state dict of timm network ``net`` of a published ``state``.
 
     ModelError names the layout that was recognised and the first key that is missing, unexpected
     or of another shape.
     """
     own = net.state_dict()
-    layout, found = to_timm(state, net)
-    found = {k: v for k, v in found.items() if k in own or not k.startswith(_HEADS)}
-    if "pos_embed" in found and "pos_embed" in own:
+    layout, tensors = to_timm(state, net)
+    tensors = {k: v for k, v in tensors.items() if k in own or not k.startswith(_HEADS)}
+    if "pos_embed" in tensors and "pos_embed" in own:
         kept = 0 if getattr(net, "no_embed_class", False) else int(net.num_prefix_tokens)  # type: ignore[arg-type]
         grid = math.isqrt(own["pos_embed"].shape[1] - kept)
         if (
-            found["pos_embed"].ndim == 3
-            and found["pos_embed"].shape[1] != own["pos_embed"].shape[1]
+            tensors["pos_embed"].ndim == 3
+            and tensors["pos_embed"].shape[1] != own["pos_embed"].shape[1]
         ):
-            found["pos_embed"] = resample_positions(found["pos_embed"], grid, kept, how)
-    if wrong := misfit(own, found):
+            tensors["pos_embed"] = resample_positions(tensors["pos_embed"], grid, kept, how)
+    if wrong := misfit(own, tensors):
         raise ModelError(f"read as layout {layout!r}: {wrong}")
-    return found
+    return tensors
 
 
 def to_timm(state: Mapping[str, Tensor], net: nn.Module) -> tuple[str, dict[str, Tensor]]:
@@ -126,38 +126,39 @@ def to_timm(state: Mapping[str, Tensor], net: nn.Module) -> tuple[str, dict[str,
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Without the prefixes of modules that the encoder was a part of."""
-    found = dict(state)
+    inner = dict(state)
     for prefix in (*_WRAPPERS, *_WRAPPERS):  # one may be inside another
-        inside = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
-        rest = [key for key in found if not key.startswith((prefix, *_HEADS))]
+        inside = {k.removeprefix(prefix): v for k, v in inner.items() if k.startswith(prefix)}
+        rest = [key for key in inner if not key.startswith((prefix, *_HEADS))]
         if inside and not rest:
-            found = inside
-    return found
+            inner = inside
+    return inner
 
 
 def _from_hub(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """DINOv2's names are timm's, but for the mask token and for registers: with these timm keeps
     the class token's position inside the token."""
-    found = {key: value for key, value in state.items() if key != "mask_token"}
-    if "register_tokens" in found and {"cls_token", "pos_embed"} <= found.keys():
-        found["reg_token"] = found.pop("register_tokens")
-        found["cls_token"] = found["cls_token"] + found["pos_embed"][:, :1]
-        found["pos_embed"] = found["pos_embed"][:, 1:]
-    return found
+    tensors = {key: value for key, value in state.items() if key != "mask_token"}
+    if "register_tokens" in tensors and {"cls_token", "pos_embed"} <= tensors.keys():
+        tensors["reg_token"] = tensors.pop("register_tokens")
+        tensors["cls_token"] = tensors["cls_token"] + tensors["pos_embed"][:, :1]
+        tensors["pos_embed"] = tensors["pos_embed"][:, 1:]
+    return tensors
 
 
 def _from_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The hub's names; q, k and v side by side."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         inside = _LAYER.fullmatch(key)
         if inside is None:
-            found[_EMBEDDINGS.get(key, key)] = value
-        elif asked := _ASKED.fullmatch(inside[2]):
-            parts = [f"encoder.layer.{inside[1]}.attention.attention.{n}.{asked[2]}" for n in _QKV]
+            tensors[_EMBEDDINGS.get(key, key)] = value
+        elif projection := _PROJECTION.fullmatch(inside[2]):
+            prefix, kind = f"encoder.layer.{inside[1]}.attention.attention", projection[2]
+            parts = [f"{prefix}.{name}.{kind}" for name in _QKV]
             if all(name in state for name in parts):
                 joined = torch.cat([state[name] for name in parts])
-                found[f"blocks.{inside[1]}.attn.qkv.{asked[2]}"] = joined
+                tensors[f"blocks.{inside[1]}.attn.qkv.{kind}"] = joined
         else:
-            found[f"blocks.{inside[1]}.{_INSIDE.get(inside[2], inside[2])}"] = value
-    return found
+            tensors[f"blocks.{inside[1]}.{_INSIDE.get(inside[2], inside[2])}"] = value
+    return tensors

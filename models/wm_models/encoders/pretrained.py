@@ -86,39 +86,39 @@ def entry(name: str) -> Entry:
 
 
 def make_backbone(name: str, input_size: int) -> nn.Module:
-    """The network with random weights, for square pictures of ``input_size`` pixels."""
-    import timm  # takes longer than torch: only where a network of it is made
+    """The network with random weights, for square images of ``input_size`` pixels."""
+    import timm  # takes longer than torch: imported only when needed
 
-    found = entry(name)
-    options: dict[str, Any] = {"img_size": input_size} if found.resizes else {}
-    return timm.create_model(found.timm_name, pretrained=False, num_classes=0, **options)
+    known = entry(name)
+    options: dict[str, Any] = {"img_size": input_size} if known.resizes else {}
+    return timm.create_model(known.timm_name, pretrained=False, num_classes=0, **options)
 
 
 def find_weights(name: str, given: str | Path | None = None) -> Path:
     """The file of weights on this computer; a ModelError lists all places that were looked at."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = entry(name)
+    known = entry(name)
     if given is not None:
         if Path(given).is_file():
             return Path(given)
         raise ModelError(f"encoder {name}: weights: there is no file {given}.")
     folder = os.environ.get(ENVIRONMENT)
     places = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES] if folder else []
-    for hub in found.hubs:
+    for hub in known.hubs:
         for file in _HUB_FILES:
             cached = try_to_load_from_cache(hub, file)
             places += [Path(cached)] if isinstance(cached, str) else []
-    if found.file:
-        places.append(Path(torch.hub.get_dir()) / "checkpoints" / found.file)
+    if known.file:
+        places.append(Path(torch.hub.get_dir()) / "checkpoints" / known.file)
     for place in places:
         if place.is_file():
             return place
     raise ModelError(
         f"encoder {name}: no weights on this computer, and none are downloaded. Looked for: a path "
         f"given; ${ENVIRONMENT}/{name}.safetensors, .pt or .pth ({folder or 'not set'}); "
-        f"{' or '.join(found.hubs)} in the Hugging Face cache; "
-        f"{Path(torch.hub.get_dir()) / 'checkpoints' / (found.file or '(no file known)')}. Get "
+        f"{' or '.join(known.hubs)} in the Hugging Face cache; "
+        f"{Path(torch.hub.get_dir()) / 'checkpoints' / (known.file or '(no file known)')}. Get "
         "them with a browser, or choose a preset whose encoder is our own (dino_wm_cpu)."
     )
 
@@ -148,13 +148,13 @@ def fill_backbone(
 ) -> None:
     """Load a published ``state`` into the network of :func:`make_backbone`. ModelError, where
     ``source`` is what it calls the state."""
-    found = entry(name)
+    known = entry(name)
     try:
-        net.load_state_dict(fitted(state, net, positions or found.positions))
+        net.load_state_dict(fitted(state, net, positions or known.positions))
     except ModelError as error:
-        right = " or ".join([*found.hubs, *[found.file][: bool(found.file)]])
+        right = " or ".join([*known.hubs, *[known.file][: bool(known.file)]])
         raise ModelError(
-            f"encoder {name}: {source} does not fit {found.timm_name}: {error}. "
+            f"encoder {name}: {source} does not fit {known.timm_name}: {error}. "
             f"Right: the weights of {right}, or the encoder that the file is of "
             f"({', '.join(ZOO)})."
         ) from None

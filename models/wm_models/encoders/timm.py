@@ -1,4 +1,4 @@
-"""From a picture to the visual tokens that DINO-WM predicts; frozen while it learns to predict."""
+"""timm networks: image to visual tokens. Their weights are frozen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wm_models.encoders.base import RGB, PictureEncoder
+from wm_models.encoders.base import RGB, ImageEncoder
 from wm_models.encoders.layouts import SMOOTH
 from wm_models.encoders.pretrained import entry, find_weights, load_backbone, make_backbone
 from wm_models.errors import ModelError
@@ -23,8 +23,8 @@ class TimmConfig:
     """A frozen network of the zoo. The defaults are DINO-WM's: DINOv2-S patches of 196 pixels."""
 
     name: str = "dinov2_s"
-    image_size: int = 224  # of the pictures that come in
-    input_size: int = 196  # that the network sees: (image_size // 16) * patch
+    image_size: int = 224  # of the observed images
+    input_size: int = 196  # of the network: (image_size // 16) * patch
     mean: RGB | None = (
         None  # of its images; None: as DINO-WM's authors feed this network, see pretrained.py
     )
@@ -64,7 +64,7 @@ class TimmConfig:
         return TimmEncoder(self)
 
 
-class TimmEncoder(PictureEncoder):
+class TimmEncoder(ImageEncoder):
     """Tokens (B, N, d) of a frozen network, row by row, after its final norm."""
 
     def __init__(self, config: TimmConfig) -> None:

@@ -1,4 +1,4 @@
-"""Reading a file of tensors: safetensors or torch, told apart by content; no code of it runs."""
+"""Read a file of tensors, safetensors or torch by its content, without executing code in it."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ def _load_torch(file: Path) -> Any:
             warnings.simplefilter("ignore")  # of pickle protocols that torch does not write
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if found := _GLOBAL.search(str(error)):
+        if match := _GLOBAL.search(str(error)):
             raise ModelError(
-                f"weights: {file} holds Python objects ({found[1]}), which are not read. {_RIGHT}: "
+                f"weights: {file} holds Python objects ({match[1]}), which are not read. {_RIGHT}: "
                 "save the model's state_dict()."
             ) from None
         raise ModelError(f"weights: {file} is no file of weights. {_RIGHT}.") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError):
         with file.open("rb") as stream:
             whole = zipfile.is_zipfile(file)
-            begun = stream.read(2) == b"PK"
-        kind = "a truncated or damaged torch file" if begun or whole else "no file of weights"
+            zipped = stream.read(2) == b"PK"
+        kind = "a truncated or damaged torch file" if zipped or whole else "no file of weights"
         raise ModelError(f"weights: {file} is {kind}. {_RIGHT}; copy it again.") from None
 
 

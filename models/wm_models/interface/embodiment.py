@@ -53,8 +53,8 @@ class Body:
         return cls.unit(body) if isinstance(body, int) else body
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Body:
-        return cls(**found)
+    def from_json(cls, fields: Mapping[str, Any]) -> Body:
+        return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

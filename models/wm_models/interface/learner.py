@@ -93,7 +93,7 @@ def arrival(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     result has in row t the action that *led to* o_t and the reward received *on arriving* there:
     zeros at an episode's first row, also where another episode ends in the row before. In row 0
     of a window that starts inside an episode both are unknown; ``reward_known`` is False there,
-    and ``is_first`` is set so that a filter starts anew. ``is_terminal`` says that o_t is where
+    and ``is_first`` is set so that a filter is reset. ``is_terminal`` says that o_t is where
     the task ended for good: the row before, or the episode's last row itself, has it in the log.
     ``next_action`` keeps what was chosen at o_t: ``commanded`` if it is there, else ``action``.
     """

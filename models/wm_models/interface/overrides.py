@@ -36,11 +36,11 @@ class Setting:
 
 def settings_of(preset: Any) -> dict[str, Setting]:
     """Every setting of a preset, by name, in the order of the code."""
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for root in ROOTS:
         if is_dataclass(part := getattr(preset, root, None)):
-            found |= {each.name: each for each in _walk(part, root)}
-    return found
+            settings |= {each.name: each for each in _walk(part, root)}
+    return settings
 
 
 def read_changes(text: str) -> dict[str, str]:
@@ -57,7 +57,7 @@ def read_changes(text: str) -> dict[str, str]:
 
 
 def overridden(preset: Any, changes: Mapping[str, Any]) -> Any:
-    """The preset with settings changed; values are of the setting's type, or text that says them.
+    """The preset with settings changed; values are of the setting's type, or text.
 
     Settings of one part are checked together, after all of them have changed. ModelError: there is
     no such setting, or the value is of another type or out of range.
@@ -94,7 +94,7 @@ def plain(preset: Any, names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(owner: Any, prefix: str, known: Sequence[str], tree: Mapping[str, Any]) -> Any:
-    """``owner``, whose settings begin with ``prefix``, with a tree of changes made."""
+    """``owner``, whose settings begin with ``prefix``, with a tree of changes applied."""
     new: dict[str, Any] = {}
     for head, change in tree.items():
         name = f"{prefix}{head}"
@@ -135,7 +135,7 @@ def _walk(owner: Any, prefix: str) -> Iterator[Setting]:
 
 
 def _read(hint: Any, name: str, value: Any) -> Any:
-    """``value``, or what a text says, as the type of a setting."""
+    """``value``, or the value in a text, as the type of a setting."""
     kinds = _alternatives(hint)
     if types.NoneType in kinds and value in (None, "none", "None"):
         return None
@@ -149,10 +149,10 @@ def _read(hint: Any, name: str, value: Any) -> Any:
 
 def _as(kind: Any, value: Any) -> Any:
     if kind is bool:
-        found = WORDS.get(value.lower()) if isinstance(value, str) else value
-        if not isinstance(found, bool):
+        flag = WORDS.get(value.lower()) if isinstance(value, str) else value
+        if not isinstance(flag, bool):
             raise ValueError
-        return found
+        return flag
     if kind in (int, float):
         if isinstance(value, bool) or (kind is int and isinstance(value, float)):
             raise ValueError
@@ -202,7 +202,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 @cache
 def _meanings(kind: Any) -> Mapping[str, str]:
     """The comment beside each field of a dataclass, or the lines above it."""
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if not is_dataclass(base):
             continue
@@ -211,8 +211,8 @@ def _meanings(kind: Any) -> Mapping[str, str]:
         assert isinstance(tree, ast.ClassDef)
         for node in tree.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                found[node.target.id] = _comment(lines, node)
-    return found
+                meanings[node.target.id] = _comment(lines, node)
+    return meanings
 
 
 def _comment(lines: list[str], node: ast.AnnAssign) -> str:

@@ -32,9 +32,8 @@ class Cost(Protocol):
 
 @dataclass(frozen=True)
 class PlanState:
-    """Where the next search starts: the mean [B, H, A], and the goal that it was found for. How
-    wide a search begins is the planner's setting: what a search ends with is too narrow to find
-    anything else."""
+    """Where the next search starts: the mean [B, H, A], and the goal of its search. The initial
+    width is the planner's setting: the final width of a search is too narrow for a new one."""
 
     mean: Tensor
     goal: Mapping[str, Tensor] | None = None  # {name: [B, ...]}; None: no goal is known

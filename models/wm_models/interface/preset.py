@@ -45,7 +45,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Planning:
-    """How a model is planned with, where nothing else is said."""
+    """Default settings of planning with a model."""
 
     # settings by planner; those that are not named are the planner's own
     planners: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -40,7 +40,7 @@ def flatten_time(state: State) -> State:
 
 
 def detach(state: State) -> State:
-    """The same state, cut off from the graph that made it."""
+    """The same state, detached from its autograd graph."""
     return tree_map(lambda x: x.detach(), state)
 
 

@@ -60,7 +60,7 @@ class ModelSpec:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(H, W) of the observation's "image"; None for a model that sees none."""
+        """(H, W) of the observation's "image"; None for a model without images."""
         shape = self.obs_keys.get("image")
         return None if shape is None else (shape[1], shape[2])
 
@@ -75,7 +75,7 @@ class Rollout:
 
     feat: dict[str, Tensor] = field(
         default_factory=dict
-    )  # name -> [B, S, H, ...], after each action; [B, S, 1, ...] where "last" was wanted
+    )  # name -> [B, S, H, ...], after each action; [B, S, 1, ...] where "last" is asked for
     reward: Tensor | None = None  # [B, S, H], of each action
     cont: Tensor | None = None  # [B, S, H], probability of not having terminated
     value: Tensor | None = None  # [B, S], of the last state, in the scale of ``reward``
@@ -198,10 +198,11 @@ class WorldModel(nn.Module):
         each: dict[str, list[Tensor]] = {name: [] for name in want - {"value", "last"}}
         for t in range(horizon):
             state = self.step(state, flat[:, t], generator=generator)
-            for name, found in self.readout(state, frozenset(each), generator=generator).items():
+            readouts = self.readout(state, frozenset(each), generator=generator)
+            for name, feature in readouts.items():
                 if "last" in want and name not in SCALARS:
                     each[name].clear()
-                each[name].append(found)
+                each[name].append(feature)
         absent = sorted(name for name, values in each.items() if not values)
         if absent:
             raise ModelError(f"rollout: this model has no readout named {', '.join(absent)}.")
@@ -236,14 +237,14 @@ class WorldModel(nn.Module):
 
     def encode_goal(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What a goal observation looks like in ``Rollout.feat``: the same names, [B, ...]."""
-        raise ModelError("encode_goal: this model takes no goal pictures (spec.has_goal is False).")
+        raise ModelError("encode_goal: this model takes no goal images (spec.has_goal is False).")
 
     def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
         """Action [B, A] of the actor: its mode, or a sample."""
         raise ModelError("act: this model has no actor (spec.has_actor is False); use a planner.")
 
     def decode(self, state: State) -> dict[str, Tensor]:
-        """Pictures for people: {"image": [B, 3, H, W] in 0..1}."""
+        """Reconstruction for inspection: {"image": [B, 3, H, W] in 0..1}."""
         raise ModelError("decode: this model has no decoder (spec.has_decoder is False).")
 
     def modules_by_name(self) -> dict[str, nn.Module]:
@@ -255,8 +256,8 @@ class WorldModel(nn.Module):
         return self._parts({verb: set(self.modules_by_name()) for verb in VERBS}, verbs)
 
     def _parts(self, needed: Mapping[str, set[str]], verbs: tuple[str, ...]) -> tuple[str, ...]:
-        wanted = set().union(*(needed[verb] for verb in verbs))
-        return tuple(name for name in self.modules_by_name() if name in wanted)
+        names = set().union(*(needed[verb] for verb in verbs))
+        return tuple(name for name in self.modules_by_name() if name in names)
 
 
 def _join(parts: list[Rollout], batch: int) -> Rollout:

@@ -41,8 +41,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
         qkv = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(*qkv.unbind(0))  # (B, heads, N, D / heads)
-        out: Tensor = self.proj(found.transpose(1, 2).reshape(b, n, d))
+        attended = F.scaled_dot_product_attention(*qkv.unbind(0))  # (B, heads, N, D / heads)
+        out: Tensor = self.proj(attended.transpose(1, 2).reshape(b, n, d))
         return out
 
 

@@ -17,17 +17,16 @@ def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     shaped = [key for key in own if key in given and own[key].shape != given[key].shape]
     extra = [key for key in given if key not in own]
     if missing:
-        found = f"{missing[0]!r} is missing"
+        problem = f"{missing[0]!r} is missing"
     elif shaped:
         got, right = (tuple(state[shaped[0]].shape) for state in (given, own))
-        found = f"{shaped[0]!r} has shape {got}, expected {right}"
+        problem = f"{shaped[0]!r} has shape {got}, expected {right}"
     elif extra:
-        found = f"{extra[0]!r} is unexpected"
+        problem = f"{extra[0]!r} is unexpected"
     else:
         return ""
-    return (
-        f"{found} ({len(missing)} missing, {len(shaped)} of another shape, {len(extra)} unexpected)"
-    )
+    counts = f"{len(missing)} missing, {len(shaped)} of another shape, {len(extra)} unexpected"
+    return f"{problem} ({counts})"
 
 
 def first_not_finite(state: Mapping[str, Tensor]) -> str | None:

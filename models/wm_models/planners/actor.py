@@ -18,7 +18,7 @@ from wm_models.interface.world_model import WorldModel
 
 @dataclass(frozen=True)
 class ActorPlanner:
-    """One action of ``model.act``: the mode, or a sample (``explore``). The cost is not asked."""
+    """One action of ``model.act``: the mode, or a sample (``explore``). The cost is not used."""
 
     explore: bool = False
 
@@ -53,6 +53,6 @@ def finite_action(action: Tensor) -> Tensor:
     if not bool(action.isfinite().all()):
         raise PlanRefused(
             "actor: no plan: got an action that is not finite, expected finite numbers. Give other "
-            "weights, or begin the episode anew."
+            "weights, or restart the episode."
         )
     return action

@@ -15,7 +15,15 @@ from wm_models.interface.checked import Checked, PerDim
 from wm_models.interface.planner import Cost, PlanState
 from wm_models.interface.state import State, leading
 from wm_models.interface.world_model import WorldModel
-from wm_models.planners.population import Best, Deadline, Scorer, per_dim, refused, start_mean, take
+from wm_models.planners.population import (
+    Best,
+    Deadline,
+    Scorer,
+    no_finite_plan,
+    per_dim,
+    start_mean,
+    take,
+)
 
 OPTIMISERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 _FIRST_STEP = 3.0  # scorings that a first step is reckoned as: a gradient is about two of them
@@ -27,7 +35,7 @@ class GD:
 
     Restart 0 begins at the warm start (or 0), the others around it. After each step noise is added
     and the actions are clipped to the model's box. A restart of which the cost is not finite is
-    drawn anew. DINO-WM: ``GD(horizon=5, steps=1000, lr=1, optimiser="sgd", noise=0.003, init=1,
+    redrawn. DINO-WM: ``GD(horizon=5, steps=1000, lr=1, optimiser="sgd", noise=0.003, init=1,
     restarts=1, from_warm=False, clip=False, output="last")``.
     """
 
@@ -67,10 +75,10 @@ class GD:
     ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
         """Actions [B, H, A], the same as the next start, and facts.
 
-        The starts are scored whatever ``budget_s`` says; a step, with its gradient and the scoring
-        after it, is made only while it is expected to end within it. Info: "cost" [B] of the plan,
+        The starts are scored whatever ``budget_s``; a step, with its gradient and the scoring
+        after it, is run only if it is expected to end in time. Info: "cost" [B] of the plan,
         "start_cost" [B] of restart 0, "best_cost" [iterations + 1, B] seen so far, "iterations" []
-        steps made, "approximate" [] bool, "floor_s" [] seconds of scoring the starts. A model with
+        steps run, "approximate" [] bool, "floor_s" [] seconds of scoring the starts. A model with
         dropout must be in evaluation mode.
 
         ModelError where no gradient passes through the model or the cost. PlanRefused where no
@@ -92,7 +100,7 @@ class GD:
                 costs = costs.masked_fill(~actions.isfinite().flatten(2).all(-1), torch.inf)
                 last_cost, row = costs.detach().min(1)
                 last = take(actions.detach(), row[:, None])[:, 0]
-                best.see(last, last_cost)
+                best.update(last, last_cost)
                 history.append(best.cost)
                 if not done:
                     start_cost = costs[:, 0].detach()
@@ -104,7 +112,7 @@ class GD:
                 with torch.no_grad():
                     self._after_step(actions, costs.detach(), middle, box, generator)
         if not bool(best.cost.isfinite().all()):
-            raise refused(self, len(history) * self.restarts, best.cost)
+            raise no_finite_plan(self, len(history) * self.restarts, best.cost)
         chosen = (best.plan, best.cost) if self.output == "best" else (last, last_cost)
         plan, plan_cost = best.unless_finite(*chosen)
         info = {
@@ -150,7 +158,7 @@ class GD:
         box: tuple[Tensor, Tensor] | None,
         generator: torch.Generator | None,
     ) -> None:
-        """Add noise, draw restarts anew of which the ``costs`` before the step were not finite, and
+        """Add noise, redraw restarts whose ``costs`` before the step were not finite, and
         clip, all in place."""
         if self.noise:
             actions.add_(self.noise * self._noise(middle, generator))
@@ -169,17 +177,17 @@ class GD:
 
 def _gradient(costs: Tensor, actions: Tensor, cost: Cost) -> Tensor:
     """The gradient of costs [B, S] with respect to the actions; 0 where it is not finite."""
-    found = None
+    gradient = None
     if costs.requires_grad:
-        (found,) = torch.autograd.grad(costs.sum(), actions, allow_unused=True)
-    if found is None:
+        (gradient,) = torch.autograd.grad(costs.sum(), actions, allow_unused=True)
+    if gradient is None:
         raise ModelError(
             f"GD: got no gradient of {type(cost).__name__} with respect to the actions, expected "
             "one. The cost, or the model, is not differentiable: plan with cem or mppi."
         )
-    return found.nan_to_num(0.0, 0.0, 0.0)
+    return gradient.nan_to_num(0.0, 0.0, 0.0)
 
 
 def _plain(x: Tensor) -> Tensor:
-    """A tensor that autograd may keep, also of one that was made in inference mode."""
+    """A tensor that autograd may keep, also for an inference tensor."""
     return x.clone() if isinstance(x, Tensor) and x.is_inference() else x

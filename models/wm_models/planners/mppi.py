@@ -20,7 +20,7 @@ class MPPI(Search):
 
     ``scale`` says what s is. "elites": the standard deviation of the elites' costs, so that equal
     temperatures mean the same whether returns are 1 or 1000. "cost": 1, as in TD-MPC2, whose
-    returns are made to lie near 1; where they are large, that is nearly the best elite alone.
+    returns are scaled to about 1; where they are large, that is nearly the best elite alone.
 
     ``output`` "sample" returns one elite drawn by its weight (TD-MPC2, in evaluation too), "mean"
     their weighted mean, "best" the cheapest candidate seen. TD-MPC2: ``MPPI(horizon=3, samples=512,

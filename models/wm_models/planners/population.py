@@ -87,8 +87,8 @@ class Search:
     ) -> tuple[Tensor, PlanState, dict[str, Tensor]]:
         """Actions [B, H, A], the refitted mean as the next start, and facts.
 
-        At least one iteration is made, whatever ``budget_s`` says: less is no plan. Another one,
-        and the scoring of the last mean, are made only where they are expected to end within it,
+        At least one iteration is run, whatever ``budget_s``: otherwise there is no plan. Another
+        one, and the scoring of the last mean, are run only if they are expected to end in time,
         judged by the longest iteration so far. Where the last mean is not scored, the cheapest
         candidate is returned.
 
@@ -111,19 +111,19 @@ class Search:
             actions = self._draw(mean, std, proposals, box, generator)
             costs = score(actions, generator)
             if self.include_mean:
-                means.see(actions[:, 0], costs[:, 0])
+                means.update(actions[:, 0], costs[:, 0])
             if not history:
                 start_cost = costs[:, 0]
             elite_cost, rows = costs.topk(self.elites, 1, largest=False)  # the cheapest first
             elites = take(actions, rows)  # (B, K, H, A)
-            cheapest.see(elites[:, 0], elite_cost[:, 0])
+            cheapest.update(elites[:, 0], elite_cost[:, 0])
             history.append(cheapest.cost)
             mean, std = self._refitted(elites, elite_cost, mean, std)
             deadline.lap()
             if not deadline.room_for(1 + self._scores_last):
                 break
         if not bool(cheapest.cost.isfinite().all()):
-            raise refused(self, len(history) * self.samples, cheapest.cost)
+            raise no_finite_plan(self, len(history) * self.samples, cheapest.cost)
         if self._scores_last and not deadline.room_for(1):
             plan, plan_cost = cheapest.plan, cheapest.cost
         else:
@@ -132,7 +132,7 @@ class Search:
                 last_cost = score(last[:, None], generator)[:, 0]
                 means = Best() if self.output == "last" else means
                 for best in (means, cheapest):
-                    best.see(last, last_cost)
+                    best.update(last, last_cost)
             plan, plan_cost = self._choose(means, cheapest, elites, elite_cost, generator)
         plan, plan_cost = cheapest.unless_finite(plan, plan_cost)
         info = {
@@ -146,7 +146,7 @@ class Search:
         }
         return self._explored(plan, std, box, generator), PlanState(mean, goal), info
 
-    # what subclasses say -------------------------------------------------------------------
+    # for subclasses ------------------------------------------------------------------------
 
     def _refit(
         self, elites: Tensor, cost: Tensor, mean: Tensor, std: Tensor
@@ -258,7 +258,7 @@ class Best:
     def __init__(self) -> None:
         self._empty = True
 
-    def see(self, plan: Tensor, cost: Tensor) -> None:
+    def update(self, plan: Tensor, cost: Tensor) -> None:
         """Compare a plan [B, H, A] of cost [B] with the one so far."""
         if not self._empty:
             better = cost < self.cost
@@ -292,7 +292,7 @@ class Deadline:
         self._last = now
 
     def room_for(self, scorings: float) -> bool:
-        """Whether so many more scorings are expected to end in time."""
+        """Whether ``scorings`` more are expected to end in time."""
         if self.budget_s is None:
             return True
         spent = time.perf_counter() - self._start
@@ -314,7 +314,7 @@ class Scorer:
         repeats: int = 1,
         chunk: int | None = None,
     ) -> None:
-        self._want = wanted(model, cost, goal)
+        self._want = required_readouts(model, cost, goal)
         limit = model.spec.max_horizon
         if limit is not None and horizon > limit:
             raise ModelError(f"horizon: this model imagines at most {limit} steps, got {horizon}.")
@@ -342,7 +342,7 @@ class Scorer:
         return each.nan_to_num(_REFUSED, _REFUSED, _REFUSED)
 
 
-def refused(planner: object, candidates: int, cost: Tensor) -> PlanRefused:
+def no_finite_plan(planner: object, candidates: int, cost: Tensor) -> PlanRefused:
     """The error of a search in which some row's candidates all have costs that are not finite."""
     rows = torch.nonzero(~cost.isfinite())[:, 0].tolist()
     where = f" in batch rows {rows}" if len(cost) > 1 else ""
@@ -353,8 +353,10 @@ def refused(planner: object, candidates: int, cost: Tensor) -> PlanRefused:
     )
 
 
-def wanted(model: WorldModel, cost: Cost, goal: Mapping[str, Tensor] | None) -> frozenset[str]:
-    """What to ask of a rollout for ``cost``; a ModelError if the model cannot give it."""
+def required_readouts(
+    model: WorldModel, cost: Cost, goal: Mapping[str, Tensor] | None
+) -> frozenset[str]:
+    """Names to ask of a rollout for ``cost``; a ModelError if the model cannot give it."""
     spec, name = model.spec, type(cost).__name__
     able = {
         "reward": spec.has_reward,
@@ -370,8 +372,8 @@ def wanted(model: WorldModel, cost: Cost, goal: Mapping[str, Tensor] | None) -> 
             f"{name}: needs {', '.join(lacking)}, but this model predicts {has}.{hint}"
         )
     if getattr(cost, "goal", False) and goal is None:
-        told = "pass goal=model.encode_goal(...)" if spec.has_goal else "this model takes no goals"
-        raise ModelError(f"{name}: no goal was given; {told}.")
+        hint = "pass goal=model.encode_goal(...)" if spec.has_goal else "this model takes no goals"
+        raise ModelError(f"{name}: no goal was given; {hint}.")
     optional = frozenset(getattr(cost, "optional", ()))
     return frozenset(cost.needs) | {x for x in optional if able.get(x, False)}
 
@@ -396,9 +398,9 @@ def policy_candidates(
         actions.append(model.act(state, mode=False, generator=generator))
         if t + 1 < search.horizon:
             state = model.step(state, actions[-1], generator=generator)
-    found = torch.stack(actions, 1).unflatten(0, (like.shape[0], count)).to(like.dtype)
-    finite = found.isfinite().flatten(2).all(-1)[..., None, None]
-    return torch.where(finite, found, like[:, None])
+    proposals = torch.stack(actions, 1).unflatten(0, (like.shape[0], count)).to(like.dtype)
+    finite = proposals.isfinite().flatten(2).all(-1)[..., None, None]
+    return torch.where(finite, proposals, like[:, None])
 
 
 def take(actions: Tensor, rows: Tensor) -> Tensor:

@@ -48,5 +48,5 @@ def average(source: str | Path, last: int, out: str | Path) -> Manifest:
     }
     model.load_state_dict(mean)
     extra = {**newest.extra, "averaged": versions}
-    made = replace(newest, parent=newest.version, extra=extra, metrics={})
-    return WeightStore(out).save(model.modules_by_name(), made)
+    manifest = replace(newest, parent=newest.version, extra=extra, metrics={})
+    return WeightStore(out).save(model.modules_by_name(), manifest)

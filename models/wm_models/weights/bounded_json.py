@@ -19,21 +19,21 @@ def load_object(
     if len(text) > most_bytes or len(text.encode(errors="replace")) > most_bytes:
         raise ValueError(f"got {len(text)} characters, expected at most {most_bytes} bytes")
     try:
-        found = json.loads(text, parse_constant=_refuse if finite else None)
+        value = json.loads(text, parse_constant=_refuse if finite else None)
     except RecursionError:
         raise ValueError(f"got deeper nesting than {most_depth}") from None
-    if type(found) is not dict:
-        raise ValueError(f"got a JSON {type(found).__name__}, expected an object")
-    _check(found, most_depth, finite)
-    return found
+    if type(value) is not dict:
+        raise ValueError(f"got a JSON {type(value).__name__}, expected an object")
+    _check(value, most_depth, finite)
+    return value
 
 
 def _refuse(word: str) -> None:
     raise ValueError(f"got {word}, expected finite numbers")
 
 
-def _check(found: Any, most_depth: int, finite: bool) -> None:
-    level, count, depth = [found], 0, 0
+def _check(value: Any, most_depth: int, finite: bool) -> None:
+    level, count, depth = [value], 0, 0
     while level:
         depth, count = depth + 1, count + len(level)
         if depth > most_depth:

@@ -1,4 +1,4 @@
-"""The manifest of one version of weights: a record, read from a file that anyone may have made."""
+"""The manifest of one version of weights: a record, read from a file of any origin."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def _check_body(body: object, action_dim: int) -> None:
             raise ValueError(f"got body entry {name!r}, expected those of a robot")
         if any(type(n) not in (int, float) or not abs(n) < LARGEST for n in numbers):
             raise ValueError(f"got body {name} {value!r}, expected finite numbers")
-    if (found := Body.from_json(body).action_dim) != action_dim:
-        raise ValueError(f"got a body with {found} actions, and action_dim {action_dim}")
+    if (size := Body.from_json(body).action_dim) != action_dim:
+        raise ValueError(f"got a body with {size} actions, and action_dim {action_dim}")
 
 
 def _whole(name: str, value: object, low: int = 0, high: int = LARGEST) -> None:

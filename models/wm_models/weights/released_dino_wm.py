@@ -60,7 +60,7 @@ _DECODER = (
 
 @dataclass(frozen=True)
 class ReleasedRun:
-    """What a run's hydra.yaml says."""
+    """Settings of a run, from its hydra.yaml."""
 
     folder: Path
     settings: Mapping[str, Any]  # of our preset, where it differs
@@ -82,11 +82,11 @@ class ReleasedRun:
         try:
             if len(text) > MOST_BYTES:
                 raise ValueError(f"longer than {MOST_BYTES} bytes")
-            found = yaml.safe_load(text)
+            table = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise WeightsError(f"weights: {path} cannot be read as YAML ({reason}).") from None
-        config = _Config(path, found)
+        config = _Config(path, table)
         return cls(
             folder,
             _settings(config),
@@ -159,13 +159,13 @@ def import_released(
     )
 
 
-def _load_encoder(picture: nn.Module, parts: _Parts, file: Path | None) -> dict[str, Any]:
-    assert isinstance(picture, TimmEncoder)
+def _load_encoder(encoder: nn.Module, parts: _Parts, file: Path | None) -> dict[str, Any]:
+    assert isinstance(encoder, TimmEncoder)
     if "encoder" not in parts.content:
-        return picture.pretrain(file)
-    state = parts.tensors("encoder", picture.config.name)
-    fill_backbone(picture.config.name, picture.backbone, state, f"{parts.path}: encoder")
-    return {"name": picture.config.name, "init": "trained", "file": parts.path.name}
+        return encoder.pretrain(file)
+    state = parts.tensors("encoder", encoder.config.name)
+    fill_backbone(encoder.config.name, encoder.backbone, state, f"{parts.path}: encoder")
+    return {"name": encoder.config.name, "init": "trained", "file": parts.path.name}
 
 
 class _Parts:
@@ -191,20 +191,20 @@ class _Parts:
     ) -> None:
         """Load the part ``name``, an object of class ``kind``, but for keys that begin with
         ``leave``."""
-        found = self.tensors(name, kind)
+        state = self.tensors(name, kind)
         if kind == EMBEDDING:
-            found = {k.removeprefix("patch_embed."): _linear(v) for k, v in found.items()}
+            state = {k.removeprefix("patch_embed."): _linear(v) for k, v in state.items()}
         else:
-            kept = {k: v for k, v in found.items() if not k.startswith(leave)}
-            found = {_renamed(k, names): v for k, v in kept.items()}
-        if wrong := misfit(module.state_dict(), found):
+            kept = {k: v for k, v in state.items() if not k.startswith(leave)}
+            state = {_renamed(k, names): v for k, v in kept.items()}
+        if wrong := misfit(module.state_dict(), state):
             raise WeightsError(
                 f"weights: {self.path}: {name} ({kind}) does not fit hydra.yaml and the statistics "
                 f"of the data: {wrong}."
             )
-        if (key := first_not_finite(found)) is not None:
+        if (key := first_not_finite(state)) is not None:
             raise WeightsError(f"weights: {self.path}: {key!r} of {name} holds NaN or infinity.")
-        module.load_state_dict(found)
+        module.load_state_dict(state)
 
     def tensors(self, name: str, kind: str) -> dict[str, Tensor]:
         """The state of a part: of an object of class ``kind``, or a state dict as it is."""
@@ -238,13 +238,13 @@ def _renamed(key: str, names: tuple[tuple[str, str], ...]) -> str:
 class _Config:
     """hydra.yaml by dotted paths."""
 
-    def __init__(self, path: Path, found: object) -> None:
-        self._path, self._found = path, found
-        if not isinstance(found, dict):
-            raise WeightsError(f"weights: {path} holds a {type(found).__name__}, expected a table.")
+    def __init__(self, path: Path, table: object) -> None:
+        self._path, self._table = path, table
+        if not isinstance(table, dict):
+            raise WeightsError(f"weights: {path} holds a {type(table).__name__}, expected a table.")
 
     def get(self, name: str, default: Any = None) -> Any:
-        value: Any = self._found
+        value: Any = self._table
         for part in name.split("."):
             if not isinstance(value, dict) or part not in value:
                 return default
@@ -252,8 +252,8 @@ class _Config:
         return value
 
     def branch(self, name: str) -> dict[str, Any]:
-        found = self.get(name)
-        return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}
+        value = self.get(name)
+        return {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
 
     def whole(self, name: str) -> int:
         value = self.get(name)
@@ -283,7 +283,7 @@ def _settings(config: _Config) -> dict[str, Any]:
         config.only(f"{part}._target_", EMBEDDING)
         config.only(f"{part}.tubelet_size", 1, 1)
     size = config.whole("img_size")
-    found = {
+    released = {
         "num_hist": config.whole("num_hist"),
         "frameskip": config.whole("frameskip"),
         "concat_dim": config.whole("concat_dim"),
@@ -299,13 +299,13 @@ def _settings(config: _Config) -> dict[str, Any]:
         "decoder": _decodes(config),
     }
     if config.get("predictor.dim_head") is not None:
-        found["head_width"] = config.whole("predictor.dim_head")
+        released["head_width"] = config.whole("predictor.dim_head")
     ours = {
         "num_hist": 3, "frameskip": 5, "concat_dim": 1, "image_size": 224, "proprio_width": 10,
         "proprio_repeat": 1, "action_width": 10, "action_repeat": 1, "depth": 6, "heads": 16,
         "head_width": 64, "hidden": 2048, "encoder": "dinov2_s", "tokens": "patch", "decoder": True,
     }  # fmt: skip
-    return {name: value for name, value in found.items() if value != ours[name]}
+    return {name: value for name, value in released.items() if value != ours[name]}
 
 
 def _encoder(config: _Config) -> dict[str, Any]:

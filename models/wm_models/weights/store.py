@@ -175,12 +175,12 @@ def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
         raise WeightsError(
             f"weights: {path} is missing; the manifest lists {sorted(manifest.sha256)}."
         ) from None
-    found = hashlib.sha256(data).hexdigest()
-    wanted = manifest.sha256.get(path.name)
-    if found != wanted:
+    digest = hashlib.sha256(data).hexdigest()
+    expected = manifest.sha256.get(path.name)
+    if digest != expected:
         raise WeightsError(
-            f"weights: {path} is damaged or foreign: sha256 {found[:12]}, "
-            f"the manifest says {str(wanted)[:12]}."
+            f"weights: {path} is damaged or foreign: got sha256 {digest[:12]}, "
+            f"expected {str(expected)[:12]} as in its manifest."
         )
     try:
         return load_bytes(data)
@@ -192,7 +192,7 @@ def _check(name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: 
     if wrong := misfit(module.state_dict(), state):
         raise WeightsError(
             f"weights: {name!r} of preset {manifest.preset!r} does not fit this model: {wrong}. "
-            "Choose the preset that the weights were made with."
+            "Choose the preset of the weights."
         )
     if (key := first_not_finite(state)) is not None:
         raise WeightsError(
@@ -203,8 +203,8 @@ def _check(name: str, module: nn.Module, state: Mapping[str, Tensor], manifest: 
 
 def _record(manifest: Manifest) -> dict[str, Any]:
     """The manifest as JSON; without settings where there are none, for older readers."""
-    found = asdict(manifest)
-    return found if manifest.settings else {k: v for k, v in found.items() if k != "settings"}
+    entries = asdict(manifest)
+    return entries if manifest.settings else {k: v for k, v in entries.items() if k != "settings"}
 
 
 def _number(text: str) -> bool:

@@ -48,9 +48,9 @@ class Bag:
     kind = ""
 
     def __new__(cls, *args: Any, **more: Any) -> Bag:
-        found = super().__new__(cls)
-        found.attributes = {}
-        return found
+        bag = super().__new__(cls)
+        bag.attributes = {}
+        return bag
 
     attributes: dict[str, Any]
 
@@ -73,21 +73,21 @@ class Bag:
 
     def state_dict(self) -> dict[str, StoredTensor]:
         """Parameters and persistent buffers, if this was a module, under their dotted names."""
-        found: dict[str, StoredTensor] = {}
-        self._collect("", found, 0)
-        return found
+        state: dict[str, StoredTensor] = {}
+        self._collect("", state, 0)
+        return state
 
-    def _collect(self, prefix: str, found: dict[str, StoredTensor], depth: int) -> None:
+    def _collect(self, prefix: str, state: dict[str, StoredTensor], depth: int) -> None:
         if depth > 64:
             raise WeightsError(f"weights: {self.kind}: modules are nested deeper than 64.")
         passing = self.attributes.get("_non_persistent_buffers_set")
         for name, value in {**self._part("_parameters"), **self._part("_buffers")}.items():
             kept = not isinstance(passing, set) or name not in passing
             if isinstance(value, StoredTensor) and kept:
-                found[f"{prefix}{name}"] = value
+                state[f"{prefix}{name}"] = value
         for name, value in self._part("_modules").items():
             if isinstance(value, Bag):
-                value._collect(f"{prefix}{name}.", found, depth + 1)
+                value._collect(f"{prefix}{name}.", state, depth + 1)
 
     def _part(self, name: str) -> Mapping[Any, Any]:
         value = self.attributes.get(name)
@@ -176,16 +176,16 @@ class TorchFile:
 
     def _numbers(self, storage: _Storage) -> Tensor:
         name = f"{self._root}data/{storage.name}"
-        wanted = storage.count * storage.dtype.itemsize
+        expected_bytes = storage.count * storage.dtype.itemsize
         try:
             entry = self._zip.getinfo(name)
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != wanted:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != expected_bytes:
                 raise ValueError
             data = bytearray(self._zip.read(name))
         except (KeyError, ValueError, OSError, zipfile.BadZipFile):
             raise WeightsError(
-                f"weights: {self.path}: storage {storage.name!r} of {wanted} bytes is missing or "
-                "damaged. Copy the file again."
+                f"weights: {self.path}: storage {storage.name!r} of {expected_bytes} bytes is "
+                "missing or damaged. Copy the file again."
             ) from None
         return torch.frombuffer(data, dtype=storage.dtype)
 

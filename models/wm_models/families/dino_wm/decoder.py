@@ -1,4 +1,4 @@
-"""Pictures from visual tokens, for people: trained apart, its gradients reach nothing else."""
+"""Image reconstruction from visual tokens, for inspection; trained on detached tokens."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Upsampler(nn.Sequential):
 
 
 class Decoder(nn.Module):
-    """Visual tokens (..., g * g, d) to pictures (..., 3, S, S) in the scale [-1, 1]."""
+    """Visual tokens (..., g * g, d) to images (..., 3, S, S) in the scale [-1, 1]."""
 
     def __init__(self, config: DecoderConfig, width: int, grid: int, image_size: int) -> None:
         super().__init__()

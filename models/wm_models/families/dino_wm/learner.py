@@ -42,7 +42,7 @@ class DinoLearnerConfig:
     )
     encoder_batch: int = 64  # single frames
     encoder_updates: int = 0  # first updates, of our own encoder and the decoder
-    measure_updates: int = 0  # then looks at frames to find the scale of tokens, where it is used
+    measure_updates: int = 0  # then updates that measure the scale of tokens, where it is used
     decoder_every: int = 1  # updates of the predictor per one of the decoder
     feature_bytes: int = 4 << 30  # features of the frozen encoder kept in memory
     prefill: int = 2000
@@ -94,8 +94,8 @@ class DinoLearner:
         if model.probe is not None:
             self.optimizers["probe"] = Optimizer("probe", [model.probe], config.probe)
         if config.encoder_updates and model.decoder is not None:
-            painting = [model.encoder.picture, model.decoder]
-            self.optimizers["encoder"] = Optimizer("encoder", painting, config.encoder)
+            reconstruction = [model.encoder.picture, model.decoder]
+            self.optimizers["encoder"] = Optimizer("encoder", reconstruction, config.encoder)
 
     @property
     def fields(self) -> frozenset[str]:
@@ -134,15 +134,15 @@ class DinoLearner:
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
             if "frames" in batches:
                 images = batches["frames"]["image"][:, 0]
-                paints = self.phase == "encoder"
-                metrics |= self.update_encoder(images) if paints else self.measure(images)
+                trains_encoder = self.phase == "encoder"
+                metrics |= self.update_encoder(images) if trains_encoder else self.measure(images)
             if "windows" in batches:
                 metrics |= self.update_predictor(batches["windows"])
         self.updates += 1
         return metrics
 
     def update_encoder(self, images: Tensor) -> dict[str, float]:
-        """One step of our own encoder and the decoder on pictures (B, H, W, 3)."""
+        """One step of our own encoder and the decoder on images (B, H, W, 3)."""
         decoder, encoder = self.model.decoder, self.model.encoder.picture
         assert decoder is not None
         images = images.to(self.device)
@@ -152,7 +152,7 @@ class DinoLearner:
         return {"encoder/pixel_loss": float(loss.detach()), **norm}
 
     def measure(self, images: Tensor) -> dict[str, float]:
-        """Take pictures (B, H, W, 3) into the scale of tokens."""
+        """Update the scale of tokens with images (B, H, W, 3)."""
         scale = self.model.encoder.scale
         assert scale is not None
         with torch.no_grad():
@@ -161,7 +161,7 @@ class DinoLearner:
         return {"scale/deviation": float(scale.variance.mean().sqrt())}
 
     def update_predictor(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
-        """One step of the predictor and the embeddings on windows; now and then of the decoder."""
+        """One step of predictor and embeddings on windows, and of the decoder where it is due."""
         c = self.model.config
         images = batch["image"][:, :: c.frameskip]  # (B, h + 1, H, W, 3)
         visual = self.features(images.flatten(0, 1)).to(self.device)
@@ -188,8 +188,8 @@ class DinoLearner:
         embedded = None if embed is None or proprio is None else embed(proprio)
         observed = model.layout.observe(visual, embedded)
         before, after = observed[:, :-1], observed[:, 1:].detach()
-        found = model.dynamics.predictor(model.tokens(before, action))
-        error = (model.predicted(found, before) - after).square()
+        out = model.dynamics.predictor(model.tokens(before, action))
+        error = (model.predicted(out, before) - after).square()
         loss = error.mean()
         still = (before.detach() - after).square()  # of predicting that nothing changes
         metrics = {
@@ -206,13 +206,13 @@ class DinoLearner:
         """One step of the decoder on frozen features: it reaches nothing else."""
         if self.model.decoder is None:
             return {}
-        wanted = _signed(images.flatten(0, 1).to(self.device))
-        pixels = F.mse_loss(self.model.decoder(visual.detach().flatten(0, 1)), wanted)
+        target = _signed(images.flatten(0, 1).to(self.device))
+        pixels = F.mse_loss(self.model.decoder(visual.detach().flatten(0, 1)), target)
         norm = self.optimizers["decoder"].step(pixels)
         return {"decoder/pixel_loss": float(pixels.detach()), **norm}
 
     def _update_probe(self, images: Tensor, proprio: Tensor | None) -> dict[str, float]:
-        """One step of the probe on the first frame of each window: the others say it again."""
+        """One step of the probe on the first frame of each window: the others are nearly equal."""
         probe, embed = self.model.probe, self.model.encoder.proprio
         if probe is None or embed is None or proprio is None:
             return {}

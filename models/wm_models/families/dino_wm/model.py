@@ -39,12 +39,12 @@ class DinoConfig:
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     decoder: DecoderConfig | None = field(default_factory=DecoderConfig)
     probe: ProbeConfig | None = None
-    num_hist: int = 3  # frames that the predictor sees
+    num_hist: int = 3  # frames in the predictor's window
     frameskip: int = 5  # robot steps per model step
     context: int = 1  # frames that the filter keeps: what a plan begins from
     standardise: bool = False  # z-score every token's numbers over the first frames learned from
     residual: bool = False  # predict the change; at first, that nothing changes
-    slide: str = "exact"  # when the window slides: "exact" computes it anew, "cached" does not
+    slide: str = "exact"  # when the window slides: "exact" recomputes it, "cached" does not
 
     def __post_init__(self) -> None:
         Checked(self).whole("num_hist", "frameskip", "context", high=1000)
@@ -69,7 +69,7 @@ class ObservationEncoder(nn.Module):
             self.proprio = ProprioEmbedding(config.tokens.proprio, body, layout.proprio)
 
     def visual(self, image: Tensor) -> Tensor:
-        """Tokens (B, N, d) of pictures, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
+        """Tokens (B, N, d) of images, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
         tokens: Tensor = self.picture(image)
         return tokens if self.scale is None else self.scale.forward(tokens)
 
@@ -142,7 +142,7 @@ class DinoWorldModel(WorldModel):
             "encode": {"encoder"},
             "filter": set(),  # it keeps what it is given
             "act": set(),
-            "plan": {"encoder", "world_model", "probe"},  # the encoder sees goals
+            "plan": {"encoder", "world_model", "probe"},  # goals are encoded
             "decode": {"decoder"},
         }
         return self._parts(needed, verbs)

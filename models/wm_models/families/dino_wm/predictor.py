@@ -1,4 +1,4 @@
-"""The frame-causal transformer: every token sees all tokens of its own and of earlier frames."""
+"""The frame-causal transformer: tokens attend to all tokens of their own and earlier frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wm_models.interface.checked import Checked
 
 KeysValues = tuple[Tensor, Tensor]  # each [B, heads, L, head_width]
 Cache = list[KeysValues]  # of each block
-FEW = 16  # tokens of a frame; so few are seen faster in one masked product than frame by frame
+FEW = 16  # tokens of a frame; up to so many one masked product is faster than frame by frame
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Predictor(nn.Module):
         *blocks, last = self.blocks
         for block in blocks:
             y, _ = block(y, **how)
-        y, _ = last(y, newest=self.tokens)  # it sees everything: no mask
+        y, _ = last(y, newest=self.tokens)  # it attends to all frames: no mask
         frame: Tensor = self.norm(y)
         return frame
 

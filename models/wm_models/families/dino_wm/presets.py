@@ -103,7 +103,7 @@ class DinoPreset(Preset):
         return DinoLearner(model, self.learner, seed=seed, device=device)
 
     def pretrain(self, model: WorldModel) -> dict[str, Any]:
-        """The weights of a frozen encoder, found on this computer; ModelError where there are
+        """Load the weights of a frozen encoder from this computer; ModelError where there are
         none. The file's name and digest go into the manifest, the weights into the version."""
         assert isinstance(model, DinoWorldModel)
         return {"encoder": model.encoder.picture.pretrain()}
@@ -116,10 +116,10 @@ DINO_WM_REPO = DinoPreset("dino_wm_repo", SUMMARIES["dino_wm_repo"], released=Tr
 #   (5e-5, 5e-4); pre-norm transformers at the higher rate without a warm-up are known to spike.
 # - The proprioception's embedding is fixed: as a trained target with stop-gradient it can shrink
 #   to nothing, and distances to the goal with it.
-# - Pictures go into DINOv2 with the mean and deviation that it was trained with.
+# - Images go into DINOv2 with the mean and deviation that it was trained with.
 # - A plan begins from all frames that the predictor can see, with the actions really executed:
 #   velocities are not visible in one frame.
-# - The predictor predicts the change of a frame: most of a picture stays as it is.
+# - The predictor predicts the change of a frame: most of an image does not change.
 # - The decoder, which is only there for people, learns from one batch in ten: it is 78 % of the
 #   cost of training as released.
 _OURS = TokenConfig(proprio=EmbeddingConfig(fixed=True))
@@ -142,9 +142,9 @@ DINO_WM = DinoPreset(
 )
 
 # `dino_wm_cpu` is smaller, and besides:
-# - The encoder is random convolutions, frozen, whose tokens are z-scored. Trained to paint its
-#   pictures again, a small encoder left out the moving dot of Wall for 1000 updates: it is a
-#   thousandth of the picture.
+# - The encoder is random convolutions, frozen, whose tokens are z-scored. Trained to reconstruct
+#   its images, a small encoder omitted the moving dot of Wall for 1000 updates: the dot is a
+#   thousandth of the image.
 # - No dropout, as so small a predictor does not overfit, and larger learning rates, which it bears.
 DINO_WM_CPU = DinoPreset(
     "dino_wm_cpu",

@@ -1,18 +1,18 @@
-"""The scale of visual tokens: what never changes in a picture is taken away, the rest made one."""
+"""Standardisation of visual tokens: zero mean and about unit variance of each number."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-FLOOR = 0.3  # of the typical deviation: what changes less is not blown up
+FLOOR = 0.3  # of the typical deviation: smaller deviations are not amplified
 
 
 class TokenScale(nn.Module):
     """z-scores tokens [..., N, d], each number of each token by itself, once they are measured.
 
-    Until :meth:`measure` has seen something it changes nothing. A camera that stands still shows
-    the same background in nearly every token; what moves would count for little beside it.
+    Before :meth:`measure` it is the identity. A static camera shows the same background in nearly
+    every token, beside which moving objects would have little weight.
     """
 
     seen: Tensor

@@ -84,7 +84,7 @@ class AutoencoderConfig:
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encode single frames to [CLS, grid tokens]; trained to paint masked tokens and the reward."""
+    """Single frames to [CLS, grid tokens]; trained on masked patches and on the reward."""
 
     position: Tensor
     decoder_position: Tensor
@@ -157,7 +157,7 @@ class MaskedAutoencoder(nn.Module):
     def masked_encode(
         self, image: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Tokens (B, 1 + kept, width) of a random subset, drawn anew for every frame.
+        """Tokens (B, 1 + kept, width) of a random subset, drawn for every frame.
 
         Also ``restore`` (B, grid^2), which puts kept-then-masked tokens back in their places.
         """
@@ -166,7 +166,7 @@ class MaskedAutoencoder(nn.Module):
     def _masked_encode(
         self, image: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """The same of standardised pictures."""
+        """The same for standardised images."""
         x = self.stem(image) + self.position
         batch, count, width = x.shape
         keep = int(count * (1.0 - self.config.mask_ratio))
@@ -181,7 +181,7 @@ class MaskedAutoencoder(nn.Module):
     def decode(self, tokens: Tensor, restore: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Standardised patches (B, grid^2, 192) and symlog reward (B,) from encoder tokens.
 
-        Without ``restore`` the tokens are the whole grid in order (open-loop prediction, pictures).
+        Without ``restore`` the tokens are the whole grid in order (open-loop prediction).
         """
         x = self._decoded(tokens, restore)
         patches = self.to_pixels(x[:, 1:-1])
@@ -207,7 +207,7 @@ class MaskedAutoencoder(nn.Module):
         return decoded
 
     def image(self, tokens: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in 0..1 painted from unmasked tokens."""
+        """Reconstructed images (B, 3, H, W) in 0..1 from unmasked tokens."""
         patches, _ = self.decode(tokens)
         image = unpatchify(patches.float(), PATCH, self.config.grid)
         return (image * self.std + self.mean).clamp(0.0, 1.0)

@@ -43,9 +43,9 @@ class LearnerConfig:
     autoencoder_init: int = 5000  # first updates, of the autoencoder alone
     world_model_init: int = 0  # then updates of autoencoder and world model, without behaviour
     autoencoder_every: int = 1  # afterwards, one autoencoder update per this many updates
-    behavior_every: int = 1  # once it has begun, one update of actor and critic per this many
-    prefill: int = 5000  # random decisions before training starts
-    train_every: int = 5  # decisions per update once all parts are training
+    behavior_every: int = 1  # after its start, one update of actor and critic per this many
+    prefill: int = 5000  # random steps before training starts
+    train_every: int = 5  # agent steps per update once all parts are training
     sampling: Sampling = field(default_factory=lambda: Sampling(per_episode=True, ends=50))
 
     def __post_init__(self) -> None:

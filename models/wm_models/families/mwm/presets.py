@@ -132,7 +132,8 @@ MWM_CPU = MWMPreset(
 # Where mwm_cpu_fine departs from mwm_cpu, and why: its tasks hang on marks of two or three pixels
 # (reach), and on many goals.
 # - A quarter of the tokens is masked, not three quarters: what is masked is seldom the mark, and a
-#   small autoencoder trained on a quarter of a frame paints whole frames worse (measured on reach).
+#   small autoencoder trained on a quarter of a frame reconstructs whole frames worse (measured on
+#   reach).
 # - The autoencoder is trained longer first, then at every other update: by then it changes little.
 # - Imitation weighs as much as the return: demonstrations show the mark's meaning at once.
 MWM_CPU_FINE = MWMPreset(
