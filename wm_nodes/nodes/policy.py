@@ -163,7 +163,7 @@ class PolicyNode(ModelNode[PolicyParams]):
         if self._answer is not None and self._answer.stamp_ns == step.stamp_ns:
             self._plans.publish(messages.plan_to_msg(self._answer))
         elif self.weight_cache.newest is None:
-            self._say_blindly(step)
+            self._act_at_random(step)
         else:
             self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
@@ -208,7 +208,7 @@ class PolicyNode(ModelNode[PolicyParams]):
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
         actions = self._core.random_action(*self._maker.bounds(step), step.stamp_ns)
-        self._say(step, RANDOM, actions, started)
+        self._publish_plan(step, RANDOM, actions, started)
 
     def _publish_plan(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
         self.diagnostics.record_latency(time.perf_counter() - started)

@@ -125,7 +125,8 @@ def _leaf(name: str, path: Sequence[str]) -> ModelError:
 
 
 def _walk(owner: Any, prefix: str) -> Iterator[Setting]:
-    hints, meanings = _hints(type(owner)), _meanings(type(owner))
+    owner_type: type = type(owner)
+    hints, meanings = _hints(owner_type), _meanings(owner_type)
     for field in fields(owner):
         name, value = f"{prefix}.{field.name}", getattr(owner, field.name)
         if is_dataclass(value):
