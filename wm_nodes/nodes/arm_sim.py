@@ -29,8 +29,9 @@ from trajectory_msgs.msg import JointTrajectory
 from wm_nodes import namespaces
 from wm_nodes.control.periodic_thread import take_priority
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.robots.arm.config import find_config, read_config
-from wm_nodes.robots.arm.sim.controller import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
+from wm_nodes.robots.arm.config.arm_config import find_config, read_config
+from wm_nodes.robots.arm.sim.controller import Controller
+from wm_nodes.robots.arm.sim.faults import IMAGE_NOISE, JOINT_NOISE_RAD, Faults
 from wm_nodes.robots.arm.sim.scene import ArmWorld
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
 from wm_nodes.robots.robot import RobotError
@@ -189,7 +190,7 @@ class ArmSimNode(Shell):
             self._failed = error
             self._ready.set()
             return
-        self._driver = driver = Driver(world, self._faults, p.seed)
+        self._driver = driver = Controller(world, self._faults, p.seed)
         self._set_scene(world)
         if self.alone and self.params.realtime:
             take_priority(*PRIORITIES)
@@ -226,12 +227,12 @@ class ArmSimNode(Shell):
         self._wanted_scene = None
         if world.task.name == "goal" and self.params.show_goal and self._cameras:
             camera = self._cameras[0]
-            image = world.goal_picture(world.goal_pose(), camera, self.params.camera_px)
+            image = world.goal_image(world.goal_pose(), camera, self.params.camera_px)
             self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))
         self._scene_set.set()
 
-    def _say_joints(self, driver: Driver, stamp_ns: int) -> None:
-        states = driver.joint_states()
+    def _say_joints(self, driver: Controller, stamp_ns: int) -> None:
+        states = driver.sensors.joint_states()
         if states is None:
             return
         self._speed.publish(Float64(data=100.0 * driver.faults.driver_speed_scale))
@@ -246,8 +247,8 @@ class ArmSimNode(Shell):
                 msg.effort = [math.nan] * len(msg.name)
             self._joints.publish(msg)
 
-    def _say_wrench(self, driver: Driver, stamp_ns: int) -> None:
-        values = driver.wrench()
+    def _say_wrench(self, driver: Controller, stamp_ns: int) -> None:
+        values = driver.sensors.wrench()
         if values is None:
             return
         msg = WrenchStamped(header=messages.header(stamp_ns, WRIST))
@@ -256,9 +257,9 @@ class ArmSimNode(Shell):
         msg.wrench.torque.x, msg.wrench.torque.y, msg.wrench.torque.z = torque
         self._wrenches.publish(msg)
 
-    def _say_frames(self, driver: Driver, world: ArmWorld, stamp_ns: int) -> None:
+    def _say_frames(self, driver: Controller, world: ArmWorld, stamp_ns: int) -> None:
         for name in self._pictures:
-            image = driver.picture(name, self.params.camera_px)
+            image = driver.sensors.sent_image(name, self.params.camera_px)
             if image is not None:
                 msg = messages.image_to_msg(image, stamp_ns, messages.optical_frame(name))
                 found = world.intrinsics(name, self.params.camera_px)

@@ -27,8 +27,8 @@ from wm_nodes.control.answer import Answer
 from wm_nodes.control.driver_work import DriverStep, Work
 from wm_nodes.control.realtime import RealtimeLoop
 from wm_nodes.errors import UserError
-from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
-from wm_nodes.robots.arm.speed_scale import SpeedScale
+from wm_nodes.robots.arm.config.driver_section import DriverSection, ServiceCall
+from wm_nodes.robots.arm.safety.speed_scale import SpeedScale
 from wm_nodes.ros.node import Shell
 from wm_nodes.ros.service_types import answered, filled, load_service
 

@@ -145,8 +145,8 @@ class RobotNode(Shell):
             try:
                 self._robot = open_robot(p.adapter, settings)
             except BaseException:
-                if "bus" in settings:
-                    settings["bus"].close()
+                if "driver" in settings:
+                    settings["driver"].close()
                 raise
         goals = Goals(p.episodes, p.steps, p.eval_every, p.eval_episodes, p.evaluate)
         self._clock_out: ClockPublisher | None = None  # of a simulator that makes the time
@@ -210,15 +210,15 @@ class RobotNode(Shell):
         settings = {name: getattr(p, name) for name in names}
         self.commands: Any = self
         self._views: Views | None = None  # of cameras; None: the robot knows them itself
-        if takes(p.adapter, "bus"):
+        if takes(p.adapter, "driver"):
             settings |= self._arm_topics()
         return settings | limits_of(p.adapter, p.limits)
 
     def _arm_topics(self) -> dict[str, Any]:
         """Return an arm's configuration and its topics."""
-        from wm_nodes.robots.arm.config import find_config, read_config
-        from wm_nodes.ros.arm_description import ArmDescription
-        from wm_nodes.ros.arm_driver import RosBus
+        from wm_nodes.robots.arm.config.arm_config import find_config, read_config
+        from wm_nodes.ros.arm.description import ArmDescription
+        from wm_nodes.ros.arm.driver import RosDriver
 
         if self.params.mode != topics.REALTIME:
             raise RobotError("mode: an arm does not wait. Right: mode:=realtime.")
@@ -231,18 +231,18 @@ class RobotNode(Shell):
             )
         if self.params.rate_hz:
             config = replace(config, rate_hz=self.params.rate_hz)
-        bus = RosBus(self, config)
-        self.commands = bus.node
+        driver = RosDriver(self, config)
+        self.commands = driver.node
         p = self.params
         try:
-            self._views = DriverViews(self, config, bus, p.frame_prefix)
+            self._views = DriverViews(self, config, driver.cameras, p.frame_prefix)
             self._description = ArmDescription(
-                self, config, bus, tf=p.tf, frame_prefix=p.frame_prefix, rate_hz=p.link_rate_hz
+                self, config, driver, tf=p.tf, frame_prefix=p.frame_prefix, rate_hz=p.link_rate_hz
             )
         except BaseException:
-            bus.close()
+            driver.close()
             raise
-        return {"config": config, "bus": bus}
+        return {"config": config, "driver": driver}
 
     def _make_topics(self) -> None:
         self._images = {c: topics.IMAGE_RAW.publisher(self, camera=c) for c in self._spec.cameras}
@@ -271,7 +271,7 @@ class RobotNode(Shell):
         if isinstance(self._robot, RealtimeRobot) and self.params.mode == topics.REALTIME:
             self.control = RealtimeControl(self, self._robot, self._active_plan, self.commands)
             self._robot.set_speed_scale(self.get_parameter("speed_scale").value)
-            if takes(self.params.adapter, "bus"):
+            if takes(self.params.adapter, "driver"):
                 self._driver_services = self._make_driver_services(self._robot, self.control)
             return
         self.create_service(Trigger, "reset", self._on_reset)
