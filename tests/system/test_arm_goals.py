@@ -25,7 +25,7 @@ from tests import domains
 from wm_nodes.agent.goals import Goal, read_goal, write_goal
 from wm_nodes.cli.main import main
 from wm_nodes.errors import UserError
-from wm_nodes.robots.arm.config import find_config, read_config
+from wm_nodes.robots.arm.config.arm_config import find_config, read_config
 from wm_nodes.ros import topics
 from wm_nodes.ros.goal_client import ArmTalk
 

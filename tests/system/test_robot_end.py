@@ -22,7 +22,7 @@ from std_msgs.msg import Float64MultiArray
 from tests.wm_nodes.conftest import graph
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.records import Origin, Plan
-from wm_nodes.robots.arm.config import find_config
+from wm_nodes.robots.arm.config.arm_config import find_config
 from wm_nodes.ros import messages, topics
 
 pytestmark = pytest.mark.realtime

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.arm.kinematics import Kinematics
-from wm_nodes.robots.arm.limits import ArmLimits, Floats
-from wm_nodes.robots.arm.safety_filter import SafetyFilter, Setpoint
-from wm_nodes.robots.arm.stopping import Stop
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
+from wm_nodes.robots.arm.safety.limits import ArmLimits, Floats
+from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter, Setpoint
+from wm_nodes.robots.arm.safety.stopping import Stop
 
 KINDS = ("random", "adversarial", "recorded")
 SHARES = ("velocity", "acceleration", "jerk", "hand_speed")  # of limits, in `Audit.worst`

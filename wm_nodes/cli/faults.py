@@ -18,7 +18,8 @@ from wm_nodes.cli.arguments import parse, require, require_namespace, require_on
 from wm_nodes.namespaces import ROBOT
 
 if TYPE_CHECKING:
-    from wm_nodes.checks.faults.auditor import Auditor, Broken
+    from wm_nodes.checks.faults.audit.auditor import Auditor
+    from wm_nodes.checks.faults.audit.record import BrokenLimit
     from wm_nodes.checks.faults.estop_latency import EstopCall
     from wm_nodes.checks.faults.matrix import Outcome
 
@@ -136,9 +137,9 @@ def _line(done: Sequence[Outcome], auditors: Mapping[str, Auditor]) -> str:
         f"{len(done)} faults, {bad} not fine, {sum(found.values())} violations in "
         f"{sum(one.commands for one in all_of)} commands {found or ''}, "
         f"{found.get('uncaused', 0)} motions without cause, "
-        f"{sum(one.unheard for one in all_of)} commands not received, "
+        f"{sum(one.not_received for one in all_of)} commands not received, "
         f"{sum(one.held_up for one in all_of)} held up on their way out, "
-        f"{sum(one.jumps for one in all_of)} new beginnings"
+        f"{sum(one.starts for one in all_of)} new beginnings"
     )
 
 
@@ -204,7 +205,7 @@ def _fuzz(wanted: Faults, command: str) -> int:
         print(
             f"{interface}: {found.messages} messages, {found.refused} refused, "
             f"{sum(found.violations.values())} violations in {found.commands} commands "
-            f"{found.violations or ''}, {found.unheard} not received, robot node "
+            f"{found.violations or ''}, {found.not_received} not received, robot node "
             f"{'alive' if found.alive else 'DEAD'}, "
             f"{'moves' if found.moves_again else 'STANDS'} after",
             flush=True,
@@ -242,10 +243,10 @@ def _save(
         table.writerows(asdict(one) for one in done)
 
 
-def _evidence(broken: Broken) -> dict[str, object]:
+def _evidence(broken: BrokenLimit) -> dict[str, object]:
     """Return a broken limit with the commands up to it; `*`: a path began there."""
     commands = [
-        f"{one.when_s - broken.commands[-1].when_s:+.3f} s {'*' if one.anew else ' '} "
+        f"{one.when_s - broken.commands[-1].when_s:+.3f} s {'*' if one.starts_path else ' '} "
         + " ".join(f"{value:.9f}" for value in one.place)
         for one in broken.commands
     ]

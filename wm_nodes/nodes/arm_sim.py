@@ -27,13 +27,14 @@ from trajectory_msgs.msg import JointTrajectory
 from wm_nodes import namespaces
 from wm_nodes.control.periodic_thread import take_priority
 from wm_nodes.errors import UserError, user_errors
-from wm_nodes.robots.arm.config import find_config, read_config
-from wm_nodes.robots.arm.sim.controller import IMAGE_NOISE, JOINT_NOISE_RAD, Driver, Faults
+from wm_nodes.robots.arm.config.arm_config import find_config, read_config
+from wm_nodes.robots.arm.sim.controller import Controller
+from wm_nodes.robots.arm.sim.faults import IMAGE_NOISE, JOINT_NOISE_RAD, Faults
 from wm_nodes.robots.arm.sim.scene import ArmWorld
 from wm_nodes.robots.robot import RobotError
 from wm_nodes.robots.seeds import episode_seed
 from wm_nodes.ros import messages, spin, topics
-from wm_nodes.ros.arm_sim_topics import ArmSimTopics
+from wm_nodes.ros.arm.arm_sim_topics import ArmSimTopics
 from wm_nodes.ros.clock import ClockPublisher
 from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
@@ -195,7 +196,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
             self._failed = error
             self._ready.set()
             return
-        self._driver = driver = Driver(world, self._faults, p.seed)
+        self._driver = driver = Controller(world, self._faults, p.seed)
         self._set_scene(world)
         if self.owns_process and self.params.realtime:
             take_priority(*PRIORITIES)
@@ -233,7 +234,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         self._next_scene = None
         if world.task.name == "goal" and self.params.show_goal and self._cameras:
             camera = self._cameras[0]
-            image = world.goal_picture(world.goal_pose(), camera, self.params.camera_px)
+            image = world.goal_image(world.goal_pose(), camera, self.params.camera_px)
             self._goal.publish(messages.image_to_msg(image, self._now_ns(), camera))
         self._scene_set.set()
 

@@ -35,7 +35,7 @@ from wm_nodes.ros.observations import ObservationPublisher
 from wm_nodes.ros.parameters import param
 
 if TYPE_CHECKING:
-    from wm_nodes.ros.arm_topics import ArmTopics
+    from wm_nodes.ros.arm.arm_topics import ArmTopics
     from wm_nodes.ros.driver_services import DriverServices
 
 ACKNOWLEDGE = Duration(seconds=1.0)  # longest wait for the last messages of a run
@@ -210,7 +210,7 @@ class RobotNode(ManagedNode[RobotParams]):
     @property
     def commands(self) -> Node:
         """The node of the emergency stop: for an arm, one with an executor of its own."""
-        return self if self._arm is None else self._arm.bus.node
+        return self if self._arm is None else self._arm.driver.node
 
     @property
     def nodes(self) -> list[Node]:
@@ -225,18 +225,18 @@ class RobotNode(ManagedNode[RobotParams]):
         p = self.params
         names = "task seed action_repeat time_limit render camera size dry_run home".split()
         settings: dict[str, Any] = {name: getattr(p, name) for name in names}
-        if takes(p.adapter, "bus"):
+        if takes(p.adapter, "driver"):
             self._arm = self._make_arm()
-            settings |= {"config": self._arm.config, "bus": self._arm.bus}
+            settings |= {"config": self._arm.config, "driver": self._arm.driver}
         try:
             return open_robot(p.adapter, settings | limits_of(p.adapter, p.limits))
         except BaseException:
             if self._arm is not None:
-                self._arm.bus.close()
+                self._arm.driver.close()
             raise
 
     def _make_arm(self) -> ArmTopics:
-        from wm_nodes.ros.arm_topics import ArmTopics, arm_config
+        from wm_nodes.ros.arm.arm_topics import ArmTopics, arm_config
 
         p = self.params
         if p.mode != topics.REALTIME:

@@ -16,8 +16,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from wm_nodes.errors import MessageError
-from wm_nodes.robots.arm.config import ArmConfig
-from wm_nodes.robots.arm.sections import TRANSPORT_ENDINGS
+from wm_nodes.robots.arm.config.arm_config import ArmConfig
+from wm_nodes.robots.arm.config.sections import TRANSPORT_ENDINGS
 from wm_nodes.robots.cameras.intrinsics import Intrinsics, Matrix, PixelMap
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.robots.robot import CalibratedCameras, Robot
@@ -58,7 +58,7 @@ class SimulatedViews:
 
 
 class DriverFrames(Protocol):
-    """What an arm's bus knows of its cameras: size of the images as they come, frame names."""
+    """What an arm's driver knows of its cameras: size of the images as they come, frame names."""
 
     @property
     def raw_sizes(self) -> Mapping[str, tuple[int, int]]: ...
@@ -74,9 +74,9 @@ class DriverViews:
     """
 
     def __init__(
-        self, node: ManagedNode, config: ArmConfig, bus: DriverFrames, frame_prefix: str = ""
+        self, node: ManagedNode, config: ArmConfig, driver: DriverFrames, frame_prefix: str = ""
     ) -> None:
-        self._bus, self._prefix = bus, frame_prefix
+        self._driver, self._prefix = driver, frame_prefix
         self._topics: dict[str, str] = {}
         self._pipelines: dict[str, ImagePipeline] = {}
         self._sent: dict[str, Intrinsics | None] = {}  # of the images as they come
@@ -93,11 +93,11 @@ class DriverViews:
     def frame_id(self, camera: str) -> str:
         """Return the driver's own name; without one, or where it is the model's, that of the
         model: `<camera>_optical_frame` with the prefix."""
-        own, ours = self._bus.frame_ids.get(camera, ""), messages.optical_frame(camera)
+        own, ours = self._driver.frame_ids.get(camera, ""), messages.optical_frame(camera)
         return self._prefix + ours if own in ("", ours) else own
 
     def intrinsics(self, camera: str) -> Intrinsics | None:
-        sent, size = self._sent.get(camera), self._bus.raw_sizes.get(camera)
+        sent, size = self._sent.get(camera), self._driver.raw_sizes.get(camera)
         if sent is None or size != (sent.height, sent.width):
             return None
         known = self._whole.get(camera)
@@ -114,7 +114,7 @@ class DriverViews:
         sent = self._sent[camera]
         if sent is None:
             return f"the camera is not calibrated (K of {self._topics[camera]} is zero)"
-        high, wide = self._bus.raw_sizes.get(camera, (0, 0))
+        high, wide = self._driver.raw_sizes.get(camera, (0, 0))
         return (
             f"{self._topics[camera]} is of {sent.width}x{sent.height} pixels, the images have "
             f"{wide}x{high}: calibrate the camera at that size"

@@ -25,8 +25,8 @@ from std_srvs.srv import Trigger
 
 from wm_nodes.errors import UserError
 from wm_nodes.records import Answer, DriverStep, DriverTask
-from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
-from wm_nodes.robots.arm.speed_scale import SpeedScale
+from wm_nodes.robots.arm.config.driver_section import DriverSection, ServiceCall
+from wm_nodes.robots.arm.safety.speed_scale import SpeedScale
 from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import answered, filled, load_service
 

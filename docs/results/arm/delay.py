@@ -32,7 +32,7 @@ def follow(gain: float, delay_s: float, ahead: bool) -> tuple[float, float, floa
         period, pending = arm.spec.control_period_s, PendingActions()
         meter, errors = LagMeter(period), []
         for index in range(round(SECONDS / period)):
-            now = arm._bus.now_s()
+            now = arm._driver.now_s()
             hand = arm.world.state().hand
             lag = meter.measure()
             late = lag if ahead else 0.0
@@ -43,9 +43,9 @@ def follow(gain: float, delay_s: float, ahead: bool) -> tuple[float, float, floa
             wanted = speed + gain * (place(due) - believed)
             seen = arm.act(np.clip(wanted, -0.2, 0.2))
             pending.sent(seen.executed, now, period)
-            meter.put(arm.guard.filter.x[:6].copy(), arm.guard.measured[:6].copy())
+            meter.put(arm.supervisor.filter.x[:6].copy(), arm.supervisor.measured[:6].copy())
             if index * period > 4.0:
-                errors.append(np.linalg.norm(arm.world.state().hand - place(arm._bus.now_s())))
+                errors.append(np.linalg.norm(arm.world.state().hand - place(arm._driver.now_s())))
     return (
         1e3 * float(np.sqrt(np.mean(np.square(errors)))), 1e3 * float(np.max(errors)), 1e3 * lag
     )  # fmt: skip

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import ruckig
 
-from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
-from wm_nodes.robots.arm.kinematics import Kinematics
-from wm_nodes.robots.arm.limits import MAX_HAND_SPEED_M_S, ArmLimits, Floats
-from wm_nodes.robots.arm.safety_filter import SafetyFilter
-from wm_nodes.robots.arm.stopping import Brake
+from wm_nodes.robots.arm.config.arm_config import ArmConfig, find_config, read_config
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
+from wm_nodes.robots.arm.safety.limits import MAX_HAND_SPEED_M_S, ArmLimits, Floats
+from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter
+from wm_nodes.robots.arm.safety.stopping import StoppingMotions
 
 ROBOTS = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
 HZ, SHARE = 1.0, 0.5
@@ -125,7 +125,7 @@ def optimal_stop_s(limits: ArmLimits, v: Floats, a: Floats) -> float:
 def braking(arm: ArmConfig) -> tuple[Floats, Floats]:
     """Return times [s] of our stops and of ruckig's, (n + 1,): all joints, then each alone."""
     limits, period = arm.limits, 1.0 / arm.rate_hz
-    brake, n = Brake(limits, period), len(limits.joints)
+    brake, n = StoppingMotions(limits, period), len(limits.joints)
     still, ours, best = np.zeros(n), [], []
     for joints in (np.ones(n), *np.eye(n)):
         way = brake.stop(still, brake.velocity * joints, still)

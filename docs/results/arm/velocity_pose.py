@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from wm_nodes.checks.safety_trial import KINDS, TIMEOUT_S, orders
-from wm_nodes.robots.arm.config import find_config, read_config
-from wm_nodes.robots.arm.kinematics import Kinematics
+from wm_nodes.robots.arm.config.arm_config import find_config, read_config
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
 from wm_nodes.robots.arm.motion import FOLLOW
-from wm_nodes.robots.arm.safety_filter import SafetyFilter
+from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter
 
 ROBOTS = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
 SEEDS, STEPS = 6, 3000

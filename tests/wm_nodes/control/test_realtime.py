@@ -25,10 +25,10 @@ class Bench:
 
     def __init__(self, *, away: bool = False, home: bool = True, **options) -> None:
         self.arm = SimulatedArm("goal", render="none", time_limit=10**6, action_repeat=5)
-        bus = self.arm.motion.bus
+        bus = self.arm.motion.driver
         if away:  # moved there by its driver
             pose = self.arm.config.home[:6] + np.array([0.8, 0.2, -0.2, 0, 0, 0.5])
-            bus.driver.command("position", pose)
+            bus.controller.command("position", pose)
             bus.wait(3.0)
         active = ActivePlan(self.arm.spec.control_period_s, 0.0, 2.0)
         self.loop = RealtimeLoop(self.arm, active, home=home, clock=bus.now_s, **options)

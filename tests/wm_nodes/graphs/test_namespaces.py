@@ -173,7 +173,7 @@ def test_an_absolute_namespace_is_not_below_the_pushed_one():
 
 
 def test_the_graph_reads_the_shipped_arms_as_the_robot_node_does():
-    config = pytest.importorskip("wm_nodes.robots.arm.config")
+    config = pytest.importorskip("wm_nodes.robots.arm.config.arm_config")
     for file in sorted(shared("config/robots").glob("*.yaml")):
         if "joints:" not in file.read_text():
             continue

@@ -25,7 +25,8 @@ from wm_nodes.errors import UserError
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.records import Origin, Plan
-from wm_nodes.ros import arm_driver, messages, topics
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.arm import endpoints
 
 ARM = {
     "adapter": "arm",
@@ -106,7 +107,7 @@ class Brain:
 def arm(graph, monkeypatch):
     """Return (robot node, simulator, brain), with the arm in an episode unless told otherwise."""
 
-    monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)  # no other commander is here
+    monkeypatch.setattr(endpoints, "DISCOVERY_S", 0.2)  # no other commander is here
 
     def made(awaits_episode=True, **parameters):
         sim = graph.add(ArmSimNode, task="goal", camera_px=32)
@@ -142,9 +143,9 @@ def test_the_rest_of_the_last_plan_is_played_to_its_end(arm) -> None:
     brain.graph.until(brain.moving)
     brain.graph.spin(0.3)
     brain.speed = None
-    before, stops = len(brain.commands), node._robot.guard.stops.copy()
+    before, stops = len(brain.commands), node._robot.supervisor.stops.copy()
     brain.graph.until(brain.rests)
-    more = node._robot.guard.stops - stops
+    more = node._robot.supervisor.stops - stops
     moves = np.abs(np.diff(brain.commands[before:], axis=0)).max(axis=1) > 1e-4
     # Periods of 20 ms: a second was planned. A late period or a silent source ends the plan.
     assert moves.sum() > 30 or more.keys() - {"plan"}
@@ -313,6 +314,6 @@ def test_a_clock_that_stands_still_moves_nothing_and_renews_nothing(arm) -> None
 
 def test_real_time_that_is_required_and_not_allowed_is_refused(graph, monkeypatch) -> None:
     monkeypatch.setattr(realtime_control, "realtime_allowed", lambda: False)
-    monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)
+    monkeypatch.setattr(endpoints, "DISCOVERY_S", 0.2)
     with pytest.raises(UserError, match="rtprio"):
         graph.add(RobotNode, **{**ARM, "require_realtime": True})

@@ -34,12 +34,12 @@ def test_the_operator_sets_the_speed_while_the_arm_runs(arm):
     assert node.diagnostics.facts["speed_scale"] == "0.5"
     assert speed_scale(brain, node, 0.1).successful
     brain.graph.until(lambda: node.diagnostics.facts["speed_scale"] == "0.1")
-    brain.graph.until(lambda: path._path._bound == 0.1)
+    brain.graph.until(lambda: path._path._allowed.bound == 0.1)
     for wrong in (0.0, 0.04, 1.01, math.nan):
         assert not speed_scale(brain, node, wrong).successful
     assert node.diagnostics.facts["speed_scale"] == "0.1"
     assert speed_scale(brain, node, 1.0).successful
-    brain.graph.until(lambda: path._path._bound == 1.0)
+    brain.graph.until(lambda: path._path._allowed.bound == 1.0)
 
 
 def test_a_pause_on_the_pendant_stops_the_arm_and_its_end_lets_it_go_on(arm):

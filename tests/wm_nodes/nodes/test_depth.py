@@ -136,7 +136,7 @@ def test_an_arm_with_a_depth_camera_in_its_yaml_records_it(graph, tmp_path, monk
     pytest.importorskip("mujoco", reason="needs the [sim] extra")
     from wm_nodes.nodes.arm_sim import ArmSimNode
     from wm_nodes.nodes.robot import RobotNode
-    from wm_nodes.robots.arm.config import find_config
+    from wm_nodes.robots.arm.config.arm_config import find_config
 
     shipped = find_config("arm_sim")
     about = yaml.safe_load(shipped.read_text())

@@ -17,10 +17,10 @@ from tests.wm_nodes.robots.arm.arms import config
 from wm_datasets import LogReader
 from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.errors import MessageError
-from wm_nodes.robots.arm.config import find_config
-from wm_nodes.robots.arm.sections import ForceTorqueSection
+from wm_nodes.robots.arm.config.arm_config import find_config
+from wm_nodes.robots.arm.config.sections import ForceTorqueSection
+from wm_nodes.robots.arm.sensors.wrench import NAMES, PAUSE_S, ForceWatch, WrenchReadings
 from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
-from wm_nodes.robots.arm.wrench import NAMES, PAUSE_S, ForceWatch, WrenchReadings
 
 SENSOR = ForceTorqueSection("/wrench", frame="wrist", max_force_n=60.0, max_torque_nm=5.0)
 FORCE = [1.0, -2.0, 3.0, 0.1, -0.2, 0.3]
@@ -151,8 +151,8 @@ def test_without_the_section_proprioception_is_as_before():
 
 def test_readings_are_in_the_log_unchanged_and_of_the_observations_moment(tmp_path):
     with arm(time_limit=10) as robot:
-        driver = robot._wires.driver
-        driver.wrench = lambda: driver.world.time_s * np.array(FORCE) / 60.0
+        driver = robot._sim_driver.controller
+        driver.sensors.wrench = lambda: driver.world.time_s * np.array(FORCE) / 60.0
         collect(robot, HeldRandom(robot.spec, 3.0, 0), tmp_path / "log", 2, 0)
     with LogReader(tmp_path / "log") as log:
         assert log.spec.proprio.names[-6:] == NAMES
@@ -183,8 +183,8 @@ def drive(robot: SimulatedArm, seconds: float) -> bool:
     """Plan motion for a while; return whether the arm moves at its end."""
     for _ in range(round(seconds / robot.period_s)):
         robot.sense()
-        robot.tick(np.float32([0.0, 0.1, 0.0]), made_s=robot._bus.now_s())
-        robot._bus.wait(robot.period_s)
+        robot.tick(np.float32([0.0, 0.1, 0.0]), made_s=robot._driver.now_s())
+        robot._driver.wait(robot.period_s)
     return not robot.at_rest()
 
 
@@ -196,7 +196,10 @@ def test_a_sensor_without_usable_readings_stops_the_arm_until_it_is_back(switch)
         setattr(robot.switches, switch, True)
         assert drive(robot, 0.3)  # not yet
         assert not drive(robot, 1.2)
-        assert robot.guard.stopping == ("force_torque",) and robot.guard.stops["force_torque"] == 1
+        assert (
+            robot.supervisor.stopping == ("force_torque",)
+            and robot.supervisor.stops["force_torque"] == 1
+        )
         assert "force_torque" in robot.faults() and not robot.latched()
         if switch == "wrench_nan":
             assert "finite" in robot.faults()["force_torque"]
@@ -211,7 +214,7 @@ def test_nothing_begins_before_the_first_reading():
         for _ in range(20):
             robot.sense()
             robot.tick(None)
-            robot._bus.wait(robot.period_s)
+            robot._driver.wait(robot.period_s)
         assert "no reading of the force-torque sensor on /wrench" in robot.waiting_for()
         robot.switches.wrench_dropped = False
         robot.sense()
@@ -224,7 +227,7 @@ def test_a_peak_between_two_periods_latches_and_can_be_cleared(peak, says):
     with arm() as robot:
         robot.reset(0)
         assert drive(robot, 0.4)
-        robot._wires._wrenches.take(peak, "wrist", robot._bus.now_s(), 0.0)
+        robot._sim_driver._wrenches.take(peak, "wrist", robot._driver.now_s(), 0.0)
         assert not drive(robot, 1.0)
         assert says in robot.latched()["force"]
         assert robot.clear() == "" and drive(robot, 0.4)
@@ -233,8 +236,8 @@ def test_a_peak_between_two_periods_latches_and_can_be_cleared(peak, says):
 def test_too_much_force_stops_within_the_limits_and_latches():
     with arm() as robot:
         robot.reset(0)
-        sent, send = [], robot._bus.send
-        robot._bus.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
+        sent, send = [], robot._driver.send
+        robot._driver.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
         assert drive(robot, 0.4)
         robot.switches.wrench_bias_n = 100.0
         assert not drive(robot, 1.0)
@@ -275,9 +278,9 @@ def played(graph, monkeypatch):
     from tests.wm_nodes.nodes.test_arm import ARM, Brain
     from wm_nodes.nodes.arm_sim import ArmSimNode
     from wm_nodes.nodes.robot import RobotNode
-    from wm_nodes.ros import arm_driver
+    from wm_nodes.ros.arm import endpoints
 
-    monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)
+    monkeypatch.setattr(endpoints, "DISCOVERY_S", 0.2)
 
     def made(path: str):
         sim = graph.add(ArmSimNode, task="goal", camera_px=32)

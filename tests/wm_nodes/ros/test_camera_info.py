@@ -18,11 +18,12 @@ from tests.wm_nodes.robots.arm.arms import config
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
-from wm_nodes.robots.arm.sections import CameraSource
+from wm_nodes.robots.arm.config.sections import CameraSource
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
 from wm_nodes.robots.robot import RenderError
 from wm_nodes.robots.sims import rendering
-from wm_nodes.ros import arm_driver, messages, topics
+from wm_nodes.ros import messages, topics
+from wm_nodes.ros.arm import endpoints
 from wm_nodes.ros.camera_info import (
     CameraInfos,
     DriverViews,
@@ -234,7 +235,7 @@ def pairs(images: list[Image], infos: list[CameraInfo]) -> list[tuple[Image, Cam
 
 
 def test_the_robot_node_says_what_the_simulated_driver_says(graph, gl, monkeypatch) -> None:
-    monkeypatch.setattr(arm_driver, "DISCOVERY_S", 0.2)
+    monkeypatch.setattr(endpoints, "DISCOVERY_S", 0.2)
     images, infos = (graph.hear(t, camera="front") for t in (topics.IMAGE_RAW, topics.CAMERA_INFO))
     graph.add(ArmSimNode, camera_px=96)
     graph.add(RobotNode, adapter="arm", mode="realtime", home=False, dry_run=True)

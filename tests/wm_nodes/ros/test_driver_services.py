@@ -21,11 +21,12 @@ from std_msgs.msg import Float64
 from std_srvs.srv import SetBool, Trigger
 
 from tests.wm_nodes.control.test_realtime import STILL_RAD, Bench
-from wm_nodes.checks.arm_bringup import ArmCheck
+from wm_nodes.checks.arm_bringup.connections import check_driver_services
+from wm_nodes.checks.arm_bringup.report import Report
 from wm_nodes.control.states import State
 from wm_nodes.errors import UserError
-from wm_nodes.robots.arm.config import find_config, read_config
-from wm_nodes.robots.arm.driver_section import DriverSection, ServiceCall
+from wm_nodes.robots.arm.config.arm_config import find_config, read_config
+from wm_nodes.robots.arm.config.driver_section import DriverSection, ServiceCall
 from wm_nodes.ros.driver_services import DriverServices
 from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import filled
@@ -88,7 +89,7 @@ class Plant:
         self.driver = StandIn()
         self.robot = graph.add(RobotNode)
         arm, loop = self.bench.arm, self.bench.loop
-        self.guard, self.loop = arm.guard, loop
+        self.supervisor, self.loop = arm.supervisor, loop
         self.speed = arm.motion.speed
         self.alive, self.over = True, False
         try:
@@ -185,7 +186,7 @@ def test_recovery_calls_the_services_in_order_clears_nothing_and_moves_nothing(p
     answer = arm.call("recover")
     assert answer.success and "resume" in answer.message
     assert arm.driver.calls == [("unlock", None), ("clear", None)]
-    assert "estop" in arm.guard.latched
+    assert "estop" in arm.supervisor.latched
     assert arm.moved(2.0) < STILL_RAD
     assert arm.ask("clear").done and arm.moved() < STILL_RAD
     assert arm.ask("resume").done and arm.goes_on()
@@ -217,11 +218,13 @@ def test_a_failure_is_one_line_ends_the_work_and_changes_nothing(plant, wrong, s
     if wrong in ("refuses", "late"):
         arm.discovered()
     arm.stop("protective stop")
-    latched = dict(arm.guard.latched)
+    latched = dict(arm.supervisor.latched)
     answer = arm.call("recover")
     assert not answer.success and says in answer.message and "\n" not in answer.message
     assert ("clear", None) not in arm.driver.calls
-    assert arm.guard.latched == latched and not arm.loop.waiting_for().startswith("the driver is")
+    assert arm.supervisor.latched == latched and not arm.loop.waiting_for().startswith(
+        "the driver is"
+    )
     assert arm.ask("clear").done and arm.ask("resume").done and arm.goes_on()
 
 
@@ -260,19 +263,19 @@ def test_after_activation_the_path_begins_where_the_arm_is_and_resume_and_a_plan
     arm = plant()
     arm.stop("pause")
     assert arm.call("deactivate").success and arm.driver.calls == [("switch", False)]
-    assert "deactivated" in arm.guard.stopping
+    assert "deactivated" in arm.supervisor.stopping
     with arm.lock:  # moved by hand, while another controller is active
         bus = arm.bench.bus
         pose = bus.world.positions()
         pose[0] += 0.4
-        bus.driver.command("position", pose[:6])
+        bus.controller.command("position", pose[:6])
         arm.bench.run(2.0)
         place = bus.world.positions()
-    assert not arm.guard.latched
-    assert np.abs(arm.guard.filter.x - place)[0] > 0.3  # nothing of it is commanded
+    assert not arm.supervisor.latched
+    assert np.abs(arm.supervisor.filter.x - place)[0] > 0.3  # nothing of it is commanded
     assert arm.call("activate").success and arm.driver.calls[-1] == ("switch", True)
-    assert arm.moved(2.0) < STILL_RAD and not arm.guard.latched
-    assert np.abs(arm.guard.filter.x - place)[0] < 0.05
+    assert arm.moved(2.0) < STILL_RAD and not arm.supervisor.latched
+    assert np.abs(arm.supervisor.filter.x - place)[0] < 0.05
     assert "resume" in arm.loop.waiting_for()
     arm.bench.plans = False
     assert arm.ask("resume").done and arm.moved() < STILL_RAD
@@ -286,7 +289,7 @@ def test_an_activation_that_fails_leaves_the_arm_as_it_was(plant):
     arm.driver.answers["switch"] = False, "no such controller"
     answer = arm.call("activate")
     assert not answer.success and "no such controller" in answer.message
-    assert "deactivated" not in arm.guard.stopping or arm.moved(0.2) < STILL_RAD
+    assert "deactivated" not in arm.supervisor.stopping or arm.moved(0.2) < STILL_RAD
     assert arm.ask("resume").done and arm.goes_on()
     arm.stop("pause")
     arm.driver.answers["switch"] = True, ""
@@ -294,7 +297,7 @@ def test_an_activation_that_fails_leaves_the_arm_as_it_was(plant):
     arm.driver.answers["switch"] = False, "again"
     assert not arm.call("activate").success
     arm.moved(0.2)
-    assert "deactivated" in arm.guard.stopping
+    assert "deactivated" in arm.supervisor.stopping
 
 
 def test_nothing_is_called_without_a_control_loop_or_a_section(plant):
@@ -452,7 +455,7 @@ def test_the_bring_up_check_names_each_service_that_is_wrong(graph, capsys):
     )
     config = replace(read_config(find_config("arm_sim")), driver=section)
     graph.until(lambda: "/driver/unlock" in dict(node.get_service_names_and_types()))
-    ArmCheck(config, "/robot", 1.0, yes=False)._driver_services(node)
+    check_driver_services(config, node, Report())
     lines = [line for line in capsys.readouterr().out.splitlines() if "fix:" not in line]
     assert lines[0] == f"ok     driver.recover: /driver/unlock ({TRIGGER})"
     assert lines[1:3] == [

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy")
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from wm_nodes.ros.arm_driver import NEWEST
+from wm_nodes.ros.arm.cameras import NEWEST
 from wm_nodes.ros.matched_subscription import BEST_EFFORT, RELIABLE, MatchedSubscription
 
 RELIABLE_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_nodes.checks.faults.auditor import Auditor
+from wm_nodes.checks.faults.audit.auditor import Auditor
 from wm_nodes.checks.faults.plant import busy, long_plans
 from wm_nodes.checks.faults.rig import Rig, open_rig
 from wm_nodes.namespaces import ROBOT

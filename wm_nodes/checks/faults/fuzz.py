@@ -26,7 +26,7 @@ from wm_nodes.namespaces import ROBOT, beside
 from wm_nodes.nodes.arm_sim import ArmSimNode
 from wm_nodes.nodes.robot import RobotNode
 from wm_nodes.records import Origin, Plan
-from wm_nodes.robots.arm.config import ArmConfig, read_config
+from wm_nodes.robots.arm.config.arm_config import ArmConfig, read_config
 from wm_nodes.ros import camera_info, messages, topics
 
 BURST = 20  # messages between two looks of the executor
@@ -40,7 +40,7 @@ class Fuzzed:
 
     messages: int
     commands: int
-    unheard: int  # commands that did not reach the witness
+    not_received: int  # commands that did not reach the witness
     violations: dict[str, int]
     refused: int
     alive: bool
@@ -145,7 +145,7 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
             answer = node.control.loop.ask(name)
             while not answer.done():
                 spin(0.02)
-        witness.auditor.operator(time.time())
+        witness.auditor.operator_confirmed(time.time())
 
     try:
         sim.begin()
@@ -173,7 +173,9 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
         hearing.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown(context=context)
         thread.join(2.0)
-    return Fuzzed(count, heard.commands, heard.unheard, heard.violations, refused, alive, again)
+    return Fuzzed(
+        count, heard.commands, heard.not_received, heard.violations, refused, alive, again
+    )
 
 
 def _parameters(values: dict[str, Any]) -> list[Any]:

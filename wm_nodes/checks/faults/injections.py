@@ -16,7 +16,7 @@ from wm_nodes.checks.faults.plant import busy, long_plans
 from wm_nodes.checks.faults.rig import START_S, Rig, until
 from wm_nodes.namespaces import beside
 from wm_nodes.nodes.arm_sim import ArmSimParams
-from wm_nodes.robots.arm.sim.controller import JOINT_NOISE_RAD
+from wm_nodes.robots.arm.sim.faults import JOINT_NOISE_RAD
 
 REST_S = 2.5  # what must not move is watched for so long; the auditor allows 1.5 s to come to rest
 REACTION_S = 0.05  # from an e-stop's call until it takes effect
@@ -61,10 +61,10 @@ def _switched(rig: Rig, name: str, value: Any, low_s: float = 1.0, high_s: float
 
 
 def _noisy(rig: Rig) -> str:
-    rig.auditor.noise_rad = LOUD_RAD
+    rig.auditor.set_noise(LOUD_RAD)
     _switched(rig, "joint_noise_rad", LOUD_RAD)
     rig.wait(0.3)
-    rig.auditor.noise_rad = JOINT_NOISE_RAD
+    rig.auditor.set_noise(JOINT_NOISE_RAD)
     return ""
 
 
@@ -75,9 +75,9 @@ def _slow_driver(rig: Rig) -> str:
 
 def _paused_driver(rig: Rig) -> str:
     """An operator pauses the driver: the path may begin anew where the arm stands."""
-    rig.auditor.operator(time.time())
+    rig.auditor.operator_confirmed(time.time())
     problem = _switched(rig, "driver_speed_scale", 0.0)
-    rig.auditor.operator(-math.inf)
+    rig.auditor.operator_confirmed(-math.inf)
     return problem
 
 

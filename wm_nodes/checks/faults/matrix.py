@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wm_nodes.checks.faults.auditor import Auditor
+from wm_nodes.checks.faults.audit.auditor import Auditor
 from wm_nodes.checks.faults.injections import FAULTS
 from wm_nodes.checks.faults.rig import Rig, open_rig
 from wm_nodes.namespaces import ROBOT

@@ -14,8 +14,8 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from wm_nodes.checks.faults.witness import ALL, STANDS_RAD_S
-from wm_nodes.robots.arm.config import ArmConfig
-from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.config.arm_config import ArmConfig
+from wm_nodes.robots.arm.safety.limits import Floats
 
 SAME = 1e-9  # rad, rad/s
 FASTER = 1e-6  # rad/s: a larger change of speed is no rounding

@@ -16,7 +16,7 @@ import yaml
 from wm_nodes.graphs.launch import die_with_parent
 from wm_nodes.namespaces import ROBOT as ROBOT_NS
 from wm_nodes.namespaces import beside
-from wm_nodes.robots.arm.config import find_config
+from wm_nodes.robots.arm.config.arm_config import find_config
 
 ROBOT = "arm_sim"
 COMMANDS: Mapping[str, Mapping[str, Any]] = {  # section `command:` of each interface

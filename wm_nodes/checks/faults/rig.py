@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 from wm_nodes.checks.faults.motion_log import MotionLog
 from wm_nodes.checks.faults.plant import NAMES, Plant, robot_file
 from wm_nodes.checks.faults.witness import Witness
-from wm_nodes.robots.arm.config import ArmConfig, read_config
+from wm_nodes.robots.arm.config.arm_config import ArmConfig, read_config
 from wm_nodes.ros import messages, topics
 
 START_S = 120.0  # processes take their time on a busy machine
@@ -116,7 +116,7 @@ class Rig:
         client = self._clients[name]
         request = Trigger.Request() if on is None else SetBool.Request(data=on)
         if (name == "estop" and on is False) or name == "activate":  # it is where it is measured
-            self.auditor.operator(time.time())
+            self.auditor.operator_confirmed(time.time())
         return client.call_async(request)
 
     def call(
@@ -140,7 +140,7 @@ class Rig:
         until(lambda: self.log.measured_for(SEEN_S, time.time()), ANSWER_S)
         done, text = self.call("estop", False)
         if not (done and text.startswith("cleared")):
-            self.auditor.operator(-math.inf)  # nothing was confirmed
+            self.auditor.operator_confirmed(-math.inf)  # nothing was confirmed
         return done, text
 
     def recover(self, rest: bool, unaided_s: float) -> tuple[bool, bool]:

@@ -14,11 +14,12 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from wm_nodes.checks.faults.auditor import SILENT_S, STAMP_S, Auditor
+from wm_nodes.checks.faults.audit.auditor import STAMP_S, Auditor
+from wm_nodes.checks.faults.audit.publishers import SILENT_S
 from wm_nodes.errors import MessageError
 from wm_nodes.namespaces import within
 from wm_nodes.records import Step
-from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.diagnostics import full_name
 
@@ -65,7 +66,7 @@ class Witness:
         return self.auditor.moving(time.time())
 
     def _on_command(self, msg: Float64MultiArray, info: MessageInfo) -> None:
-        self.auditor.hear(np.array(msg.data, np.float64), *_origin(info))
+        self.auditor.take_command(np.array(msg.data, np.float64), *_origin(info))
 
     def _on_trajectory(self, msg: JointTrajectory, info: MessageInfo) -> None:
         """Points whose joints differ from the arm's give empty arrays: a malformed command."""
@@ -77,7 +78,7 @@ class Witness:
             order = [names.index(name) for name in self._names]
             places = np.array([p.positions for p in points], np.float64)[:, order]
             velocities = np.array([p.velocities for p in points], np.float64)[:, order]
-        self.auditor.hear_trajectory(np.array(dues), places, velocities, *_origin(info))
+        self.auditor.take_trajectory(np.array(dues), places, velocities, *_origin(info))
 
     def _on_joints(self, msg: JointState, info: MessageInfo) -> None:
         at = {name: index for index, name in enumerate(msg.name)}
@@ -89,7 +90,7 @@ class Witness:
             self._speed = float(np.abs(np.array(msg.velocity)[order]).max())
         place = np.array(msg.position, np.float64)[order]
         stamp = msg.header.stamp
-        self.auditor.hear_place(place, stamp.sec + stamp.nanosec / 1e9, _origin(info)[2])
+        self.auditor.take_measurement(place, stamp.sec + stamp.nanosec / 1e9, _origin(info)[2])
 
     def _on_step(self, msg: JointState) -> None:
         try:

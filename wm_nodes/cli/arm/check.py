@@ -36,7 +36,7 @@ def run(words: Sequence[str]) -> int:
     """Run `wm arm check WORDS`."""
     wanted = parse(Check, "arm check", words)
     require("seconds", wanted.seconds, 1.0, 60.0)
-    from wm_nodes.robots.arm.config import find_config, read_config
+    from wm_nodes.robots.arm.config.arm_config import find_config, read_config
     from wm_nodes.robots.robot import RobotError
 
     ns = require_namespace("ns", wanted.ns)
@@ -44,6 +44,6 @@ def run(words: Sequence[str]) -> int:
         require_namespace("driver-ns", wanted.driver_ns)
     with user_errors(RobotError):
         config = read_config(find_config(wanted.robot), wanted.driver_ns)
-    from wm_nodes.checks.arm_bringup import ArmCheck
+    from wm_nodes.checks.arm_bringup.check import ArmCheck
 
     return ArmCheck(config, ns, wanted.seconds, wanted.yes).run(wanted.move)

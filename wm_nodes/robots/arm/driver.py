@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wm_nodes.robots.arm.limits import Floats
-from wm_nodes.robots.arm.safety_filter import Setpoint
-from wm_nodes.robots.arm.wrench import WrenchReading
+from wm_nodes.robots.arm.safety.limits import Floats
+from wm_nodes.robots.arm.safety.safety_filter import Setpoint
+from wm_nodes.robots.arm.sensors.wrench import WrenchReading
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Score:
     facts: Mapping[str, float] = field(default_factory=dict)
 
 
-class Bus(Protocol):
+class Driver(Protocol):
     """One arm's connections. No method blocks, except `wait` in simulated time."""
 
     @property

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from wm_nodes.robots.arm.collision import CollisionChecker
-from wm_nodes.robots.arm.command_gate import CommandGate
-from wm_nodes.robots.arm.config import ArmConfig
-from wm_nodes.robots.arm.driver import Bus
-from wm_nodes.robots.arm.kinematics import Kinematics
-from wm_nodes.robots.arm.limits import Floats
-from wm_nodes.robots.arm.safety_filter import POSITIONS, SafetyFilter, Setpoint
-from wm_nodes.robots.arm.speed_scale import PAUSE, SpeedScale
-from wm_nodes.robots.arm.supervisor import Guard
-from wm_nodes.robots.arm.wrench import ForceWatch
+from wm_nodes.robots.arm.config.arm_config import ArmConfig
+from wm_nodes.robots.arm.driver import Driver
+from wm_nodes.robots.arm.geometry.collision import CollisionChecker
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
+from wm_nodes.robots.arm.safety.command_gate import CommandGate
+from wm_nodes.robots.arm.safety.limits import Floats
+from wm_nodes.robots.arm.safety.safety_filter import POSITIONS, SafetyFilter, Setpoint
+from wm_nodes.robots.arm.safety.speed_scale import PAUSE, SpeedScale
+from wm_nodes.robots.arm.safety.supervisor import Supervisor
+from wm_nodes.robots.arm.sensors.wrench import ForceWatch
 
 HOMING_PER_S = 2.5
 AT_HOME = 0.004  # rad (m)
@@ -23,31 +23,31 @@ REPEATS = 5  # commands at rest before a stopped arm is no longer commanded
 
 
 class ArmMotion:
-    """Moves one arm over its bus. Call `sense`, then `command`, once each control period.
+    """Moves one arm through its driver. Call `sense`, then `command`, once each control period.
 
-    dry_run: everything but commands.
+    dry_run: everything but commands is done.
     """
 
-    def __init__(self, bus: Bus, config: ArmConfig, *, dry_run: bool = False) -> None:
-        self.config, self.bus, self._dry = config, bus, dry_run
+    def __init__(self, driver: Driver, config: ArmConfig, *, dry_run: bool = False) -> None:
+        self.config, self.driver, self._dry = config, driver, dry_run
         limits, command = config.limits, config.command
         self.period_s = 1.0 / config.rate_hz
         self.kinematics = Kinematics(config.model, limits.joints, config.hand)
-        obstacles = None
+        contacts = None
         if config.collision.enabled:
             boxes = config.collision.obstacles
-            obstacles = CollisionChecker(config.model, limits.joints, obstacles=boxes)
+            contacts = CollisionChecker(config.model, limits.joints, obstacles=boxes)
         self.filter = SafetyFilter(
             limits,
             self.kinematics,
             self.period_s,
             command.interface,
             timeout_s=command.timeout_s,
-            obstacles=obstacles,
+            contacts=contacts,
         )
         self.speed = SpeedScale()
         section = config.force_torque
-        self.guard = Guard(
+        self.supervisor = Supervisor(
             self.filter,
             config.watch,
             config.arm_joints,
@@ -58,7 +58,7 @@ class ArmMotion:
         self._gate = CommandGate(
             limits, self.period_s, command.interface, config.arm_joints, tracking_rad
         )
-        self.guard.dry_run = dry_run
+        self.supervisor.dry_run = dry_run
         self._numbers: dict[str, int] = {}  # of the newest measurements
         self._starts = -1
         self._resting = 0  # periods at rest while stopped
@@ -76,62 +76,64 @@ class ArmMotion:
 
     def ready(self) -> bool:
         """Is the driver there: identified, fresh and able to take commands?"""
-        return self.guard.ready(self.bus.now_s()) and (self.guard.began or self.bus.settled)
+        return self.supervisor.ready(self.driver.now_s()) and (
+            self.supervisor.began or self.driver.settled
+        )
 
     # One period ---------------------------------------------------------------------------------
 
     def sense(self) -> None:
-        """Take in what the topics brought since the last period."""
-        guard = self.guard
-        guard.saw_wires(self.bus.faults(), self.bus.must_yield)
-        reading = self.bus.joints()
+        """Take in what has arrived from the driver since the last period."""
+        supervisor = self.supervisor
+        supervisor.update_connections(self.driver.faults(), self.driver.must_yield)
+        reading = self.driver.joints()
         if reading is not None and reading.number != self._numbers.get(""):
             self._numbers[""] = reading.number
-            guard.saw_driver(reading.position, reading.came_s)
-        if guard.forces is not None:
-            guard.forces.newest = self.bus.wrench()
-        for name, frame in self.bus.frames().items():
+            supervisor.update_joints(reading.position, reading.came_s)
+        if supervisor.forces is not None:
+            supervisor.forces.newest = self.driver.wrench()
+        for name, frame in self.driver.frames().items():
             if frame.number != self._numbers.get(name):
                 self._numbers[name] = frame.number
-                guard.saw_camera(name, frame.came_s, frame.taken_s, frame.changed)
-        if self.config.command.interface not in POSITIONS and guard.measured is not None:
-            self._follow_measured(guard.measured)
+                supervisor.update_image(name, frame.came_s, frame.taken_s, frame.changed)
+        if self.config.command.interface not in POSITIONS and supervisor.measured is not None:
+            self._follow_measured(supervisor.measured)
 
-    def command(self, wanted: Floats | None, made_s: float = np.inf) -> Setpoint:
+    def command(self, target: Floats | None, observed_s: float = np.inf) -> Setpoint:
         """Command towards joint velocities (n,) [rad/s]; None: stop.
 
-        made_s: steady time of the observation that the velocities answer.
+        observed_s: steady time of the observation that the velocities answer.
         """
-        now_s, guard = self.bus.now_s(), self.guard
-        scale, guard.driver_speed = self.speed.now(now_s)
+        now_s, supervisor = self.driver.now_s(), self.supervisor
+        scale, supervisor.driver_speed = self.speed.now(now_s)
         self.filter.scale_speed(scale)
         driver = self.speed.driver(now_s)
         if driver is not None:
-            guard.slowdown.saw(driver, now_s)
-        setpoint = guard.step(wanted, made_s, now_s)
-        if self._starts != guard.starts:
-            self._starts = guard.starts
+            supervisor.tracking.slowdown.update(driver, now_s)
+        setpoint = supervisor.step(target, observed_s, now_s)
+        if self._starts != supervisor.path.starts:
+            self._starts = supervisor.path.starts
             self._resting = 0  # the driver must not keep an older command
-            self._gate.begin_anew()
+            self._gate.restart()
         if setpoint.moved and self._may_send(now_s):
-            assert guard.measured is not None
+            assert supervisor.measured is not None
             for _ in range(SAMPLES):
-                now_s = self.bus.now_s()
+                now_s = self.driver.now_s()
                 setpoint = self.filter.resample(setpoint, now_s)
                 if not setpoint.moved:
                     return setpoint
-                refused = self._gate.refuse(setpoint, guard.measured, now_s)
-                if refused or self.bus.now_s() - now_s < STALE_S:
+                refused = self._gate.refuse(setpoint, supervisor.measured, now_s)
+                if refused or self.driver.now_s() - now_s < STALE_S:
                     break  # else this thread was interrupted: the command is of an earlier moment
             if refused:
-                guard.latch("gate", refused)
-                self.bus.halt()
+                supervisor.latch("gate", refused)
+                self.driver.halt()
             else:
-                guard.began = True
-                guard.sent(setpoint.position, now_s)
+                supervisor.began = True
+                supervisor.update_sent(setpoint.position, now_s)
                 self._gate.sent(setpoint, now_s)
                 if not self._dry:
-                    self.bus.send(setpoint)
+                    self.driver.send(setpoint)
         return setpoint
 
     def towards_home(self) -> Floats | None:
@@ -159,16 +161,16 @@ class ArmMotion:
 
         A driver that comes back, or is released, must not find a position to jump to.
         """
-        guard = self.guard
-        if guard.released:
+        supervisor = self.supervisor
+        if supervisor.released:
             return False
-        if not guard.began:
-            return self.bus.settled and not guard.latched and guard.ready(now_s)
+        if not supervisor.began:
+            return self.driver.settled and not supervisor.latched and supervisor.ready(now_s)
         places = self.config.command.interface in POSITIONS
-        guard.begins_paused = guard.begins_paused and guard.driver_speed == PAUSE
-        paused = guard.begins_paused  # it must not find an old command when it goes on
-        if places and "tracking" in guard.latched and not paused:
+        supervisor.begins_paused = supervisor.begins_paused and supervisor.driver_speed == PAUSE
+        paused = supervisor.begins_paused  # it must not find an old command when it goes on
+        if places and "tracking" in supervisor.latched and not paused:
             return False
-        stopped = self.at_rest and guard.stopping not in ((), ("plan",))
+        stopped = self.at_rest and supervisor.stopping not in ((), ("plan",))
         self._resting = self._resting + 1 if stopped else 0
         return self._resting <= REPEATS

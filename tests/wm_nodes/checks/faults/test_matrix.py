@@ -20,7 +20,7 @@ from wm_nodes.checks.faults.injections import FAULTS
 from wm_nodes.checks.faults.matrix import Outcome, run_matrix
 from wm_nodes.checks.faults.plant import COMMANDS, robot_file
 from wm_nodes.cli.faults import _spread
-from wm_nodes.robots.arm.config import read_config
+from wm_nodes.robots.arm.config.arm_config import read_config
 
 pytestmark = pytest.mark.realtime
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
-from wm_nodes.robots.arm.kinematics import Kinematics
+from wm_nodes.robots.arm.config.arm_config import ArmConfig, find_config, read_config
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
 
 NAMES = ("arm_sim", "ur5e", "fr3", "gen3", "jaco2")
 

@@ -67,8 +67,8 @@ def test_a_seed_alone_gives_its_scene_and_an_episode_is_repeatable():
 def test_play_stays_within_limits_and_covers_the_box():
     with SimulatedArm("goal", render="none", time_limit=400) as arm:
         sent: list[np.ndarray] = []
-        send = arm._bus.send
-        arm._bus.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
+        send = arm._driver.send
+        arm._driver.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
         play, seen = SmoothPlay(arm, 0), arm.reset(0)
         play.begin(0)
         home = len(sent) - 1
@@ -78,7 +78,7 @@ def test_play_stays_within_limits_and_covers_the_box():
             places.append(seen.proprio[-3:])
         path = np.array(sent[home:])
         times = np.arange(len(path)) * arm.period_s
-        found = audit(config().limits, arm.kinematics, times, path)
+        found = audit(config().limits, arm.motion.kinematics, times, path)
         assert not +found.violations
     low, high = config().limits.box_low, config().limits.box_high
     covered = np.ptp(places, axis=0) / (high - low)
@@ -102,9 +102,9 @@ def test_executed_is_what_the_hand_did():
     with SimulatedArm("goal", render="none") as arm:
         arm.reset(0)
         for _ in range(5):
-            before = arm.guard.filter.hand.copy()
+            before = arm.supervisor.filter.hand.copy()
             seen = arm.act([0.1, 0.05, 0.0])
-            moved = (arm.guard.filter.hand - before) / arm.spec.control_period_s
+            moved = (arm.supervisor.filter.hand - before) / arm.spec.control_period_s
             np.testing.assert_allclose(seen.executed, moved, atol=1e-6)
         np.testing.assert_allclose(seen.executed, [0.1, 0.05, 0.0], atol=0.02)
 
@@ -123,13 +123,13 @@ def test_nothing_is_commanded_before_the_driver_has_said_where_the_arm_is():
     with SimulatedArm("goal", render="none") as arm:
         arm.switches.driver_dead = True
         sent: list[object] = []
-        arm._bus.send = sent.append
+        arm._driver.send = sent.append
 
         def run(periods: int, action: list[float] | None) -> None:
             for _ in range(periods):
                 arm.sense()
                 arm.tick(action)
-                arm._bus.wait(arm.period_s)
+                arm._driver.wait(arm.period_s)
 
         run(20, [0.1, 0.0, 0.0])
         assert not sent

@@ -72,7 +72,7 @@ def test_the_simulated_arm_knows_its_cameras() -> None:
         for name, place in (("marker", marker), ("disc", [0, 0, -1])):
             world.data.mocap_pos[world.model.body(name).mocapid[0]] = place
         mujoco.mj_forward(world.model, world.data)
-        image = world.picture("front", 96).astype(float)
+        image = world.render("front", 96).astype(float)
         green = image[:, :, 1] - np.maximum(image[:, :, 0], image[:, :, 2])
         green[green < 25] = 0
         rows, columns = np.mgrid[:96, :96]

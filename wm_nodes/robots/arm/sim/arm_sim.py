@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from wm_nodes.robots.arm.arm import Arm
-from wm_nodes.robots.arm.config import ArmConfig, find_config, read_config
-from wm_nodes.robots.arm.sim.controller import Faults
-from wm_nodes.robots.arm.sim.driver import WorldBus
+from wm_nodes.robots.arm.config.arm_config import ArmConfig, find_config, read_config
+from wm_nodes.robots.arm.sim.driver import SimDriver
+from wm_nodes.robots.arm.sim.faults import Faults
 from wm_nodes.robots.arm.sim.scene import ArmWorld
 from wm_nodes.robots.arm.sim.tasks import TASKS
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
@@ -48,9 +48,9 @@ class SimulatedArm(Arm):
         self._views = cameras
         if task not in TASKS:
             raise RobotError(f"task: the arm has no {task!r}. Right: {', '.join(TASKS)}.")
-        self._wires = WorldBus(config, task, render=render, seed=seed)
+        self._sim_driver = SimDriver(config, task, render=render, seed=seed)
         super().__init__(
-            self._wires,
+            self._sim_driver,
             config,
             task=task,
             seed=seed,
@@ -66,8 +66,8 @@ class SimulatedArm(Arm):
         pose = world.goal_pose()
         held = self.holding()
         return Observation(
-            images={n: world.goal_picture(pose, n, c.height) for n, c in self._views.items()},
-            proprio=self._proprio(pose),
+            images={n: world.goal_image(pose, n, c.height) for n, c in self._views.items()},
+            proprio=self.observations.proprio(pose),
             executed=held,
             commanded=held.copy(),
         )
@@ -84,9 +84,9 @@ class SimulatedArm(Arm):
     @property
     def world(self) -> ArmWorld:
         """The physics, for scripts and judges: never published."""
-        return self._wires.world
+        return self._sim_driver.world
 
     @property
     def switches(self) -> Faults:
         """What is wrong with the driver now; may be changed at any time."""
-        return self._wires.driver.faults
+        return self._sim_driver.controller.faults

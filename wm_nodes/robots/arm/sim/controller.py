@@ -1,6 +1,6 @@
-"""The simulated arm's driver: what a controller box does with commands, and everything that fails.
+"""The simulated arm's controller: what a controller box does with commands.
 
-Free of ROS: node `arm_sim` puts it on topics in real time, `WorldBus` runs it in simulated time.
+Free of ROS: node `arm_sim` puts it on topics in real time, `SimDriver` runs it in simulated time.
 """
 
 from __future__ import annotations
@@ -11,38 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.arm.kinematics import Kinematics
-from wm_nodes.robots.arm.limits import Floats
-from wm_nodes.robots.arm.sim.scene import STEP_S, ArmWorld, noisy
-from wm_nodes.robots.robot import Image
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
+from wm_nodes.robots.arm.safety.limits import Floats
+from wm_nodes.robots.arm.sim.faults import Faults
+from wm_nodes.robots.arm.sim.scene import STEP_S, ArmWorld
+from wm_nodes.robots.arm.sim.sensors import Sensors
 
 SANE = 100.0  # rad, rad/s: beyond it no command was meant
-JOINT_NOISE_RAD, IMAGE_NOISE = 0.0005, 1.5  # encoders and cameras are never perfectly still
-TURN = 2.0 * np.pi
-
-
-@dataclass
-class Faults:
-    """Everything that can be wrong, all switchable while it runs."""
-
-    joint_noise_rad: float = JOINT_NOISE_RAD  # rad, or m
-    image_noise: float = IMAGE_NOISE  # grey levels
-    actuation_delay_s: float = 0.0
-    camera_dropped: bool = False
-    camera_frozen: bool = False
-    joint_delay_s: float = 0.0
-    driver_dead: bool = False  # no joint states, commands are ignored, the arm holds
-    protective_stop: bool = False  # joint states go on, commands are ignored, the arm holds
-    wrap_joints: bool = False  # angles are reported in (-pi, pi]
-    nan_velocity: bool = False  # velocities (and efforts, on topics) are reported as NaN
-    split_states: bool = False  # on topics: arm and gripper joints in messages of their own
-    camera_delay_s: float = 0.0  # on topics: images are published so late, with their old stamps
-    wrench_dropped: bool = False  # no readings of the force-torque sensor
-    wrench_nan: bool = False  # its readings are NaN
-    wrench_bias_n: float = 0.0  # added to its force along z
-    controller_inactive: bool = False  # joint states go on, commands are dropped, the arm holds
-    driver_speed_scale: float = 1.0  # no joint moves faster than this share of its limit; 0: paused
-    velocity_timeout_s: float = 0.1  # velocities and twists end so long after one; 0: never
 
 
 @dataclass
@@ -53,20 +28,20 @@ class _Pending:
 
 
 @dataclass
-class Driver:
-    """Follows positions, velocities, trajectories or twists, one kind at a time."""
+class Controller:
+    """Follows positions, velocities, trajectories or twists, one kind at a time.
+
+    `sensors`: what the arm, its cameras and its force-torque sensor report.
+    """
 
     world: ArmWorld
     faults: Faults = field(default_factory=Faults)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        import mujoco
-
         config = self.world.config
+        self.sensors = Sensors(self.world, self.faults, self.seed)
         self._n, self._arm = len(config.limits.joints), config.arm_joints
-        kinds = [self.world.model.joint(name).type[0] for name in config.limits.joints]
-        self._turns = np.array(kinds) == mujoco.mjtJoint.mjJNT_HINGE
         self._target = self.world.positions()
         self._paced = self._target.copy()  # follows the target at the driver's speed scale
         self._lags = False
@@ -75,10 +50,7 @@ class Driver:
         self._queue: deque[_Pending] = deque()
         self._points: deque[tuple[float, Floats]] = deque()
         self._grip_points: deque[tuple[float, Floats]] = deque()
-        self._random = np.random.default_rng(self.seed)
         self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)
-        self._history: deque[tuple[float, Floats, Floats]] = deque(maxlen=2000)
-        self._frozen: dict[str, Image] = {}
         self.refused = 0
 
     # Commands -----------------------------------------------------------------------------------
@@ -129,9 +101,7 @@ class Driver:
             self._take_commands()
             self._pace()
             self.world.advance(self._paced)
-            self._history.append(
-                (self.world.time_s, self.world.positions(), self.world.velocities())
-            )
+            self.sensors.record()
 
     @property
     def _ignores(self) -> bool:
@@ -195,56 +165,6 @@ class Driver:
             self._velocity[:] = 0.0
             self._points.clear()
             self._commanded_s = -np.inf
-
-    # Sensors ------------------------------------------------------------------------------------
-
-    def joint_states(self) -> tuple[Floats, Floats, float] | None:
-        """Return (positions (n,), velocities (n,), age [s]) as the driver reports them now.
-
-        None: it reports nothing.
-        """
-        if self.faults.driver_dead:
-            return None
-        now = self.world.time_s
-        age, place, speed = 0.0, self.world.positions(), self.world.velocities()
-        if self.faults.joint_delay_s > 0:
-            for then, past, pace in self._history:
-                if then >= now - self.faults.joint_delay_s:
-                    age, place, speed = now - then, past, pace
-                    break
-        noise = self.faults.joint_noise_rad
-        if noise > 0:
-            place = place + self._random.normal(0.0, noise, self._n)
-        if self.faults.wrap_joints:
-            wrapped = place - TURN * np.ceil(place / TURN - 0.5)
-            place = np.where(self._turns, wrapped, place)
-        if self.faults.nan_velocity:
-            speed = np.full(self._n, np.nan)
-        return place, speed, age
-
-    def wrench(self) -> Floats | None:
-        """Return what the force-torque sensor sends now, (6,) [N, Nm]; None: nothing comes."""
-        if self.faults.wrench_dropped:
-            return None
-        if self.faults.wrench_nan:
-            return np.full(6, np.nan)
-        values = self.world.wrench()
-        values[2] += self.faults.wrench_bias_n
-        return values
-
-    def picture(self, camera: str, size: int) -> Image | None:
-        """Return what a camera sends now; None: nothing comes."""
-        return None if self.faults.camera_dropped else self.look(camera, size)
-
-    def look(self, camera: str, size: int) -> Image:
-        """Return (size, size, 3): the camera's picture, or the old one while it is frozen."""
-        if self.faults.camera_frozen and camera in self._frozen:
-            return self._frozen[camera]
-        image = self.world.picture(camera, size)
-        if self.faults.image_noise > 0:
-            image = noisy(image, self.faults.image_noise, self._random)
-        self._frozen[camera] = image
-        return image
 
 
 def _along(points: deque[tuple[float, Floats]], now: float) -> Floats:

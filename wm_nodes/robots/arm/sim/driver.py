@@ -7,17 +7,18 @@ from contextlib import suppress
 from functools import partial
 
 from wm_nodes.errors import MessageError
-from wm_nodes.robots.arm.config import ArmConfig
+from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.driver import Frame, Reading, Score
-from wm_nodes.robots.arm.joint_readings import JointReadings
-from wm_nodes.robots.arm.safety_filter import Setpoint
-from wm_nodes.robots.arm.sim.controller import Driver, Faults
+from wm_nodes.robots.arm.safety.safety_filter import Setpoint
+from wm_nodes.robots.arm.sensors.joint_readings import JointReadings
+from wm_nodes.robots.arm.sensors.wrench import STOP, WrenchReading, WrenchReadings
+from wm_nodes.robots.arm.sim.controller import Controller
+from wm_nodes.robots.arm.sim.faults import Faults
 from wm_nodes.robots.arm.sim.scene import ArmWorld
-from wm_nodes.robots.arm.wrench import STOP, WrenchReading, WrenchReadings
 from wm_nodes.robots.robot import Image
 
 
-class WorldBus:
+class SimDriver:
     """Joint states are always fresh; images are rendered when they are asked for."""
 
     must_yield = False
@@ -28,7 +29,7 @@ class WorldBus:
     ) -> None:
         self.config = config
         self.world = ArmWorld(config, task, render=render)
-        self.driver = Driver(self.world, Faults(), seed)
+        self.controller = Controller(self.world, Faults(), seed)
         limits = config.limits
         self._readings = JointReadings(
             limits.joints, config.home, limits.continuous, config.grace_s
@@ -42,7 +43,7 @@ class WorldBus:
         return self.world.time_s
 
     def joints(self) -> Reading | None:
-        states = self.driver.joint_states()
+        states = self.controller.sensors.joint_states()
         if states is None:
             return None
         position, velocity, age_s = states
@@ -51,7 +52,7 @@ class WorldBus:
 
     def frames(self) -> Mapping[str, Frame]:
         now, number = self.world.time_s, round(self.world.time_s * 1e6)
-        if not self.driver.faults.camera_dropped:
+        if not self.controller.faults.camera_dropped:
             for name in self.config.cameras:
                 self._frames[name] = Frame(partial(self._look, name), now, now, number)
         return self._frames
@@ -64,7 +65,7 @@ class WorldBus:
         return {STOP: wrong} if wrong else {}
 
     def wrench(self) -> WrenchReading | None:
-        section, values = self.config.force_torque, self.driver.wrench()
+        section, values = self.config.force_torque, self.controller.sensors.wrench()
         if section is None or self._wrenches is None:
             return None
         if values is not None:
@@ -74,9 +75,9 @@ class WorldBus:
 
     def send(self, setpoint: Setpoint) -> None:
         n = self.config.arm_joints
-        self.driver.command("position", setpoint.position[:n])
+        self.controller.command("position", setpoint.position[:n])
         if self.config.gripper is not None:
-            self.driver.command("gripper", setpoint.position[n:])
+            self.controller.command("gripper", setpoint.position[n:])
 
     def halt(self) -> None:
         """Positions are commanded: the arm holds the last one."""
@@ -92,10 +93,10 @@ class WorldBus:
         return True
 
     def wait(self, seconds: float) -> None:
-        self.driver.advance(seconds)
+        self.controller.advance(seconds)
 
     def close(self) -> None:
         self.world.close()
 
     def _look(self, camera: str) -> Image:
-        return self.driver.look(camera, self.config.cameras[camera].height)
+        return self.controller.sensors.image(camera, self.config.cameras[camera].height)

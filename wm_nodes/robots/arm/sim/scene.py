@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from wm_nodes.robots.arm.config import ArmConfig
-from wm_nodes.robots.arm.kinematics import Kinematics
-from wm_nodes.robots.arm.limits import Floats
-from wm_nodes.robots.arm.model_file import load
+from wm_nodes.robots.arm.config.arm_config import ArmConfig
+from wm_nodes.robots.arm.geometry.kinematics import Kinematics
+from wm_nodes.robots.arm.geometry.model_file import load
+from wm_nodes.robots.arm.safety.limits import Floats
 from wm_nodes.robots.arm.sim.tasks import TASKS, Scene, State
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
 from wm_nodes.robots.robot import Image, RobotError
@@ -19,7 +19,7 @@ STEP_S = 0.002
 
 
 class ArmWorld:
-    """Positions in, physics, joint states and pictures out. Time is counted, not measured."""
+    """Positions in, physics, joint states and images out. Time is counted, not measured."""
 
     def __init__(self, config: ArmConfig, task: str = "reach", *, render: str = "fast") -> None:
         if task not in TASKS:
@@ -120,12 +120,12 @@ class ArmWorld:
 
     # Pictures -----------------------------------------------------------------------------------
 
-    def picture(self, camera: str, size: int) -> Image:
+    def render(self, camera: str, size: int) -> Image:
         """Return (size, size, 3) of a camera now."""
         return self._camera(camera, size).render(self.data)
 
     def intrinsics(self, camera: str, size: int) -> Intrinsics | None:
-        """Return the intrinsics of a camera's pictures."""
+        """Return the intrinsics of a camera's images."""
         return self._camera(camera, size).intrinsics(self.data)
 
     def _camera(self, camera: str, size: int) -> rendering.CameraRenderer:
@@ -134,13 +134,13 @@ class ArmWorld:
             self._cameras[key] = rendering.CameraRenderer(self.model, camera, size, self._preset)
         return self._cameras[key]
 
-    def goal_picture(self, pose: Floats, camera: str, size: int) -> Image:
+    def goal_image(self, pose: Floats, camera: str, size: int) -> Image:
         """Return what `camera` would see with the arm resting in `pose` (n,); nothing moves."""
         kept = self.data.qpos.copy(), self.data.qvel.copy()
         self.data.qpos[self._at] = pose
         self._mirror_finger()
         self._mj.mj_forward(self.model, self.data)
-        image = self.picture(camera, size)
+        image = self.render(camera, size)
         self.data.qpos[:], self.data.qvel[:] = kept
         self._mj.mj_forward(self.model, self.data)
         return image
@@ -196,7 +196,7 @@ def _scene(config: ArmConfig) -> Any:
 
 
 def noisy(image: Image, levels: float, random: np.random.Generator) -> Image:
-    """Return the picture with normal noise of so many grey levels."""
+    """Return the image with normal noise of so many grey levels."""
     noise = random.normal(0.0, levels, image.shape)
     out: Image = np.clip(image + noise, 0, 255).astype(np.uint8)
     return out

@@ -9,7 +9,7 @@ import numpy as np
 
 from wm_nodes.records import RANDOM, Origin, Vector
 from wm_nodes.robots.arm.arm import Arm
-from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.safety.limits import Floats
 from wm_nodes.robots.arm.sim.scene import ArmWorld
 from wm_nodes.robots.hold_action import still
 from wm_nodes.robots.robot import Observation, RobotError, RobotSpec

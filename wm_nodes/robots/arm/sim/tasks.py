@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.arm.limits import Floats
+from wm_nodes.robots.arm.safety.limits import Floats
 
 AWAY = (0.0, 0.0, -1.0)
 REACH_M = 0.05

@@ -1,0 +1,1 @@
+"""`wm arm check`: bring-up check of an arm, one line for each thing that is checked."""

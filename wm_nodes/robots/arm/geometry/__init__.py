@@ -1,0 +1,1 @@
+"""Where an arm's links are: model files, kinematics, collisions, descriptions."""

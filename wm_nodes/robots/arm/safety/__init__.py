@@ -1,0 +1,1 @@
+"""What an arm may do: limits, safety filter, stopping, supervisor, last gate."""

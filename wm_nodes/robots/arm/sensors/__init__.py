@@ -1,0 +1,1 @@
+"""Measurements of an arm: joint states and forces, checked and merged."""
