@@ -40,8 +40,10 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, names: Iterable[str]) -> str:
-    """Say that there is no such name, and which there are."""
+    """Say that there is no such name, and which there are: of a long list the closest ones."""
     all_names = list(names)
     near = closest(word, all_names, cutoff=0.5)
-    hint = f"Closest: {', '.join(near)}. " if near else ""
-    return f"there is no {kind} {word!r}. {hint}Right: {', '.join(all_names)}."
+    hints = [f"Closest: {', '.join(near)}."] if near else []
+    if not near or len(all_names) <= 20:
+        hints.append(f"Right: {', '.join(all_names)}.")
+    return f"there is no {kind} {word!r}. {' '.join(hints)}"

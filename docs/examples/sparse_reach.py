@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.graphs.sim import GraphRobot, simulator_graph
 from wm_nodes.robots.robot import Observation
 from wm_nodes.robots.sims.metaworld import MetaWorld
 from wm_nodes.robots.sims.metaworld_tasks import CAMERAS
@@ -37,7 +37,7 @@ class SparseReach(MetaWorld):
 GRAPH = simulator_graph(
     "sparse_reach",
     "Meta-World's reach, paid at the goal only.",
-    Simulator(
+    GraphRobot(
         adapter=f"{__file__}:SparseReach",
         tasks=(TASK,),
         cameras=CAMERAS,

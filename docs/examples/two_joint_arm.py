@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
-from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.graphs.sim import GraphRobot, simulator_graph
 from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, checked_action
 from wm_nodes.robots.seeds import episode_seed
 
@@ -134,7 +134,7 @@ def hand(joints: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 GRAPH = simulator_graph(
     "two_joint_arm",
     "An arm of two joints learns to reach a ball.",
-    Simulator(
+    GraphRobot(
         adapter=f"{__file__}:TwoJointArm",
         tasks=TASKS,
         cameras=("front",),

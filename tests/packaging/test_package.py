@@ -49,6 +49,7 @@ def test_a_wheel_holds_all_roots_the_scripts_and_the_shared_files(tmp_path):
         assert f"{package}/__init__.py" in names
         assert f"{package}/py.typed" in names
     shared = [name.partition(".data/data/")[2] for name in names]
+    assert "share/wm_nodes/launch/sim.launch.py" in shared
     assert "share/wm_nodes/launch/sim_metaworld.launch.py" in shared
     assert "share/wm_nodes/package.xml" in shared
     assert "share/ament_index/resource_index/packages/wm_nodes" in shared

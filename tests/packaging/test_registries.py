@@ -90,6 +90,8 @@ def run(tmp_path):
         ("models", "A small model."),
         ("launch sim_metaworld --show-args", "shooting"),
         ("launch sim_metaworld --show-args", "small"),
+        ("launch sim --show-args", "bench"),
+        ("launch sim --show-args", "press"),
         ("launch arm_mpc --show-args", "shooting"),
         ("completion bash", "shooting"),
         ("completion bash", "small"),

@@ -13,6 +13,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "launch": (
         "wm launch sim_metaworld task:=window-close-v3 demos:=20",
+        "wm launch sim robot:=wall task:=wall-door",
         "wm launch sim_metaworld run:=window-close-v3-20260101-120000",
         "wm launch arm_mpc weights:=arm-goal horizon:=3 samples:=64",
         "wm launch arm_mpc --show-args",

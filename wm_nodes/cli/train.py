@@ -17,10 +17,12 @@ from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes, written
 from wm_nodes.cli.arguments import as_begun, parse, require, require_device, require_one_of
 from wm_nodes.cli.paths import find_log
-from wm_nodes.cli.preset_changes import checked_changes, read_config_file
+from wm_nodes.cli.preset_changes import checked_changes
 from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.arguments import MODELS
+from wm_nodes.graphs.config_file import ConfigFile, read_config_file
+from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import hides_hold_out, read_training, write_training
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.training.trainable import mixture, obstacle
@@ -166,7 +168,7 @@ def run(words: Sequence[str]) -> int:
 
 def _preset_of_file(wanted: Train) -> Train:
     """Take the model preset that --config names. UserError: --model says another."""
-    named = read_config_file(wanted.config).preset if wanted.config is not None else ""
+    named = _config_file(wanted).preset
     if named and wanted.model not in (named, Train.model):
         raise UserError(
             f"--model: got {wanted.model!r}, but {wanted.config} has preset {named!r}, expected "
@@ -175,14 +177,22 @@ def _preset_of_file(wanted: Train) -> Train:
     return replace(wanted, model=named or wanted.model)
 
 
+def _config_file(wanted: Train) -> ConfigFile:
+    """Return the content of --config; empty where it is not given. UserError."""
+    if wanted.config is None:
+        return ConfigFile("", {})
+    try:
+        return read_config_file(wanted.config)
+    except GraphError as error:
+        raise UserError(f"--{error}") from None
+
+
 def _changes(wanted: Train, began: str | None) -> dict[str, Any]:
     """Return the settings of the preset that are changed, checked and with their types.
 
     UserError: one is wrong, or they differ from those that the run began with.
     """
-    given: dict[str, Any] = {}
-    if wanted.config is not None:
-        given |= read_config_file(wanted.config).settings
+    given = dict(_config_file(wanted).settings)
     with user_errors(ModelError):
         for word in wanted.set:
             given |= read_changes(word)

@@ -24,6 +24,12 @@ SET = Argument(
     "MODEL` lists them. Empty: none.",
     fixed=True,
 )
+CONFIG = Argument(
+    "config",
+    "",
+    "YAML file with a model preset and settings to change, as of `wm train --config`; `set` comes "
+    "on top of it. The run keeps its content as model and set. Empty: none.",
+)
 WEIGHTS = Argument(
     "weights",
     "",

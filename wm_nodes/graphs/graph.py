@@ -144,6 +144,8 @@ class Graph:
     namespaces: values, namespace pushed by a launch file ("": none) -> the absolute namespace of
     each argument that is one. owns: values -> the arguments whose namespaces are for one launch.
     moves: values -> may it take other namespaces while another graph has them?
+    resolve: all arguments -> the same with defaults that depend on others filled in. GraphError:
+    two of them do not go together.
     """
 
     name: str
@@ -154,6 +156,7 @@ class Graph:
     namespaces: Callable[[Values, str], Mapping[str, str]] = own_namespace
     owns: Callable[[Values], tuple[str, ...]] = field(default=lambda values: ("ns",))
     moves: Callable[[Values], bool] = field(default=lambda values: True)
+    resolve: Callable[[Values], dict[str, Value]] = field(default=dict)
     continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
 
     def defaults(self) -> dict[str, Value]:
@@ -180,7 +183,7 @@ class Graph:
             differing = ", ".join(f"{name} {task!r}" for name, task in found.items())
             raise GraphError(
                 f"task: the nodes of graph {self.name!r} got {differing}, expected one task. Let "
-                "them all read the robot node's parameters (Simulator.robot)."
+                "them all read the robot node's parameters (GraphRobot.robot)."
             )
         return next(iter(found.values()), "")
 

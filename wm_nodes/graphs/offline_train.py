@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wm_nodes.graphs.arguments import (
+    CONFIG,
     LOG,
     MODEL,
     NETWORK,
@@ -55,6 +56,7 @@ GRAPH = Graph(
         replace(LOG, description="Replay log to learn from (a folder)."),
         MODEL,
         SET,
+        CONFIG,
         WEIGHTS,
         SEED,
         Argument(

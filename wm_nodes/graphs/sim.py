@@ -1,15 +1,16 @@
-"""A simulated robot in, a learning agent out: the whole graph on one machine."""
+"""An agent that acts in a simulator and learns from it: any robot of the registry, or your own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
     CAPACITY,
     COMPOSITION,
+    CONFIG,
     EPISODES,
     HOLD_OUT,
     LOG,
@@ -31,12 +32,12 @@ from wm_nodes.graphs.arguments import (
     split_logs,
     trainer_threads,
 )
-from wm_nodes.graphs.graph import Argument, Graph, NodeSpec, Parameter, Values
-from wm_nodes.robots.registry import ROBOTS
+from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
+from wm_nodes.robots.registry import ROBOTS, SIMULATED
 
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
-AHEAD = 100  # decisions that the robot may be ahead of the trainer's ratio: it waits for learning
-SAME_ROBOT = "adapter task seed action_repeat time_limit render camera limits".split()
+AHEAD = 100  # agent steps that the robot may be ahead of the trainer's ratio: then it waits
+SAME_ROBOT = "adapter task seed action_repeat time_limit render camera size limits".split()
 RECORDER_S = 10.0  # an episode begins without the recorder only after so long
 
 MODE = Argument(
@@ -48,33 +49,45 @@ MODE = Argument(
 RENDER = Argument(
     "render",
     "auto",
-    "Pictures: full (shadows), fast (about 10 ms in software), auto (full on a GPU).",
+    "Rendering: full (shadows), fast (about 10 ms in software), auto (full on a GPU).",
     choices=("auto", "fast", "full"),
     fixed=True,
 )
+SIZE = Argument("size", 64, "Side of the simulator's images [px].", low=8, high=1024, fixed=True)
 DEMOS = Argument(
     "demos",
     0,
-    "Demonstrations by the task's script, recorded first and learned from; 0: none.",
+    "Demonstrations by the task's scripted expert, recorded first and learned from; 0: none.",
     low=0,
     high=1000,
     fixed=True,
 )
 EVAL_EVERY = Argument(
-    "eval_every", 0, "Decisions between blocks of evaluation episodes; 0: none.", low=0
+    "eval_every", 0, "Agent steps between blocks of evaluation episodes; 0: none.", low=0
 )
 EVAL_EPISODES = Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000)
 
 
+ROBOT = Argument(
+    "robot",
+    next(iter(SIMULATED)),
+    "Simulator: "
+    + ", ".join(f"{name} ({entry.summary})" for name, entry in SIMULATED.items())
+    + ".",
+    choices=tuple(SIMULATED),
+    fixed=True,
+)
+
+
 @dataclass(frozen=True)
-class Simulator:
+class GraphRobot:
     """A simulated robot, as its graph starts it. Everything that opens it reads `robot`.
 
     adapter: a name of `robots/registry.py`, or module:Class or FILE.py:Class of your own. Its
-    constructor's parameters among task, seed, action_repeat, time_limit, render, camera, limits are
-    given. tasks, cameras: what may be asked for; the first is the default. period_ms: of one
-    simulator step. time_limit: the longest episode, in decisions. limits: YAML of action limits;
-    empty: config/robots/<adapter>.yaml, or the class's own. demonstrated: has it a script that
+    constructor gets those of task, seed, action_repeat, time_limit, render, camera, size, limits
+    that it takes. tasks, cameras: the choices, the default first. period_ms: of one simulator step.
+    time_limit: the longest episode, in agent steps. limits: YAML of action limits; empty:
+    config/robots/<adapter>.yaml, or the class's own. demonstrated: has it a scripted expert that
     `demos:=N` records (Meta-World, the simulated arm, or a class derived from them)?
     """
 
@@ -88,7 +101,7 @@ class Simulator:
     demonstrated: bool = False
 
     @classmethod
-    def of(cls, name: str) -> Simulator:
+    def of(cls, name: str) -> GraphRobot:
         """Return a robot of `robots/registry.py`."""
         entry = ROBOTS[name]
         return cls(
@@ -101,25 +114,12 @@ class Simulator:
             demonstrated=bool(entry.expert),
         )
 
-    def arguments(self) -> tuple[Argument, ...]:
-        """Return the graph's arguments."""
+    def own_arguments(self) -> tuple[Argument, ...]:
+        """Return the arguments whose defaults and ranges are the robot's."""
+        steps = f"Simulator steps ({self.period_ms:g} ms) per agent step."
+        repeat, limit = self.action_repeat, self.time_limit
         return (
             Argument("task", self.tasks[0], "Task.", choices=self.tasks, fixed=True),
-            MODEL,
-            SET,
-            WEIGHTS,
-            TRAIN,
-            SEED,
-            STEPS,
-            EPISODES,
-            RUN,
-            LOG,
-            *CAPACITY,
-            RECENCY,
-            HOLD_OUT,
-            MODE,
-            COMPOSITION,
-            RENDER,
             Argument(
                 "camera",
                 self.cameras[0],
@@ -127,31 +127,10 @@ class Simulator:
                 choices=self.cameras,
                 fixed=True,
             ),
+            Argument("action_repeat", repeat, steps, low=1, high=20, fixed=True),
             Argument(
-                "action_repeat",
-                self.action_repeat,
-                f"Simulator steps ({self.period_ms:g} ms) per decision.",
-                low=1,
-                high=20,
-                fixed=True,
+                "time_limit", limit, "Agent steps per episode.", low=1, high=limit, fixed=True
             ),
-            Argument(
-                "time_limit",
-                self.time_limit,
-                "Decisions per episode.",
-                low=1,
-                high=self.time_limit,
-                fixed=True,
-            ),
-            *((DEMOS,) if self.demonstrated else ()),
-            OFFLINE,
-            ALLOW_MIXED,
-            PLANNER,
-            EVAL_EVERY,
-            EVAL_EPISODES,
-            REPORT,
-            NETWORK,
-            NS,
         )
 
     def demonstrator(self, values: Values) -> Mapping[str, Parameter]:
@@ -163,7 +142,7 @@ class Simulator:
     def robot(self, values: Values) -> Mapping[str, Parameter]:
         """Return the robot node's parameters."""
         names = "task seed mode episodes steps eval_every eval_episodes"
-        own = "action_repeat time_limit render camera"
+        own = "action_repeat time_limit render camera size"
         return {
             **_pick(values, *names.split(), *own.split()),
             "adapter": self.adapter,
@@ -238,12 +217,123 @@ def _monitor(values: Values) -> Mapping[str, Parameter]:
     return {**_pick(values, "run", "log", "report"), "weights": first_weights(values)}
 
 
-def simulator_graph(name: str, description: str, simulator: Simulator) -> Graph:
+def simulator_graph(name: str, description: str, robot: GraphRobot) -> Graph:
     """Return the graph of an agent that acts in a simulator and learns from what it records."""
+    own = robot.own_arguments()
+    return _graph(name, description, _arguments(own, robot.demonstrated), lambda values: robot)
+
+
+def any_simulator_graph(name: str, description: str) -> Graph:
+    """Return that graph with an argument `robot`: any simulator of the registry.
+
+    Defaults and ranges that differ between robots are filled in and checked when the robot is
+    known, before anything starts.
+    """
+    arguments = (ROBOT, *_arguments(_any_robot(), demonstrated=True))
+    graph = _graph(name, description, arguments, lambda v: GraphRobot.of(str(v["robot"])))
+    return replace(graph, resolve=_resolve)
+
+
+def _any_robot() -> tuple[Argument, ...]:
+    """Return the arguments that every robot has choices of its own for, left open."""
+    tasks, cameras, repeats, limits = (
+        "; ".join(f"{name}: {text(entry)}" for name, entry in SIMULATED.items())
+        for text in (
+            lambda entry: _short(entry.tasks),
+            lambda entry: _short(entry.cameras),
+            lambda entry: f"{entry.action_repeat} of {entry.period_ms:g} ms",
+            lambda entry: str(entry.time_limit),
+        )
+    )
+    return (
+        Argument("task", "", f"Task; empty: the robot's first. {tasks}.", fixed=True),
+        Argument("camera", "", f"Camera; empty: the robot's first. {cameras}.", fixed=True),
+        Argument(
+            "action_repeat",
+            0,
+            f"Simulator steps per agent step; 0: the robot's own. {repeats}.",
+            low=0,
+            high=20,
+            fixed=True,
+        ),
+        Argument(
+            "time_limit",
+            0,
+            f"Agent steps per episode; 0: the longest. {limits}.",
+            low=0,
+            fixed=True,
+        ),
+    )
+
+
+def _short(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _resolve(values: Values) -> dict[str, Value]:
+    """Fill in what the robot decides. GraphError: it has no such task, camera, ... or expert."""
+    name = str(values["robot"])
+    robot = GraphRobot.of(name)
+    own = {
+        argument.name: argument.parse(values[argument.name] or argument.default)
+        for argument in robot.own_arguments()
+    }
+    if values["demos"] and not robot.demonstrated:
+        experts = ", ".join(each for each, entry in SIMULATED.items() if entry.expert)
+        raise GraphError(
+            f"demos: got {values['demos']}, but robot {name!r} has no scripted expert; expected "
+            f"one of {experts}. Leave demos out."
+        )
+    return {**values, **own}
+
+
+def _arguments(own: Sequence[Argument], demonstrated: bool) -> tuple[Argument, ...]:
+    """Return all arguments; own: task, camera, action_repeat and time_limit."""
+    task, camera, action_repeat, time_limit = own
+    return (
+        task,
+        MODEL,
+        SET,
+        CONFIG,
+        WEIGHTS,
+        TRAIN,
+        SEED,
+        STEPS,
+        EPISODES,
+        RUN,
+        LOG,
+        *CAPACITY,
+        RECENCY,
+        HOLD_OUT,
+        MODE,
+        COMPOSITION,
+        RENDER,
+        camera,
+        SIZE,
+        action_repeat,
+        time_limit,
+        *((DEMOS,) if demonstrated else ()),
+        OFFLINE,
+        ALLOW_MIXED,
+        PLANNER,
+        EVAL_EVERY,
+        EVAL_EPISODES,
+        REPORT,
+        NETWORK,
+        NS,
+    )
+
+
+def _graph(
+    name: str,
+    description: str,
+    arguments: tuple[Argument, ...],
+    robot_of: Callable[[Values], GraphRobot],
+) -> Graph:
     return Graph(
         name=name,
         description=description,
-        arguments=simulator.arguments(),
+        arguments=arguments,
         nodes=(
             NodeSpec("camera", "camera", _camera, condition=_split),
             NodeSpec("encoder", "encoder", _seeing, condition=_split),
@@ -251,13 +341,18 @@ def simulator_graph(name: str, description: str, simulator: Simulator) -> Graph:
             NodeSpec("policy", "policy", _policy, condition=_split),
             NodeSpec("agent", "agent", _agent, condition=_fused),
             NodeSpec(
-                "robot", "robot", simulator.robot, on_exit="shutdown", grace_s=REPORT_S, stop_rank=0
+                "robot",
+                "robot",
+                lambda values: robot_of(values).robot(values),
+                on_exit="shutdown",
+                grace_s=REPORT_S,
+                stop_rank=0,
             ),
             NodeSpec("recorder", "recorder", _recorder),
             NodeSpec(
                 "demonstrator",
                 "demonstrator",
-                simulator.demonstrator,
+                lambda values: robot_of(values).demonstrator(values),
                 condition=_demonstrates,
             ),
             NodeSpec(
@@ -273,3 +368,6 @@ def simulator_graph(name: str, description: str, simulator: Simulator) -> Graph:
         check=check_files,
         continues=("train", "offline_train"),
     )
+
+
+GRAPH = any_simulator_graph("sim", "An agent that acts in a simulator and learns from it.")

@@ -1,11 +1,11 @@
-"""Meta-World in, a learning agent out."""
+"""The graph `sim` with robot:=metaworld."""
 
 from __future__ import annotations
 
-from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.graphs.sim import GraphRobot, simulator_graph
 
 GRAPH = simulator_graph(
     "sim_metaworld",
-    "Meta-World in, a learning agent out, over ROS 2.",
-    Simulator.of("metaworld"),
+    "An agent that acts in Meta-World and learns from it.",
+    GraphRobot.of("metaworld"),
 )

@@ -77,7 +77,8 @@ def versions(folder: Path) -> list[int]:
 
 def arguments_of(graph: Graph, given: Mapping[str, Value]) -> dict[str, Value]:
     """Return the arguments that `weights` in `given` decide and `given` does not: the task and the
-    model, and for a graph with a task its camera and pace. GraphError: `given` contradicts them."""
+    model, the robot of a graph that has a choice, and for a graph with a task its camera and action
+    repeat. GraphError: `given` contradicts them."""
     if not given.get("weights"):
         return {}
     facts = read_facts(find_weights(str(given["weights"])))
@@ -88,6 +89,13 @@ def arguments_of(graph: Graph, given: Mapping[str, Value]) -> dict[str, Value]:
             f"{facts.preset!r}. Right: leave model out, or other weights."
         )
     found: dict[str, Any] = {"model": facts.preset}
+    if "robot" in known and known["robot"].choices and facts.robot:
+        if given.get("robot", facts.robot) != facts.robot:
+            raise GraphError(
+                f"robot: got {given['robot']!r}, but the weights in {facts.folder} were made for "
+                f"{facts.robot!r}, expected the same. Leave robot out, or take other weights."
+            )
+        found["robot"] = facts.robot
     if "task" in known and facts.task:
         if given.get("task", facts.task) != facts.task:
             raise GraphError(

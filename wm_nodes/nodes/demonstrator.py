@@ -41,6 +41,7 @@ class DemonstratorParams(NodeParams):
         choices=("auto", "fast", "full"),
     )
     camera: str = param("corner4", "Camera of the simulator.")
+    size: int = param(64, "Side of the images [px].", low=8, high=1024)
     limits: str = param("", "YAML file of action limits: the same value as of the robot node.")
 
 
@@ -68,7 +69,7 @@ class DemonstratorNode(ManagedNode[DemonstratorParams]):
             return
         aside = out.with_name(f".{out.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
-        names = "task seed action_repeat time_limit render camera".split()
+        names = "task seed action_repeat time_limit render camera size".split()
         settings = {name: getattr(p, name) for name in names}
         try:
             with open_robot(p.adapter, settings | limits_of(p.adapter, p.limits)) as robot:

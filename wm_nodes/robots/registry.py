@@ -1,4 +1,4 @@
-"""Robots by name: class, tasks, cameras, defaults, scripts. The only such list.
+"""Robots by name: class, tasks, cameras, defaults, scripted policies. The only such list.
 
 Standard library only: graphs and commands read it without importing a simulator.
 """
@@ -15,11 +15,11 @@ from wm_nodes.robots.sims.metaworld_tasks import CAMERAS, TASKS
 class RobotEntry:
     """One robot.
 
-    path: its class, as module:Class. tasks, cameras: what may be asked for, the first where
-    nothing is; no tasks: it is no simulator that commands open by name. action_repeat: simulator
-    steps of period_ms (arm: control periods) per agent step. time_limit: longest episode, in agent
-    steps. general: tasks that hold all others, so that weights made for one may be judged by any.
-    expert, play: what makes the script of a robot, as module:function; see `opening.script_of`.
+    path: its class, as module:Class. tasks, cameras: the choices, the default first; a robot
+    without tasks is no simulator that commands open by name. action_repeat: simulator steps of
+    period_ms (arm: control periods) per agent step. time_limit: longest episode, in agent steps.
+    general: tasks that include all others: weights made for one may be evaluated on any. expert,
+    play: makers of the robot's scripted policies, as module:function; see `opening.script_of`.
     """
 
     path: str
@@ -63,6 +63,7 @@ ROBOTS: Mapping[str, RobotEntry] = {
         "DINO-WM's Wall",
         tasks=("wall-any", "wall-same", "wall-door"),
         cameras=("top",),
+        period_ms=100.0,
         general=("wall-any",),
     ),
     "point_maze": RobotEntry(
@@ -70,6 +71,7 @@ ROBOTS: Mapping[str, RobotEntry] = {
         "DINO-WM's PointMaze",
         tasks=("maze-u",),
         cameras=("top",),
+        period_ms=50.0,
     ),
 }
 SIMULATED = {name: entry for name, entry in ROBOTS.items() if entry.tasks}

@@ -11,7 +11,7 @@ pytest.importorskip("metaworld")
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import open_run
-from wm_nodes.graphs.sim import Simulator, simulator_graph
+from wm_nodes.graphs.sim import GraphRobot, simulator_graph
 from wm_nodes.robots.opening import limits_of, open_robot
 from wm_nodes.robots.sims.metaworld_tasks import CAMERAS
 from wm_nodes.training.trainable import mixture
@@ -31,7 +31,7 @@ def opened(given):
         return robot.spec.log_spec()
 
 
-class Elsewhere(Simulator):
+class Elsewhere(GraphRobot):
     """A custom task that changes the robot node only."""
 
     def robot(self, values):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wm_nodes.atomic_file import write_json
+from wm_nodes.graphs.config_file import with_config
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
 from wm_nodes.graphs.launch.process_identity import new_run
 from wm_nodes.graphs.weighted_log import WeightedLog
@@ -26,7 +27,7 @@ from wm_nodes.graphs.weights import arguments_of
 RUNS = "runs"
 FILE = "run.json"
 TRAIN = "train"  # what run.json calls `wm train`
-ROBOT = ("task", "camera", "render", "action_repeat", "time_limit")  # in a log's `extra`
+ROBOT = ("robot", "task", "camera", "render", "action_repeat", "time_limit")  # of weights
 RENAMED = {"album": "plans"}  # arguments in run.json of older versions
 LEARNED = ("model", "set", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,7 +61,7 @@ def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
     A run that is running is refused, and its run.json stays as it is. Launches at the same moment
     that name no run get a folder each. pushed: namespace that relative ones are below; empty: none.
     """
-    wanted = graph.parse(given)
+    wanted = graph.parse(with_config(graph.parse(given)))
     while (run := _open(graph, wanted, pushed)) is None:
         pass  # another launch made the folder of that name first
     return run
@@ -69,7 +70,7 @@ def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
 def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
     """Return the run, locked; None where another launch made the folder meanwhile."""
     word = str(wanted.get("run", ""))
-    path = _folder(word or _fresh_name(graph, {**arguments_of(graph, wanted), **wanted}))
+    path = _folder(word or _fresh_name(graph, wanted))
     if path.is_dir() and not word:
         return None
     with ExitStack() as stack:
@@ -111,7 +112,7 @@ def _plan(
     if taken:
         told = ", ".join(f"{name}:={show(value)}" for name, value in taken.items())
         notes.append(f"as the weights were made: {told}")
-    arguments = {**graph.defaults(), **taken, **given, "run": path.name}
+    arguments = graph.resolve({**graph.defaults(), **taken, **given, "run": path.name})
     values = _complete(graph, path, arguments)
     graph.check(values)
     chosen = any(name in wanted or _differs(graph, arguments, name) for name in graph.owns(values))
@@ -160,7 +161,9 @@ def _folder(word: str) -> Path:
 
 
 def _fresh_name(graph: Graph, wanted: Mapping[str, Value]) -> str:
-    about = wanted.get("task", graph.defaults().get("task", graph.name))
+    taken = arguments_of(graph, wanted)
+    arguments = graph.resolve({**graph.defaults(), **taken, **wanted})
+    about = arguments.get("task") or graph.name
     stem = f"{about}-{datetime.now():%Y%m%d-%H%M%S}"
     name, count = stem, 1
     while (Path(RUNS) / name).exists():
