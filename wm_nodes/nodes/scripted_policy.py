@@ -70,7 +70,9 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
                 what: np.array([facts[f"{what}_{axis}"] for axis in "xyz"])
                 for what in ("hand", "cube", "goal")
             }
-            self._state = State(**places, opening=facts["opening"])
+            self._state = State(
+                places["hand"], places["cube"], places["goal"], opening=facts["opening"]
+            )
             self._state_s = time.monotonic()
         except KeyError as error:
             self.drop(

@@ -33,7 +33,7 @@ def follow(gain: float, delay_s: float, ahead: bool) -> tuple[float, float, floa
         meter, errors = LagMeter(period), []
         for index in range(round(SECONDS / period)):
             now = arm._driver.now_s()
-            hand = arm.world.state().hand
+            hand = arm.world.state().end_effector
             lag = meter.measure()
             late = lag if ahead else 0.0
             known = pending.displacement(now - late, now) if late else np.zeros(0)
@@ -45,7 +45,9 @@ def follow(gain: float, delay_s: float, ahead: bool) -> tuple[float, float, floa
             pending.sent(seen.executed, now, period)
             meter.put(arm.supervisor.filter.x[:6].copy(), arm.supervisor.measured[:6].copy())
             if index * period > 4.0:
-                errors.append(np.linalg.norm(arm.world.state().hand - place(arm._driver.now_s())))
+                errors.append(
+                    np.linalg.norm(arm.world.state().end_effector - place(arm._driver.now_s()))
+                )
     return (
         1e3 * float(np.sqrt(np.mean(np.square(errors)))), 1e3 * float(np.max(errors)), 1e3 * lag
     )  # fmt: skip

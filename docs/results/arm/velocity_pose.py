@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wm_nodes.checks.safety_trial import KINDS, TIMEOUT_S, orders
+from wm_nodes.checks.safety_trial.calls import KINDS, calls
+from wm_nodes.checks.safety_trial.trial import TIMEOUT_S
 from wm_nodes.robots.arm.config.arm_config import find_config, read_config
 from wm_nodes.robots.arm.geometry.kinematics import Kinematics
 from wm_nodes.robots.arm.motion import FOLLOW
@@ -52,14 +53,14 @@ def measure(robot: str) -> Excess:
         x, v, now_s = arm.home.copy(), np.zeros(len(arm.home)), 0.0
         measured = [x.copy()] * AGE
         for kind in KINDS:
-            for order in orders(limits, kind, random, period, STEPS):
+            for order in calls(limits, kind, random, period, STEPS):
                 step_s = period * random.uniform(0.9, 1.1)
                 x, now_s = x + v * step_s, now_s + step_s
                 measured = [*measured[1:], x.copy()]
                 shift = np.zeros(len(x))
                 shift[:n] = np.clip(FOLLOW * (measured[0] - filter.x)[:n], -most, most)
                 filter.correct(shift)
-                setpoint = filter.step(order.wanted, now_s)
+                setpoint = filter.step(order.target, now_s)
                 if setpoint.moved:
                     v = setpoint.velocity.copy()
                     commands += 1

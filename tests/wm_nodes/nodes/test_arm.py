@@ -205,7 +205,7 @@ def test_a_dry_run_does_everything_but_command(arm) -> None:
     [
         ({"mode": "lockstep"}, "mode:=realtime"),
         ({"robot": "ur5"}, "Did you mean 'ur5e'"),
-        ({"robot": "/nowhere.yaml"}, "Right: a YAML file"),
+        ({"robot": "/nowhere.yaml"}, "expected a YAML file"),
     ],
 )
 def test_a_wrong_arm_is_refused_in_one_line(graph, parameters, right) -> None:

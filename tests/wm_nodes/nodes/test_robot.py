@@ -298,7 +298,7 @@ def test_in_real_time_plans_of_the_past_or_future_are_not_kept(graph, make) -> N
         ({"adapter": "tests.wm_nodes.point_robot:Nothing"}, "cannot be imported"),
         ({"adapter": "wm_nodes.ros.diagnostics:NodeDiagnostics"}, "not a Robot"),
         ({"adapter": "metaworld", "task": "reech-v3"}, "reach-v3"),
-        ({"adapter": "metaworld", "limits": "/nowhere.yaml"}, "Right: a YAML file"),
+        ({"adapter": "metaworld", "limits": "/nowhere.yaml"}, "expected a YAML file"),
     ],
 )
 def test_a_wrong_robot_is_refused_in_one_line(graph, parameters: dict, right: str) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
 from wm_nodes.checks.bench.processes import (
-    Told,
+    NodeReports,
     diagnostics,
     environment,
     fresh_weights,
@@ -29,7 +29,7 @@ COMPOSITIONS: Mapping[str, tuple[str, ...]] = {
     "split": ("camera", "encoder", "world_model", "policy"),
     "fused": ("agent",),
 }
-LOOKING = ("camera", "encoder", "agent")  # nodes that are told which camera
+LOOKING = ("camera", "encoder", "agent")  # nodes that take a camera's name
 GOALS_MS = {"split": 5.0, "fused": 1.0}
 TIMES = "WM_BENCH_TIMES"  # variable with the file that StillRobot writes
 WARM_UP = 20  # decisions that do not count
@@ -124,7 +124,7 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
     nodes = COMPOSITIONS[composition]
     with ExitStack() as stack:
         stack.enter_context(environment({TIMES: str(times)}))
-        told = stack.enter_context(diagnostics())
+        reports = stack.enter_context(diagnostics())
         others = [stack.enter_context(process(n, folder, _parameters(n, weights))) for n in nodes]
         adapter = f"{__name__}:StillRobot"
         steps = 2 * (decisions + WARM_UP)
@@ -133,14 +133,14 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
         )
         deadline = time.monotonic() + PATIENCE_S + 0.2 * decisions
         while robot.poll() is None:
-            told.look()
+            reports.spin()
             gone = [n for n, p in zip(nodes, others) if p.poll() is not None]
             if gone or time.monotonic() > deadline:
                 what = f"{', '.join(gone)} ended" if gone else "did not finish in time"
                 raise RuntimeError(f"graph {composition}: {what}.{last_lines(folder)}")
         if robot.returncode:
             raise RuntimeError(f"graph: robot ended with {robot.returncode}: {last_lines(folder)}")
-        computing = _computing_ms(told, nodes)
+        computing = _computing_ms(reports, nodes)
     loop = 1e3 * np.load(times)[WARM_UP:]
     return _rows(composition, loop, computing)
 
@@ -181,12 +181,12 @@ def _rows(
     ]
 
 
-def _computing_ms(told: Told, nodes: tuple[str, ...]) -> dict[str, float]:
-    """Wait until each node has told the p50 of its own work, and return the newest."""
+def _computing_ms(reports: NodeReports, nodes: tuple[str, ...]) -> dict[str, float]:
+    """Wait until each node has reported the p50 of its own work, and return the newest."""
     deadline = time.monotonic() + TELLING_S
     while True:
-        told.look()
-        found = {name: float(told.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
+        reports.spin()
+        found = {name: float(reports.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
         missing = sorted(name for name, value in found.items() if value <= 0)
         if not missing:
             return found

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wm_nodes.checks.bench.processes import (
-    Told,
+    NodeReports,
     diagnostics,
     environment,
     fresh_weights,
@@ -24,7 +24,7 @@ from wm_nodes.control.periodic_thread import KEEP
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.sim_metaworld import GRAPH
 
-ARM, CAMERA, AXES = "arm_sim", "front", 3  # actions are velocities of the hand
+ARM, CAMERA, AXES = "arm_sim", "front", 3  # actions are velocities of the end effector
 PATIENCE_S = 300.0
 TRIES = 3  # an arm that is started on a busy machine may latch: a fresh one is measured instead
 THINKING = ("camera", "encoder", "world_model", "policy")
@@ -77,7 +77,7 @@ def _measure(setting: Setting, model: str, windows: int) -> list[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wm-bench-")))
         weights = fresh_weights(model, folder, action_dim=AXES)
         stack.enter_context(environment({}))
-        told = stack.enter_context(diagnostics())
+        reports = stack.enter_context(diagnostics())
         running = {}
         for name, parameters in _nodes(setting, model, folder, weights).items():
             nice = NICE if name == "trainer" else 0
@@ -86,21 +86,21 @@ def _measure(setting: Setting, model: str, windows: int) -> list[Row]:
         def wait(condition: Callable[[], bool], seconds: float) -> None:
             end = time.monotonic() + seconds
             while not condition():
-                told.look()
-                if told.of("robot").get("state") == "latched":
+                reports.spin()
+                if reports.of("robot").get("state") == "latched":
                     raise _Latched(last_lines(folder))
                 gone = [name for name, one in running.items() if one.poll() is not None]
                 if gone or time.monotonic() > end:
                     what = f"{', '.join(gone)} ended" if gone else "nothing came in time"
                     raise UserError(f"jitter, {setting.name}: {what}.{last_lines(folder)}")
 
-        wait(lambda: _begun(told, setting), PATIENCE_S)
+        wait(lambda: _begun(reports, setting), PATIENCE_S)
         found = []
         for _ in range(windows):
-            until = _number(told, "beats") + KEEP + 1
-            wait(lambda until=until: _number(told, "beats") >= until, PATIENCE_S)  # type: ignore[misc]
-            found.append(dict(told.of("robot")))
-        learnt = told.of("trainer").get("updates_per_s", "")
+            until = _number(reports, "beats") + KEEP + 1
+            wait(lambda until=until: _number(reports, "beats") >= until, PATIENCE_S)  # type: ignore[misc]
+            found.append(dict(reports.of("robot")))
+        learnt = reports.of("trainer").get("updates_per_s", "")
         return [_row(setting, found, learnt)]
 
 
@@ -128,14 +128,14 @@ def _nodes(
     return nodes
 
 
-def _begun(told: Told, setting: Setting) -> bool:
+def _begun(reports: NodeReports, setting: Setting) -> bool:
     """Is the arm acting, and the trainer learning?"""
-    learns = not setting.learning or float(told.of("trainer").get("updates", 0)) > 2
-    return learns and _number(told, "decisions") > RECORDED
+    learns = not setting.learning or float(reports.of("trainer").get("updates", 0)) > 2
+    return learns and _number(reports, "decisions") > RECORDED
 
 
-def _number(told: Told, key: str) -> float:
-    return float(told.of("robot").get(key, 0.0))
+def _number(reports: NodeReports, key: str) -> float:
+    return float(reports.of("robot").get(key, 0.0))
 
 
 def _row(setting: Setting, windows: list[dict[str, str]], learnt: str) -> Row:

@@ -34,7 +34,7 @@ def run(*, rows: int = 3000, seconds: float = 10.0, reopened_rows: int = 1_000_0
 
 
 def _reopen(path: Path, rows: int) -> list[Row]:
-    """Wall-clock time until a log of many rows, with no picture in it, is open."""
+    """Wall-clock time until a log of many rows, with no image in it, is open."""
     pose = VectorSpec(("x",), ("m",), (-1.0,), (1.0,))
     bare = LogSpec("bench", "none", 0.02, {}, pose, None)
     _seal(path, bare, rows)
@@ -84,12 +84,12 @@ def _share(path: Path, seconds: float) -> Row:
     Without the sleeping in between, which takes CPU time too: most on a machine that is idle.
     """
     count = int(seconds * RATE_HZ)
-    made = [row(i % EPISODE == 0, i % EPISODE == EPISODE - 1, i) for i in range(count)]
+    rows = [row(i % EPISODE == 0, i % EPISODE == EPISODE - 1, i) for i in range(count)]
     sleeping = _busy(lambda i: None, count)
     with LogWriter(path, spec()) as log:
         log.append(row(True, False, 0))  # opening and the first segment do not count
         log.append(row(False, True, 1))
-        later = [{**one, "stamp": int(one["stamp"]) + 60_000_000} for one in made]  # type: ignore[call-overload]
+        later = [{**one, "stamp": int(one["stamp"]) + 60_000_000} for one in rows]  # type: ignore[call-overload]
         share = _busy(lambda i: log.append(later[i]), count) - sleeping
     return Row(
         "log",

@@ -63,7 +63,7 @@ def training(
 
 
 def latency(model: WorldModel, decisions: int, goal_ms: float | None = None) -> list[Row]:
-    """What one decision costs from picture to action, whole and by parts."""
+    """What one decision costs from image to action, whole and by parts."""
     decide, parts = decision(model)
     rows = [
         measure(decide, repeats=decisions).row("models", "encode + observe + act", goal_ms=goal_ms)
@@ -76,7 +76,7 @@ def latency(model: WorldModel, decisions: int, goal_ms: float | None = None) -> 
 def planning(
     model: WorldModel, plan: Planner, name: str, plans: int, goal_ms: float | None = None
 ) -> Row:
-    """What one plan costs, from a state that has seen a picture."""
+    """What one plan costs, from a state that has taken in an image."""
     return measure(plan_once(model, plan), repeats=plans).row(
         "planners", name, goal_ms=goal_ms, note=_settings(plan)
     )
@@ -86,14 +86,14 @@ def planning(
 
 
 def full_update(model: WorldModel, learner: Learner) -> Callable[[], object]:
-    """One update of everything on fixed made-up batches; training is past its beginnings."""
+    """One update of everything on fixed random batches; training is past its beginnings."""
     learner.updates = learner.initial_updates
     batches = {name: log_rows(model, spec) for name, spec in learner.batch_specs.items()}
     return lambda: learner.update(batches)
 
 
 def log_rows(model: WorldModel, spec: BatchSpec, seed: int = 0) -> dict[str, Tensor]:
-    """Log rows of random pictures, actions and rewards, each window inside one episode."""
+    """Log rows of random images, actions and rewards, each window inside one episode."""
     g = torch.Generator().manual_seed(seed)
     shape = (spec.batch, spec.length)
     actions = model.spec.action_dim // model.spec.frameskip

@@ -1,4 +1,4 @@
-"""Real nodes as processes of their own, what they say of themselves, and weights for them."""
+"""Real nodes as processes of their own, what they report, and weights for them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from wm_models.weights.store import WeightStore
 from wm_nodes.graphs.launch import die_with_parent
 
 
-class Told:
-    """What the nodes said of themselves on /diagnostics: the newest of each, by short name."""
+class NodeReports:
+    """What the nodes report on /diagnostics: the newest of each, by short name."""
 
     def __init__(self, spin: Callable[[float], None]) -> None:
         self._spin = spin
         self._newest: dict[str, Mapping[str, str]] = {}
 
-    def look(self, seconds: float = 0.1) -> None:
-        """Take in what was said meanwhile."""
+    def spin(self, seconds: float = 0.1) -> None:
+        """Take in what has been reported meanwhile."""
         self._spin(seconds)
 
-    def hear(self, statuses: Mapping[str, Mapping[str, str]]) -> None:
+    def update(self, statuses: Mapping[str, Mapping[str, str]]) -> None:
         self._newest |= {name.rsplit("/", 1)[-1]: values for name, values in statuses.items()}
 
     def of(self, node: str) -> Mapping[str, str]:
-        """Return what a node said last; nothing before it spoke."""
+        """Return the newest report of a node; empty before the first."""
         return self._newest.get(node, {})
 
 
@@ -45,7 +45,7 @@ def fresh_weights(model: str, folder: Path, *, action_dim: int) -> Path:
 
 
 @contextmanager
-def diagnostics() -> Iterator[Told]:
+def diagnostics() -> Iterator[NodeReports]:
     """Listen to /diagnostics while the nodes run."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
@@ -59,10 +59,10 @@ def diagnostics() -> Iterator[Told]:
     executor = SingleThreadedExecutor(context=context)
     node = Node("bench", context=context)
     executor.add_node(node)
-    told = Told(lambda seconds: executor.spin_once(timeout_sec=seconds))
-    topics.DIAGNOSTICS.subscription(node, lambda msg: told.hear(statuses(msg)))
+    reports = NodeReports(lambda seconds: executor.spin_once(timeout_sec=seconds))
+    topics.DIAGNOSTICS.subscription(node, lambda msg: reports.update(statuses(msg)))
     try:
-        yield told
+        yield reports
     finally:
         executor.shutdown(timeout_sec=0.2)
         node.destroy_node()

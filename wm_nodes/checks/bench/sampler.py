@@ -28,7 +28,7 @@ RATE_HZ = 50.0
 
 
 def run(*, rows: int = 5050, batch: int = 50, length: int = 50, repeats: int = 21) -> list[Row]:
-    """Batches of 64 x 64 pictures with their actions, from a log of ``rows`` rows.
+    """Batches of 64 x 64 images with their actions, from a log of ``rows`` rows.
 
     Measured with the whole log in memory, while another process appends to it at 50 Hz, and with
     an eighth of it in memory: the rest in memory-mapped files, when these are filled and not yet.
@@ -163,7 +163,7 @@ _NOISE = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), np.uint8)
 
 
 def row(first: bool, last: bool, index: int) -> dict[str, object]:
-    """One row of made-up experience."""
+    """One row of random experience."""
     action = np.zeros(4, np.float32) if last else np.full(4, 0.5, np.float32)
     return {
         "image/camera": _NOISE[index % len(_NOISE)],

@@ -8,7 +8,7 @@ from wm_nodes.robots.robot import Robot
 
 
 def run(*, task: str = "window-close-v3", decisions: int = 20) -> list[Row]:
-    """Decisions (two simulator steps and a 64 x 64 picture) per second, and without pictures."""
+    """Decisions (two simulator steps and a 64 x 64 image) per second, and without images."""
     from wm_nodes.robots.sims.metaworld import MetaWorld  # needs the [sim] extra
 
     rows = []
@@ -23,5 +23,5 @@ def _rate(robot: Robot, preset: str, decisions: int) -> Row:
     middle = [(a + b) / 2 for a, b in zip(robot.spec.action.low, robot.spec.action.high)]
     timing = measure(lambda: robot.act(middle), repeats=decisions)
     drawn = robot.spec.extra.get("gl", "")
-    what = "decisions without pictures" if preset == "none" else f"decisions, render={preset}"
+    what = "decisions without images" if preset == "none" else f"decisions, render={preset}"
     return timing.rate_row("simulator", what, "1/s", note=str(drawn))

@@ -60,7 +60,7 @@ def joints_rubbish(random: np.random.Generator, now_ns: int) -> JointState:
 
 
 def image_rubbish(random: np.random.Generator, now_ns: int) -> Image:
-    """Return a picture whose size, encoding and bytes need not agree."""
+    """Return an image whose size, encoding and bytes need not agree."""
     high, wide = (int(v) for v in random.choice([0, 1, 2, 7, 96], 2))
     step = wide * 3 if random.random() < 0.6 else int(random.integers(0, 400))
     size = high * step if random.random() < 0.7 else int(random.integers(0, 5000))
@@ -71,7 +71,7 @@ def image_rubbish(random: np.random.Generator, now_ns: int) -> Image:
 
 
 def score_rubbish(random: np.random.Generator, now_ns: int) -> JointState:
-    """Return what no judge would say."""
+    """Return an invalid score."""
     names = [str(n) for n in random.choice(["reward", "success", "hand_x", ""], 3)]
     return JointState(name=names, position=_numbers(random, int(random.integers(0, 5))))
 

@@ -52,7 +52,7 @@ class Fuzzed:
 
 
 def fuzz(node: RobotNode, config: ArmConfig, random: np.random.Generator, count: int) -> None:
-    """Give rubbish to every subscription of the robot node, as the executor would."""
+    """Give invalid messages to every subscription of the robot node, as the executor would."""
     kinds = {
         config.joint_states: "joint_states",
         config.episodes.score_topic: "score",
@@ -116,8 +116,8 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
         step = messages.step_from_msg(msg)
         push = 0.1 * np.sin(step.stamp_ns / 1e9 / period)
         actions = np.repeat(np.array([[0.0, push, 0.0]], np.float32), 4, axis=0)
-        made = Plan(step.stamp_ns, Origin("script", "fuzz"), step.names, actions, 0.1)
-        plans.publish(messages.plan_to_msg(made))
+        answer = Plan(step.stamp_ns, Origin("script", "fuzz"), step.names, actions, 0.1)
+        plans.publish(messages.plan_to_msg(answer))
 
     topics.STEPS.subscription(probe, plan)
     for each in (sim, node):
@@ -156,14 +156,14 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
             fuzz(node, config, random, min(BURST, count - done))
             spin(SPIN_S)
             if done % 5000 < BURST:
-                release()  # rubbish may have latched
+                release()  # invalid messages may have latched
         control = node.control
         alive = isinstance(control, RealtimeControl) and control.alive
         spin(3.0)
         release()
         again = moves(START_S)
-        heard = witness.auditor
-        heard.finish()
+        auditor = witness.auditor
+        auditor.finish()
         refused = sum(node.diagnostics.drops.values())
     finally:
         for each in (node, sim):
@@ -174,7 +174,7 @@ def _run(count: int, seed: int, robot: Path, folder: Path, ns: str) -> Fuzzed:
         rclpy.try_shutdown(context=context)
         thread.join(2.0)
     return Fuzzed(
-        count, heard.commands, heard.not_received, heard.violations, refused, alive, again
+        count, auditor.commands, auditor.not_received, auditor.violations, refused, alive, again
     )
 
 

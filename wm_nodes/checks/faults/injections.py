@@ -74,7 +74,7 @@ def _slow_driver(rig: Rig) -> str:
 
 
 def _paused_driver(rig: Rig) -> str:
-    """An operator pauses the driver: the path may begin anew where the arm stands."""
+    """An operator pauses the driver: a new path may begin where the arm stands."""
     rig.auditor.operator_confirmed(time.time())
     problem = _switched(rig, "driver_speed_scale", 0.0)
     rig.auditor.operator_confirmed(-math.inf)
@@ -125,7 +125,7 @@ def _hangs(rig: Rig, name: str) -> str:
 
 
 def _suspend_robot(rig: Rig) -> str:
-    """Suspend the robot node for 0.05 to 5 s, half of the times scripted_policy too: then only
+    """Suspend the robot node for 0.05 to 5 s, half of the times the scripted policy too: then only
     older plans are there when the robot node continues, and none of them may move the arm."""
     seconds, old_plans = rig.some(0.05, 5.0), bool(rig.random.random() < 0.5)
     if old_plans:
@@ -172,7 +172,7 @@ def _busy(rig: Rig) -> str:
 
 
 def _rubbish(rig: Rig) -> str:
-    """Without the scripted policy: beside it, plans of another publisher are not even read."""
+    """The scripted policy is suspended meanwhile: beside it other plans would not be read."""
     rig.plant.kill("scripted_policy")
     with rig.publishing(lambda: plan_rubbish(rig.random), 0.005):
         rig.wait(rig.some(1.0, 1.8))
@@ -281,13 +281,13 @@ def _stop_s(rig: Rig) -> float:
 
 def _services(rig: Rig) -> str:
     """Call services in random order for 2 s; each must be answered."""
-    asked = []
+    calls = []
     end = time.monotonic() + 2.0
     while time.monotonic() < end:
         name, on = CALLS[int(rig.random.integers(len(CALLS)))]
-        asked.append((name, rig.ask(name, on)))
+        calls.append((name, rig.ask(name, on)))
         rig.wait(rig.some(0.02, 0.3))
-    for name, future in asked:
+    for name, future in calls:
         if not until(future.done, 5.0):
             return f"no answer to {name}"
     return ""
@@ -358,13 +358,13 @@ FAULTS: Mapping[str, Fault] = {
     "wrapped joints": Fault(partial(_switched, name="wrap_joints", value=True), unaided=True),
     "nan velocity": Fault(partial(_switched, name="nan_velocity", value=True), unaided=True),
     "split states": Fault(partial(_switched, name="split_states", value=True), unaided=True),
-    "kill scripted_policy": Fault(
+    "kill scripted policy": Fault(
         partial(_kill, name="scripted_policy"), stands=True, unaided=True
     ),
     "kill recorder": Fault(partial(_kill, name="recorder"), unaided=True),
     "kill arm_sim": Fault(partial(_kill, name="arm_sim"), stands=True),
     "kill robot": Fault(_kill_robot, stands=True, rest=True),
-    "scripted_policy hangs": Fault(
+    "scripted policy hangs": Fault(
         partial(_hangs, name="scripted_policy"), stands=True, unaided=True
     ),
     "recorder hangs": Fault(partial(_hangs, name="recorder"), unaided=True),

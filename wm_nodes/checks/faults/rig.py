@@ -30,7 +30,7 @@ RECOVER_S = 60.0
 ACTING_S = 20.0  # to go home and begin an episode
 ANSWER_S = 5.0  # of a service
 DISCOVERY_S = 5.0  # of a publisher
-SEEN_S = 0.4  # the operator must have seen the arm for so long
+WATCHED_S = 0.4  # the operator must have watched the arm for so long
 STOOD_S = 0.1  # an arm that stood for so long has stopped
 
 SERVICES: dict[str, type] = {
@@ -137,7 +137,7 @@ class Rig:
 
     def clear(self) -> tuple[bool, str]:
         """Clear latches, as an operator does: not before the arm is measured."""
-        until(lambda: self.log.measured_for(SEEN_S, time.time()), ANSWER_S)
+        until(lambda: self.log.measured_for(WATCHED_S, time.time()), ANSWER_S)
         done, text = self.call("estop", False)
         if not (done and text.startswith("cleared")):
             self.auditor.operator_confirmed(-math.inf)  # nothing was confirmed

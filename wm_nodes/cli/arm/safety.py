@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> int:
     """Run `wm arm safety WORDS`."""
     wanted = parse(Safety, "arm safety", words)
     require("steps", wanted.steps, 1)
-    from wm_nodes.checks.safety_trial import INTERFACES, SHARES, run_trial
+    from wm_nodes.checks.safety_trial.trial import INTERFACES, SHARES, run_trial
     from wm_nodes.robots.arm.config.arm_config import find_config, read_config
     from wm_nodes.robots.arm.geometry.kinematics import Kinematics
     from wm_nodes.robots.robot import RobotError

@@ -54,7 +54,8 @@ class _Episodes:
 class Arm(RealtimeRobot):
     """One arm. An agent step lasts `action_repeat` control periods; time passes at its driver.
 
-    In simulated time `reset` and `act` execute all control periods themselves.
+    In simulated time `reset` and `act` execute all control periods themselves. The class is long
+    because `RealtimeRobot` has many methods; each is short and calls a part.
     """
 
     def __init__(
@@ -208,11 +209,11 @@ class Arm(RealtimeRobot):
 
     def prepare(self, seed: int) -> None:
         self._episodes.prepared = seed
-        self._driver.begin(seed)
+        self._driver.request_scene(seed)
 
     def waiting_for(self) -> str:
         config, driver = self.config, self._driver
-        if not driver.begun():
+        if not driver.scene_is_set():
             return f"the scene is not set ({config.episodes.reset_service})"
         if driver.joints() is None:
             return f"no joint states on {config.joint_states}"
@@ -306,7 +307,7 @@ class Arm(RealtimeRobot):
 
     def _path_point(self) -> PathPoint:
         filter = self.motion.filter
-        return PathPoint(filter.x.copy(), filter.hand.copy())
+        return PathPoint(filter.x.copy(), filter.end_effector.copy())
 
     def _new_step(self) -> AgentStep:
         return AgentStep(self._path_point(), np.zeros(len(self.actions.spec), np.float64))

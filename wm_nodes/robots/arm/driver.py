@@ -46,7 +46,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Score:
-    """The judgement of this moment by a simulator: reward, success, and named quantities."""
+    """What a simulator computes for this moment: reward, success, and named quantities."""
 
     reward: float = 0.0
     success: bool = False
@@ -89,12 +89,12 @@ class Driver(Protocol):
         """Command zero velocity where velocities are commanded; elsewhere the arm holds already."""
 
     def score(self) -> Score:
-        """Return the newest score; zeros where there is no judge."""
+        """Return the newest score; zeros where none is computed."""
 
-    def begin(self, seed: int) -> None:
+    def request_scene(self, seed: int) -> None:
         """Ask for the scene of the episode with this seed."""
 
-    def begun(self) -> bool:
+    def scene_is_set(self) -> bool:
         """Return True once the scene is set."""
 
     def wait(self, seconds: float) -> None:

@@ -98,8 +98,9 @@ class ArmSimTopics:
         state = world.state()
         facts = {"reward": world.task.reward(state), "success": float(world.success())}
         facts["opening"] = state.opening
-        for what in ("hand", "cube", "goal"):
-            facts |= {f"{what}_{axis}": v for axis, v in zip("xyz", getattr(state, what).tolist())}
+        places = {"hand": state.end_effector, "cube": state.cube, "goal": state.goal}
+        for name, place in places.items():
+            facts |= {f"{name}_{axis}": v for axis, v in zip("xyz", place.tolist())}
         msg = JointState(name=list(facts), position=[float(v) for v in facts.values()])
         msg.header.stamp = messages.to_time(stamp_ns)
         self._scores.publish(msg)

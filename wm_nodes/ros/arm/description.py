@@ -1,4 +1,4 @@
-"""What an arm says about itself: robot_description, transforms of its links, its end effector.
+"""An arm's description: robot_description, transforms of its links, its end effector.
 
 All of it is published by the robot node's executor, never by the control loop's thread or by the
 thread of the joint states. Transforms are computed only while a node subscribes to them.

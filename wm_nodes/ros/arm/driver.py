@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
 
 from wm_nodes.errors import UserError
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
@@ -56,7 +57,6 @@ class RosDriver:
         start_ns = time.time_ns()
         self.cameras = CameraInputs(robot_node, config)
         self.thread = NodeThread(node_name(start_ns), robot_node, self._on_failure)
-        self.node = self.thread.node
         with ExitStack() as parts:
             parts.callback(self.thread.destroy)
             self._open_inputs(parts)
@@ -99,6 +99,10 @@ class RosDriver:
         self._commanders = Commanders(self.node, start_ns, publishers.types)
 
     # The driver's interface ---------------------------------------------------------------------
+
+    @property
+    def node(self) -> Node:
+        return self.thread.node
 
     @property
     def settled(self) -> bool:
@@ -145,10 +149,10 @@ class RosDriver:
     def score(self) -> Score:
         return self._episodes.score
 
-    def begin(self, seed: int) -> None:
+    def request_scene(self, seed: int) -> None:
         self._episodes.request_scene()
 
-    def begun(self) -> bool:
+    def scene_is_set(self) -> bool:
         return self._episodes.scene_is_set()
 
     def send(self, setpoint: Setpoint) -> None:
@@ -178,7 +182,7 @@ class RosDriver:
             self._look()
 
     def _look(self) -> None:
-        """Look at the ROS graph, and ask for the scene."""
+        """Look at the ROS graph, and request the scene."""
         self.connections.look()
         faults = self.connections.faults()
         others = self._commanders.others()

@@ -1,6 +1,6 @@
 """A gripper's commands on ROS: positions, trajectories, or goals of an action of control_msgs.
 
-Goals are sent by the thread of the arm's private node; `send` only notes what is wanted.
+Goals are sent by the thread of the arm's private node; `send` only stores the target.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from wm_nodes.robots.arm.gripper.goals import SUCCEEDED, Ended, GripperGoals
 from wm_nodes.robots.arm.safety.safety_filter import Setpoint
 from wm_nodes.ros.arm.trajectories import trajectory_points
 
-TICK_S = 0.05  # between two looks at what is wanted
+TICK_S = 0.05  # between two checks of the target
 ENDS = {
     GoalStatus.STATUS_SUCCEEDED: SUCCEEDED,
     GoalStatus.STATUS_ABORTED: "aborted",
@@ -127,7 +127,7 @@ class _ActionOutput:
 
     def send(self, setpoint: Setpoint) -> None:
         rest = setpoint.stop.x[-1] if len(setpoint.stop) else setpoint.position
-        self._goals.want(float(rest[self._at]), time.monotonic())
+        self._goals.set_target(float(rest[self._at]), time.monotonic())
 
     def look(self) -> None:
         """The server is looked for with each goal."""

@@ -82,7 +82,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
 @pytest.mark.parametrize(
     "interface, faults",
     [
-        ("position", ["driver_dead", "kill scripted_policy", "estop and clear without resume"]),
+        ("position", ["driver_dead", "kill scripted policy", "estop and clear without resume"]),
         pytest.param(
             "trajectory",
             ["suspend robot", "rubbish plans", "restart while latched"],

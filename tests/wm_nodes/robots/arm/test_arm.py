@@ -11,7 +11,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.wm_nodes.robots.arm.arms import config
-from wm_nodes.checks.safety_trial import audit
+from wm_nodes.checks.safety_trial.limit_audit import audit
 from wm_nodes.evaluation.baselines import Constant
 from wm_nodes.evaluation.evaluate import evaluate
 from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
@@ -102,9 +102,9 @@ def test_executed_is_what_the_hand_did():
     with SimulatedArm("goal", render="none") as arm:
         arm.reset(0)
         for _ in range(5):
-            before = arm.supervisor.filter.hand.copy()
+            before = arm.supervisor.filter.end_effector.copy()
             seen = arm.act([0.1, 0.05, 0.0])
-            moved = (arm.supervisor.filter.hand - before) / arm.spec.control_period_s
+            moved = (arm.supervisor.filter.end_effector - before) / arm.spec.control_period_s
             np.testing.assert_allclose(seen.executed, moved, atol=1e-6)
         np.testing.assert_allclose(seen.executed, [0.1, 0.05, 0.0], atol=0.02)
 
@@ -152,7 +152,7 @@ def test_a_goal_is_the_picture_of_a_pose_whose_hand_is_there():
         assert goal is not None and goal.images["front"].shape == (32, 32, 3)
         np.testing.assert_allclose(goal.proprio[-3:], arm.world.scene.goal, atol=0.005)
         np.testing.assert_array_equal(arm.world.positions(), before)
-        hand = arm.world.state().hand
+        hand = arm.world.state().end_effector
         assert arm.distance() == pytest.approx(np.linalg.norm(hand - goal.proprio[-3:]), abs=0.005)
     with SimulatedArm("reach", render="none") as arm:
         arm.reset(4)

@@ -141,7 +141,7 @@ def state(names=NAMES, position=None, velocity=(), stamp_ns: int = 0) -> JointSt
     )
 
 
-def picture(stamp_ns: int, level: int = 0) -> Image:
+def image(stamp_ns: int, level: int = 0) -> Image:
     return messages.image_to_msg(np.full((64, 64, 3), level, np.uint8), stamp_ns)
 
 
@@ -594,7 +594,7 @@ def test_an_image_was_taken_when_its_stamp_says(bench):
             return frame is not None and 0 <= frame.came_s - frame.taken_s - age < 1.0
 
         def publish(age=age) -> None:
-            camera.publish(picture(time.time_ns() - round(age * 1e9)))
+            camera.publish(image(time.time_ns() - round(age * 1e9)))
 
         bench.until(delayed, every=publish)
         assert "camera_clock" not in bus.faults()
@@ -608,7 +608,7 @@ def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text
     bus, camera = bench.bus(), bench.images()
 
     def publish() -> None:
-        camera.publish(picture(time.time_ns() - round(age * 1e9)))
+        camera.publish(image(time.time_ns() - round(age * 1e9)))
 
     bench.until(lambda: "camera_clock" in bus.faults(), every=publish)
     assert bus.frames()["front"].taken_s == -math.inf
@@ -618,7 +618,7 @@ def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text
     if age > 0:  # the stamps advance: the clocks were synchronised
         bench.until(
             lambda: "camera_clock" not in bus.faults(),
-            every=lambda: camera.publish(picture(time.time_ns())),
+            every=lambda: camera.publish(image(time.time_ns())),
         )
 
 
@@ -630,7 +630,7 @@ def test_a_camera_whose_stamps_are_not_used_counts_by_arrival(bench):
         frame = bus.frames().get("front")
         return frame is not None and frame.number > 3
 
-    bench.until(renewed, every=lambda: camera.publish(picture(0)))
+    bench.until(renewed, every=lambda: camera.publish(image(0)))
     frame = bus.frames()["front"]
     assert frame.taken_s == frame.came_s and "camera_clock" not in bus.faults()
 
@@ -652,15 +652,15 @@ def test_compressed_images_of_a_driver_are_taken(bench, name, keys):
 def test_an_image_with_an_old_stamp_does_not_renew_the_frame(bench):
     bus, camera = bench.bus(), bench.images()
     stamp = time.time_ns()
-    bench.until(lambda: "front" in bus.frames(), every=lambda: camera.publish(picture(stamp)))
+    bench.until(lambda: "front" in bus.frames(), every=lambda: camera.publish(image(stamp)))
     bench.graph.spin(0.3)
     first, drops = bus.frames()["front"], bus.shell.diagnostics.drops
     for old in (stamp, stamp - 500_000_000):
         before = drops["image/repeated"]
-        camera.publish(picture(old))
+        camera.publish(image(old))
         bench.until(lambda before=before: drops["image/repeated"] > before)
     assert bus.frames()["front"] is first
-    camera.publish(picture(stamp - 3_000_000_000))  # the camera began anew
+    camera.publish(image(stamp - 3_000_000_000))  # the camera began anew
     bench.until(lambda: bus.frames()["front"].number > first.number)
 
 
@@ -675,10 +675,10 @@ def test_a_scene_is_asked_for_until_it_is_set(bench):
         return response
 
     bus = bench.bus(bench.config(episodes=Episodes(reset_service=f"{bench.base}/reset")))
-    bus.begin(0)
-    assert not bus.begun()
+    bus.request_scene(0)
+    assert not bus.scene_is_set()
     bench.graph.probe.create_service(Trigger, f"{bench.base}/reset", reset)
-    bench.until(bus.begun)
+    bench.until(bus.scene_is_set)
     assert next(answers, None) is None
 
 

@@ -17,7 +17,7 @@ from wm_nodes.checks.faults.audit.measured_motion import MeasuredMotion
 from wm_nodes.checks.faults.audit.path_starts import PathStarts
 from wm_nodes.checks.faults.audit.publishers import FIRST, MISSED, NEXT, PublisherOrder
 from wm_nodes.checks.faults.audit.record import AuditRecord, BrokenLimit, Command
-from wm_nodes.checks.safety_trial import LATE
+from wm_nodes.checks.safety_trial.limit_audit import LATE
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.safety.limits import Floats
 

@@ -2,7 +2,7 @@
 
 The times are stamps of commands, which may be wrong by up to `stamp_s`. Within a time error D a
 position changes by at most v D, and a velocity by at most a D. So a command with a wrong stamp
-equals one with the right stamp and an error of that size. `audit` of `wm_nodes.checks.safety_trial`
+equals one with the right stamp and an error of that size. `audit` of `safety_trial`
 allows for the effect of such errors on each divided difference: the error times the sum of the
 samples' absolute weights. For the first difference that is |dx| <= v (dt + 2 D). The allowance of
 the m-th difference falls with the m-th power of the time between samples, so differences over 1, 2,
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wm_nodes.checks.faults.audit.record import AROUND, AT_ONCE, AuditRecord, BrokenLimit, Command
-from wm_nodes.checks.safety_trial import REACH, RELATIVE, Audit, audit, audit_velocities
+from wm_nodes.checks.safety_trial.limit_audit import REACH, RELATIVE, Audit, audit, audit_velocities
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.geometry.kinematics import Kinematics
 from wm_nodes.robots.arm.safety.limits import Floats

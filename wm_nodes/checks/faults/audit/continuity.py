@@ -9,7 +9,7 @@ import numpy as np
 from wm_nodes.checks.faults.audit.command_path import SAME, CommandPath
 from wm_nodes.checks.faults.audit.path_starts import PathStarts
 from wm_nodes.checks.faults.audit.record import AROUND, AuditRecord, BrokenLimit, Command
-from wm_nodes.checks.safety_trial import HERMITE, LATE, RELATIVE, ROUNDING, hermite
+from wm_nodes.checks.safety_trial.limit_audit import HERMITE, LATE, RELATIVE, ROUNDING, hermite
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.safety.limits import Floats
 

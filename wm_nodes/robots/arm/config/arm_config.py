@@ -68,7 +68,11 @@ class Collision:
 
 @dataclass(frozen=True)
 class ArmConfig:
-    """One arm. `joints` of the limits are the arm's in order, then the gripper's if it has one."""
+    """One arm, one field for each key of its YAML.
+
+    `joints` of the limits are the arm's in order, then the gripper's if it has one. `hand`: site or
+    body of the end effector in the model.
+    """
 
     robot: str
     model: Path
@@ -119,8 +123,8 @@ def find_config(name: str) -> Path:
     if found.is_file() and name in names:
         return found
     raise SpecError(
-        f"robot: there is no {name!r}. {did_you_mean(name, names)}Right: {', '.join(names)}, or a "
-        "path that ends in .yaml."
+        f"robot: got {name!r}, expected {', '.join(names)}, or a path that ends in .yaml. "
+        f"{did_you_mean(name, names)}".strip()
     )
 
 

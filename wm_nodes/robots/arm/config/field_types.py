@@ -28,7 +28,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 def wrong(expected: str, fix: str, *, got: str = "", key: str = "") -> PydanticCustomError:
     """Return the error of a value that has the right type.
 
-    `got` replaces the value itself in the message; `key` says which entry of a table is meant.
+    `got` replaces the value itself in the message; `key`: which entry of a table is meant.
     """
     given: dict[str, Any] = {"expected": expected, "fix": fix, "got": got, "key": key}
     return PydanticCustomError("wrong", "{expected}", given)

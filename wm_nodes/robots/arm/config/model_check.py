@@ -36,8 +36,8 @@ def check_model(file: YamlFile, config: ArmConfig) -> None:
     """Refuse (SpecError) a configuration that its model contradicts.
 
     Every joint between the world and `hand` must be in the YAML, and every joint of the
-    YAML in the model, with the same type and within its range; at home the hand must be inside the
-    workspace. Without MuJoCo only the file's existence is checked.
+    YAML in the model, with the same type and within its range; at home the end effector must
+    be inside the workspace. Without MuJoCo only the file's existence is checked.
     """
     _check_exists(file, config)
     choose_gl()  # MuJoCo reads it when it is imported
@@ -97,9 +97,9 @@ def _joint_of(model: Any) -> Any:
     return joint
 
 
-def _chain(model: Any, hand: str) -> list[int]:
-    """Return the indices of the joints from the world to the site `hand`, in that order."""
-    body = int(model.site_bodyid[model.site(hand).id])
+def _chain(model: Any, site: str) -> list[int]:
+    """Return the indices of the joints from the world to a site, in that order."""
+    body = int(model.site_bodyid[model.site(site).id])
     found: list[int] = []
     while body:
         first = int(model.body_jntadr[body])
@@ -124,14 +124,14 @@ def _check_names(
         if name not in config.limits.joints:
             raise file.error(
                 ("joints",), f"no joint {shown(name)}",
-                f"every joint from the base to the hand ({', '.join(chain)})",
+                f"every joint from the base to the end effector ({', '.join(chain)})",
                 "Add its limits, or remove the joint from the model.",
             )  # fmt: skip
     for name in arm:
         if name not in chain:
             raise file.error(
-                ("joints", name), "a joint that does not move the hand",
-                f"joints from the base to the hand ({', '.join(chain)})",
+                ("joints", name), "a joint that does not move the end effector",
+                f"joints from the base to the end effector ({', '.join(chain)})",
                 "Remove it, or choose another site as `hand`.",
             )  # fmt: skip
 
@@ -171,11 +171,11 @@ def _check_joint(file: YamlFile, config: ArmConfig, index: int, joint: ModelJoin
         )  # fmt: skip
 
 
-def _check_home(file: YamlFile, config: ArmConfig, hand: Floats) -> None:
+def _check_home(file: YamlFile, config: ArmConfig, end_effector: Floats) -> None:
     low, high = config.limits.box_low, config.limits.box_high
-    if (hand < low).any() or (hand > high).any():
+    if (end_effector < low).any() or (end_effector > high).any():
         raise file.error(
-            ("home",), f"the end effector at {_metres(hand)} m",
+            ("home",), f"the end effector at {_metres(end_effector)} m",
             f"inside the workspace {_metres(low)} to {_metres(high)}",
             "Widen the workspace, or choose another home.",
         )  # fmt: skip

@@ -130,10 +130,11 @@ class Output:
 
 @dataclass(frozen=True, config=STRICT)
 class ActionKind:
-    """What an action means: joint velocities, or the hand's velocity with its orientation kept.
+    """What an action means: joint velocities, or velocity of the end effector.
 
-    `speed`: bound of each axis of the hand [m/s], or share of each joint's velocity limit.
-    A commanded gripper is one more dimension; `gripper_rests`: except in these tasks.
+    The end effector's orientation is kept. `speed`: bound of each of its axes [m/s], or share of
+    each joint's velocity limit. A commanded gripper is one more dimension; `gripper_rests`: except
+    in these tasks.
     """
 
     kind: Annotated[Word, AfterValidator(OneOf(ACTIONS))]
@@ -151,7 +152,7 @@ class Watch:
 
     camera_slow_s: Seconds = 0.15
     camera_stop_s: Seconds = 0.5
-    camera_frozen_s: Seconds = 0.0  # the same image, to the pixel; only noisy cameras can tell
+    camera_frozen_s: Seconds = 0.0  # the same image, to the pixel; only for cameras with noise
     driver_s: Seconds = 0.1
     tracking_rad: Lag = 0.2
     max_image_age_s: Seconds = 0.3

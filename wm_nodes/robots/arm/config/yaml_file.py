@@ -57,7 +57,9 @@ def read_yaml(path: str | Path) -> YamlFile:
         text = path.read_bytes().decode()
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise SpecError(f"robot {path}: cannot be read ({reason}). Right: a YAML file.") from None
+        raise SpecError(
+            f"robot {path}: got a file that cannot be read ({reason}), expected a YAML file."
+        ) from None
     lines: dict[Place, int] = {}
     try:
         node = yaml.compose(text, Loader=_Loader)

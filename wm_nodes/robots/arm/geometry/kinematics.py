@@ -1,4 +1,4 @@
-"""Where the hand is: forward kinematics through MuJoCo's model of an arm, many poses at once.
+"""Forward kinematics of the end effector and all links, by MuJoCo's model, many poses at once.
 
 The model file (MJCF, or the arm's URDF) is loaded once as it is for the Jacobian, and as FEW and as
 MANY copies of its chain without geometry, so that one call of MuJoCo places so many poses: about
@@ -40,11 +40,13 @@ class Kinematics:
         names = [one.joint(index).name for index in range(one.njnt)]
         missing = [name for name in joints if name not in names]
         if missing:
-            raise SpecError(f"model {path}: no joint {missing[0]!r}. It has: {', '.join(names)}.")
+            raise SpecError(
+                f"model {path}: got the joint {missing[0]!r}, expected one of {', '.join(names)}."
+            )
         sites = [one.site(index).name for index in range(one.nsite)]
         if hand not in sites:
             has = ", ".join(filter(None, [*sites, *(body.name for body in bare.bodies)]))
-            raise SpecError(f"model {path}: no site or body {hand!r}. It has: {has}.")
+            raise SpecError(f"model {path}: got the site or body {hand!r}, expected one of {has}.")
         self._one, self._data = one, mujoco.MjData(one)
         self._site = one.site(hand).id
         links = _chain(one, self._site)
@@ -61,11 +63,11 @@ class Kinematics:
 
     @property
     def link_names(self) -> tuple[str, ...]:
-        """Names (L,) of what `links` gives: bodies of the model, then the site of the hand."""
+        """Names (L,) of what `links` gives: bodies, then the site of the end effector."""
         return self._link_names
 
     def positions(self, q: Floats) -> Floats:
-        """Return where the hand is [m] in each pose: q (N, n) -> (N, 3)."""
+        """Return where the end effector is [m] in each pose: q (N, n) -> (N, 3)."""
         if len(q) == 1:
             self._place(q[0])
             return self._data.site_xpos[self._site : self._site + 1].copy()
@@ -79,13 +81,13 @@ class Kinematics:
     def links(self, q: Floats) -> Floats:
         """Return the origins [m] of `link_names` in each pose: q (N, n) [rad, m] -> (N, L, 3).
 
-        Frame: the model's, as in `positions`. The moving links from the base to the hand, then the
-        site of the hand, so that links(q)[:, -1] is positions(q). Fingers are not on that chain.
+        Frame: the model's, as in `positions`. The moving links from the base to the end effector,
+        then its site, so that links(q)[:, -1] is positions(q). Fingers are not on that chain.
         """
         if len(q) == 1:
             self._place(q[0])
-            hand = self._data.site_xpos[self._site : self._site + 1]
-            return np.concatenate([self._data.xpos[self._links], hand])[None]
+            site = self._data.site_xpos[self._site : self._site + 1]
+            return np.concatenate([self._data.xpos[self._links], site])[None]
         if len(q) <= FEW:
             return self._few.links(q)
         if len(q) <= MANY:
@@ -94,7 +96,7 @@ class Kinematics:
         return np.concatenate(parts)
 
     def jacobian(self, q: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return (position (3,), linear (3, n), angular (3, n)) of the hand in pose q (n,)."""
+        """Return the end effector's position (3,), linear and angular (3, n), in pose q (n,)."""
         self._place(q)
         self._mj.mj_comPos(self._one, self._data)
         self._mj.mj_jacSite(self._one, self._data, self._jacp, self._jacr, self._site)
@@ -102,9 +104,9 @@ class Kinematics:
         return position, self._jacp[:, self._dof].copy(), self._jacr[:, self._dof].copy()
 
     def follow(self, q: Floats, twist: Floats, arm: int) -> Floats:
-        """Return velocities (arm,) of the first joints that move the hand with `twist` (6,).
+        """Return velocities (arm,) of the first joints for `twist` (6,) of the end effector.
 
-        Damped least squares: near singular poses the hand lags rather than the joints race.
+        Damped least squares: near singular poses the end effector lags rather than the joints race.
         """
         _, linear, angular = self.jacobian(q)
         both = np.concatenate([linear[:, :arm], angular[:, :arm]])
@@ -114,12 +116,12 @@ class Kinematics:
         return out
 
     def turned(self, q: Floats, upright: Floats) -> Floats:
-        """Return the small rotation (3,) [rad] that would bring the hand to attitude `upright`."""
+        """Return the small rotation (3,) [rad] that turns the end effector to `upright` (3, 3)."""
         off: Floats = 0.5 * np.cross(self.orientation(q).T, upright.T).sum(axis=0)
         return off
 
     def orientation(self, q: Floats) -> Floats:
-        """Return the hand's rotation matrix (3, 3) in pose q (n,)."""
+        """Return the end effector's rotation matrix (3, 3) in pose q (n,)."""
         self._place(q)
         turned: Floats = self._data.site_xmat[self._site].reshape(3, 3).copy()
         return turned
@@ -129,7 +131,10 @@ class Kinematics:
         poses = np.random.default_rng(0).uniform(-1, 1, (MANY + FEW, len(self.joints)))
         single = np.concatenate([self.links(pose[None]) for pose in poses])
         if np.abs(self.links(poses) - single).max() > 1e-9:
-            raise SpecError(f"model {path}: its copies differ from it. Right: angles as quat.")
+            raise SpecError(
+                f"model {path}: got copies that differ from it, expected equal ones. Give "
+                "angles as quat."
+            )
 
     def _place(self, q: Floats) -> None:
         self._data.qpos[self._at] = q

@@ -76,8 +76,8 @@ class LinkFrames:
 
     def end_effector(self) -> tuple[Floats, Floats]:
         """Return position (3,) [m] and quaternion (4,), x y z w, in the root link's frame."""
-        data, hand = self._data, self._hand
-        return data.xpos[hand].copy(), _xyzw(data.xquat[hand])
+        data, body = self._data, self._hand
+        return data.xpos[body].copy(), _xyzw(data.xquat[body])
 
 
 def _xyzw(quat: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 What is made of MJCF:
 - links: the bodies of the arm, from the one that stands on the world on, in the frames that they
-  have there; the site `hand`; `<camera>_optical_frame` of the cameras asked for (z forward, y
+  have there; the site `hand`; `<camera>_optical_frame` of the given cameras (z forward, y
   down). The root is that first body, or `world` where it does not stand at the world's origin.
 - joints: the same names and zero positions. A joint beside its body's origin gets a link of its
   own, `<joint>_frame`. Ranges are the model's, else those of `limits`; velocities are those of
@@ -59,7 +59,10 @@ class _Writer:
         self._limits = limits
         spec = load(path, hand)
         if hand not in {site.name for site in spec.sites}:
-            raise SpecError(f"model {path}: got no site or body {hand!r}, expected the hand's.")
+            raise SpecError(
+                f"model {path}: got no site or body {hand!r}, expected the end effector's. "
+                "Correct `hand:` in the robot's YAML."
+            )
         files = mesh_files(spec, path)
         try:
             self._model = model = spec.compile()
@@ -75,7 +78,7 @@ class _Writer:
             first = int(model.body_parentid[first])
         self._links: dict[int, str] = {}
         self.root = self._add_bodies(first)
-        self.end_effector = self._add_hand(hand, site)
+        self.end_effector = self._add_end_effector(hand, site)
         self._add_cameras(cameras)
 
     def description(self) -> Description:
@@ -122,7 +125,7 @@ class _Writer:
             self._fixed(parent, name, rest)
         return name
 
-    def _add_hand(self, hand: str, site: int) -> str:
+    def _add_end_effector(self, hand: str, site: int) -> str:
         model = self._model
         pose = Pose(model.site_pos[site], matrix(model.site_quat[site]))
         body = self._links[int(model.site_bodyid[site])]
@@ -187,7 +190,7 @@ class _Writer:
         return out
 
     def _effort(self, joint: int) -> float:
-        """Return the greatest force or torque [N, N m] of a joint; 0: the model does not say."""
+        """Return the greatest force or torque [N, N m] of a joint; 0: no limit is given."""
         model = self._model
         if model.jnt_actfrclimited[joint]:
             return float(np.abs(model.jnt_actfrcrange[joint]).max())

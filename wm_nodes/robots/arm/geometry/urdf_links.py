@@ -47,8 +47,8 @@ class LinkParts:
         model, start = self._model, int(self._model.body_geomadr[body])
         geoms = range(start, start + int(model.body_geomnum[body])) if start >= 0 else range(0)
         solid = [geom for geom in geoms if model.geom(geom).name.startswith(PREFIX)]
-        seen = [g for g in geoms if g not in solid and model.geom_group[g] < SHOWN]
-        for geom in seen or solid:
+        visible = [g for g in geoms if g not in solid and model.geom_group[g] < SHOWN]
+        for geom in visible or solid:
             for pose, kind, sizes in self._shapes(geom):
                 self._add_shape(link, "visual", pose, kind, sizes).append(_colour(model, geom))
         for geom in solid:

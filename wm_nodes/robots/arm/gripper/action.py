@@ -1,6 +1,6 @@
 """A gripper as one dimension of an arm's actions: a speed, or an opening.
 
-velocity: -1 closes and 1 opens at full speed. position: the wanted opening, -1 closed to 1 open.
+velocity: -1 closes and 1 opens at full speed. position: the target opening, -1 closed to 1 open.
 Either way the safety filter takes a velocity of the gripper's joint.
 """
 
@@ -11,7 +11,7 @@ import math
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.hold_action import POSITION
 
-THERE = 1e-3  # of the range: so near the wanted opening is reached
+THERE = 1e-3  # of the range: so near the target opening is reached
 LAG_PERIODS = 2.0  # control periods from a target to the path
 
 
@@ -48,7 +48,7 @@ class GripperAction:
         """Return what was done in the action's terms.
 
         velocity: of the path from `begin` to `end` in so many seconds. position: the measured
-        opening, which an object between the fingers keeps from the wanted one.
+        opening, which an object between the fingers keeps from the target.
         """
         if self.positions:
             return self.opening(measured)

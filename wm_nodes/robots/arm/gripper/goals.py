@@ -1,8 +1,8 @@
-"""Goals for a gripper that is driven by an action: which are sent, and what became of them.
+"""Goals for a gripper that is driven by an action: which are sent, and how they ended.
 
-A goal is sent when the wanted opening has changed by more than a dead band, at most so many times
+A goal is sent when the target opening has changed by more than a dead band, at most so many times
 a second. The newest goal counts: older ones that are still under way are cancelled once it is
-accepted. A wanted opening counts only while it is commanded: once commands end (emergency stop,
+accepted. A target opening counts only while it is commanded: once commands end (emergency stop,
 pause, deactivated) nothing is sent. Free of ROS: `GoalSender` is the edge to the action's client.
 """
 
@@ -15,7 +15,7 @@ from typing import Protocol
 
 RETRY_S = 1.0  # after a goal that was refused or not answered
 ANSWER_S = 2.0  # longest wait for the answer to a goal
-FRESH_S = 0.3  # a wanted opening counts for so long
+FRESH_S = 0.3  # a target opening counts for so long
 SUCCEEDED = "succeeded"
 
 
@@ -47,9 +47,9 @@ class GoalSender(Protocol):
 
 
 class GripperGoals:
-    """Call `want` from any thread, `tick` often from the client's. `fault`: what is wrong, or "".
+    """Call `set_target` from any thread, `tick` often from the client's. `fault`: text, or "".
 
-    deadband: change of the wanted position from which a goal is sent [rad, m]. period_s: least time
+    deadband: change of the target position from which a goal is sent [rad, m]. period_s: least time
     between two goals [s]. action: its name, for `fault`.
     """
 
@@ -58,8 +58,8 @@ class GripperGoals:
     ) -> None:
         self._sender, self._action = sender, action
         self._deadband, self._period_s = deadband, period_s
-        self._wanted: tuple[float, float] | None = None  # position, and when it was wanted [s]
-        self._goal: float | None = None  # the newest goal; None: the wanted position is not sent
+        self._target: tuple[float, float] | None = None  # position, and when it was set [s]
+        self._goal: float | None = None  # the newest goal; None: the target position is not sent
         self._number = 0  # of the newest goal
         self._sent_s = self._refused_s = -math.inf
         self._answered = True
@@ -67,10 +67,10 @@ class GripperGoals:
         self._now_s = 0.0
         self.fault = ""
 
-    def want(self, position: float, now_s: float) -> None:
-        """Note the position [rad, m] wanted at the steady time `now_s` [s]; it expires."""
+    def set_target(self, position: float, now_s: float) -> None:
+        """Set the target position [rad, m] at the steady time `now_s` [s]; it expires."""
         if math.isfinite(position):
-            self._wanted = position, now_s
+            self._target = position, now_s
 
     def tick(self, now_s: float) -> None:
         """Send what is due at the steady time `now_s` [s]."""
@@ -81,7 +81,7 @@ class GripperGoals:
                 "the gripper's controller (ros2 control list_controllers)."
             )
             self._goal, self._answered, self._refused_s = None, True, -math.inf
-            self._wanted = None
+            self._target = None
             self._under_way.clear()
             return
         if self.fault and self._goal is None and self._refused_s == -math.inf:
@@ -92,16 +92,16 @@ class GripperGoals:
                 f"gripper: the action {self._action} did not answer a goal within {ANSWER_S:g} s, "
                 "expected it to be accepted. Restart the gripper's controller."
             )
-        newest = self._wanted
+        newest = self._target
         if newest is None or now_s - newest[1] > FRESH_S:
             return
         if now_s - self._sent_s < self._period_s or now_s - self._refused_s < RETRY_S:
             return
-        wanted = newest[0]
-        if self._goal is None or abs(wanted - self._goal) > self._deadband:
+        target = newest[0]
+        if self._goal is None or abs(target - self._goal) > self._deadband:
             self._number += 1
-            self._goal, self._sent_s, self._answered = wanted, now_s, False
-            self._sender.send(self._number, wanted, self._on_answer, self._on_end)
+            self._goal, self._sent_s, self._answered = target, now_s, False
+            self._sender.send(self._number, target, self._on_answer, self._on_end)
 
     def _on_answer(self, number: int, accepted: bool) -> None:
         if number != self._number:

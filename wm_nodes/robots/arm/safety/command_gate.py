@@ -1,6 +1,6 @@
 """The last gate before the driver: each command is compared with the last one and with the arm.
 
-It knows nothing of how a command was made: no filter, no plan, no state. A command beyond one
+It does not depend on how a command was computed: no filter, no plan, no state. A command beyond one
 period's reach is not sent.
 """
 

@@ -1,7 +1,7 @@
 """Does the arm follow? Found from commands and measurements of the last 0.3 s, before it lags far.
 
 A joint does not follow when it was commanded along one way for some time and has hardly moved in
-all of that time, even if the driver executes each command up to DELAY_S late. That is seen
+all of that time, even if the driver executes each command up to DELAY_S late. That is found
 WINDOW_S after the joint has stopped: sooner than by how far it is behind.
 """
 
@@ -15,7 +15,7 @@ from wm_nodes.robots.arm.safety.limits import Floats
 
 DELAY_S = 0.2  # a healthy driver executes a command, and reports it, at most so late
 WINDOW_S = 0.06  # in which the joint should have moved
-LEAST_RAD = 0.015  # commanded in each WINDOW_S: slower motion says too little. rad, or m
+LEAST_RAD = 0.015  # commanded in each WINDOW_S: slower motion proves too little. rad, or m
 SHARE = 0.2  # of the commanded motion: a joint that moved less stands still. 3 mrad: 4 x the noise
 READINGS = 3  # joint states in the window, each with a time of its own
 BEHIND_RAD = 0.04  # an arm that is nearer to its command than this may be held by friction
@@ -65,8 +65,8 @@ class FollowWatch:
         if not behind.any():
             return None
         since = now_s - WINDOW_S
-        seen = [place for came_s, place in self._measured if came_s >= since]
-        if len(seen) < READINGS or self._measured[0][0] > since:
+        recent = [place for came_s, place in self._measured if came_s >= since]
+        if len(recent) < READINGS or self._measured[0][0] > since:
             return None
         times = np.array([when for when, _ in self._commanded])
         places = np.stack([place for _, place in self._commanded])
@@ -77,7 +77,7 @@ class FollowWatch:
         moves = _at(times, places, ends) - _at(times, places, ends - WINDOW_S)
         one_way = np.all(moves > 0.0, axis=0) | np.all(moves < 0.0, axis=0)
         least = np.abs(moves).min(axis=0, initial=np.inf) * one_way
-        moved = np.ptp(np.array(seen), axis=0)
+        moved = np.ptp(np.array(recent), axis=0)
         stands = (least >= LEAST_RAD) & (moved < SHARE * least) & behind
         return int(stands.argmax()) if len(ends) and stands.any() else None
 

@@ -1,4 +1,4 @@
-"""What an arm may do: limits of every joint, the hand's box and its speed."""
+"""What an arm may do: limits of every joint, the box and the speed of its end effector."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ PER_JOINT = ("low", "high", "velocity", "acceleration", "jerk")
 
 @dataclass(frozen=True)
 class ArmLimits:
-    """Limits of n joints [rad, rad/s, rad/s², rad/s³; m where a joint slides] and of the hand [m].
+    """Limits of n joints [rad, rad/s, rad/s², rad/s³; m where a joint slides] and of the
+    end effector [m].
 
-    `target_change` is how much a joint's wanted velocity may differ from one period to the next.
+    `target_change` is how much a joint's target velocity may differ from one period to the next.
     `continuous` joints have no end stops: joint states may report them wrapped to ±pi; low and high
     bound the unwrapped angle. By default no joint is. SpecError if a shape or value is wrong.
     """
@@ -33,7 +34,7 @@ class ArmLimits:
     acceleration: Floats
     jerk: Floats
     target_change: Floats
-    box_low: Floats  # (3,) of the hand, in the arm's base frame
+    box_low: Floats  # (3,) of the end effector, in the arm's base frame
     box_high: Floats
     hand_speed: float = HAND_SPEED_M_S
     continuous: Bools = field(default_factory=lambda: np.zeros(0, np.bool_))  # (n,)
@@ -47,16 +48,20 @@ class ArmLimits:
         continuous = np.zeros(n, np.bool_) if len(self.continuous) == 0 else self.continuous
         object.__setattr__(self, "continuous", np.array(continuous, np.bool_))
         if self.continuous.shape != (n,):
-            raise SpecError(f"limits: continuous: expected {n} bools, got {self.continuous.size}.")
+            raise SpecError(f"limits: continuous: got {self.continuous.size}, expected {n} bools.")
         for low, high, what in (("low", "high", "joints"), ("box_low", "box_high", "workspace")):
             if not (getattr(self, low) < getattr(self, high)).all():
-                raise SpecError(f"limits: {what}: each {low} must be below its {high}.")
+                raise SpecError(
+                    f"limits: {what}: got a {low} not below its {high}, expected it below."
+                )
         for name in ("velocity", "acceleration", "jerk", "target_change"):
             if not (getattr(self, name) > 0).all():
-                raise SpecError(f"limits: {name}: expected numbers above 0, got {self._list(name)}")
+                raise SpecError(
+                    f"limits: {name}: got {self._list(name)}, expected numbers above 0."
+                )
         if not 0 < self.hand_speed <= MAX_HAND_SPEED_M_S:
             raise SpecError(
-                f"limits: hand_speed: given {self.hand_speed}, right is above 0 to "
+                f"limits: hand_speed: got {self.hand_speed}, expected above 0 to "
                 f"{MAX_HAND_SPEED_M_S} m/s."
             )
 
@@ -71,6 +76,6 @@ def _vector(given: Any, size: int, name: str, of: tuple[str, ...] | str) -> Floa
         value = np.array(np.nan)
     if value.shape != (size,) or not np.isfinite(value).all():
         raise SpecError(
-            f"limits: {name}: expected {size} finite numbers ({', '.join(of)}), got {given!r}."
+            f"limits: {name}: got {given!r}, expected {size} finite numbers ({', '.join(of)})."
         )
     return value

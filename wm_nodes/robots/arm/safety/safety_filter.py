@@ -8,10 +8,10 @@ differences of the commands by their true times stay within the limits.
 A call more than LATE periods after the last command is late: the driver had no command of ours for
 so long. What the arm did in the meantime depends on the command interface:
 
-- position: the driver held the last command. The path begins anew there, at rest.
+- position: the driver held the last command. A new path begins there, at rest.
 - trajectory: the driver followed the stop that was sent with the last command. So does the path.
 - velocity, twist: the driver went on at the last velocity, so the stop begins now; or it stopped by
-  itself after `timeout_s`, and the path begins anew at rest.
+  itself after `timeout_s`, and a new path begins at rest.
 
 After a late call the target is ignored until the arm is at rest. The filter knows no model and no
 ROS, and no clock but `now_s`, which must be steady.
@@ -161,12 +161,14 @@ class SafetyFilter:
 
     @property
     def outside(self) -> tuple[str, ...]:
-        """Names of joints beyond their limits, and `hand` beyond its box."""
+        """Names of joints beyond their limits, and the end effector beyond its box."""
         limits = self.limits
         wrong = (self.x < limits.low) | (self.x > limits.high)
         names = [limits.joints[index] for index in np.flatnonzero(wrong)]
-        hand = (self.hand < limits.box_low).any() or (self.hand > limits.box_high).any()
-        return (*names, *(["hand"] if hand else []))
+        beyond = (self.end_effector < limits.box_low).any() or (
+            self.end_effector > limits.box_high
+        ).any()
+        return (*names, *(["end effector"] if beyond else []))
 
     def correct(self, shift: Floats) -> None:
         """Shift the path by a little (n,), as measured; velocities stay."""
@@ -262,7 +264,7 @@ class SafetyFilter:
         else:
             self.x, speed, pull = weights(u) @ self._path.points
             self.v, self.a = speed / self.period_s, pull / self.period_s**2
-        self.hand = self._kinematics.positions(self.x[None])[0]
+        self.end_effector = self._kinematics.positions(self.x[None])[0]
 
     def _setpoint(self, why: list[str], *, moved: bool, late: bool) -> Setpoint:
         names = tuple(dict.fromkeys(why))

@@ -9,8 +9,9 @@ which begins after d periods:
     a_k = a r_k - v* t_k,   r_0 = 1, r_m = 0,   dt sum(t) = 1,   t_d = t_{N+1} = 0
 
 Everything about it is linear in v and a, so a whole motion of all joints is one product; all joints
-stop together, hence the hand stays near its path. The family holds many lengths of the trapezoid,
-each with several ramps. The shortest motion within the limits of acceleration and jerk is taken.
+stop together, so the end effector stays near its path. The family holds many lengths of the
+trapezoid, each with several ramps. The shortest motion within the limits of acceleration and jerk
+is taken.
 
 Both r and t are piecewise linear, so the largest acceleration and jerk of a motion occur at a few
 known periods. Their values there are compared with the limits, which is exact.
@@ -76,7 +77,8 @@ class StoppingMotions:
         self.velocity = np.minimum(limits.velocity, self._stoppable(lengths[-1]))
         if not (self.velocity > 0).all():
             raise SpecError(
-                f"limits: jerk is too low to stop within {LONGEST_S} s. Right: more jerk."
+                f"limits: jerk: got one too low to stop within {LONGEST_S} s, expected a higher "
+                "limit. Raise jerk."
             )
         self._motions = self._family(lengths)
         self.longest_s = self._motions[-1].periods * dt

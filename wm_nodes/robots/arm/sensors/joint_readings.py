@@ -22,7 +22,7 @@ MOST_SOURCES = 256
 
 
 class JointReadings:
-    """Merges joint states by name. A reading exists once every joint has been seen.
+    """Merges joint states by name. A reading exists once every joint has been received.
 
     names: the n joints, in the order of the readings. home: (n,) [rad; m where a joint slides].
     continuous: n flags; such a joint turns without end, and its angles are unwrapped: the first
@@ -151,8 +151,8 @@ class JointSources:
         """Return the joints that more than one publisher sends, sorted.
 
         publishers: how many there are on the topic. Where they are not identified, several are
-        allowed only if the sets of names seen are disjoint and at least as many as the publishers;
-        else all joints of ours count as shared.
+        allowed only if the sets of names received are disjoint and at least as many as the
+        publishers; else all joints of ours count as shared.
         """
         recent = self._recent(now_s)
         found: set[str] = set()

@@ -1,6 +1,6 @@
 """The simulated arm in one process and in simulated time: to collect, evaluate and test quickly.
 
-It is the same adapter and safety filter as on topics; only the wires are shorter.
+Adapter and safety filter are those of an arm on topics; only the driver is another one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SimulatedArm(Arm):
         config = replace(config, cameras=cameras)
         self._views = cameras
         if task not in TASKS:
-            raise RobotError(f"task: the arm has no {task!r}. Right: {', '.join(TASKS)}.")
+            raise RobotError(f"task: got {task!r}, expected one of {', '.join(TASKS)}.")
         self._sim_driver = SimDriver(config, task, render=render, seed=seed)
         super().__init__(
             self._sim_driver,
@@ -59,7 +59,7 @@ class SimulatedArm(Arm):
         )
 
     def goal(self) -> Observation | None:
-        """Return what the cameras would see with the hand at rest in the goal of this scene."""
+        """Return the observation with the end effector at rest in the goal of this scene."""
         if self.spec.task != "goal":
             return None
         world = self.world
@@ -83,7 +83,7 @@ class SimulatedArm(Arm):
 
     @property
     def world(self) -> ArmWorld:
-        """The physics, for scripts and judges: never published."""
+        """The physics, for scripts and evaluation: never published."""
         return self._sim_driver.world
 
     @property

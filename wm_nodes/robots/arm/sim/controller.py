@@ -41,11 +41,11 @@ class Controller:
     def __post_init__(self) -> None:
         config = self.world.config
         self.sensors = Sensors(self.world, self.faults, self.seed)
-        self._n, self._arm = len(config.limits.joints), config.arm_joints
+        self._arm = config.arm_joints
         self._target = self.world.positions()
         self._paced = self._target.copy()  # follows the target at the driver's speed scale
         self._lags = False
-        self._velocity = np.zeros(self._n)
+        self._velocity = np.zeros(len(self._target))
         self._commanded_s = -np.inf
         self._queue: deque[_Pending] = deque()
         self._points: deque[tuple[float, Floats]] = deque()
@@ -80,7 +80,7 @@ class Controller:
         """
         start = self.world.time_s + self.faults.actuation_delay_s
         taken = [(start + due, np.asarray(place, np.float64)) for due, place in points]
-        joints = slice(self._arm, self._n) if gripper else slice(self._arm)
+        joints = slice(self._arm, None) if gripper else slice(self._arm)
         here = self._target[joints]
         wrong = any(p.shape != here.shape or not (np.abs(p) < SANE).all() for _, p in taken)
         if not taken or wrong or min(np.diff([due for due, _ in taken]), default=1.0) <= 0:

@@ -86,10 +86,10 @@ class SimDriver:
         state = self.world.state()
         return Score(self.world.task.reward(state), self.world.success())
 
-    def begin(self, seed: int) -> None:
+    def request_scene(self, seed: int) -> None:
         self.world.set_scene(seed)
 
-    def begun(self) -> bool:
+    def scene_is_set(self) -> bool:
         return True
 
     def wait(self, seconds: float) -> None:

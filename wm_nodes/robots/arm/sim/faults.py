@@ -9,7 +9,7 @@ JOINT_NOISE_RAD, IMAGE_NOISE = 0.0005, 1.5  # encoders and cameras are never per
 
 @dataclass
 class Faults:
-    """Everything that can be wrong, all switchable while it runs."""
+    """Everything that can be wrong, one field for each fault, all switchable while it runs."""
 
     joint_noise_rad: float = JOINT_NOISE_RAD  # rad, or m
     image_noise: float = IMAGE_NOISE  # grey levels

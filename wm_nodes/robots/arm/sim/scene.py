@@ -23,7 +23,7 @@ class ArmWorld:
 
     def __init__(self, config: ArmConfig, task: str = "reach", *, render: str = "fast") -> None:
         if task not in TASKS:
-            raise RobotError(f"task: there is no {task!r}. Right: {', '.join(TASKS)}.")
+            raise RobotError(f"task: got {task!r}, expected one of {', '.join(TASKS)}.")
         preset, _ = rendering.resolve(render)
         import mujoco
 
@@ -37,12 +37,12 @@ class ArmWorld:
         self._actuators = np.array([names.index(name) for name in config.limits.joints])
         self._cube = self.model.joint("cube").qposadr[0]
         self._mocap = {n: self.model.body(n).mocapid[0] for n in ("marker", "disc")}
-        self._hand = self.model.site(config.hand).id
+        self._site = self.model.site(config.hand).id
         self._preset = preset
         self._cameras: dict[str, rendering.CameraRenderer] = {}
         self.scene = Scene()
         self._hold(config.home)
-        self._home_hand = self.data.site_xpos[self._hand].copy()
+        self._home_hand = self.data.site_xpos[self._site].copy()
         self.set_scene(0)
 
     # Time ---------------------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class ArmWorld:
     def wrench(self) -> Floats:
         """Return force [N] and torque [Nm], (6,), with which link 5 holds what is beyond joint 6.
 
-        In the frame of the site `wrist`; the weight of hand and fingers is in them.
+        In the frame of the site `wrist`; the weight of gripper and fingers is in them.
         """
         parts = [self.data.sensor(f"wrist_{what}").data for what in ("force", "torque")]
         return np.concatenate(parts)
@@ -98,7 +98,7 @@ class ArmWorld:
         limits = self.config.limits
         opening = self.data.qpos[self._at[-1]] / limits.high[-1] if self.config.gripper else 1.0
         return State(
-            hand=self.data.site_xpos[self._hand].copy(),
+            end_effector=self.data.site_xpos[self._site].copy(),
             cube=self.data.qpos[self._cube : self._cube + 3].copy(),
             goal=np.array(self.scene.goal),
             opening=float(opening),
@@ -146,7 +146,7 @@ class ArmWorld:
         return image
 
     def goal_pose(self) -> Floats:
-        """Return joints (n,) that bring the hand to the scene's goal with home's attitude."""
+        """Return joints (n,) with the end effector in the scene's goal, at home's attitude."""
         config = self.config
         chain = Kinematics(config.model, config.limits.joints, config.hand)
         upright, pose, arm = chain.orientation(config.home), config.home.copy(), config.arm_joints

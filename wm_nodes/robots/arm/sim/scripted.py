@@ -1,4 +1,4 @@
-"""Who plays the simulated arm without learning: a task's script, and smooth random play."""
+"""Policies of the simulated arm that are not learned: a task's script, and smooth random play."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ ABOUT_M = 0.1  # play about a thing is so far from it at most
 
 
 class ArmExpert:
-    """A task's script, which reads the simulator's state. Actions are the hand's velocity."""
+    """A task's script, which reads the simulator's state. Actions: velocity of the end effector."""
 
     origin = SCRIPT
 
     def __init__(self, spec: RobotSpec, world: ArmWorld) -> None:
         self._names, self._world = spec.action.names, world
         if self._names[:3] != ("x", "y", "z"):
-            raise ValueError(f"expert: acts with the hand's velocity, not with {self._names}")
+            raise ValueError(
+                f"expert: got actions {self._names}, expected the end effector's velocity"
+            )
         self._low = np.array(spec.action.low, np.float32)
         self._high = np.array(spec.action.high, np.float32)
 
@@ -40,11 +42,11 @@ class ArmExpert:
         """Scripts remember nothing."""
 
     def act(self, observation: Observation) -> Vector:
-        wanted = self._world.task.script(self._world.state())
-        hand, grip = wanted[:3], wanted[3:]
-        most = float(np.abs(hand / self._high[:3]).max())
-        both = np.concatenate([hand / max(most, 1.0), grip])[: len(self._names)]
-        if not grip.any():  # the gripper is left alone: its speed is zero, its opening is kept
+        target = self._world.task.script(self._world.state())
+        velocity, gripper = target[:3], target[3:]
+        most = float(np.abs(velocity / self._high[:3]).max())
+        both = np.concatenate([velocity / max(most, 1.0), gripper])[: len(self._names)]
+        if not gripper.any():  # the gripper is left alone: its speed is zero, its opening is kept
             both[3:] = still(self._names, observation.commanded)[3:]
         return np.clip(both.astype(np.float32), self._low, self._high)
 
@@ -69,12 +71,14 @@ class SmoothPlay:
         self._arm, self._seed, self._near, self._things = arm, seed, near, things
         spec, limits = arm.spec.action, arm.config.limits
         self._low, self._high = np.array(spec.low), np.array(spec.high)
-        self._hand = spec.names[:3] == ("x", "y", "z")
-        if near and not self._hand:
-            raise ValueError(f"near: play acts with {spec.names}, not with the hand's velocity")
+        self._of_end_effector = spec.names[:3] == ("x", "y", "z")
+        if near and not self._of_end_effector:
+            raise ValueError(
+                f"near: got actions {spec.names}, expected the end effector's velocity"
+            )
         self._box = (
             (limits.box_low, limits.box_high)
-            if self._hand
+            if self._of_end_effector
             else (limits.low[: arm.config.arm_joints], limits.high[: arm.config.arm_joints])
         )
 
@@ -113,8 +117,8 @@ class SmoothPlay:
 
     def _place(self, observation: Observation) -> Floats:
         count = len(self._arm.config.limits.joints)
-        hand = observation.proprio[count : count + 3]
-        part = hand if self._hand else observation.proprio[: len(self._low)]
+        end_effector = observation.proprio[count : count + 3]
+        part = end_effector if self._of_end_effector else observation.proprio[: len(self._low)]
         return part.astype(np.float64)
 
 

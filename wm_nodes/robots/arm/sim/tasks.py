@@ -35,7 +35,7 @@ class Scene:
 class State:
     """What a script may know: everything. Places (3,) [m], opening of the gripper from 0 to 1."""
 
-    hand: Floats
+    end_effector: Floats
     cube: Floats
     goal: Floats
     opening: float
@@ -64,7 +64,7 @@ def distance_of(reward: npt.ArrayLike) -> Floats:
 
 
 def _free(random: np.random.Generator) -> tuple[float, ...]:
-    """Return a place within the hand's box, a little inside."""
+    """Return a place within the end effector's box, a little inside."""
     low, high = (0.29, -0.24, 0.06), (0.51, 0.24, 0.31)
     return tuple(float(value) for value in random.uniform(low, high))
 
@@ -74,8 +74,9 @@ def _on_table(random: np.random.Generator, reach: float = 0.18) -> tuple[float, 
 
 
 def _reach_scene(random: np.random.Generator) -> Scene:
-    """A ball in the air, as large as what counts as reached and so clear that a hand inside can be
-    seen; the disc on the table below it tells one camera how far away it is."""
+    """A ball in the air, as large as what counts as reached and so clear that an
+    end effector inside is visible; the disc on the table below it shows one camera how far away it
+    is."""
     goal = _free(random)
     return Scene(goal=goal, marker=goal, disc=(*goal[:2], 0.001))
 
@@ -98,7 +99,7 @@ def _lift_scene(random: np.random.Generator) -> Scene:
 
 
 def _to_goal(state: State) -> float:
-    return float(np.linalg.norm(state.hand - state.goal))
+    return float(np.linalg.norm(state.end_effector - state.goal))
 
 
 def _cube_to_disc(state: State) -> float:
@@ -110,7 +111,7 @@ def _cube_below(state: State) -> float:
 
 
 def _go(state: State, place: Floats, grip: float) -> Floats:
-    return np.array([*(SPEED_PER_S * (place - state.hand)), grip])
+    return np.array([*(SPEED_PER_S * (place - state.end_effector)), grip])
 
 
 def _reach_script(state: State) -> Floats:
@@ -123,48 +124,50 @@ def _push_script(state: State) -> Floats:
     far = float(np.hypot(*way))
     way = way / max(far, 1e-6)
     behind = state.cube[:2] - 0.055 * way
-    off = state.hand[:2] - behind
+    off = state.end_effector[:2] - behind
     side = abs(float(off @ np.array([-way[1], way[0]])))
     along = float(off @ way)
-    low = state.hand[2] < 0.05
+    low = state.end_effector[2] < 0.05
     if far < 0.012:
         return np.zeros(4)
     if low and side < 0.02 and along > -0.05:
         ahead = (
-            state.hand[:2]
+            state.end_effector[:2]
             + 0.05 * way
             - 0.6 * side * np.sign(off @ [-way[1], way[0]]) * (np.array([-way[1], way[0]]))
         )
-        return np.array([*(1.6 * (ahead - state.hand[:2])), 3.0 * (0.035 - state.hand[2]), -1.0])
+        return np.array(
+            [*(1.6 * (ahead - state.end_effector[:2])), 3.0 * (0.035 - state.end_effector[2]), -1.0]
+        )
     if np.hypot(*off) < 0.015:
         return _go(state, np.array([*behind, 0.03]), -1.0)
     height = 0.12 if np.hypot(*off) > 0.015 else 0.03
-    level = state.hand[2] > 0.085
-    place = np.array([*(behind if level else state.hand[:2]), height])
+    level = state.end_effector[2] > 0.085
+    place = np.array([*(behind if level else state.end_effector[:2]), height])
     return _go(state, place, -1.0)
 
 
 def _lift_script(state: State) -> Floats:
     """Go over the cube with open fingers, down, close, up."""
-    off = float(np.hypot(*(state.cube - state.hand)[:2]))
-    deep = state.hand[2] - state.cube[2]
+    off = float(np.hypot(*(state.cube - state.end_effector)[:2]))
+    deep = state.end_effector[2] - state.cube[2]
     if off > 0.012 and deep < 0.07:
-        return _go(state, np.array([*state.hand[:2], state.cube[2] + 0.1]), 1.0)
+        return _go(state, np.array([*state.end_effector[:2], state.cube[2] + 0.1]), 1.0)
     if off > 0.012 or (deep > 0.02 and state.opening < 0.9):
         return _go(state, state.cube + ABOVE, 1.0)
     if deep > 0.008 and state.opening > CLOSED:
         return _go(state, state.cube, 1.0)
     if state.opening > CLOSED:
         return np.array([0.0, 0.0, 0.0, -1.0])
-    return _go(state, np.array([*state.hand[:2], state.goal[2] + 0.04]), -1.0)
+    return _go(state, np.array([*state.end_effector[:2], state.goal[2] + 0.04]), -1.0)
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("reach", "bring the hand to the green ball", _reach_scene, _to_goal, REACH_M,
+        Task("reach", "bring the end effector to the green ball", _reach_scene, _to_goal, REACH_M,
              _reach_script),
-        Task("goal", "bring the hand to a place that only a goal image shows", _goal_scene,
+        Task("goal", "bring the end effector to a place that only a goal image shows", _goal_scene,
              _to_goal, REACH_M, _reach_script),
         Task("push", "push the cube onto the disc", _push_scene, _cube_to_disc, PUSH_M,
              _push_script),

@@ -11,16 +11,9 @@ pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.wm_nodes.robots.arm.arms import config, kinematics
 from wm_nodes.checks.faults.audit.auditor import Auditor
-from wm_nodes.checks.safety_trial import (
-    INTERFACES,
-    KINDS,
-    Order,
-    audit,
-    audit_velocities,
-    orders,
-    run_orders,
-    run_trial,
-)
+from wm_nodes.checks.safety_trial.calls import KINDS, Call, calls
+from wm_nodes.checks.safety_trial.limit_audit import audit, audit_velocities
+from wm_nodes.checks.safety_trial.trial import INTERFACES, run_calls, run_trial
 from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter
 from wm_nodes.robots.arm.safety.spline import weights
 
@@ -175,10 +168,10 @@ class Continuing(SafetyFilter):
 def test_a_trial_finds_a_wrong_filter(wrong, interface, names) -> None:
     filter = wrong(LIMITS, kinematics(), PERIOD_S, interface, timeout_s=TIMEOUT_S)
     random = np.random.default_rng(3)
-    made = list(orders(LIMITS, "recorded", random, PERIOD_S, 600))
+    given = list(calls(LIMITS, "recorded", random, PERIOD_S, 600))
     times = np.cumsum(PERIOD_S * random.choice([0.5, 1.0, 1.4, 8.0], 600, p=[0.4, 0.3, 0.27, 0.03]))
-    made = [Order(order.wanted, float(now)) for order, now in zip(made, times)]
-    found = run_orders(filter, kinematics(), HOME, made, timeout_s=TIMEOUT_S)
+    given = [Call(call.target, float(now)) for call, now in zip(given, times)]
+    found = run_calls(filter, kinematics(), HOME, given, timeout_s=TIMEOUT_S)
     assert names <= set(+found.violations)
 
 

@@ -295,7 +295,7 @@ def test_a_joint_beside_the_chain_is_refused(tmp_path):
     text = SMALL.replace("  two:", f"  finger: {LIMITS}\n  two:")
     text = re.sub("gripper:.*\n", "", text)
     message = refused(tmp_path / "robot.yaml", text)
-    assert "joints.finger: got a joint that does not move the hand" in message
+    assert "joints.finger: got a joint that does not move the end effector" in message
 
 
 TEXT = find_config("arm_sim").read_text()

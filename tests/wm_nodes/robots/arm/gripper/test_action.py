@@ -282,7 +282,7 @@ def test_goals_follow_changes_beyond_the_dead_band_at_most_so_often(server):
     times = []
     for tick, position in enumerate(wanted):
         before = len(server.goals)
-        goals.want(position, 0.02 * tick)
+        goals.set_target(position, 0.02 * tick)
         goals.tick(0.02 * tick)
         if len(server.goals) > before:
             times.append(0.02 * tick)
@@ -291,7 +291,7 @@ def test_goals_follow_changes_beyond_the_dead_band_at_most_so_often(server):
     assert abs(server.goals[len(server.goals)] - 1.0) <= 0.01
     sent = len(server.goals)
     for tick in range(100):
-        goals.want(1.0 + 0.009 * (-1) ** tick, 10.0 + 0.2 * tick)
+        goals.set_target(1.0 + 0.009 * (-1) ** tick, 10.0 + 0.2 * tick)
         goals.tick(10.0 + 0.2 * tick)
     assert len(server.goals) == sent and not goals.fault
 
@@ -299,7 +299,7 @@ def test_goals_follow_changes_beyond_the_dead_band_at_most_so_often(server):
 def test_a_newer_goal_cancels_an_older_one_once_it_is_accepted(server):
     goals = goals_of(server)
     for number, position in enumerate((0.1, 0.5, 0.9), start=1):
-        goals.want(position, float(number))
+        goals.set_target(position, float(number))
         goals.tick(float(number))
         assert not server.cancelled[number - 1 :]
         if number != 2:
@@ -317,15 +317,15 @@ def test_a_newer_goal_cancels_an_older_one_once_it_is_accepted(server):
 @pytest.mark.parametrize("status", ["aborted", "canceled"])
 def test_an_aborted_goal_is_a_fault_until_a_goal_is_accepted(server, status):
     goals = goals_of(server)
-    goals.want(0.5, 1.0)
+    goals.set_target(0.5, 1.0)
     goals.tick(1.0)
     server.answer(1)
     server.end(1, status)
     assert status in goals.fault and "\n" not in goals.fault
-    goals.want(0.5, 2.0)
+    goals.set_target(0.5, 2.0)
     goals.tick(2.0)
     assert len(server.goals) == 1  # it is not repeated
-    goals.want(0.1, 3.0)
+    goals.set_target(0.1, 3.0)
     goals.tick(3.0)
     server.answer(2)
     assert not goals.fault
@@ -335,14 +335,14 @@ def test_an_aborted_goal_is_a_fault_until_a_goal_is_accepted(server, status):
 
 def test_a_refused_goal_is_a_fault_and_tried_again_later(server):
     goals = goals_of(server)
-    goals.want(0.5, 1.0)
+    goals.set_target(0.5, 1.0)
     goals.tick(1.0)
     server.answer(1, accepted=False)
     assert "refused" in goals.fault
-    goals.want(0.5, 1.0 + RETRY_S / 2)
+    goals.set_target(0.5, 1.0 + RETRY_S / 2)
     goals.tick(1.0 + RETRY_S / 2)
     assert len(server.goals) == 1
-    goals.want(0.5, 1.0 + RETRY_S)
+    goals.set_target(0.5, 1.0 + RETRY_S)
     goals.tick(1.0 + RETRY_S)
     assert len(server.goals) == 2 and "refused" in goals.fault
     server.answer(2)
@@ -351,11 +351,11 @@ def test_a_refused_goal_is_a_fault_and_tried_again_later(server):
 
 def test_a_server_that_is_silent_or_away_is_a_fault_and_blocks_nothing(server):
     goals = goals_of(server)
-    goals.want(0.5, 1.0)
+    goals.set_target(0.5, 1.0)
     goals.tick(1.0)
     goals.tick(1.1 + ANSWER_S)
     assert "did not answer" in goals.fault
-    goals.want(0.5, 1.2 + ANSWER_S + RETRY_S)
+    goals.set_target(0.5, 1.2 + ANSWER_S + RETRY_S)
     goals.tick(1.2 + ANSWER_S + RETRY_S)
     assert server.goals == {1: 0.5, 2: 0.5} and "did not answer" in goals.fault
     server.answer(1)  # too late
@@ -364,7 +364,7 @@ def test_a_server_that_is_silent_or_away_is_a_fault_and_blocks_nothing(server):
     goals.tick(5.0)
     assert "no server" in goals.fault
     server.there = True
-    goals.want(0.6, 6.0)
+    goals.set_target(0.6, 6.0)
     goals.tick(6.0)
     server.answer(3)
     assert server.goals[3] == 0.6 and not goals.fault
@@ -373,12 +373,12 @@ def test_a_server_that_is_silent_or_away_is_a_fault_and_blocks_nothing(server):
 @pytest.mark.parametrize("what", ["period", "server", "refused", "silent"])
 def test_nothing_is_sent_once_the_opening_is_not_commanded_any_more(server, what):
     goals = goals_of(server)
-    goals.want(0.5, 1.0)
+    goals.set_target(0.5, 1.0)
     server.there = what != "server"
     goals.tick(1.0)
     if what == "period":
         server.answer(1)
-        goals.want(0.9, 1.1)  # not due yet
+        goals.set_target(0.9, 1.1)  # not due yet
         goals.tick(1.1)
     elif what == "refused":
         server.answer(1, accepted=False)
@@ -388,7 +388,7 @@ def test_nothing_is_sent_once_the_opening_is_not_commanded_any_more(server, what
         server.there = server.there or tick > 20
         goals.tick(1.1 + FRESH_S + 0.05 * tick)
     assert len(server.goals) == sent
-    goals.want(0.7, 20.0)  # it is commanded again
+    goals.set_target(0.7, 20.0)  # it is commanded again
     goals.tick(20.0)
     assert server.goals[sent + 1] == 0.7 and len(server.goals) == sent + 1
 
@@ -396,22 +396,22 @@ def test_nothing_is_sent_once_the_opening_is_not_commanded_any_more(server, what
 def test_a_server_that_was_away_for_a_moment_gets_no_opening_of_before(server):
     goals = goals_of(server)
     server.there = False
-    goals.want(0.5, 1.0)
+    goals.set_target(0.5, 1.0)
     goals.tick(1.0)
     server.there = True
     goals.tick(1.05)
     assert not server.goals
-    goals.want(0.6, 1.07)
+    goals.set_target(0.6, 1.07)
     goals.tick(1.1)
     assert server.goals == {1: 0.6}
 
 
 def test_an_opening_is_sent_when_due_within_its_time(server):
     goals = goals_of(server)
-    goals.want(0.5, 1.0)
+    goals.set_target(0.5, 1.0)
     goals.tick(1.0)
     server.answer(1)
-    goals.want(0.9, 1.05)  # the last command
+    goals.set_target(0.9, 1.05)  # the last command
     for tick in range(1, 10):
         goals.tick(1.0 + 0.05 * tick)
     assert server.goals == {1: 0.5, 2: 0.9}
@@ -420,7 +420,7 @@ def test_an_opening_is_sent_when_due_within_its_time(server):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_an_opening_that_is_not_finite_is_no_goal(server, bad):
     goals = goals_of(server)
-    goals.want(bad, 1.0)
+    goals.set_target(bad, 1.0)
     goals.tick(1.0)
     assert not server.goals
 

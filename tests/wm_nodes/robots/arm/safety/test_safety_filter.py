@@ -13,7 +13,9 @@ from hypothesis.extra import numpy as arrays
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.wm_nodes.robots.arm.arms import NAMES, config, kinematics
-from wm_nodes.checks.safety_trial import KINDS, Order, audit, orders, run_orders
+from wm_nodes.checks.safety_trial.calls import KINDS, Call, calls
+from wm_nodes.checks.safety_trial.limit_audit import audit
+from wm_nodes.checks.safety_trial.trial import run_calls
 from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter
 
 CORPUS = sorted((Path(__file__).parent.parent / "corpus").glob("*.npz"))
@@ -24,9 +26,9 @@ def make(name: str = "arm_sim", rate_hz: float = 50.0) -> SafetyFilter:
     return SafetyFilter(config(name).limits, kinematics(name), 1.0 / rate_hz)
 
 
-def clean(name: str, rate_hz: float, commands: list[Order]) -> None:
+def clean(name: str, rate_hz: float, commands: list[Call]) -> None:
     """Assert that no limit was broken."""
-    found = run_orders(make(name, rate_hz), kinematics(name), config(name).home, commands)
+    found = run_calls(make(name, rate_hz), kinematics(name), config(name).home, commands)
     assert not +found.violations, (found.violations, found.worst)
 
 
@@ -35,14 +37,14 @@ def clean(name: str, rate_hz: float, commands: list[Order]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_sequence_breaks_a_limit(name, kind, rate_hz):
     random = np.random.default_rng(len(name))
-    clean(name, rate_hz, list(orders(config(name).limits, kind, random, 1 / rate_hz, 400)))
+    clean(name, rate_hz, list(calls(config(name).limits, kind, random, 1 / rate_hz, 400)))
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_the_corpus_breaks_no_limit(path):
     with np.load(path) as saved:
         name, rate_hz = str(saved["robot"]), float(saved["rate_hz"])
-        clean(name, rate_hz, [Order(w, t) for w, t in zip(saved["wanted"], saved["now_s"])])
+        clean(name, rate_hz, [Call(w, t) for w, t in zip(saved["wanted"], saved["now_s"])])
 
 
 @settings(max_examples=60, deadline=None)
@@ -56,7 +58,7 @@ def test_the_corpus_breaks_no_limit(path):
 )
 def test_any_numbers_at_any_times_break_no_limit(wanted, gaps):
     times = np.cumsum(gaps) * 0.1
-    clean("arm_sim", 50.0, [Order(w, float(t)) for w, t in zip(wanted, times)])
+    clean("arm_sim", 50.0, [Call(w, float(t)) for w, t in zip(wanted, times)])
 
 
 @settings(max_examples=60, deadline=None)
@@ -117,8 +119,8 @@ def test_a_wall_is_slid_along_not_stuck_to():
     for index in range(1, 250):
         _, linear, _ = kinematics().jacobian(filter.x)
         filter.step(np.linalg.pinv(linear) @ [0.0, 0.06, -0.1], index * 0.02)
-    assert filter.hand[1] > 0.15
-    assert filter.hand[2] - config().limits.box_low[2] < 0.03
+    assert filter.end_effector[1] > 0.15
+    assert filter.end_effector[2] - config().limits.box_low[2] < 0.03
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("mujoco", reason="needs the [sim] extra")
 
 from tests.wm_nodes.robots.arm.arms import NAMES, config, kinematics
-from wm_nodes.checks.safety_trial import audit
+from wm_nodes.checks.safety_trial.limit_audit import audit
 from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter
 from wm_nodes.robots.arm.safety.speed_scale import LEAST, Slowdown, SpeedScale
 from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
