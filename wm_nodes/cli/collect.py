@@ -24,42 +24,42 @@ SHOW_S = 2.0
 
 @dataclass(frozen=True)
 class Collect:
-    """Record demonstrations (expert) or play (random) into a replay log, without ROS.
+    """Record scripted demonstrations or random motion into a replay log, without ROS.
 
     The same command again adds the next episodes to the same log.
     """
 
     out: Path
-    """Folder of the replay log; made if it is not there."""
+    """Folder of the replay log; created if it does not exist."""
     robot: str = "metaworld"
     """{robots}, or one of your own: module:Class or FILE.py:Class."""
     task: str = ""
-    """Meta-World task (drawer-close-v3), or the arm's: reach, goal, push, lift (goal); your own
-    robot's first."""
+    """Task of the robot; empty: its first."""
     policy: Literal["expert", "random", "play"] = "expert"
-    """expert: the task's script, which reads the simulator's state; random: uniform actions; play:
-    smooth motion to random places (arm_sim)."""
+    """expert: the task's scripted policy, which reads the simulator's state; random: uniform
+    actions; play: smooth motion to random places (arm_sim)."""
     episodes: int = 20
     """Episodes to add."""
     noise: float = 0.5
-    """expert: standard deviation of the noise in three of four episodes; 0: none. The log keeps
-    what the expert meant as `commanded`."""
+    """expert: standard deviation of the noise added in three of four episodes, as a share of half
+    the action range; 0: none. The log keeps the action without noise as `commanded`."""
     near: float = 0.0
-    """play: share of the places it goes for that lie within 10 cm of the ball or the cube."""
+    """play: share of the target places that lie within 10 cm of the ball or the cube."""
     hold: float = 1.0
-    """random: decisions for which an action is held, in the mean."""
+    """random: mean number of agent steps for which an action is held."""
     time_limit: int = 100
-    """Decisions per episode."""
+    """Agent steps per episode."""
     action_repeat: int = 0
-    """Simulator steps (arm: control periods of 20 ms) per decision; 0: 2 (arm: 5)."""
+    """Simulator steps (arm: control periods of 20 ms) per agent step; 0: the robot's default."""
     seed: int = 0
     """Seed of episodes and noise."""
     camera: str = ""
-    """Camera of the simulator (corner4); of the arm one or more of front,side,wrist (front)."""
+    """Camera of the simulator; several with commas between, where the robot has them. Empty: its
+    first."""
     size: int = 64
-    """Side of the pictures, in pixels."""
+    """Side of the images [px]."""
     render: Literal["auto", "fast", "full"] = "auto"
-    """Pictures."""
+    """Rendering: full (shadows), fast (about 10 ms in software), auto (full on a GPU)."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -140,6 +140,6 @@ class _Progress:
         self._shown = now
         print(
             f"{self._done}/{self._episodes} episodes, {self._successes} with success, "
-            f"{self._decisions} decisions, {self._decisions / (now - self._began):.0f}/s",
+            f"{self._decisions} agent steps, {self._decisions / (now - self._began):.0f}/s",
             flush=True,
         )

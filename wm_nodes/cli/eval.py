@@ -43,61 +43,64 @@ BASELINES: tuple[Literal["random", "hold"], ...] = ("random", "hold")  # beside 
 class Eval:
     """Success and return of a policy over fresh episodes, with 95 % intervals.
 
-    Every policy meets the same episodes; none of them is met in training.
+    Every policy gets the same episodes; none of them is part of training.
     """
 
     policy: Literal[
         "agent", "random", "hold", "constant", "expert", "open_loop", "open_loop_best"
     ] = "agent"
-    """Blind baselines, standing still, the scripted expert, or an agent of ours."""
+    """agent: trained weights; random and hold (stand still); constant, open_loop, open_loop_best:
+    baselines that ignore images (metaworld); expert: the task's scripted policy."""
     robot: str = ""
     """{robots}, or one of your own: module:Class or FILE.py:Class; empty: the weights' own, else
     metaworld."""
     task: str = ""
-    """Meta-World task; of the arm reach, goal, push or lift; empty: the weights' own. Another one
-    than theirs is refused."""
+    """Task of the robot; empty: that of the weights, else the robot's first. A task other than that
+    of the weights is refused."""
     weights: str = ""
     """The agent's checkpoint: a folder, a run's weights folder, or the name of a shipped one."""
     episodes: int = 20
-    """Episodes to judge by."""
+    """Number of evaluation episodes."""
     seed: int = 0
     """Seed of the episodes and of the policy."""
     planner: Annotated[str, Choices(("", *PLANNERS))] = ""
-    """What chooses the agent's action; empty: its actor, or cem where it has none."""
+    """Planner of the agent; empty: its actor, or cem where the model has none."""
     horizon: int = 0
-    """Model steps that a search looks ahead; 0: as suits the model."""
+    """Horizon of the search, in model steps; 0: the model's default."""
     samples: int = 0
-    """cem, mppi: candidates; 0: as suits the model."""
+    """cem, mppi: candidates per iteration; 0: the model's default."""
     iterations: int = 0
-    """Rounds of a search; 0: as suits the model."""
+    """Iterations of the search; 0: the model's default."""
     execute: int = 0
-    """Actions that are done before the next search; 0: as suits the model."""
+    """Actions of a plan that are executed before the next search; 0: the model's default."""
     goal_proprio: float = 1.0
-    """Weight of a goal's joint states beside its picture, which they are read off."""
+    """Weight of the goal's proprioception in the cost, beside the image. The model predicts it from
+    the goal image."""
     objective: Literal["", "last", "all"] = ""
-    """Steps of a plan that are compared with a goal; empty: as suits the model."""
+    """Steps of a plan that are compared with the goal: last or all; empty: the model's default."""
     goal_joints: bool = False
-    """Tell the goal's joint states beside its picture, as DINO-WM's release does."""
+    """Give the agent the goal's proprioception beside its image, as DINO-WM's release does."""
     actuation_delay_s: float = 0.0
-    """Simulated arm: commands act so late."""
+    """Simulated arm: delay of its actuation [s]."""
     delay_s: float = 0.0
-    """What the agent assumes of that."""
+    """The actuation delay that the agent compensates [s]."""
     thinking_s: float = 0.0
-    """Time between an observation and its plan, as in real time; 0: none passes."""
+    """Simulated time between an observation and its plan [s], as in real time; 0: none."""
     compensate: bool = True
-    """Plan from where the robot will be when the plan comes."""
+    """Plan from the state expected when the plan takes effect."""
     device: str = "auto"
-    """Where the agent computes: cpu, cuda, or auto (the GPU where there is one)."""
+    """Device of the agent: cpu, cuda, or auto (the GPU if there is one)."""
     action_repeat: int = 0
-    """Simulator steps (arm: control periods of 20 ms) per decision; 0: 2 (arm: 5)."""
+    """Simulator steps (arm: control periods of 20 ms) per agent step; 0: that of the weights, else
+    the robot's default."""
     time_limit: int = 0
-    """Decisions per episode; 0: 250 (others: 60; your own robot's default)."""
+    """Agent steps per episode; 0: the robot's longest (metaworld 250, others 60)."""
     camera: str = ""
-    """Camera of the simulator (of the arm front, side or wrist); empty: the weights' own."""
+    """Camera of the simulator; empty: that of the weights, else the robot's first."""
     render: Literal["auto", "fast", "full"] = "auto"
-    """Pictures."""
+    """Rendering: full (shadows), fast (about 10 ms in software), auto (full on a GPU)."""
     csv: Path | None = None
-    """Write one line per episode here."""
+    """CSV file to write, one line per episode."""
     json: bool = False
     """Print JSON instead of text."""
 
@@ -236,7 +239,7 @@ def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
 
 
 def _time_limit(robot: str) -> int:
-    """Return how many decisions an episode has; 0: as the robot's class says."""
+    """Return how many agent steps an episode has; 0: as the robot's class says."""
     if simulated(robot) is OWN:
         return 0
     return SIMULATED[robot].time_limit

@@ -74,7 +74,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "arm recover": ("wm arm recover",),
     "arm activate": ("wm arm activate",),
     "arm deactivate": ("wm arm deactivate",),
-    "log": ("wm log info runs/NAME", "wm log import video films.mp4 LOG"),
+    "log": ("wm log info runs/NAME", "wm log import video videos.mp4 LOG"),
     "log info": ("wm log info runs/NAME", "wm log info LOG --json"),
     "log show": ("wm log show runs/NAME --episode 3", "wm log show LOG --episode 0 --rerun"),
     "log stats": ("wm log stats runs/NAME --figure stats.png",),

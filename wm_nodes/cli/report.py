@@ -1,4 +1,4 @@
-"""`wm report RUN`: film, plot and figures of a run, from its log, or from what it learned."""
+"""`wm report RUN`: video, plot and figures of a run, from its log, or from what it learned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METRICS = Path("metrics") / "train.csv"
 
 @dataclass(frozen=True)
 class Report:
-    """Film, plot and figures of a run or a log: summary.json, episodes.mp4 and pictures.
+    """Video, plot and figures of a run or a log: summary.json, episodes.mp4 and images.
 
     Of a run of wm train, which has no episodes of its own: its metrics over updates, and what its
     model predicts of the first log that it learned from.

@@ -83,9 +83,9 @@ class Train:
     eval_every: int = 0
     """Updates between evaluations; 0: none."""
     hold_out: float = 0.1
-    """Share of each log's episodes that is kept from learning and judged by (with --eval-every)."""
+    """Share of each log's episodes that is evaluated on, not learned from (with --eval-every)."""
     eval_episodes: int = 0
-    """Judge in the simulator of the log's task as well, by so many episodes (with --eval-every)."""
+    """Evaluation episodes in the log's simulator, with --eval-every; 0: none."""
     allow_mixed: bool = False
     """Learn from logs whose robot, task or action space differ; else they are refused."""
 
@@ -273,16 +273,16 @@ def _learn(trainer: Trainer, folder: Path) -> None:
     """Learn to the end."""
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
     stop, bar = _Stop(), Bar(trainer.config.steps, "updates")
-    judged = trainer.evaluation
+    evaluation = trainer.evaluation
     try:
         while not (trainer.done or stop.asked):
             if not (trainer.step() or trainer.done):
                 raise UserError("--log: no whole episode to learn from. See `wm log info`.")
             _show(bar, trainer)
-            if trainer.evaluation is not judged:
-                judged = trainer.evaluation
+            if trainer.evaluation is not evaluation:
+                evaluation = trainer.evaluation
                 bar.close()
-                print(f"{trainer.progress.updates} updates: {_values(judged)}", flush=True)
+                print(f"{trainer.progress.updates} updates: {_values(evaluation)}", flush=True)
     finally:
         trainer.close()
     _show(bar, trainer, now=True)

@@ -49,8 +49,8 @@ def evaluate_held_out(
 ) -> dict[str, float]:
     """See `context` frames of held-out windows, imagine the rest; return the mean errors.
 
-    A frame is a step of the model: `frameskip` rows. Nothing is judged of a model without a
-    decoder.
+    A frame is a step of the model: `frameskip` rows. A model without a decoder
+    gives no figures.
     Equal weights, logs and seed give equal figures; nothing of the learner's state is touched.
     LogEmptyError where no episode is held out, or none is long enough.
     """

@@ -26,7 +26,7 @@ class Prediction:
     reward: npt.NDArray[np.float32]  # (T,) received on arriving at each frame
     predicted_reward: npt.NDArray[np.float32] | None  # (T,)
     context: int
-    start: int  # decision of the episode at which frame 0 was taken
+    start: int  # agent step of the episode at which frame 0 was taken
 
     def figures(self) -> dict[str, float | int]:
         """Return the errors over the imagined frames, beside that of a model that sees no motion.
@@ -61,7 +61,7 @@ def predict(
 
     rows: image (T, H, W, 3) uint8, action (T, A), and as far as they are there reward (T,) and
     proprio (T, P), which some models want. A model with a frameskip sees every such row. The filter
-    starts anew at row 0. Equal seed, equal prediction.
+    starts again at row 0. Equal seed, equal prediction.
     """
     rows = _model_rows(rows, model)
     frames = len(rows["image"])
@@ -140,17 +140,17 @@ def draw_prediction(
         axis.remove()
     _draw_rewards(figure.add_subplot(axes[2, 0].get_gridspec()[2, :]), prediction)
     legend = f"green: {prediction.context} frames seen, orange: imagined from the actions alone"
-    figure.suptitle(f"{title} Decisions; {legend}", fontsize=10)
+    figure.suptitle(f"{title} Agent steps; {legend}", fontsize=10)
     figure.savefig(path, dpi=110)
 
 
 def _draw_rewards(axis: Any, prediction: Prediction) -> None:
-    decisions = prediction.start + np.arange(len(prediction.truth))
-    axis.plot(decisions, prediction.reward, color="black", label="reward, true")
+    steps = prediction.start + np.arange(len(prediction.truth))
+    axis.plot(steps, prediction.reward, color="black", label="reward, true")
     if prediction.predicted_reward is not None:
-        axis.plot(decisions, prediction.predicted_reward, color="tab:orange", label="predicted")
-    axis.axvspan(decisions[0], decisions[prediction.context - 1], color="tab:green", alpha=0.2)
-    axis.set(xlabel="decision", xlim=(decisions[0], decisions[-1]))
+        axis.plot(steps, prediction.predicted_reward, color="tab:orange", label="predicted")
+    axis.axvspan(steps[0], steps[prediction.context - 1], color="tab:green", alpha=0.2)
+    axis.set(xlabel="agent step", xlim=(steps[0], steps[-1]))
     axis.legend(fontsize=8, loc="upper left")
 
 

@@ -136,7 +136,7 @@ class TaskStudy:
         self._program, self._say = tuple(program), say
 
     def run(self) -> list[TaskRow]:
-        """Measure, learn and judge every task that is not finished; return all rows.
+        """Measure, learn and evaluate every task that is not finished; return all rows.
 
         A task of which a process failed is noted and left; the next run of the study tries it
         again. StudyError: another process has the folder.
@@ -161,8 +161,8 @@ class TaskStudy:
     def finished(self, task: str) -> bool:
         """Is there nothing left to do for a task?"""
         state = self.state(task)
-        judged = self._episodes(task).exists() or self._weights(task) is None
-        return bool(state.end) and judged and not self._missing(task)
+        evaluated = self._episodes(task).exists() or self._weights(task) is None
+        return bool(state.end) and evaluated and not self._missing(task)
 
     def state(self, task: str) -> TaskState:
         """Return how far a task is. StudyError: its file cannot be read."""
@@ -184,10 +184,10 @@ class TaskStudy:
     def row(self, task: str) -> TaskRow:
         """Return a task's figures, from the files in the folder."""
         state, run = self.state(task), self.folder / "runs" / task
-        success, interval, mean_return = _judged(self._episodes(task))
+        success, interval, mean_return = _results(self._episodes(task))
         low, high = interval or (None, None)
         evaluations = [float(row["success"]) for row in _table(run / "metrics" / "evaluations.csv")]
-        blind = {name: _judged(self._baseline(task, name))[0] for name in BASELINES}
+        blind = {name: _results(self._baseline(task, name))[0] for name in BASELINES}
         return TaskRow(
             task=task,
             end="failed" if state.code else state.end,
@@ -278,7 +278,7 @@ class TaskStudy:
         return ["launch", "sim_metaworld", *words]
 
     def _evaluate(self, task: str, file: Path, *words: str) -> None:
-        """Judge a policy on the episodes that all policies meet; the file is whole or absent."""
+        """Evaluate a policy on the episodes that all policies get; the file is whole or absent."""
         s = self.settings
         numbers = {"episodes": s.episodes, "seed": s.seed, "time-limit": s.time_limit}
         given = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
@@ -381,12 +381,12 @@ def markdown(rows: Sequence[TaskRow], settings: StudySettings) -> str:
     )  # fmt: skip
     lines = [about, "", _line(head), _line(["---"] * len(head))]
     for row in rows:
-        judged = "-" if row.low is None else f"{row.success:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        success = "-" if row.low is None else f"{row.success:.2f} [{row.low:.2f}, {row.high:.2f}]"
         shares = [_share(getattr(row, name)) for name in (*BASELINES, "published")]
         mean_return = "-" if row.mean_return is None else f"{row.mean_return:.0f}"
         counts = [str(row.steps), str(row.updates), f"{row.minutes:.1f}", row.end or "-"]
         last = _share(row.last_evaluations)
-        lines.append(_line([row.task, judged, last, mean_return, *shares, *counts]))
+        lines.append(_line([row.task, success, last, mean_return, *shares, *counts]))
     return "\n".join(lines) + "\n"
 
 
@@ -439,7 +439,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _judged(file: Path) -> tuple[float | None, tuple[float, float] | None, float | None]:
+def _results(file: Path) -> tuple[float | None, tuple[float, float] | None, float | None]:
     """Return success, its 95 % interval and the mean return of a file of episodes."""
     rows = _table(file)
     if not rows:

@@ -57,7 +57,7 @@ ARGUMENTS = (
     replace(MODEL, default="dino_wm_cpu"),
     WEIGHTS,
     Argument("planner", "cem", "What chooses the action.", choices=(*SEARCHES, "actor")),
-    Argument("goal", "", "Picture of the goal, a file; empty: topic goal/image says."),
+    Argument("goal", "", "Image of the goal, a file; empty: topic goal/image says."),
     Argument("budget_s", 0.4, "Seconds for a search.", low=0.0, high=10.0),
     Argument("horizon", 0, "Model steps that a search looks ahead; 0: as suits the model.", low=0),
     Argument("samples", 0, "Candidates of a search; 0: as suits the model.", low=0),
@@ -98,10 +98,10 @@ ARGUMENTS = (
         "rate_hz", 0.0, "Control rate; 0: the robot's own (50 Hz).", low=0.0, high=200.0
     ),
     Argument(
-        "action_repeat", 5, "Control periods per decision and row of the log.", low=1, high=50,
+        "action_repeat", 5, "Control periods per agent step and row of the log.", low=1, high=50,
         fixed=True,
     ),
-    Argument("time_limit", 100, "Decisions per episode.", low=1, fixed=True),
+    Argument("time_limit", 100, "Agent steps per episode.", low=1, fixed=True),
     EPISODES,
     Argument("evaluate", False, "Episodes to judge by: no noise is added to a plan."),
     Argument("actuation_delay_s", 0.0, "Simulated arm: commands act so late.", low=0.0, high=2.0),

@@ -53,7 +53,14 @@ RENDER = Argument(
     choices=("auto", "fast", "full"),
     fixed=True,
 )
-SIZE = Argument("size", 64, "Side of the simulator's images [px].", low=8, high=1024, fixed=True)
+SIZE = Argument(
+    "size",
+    64,
+    "Side of the simulator's images [px]; the agent and the log get them at the model's size.",
+    low=8,
+    high=1024,
+    fixed=True,
+)
 DEMOS = Argument(
     "demos",
     0,

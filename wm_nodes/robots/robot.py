@@ -255,7 +255,7 @@ class RealtimeRobot(Robot):
         """Command nothing before `take_driver`. The robot must be at rest."""
 
     def take_driver(self, anew: bool) -> None:
-        """Command again; anew: the driver's controller was switched, and motion begins anew where
+        """Command again; anew: the driver's controller was switched, and motion begins where
         the robot is measured."""
 
     @abc.abstractmethod

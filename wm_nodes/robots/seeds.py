@@ -8,7 +8,8 @@ import numpy as np
 def episode_seed(seed: int, index: int, stream: str = "train") -> int:
     """Return the seed of episode `index` of a stream (train, evaluation, search) of a run's seed.
 
-    Streams never share an episode, so a policy is not judged on what it was trained or chosen on.
+    Streams never share an episode, so a policy is not evaluated on episodes that it was
+    trained or chosen on.
     """
     streams = ("train", "evaluation", "search")
     if stream not in streams:

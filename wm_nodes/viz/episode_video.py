@@ -1,4 +1,4 @@
-"""One episode as a film: cameras and depth side by side, above a strip of actions, reward and
+"""One episode as a video: cameras and depth side by side, above a strip of actions, reward and
 signals in time."""
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _limits(bounds: Sequence[float], values: Values) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# Pictures --------------------------------------------------------------------------------------
+# Images --------------------------------------------------------------------------------------
 
 
 def _sizes(shown: Sequence[Panel]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""One frame of an arm's film: camera, goal, what was imagined, the truth, distance, plan.
+"""One frame of an arm's video: camera, goal, what was imagined, the truth, distance, plan.
 
 camera now | goal       | imagined +0.5 s | +1.0 s | +1.5 s
 distance to the goal    | truth           |        |
@@ -19,7 +19,7 @@ from wm_nodes.robots.robot import Image
 
 SIDE, GAP, BAR, LANE, TITLE = 192, 6, 26, 34, 14  # pixels
 IMAGINED = 3  # model steps shown
-BEHIND, AHEAD = 30, 20  # decisions of the strip before and after now
+BEHIND, AHEAD = 30, 20  # agent steps of the strip before and after now
 FAR_M = 0.3  # top of the curve
 DARK, PANEL, LINE = (24, 24, 24), (38, 38, 38), (70, 70, 70)
 TEXT, FAINT = (235, 235, 235), (95, 95, 95)
@@ -30,17 +30,17 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Moment:
-    """What is known of one decision. Actions are shares of their bounds."""
+    """What is known of one agent step. Actions are shares of their bounds."""
 
     episode: int
-    row: int  # decision
+    row: int  # agent step
     image: Image
     goal: Image | None
     expected: Sequence[Image]  # after each model step of the plan in hand
     truth: Sequence[Image | None]  # what the camera saw then; None: the episode was over
     step_s: float  # of a model step
     far_m: npt.NDArray[np.float64]  # distances to the goal (n,) so far
-    length: int  # decisions of the episode
+    length: int  # agent steps of the episode
     done: Vectors  # (row, A)
     planned: Vectors  # (N, A), from now on
 
@@ -76,7 +76,7 @@ def draw(moment: Moment) -> Image:
 
 
 def _picture(frame: Image, column: int, top: int, name: str, picture: Image | None) -> None:
-    """Put a picture, or an empty panel, into a column below its name."""
+    """Put an image, or an empty panel, into a column below its name."""
     left = GAP + column * (SIDE + GAP)
     _write(frame, name, (left, top - 9), FAINT if picture is None else TEXT)
     place = frame[top : top + SIDE, left : left + SIDE]

@@ -1,4 +1,4 @@
-"""What an arm's agent planned, imagined and reached: figures of a run, and its film.
+"""What an arm's agent planned, imagined and reached: figures of a run, and its video.
 
 Made from the run's log and its recorded plans. Frames are drawn by `arm_frame`.
 """
@@ -35,7 +35,7 @@ class Planned:
 
     stamp_ns: int
     late_s: float  # from the observation to the plan
-    goal: int  # number of the goal's picture
+    goal: int  # number of the goal's image
     actions: Vectors  # (N, A)
     searched: bool
 
@@ -97,7 +97,7 @@ def arm_figures(log: LogReader, plans: Sequence[Planned]) -> dict[str, Any]:
 
 
 def distances(log: LogReader, episode: LoggedEpisode) -> npt.NDArray[np.float64]:
-    """Return how far the hand was from the goal [m] after each decision, by the judge's reward."""
+    """Return the distance of hand and goal [m] after each agent step, from the task's reward."""
     return distance_of(log.read("reward", episode.start, episode.start + episode.length))
 
 
@@ -119,7 +119,7 @@ def _span(log: LogReader, episode: LoggedEpisode) -> tuple[int, int]:
     return int(stamps[0]), int(stamps[-1])
 
 
-def film_frames(
+def video_frames(
     log: LogReader,
     camera: str,
     model: WorldModel,
@@ -127,7 +127,7 @@ def film_frames(
     folder: Path,
     episodes: int,
 ) -> Iterator[Image]:
-    """Yield a frame (H, W, 3) for each decision of the first episodes."""
+    """Yield a frame (H, W, 3) for each agent step of the first episodes."""
     plans = [plan for plan in plans if plan.searched]
     starts = [plan.stamp_ns for plan in plans]
     goals: dict[int, Image] = {}

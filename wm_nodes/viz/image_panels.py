@@ -1,4 +1,4 @@
-"""What an episode shows as pictures: its cameras, and sensors that are pictures, in colours."""
+"""What an episode shows as images: its cameras, and sensors that are images, in colours."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from wm_datasets import LogReader
 from wm_nodes.robots.robot import Image
 
-SAMPLE = 32  # pictures of an episode that the scale is taken from
+SAMPLE = 32  # images of an episode that the scale is taken from
 
 Paint = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A field of pictures; `paint` turns rows (n, *shape) into (n, height, width, 3) uint8."""
+    """A field of images; `paint` turns rows (n, *shape) into (n, height, width, 3) uint8."""
 
     field: str
     height: int
@@ -29,7 +29,7 @@ class Panel:
 def panels(log: LogReader, start: int, rows: int) -> list[Panel]:
     """Return the panels of the episode of these rows; fields that it lacks have none.
 
-    Depth and other pictures of one number per pixel go from blue, near, to red, far, by what the
+    Depth and other images of one number per pixel go from blue, near, to red, far, by what the
     episode holds; 0, nothing seen, is black. Sensors of 2 or more than 3 channels have no panel.
     """
     found = []
@@ -67,6 +67,6 @@ def _scaled(log: LogReader, name: str, start: int, rows: int) -> Paint:
 
 
 def _coloured(grey: Image, values: np.ndarray) -> Image:
-    """Colour one picture (H, W); black where nothing was seen."""
+    """Colour one image (H, W); black where nothing was seen."""
     colours = np.asarray(cv2.applyColorMap(grey, cv2.COLORMAP_TURBO))[..., ::-1]
     return np.where(values[..., None] == 0, 0, colours).astype(np.uint8)

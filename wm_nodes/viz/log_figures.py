@@ -52,7 +52,7 @@ def draw(stats: LogStats, path: str | Path) -> None:
 
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     observed = [r for r in stats.ranges if r.name.startswith("sensor/")]
-    observed = [r for r in observed if r.name.count("/") > 1] or observed  # pictures dwarf vectors
+    observed = [r for r in observed if r.name.count("/") > 1] or observed  # images dwarf vectors
     signals = [r for r in stats.ranges if r.name.startswith("signals/")]
     panels = figure.subplots(2, 4 if observed or signals else 3)
     figure.suptitle(f"{stats.spec.robot}, {stats.spec.task}: {len(stats.lengths)} episodes")

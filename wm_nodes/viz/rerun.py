@@ -1,4 +1,4 @@
-"""One episode for the rerun viewer: pictures, depth, proprioception, actions, reward, signals on
+"""One episode for the rerun viewer: images, depth, proprioception, actions, reward, signals on
 one timeline."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VIEWER = "viewer"  # opens the viewer; anything else is a file to write
 def send_episode(log: LogReader, number: int, target: str | Path) -> None:
     """Write an episode as FILE.rrd, whole or not at all; VIEWER opens it in the viewer.
 
-    Entities: image/<camera>, sensor/<name> (pictures; vectors have one entity for each number),
+    Entities: image/<camera>, sensor/<name> (images; vectors have one entity for each number),
     proprio/<dim>, action/<dim>/executed and commanded, action/changed (1 where they differ),
     signal/<name> (latency, safety events), reward, return, success, weights, source, gap_ms (to
     the row before). Fields that the episode lacks are left out.
@@ -97,7 +97,7 @@ def _send_images(rr: Any, stream: Any, log: LogReader, start: int, rows: int) ->
 
 
 def _picture(rr: Any, log: LogReader, name: str, values: np.ndarray) -> Any:
-    """Return a picture as the viewer shows its kind: colours, depth, or numbers."""
+    """Return an image as the viewer shows its kind: colours, depth, or numbers."""
     sensor = log.spec.sensors.get(name.partition("/")[2]) if name.startswith("sensor/") else None
     channels = values.shape[2] if values.ndim == 3 else 1
     if values.ndim > 3 or channels not in (1, 3):

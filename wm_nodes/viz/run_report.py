@@ -1,4 +1,4 @@
-"""The report folder of a run: figures, a film, a prediction beside the truth, a plot.
+"""The report folder of a run: figures, a video, a prediction beside the truth, a plot.
 
 report/
   summary.json     success with its interval, return, what rendered, which weights, any facts
@@ -41,7 +41,7 @@ class ReportSettings:
     """How much is shown. Lengths are in frames."""
 
     last: int | None = None  # only the newest episodes count; None counts all
-    film_episodes: int = 10
+    video_episodes: int = 10
     context: int = 5  # frames seen before imagining
     frames: int = 50  # frames of the prediction, those seen included
     every: int = 5  # of which every k-th is drawn
@@ -57,7 +57,7 @@ class LoggedEpisode:
     length: int
     total_reward: float
     success: bool
-    first_success: int  # decision, -1 if none
+    first_success: int  # agent step, -1 if none
     weights: int  # newest version that acted
     sources: tuple[int, ...]
     evaluation: bool = False
@@ -73,7 +73,7 @@ def write_report(
 ) -> dict[str, Any]:
     """Write the report of a log and return the summary.
 
-    Figures and film are of the training episodes; where there are none, of the evaluation episodes.
+    Figures and video show the training episodes; without any, the evaluation episodes.
     A log that has both gets the figures of the latter as `evaluation` in the summary. `facts`
     (latencies, the command, blind baselines) are added to the summary as they are.
     """
@@ -93,10 +93,10 @@ def write_report(
     draw_episodes(episodes, folder / "episodes.png", reader.spec.task)
     if reader.spec.cameras:
         camera = next(iter(reader.spec.cameras))
-        shown = [(e.number, e.start, e.length + 1) for e in episodes[-settings.film_episodes :]]
+        shown = [(e.number, e.start, e.length + 1) for e in episodes[-settings.video_episodes :]]
         rate_hz = min(50.0, 1 / reader.spec.control_period_s)
         frames = episode_frames(reader, camera, shown)
-        summary["film"] = {
+        summary["video"] = {
             "codec": write_video(folder / "episodes.mp4", frames, rate_hz),
             "episodes": len(shown),
         }
@@ -251,7 +251,7 @@ def _predict(
 
 
 def require_viz() -> None:
-    """ReportError: what draws and films is not installed."""
+    """ReportError: the packages for figures and videos are not installed."""
     absent = [name for name in ("av", "matplotlib") if find_spec(name) is None]
     if absent:
         raise ReportError(f"report: not installed: {', '.join(absent)}. Right: pip install .[viz]")

@@ -1,4 +1,4 @@
-"""Episodes as a video: pictures enlarged, each with a line of text that says what is seen."""
+"""Episodes as a video: images enlarged, each with a line of text that says what is seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wm_nodes.atomic_file import replacing
 from wm_nodes.robots.robot import Image
 
 CODECS = ("libx264", "libopenh264", "mpeg4")  # the first that the installed PyAV can write
-SIDE = 320  # smallest picture side in the video, pixels
+SIDE = 320  # smallest image side in the video, pixels
 BAR = 44  # height of the text above, pixels
 
 
@@ -46,7 +46,7 @@ def episode_frames(
         total, done = np.cumsum(rewards), np.logical_or.accumulate(success)
         for row, image in enumerate(images):
             lines = (
-                f"{log.spec.task}   episode {number}   decision {row}",
+                f"{log.spec.task}   episode {number}   agent step {row}",
                 f"reward {rewards[row]:.1f}   return {total[row]:.0f}   "
                 + ("success" if done[row] else ""),
             )
@@ -54,7 +54,7 @@ def episode_frames(
 
 
 def labelled(image: Image, lines: Iterable[str], *, good: bool = False) -> Image:
-    """Return the picture enlarged by a whole factor below two lines of text; sides are even."""
+    """Return the image enlarged by a whole factor below two lines of text; sides are even."""
     factor = max(1, -(-SIDE // min(image.shape[:2])))
     picture = np.kron(image, np.ones((factor, factor, 1), np.uint8))
     width = picture.shape[1] + picture.shape[1] % 2

@@ -14,7 +14,7 @@ from wm_models.registry import preset
 from wm_nodes.robots.arm.sim.tasks import STEEP
 from wm_nodes.viz import goal_frame
 from wm_nodes.viz.goal_frame import Moment, draw
-from wm_nodes.viz.goal_video import arm_figures, distances, film_frames, imagine, read_plans
+from wm_nodes.viz.goal_video import arm_figures, distances, imagine, read_plans, video_frames
 from wm_nodes.viz.run_report import logged_episodes
 
 PERIOD_NS = 100_000_000
@@ -115,7 +115,7 @@ def test_a_run_for_reward_has_a_film_without_goal_pictures(run):
     plans.write_text(plans.read_text().replace('"goal": 1', '"goal": 0'))
     model = preset("mwm_cpu").build(3)
     with LogReader(run / "log") as log:
-        frames = list(film_frames(log, "front", model, read_plans(run, 0.1), run, 1))
+        frames = list(video_frames(log, "front", model, read_plans(run, 0.1), run, 1))
     assert len(frames) == 20 and len({frame.shape for frame in frames}) == 1
     action = np.zeros((15, 3), np.float32)
     assert len(imagine(model, picture(1), np.zeros(3, np.float32), action, 5)) == 3

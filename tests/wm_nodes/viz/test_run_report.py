@@ -112,7 +112,7 @@ def test_the_report_says_what_the_log_holds(log, tmp_path):
 
 
 def test_the_film_shows_every_frame(log, tmp_path):
-    settings = ReportSettings(film_episodes=2)
+    settings = ReportSettings(video_episodes=2)
     write_report(log, tmp_path / "report", settings=settings)
     with av.open(str(tmp_path / "report" / "episodes.mp4")) as container:
         frames = list(container.decode(video=0))

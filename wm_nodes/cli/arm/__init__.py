@@ -14,8 +14,8 @@ SUBCOMMANDS = {
     "check": "look at topics, rates, stamps, joint order and sign of an arm that runs; say how to "
     "mend",
     "safety": "drive the safety filter with irregular and invalid input, and audit its commands",
-    "goal": "where an arm that runs is to go: a picture, or what it sees now",
-    "demo": "the simulated arm goes to goal pictures; leaves a film and a report",
+    "goal": "set the goal of a running arm: an image file, or what it sees now",
+    "demo": "the simulated arm goes to goal images; leaves a video and a report",
     "speed": "how fast an arm that runs may move: 5 to 100 percent of its limits",
     "stop": "emergency stop of all arms that run, or of that with --ns: latched until clear, then "
     "resume or home",

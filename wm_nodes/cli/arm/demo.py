@@ -1,4 +1,4 @@
-"""`wm arm demo`: shipped weights bring the simulated arm to goal pictures; a film and figures."""
+"""`wm arm demo`: shipped weights bring the simulated arm to goal images; a video and figures."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from wm_nodes.graphs.launch.run_folder import RUNS
 from wm_nodes.namespaces import ROBOT, beside
 
 GRAPH = "arm_mpc"
-FILM_HZ = 10.0
+VIDEO_HZ = 10.0
 SLOW_MS = 700.0  # a plan is 1.5 s long and is due every 0.4 s
 
 
 @dataclass(frozen=True)
 class ArmDemo:
-    """Watch shipped weights bring the simulated arm to goals (arm-goal: to what pictures show;
+    """Watch shipped weights bring the simulated arm to goals (arm-goal: to what images show;
     arm-reach: to a ball that it sees), in real time through the ROS graph; leaves a report folder
-    with plan, imagined frames, goal and truth in one film."""
+    with plan, imagined frames, goal and truth in one video."""
 
     weights: str = ""
     """Name of a shipped checkpoint; empty: the best."""
     episodes: int = 6
     """Goals to go to."""
-    film: int = 4
-    """Episodes in the film."""
+    video: int = 4
+    """Episodes in the video; 0: no video."""
     seed: int = 0
     """Seed of the goals."""
     ns: str = ROBOT
@@ -43,7 +43,7 @@ def run(words: Sequence[str]) -> int:
     """Run `wm arm demo WORDS`."""
     wanted = parse(ArmDemo, "arm demo", words)
     require("episodes", wanted.episodes, 1)
-    require("film", wanted.film, 0)
+    require("video", wanted.video, 0)
     require("seed", wanted.seed, 0, 2**31 - 1)
     ns = require_namespace("ns", wanted.ns)
     card = choose([card for card in read_cards() if card.graph == GRAPH], wanted.weights)
@@ -72,16 +72,16 @@ def run(words: Sequence[str]) -> int:
     if not (folder / "metrics" / "summary.json").is_file():
         print("no report: the run was ended before its last episode")
         return 1
-    return report(folder, card.folder, wanted.film)
+    return report(folder, card.folder, wanted.video)
 
 
-def report(run: Path, weights: Path, film: int) -> int:
-    """Write figures and film of a finished run and print the figures."""
+def report(run: Path, weights: Path, video: int) -> int:
+    """Write figures and video of a finished run and print the figures."""
     import torch
 
     from wm_datasets import LogReader
     from wm_models.weights.store import load_model
-    from wm_nodes.viz.goal_video import arm_figures, film_frames, read_plans
+    from wm_nodes.viz.goal_video import arm_figures, read_plans, video_frames
     from wm_nodes.viz.video import write_video
 
     torch.set_num_threads(1)
@@ -90,11 +90,11 @@ def report(run: Path, weights: Path, film: int) -> int:
         found = arm_figures(log, plans)
         folder = run / "report"
         folder.mkdir(exist_ok=True)
-        if film:
+        if video:
             model = load_model(weights)[0].eval()
             camera = next(iter(log.spec.cameras))
-            frames = film_frames(log, camera, model, plans, run / "plans", film)
-            found["film"] = write_video(folder / "plan.mp4", frames, FILM_HZ)
+            frames = video_frames(log, camera, model, plans, run / "plans", video)
+            found["video"] = write_video(folder / "plan.mp4", frames, VIDEO_HZ)
     (folder / "summary.json").write_text(json.dumps(found, indent=2) + "\n")
     print(told(found))
     print(f"report: {folder}")
@@ -124,7 +124,7 @@ def told(found: dict[str, Any]) -> str:
             )
     if "picture_to_command_p50_ms" in found:
         lines.append(
-            f"from picture to command p50 {found['picture_to_command_p50_ms']:.0f} ms, "
+            f"from image to command p50 {found['picture_to_command_p50_ms']:.0f} ms, "
             f"p99 {found['picture_to_command_p99_ms']:.0f} ms"
         )
     return "\n".join(lines)

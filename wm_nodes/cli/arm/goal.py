@@ -17,19 +17,19 @@ from wm_nodes.namespaces import ROBOT
 
 @dataclass(frozen=True)
 class ArmGoal:
-    """Tell an arm that runs where to go: what a picture shows, or what it sees now.
+    """Set the goal of a running arm: an image file, or the image that its camera sees now.
 
     Exactly one of FILE, --here and --keep.
     """
 
-    picture: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ""
-    """Goal: a PNG or JPEG. Joint states beside it (FILE.json, as --keep writes them) go along."""
+    image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")] = ""
+    """Goal: a PNG or JPEG. Joint states beside it (FILE.json, as of --keep) are sent too."""
     here: bool = False
-    """What is seen now becomes the goal (service set_goal_here)."""
+    """The present image becomes the goal (service set_goal_here)."""
     keep: str = ""
-    """Write what is seen now to this file, joint states beside it; nothing moves."""
+    """Write the present image to this file, joint states beside it; nothing moves."""
     camera: str = "front"
-    """Camera whose picture is kept."""
+    """Camera whose image is kept."""
     ns: str = ""
     """Namespace of the robot's nodes; empty: that of the only robot node that runs."""
     wait_s: float = 10.0
@@ -40,17 +40,17 @@ def run(words: Sequence[str]) -> int:
     """Run `wm arm goal WORDS`."""
     wanted = parse(ArmGoal, "arm goal", words)
     require("wait-s", wanted.wait_s, 0.0, 600.0)
-    if sum(map(bool, (wanted.picture, wanted.here, wanted.keep))) != 1:
+    if sum(map(bool, (wanted.image, wanted.here, wanted.keep))) != 1:
         raise UserError("wm arm goal: expected one of FILE, --here and --keep FILE.")
     from wm_nodes.ros.goal_client import talking
 
     given = require_namespace("ns", wanted.ns) if wanted.ns else ""
     ns = namespace_or_only(given, 0.0) or ROBOT  # a planner may run without a robot node
     with talking(ns, wanted.wait_s) as arm:
-        if wanted.picture:
-            print(f"sending {wanted.picture} until every node has heard it", flush=True)
-            arm.send(Path(wanted.picture))
-            print(f"{wanted.picture} is the goal")
+        if wanted.image:
+            print(f"sending {wanted.image} until every node has received it", flush=True)
+            arm.send(Path(wanted.image))
+            print(f"{wanted.image} is the goal")
         elif wanted.here:
             print(arm.here())
         else:

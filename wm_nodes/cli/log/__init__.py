@@ -11,7 +11,7 @@ from wm_nodes.errors import UserError, unknown
 
 SUBCOMMANDS = {
     "info": "episodes, success, returns, fields and settings of a replay log (it may be in use)",
-    "show": "an episode as a film with a strip of actions and reward, or in the rerun viewer",
+    "show": "an episode as a video with a strip of actions and reward, or in the rerun viewer",
     "stats": "ranges of every dimension, rates, lengths, success by source and by weights",
     "verify": "read every block; name each fault with file and rows (exit code 1)",
     "torture": "kill writers of a new log, let calls fail or change bytes, and look what it lost",

@@ -1,4 +1,4 @@
-"""`wm log show LOG` and `wm log stats LOG`: an episode as a film or in rerun; numbers of a log."""
+"""`wm log show LOG` and `wm log stats LOG`: an episode as a video or in rerun; numbers of a log."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ VIEWER = "viewer"
 
 @dataclass(frozen=True)
 class Show:
-    """Write an episode as a film: the cameras above a strip of actions and reward.
+    """Write an episode as a video: the cameras above a strip of actions and reward.
 
     With --rerun it opens in the rerun viewer instead (or --rerun FILE.rrd writes a file for it):
-    pictures, proprioception, actions commanded and executed, reward, success, weights, gaps between
+    images, proprioception, actions commanded and executed, reward, success, weights, gaps between
     observations on one timeline."""
 
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
@@ -32,7 +32,7 @@ class Show:
     episode: int = -1
     """Episode to show, from 0; -1: the newest."""
     out: Path | None = None
-    """Film to write (MP4); without --rerun the default is TASK-episode-N.mp4 here."""
+    """Video to write (MP4); without --rerun the default is TASK-episode-N.mp4 here."""
     rate: float = 1.0
     """Times as fast as it was."""
     rerun: Annotated[str, tyro.conf.arg(metavar="[FILE.rrd]")] = ""
@@ -63,7 +63,7 @@ def run_show(words: Sequence[str]) -> int:
             if wanted.rerun != VIEWER:
                 print(f"recording: {wanted.rerun} (rerun {wanted.rerun} opens it)")
         if wanted.out is not None or not wanted.rerun:
-            _film(log, wanted)
+            _video(log, wanted)
     return 0
 
 
@@ -91,7 +91,7 @@ def _with_viewer(words: Sequence[str]) -> list[str]:
     return out
 
 
-def _film(log: LogReader, wanted: Show) -> None:
+def _video(log: LogReader, wanted: Show) -> None:
     if find_spec("av") is None:
         raise UserError("show: PyAV is not installed. Right: pip install 'wm_nodes[viz]'")
     from wm_nodes.episodes.playback import find_episode
@@ -107,4 +107,4 @@ def _film(log: LogReader, wanted: Show) -> None:
         codec = write_video(out, show_frames(log, wanted.episode), rate_hz)
     except OSError as error:
         raise UserError(f"--out: {out} cannot be written: {error}") from None
-    print(f"film: {out} ({rows} frames, {rate_hz:.0f} a second, {codec})")
+    print(f"video: {out} ({rows} frames, {rate_hz:.0f} a second, {codec})")

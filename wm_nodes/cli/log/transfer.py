@@ -65,7 +65,7 @@ class Export:
     yes: bool = False
     """Go on without asking when something cannot be kept."""
     lossy: bool = False
-    """Small pictures (video, lerobot: H.264; rosbag: JPEG) instead of exact ones."""
+    """Small images (video, lerobot: H.264; rosbag: JPEG) instead of exact ones."""
     layout: str | None = None
     """Which of the format's layouts (dino_wm: point_maze, wall, pusht; rosbag: mcap, sqlite3)."""
     topics: Path | None = None

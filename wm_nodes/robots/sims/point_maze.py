@@ -1,7 +1,7 @@
 """PointMaze: a ball pushed through a U of corridors, DINO-WM's test world, in MuJoCo.
 
 The physics are those of its release: 5 substeps of 10 ms, no gravity, a ball of 0.1 m on two slides
-with damping 1, motors of gear 100 for forces in -1..1, speeds clipped to 5 m/s at each decision.
+with damping 1, motors of gear 100 for forces in -1..1, speeds clipped to 5 m/s before each step.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Physics:
         self._mujoco.mj_forward(self.model, self.data)
 
     def step(self, force: npt.ArrayLike) -> None:
-        """Push for one decision of 50 ms."""
+        """Push for one simulator step of 50 ms."""
         self.data.qvel[:] = np.clip(self.data.qvel, -FASTEST, FASTEST)
         self.data.ctrl[:] = force
         self._mujoco.mj_step(self.model, self.data, SUBSTEPS)
@@ -102,7 +102,7 @@ class Physics:
 
 
 class PointMaze(Simulator):
-    """Episodes of `time_limit` decisions from random places to random places of the U, both with
+    """Episodes of `time_limit` agent steps from random places to random places of the U, both with
     random speeds; starts within success of the goal are drawn again. The reward is minus the
     distance to the goal in m; success within 0.5 m."""
 

@@ -1,8 +1,8 @@
-"""MuJoCo pictures: which GL, which quality preset, which way is up.
+"""MuJoCo images: which GL, which quality preset, which way is up.
 
 Presets: `full` is MuJoCo's default (shadows, reflections, antialiasing); `fast` leaves these out,
 about 10 ms instead of 120 ms for a 64x64 frame where GL runs in software. Pixels differ slightly,
-so one log keeps to one preset. `auto` takes full on a GPU, else fast; `none` makes no pictures.
+so one log keeps to one preset. `auto` takes full on a GPU, else fast; `none` makes no images.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Cameras:
 
 
 class CameraRenderer:
-    """Pictures of one camera of a MuJoCo model: (size, size, 3) uint8, upright.
+    """Images of one camera of a MuJoCo model: (size, size, 3) uint8, upright.
 
     Meta-World's corner cameras hang upside down. Their rows are reversed (`img[::-1]`), which gives
     the pixels that the Masked World Models release trained on: upright, mirrored left to right.
@@ -157,13 +157,13 @@ class CameraRenderer:
             flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
 
     def render(self, data: mujoco.MjData) -> Image:
-        """Return the picture of `data`, whose positions must be up to date (mj_forward)."""
+        """Return the image of `data`, whose positions must be up to date (mj_forward)."""
         self._renderer.update_scene(data, camera=self.camera)
         image = self._renderer.render()
         return np.ascontiguousarray(image[::-1] if self._hangs(data) else image)
 
     def intrinsics(self, data: mujoco.MjData) -> Intrinsics | None:
-        """Return the intrinsics of the pictures; None: a lens that is no symmetric pinhole."""
+        """Return the intrinsics of the images; None: a lens that is no symmetric pinhole."""
         upturned = self._hangs(data)
         if upturned not in self._intrinsics:
             model, camera, size = self._model, self._model.camera(self.camera).id, self._size
@@ -185,4 +185,4 @@ class CameraRenderer:
 
 def _no_gl(gl: str, error: Exception) -> RenderError:
     reason = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-    return RenderError(f"no GL for pictures: MUJOCO_GL={gl} gives {reason!r}. {HELP}")
+    return RenderError(f"no GL for images: MUJOCO_GL={gl} gives {reason!r}. {HELP}")

@@ -1,6 +1,6 @@
 """Wall: a dot in two rooms with a door between, DINO-WM's test world. Pure numpy, in pixels of 65.
 
-The dot moves by twice the action. What would bring it through a wall stops it half a pixel before.
+The dot moves by twice the action. A move into a wall ends half a pixel before it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def move(place: Floats, action: npt.ArrayLike, layout: Layout) -> Floats:
 
 
 class Wall(Simulator):
-    """Episodes of `time_limit` decisions; starts and goals are drawn in the rooms, and starts that
-    lie within reach of success again.
+    """Episodes of `time_limit` agent steps; starts and goals are drawn in the rooms. A start that
+    would succeed at once is drawn again.
 
     wall-same: start and goal in one room; wall-door: in different ones; wall-any: anywhere. The
     reward is minus the distance to the goal in px; success within 4.5 px of it. Same seed, same
@@ -103,7 +103,7 @@ class Wall(Simulator):
     def goal(self) -> Observation:
         self.observe()
         return self._goal_observation(
-            {"top": self._picture(self._goal)}, self._goal.astype(np.float32)
+            {"top": self._image_of(self._goal)}, self._goal.astype(np.float32)
         )
 
     def _begin(self, seed: int) -> None:
@@ -124,7 +124,7 @@ class Wall(Simulator):
         return self._place.astype(np.float32)
 
     def _images(self) -> dict[str, Image]:
-        return {"top": self._picture(self._place)}
+        return {"top": self._image_of(self._place)}
 
     def _distance(self) -> float:
         return float(np.linalg.norm(self._place - self._goal))
@@ -137,7 +137,7 @@ class Wall(Simulator):
         x = random.uniform(*(right if room else left))
         return np.array([x, random.uniform(LOW + ROOM, HIGH - ROOM)])
 
-    def _picture(self, place: Floats) -> Image:
+    def _image_of(self, place: Floats) -> Image:
         """Return (size, size, 3): walls black, floor white, the dot a red blob; y points down."""
         axis = (np.arange(self._size) + 0.5) * CANVAS / self._size
         x, y = axis[None, :], axis[:, None]
