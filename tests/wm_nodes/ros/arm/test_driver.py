@@ -34,6 +34,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tests.wm_nodes.robots.arm.arms import config
 from wm_nodes.errors import UserError
+from wm_nodes.nodes import arm_sim
 from wm_nodes.nodes.arm_sim import CLOCK_READINGS, ArmSimNode
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.config.sections import CameraSource, Episodes, Output
@@ -795,23 +796,22 @@ def test_joint_states_of_a_process_that_takes_no_commands_are_no_driver(bench):
 
 
 def test_a_stamp_of_the_simulator_is_right_though_it_is_interrupted(bench, monkeypatch):
+    """By a steady clock of the test's own, so that the machine's load does not count."""
     sim = bench.graph.add(ArmSimNode, begin=False, render="none")
-    sim._clock_out = SimpleNamespace(on=False)
-    clock, random = sim._now_ns, np.random.default_rng(0)
-    calls, quiet = itertools.count(), set()
+    random, offset_ns = np.random.default_rng(0), 10**18
+    steady_ns, calls, quiet = [0], itertools.count(), set()
 
     def interrupted() -> int:
         index = next(calls) % CLOCK_READINGS
-        before_s, after_s = (0.0, 0.0) if index in quiet else random.uniform(0.001, 0.004, 2)
-        time.sleep(before_s)
-        now = clock()
-        time.sleep(after_s)
-        return now
+        before, after = (0, 0) if index in quiet else random.integers(1_000_000, 4_000_000, 2)
+        steady_ns[0] += int(before)
+        now_ns = steady_ns[0] + offset_ns
+        steady_ns[0] += int(after)
+        return now_ns
 
     monkeypatch.setattr(sim, "_now_ns", interrupted)
+    monkeypatch.setattr(arm_sim, "time", SimpleNamespace(monotonic_ns=lambda: steady_ns[0]))
     for index in range(CLOCK_READINGS):
         quiet.clear()
         quiet.add(index)
-        before = clock() - time.monotonic_ns()
-        error_ns = sim._stamp_ns(12.5) - round(12.5e9) - before
-        assert abs(error_ns) < 1_000_000
+        assert sim._stamp_ns(12.5) == round(12.5e9) + offset_ns
