@@ -419,7 +419,7 @@ def test_a_call_during_another_one_is_refused_at_once_and_not_executed_later(pla
     activated = second.call_async(Trigger.Request())
     arm.graph.until(activated.done)
     assert not recovered.done()
-    assert not activated.result().success and "under way" in activated.result().message
+    assert not activated.result().success and "call again afterwards" in activated.result().message
     arm.graph.until(recovered.done)
     assert recovered.result().success
     arm.graph.spin(0.3)
