@@ -79,7 +79,8 @@ def main() -> None:
             rows.append((package, len(changes), count, count - len(alive), len(alive)))
             survivors += alive
             print(f"{package}: {count - len(alive)} of {count} killed", flush=True)
-            print(*(f"  {mutant}" for mutant in alive), sep="\n", flush=True)
+            for mutant in alive:
+                print(f"  {mutant}", flush=True)
     if given.write:
         PAGE.write_text(page(rows, survivors, given.sample, given.seed))
 
