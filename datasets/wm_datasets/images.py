@@ -18,8 +18,8 @@ class CropResize:
 
     height, width: size of the result [pixels]; 0 keeps that of the crop. crop: left, top, right,
     bottom margins as shares of the image. nearest: take the nearest pixel, as depth needs it,
-    where 0 means that nothing was seen. Otherwise pixels are averaged over their area where the
-    image gets smaller (antialiased), and interpolated linearly where it gets larger.
+    where 0 means unknown. Otherwise pixels are averaged over their area where the image gets
+    smaller (antialiased), and interpolated linearly where it gets larger.
 
     ValueError: the crop leaves nothing of any image.
     """

@@ -98,8 +98,8 @@ def compressed_distances(data: Any, fmt: str) -> npt.NDArray[Any]:
     a, b = np.frombuffer(raw[: _CONFIG.itemsize], _CONFIG)[0].tolist()[1:]
     if not (np.isfinite([a, b]).all() and a > 0):
         raise ImageError("data", f"got {fmt!r} with depthParam [{a}, {b}], expected numbers, a > 0")
-    seen = (values > 0) & (values > b)  # inverse depth: 0 is not seen, and b is infinitely far
-    return np.where(seen, a / np.where(seen, values - np.float32(b), 1), 0).astype(np.float32)
+    valid = (values > 0) & (values > b)  # inverse depth: 0 is unknown, b is infinity
+    return np.where(valid, a / np.where(valid, values - np.float32(b), 1), 0).astype(np.float32)
 
 
 def is_depth(fmt: str) -> bool:
@@ -108,9 +108,9 @@ def is_depth(fmt: str) -> bool:
 
 
 def to_mm(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    """Return distances as uint16 [mm]; 0 where nothing was seen, or too far for the type (65.5 m).
+    """Return distances as uint16 [mm]; 0 where unknown, or too far for the type (65.5 m).
 
-    Not seen are NaN, infinite and negative distances.
+    Unknown are NaN, infinite and negative distances.
     """
     if values.dtype.kind == "u":
         return values.astype(np.uint16, copy=False)
@@ -169,7 +169,7 @@ def _decoded(data: Any, fmt: str) -> npt.NDArray[Any]:
         except cv2.error:
             pixels = None
     if pixels is None:
-        raise ImageError("data", f"{len(raw)} bytes of {fmt!r} are not a readable picture")
+        raise ImageError("data", f"{len(raw)} bytes of {fmt!r} are not a readable image")
     return np.asarray(pixels)
 
 
@@ -189,5 +189,5 @@ def _declared(file: bytes) -> tuple[int, int]:
 
 def _sixteen_bits(pixels: npt.NDArray[Any], fmt: str) -> npt.NDArray[np.uint16]:
     if pixels.dtype != np.uint16 or pixels.ndim != 2:
-        raise ImageError("encoding", f"{fmt!r} is no depth picture of 16 bits")
+        raise ImageError("encoding", f"{fmt!r} is no depth image of 16 bits")
     return pixels

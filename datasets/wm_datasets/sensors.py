@@ -1,4 +1,4 @@
-"""What else a row observes: depth and float pictures, force, touch; declared by name."""
+"""What else a row observes: depth and float images, force, touch; declared by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SensorSpec:
 
     dtype is "float32", "uint8" or "uint16"; `units` one unit for all numbers, or one for each along
     the last axis; `names`, where given, name those. Depth is uint16 (H, W) or (H, W, 1) in "mm",
-    and 0 where nothing was seen; a float picture is float32 (H, W, C).
+    and 0 where it is unknown; a float image is float32 (H, W, C).
     """
 
     dtype: str
@@ -55,12 +55,12 @@ class SensorSpec:
 
     @property
     def is_depth(self) -> bool:
-        """Is it a picture of distances, (H, W) uint16 in mm?"""
+        """Is it an image of distances, (H, W) uint16 in mm?"""
         return self.dtype == "uint16" and len(self.shape) == 2 and self.units == "mm"
 
     @classmethod
     def depth(cls, height: int, width: int) -> SensorSpec:
-        """A depth camera's pictures."""
+        """A depth camera's images."""
         return cls("uint16", (height, width), "mm")
 
     def to_json(self) -> dict[str, Any]:

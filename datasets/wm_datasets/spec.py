@@ -89,10 +89,10 @@ class LogSpec:
     """One robot, one task, one set of sensors: what every row of a log looks like.
 
     cameras maps a name to (height, width, 3); `action=None` declares a log without actions
-    (plain video): it has no action, commanded and reward; `reward=False` one whose actions brought
+    (plain video): it has no action, commanded and reward; `reward=False` one whose actions gave
     rewards that are unknown. `signals` names numbers about an action that are no observation
-    (latency, interventions). `sensors` maps a name to whatever else is observed: depth pictures,
-    float pictures, force, touch. `evaluation` declares the field of that name, which is true in
+    (latency, interventions). `sensors` maps a name to what else is observed: depth images,
+    float images, force, touch. `evaluation` declares the field of that name, which is true in
     every row of an episode that was recorded to evaluate a policy: such episodes are never learned
     from. `extra` holds what else the run must remember, as JSON.
     """
@@ -124,7 +124,7 @@ class LogSpec:
             if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
                 raise LogSpecError(
                     f"camera '{name}' needs (height, width, 3), got "
-                    f"{tuple(shape)}; depth and float pictures are sensors"
+                    f"{tuple(shape)}; depth and float images are sensors"
                 )
         cameras = {k: (int(s[0]), int(s[1]), int(s[2])) for k, s in self.cameras.items()}
         object.__setattr__(self, "cameras", cameras)
@@ -137,27 +137,27 @@ class LogSpec:
     @cached_property
     def fields(self) -> dict[str, Field]:
         """The log's arrays by name, in the order in which a record stores them."""
-        found = [Field(f"image/{k}", np.dtype("u1"), s) for k, s in self.cameras.items()]
-        found += [
+        fields = [Field(f"image/{k}", np.dtype("u1"), s) for k, s in self.cameras.items()]
+        fields += [
             Field(f"sensor/{k}", np.dtype(s.stored), s.shape) for k, s in self.sensors.items()
         ]
         if self.proprio is not None:
-            found.append(Field("proprio", np.dtype("<f4"), (len(self.proprio),)))
+            fields.append(Field("proprio", np.dtype("<f4"), (len(self.proprio),)))
         if self.action is not None:
-            found.append(Field("action", np.dtype("<f4"), (len(self.action),)))
-            found.append(Field("commanded", np.dtype("<f4"), (len(self.action),)))
+            fields.append(Field("action", np.dtype("<f4"), (len(self.action),)))
+            fields.append(Field("commanded", np.dtype("<f4"), (len(self.action),)))
         if self.signals is not None:
-            found.append(Field("signals", np.dtype("<f4"), (len(self.signals),)))
+            fields.append(Field("signals", np.dtype("<f4"), (len(self.signals),)))
         if self.reward:
-            found.append(Field("reward", np.dtype("<f4")))
+            fields.append(Field("reward", np.dtype("<f4")))
         flags = ("is_first", "is_last", "is_terminal", "success")
-        found += [Field(name, np.dtype("?")) for name in flags]
-        found.append(Field("stamp", np.dtype("<i8")))
-        found.append(Field("source", np.dtype("u1")))
-        found.append(Field("weights", np.dtype("<i4")))
+        fields += [Field(name, np.dtype("?")) for name in flags]
+        fields.append(Field("stamp", np.dtype("<i8")))
+        fields.append(Field("source", np.dtype("u1")))
+        fields.append(Field("weights", np.dtype("<i4")))
         if self.evaluation:
-            found.append(Field(EVALUATION, np.dtype("?")))
-        return {f.name: f for f in found}
+            fields.append(Field(EVALUATION, np.dtype("?")))
+        return {f.name: f for f in fields}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -190,19 +190,19 @@ class LogSpec:
                    bool(data.get("reward", True)), signals, sensors,
                    bool(data.get(EVALUATION, False)))  # fmt: skip
 
-    def grown(self, wanted: LogSpec) -> LogSpec | None:
-        """This spec with the cameras, sensors, signals and evaluation mark that `wanted` adds.
+    def with_fields_of(self, other: LogSpec) -> LogSpec | None:
+        """This spec with the cameras, sensors, signals and evaluation mark that `other` adds.
 
-        None where `wanted` lacks something or has it otherwise. What there was keeps its place.
+        None where `other` lacks something or has it otherwise. What there was keeps its place.
         """
         whole = replace(
             self,
-            cameras=self.cameras | wanted.cameras | self.cameras,
-            sensors=self.sensors | wanted.sensors | self.sensors,
-            signals=self.signals or wanted.signals,
-            evaluation=self.evaluation or wanted.evaluation,
+            cameras=self.cameras | other.cameras | self.cameras,
+            sensors=self.sensors | other.sensors | self.sensors,
+            signals=self.signals or other.signals,
+            evaluation=self.evaluation or other.evaluation,
         )
-        return whole if whole == wanted else None
+        return whole if whole == other else None
 
     def differences(self, other: LogSpec) -> list[str]:
         """One line 'part: mine, other's' for every part in which two specs differ."""

@@ -143,7 +143,7 @@ class Recording:
         spec = writer.spec
         mine = replace(self.robot, cameras=spec.cameras, extra=spec.extra)
         differences = spec.differences(mine)
-        if differences and spec.grown(mine) is not None:
+        if differences and spec.with_fields_of(mine) is not None:
             writer.close()
             self.writer, differences = self.file.open(mine), []
         missing = sorted(set(self.cameras) ^ set(spec.cameras))

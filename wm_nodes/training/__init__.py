@@ -1,1 +1,1 @@
-"""Training runs: what a log tells a learner besides batches."""
+"""Training: replay logs in, weights out."""

@@ -19,7 +19,7 @@ class DeviceCache:
     """The newest `capacity` rows of each log, decoded, in the memory of a device.
 
     Row r of a field lies at r modulo capacity. `budget` bytes are shared by the logs in proportion
-    to what they hold now, so give room for growth. Any torch device will do.
+    to what they hold now, so leave room for rows to come. Any torch device works.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class DeviceCache:
         ]
 
     def follow(self) -> None:
-        """Take in the rows that came since the last call; rows that are lost become zeros."""
+        """Read the rows that are new since the last call; rows that are lost become zeros."""
         for log in self._logs:
             log.follow()
 

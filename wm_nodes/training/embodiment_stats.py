@@ -1,4 +1,4 @@
-"""Measure a robot on its logs: boxes and statistics that a model's weights keep for ever."""
+"""Measure a robot on its logs: bounds and statistics, which a model's weights keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEAST = 0.01  # deviation of proprioception, as a share of its range: a joint th
 
 
 def measure_embodiment(readers: Sequence[LogReader]) -> Body:
-    """Return the body of the robot whose logs these are.
+    """Return the embodiment of the robot that these logs are of.
 
     The box of actions is the first log's specification; where that is infinite, what was done, or
     HELD about the one value of a dimension that never moved.
@@ -37,11 +37,11 @@ def measure_embodiment(readers: Sequence[LogReader]) -> Body:
     mean, std = _statistics(actions)
     proprio_mean, proprio_std = np.zeros(0), np.zeros(0)
     if spec.proprio is not None:
-        seen = [
+        proprio = [
             reader.read("proprio", reader.first, reader.length)[~reader.evaluation_rows()]
             for reader in readers
         ]
-        proprio_mean, proprio_std = _statistics(np.concatenate(seen))
+        proprio_mean, proprio_std = _statistics(np.concatenate(proprio))
         wide = np.asarray(spec.proprio.high) - np.asarray(spec.proprio.low)
         proprio_std = np.maximum(proprio_std, np.where(np.isfinite(wide), LEAST * wide, 0.0))
     return Body(

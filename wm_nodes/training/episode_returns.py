@@ -37,8 +37,8 @@ class EpisodeReturns:
             self.after = int(table["start"][-1]) + 1
         if self._episodes is not None:
             table = table[self._episodes(table)]
-        found = [self._of(int(start), int(length)) for start, length, _ in table]
-        return [each for each in found if each is not None]
+        returns = [self._of(int(start), int(length)) for start, length, _ in table]
+        return [each for each in returns if each is not None]
 
     def _of(self, start: int, length: int) -> EpisodeReturn | None:
         try:

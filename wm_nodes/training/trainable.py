@@ -48,7 +48,7 @@ def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> st
         pairs = [
             ("robot", repr(spec.robot), repr(other.robot)),
             ("task", repr(spec.task), repr(other.task)),
-            ("action space", *_told(spec.action, other.action)),
+            ("action space", *_difference(spec.action, other.action)),
         ]
         if differing := [f"{name} {a} and {b}" for name, a, b in pairs if a != b]:
             if allow_mixed:
@@ -61,7 +61,7 @@ def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> st
     return ""
 
 
-def _told(a: VectorSpec, b: VectorSpec) -> tuple[str, str]:
+def _difference(a: VectorSpec, b: VectorSpec) -> tuple[str, str]:
     """Return the first part of two action spaces that differs, as text; equal texts: none does."""
     for part in ("names", "units", "low", "high"):
         mine, theirs = list(getattr(a, part)), list(getattr(b, part))

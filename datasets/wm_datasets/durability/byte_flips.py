@@ -1,7 +1,7 @@
 """Change one byte of one file of a log, again and again: what is read is right, or it is named.
 
 The log is one that a killed writer has left. After each change it is read and verified; now and
-then the next writer opens a copy, goes on, and the copy is read.
+then the next writer opens a copy and appends to it, and the copy is read.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ def flip_bytes(
     `files` are patterns by kind; progress(done, total) counts trials.
     """
     chance = random.Random(seed)
-    found: list[FlipOutcome] = []
+    outcomes: list[FlipOutcome] = []
     with quiet():
         log = _Log(folder)
         for file, pattern in files.items():
-            seen = []
+            trials_run = []
             for number in range(trials):
-                seen.append(log.flip(pattern, chance, go_on=number % _WRITER_EVERY == 0))
-                progress(len(found) * trials + number + 1, len(files) * trials)
-            wrong = tuple(text for _, text in seen if text)
-            right = sum(lost is False and not text for lost, text in seen)
-            named = sum(lost is True and not text for lost, text in seen)
-            found.append(FlipOutcome(file, trials, right, named, wrong))
+                trials_run.append(log.flip(pattern, chance, go_on=number % _WRITER_EVERY == 0))
+                progress(len(outcomes) * trials + number + 1, len(files) * trials)
+            wrong = tuple(text for _, text in trials_run if text)
+            right = sum(lost is False and not text for lost, text in trials_run)
+            named = sum(lost is True and not text for lost, text in trials_run)
+            outcomes.append(FlipOutcome(file, trials, right, named, wrong))
     shutil.rmtree(log.copy, ignore_errors=True)
-    return found
+    return outcomes
 
 
 class _Log:
@@ -89,15 +89,15 @@ class _Log:
             whole[:at] + bytes([whole[at] ^ chance.randrange(1, 256)]) + whole[at + 1 :]
         )
         try:
-            lost, said = self._read(self.path)
-            if go_on and not said:
-                said = self._go_on()
+            lost, problem = self._read(self.path)
+            if go_on and not problem:
+                problem = self._go_on()
         except Exception as error:
-            lost, said = False, f"{error!r} is no LogError"
+            lost, problem = False, f"{error!r} is no LogError"
         finally:
             path.write_bytes(whole)
         place = f"{path.relative_to(self.path)}, byte {at}"
-        return lost, said and f"{place}: {said}"
+        return lost, problem and f"{place}: {problem}"
 
     def _read(self, path: Path) -> tuple[bool, str]:
         """Hold all rows against what was appended; lost ones must be named."""
@@ -109,8 +109,8 @@ class _Log:
                 episodes = reader.episodes.tolist()
         except LogError:
             return True, ""  # it names the file, and nothing was read
-        for row, told in enumerate(sums):
-            if row not in lost and self.sums.get(row, told) != told:
+        for row, checksum_read in enumerate(sums):
+            if row not in lost and self.sums.get(row, checksum_read) != checksum_read:
                 return bool(lost), f"row {row} is not what was appended"
         missing = lost or len(sums) < len(self.sums)
         if missing and not faults:
@@ -133,11 +133,11 @@ class _Log:
                     writer.append(row)
         except LogError:
             return ""  # it names the file; a log of another schema, say
-        _, said = self._read(self.copy)
+        _, problem = self._read(self.copy)
         with LogReader(self.copy) as reader:
             sums = checksums(reader, start, start + _EPISODE)
-        for step, told in enumerate(sums):
+        for step, known in enumerate(sums):
             row = make_row(self.spec, _SEED, start + step, step, start, step == _EPISODE - 1)
-            if checksum(self.spec, row) != told:
+            if checksum(self.spec, row) != known:
                 return f"row {start + step}, appended afterwards, is not what was appended"
-        return said and f"after the next writer: {said}"
+        return problem and f"after the next writer: {problem}"

@@ -4,7 +4,7 @@ A trial copies a log as a killed writer leaves it and works on the copy while th
 kind fails once. A writer opens it, appends episodes, drops old ones, seals and closes; or a sampler
 draws from it. The disk is sound, so nothing may be lost: every acknowledged row must be there bit
 for bit, nothing may be called damaged, and all that the user may have seen is a LogError. Then the
-next writer, which nothing disturbs, must go on.
+next writer, which nothing disturbs, must be able to append.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ class FailingCall:
                     raise OSError(self._number, os.strerror(self._number), str(first))
         if name == "close":
             self._held.discard(first)
-        found = self._real[name](first, *args, **kwargs)
+        result = self._real[name](first, *args, **kwargs)
         if mine and name in ("open", "dup"):
-            self._held.add(found)
-        return found
+            self._held.add(result)
+        return result
 
     def trial(self, refused: bool, faults: Sequence[str]) -> _Trial:
         """The outcome of what was done in this context."""
@@ -136,7 +136,7 @@ def fail_calls(
     The logs lie in `folder`; progress(done, total) counts trials. Outcomes come in the order of
     REASONS.
     """
-    seen: dict[tuple[str, str, str], list[_Trial]] = {}
+    trials_of: dict[tuple[str, str, str], list[_Trial]] = {}
     with quiet(), _unsynced():
         base = _Base(folder)
         works = {"writer": base.try_writer, "sampler": base.try_sampler}
@@ -151,8 +151,8 @@ def fail_calls(
         if most is not None and most < len(every):
             chosen = sorted(random.Random(seed).sample(every, most), key=every.index)
         for done, (work, call, reason, index) in enumerate(chosen):
-            found = works[work](call, reason, index)
-            seen.setdefault((work, call, reason), []).append(found)
+            trial = works[work](call, reason, index)
+            trials_of.setdefault((work, call, reason), []).append(trial)
             progress(done + 1, len(chosen))
     shutil.rmtree(base.copy, ignore_errors=True)
     return [
@@ -160,7 +160,7 @@ def fail_calls(
             *key, len(trials), sum(trial.refused for trial in trials),
             tuple(wrong for trial in trials for wrong in trial.wrong),
         )
-        for key, trials in sorted(seen.items(), key=lambda item: _order(*item[0]))
+        for key, trials in sorted(trials_of.items(), key=lambda item: _order(*item[0]))
     ]  # fmt: skip
 
 
@@ -198,12 +198,12 @@ class _Base:
     def try_writer(self, call: str, reason: str, index: int) -> _Trial:
         """Let a writer work while the call fails, and look at what it and the next one leave."""
         self._renew()
-        sums, said, faults = dict(self.sums), False, []
+        sums, refused, faults = dict(self.sums), False, []
         with FailingCall(self.copy, call, reason, index) as failing:
             try:
-                said = self._write(sums)
+                refused = self._write(sums)
             except LogError:
-                said = True
+                refused = True
             except Exception as error:
                 faults.append(f"{error!r} is no LogError")
         faults += self._find_wrong(sums)
@@ -214,24 +214,24 @@ class _Base:
             faults.append(f"the next writer fails: {error!r}")
         faults += self._find_wrong(sums)
         faults += [str(fault) for fault in verify(self.copy, rate_tolerance=1e9).faults]
-        return failing.trial(said, faults)
+        return failing.trial(refused, faults)
 
     def _write(self, sums: dict[int, int]) -> bool:
         """Work on the copy as a recorder does; True where a row was refused with a LogError."""
-        said = False
+        refused = False
         with LogWriter(self.copy, self.spec, durable_s=1000.0, capacity_steps=_CAPACITY) as writer:
             for _ in range(3):
                 try:
                     _append(writer, sums)
                 except LogError:
-                    said = True
+                    refused = True
                     writer.end_episode()
                 self._await_sealing()
             try:
                 writer.flush()
             except LogError:
-                said = True
-        return said
+                refused = True
+        return refused
 
     def _await_sealing(self) -> None:
         end = time.monotonic() + _SEALED_S
@@ -244,15 +244,15 @@ class _Base:
     def try_sampler(self, call: str, reason: str, index: int) -> _Trial:
         """The same of a reader and a sampler that holds next to nothing in memory."""
         self._renew()
-        said, faults = False, []
+        refused, faults = False, []
         with FailingCall(self.copy, call, reason, index) as failing:
             try:
                 faults += self._sample()
             except LogError:
-                said = True
+                refused = True
             except Exception as error:
                 faults.append(f"{error!r} is no LogError")
-        return failing.trial(said, faults)
+        return failing.trial(refused, faults)
 
     def _sample(self) -> list[str]:
         with LogReader(self.copy) as reader:
@@ -295,11 +295,11 @@ class _Base:
                 return [f"rows {len(sums)} to {reader.length} were never acknowledged"]
             if reader.first > max(0, reader.length - _CAPACITY + _EPISODE):
                 return [f"rows before {reader.first} of {reader.length} were dropped"]
-            found = checksums(reader, reader.first, reader.length)
+            sums_read = checksums(reader, reader.first, reader.length)
             return [
                 f"row {row} is not what was appended"
-                for row, told in enumerate(found, reader.first)
-                if sums[row] != told
+                for row, row_sum in enumerate(sums_read, reader.first)
+                if sums[row] != row_sum
             ]
 
 
@@ -314,7 +314,7 @@ def _append(writer: LogWriter, sums: dict[int, int]) -> None:
 def _row(
     spec: LogSpec, number: int, step: int | None = None, start: int | None = None
 ) -> dict[str, Any]:
-    """Row `number`; it lies in an episode of _EPISODE rows unless told otherwise."""
+    """Row `number`, of an episode of _EPISODE rows unless `step` and `start` are given."""
     step = number % _EPISODE if step is None else step
     start = number - step if start is None else start
     return make_row(spec, _SEED, number, step, start, step == _EPISODE - 1)

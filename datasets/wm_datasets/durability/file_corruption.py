@@ -2,7 +2,7 @@
 
 Each trial breaks one file of a fresh copy of a log as a killed writer leaves it (most rows sealed,
 the newest in segments), then verifies it, reads all that is left and holds it bit for bit against
-the log as it was, draws batches, and lets a writer go on.
+the log as it was, draws batches, and lets a writer append.
 """
 
 from __future__ import annotations
@@ -120,25 +120,25 @@ class Outcome:
         return asdict(self)
 
 
-def sweep(
+def corrupt_files(
     trials: int = 20,
     episodes: int = 60,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """Run `trials` of every kind of file and way; progress(done, total) counts outcomes."""
-    chance, found = random.Random(seed), []
+    chance, outcomes = random.Random(seed), []
     with tempfile.TemporaryDirectory() as folder, quiet():
         whole = _make(Path(folder), episodes, seed)
         truth = _Contents(whole)
         for kind, pattern in FILES.items():
             for way in WAYS:
-                seen = [
+                trials_run = [
                     _try(truth, Path(folder) / "copy", pattern, way, chance) for _ in range(trials)
                 ]
-                found.append(_outcome(kind, way, seen))
-                progress(len(found), len(FILES) * len(WAYS))
-    return found
+                outcomes.append(_outcome(kind, way, trials_run))
+                progress(len(outcomes), len(FILES) * len(WAYS))
+    return outcomes
 
 
 class _Contents:
@@ -181,11 +181,11 @@ def _try(truth: _Contents, copy: Path, pattern: str, way: str, chance: random.Ra
     changed = not path.exists() or path.read_bytes() != before
     try:
         named = bool(verify(copy).faults)
-        found = _Contents(copy)
-        lost, episodes = found.lost_of(truth), found.lost_episodes(truth)
+        contents = _Contents(copy)
+        lost, episodes = contents.lost_of(truth), contents.lost_episodes(truth)
         mine = {s for s, n, _ in truth.table.tolist() if not lost.isdisjoint(range(s, s + n))}
         with LogReader(copy) as log:
-            if found.intact["length"].max(initial=0) >= 10:  # what else is there to draw?
+            if contents.intact["length"].max(initial=0) >= 10:  # what else is there to draw?
                 Sampler(
                     log, batch=16, length=10, seed=0, fields=[*_OLD.fields], disk_bytes=0
                 ).sample()
@@ -194,22 +194,24 @@ def _try(truth: _Contents, copy: Path, pattern: str, way: str, chance: random.Ra
         after = _Contents(copy)
         went_on = after.lost <= lost and bool(after.table["complete"][-1])
         over = bool(episodes - mine)
-        return Trial(changed, len(lost), len(episodes), named, found.differs(truth), over, went_on)
+        return Trial(
+            changed, len(lost), len(episodes), named, contents.differs(truth), over, went_on
+        )
     except (LogError, OSError, ValueError) as error:
         return Trial(changed, 0, 0, False, False, False, False, f"{path.name}: {error!r}")
 
 
-def _outcome(kind: str, way: str, seen: list[Trial]) -> Outcome:
+def _outcome(kind: str, way: str, trials: list[Trial]) -> Outcome:
     return Outcome(
         file=kind,
         way=way,
-        trials=len(seen),
-        harmless=sum(t.lost == 0 for t in seen),
-        named=sum(t.named for t in seen),
-        mean_rows=round(float(np.mean([t.lost for t in seen])), 1),
-        most_episodes=max(t.episodes for t in seen),
-        broken_promises=sum(not t.kept for t in seen),
-        errors=tuple(t.error for t in seen if t.error),
+        trials=len(trials),
+        harmless=sum(t.lost == 0 for t in trials),
+        named=sum(t.named for t in trials),
+        mean_rows=round(float(np.mean([t.lost for t in trials])), 1),
+        most_episodes=max(t.episodes for t in trials),
+        broken_promises=sum(not t.kept for t in trials),
+        errors=tuple(t.error for t in trials if t.error),
     )
 
 

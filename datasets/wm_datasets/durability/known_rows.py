@@ -1,4 +1,4 @@
-"""Rows that follow from their number, and their checksums: whatever a log holds can be told right
+"""Rows that follow from their number, and their checksums: each row of a log is known to be right
 or wrong."""
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def leave_log(
 
 def checksum(spec: LogSpec, row: Mapping[str, Any]) -> int:
     """Of all bits of a row."""
-    found = 0
+    crc = 0
     for name, f in spec.fields.items():
-        found = zlib.crc32(np.asarray(row[name], f.dtype).tobytes(), found)
-    return found
+        crc = zlib.crc32(np.asarray(row[name], f.dtype).tobytes(), crc)
+    return crc
 
 
 def checksums(reader: LogReader, start: int, stop: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Take files of a log away from the user who writes it: what cannot be read is no damage.
 
 Each file in turn belongs to root alone, as after one use of the log by root under umask 077; then
-its user opens the log. Either that needs no such file and all goes on, or it ends with a LogError
+its user opens the log. Either that needs no such file and works, or it ends with a LogError
 and the log stays as it was, bit for bit.
 """
 
@@ -52,7 +52,7 @@ def change_owners(
     sums = leave_log(whole, spec, _SEED, sealed=30, left=10, episode=_EPISODE)
     names = [name for name in _contents(whole) if name != LOCK_NAME]
     chosen = names[:: max(1, len(names) // most)] if most else names
-    found = []
+    outcomes = []
     with quiet():
         for name in chosen:
             shutil.rmtree(copy, ignore_errors=True)
@@ -60,10 +60,10 @@ def change_owners(
             give_to(copy, NOBODY)
             os.chown(copy / name, 0, 0)
             (copy / name).chmod(0o600)
-            found.append(_try(copy, name, dict(sums)))
-            progress(len(found), len(chosen))
+            outcomes.append(_try(copy, name, dict(sums)))
+            progress(len(outcomes), len(chosen))
     shutil.rmtree(copy, ignore_errors=True)
-    return found
+    return outcomes
 
 
 def give_to(path: Path, user: int) -> None:
@@ -83,27 +83,27 @@ def as_user(user: int, work: Callable[[], str], *, umask: int = 0o022) -> str:
                 os.setgroups([])
                 os.setgid(user)
                 os.setuid(user)
-            said = work()
+            message = work()
         except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {error}"
         finally:
-            os.write(theirs, said.encode()[:4000])
+            os.write(theirs, message.encode()[:4000])
             os._exit(0)
     os.close(theirs)
     with os.fdopen(mine, "rb") as pipe:
-        told = pipe.read().decode()
+        message = pipe.read().decode()
     os.waitpid(child, 0)
-    return told
+    return message
 
 
 def _try(path: Path, name: str, sums: dict[int, int]) -> OwnerOutcome:
     before, wrong = _contents(path), []
-    said = as_user(NOBODY, lambda: _append(path))
-    refused = bool(said)
-    if refused and not said.startswith(("LogReadError: ", "LogError: ")):
-        wrong.append(f"{name}: {said} is no LogError")
+    message = as_user(NOBODY, lambda: _append(path))
+    refused = bool(message)
+    if refused and not message.startswith(("LogReadError: ", "LogError: ")):
+        wrong.append(f"{name}: {message} is no LogError")
     if refused and {**_contents(path), LOCK_NAME: b""} != {**before, LOCK_NAME: b""}:
-        wrong.append(f"{name}: the log was refused ({said}) and has changed")
+        wrong.append(f"{name}: the log was refused ({message}) and has changed")
     give_to(path, NOBODY)
     if refused and (again := as_user(NOBODY, lambda: _append(path))):
         wrong.append(f"{name}: the log cannot be opened when its user owns it again: {again}")

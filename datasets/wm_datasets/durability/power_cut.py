@@ -116,8 +116,8 @@ def _undone(root: Path, steps: list[dict[str, Any]], chance: random.Random) -> l
         elif step["op"] != "sync" and "path" in step:
             changes[os.path.dirname(step["path"])].append(step)
     gone = []
-    for folder, made in changes.items():
-        loose = [step for step in made if step["n"] >= durable[folder]]
+    for folder, steps in changes.items():
+        loose = [step for step in steps if step["n"] >= durable[folder]]
         kept = chance.choice([0, len(loose), chance.randint(0, len(loose))])
         gone += loose[kept:]
     return sorted(gone, key=lambda step: step["n"])

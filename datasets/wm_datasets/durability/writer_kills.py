@@ -4,7 +4,7 @@ A writer process appends rows at 50 Hz or as fast as it can and tells, through a
 of every row that append() took, and which rows are durable. It is killed with -9 at a random
 moment, also while it opens, seals or repairs the log, while a reader process follows. Then every
 row is read back. With `power_cut`, all that the writer had not synced is taken away as well.
-After each fifth of the writers the log gets one field more: depth, float pictures, a camera, force.
+After each fifth of the writers the log gets one field more: depth, float images, a camera, force.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MAX_FAULTS = 100
 
 
 @dataclass(frozen=True)
-class TortureConfig:
+class KillConfig:
     """One run. Writers with an even number go at `rate_hz`, the others as fast as they can."""
 
     kills: int = 20
@@ -77,10 +77,10 @@ class Life:
 
 
 @dataclass
-class TortureResult:
+class KillResult:
     """What was found; the log kept its promises when `faults` is empty."""
 
-    config: TortureConfig
+    config: KillConfig
     lives: list[Life] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     rows: int = 0
@@ -97,35 +97,35 @@ class TortureResult:
         opened = [life.opened_s for life in self.lives if life.opened_s is not None]
         taken = max((life.taken_s for life in self.lives), default=0.0)
         power = f", at most {taken:.2f} s of rows that were not durable gone"
-        seen = sum(life.seen for life in self.lives)
-        told = sum(life.acknowledged for life in self.lives)
+        rows_read = sum(life.seen for life in self.lives)
+        acknowledged = sum(life.acknowledged for life in self.lives)
         return (
-            f"{len(self.lives)} {how}, {told} rows acknowledged, "
+            f"{len(self.lives)} {how}, {acknowledged} rows acknowledged, "
             f"{self.rows} rows in {self.episodes} episodes read back bit for bit, "
             f"{len(self.faults)} faults; reopened within {max(opened, default=0.0):.2f} s"
-            + (power if self.config.power_cut else f", {seen} rows seen by the reader")
+            + (power if self.config.power_cut else f", {rows_read} rows seen by the reader")
         )
 
 
-def torture(
+def kill_writers(
     path: str | Path,
-    config: TortureConfig,
+    config: KillConfig,
     progress: Callable[[Life, int], None] = lambda life, faults: None,
-) -> TortureResult:
+) -> KillResult:
     """Run it on a new log at `path`; progress(life, faults so far) is called after every kill."""
     root = Path(path)
     if root.exists() and any(root.iterdir()):
-        raise LogSpecError(f"{root} exists; torture makes a log of its own, give a new path")
+        raise LogSpecError(f"{root} exists; killing writers needs a new log. Give a new path")
     if config.kills < 1:
         raise LogSpecError(f"kills must be >= 1, got {config.kills}")
     with quiet():
-        return _Torture(root.absolute(), config).run(progress)
+        return _WriterKills(root.absolute(), config).run(progress)
 
 
-class _Torture:
-    def __init__(self, root: Path, config: TortureConfig) -> None:
+class _WriterKills:
+    def __init__(self, root: Path, config: KillConfig) -> None:
         self.root, self.config, self.spec = root, config, _spec(config, 0)
-        self.result = TortureResult(config)
+        self.result = KillResult(config)
         self._chance = random.Random(config.seed)
         self._sums: dict[int, int] = {}  # row -> checksum, of all rows that must be there
         self._times: dict[int, float] = {}
@@ -134,7 +134,7 @@ class _Torture:
         self._stash = root.with_name(root.name + ".stash")
         create_log(root, self.spec, config.segment_rows)
 
-    def run(self, progress: Callable[[Life, int], None]) -> TortureResult:
+    def run(self, progress: Callable[[Life, int], None]) -> KillResult:
         begin = time.monotonic()
         self._seen.unlink(missing_ok=True)
         reader = None if self.config.power_cut else _fork(lambda: _follow(self.root, self._seen))
@@ -176,11 +176,11 @@ class _Torture:
         if config.power_cut:
             cut_power(self.root, self._journal, self._chance)
             taken = self._take_back(max(durable, first), died)
-        seen = self._check_seen()
-        found = self._check(first if number % 10 else 0)
+        rows_read = self._check_seen()
+        rows_found = self._check(first if number % 10 else 0)
         return Life(
-            number, rate_hz, lived_s, opened_s, first, acknowledged - first, durable, found,
-            len(taken), max(taken, default=0.0), seen,
+            number, rate_hz, lived_s, opened_s, first, acknowledged - first, durable, rows_found,
+            len(taken), max(taken, default=0.0), rows_read,
         )  # fmt: skip
 
     def _run_writer(self, number: int, rate_hz: float, lived_s: float) -> tuple[float | None, int]:
@@ -189,7 +189,7 @@ class _Torture:
         begin = time.monotonic()
         child = _fork(lambda: self._write(number, rate_hz, theirs), close=mine)
         os.close(theirs)
-        heard, killed, rest = [], False, b""
+        messages, killed, rest = [], False, b""
         arrived = selectors.DefaultSelector()  # select() takes no descriptors from 1024 on
         arrived.register(mine, selectors.EVENT_READ)
         while True:
@@ -203,7 +203,7 @@ class _Torture:
                     break
                 rest += data
                 whole = len(rest) // _ACK.size * _ACK.size
-                heard += list(_ACK.iter_unpack(rest[:whole]))
+                messages += list(_ACK.iter_unpack(rest[:whole]))
                 rest = rest[whole:]
         arrived.close()
         os.close(mine)
@@ -213,14 +213,14 @@ class _Torture:
         else:
             os.waitpid(child, 0)
         opened_s, durable = None, 0
-        for row, told, safe, when in heard:
+        for row, value, safe, when in messages:
             durable = max(durable, safe)
             if row < 0:
                 opened_s = when - begin if opened_s is None else opened_s
             elif row != len(self._sums):
                 self._fault(f"writer {number}: row {row} follows row {len(self._sums) - 1}")
             else:
-                self._sums[row], self._times[row] = told, when
+                self._sums[row], self._times[row] = value, when
         return opened_s, durable
 
     def _write(self, number: int, rate_hz: float, pipe: int) -> None:
@@ -238,10 +238,10 @@ class _Torture:
                     self.spec, self.config.seed, writer.length, step, start, step == rows - 1
                 )
                 writer.append(row)
-                told = _ACK.pack(
+                message = _ACK.pack(
                     writer.length - 1, checksum(self.spec, row), writer.durable, time.monotonic()
                 )
-                os.write(pipe, told)
+                os.write(pipe, message)
                 if rate_hz:
                     due += 1 / rate_hz
                     time.sleep(max(0.0, due - time.monotonic()))
@@ -275,12 +275,12 @@ class _Torture:
             data = file.read()
             whole = len(data) // _SEEN.size * _SEEN.size
             self._seen_at += whole
-            for row, told in _SEEN.iter_unpack(data[:whole]):
+            for row, value in _SEEN.iter_unpack(data[:whole]):
                 if row < 0:
-                    self._fault(f"the reader's log shrank by {told} rows")
+                    self._fault(f"the reader's log shrank by {value} rows")
                 elif row >= reader.length:
                     self._fault(f"row {row} was seen by the reader and is gone")
-                elif self._sums.get(row, told) != told:
+                elif self._sums.get(row, value) != value:
                     self._fault(f"row {row} was seen by the reader with another content")
         return whole // _SEEN.size
 
@@ -324,15 +324,15 @@ class _Torture:
         self.result.faults.append(f"after kill {len(self.result.lives)}: {what}")
 
 
-def _spec(config: TortureConfig, number: int) -> LogSpec:
+def _spec(config: KillConfig, number: int) -> LogSpec:
     """What the writer of this number records: after each fifth of the writers one field more."""
     added = number * (len(LATER) + 1) // config.kills
     return make_spec(config.frame, config.rate_hz, min(added, len(LATER)))
 
 
-def _follow(root: Path, seen: Path) -> None:
-    """The reader process: follow the log for ever and write down every row seen."""
-    with LogReader(root) as reader, seen.open("ab", buffering=0) as file:
+def _follow(root: Path, rows_file: Path) -> None:
+    """The reader process: follow the log without end and write down every row that it read."""
+    with LogReader(root) as reader, rows_file.open("ab", buffering=0) as file:
         at = reader.first
         while True:
             reader.refresh()

@@ -87,8 +87,8 @@ class Options:
                 )
 
     def refuse_beside_spec(self, source: Path, used: Collection[str] = ()) -> None:
-        """FormatError where something is said about a source that came from a log of ours and says
-        it itself."""
+        """FormatError where options describe a source that was exported from a log and has its spec
+        beside it."""
         self.refuse_others(used, f"{source} came from a log, says that itself and")
 
 
@@ -161,9 +161,9 @@ class Episode:
 
     def frames(self, camera: str) -> Iterator[np.ndarray]:
         """Yield a camera's frames one after the other, (H, W, 3) uint8."""
-        return self.pictures(f"image/{camera}")
+        return self.images(f"image/{camera}")
 
-    def pictures(self, field: str, block: int = 64) -> Iterator[np.ndarray]:
+    def images(self, field: str, block: int = 64) -> Iterator[np.ndarray]:
         """Yield the rows of a field one after the other."""
         stop = self.start + self.length
         for at in range(self.start, stop, block):

@@ -93,7 +93,7 @@ class Import(Importer):
         self.losses: list[str] = []
         self.spec = own or self._foreign_spec(shape, options)
         if own is None:
-            self._say_losses()
+            self._add_losses()
 
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
         i = int(key)
@@ -102,10 +102,10 @@ class Import(Importer):
             raise CorruptInputError(self._folder, f"episode {i} has length {rows}")
         camera = next(iter(self.spec.cameras))
         frames = self._frames(i)
-        wanted = (rows, *self.spec.cameras[camera])
-        if len(frames) < rows or frames.shape[1:] != wanted[1:] or frames.dtype != np.uint8:
+        shape = (rows, *self.spec.cameras[camera])
+        if len(frames) < rows or frames.shape[1:] != shape[1:] or frames.dtype != np.uint8:
             raise CorruptInputError(
-                self._path(i), f"expected uint8 {wanted}, got {frames.dtype} {frames.shape}"
+                self._path(i), f"expected uint8 {shape}, got {frames.dtype} {frames.shape}"
             )
         fields = {
             f"image/{camera}": frames[:rows],
@@ -140,8 +140,8 @@ class Import(Importer):
             if not path.exists():
                 continue
             try:
-                found = load_tensor(path) if zipfile.is_zipfile(path) else _unpickle(path)
-                lengths = [int(x) for x in np.asarray(found).reshape(-1)]
+                values = load_tensor(path) if zipfile.is_zipfile(path) else _unpickle(path)
+                lengths = [int(x) for x in np.asarray(values).reshape(-1)]
             except Exception as error:
                 raise CorruptInputError(path, error) from error
             if len(lengths) != episodes or max(lengths, default=0) > steps:
@@ -171,7 +171,7 @@ class Import(Importer):
             try:
                 frames = self._frames(i)
             except CorruptInputError:
-                continue  # said when its turn comes
+                continue  # rows() of this key raises it
             if frames.ndim == 4:
                 return frames.shape[1:]
         raise CorruptInputError(self._folder / "obses", "none of its files is readable")
@@ -202,10 +202,10 @@ class Import(Importer):
             reward=False,
         )
 
-    def _say_losses(self) -> None:
+    def _add_losses(self) -> None:
         lasts = [self._actions[i, n - 1] for i, n in enumerate(self._lengths) if n]
         if np.any(lasts):
-            self.losses.append("the last action of each episode: no frame shows what it brought")
+            self.losses.append("the last action of each episode: no frame shows its result")
         read = {"states", "velocities", "seq_lengths", "rel_actions" if self._pusht else "actions"}
         if left := sorted(p.name for p in self._folder.glob("*.p[tk][hl]") if p.stem not in read):
             self.losses.append(f"files: {', '.join(left)}")
@@ -293,8 +293,8 @@ class Export(Exporter):
 
 def _own_layout(spec: LogSpec) -> str:
     """The layout that a log came from, where it can be written."""
-    found = spec.extra.get("dino_wm", {}).get("layout")
-    return found if found in LAYOUTS else "point_maze"
+    layout = spec.extra.get("dino_wm", {}).get("layout")
+    return layout if layout in LAYOUTS else "point_maze"
 
 
 def _unpickle(path: Path) -> Any:

@@ -63,9 +63,9 @@ class DeformableImport(Importer):
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
         i = int(key)
         camera = next(iter(self.spec.cameras))
-        frames, wanted = self._frames(i), (self._length, *self.spec.cameras[camera])
-        if frames.shape != wanted:
-            raise CorruptInputError(self._path(i), f"got frames {frames.shape}, expected {wanted}")
+        frames, shape = self._frames(i), (self._length, *self.spec.cameras[camera])
+        if frames.shape != shape:
+            raise CorruptInputError(self._path(i), f"got frames {frames.shape}, expected {shape}")
         fields = {
             f"image/{camera}": frames,
             "proprio": np.zeros((self._length, 1), np.float32),

@@ -49,8 +49,8 @@ def pusht_statistics(velocity: bool = True, normalised: bool = True) -> Statisti
     """PushT's constants; actions lie within 100 pixels here, as no data is looked at."""
     kept = 4 if velocity else 2
     a_mean, a_std, p_mean, p_std = _PUSHT
-    found = Statistics((-1.0,) * 2, (1.0,) * 2, a_mean, a_std, p_mean[:kept], p_std[:kept])
-    return found if normalised else _plain(found)
+    statistics = Statistics((-1.0,) * 2, (1.0,) * 2, a_mean, a_std, p_mean[:kept], p_std[:kept])
+    return statistics if normalised else _plain(statistics)
 
 
 def statistics(folder: Path, episodes: int | None = None, *, normalised: bool = True) -> Statistics:
@@ -64,23 +64,23 @@ def statistics(folder: Path, episodes: int | None = None, *, normalised: bool = 
         raise FormatError(f"{folder} holds no states.pth: not DINO-WM's layout.")
     if (place / "rel_actions.pth").exists():
         actions = _tensor(place / "rel_actions.pth")[:episodes] / _PUSHT_PIXELS
-        found = pusht_statistics((place / "velocities.pth").exists())
+        statistics = pusht_statistics((place / "velocities.pth").exists())
         low, high = _box([actions.reshape(-1, actions.shape[-1])])
-        found = Statistics(low, high, *_moments(found))
+        statistics = Statistics(low, high, *_moments(statistics))
     else:
         actions = _tensor(place / "actions.pth")[:episodes].astype(np.float64)
         if is_deformable(place):
             steps = [actions.reshape(-1, actions.shape[-1])]
             mean, std = _spread(steps)
             std = tuple(x + _LEAST for x in std)
-            found = Statistics(*_box(steps), mean, std, (0.0,), (_LEAST,))
+            statistics = Statistics(*_box(steps), mean, std, (0.0,), (_LEAST,))
         else:
             states = _tensor(place / "states.pth")[:episodes].astype(np.float64)
             lengths = _lengths(place, *states.shape[:2])
             steps = [episode[:n] for episode, n in zip(actions, lengths)]
-            seen = [episode[:n] for episode, n in zip(states, lengths)]
-            found = Statistics(*_box(steps), *_spread(steps), *_spread(seen))
-    return found if normalised else _plain(found)
+            used = [episode[:n] for episode, n in zip(states, lengths)]
+            statistics = Statistics(*_box(steps), *_spread(steps), *_spread(used))
+    return statistics if normalised else _plain(statistics)
 
 
 def _moments(s: Statistics) -> tuple[Numbers, Numbers, Numbers, Numbers]:
@@ -114,10 +114,10 @@ def _lengths(place: Path, episodes: int, steps: int) -> list[int]:
     path = place / "seq_lengths.pth"
     if not path.exists():
         return [steps] * episodes
-    found = [int(x) for x in _tensor(path).reshape(-1)[:episodes]]
-    if len(found) != episodes or not all(0 < n <= steps for n in found):
+    lengths = [int(x) for x in _tensor(path).reshape(-1)[:episodes]]
+    if len(lengths) != episodes or not all(0 < n <= steps for n in lengths):
         raise CorruptInputError(path, f"got lengths that do not fit {episodes} x {steps} steps")
-    return found
+    return lengths
 
 
 def _tensor(path: Path) -> np.ndarray:

@@ -1,8 +1,9 @@
 """One tensor in a torch file (.pth), read and written with numpy alone.
 
-Datasets must not need torch, and torch.load runs whatever a pickle names. A .pth is a zip file of
-raw storages beside a pickle that describes them; the reader here knows the six names that tensors
-need and refuses every other one, so that no file can run code. Old files (torch < 1.6) are no zip.
+Datasets must not need torch, and torch.load runs any code that a pickle names. A .pth is a zip file
+of raw storages beside a pickle that describes them; the reader here knows the six names that
+tensors need and refuses every other one, so that no file can run code. Old files (torch < 1.6) are
+no zip.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from wm_datasets.formats.base import (
     episodes_of,
 )
 from wm_datasets.log.reader import LogReader
-from wm_datasets.log.truncate import rewind
+from wm_datasets.log.truncate import truncate
 from wm_datasets.log.writer import LogWriter
 from wm_datasets.storage.column import sync_folder, write_whole
 
@@ -88,7 +88,7 @@ def import_into(
     """Append the source's episodes to a log, new or of the same spec; `name` is the source's.
 
     One episode is either whole in the log or not there. When it was killed or failed, the same
-    call goes on behind the last whole episode. A corrupt input, or a row that the log refuses,
+    call continues after the last whole episode. A corrupt input, or a row that the log refuses,
     stops the import with CorruptInputError, or, with `skip_corrupt`, leaves out its episode.
     """
     if source.unequal:
@@ -152,7 +152,7 @@ def _take_back(writer: LogWriter, journal: Journal) -> bool:
     """Remove what a failed episode left; False where the disk forbids it: the next import does."""
     try:
         writer.close()
-        rewind(journal.path.parent, journal.length)
+        truncate(journal.path.parent, journal.length)
         journal.finished = True
         journal.save()
     except (LogError, OSError) as error:
@@ -185,10 +185,10 @@ def _resume(log: Path, name: str) -> Journal | None:
     if len(begun) > 1:
         raise FormatError(
             f"{log}: others have recorded into it since the import of {name} was stopped, so it "
-            "cannot go on. Right: import into another log."
+            "cannot be continued. Right: import into another log."
         )
     if length > journal.length:
-        rewind(log, journal.length)
+        truncate(log, journal.length)
     return journal
 
 

@@ -49,7 +49,7 @@ class Import(Importer):
                 try:
                     info = probe(path)
                 except CorruptInputError:
-                    continue  # said when its turn comes
+                    continue  # rows() of this key raises it
                 infos.append(info)
                 first = cameras.setdefault(camera, info)
                 shape, other = (first.height, first.width), (info.height, info.width)
@@ -74,19 +74,19 @@ class Import(Importer):
             action=None,
             extra={"absent": ["action", "reward", "proprio", "success"]},
         )
-        self._say_losses(infos)
+        self._add_losses(infos)
 
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
         files = self._files[key]
         if files.keys() != self.spec.cameras.keys():
             missing = sorted(self.spec.cameras.keys() - files.keys())
             raise CorruptInputError(next(iter(files.values())), f"no file of the cameras {missing}")
-        films = {c: decode(path) for c, path in files.items()}
+        streams = {c: decode(path) for c, path in files.items()}
         before: dict[str, Any] | None = None
         t = 0
-        while frames := {c: f for c, film in films.items() if (f := next(film, None))}:
-            if len(frames) != len(films):
-                ended = sorted(films.keys() - frames.keys())
+        while frames := {c: f for c, stream in streams.items() if (f := next(stream, None))}:
+            if len(frames) != len(streams):
+                ended = sorted(streams.keys() - frames.keys())
                 raise CorruptInputError(files[ended[0]], f"it ends after {t} frames, others do not")
             if before is not None:
                 yield before
@@ -97,7 +97,7 @@ class Import(Importer):
         if before is not None:
             yield before | {"is_last": True}
 
-    def _say_losses(self, infos: list[VideoInfo]) -> None:
+    def _add_losses(self, infos: list[VideoInfo]) -> None:
         period = self.spec.control_period_s
         rates = sorted({round(1 / i.period_s, 3) for i in infos})
         if any(abs(i.period_s - period) > 0.01 * period for i in infos):
@@ -122,7 +122,7 @@ class Export(Exporter):
         self._spec, self.losses = exportable(reader)
         self._lossy = options.lossy
         if not self._spec.cameras:
-            raise FormatError("this log has no camera, so there is nothing to film")
+            raise FormatError("this log has no camera, so there is no video to write")
         kept = {f"image/{c}" for c in self._spec.cameras} | {"stamp", "is_first", "is_last"}
         self.losses += [f"fields: {', '.join(f for f in self._spec.fields if f not in kept)}"]
         self.losses.append("robot, units, names, extra; stamps begin at 0 and are rounded to 1 us")
@@ -148,7 +148,7 @@ class Export(Exporter):
         pass
 
 
-class Film:
+class VideoWriter:
     """A video that is being written, frame by frame: FFV1, exact, or with `lossy` H.264.
 
     `tick` [s] is the unit of its frames' times; every `keys`-th frame can be sought, 0: as the
@@ -174,10 +174,10 @@ class Film:
             if self._lossy:
                 stream.options = {"crf": "18", "preset": "veryfast"}
                 stream.options |= {"g": str(self._keys), "bf": "0"} if self._keys else {}
-        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        image = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         self._last = max(self._last + 1, at)
-        picture.pts, picture.time_base = self._last, self._tick
-        self._container.mux(stream.encode(picture))
+        image.pts, image.time_base = self._last, self._tick
+        self._container.mux(stream.encode(image))
 
     def close(self) -> None:
         """Write what the encoder still holds."""
@@ -197,25 +197,25 @@ def encode(
 ) -> None:
     """Write a video whose frames carry `stamps` [ns], the first at 0."""
     rate = Fraction(1 / period_s).limit_denominator(1001)
-    with closing(Film(path, rate, lossy=lossy)) as film:
+    with closing(VideoWriter(path, rate, lossy=lossy)) as video:
         for frame, stamp in zip(frames, stamps):
-            film.add(frame, round((int(stamp) - int(stamps[0])) / 1000))
+            video.add(frame, round((int(stamp) - int(stamps[0])) / 1000))
 
 
 def _find(source: Path, camera: str) -> dict[str, dict[str, Path]]:
     """Episode's key -> camera -> file."""
     if source.is_file():
         return {source.stem: {camera: source}}
-    found: dict[str, dict[str, Path]] = {}
+    episodes: dict[str, dict[str, Path]] = {}
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
         parts = path.relative_to(source).parts
         if len(parts) > 2:
             raise FormatError(f"{path} lies too deep: right is SRC/*.mp4 or SRC/<camera>/*.mp4")
-        files = found.setdefault(path.stem, {})
+        files = episodes.setdefault(path.stem, {})
         name = parts[0] if len(parts) == 2 else camera
         if name in files:
             raise FormatError(f"{path} and {files[name]} have one name: which is the episode?")
         files[name] = path
-    if not found:
+    if not episodes:
         raise FormatError(f"{source} holds no video ({', '.join(SUFFIXES)})")
-    return found
+    return episodes

@@ -102,24 +102,24 @@ def decode(path: Path) -> Iterator[tuple[int, np.ndarray]]:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             stream.codec_context.options = {"err_detect": "explode"}
-            seen, end = 0, _End()
+            count, end = 0, _End()
             for packet in container.demux():
                 end.add_packet(packet)
                 for frame in packet.decode() if packet.stream is stream else ():
                     if frame.pts is None or frame.is_corrupt:
-                        raise ValueError(f"frame {seen} is damaged")
+                        raise ValueError(f"frame {count} is damaged")
                     stamp = round(frame.pts * frame.time_base * _NS)
                     if last is not None and stamp <= last:
-                        raise ValueError(f"frame {seen} has time {stamp} ns, after {last} ns")
+                        raise ValueError(f"frame {count} has time {stamp} ns, after {last} ns")
                     if last is not None:
                         end.longest = max(end.longest, Fraction(stamp - last, _NS))
-                    last, seen = stamp, seen + 1
+                    last, count = stamp, count + 1
                     turn = Turn.of(frame)
                     pixels = frame.to_ndarray(format="rgb24")
                     yield stamp, turn.apply(pixels)
-            if not seen:
+            if not count:
                 raise ValueError("it holds no frame")
-            end.check(container, stream, seen)
+            end.check(container, stream, count)
     except (av.FFmpegError, ValueError, IndexError) as error:
         raise CorruptInputError(path, error) from error
 
@@ -139,25 +139,25 @@ class _End:
         self._first = begin if self._first is None else min(self._first, begin)
         self._last = max(self._last, begin + (packet.duration or 0) * packet.time_base)
 
-    def check(self, container: Any, stream: Any, seen: int) -> None:
+    def check(self, container: Any, stream: Any, count: int) -> None:
         """Raise ValueError where the file was cut.
 
         A count of frames is not enough to say so: an edit list shows only some of them.
         """
-        if stream.frames and seen >= stream.frames:
+        if stream.frames and count >= stream.frames:
             return
         kinds = container.format.name.split(",")
         if container.duration and any(kind in _SAYING_DURATION for kind in kinds):
             begin = 0 if kinds[0] in _WHOLE_TIMELINE else self._first or 0
-            declared, found = Fraction(container.duration, 1_000_000), self._last - begin
+            declared, duration = Fraction(container.duration, 1_000_000), self._last - begin
             period = 1 / (stream.average_rate or Fraction(1))
             if "avi" in kinds:  # ffmpeg measures its duration on what is left
                 declared = max(declared, stream.frames * period)
             longest = self.longest or period
-            if found < declared - _LATE * longest:
+            if duration < declared - _LATE * longest:
                 raise ValueError(
-                    f"it ends after {seen} frames at {float(found):.3f} s, its header says "
+                    f"it ends after {count} frames at {float(duration):.3f} s, its header says "
                     f"{float(declared):.3f} s"
                 )
         elif stream.frames:
-            raise ValueError(f"it ends after {seen} of {stream.frames} frames")
+            raise ValueError(f"it ends after {count} of {stream.frames} frames")

@@ -95,7 +95,7 @@ class LogFollower:
 
     def _follow_manifest(self, make_columns: MakeColumns) -> None:
         old, new = self.manifest, self._file.take()
-        whole = new.spec == old.spec or old.spec.grown(new.spec) is not None
+        whole = new.spec == old.spec or old.spec.with_fields_of(new.spec) is not None
         if new.spec != old.spec and new.sealed < self.unsealed.length:
             whole = False
         gone = new.sealed < old.sealed or new.first < old.first

@@ -34,7 +34,7 @@ class LogReader:
     logged once; all other rows stay readable. Where the machine cannot read a file (no descriptors,
     memory or permission) it is a LogReadError after a second, and never taken for damage: the same
     call may be made again.
-    One thread at a time; as many readers as wanted.
+    One thread at a time; any number of readers.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -226,7 +226,7 @@ class LogReader:
         return np.empty((rows, *spec.shape), spec.dtype)
 
     def _read(self, field: str, start: int, stop: int, out: np.ndarray) -> None:
-        """Fill `out` with rows [start, stop), whatever stands there for lost records included."""
+        """Fill `out` with rows [start, stop), zeros in place of lost records."""
         sealed = self._manifest.sealed
         if start < sealed:
             try:

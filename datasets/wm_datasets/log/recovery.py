@@ -1,4 +1,4 @@
-"""Opening a log for writing: create it or continue it, whatever the last writer left behind."""
+"""Opening a log for writing: create it, or repair what the last writer left and continue it."""
 
 # A simulated power cut records what is asked of `os` (durability/power_cut.py):
 # ruff: noqa: PTH108
@@ -75,7 +75,7 @@ def open_for_writing(
         (path / WAL_FOLDER).mkdir(exist_ok=True)
         manifest.commit(path)
     manifest = load_manifest(path)
-    differences, whole = manifest.spec.differences(spec), manifest.spec.grown(spec)
+    differences, whole = manifest.spec.differences(spec), manifest.spec.with_fields_of(spec)
     if differences and whole is None:
         raise LogSpecError(
             f"the log at {path} was made with another spec. It has "
@@ -86,7 +86,7 @@ def open_for_writing(
     sealer = Sealer(path, manifest, capacity_steps, capacity_bytes)
     length, repaired = _recover(path, sealer)
     if whole is not None and differences:
-        manifest = sealer.manifest.grown(whole)
+        manifest = sealer.manifest.with_fields_of(whole)
         manifest.create_folders(path)
         sync_folder(path)
         manifest.commit(path)

@@ -73,7 +73,7 @@ class SegmentQueue:
     def check_writable(self) -> None:
         """LogError: the log is closed, or rows cannot be stored."""
         if self.closed:
-            raise LogError(f"{self._path} is closed; open a new LogWriter to go on")
+            raise LogError(f"{self._path} is closed; open a new LogWriter to continue")
         if self.fault is not None:
             raise type(self.fault)(*self.fault.args) from self.fault
 
@@ -114,7 +114,7 @@ class SegmentQueue:
             self.dirty_since = None
         syncs.append(partial(sync_folder, self._path / WAL_FOLDER))
         for sync in syncs:
-            try:  # each is called, whatever the others do: it closes its descriptor
+            try:  # each is called, also after an error of another: it closes its descriptor
                 sync()
             except OSError as error:
                 failed.append(error)

@@ -15,14 +15,14 @@ from wm_datasets.spec import LogSpec, VectorSpec
 from wm_datasets.storage.damage import known_rows
 
 LATE = 1.5  # a gap longer than so many control periods is late
-PICTURES = 256
+MOST_IMAGES = 256
 
 
 @dataclass(frozen=True)
 class Range:
     """One dimension as logged; `low` and `high` are its declared bounds, nan where none are.
 
-    All numbers of a picture are one dimension, looked at in at most PICTURES rows, evenly apart.
+    All numbers of an image are one dimension, read in at most MOST_IMAGES rows, evenly apart.
     """
 
     name: str
@@ -70,7 +70,7 @@ class LogStats:
         lengths = self.lengths
         content: dict[str, Any] = _plain({
             "path": str(self.path),
-            "ranges": [asdict(found) for found in self.ranges],
+            "ranges": [asdict(item) for item in self.ranges],
             "rate": asdict(self.rate),
             "episodes": len(lengths),
             "complete": int(self.complete.sum()),
@@ -110,8 +110,8 @@ def measure(log: LogReader | str | Path) -> LogStats:
     every = np.arange(log.first, log.length)
     for name in (f"sensor/{sensor}" for sensor in spec.sensors):
         having = known & (every >= log.since(name))
-        found = columns[name][having] if name in columns else _pictures(log, name, every[having])
-        ranges += _sensor_ranges(name, spec.sensors[name.partition("/")[2]], found)
+        values = columns[name][having] if name in columns else _images_of(log, name, every[having])
+        ranges += _sensor_ranges(name, spec.sensors[name.partition("/")[2]], values)
     if spec.action is not None:
         executed, commanded = columns["action"][acted], columns["commanded"][acted]
         ranges += _ranges("action", spec.action, executed)
@@ -142,13 +142,13 @@ def _ranges(field: str, vector: VectorSpec, values: np.ndarray) -> list[Range]:
     return [_range(f"{field}/{name}", *rest) for name, *rest in parts]
 
 
-def _pictures(log: LogReader, field: str, rows: np.ndarray) -> np.ndarray:
-    """Return a field in at most PICTURES of these rows, evenly apart, (n, *shape)."""
-    if len(rows) > PICTURES:
-        rows = rows[np.linspace(0, len(rows) - 1, PICTURES).astype(int)]
-    found = [log.read_around(field, row, row + 1) for row in rows.tolist()]
+def _images_of(log: LogReader, field: str, rows: np.ndarray) -> np.ndarray:
+    """Return a field in at most MOST_IMAGES of these rows, evenly apart, (n, *shape)."""
+    if len(rows) > MOST_IMAGES:
+        rows = rows[np.linspace(0, len(rows) - 1, MOST_IMAGES).astype(int)]
+    rows_read = [log.read_around(field, row, row + 1) for row in rows.tolist()]
     kept = known_rows(log.damage, log.first, log.length)[rows - log.first]
-    images = np.concatenate([log.read_around(field, log.length, log.length), *found])
+    images = np.concatenate([log.read_around(field, log.length, log.length), *rows_read])
     known: np.ndarray = images[kept]
     return known
 

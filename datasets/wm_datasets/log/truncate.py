@@ -14,11 +14,11 @@ from wm_datasets.storage.manifest import load_manifest, new_identity
 from wm_datasets.storage.segment import MARK, WAL_FOLDER, list_segments, segment_path
 
 
-def rewind(path: str | Path, length: int) -> int:
+def truncate(path: str | Path, length: int) -> int:
     """Make `length` the log's length, which must be an episode's end; return how many rows went.
 
-    Where rows went the log gets a new id: readers that follow it refuse to go on, and archives that
-    may hold those rows are refused, however many rows are appended afterwards.
+    Where rows went the log gets a new id: readers that follow it refuse to continue, and archives
+    that may hold those rows are refused, however many rows are appended afterwards.
     """
     root = Path(path)
     LogWriter(root, load_manifest(root).spec).close()  # seals what a killed writer left

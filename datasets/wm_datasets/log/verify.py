@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What verify() looked at and found; `damaged` episodes hold lost rows, `values` are cells.
+    """What verify() read and its faults; `damaged` episodes hold lost rows, `values` are cells.
 
     `ignored` are files among the segments that are none by their names: no part of the log.
     """
@@ -101,7 +101,7 @@ class _Check:
         self._reader = LogReader(root)
         self._first, self._stop = self._reader.first, self._reader.length
         self._values = 0
-        self._odd: list[tuple[str, int]] = []  # rows of float pictures that are not finite
+        self._odd: list[tuple[str, int]] = []  # rows of float images that are not finite
 
     def report(self) -> Report:
         with self._reader as reader:
@@ -109,7 +109,9 @@ class _Check:
             for damage in reader.damage:
                 self._add("damage", damage.path, damage.start, damage.stop, damage.reason)
             for path, start, stop in kept_aside(self._root):
-                reason = "it was damaged and is kept as it was found; delete it when it is no use"
+                reason = (
+                    "it was damaged and is kept aside unchanged; delete it when you do not need it"
+                )
                 self._add("kept", path, start, stop, reason)
             self._check_metadata()
             self._check_tail()
@@ -139,9 +141,9 @@ class _Check:
         while at < self._stop:
             end = min(self._stop, (at // chunk + max(1, _ROWS // chunk)) * chunk)
             part = out[at - self._first : end - self._first] if keep else None
-            found = self._reader.read_around(name, at, end, part)
+            block = self._reader.read_around(name, at, end, part)
             if not keep and field.dtype.kind == "f":
-                odd = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1)
+                odd = ~np.isfinite(block.reshape(len(block), -1)).all(axis=1)
                 self._odd += [(name, at + int(i)) for i in np.flatnonzero(odd)]
             self._values += end - at
             self._progress(self._values, total)
@@ -160,14 +162,14 @@ class _Check:
         for name, node in manifest.metadata().items():
             path = self._root / name / "zarr.json"
             try:
-                found = read_json(path)
+                content = read_json(path)
             except (FileNotFoundError, NotADirectoryError, ValueError) as error:
                 self._add("metadata", path, self._first, manifest.sealed, str(error))
                 continue
-            shape = found.get("shape") if isinstance(found, dict) else None
+            shape = content.get("shape") if isinstance(content, dict) else None
             if self._is_ahead(name, shape, node.get("shape")):
-                found["shape"] = node["shape"]
-            if found != node:
+                content["shape"] = node["shape"]
+            if content != node:
                 reason = "it is not what the log's root says of this array"
                 self._add("metadata", path, self._first, manifest.sealed, reason)
 
@@ -287,9 +289,11 @@ class _Check:
 
 def _find_wrong_root(root: Path, name: str) -> str:
     """Hold the root, or its copy, against what it says of itself; '' when it is right."""
-    manifest, found = read_root(root, name), read_json(root / name)
-    if found["attributes"]["wm_log"]["sealed"] != manifest.sealed:
-        return ""  # committed anew between the two
+    manifest, content = read_root(root, name), read_json(root / name)
+    if content["attributes"]["wm_log"]["sealed"] != manifest.sealed:
+        return ""  # committed again between the two
     right = manifest.root(manifest.metadata())
-    differ = [key for key in {*right, *found} - {"attributes"} if right.get(key) != found.get(key)]
+    differ = [
+        key for key in {*right, *content} - {"attributes"} if right.get(key) != content.get(key)
+    ]
     return f"its {', '.join(sorted(differ))} is not what the log's arrays are" if differ else ""

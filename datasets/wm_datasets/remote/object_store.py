@@ -38,8 +38,8 @@ class ObjectStore:
 
     def read(self, keys: Iterable[str]) -> dict[str, bytes]:
         """Return the objects that exist, by key."""
-        found = self._all({key: self._read(key) for key in keys})
-        return {key: data for key, data in found.items() if data is not None}
+        contents = self._all({key: self._read(key) for key in keys})
+        return {key: data for key, data in contents.items() if data is not None}
 
     def read_one(self, key: str) -> bytes | None:
         """Return one object; None when it does not exist."""
@@ -69,9 +69,9 @@ class ObjectStore:
         try:
             return dict(zip(work, asyncio.run(together())))
         except Exception as error:  # each store has exceptions of its own
-            said = str(error).strip().splitlines()
+            lines = str(error).strip().splitlines()
             raise LogError(
-                f"{self.url}: {said[0] if said else type(error).__name__}. Check the address, "
+                f"{self.url}: {lines[0] if lines else type(error).__name__}. Check the address, "
                 "AWS_ENDPOINT_URL, AWS_REGION and the credentials in AWS_*."
             ) from error
 

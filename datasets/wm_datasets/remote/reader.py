@@ -95,15 +95,15 @@ class RemoteReader(LogReader):
     def _fetch_table(self, path: Path, root: bytes) -> None:
         """Bring the episode table here; it is short."""
         manifest = parse_root(json.loads(root), self.url)
-        wanted = {
+        paths = {
             f"{name}/{column.chunk_path(i).name}": column.chunk_path(i)
             for name, column in manifest.episode_columns(path).items()
             for i in range(manifest.first_episode // column.chunk,
                            -(-manifest.episodes // column.chunk))
         }  # fmt: skip
-        for key, data in self._store.read(wanted).items():
-            wanted[key].parent.mkdir(parents=True, exist_ok=True)
-            write_whole(wanted[key], data)
+        for key, data in self._store.read(paths).items():
+            paths[key].parent.mkdir(parents=True, exist_ok=True)
+            write_whole(paths[key], data)
 
 
 class _RemoteColumn(Column):
@@ -120,9 +120,9 @@ class _RemoteColumn(Column):
 
     def fetch(self, chunks: range) -> None:
         """Bring chunks here that are not, all at once; those that do not exist stay away."""
-        wanted = {f"{self._name}/{self.chunk_path(i).name}": self._local(i) for i in chunks}
+        paths = {f"{self._name}/{self.chunk_path(i).name}": self._local(i) for i in chunks}
         downloads = self._reader._downloads
-        missing = {key: path for key, path in wanted.items() if not downloads.touch(path)}
+        missing = {key: path for key, path in paths.items() if not downloads.touch(path)}
         if not missing:
             return
         for key, data in self._reader._store.read(missing).items():
@@ -151,10 +151,10 @@ class _Downloads:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self._limit = limit
-        found = [(p.stat(), p) for p in folder.rglob("c.*") if p.parent.parent.name != "episode"]
-        found = [(stat, path) for stat, path in found if not path.name.endswith(".tmp")]
-        found.sort(key=lambda pair: pair[0].st_mtime_ns)
-        self._sizes = OrderedDict((path, stat.st_size) for stat, path in found)
+        files = [(p.stat(), p) for p in folder.rglob("c.*") if p.parent.parent.name != "episode"]
+        files = [(stat, path) for stat, path in files if not path.name.endswith(".tmp")]
+        files.sort(key=lambda pair: pair[0].st_mtime_ns)
+        self._sizes = OrderedDict((path, stat.st_size) for stat, path in files)
         self._total = sum(self._sizes.values())
 
     def touch(self, path: Path) -> bool:

@@ -2,8 +2,8 @@
 
 Chunks come first, then the arrays' metadata, then the root's zarr.json: what the root names is
 there, so a reader of the archive never sees half. Chunks that are full never change; the last ones
-are written anew with more rows in them. Whatever moment an upload is cut off at, the next one goes
-on from what the archive's root says.
+are written again with more rows in them. Where an upload is cut off, the next one
+continues from what the archive's root says.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Archive:
         if done is None:
             return
         differences = done.spec.differences(whole.spec)
-        if differences and done.spec.grown(whole.spec) is None:
+        if differences and done.spec.with_fields_of(whole.spec) is None:
             raise LogSpecError(
                 f"{self.store.url} is the archive of another log: {'; '.join(differences)} in "
                 f"{self.log}. Give another URL."

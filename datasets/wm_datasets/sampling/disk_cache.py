@@ -218,13 +218,13 @@ def open_decoded(
     """Open the decoded rows of a log under `folder`, and remove those of logs that are gone."""
     root = (folder or default_cache_folder()) / "decoded"
     root.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
+    _remove_abandoned(root)
     path = str(reader.path.resolve())
     key = hashlib.sha256(path.encode()).hexdigest()[:16]
     return DecodedRows(reader, fields, disk_bytes, root / key)
 
 
-def _sweep(root: Path) -> None:
+def _remove_abandoned(root: Path) -> None:
     """Remove the rows of logs that do not exist any more."""
     for folder in root.iterdir():
         try:

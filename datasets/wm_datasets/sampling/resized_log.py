@@ -33,7 +33,7 @@ def resized(reader: LogReader, camera: str, height: int, width: int) -> LogReade
 
 
 class _ResizedLog:
-    """Takes the place of its reader: whatever does not concern the camera's images is handed on."""
+    """Takes the place of its reader: all but the camera's images is the reader's."""
 
     def __init__(self, reader: LogReader, camera: str, height: int, width: int) -> None:
         self._reader, self._camera, self._field = reader, camera, f"image/{camera}"

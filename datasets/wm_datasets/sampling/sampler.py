@@ -26,7 +26,7 @@ class Sampler:
     lies inside one episode: one of L rows has L - T + 1 windows, one shorter than T has none.
 
     With `per_episode` an episode is drawn first, so that short ones are seen as often as long
-    ones; then a window that begins in it, which goes on into the next episode only where it is
+    ones; then a window that begins in it, which continues into the next episode only where it is
     shorter than T (DreamerV2 and MWM sample so). `ends` makes the last window of each episode, row
     max(L - T, 0) on, likelier: it has so many chances on top of its own, as DreamerV2's
     `prioritize_ends` gives it (`ends` is the release's `minlen`).
@@ -35,14 +35,14 @@ class Sampler:
     weight_i / sum, over the logs that hold a window at all.
 
     `recency` is a half-life in rows: the odds of a window halve with each so many rows of the ring
-    between its first row and that of the newest window of its log, and no window goes on from the
+    between its first row and that of the newest window of its log, and no window continues from the
     newest episode to the oldest; with `per_episode` the age of an episode's newest window counts,
     and its windows are equally likely. Beside `ends` the odds multiply.
 
     Episodes that were recorded to evaluate a policy (field `evaluation`) are never drawn.
     `episodes` chooses among the others: it gets their table, (E,) of (start, length, complete), and
-    returns a mask (E,). It must always choose alike, or resuming is not exact. Episodes that are
-    older than one of the fields are left out.
+    returns a mask (E,). It must always make the same choice, or resuming is not exact. Episodes
+    that are older than one of the fields are left out.
 
     Rows come as the log has them: `is_first` and actions are not changed. `fields` chooses and,
     given as {name in the batch: field of the log}, renames. The newest rows are kept decoded in
@@ -96,7 +96,7 @@ class Sampler:
             for (log, _), (memory, disk) in zip(logs, shares)
         ]
         self._pool = BufferPool(allocate)
-        self._seen: list[tuple[int, int, int]] = []  # of each log, when the views were made
+        self._known_state: list[tuple[int, int, int]] = []  # of each log, when the views were made
         self._rng = np.random.Generator(np.random.PCG64(seed))
         self.refresh()
 
@@ -105,8 +105,8 @@ class Sampler:
         while True:
             for cache in self._caches:
                 cache.follow()
-            seen = [(c.reader.first, c.reader.length, len(c.reader.damage)) for c in self._caches]
-            if seen == self._seen:
+            state = [(c.reader.first, c.reader.length, len(c.reader.damage)) for c in self._caches]
+            if state == self._known_state:
                 return
             try:
                 self._views = [Ring(self._table(cache.reader)) for cache in self._caches]
@@ -114,7 +114,7 @@ class Sampler:
                 if not any([cache.reader.refresh() for cache in self._caches]):
                     raise
                 continue
-            self._seen = seen
+            self._known_state = state
             return
 
     def sample(
@@ -143,15 +143,15 @@ class Sampler:
                 self._rng.bit_generator.state = before
                 raise
             except LogRowError:  # rows that are not cached were dropped by the log's capacity
-                seen = self._seen
+                state = self._known_state
                 self.refresh()
-                if self._seen == seen:  # that is not the reason: it would fail again
+                if self._known_state == state:  # that is not the reason: it would fail again
                     raise
 
     def draw(self, batch: int, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw windows without reading them: which log (B,), and the rows of it (B, T)."""
         counts = [self.odds.windows(ring, length) for ring in self._views]
-        odds = self._weights * [len(found.firsts) > 0 for found in counts]
+        odds = self._weights * [len(windows.firsts) > 0 for windows in counts]
         if not odds.any():
             raise LogEmptyError(self._too_short(length))
         which = np.zeros(batch, np.int64)
@@ -196,7 +196,7 @@ class Sampler:
             Ring(self._table(cache.reader), view["first"], view["length"])
             for cache, view in zip(self._caches, state["logs"])
         ]
-        self._seen = []
+        self._known_state = []
         self._rng.bit_generator.state = state["rng"]
 
     def _read(
@@ -264,16 +264,16 @@ def _choose(
     names = list(logs[0].spec.fields) if fields is None else fields
     chosen = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
     for field in chosen.values():
-        found = [log.spec.fields.get(field) for log in logs]
-        for log, spec in zip(logs, found):
+        specs = [log.spec.fields.get(field) for log in logs]
+        for log, spec in zip(logs, specs):
             if spec is None:
                 raise LogRowError(
                     f"no field '{field}' in {log.path}; fields: {list(log.spec.fields)}"
                 )
-            if found[0] is not None and spec != found[0]:
+            if specs[0] is not None and spec != specs[0]:
                 raise LogSpecError(
                     f"field '{field}' is {spec.dtype.name} {spec.shape} in {log.path}, but "
-                    f"{found[0].dtype.name} {found[0].shape} in {logs[0].path}; logs that are "
+                    f"{specs[0].dtype.name} {specs[0].shape} in {logs[0].path}; logs that are "
                     "mixed need equal fields"
                 )
     return chosen
@@ -282,7 +282,7 @@ def _choose(
 def _shares(
     logs: Sequence[tuple[LogReader, float]], fields: Sequence[str], cache_bytes: int
 ) -> list[int]:
-    """Split the cache: what each log holds now, and the rest by weight, for growth."""
+    """Split the cache: what each log holds now, and the rest by weight, for rows to come."""
     row = [sum(log.spec.fields[f].row_bytes for f in fields) for log, _ in logs]
     held = [(log.length - log.first) * r for (log, _), r in zip(logs, row)]
     scale = min(1.0, cache_bytes / max(1, sum(held)))

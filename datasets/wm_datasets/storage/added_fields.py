@@ -30,14 +30,14 @@ def clear_undeclared(root: Path, manifest: Manifest) -> None:
     try:
         ahead = read_root(root, ROOT_COPY).spec != manifest.spec
     except LogFormatError:
-        return  # the next commit writes it anew
+        return  # the next commit writes it again
     if ahead:
         manifest.commit(root)
 
 
 def _undeclared(root: Path, manifest: Manifest) -> Iterator[Path]:
     declared = {root / name for name in manifest.spec.fields}
-    found = [root / "signals", root / EVALUATION]
+    folders = [root / "signals", root / EVALUATION]
     for group in ("image", "sensor"):
-        found += (root / group).glob("*/")
-    yield from (path for path in found if path.is_dir() and path not in declared)
+        folders += (root / group).glob("*/")
+    yield from (path for path in folders if path.is_dir() and path not in declared)

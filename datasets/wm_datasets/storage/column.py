@@ -184,8 +184,8 @@ class ColumnWriter:
             try:
                 return self.column.read_chunk(last)[:used]
             except LogDamageError as error:
-                found = error.damage
-                self.lost = Damage(found.path, found.start, self.length, found.reason)
+                damage = error.damage
+                self.lost = Damage(damage.path, damage.start, self.length, damage.reason)
         return np.zeros((used, *self.column.field.shape), self.column.field.dtype)
 
 

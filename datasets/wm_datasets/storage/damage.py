@@ -64,19 +64,19 @@ def read_around(
     read: Callable[[int, int, np.ndarray], object], start: int, stop: int, out: np.ndarray
 ) -> list[Damage]:
     """Call read(lo, hi, out) for rows [start, stop); lost ones become zeros and are returned."""
-    found, at = [], start
+    damages, at = [], start
     while at < stop:
         try:
             read(at, stop, out[at - start :])
             break
         except LogDamageError as error:
             lost = error.damage
-            if lost.start > at:  # there may be more before it: what is known is said first
-                found += read_around(read, at, lost.start, out[at - start : lost.start - start])
+            if lost.start > at:  # there may be more before it: known damage comes first
+                damages += read_around(read, at, lost.start, out[at - start : lost.start - start])
             begin, at = max(at, lost.start), min(stop, lost.stop)
             out[begin - start : at - start] = 0
-            found.append(Damage(lost.path, begin, at, lost.reason))
-    return found
+            damages.append(Damage(lost.path, begin, at, lost.reason))
+    return damages
 
 
 def known_rows(damage: Iterable[Damage], start: int, stop: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def merge(ranges: Iterable[tuple[int, int]], first: int = 0) -> tuple[tuple[int,
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Log nothing about damage: who makes it need not be told of each."""
+    """Log nothing about damage, for code that damages logs on purpose."""
     log = logging.getLogger("wm_datasets")
     before = log.level
     log.setLevel(logging.CRITICAL)

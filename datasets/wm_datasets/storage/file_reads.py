@@ -74,10 +74,10 @@ def create_file(path: Path | str) -> int:
                 raise
             return error
 
-    found = retried(path, create, "create")
-    if isinstance(found, OSError):
-        raise found
-    return found
+    result = retried(path, create, "create")
+    if isinstance(result, OSError):
+        raise result
+    return result
 
 
 def exists(path: Path | str) -> bool:

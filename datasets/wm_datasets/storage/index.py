@@ -21,9 +21,9 @@ def sealed_index(root: Path, manifest: Manifest) -> tuple[EpisodeIndex, list[Dam
         table = read_table(root, manifest)
     except LogDamageError as error:
         index, damage = _from_flags(manifest.columns(root), manifest)
-        found = error.damage
-        reason = f"{found.reason} (episodes {found.start} to {found.stop}; read from the rows)"
-        return index, [Damage(found.path, manifest.first, manifest.first, reason), *damage]
+        broken = error.damage
+        reason = f"{broken.reason} (episodes {broken.start} to {broken.stop}; read from the rows)"
+        return index, [Damage(broken.path, manifest.first, manifest.first, reason), *damage]
     return EpisodeIndex.of(table, manifest.sealed), []
 
 
@@ -52,10 +52,10 @@ def _from_flags(
     flags = {name: np.zeros(sealed - first, bool) for name in ("is_first", "is_last")}
     damage = []
     for name, values in flags.items():
-        for found in read_around(columns[name].read, first, sealed, values):
-            damage.append(found)
+        for lost in read_around(columns[name].read, first, sealed, values):
+            damage.append(lost)
             if name == "is_first":
-                values[found.start - first] = True
+                values[lost.start - first] = True
     if sealed > first:
         flags["is_first"][0] = True
     index = EpisodeIndex(first)

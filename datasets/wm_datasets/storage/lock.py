@@ -49,7 +49,7 @@ class WriterLock:
         return self._fd >= 0
 
     def release(self) -> None:
-        """Let another writer have the log, whatever else has the file open."""
+        """Let another writer have the log, even while another process has the file open."""
         if self.held:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)

@@ -26,9 +26,9 @@ from wm_datasets.storage.file_reads import exists, read_file
 _log = logging.getLogger(__name__)
 
 SCHEMA = 1
-GROWN_SCHEMA = 2  # of logs with sensors or added fields, which older versions would misread
-EVALUATION_SCHEMA = 3  # of logs with the field `evaluation`, likewise
-_SCHEMAS = (SCHEMA, GROWN_SCHEMA, EVALUATION_SCHEMA)
+ADDED_FIELDS_SCHEMA = 2  # of logs with sensors or added fields, which older versions would misread
+EVALUATION_SCHEMA = 3  # of logs with the field `evaluation`, for the same reason
+_SCHEMAS = (SCHEMA, ADDED_FIELDS_SCHEMA, EVALUATION_SCHEMA)
 ROOT = "zarr.json"
 ROOT_COPY = "zarr.json.copy"  # read when the root is damaged
 _EPISODE_FIELDS = (
@@ -84,8 +84,8 @@ class Manifest:
             for n, f in self.spec.fields.items()
         }
 
-    def grown(self, spec: LogSpec) -> Manifest:
-        """The manifest from here on with the fields that `spec`, a LogSpec.grown(), has on top.
+    def with_fields_of(self, spec: LogSpec) -> Manifest:
+        """Return this manifest with the fields that `spec`, a LogSpec.with_fields_of(), has on top.
 
         All rows must be sealed, so that no segment of the old layout is left.
         """
@@ -141,7 +141,7 @@ class Manifest:
     def _schema(self) -> int:
         if self.spec.evaluation:
             return EVALUATION_SCHEMA
-        return GROWN_SCHEMA if self.since or self.spec.sensors else SCHEMA
+        return ADDED_FIELDS_SCHEMA if self.since or self.spec.sensors else SCHEMA
 
     def _array_attributes(self, name: str) -> dict[str, Any]:
         absent = {"absent_before": self.since[name]} if name in self.since else {}
@@ -191,7 +191,7 @@ def read_json(path: Path) -> Any:
     return json.loads(read_file(path))
 
 
-_told: set[Path] = set()  # logs of which it was said that the copy is read
+_warned: set[Path] = set()  # logs for which the warning about the copy was logged
 
 
 def load_manifest(root: Path) -> Manifest:
@@ -209,8 +209,8 @@ def load_manifest(root: Path) -> Manifest:
             manifest = read_root(root, ROOT_COPY)
         except LogFormatError:
             raise error from None
-        if root not in _told:
-            _told.add(root)
+        if root not in _warned:
+            _warned.add(root)
             _log.warning("%s is damaged (%s); read from %s instead", root / ROOT, error, ROOT_COPY)
         return manifest
 
@@ -222,20 +222,20 @@ class _OtherSchema(LogFormatError):
 def read_root(root: Path, name: str) -> Manifest:
     """Read the root, or its copy, and check it against its checksum."""
     try:
-        found = read_json(root / name)
+        content = read_json(root / name)
     except (FileNotFoundError, NotADirectoryError):
         what = f"the folder holds no {name}" if root.is_dir() else "there is no such folder"
         raise LogFormatError(f"no log at {root}: {what}") from None
     except ValueError:
-        found = None
-    return parse_root(found, root / name)
+        content = None
+    return parse_root(content, root / name)
 
 
-def parse_root(found: Any, path: Path | str) -> Manifest:
+def parse_root(content: Any, path: Path | str) -> Manifest:
     """Make a manifest of a root's content, which `path` held; checked against its checksum."""
     root, _, name = str(path).rpartition("/")
     try:
-        log = dict(found["attributes"]["wm_log"])
+        log = dict(content["attributes"]["wm_log"])
         schema = log["schema"]
     except (ValueError, KeyError, TypeError):
         raise LogFormatError(

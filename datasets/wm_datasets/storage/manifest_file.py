@@ -37,7 +37,7 @@ class ManifestFile:
         self.manifest, self._stat = manifest, None
 
     def expect_change(self) -> None:
-        """Read the file again next time, whatever its state says."""
+        """Read the file again next time, even when its state is the same."""
         self._stat = None
 
     def _look(self) -> tuple[int, ...]:

@@ -127,7 +127,7 @@ class RowPacker:
             if name in self._fields and self._record[name].any():
                 raise LogSpecError(
                     f"row {number}: the row of is_last carries no action: '{name}' must be zero, "
-                    f"got {self._record[name][0].tolist()} (an action and the reward it brought "
+                    f"got {self._record[name][0].tolist()} (an action and its reward "
                     "belong to the row of the observation from which it was executed)"
                 )
 

@@ -21,7 +21,7 @@ class Sealer:
     """The zarr side of a log that is open for writing; not safe for several threads.
 
     The newest episodes are kept: as many as fit into `capacity_steps` rows and `capacity_bytes`
-    bytes of chunks, and always the newest one. `damage` is what opening found.
+    bytes of chunks, and always the newest one. `damage` is what was damaged at opening.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class Sealer:
             column.drop(old.first, new.first)
 
     def _declare_lost(self, *, replaced: bool) -> None:
-        """Say durably which rows opening found lost, before zeros stand in for them.
+        """Declare durably which rows were lost at opening, before zeros stand in for them.
 
         Their files are about to be `replaced` by ones with these zeros: they are kept aside first.
         """
         if not self._lost and not self._spoilt:
             return
-        ranges = [*self.manifest.lost, *((found.start, found.stop) for found in self._lost)]
+        ranges = [*self.manifest.lost, *((damage.start, damage.stop) for damage in self._lost)]
         new = replace(self.manifest, lost=merge(ranges, self.manifest.first))
         if new != self.manifest:
             new.commit(self._root)
@@ -91,8 +91,8 @@ class Sealer:
             keep_aside(self._root, path, new.first, new.first)
         self._spoilt = []
         if replaced:
-            for found in self._lost:
-                keep_aside(self._root, found.path, found.start, found.stop)
+            for damage in self._lost:
+                keep_aside(self._root, damage.path, damage.start, damage.stop)
             self._lost = []
 
     def _stage_episodes(self, index: EpisodeIndex, end_open: bool) -> Manifest:
@@ -133,7 +133,7 @@ class Sealer:
         return kept[np.searchsorted(ends, rows, side="right")]
 
     def _open_table(self, name: str, column: Column) -> ColumnWriter:
-        """Go on with the episode table; its last chunk is made anew where it is damaged."""
+        """Continue the episode table; its last chunk is written again where it is damaged."""
         count, begin = self.manifest.episodes, self.manifest.first_episode
         used = count % column.chunk
         if not self.damage or not used:

@@ -65,8 +65,8 @@ def list_foreign(folder: Path) -> list[Path]:
 
 def _start_of(name: str) -> int | None:
     """The first row of the segment of that name; None when it is no segment's."""
-    found = _NAME.fullmatch(name)
-    return int(found[1]) if found and name == f"{int(found[1]):012d}.seg" else None
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match and name == f"{int(match[1]):012d}.seg" else None
 
 
 def seal_record(record: np.ndarray) -> bytes:

@@ -18,7 +18,7 @@ from wm_datasets.durability.byte_flips import flip_bytes
 from wm_datasets.durability.failing_calls import fail_calls
 from wm_datasets.durability.file_corruption import FILES
 from wm_datasets.durability.owner_changes import NOBODY, as_user, change_owners
-from wm_datasets.log.truncate import rewind
+from wm_datasets.log.truncate import truncate
 from wm_datasets.log.verify import verify
 from wm_datasets.storage.column import ColumnWriter, decoded_bytes
 from wm_datasets.storage.segment import SegmentReader
@@ -189,11 +189,11 @@ def test_a_segment_that_could_not_be_deleted_does_not_come_back_by_a_rewind(path
         write(path, [10] * 2)
         assert list((path / "wal").glob("*.seg"))
         with pytest.raises(LogError, match="Permission denied"):
-            rewind(path, 20)
+            truncate(path, 20)
     with LogReader(path) as reader:
         assert reader.length == 40
         check_rows(reader)
-    assert rewind(path, 20) == 20
+    assert truncate(path, 20) == 20
     with LogReader(path) as reader:
         assert reader.length == 20
         check_rows(reader)

@@ -217,7 +217,7 @@ def test_an_import_that_cannot_take_back_half_an_episode_stops(tmp_path, monkeyp
 
         importer.rows = broken
         with monkeypatch.context() as patch:
-            patch.setattr("wm_datasets.formats.transfer.rewind", fail)
+            patch.setattr("wm_datasets.formats.transfer.truncate", fail)
             with pytest.raises(CorruptInputError, match="demo_1: broken"):
                 import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
         done = import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)

@@ -13,7 +13,7 @@ from wm_datasets import LogReader, LogSpecError, LogWriter
 from wm_datasets.durability import writer_kills
 from wm_datasets.durability.known_rows import checksum, make_row
 from wm_datasets.durability.power_cut import Recorder, cut_power
-from wm_datasets.durability.writer_kills import TortureConfig
+from wm_datasets.durability.writer_kills import KillConfig
 from wm_datasets.log.verify import verify
 from wm_datasets.storage.segment import SegmentWriter, record_dtype
 
@@ -23,8 +23,8 @@ QUICK = {"kills": 6, "longest_s": 0.4, "most_rows": 400, "seed": 3}
 @pytest.mark.parametrize("power_cut", [False, True])
 def test_a_log_survives_its_writers(tmp_path, power_cut):
     lives = []
-    result = writer_kills.torture(
-        tmp_path / "log", TortureConfig(power_cut=power_cut, **QUICK),
+    result = writer_kills.kill_writers(
+        tmp_path / "log", KillConfig(power_cut=power_cut, **QUICK),
         lambda life, faults: lives.append(life),
     )  # fmt: skip
     assert not result.faults
@@ -54,8 +54,8 @@ def many_open_files():
 
 
 def test_it_runs_in_a_process_with_many_open_files(tmp_path, many_open_files):
-    config = TortureConfig(kills=1, longest_s=0.4, most_rows=60)
-    assert not writer_kills.torture(tmp_path / "log", config).faults
+    config = KillConfig(kills=1, longest_s=0.4, most_rows=60)
+    assert not writer_kills.kill_writers(tmp_path / "log", config).faults
 
 
 class Liar(LogWriter):
@@ -69,14 +69,14 @@ class Liar(LogWriter):
 def test_a_writer_that_lies_about_what_is_durable_is_caught(tmp_path, monkeypatch):
     monkeypatch.setattr(writer_kills, "LogWriter", Liar)
     more = {"longest_s": 1.2, "most_rows": 10**6}
-    config = TortureConfig(power_cut=True, durable_s=60.0, **(QUICK | more))
-    result = writer_kills.torture(tmp_path / "log", config)
+    config = KillConfig(power_cut=True, durable_s=60.0, **(QUICK | more))
+    result = writer_kills.kill_writers(tmp_path / "log", config)
     assert any("was durable" in fault for fault in result.faults)
 
 
 def test_a_log_that_loses_or_doubles_rows_is_caught(tmp_path):
     log = tmp_path / "log"
-    run = writer_kills._Torture(log, TortureConfig())
+    run = writer_kills._WriterKills(log, KillConfig())
     with LogWriter(log, run.spec) as writer:
         for step in range(10):
             row = make_row(run.spec, 0, step, step, 0, step == 9)
@@ -99,8 +99,8 @@ def test_a_log_that_loses_or_doubles_rows_is_caught(tmp_path):
 
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "cat.jpg").touch()
-    with pytest.raises(LogSpecError, match="give a new path"):
-        writer_kills.torture(tmp_path, TortureConfig())
+    with pytest.raises(LogSpecError, match="Give a new path"):
+        writer_kills.kill_writers(tmp_path, KillConfig())
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_segment_without_rows_does_not_come_back_under_a_grown_spec(tmp_path):
     The old segment, of the old layout, had to be gone for good before the new layout was declared.
     """
     root, journal, stash = tmp_path / "log", tmp_path / "journal", tmp_path / "stash"
-    config = TortureConfig(kills=4)
+    config = KillConfig(kills=4)
     old, grown = writer_kills._spec(config, 0), writer_kills._spec(config, 1)
     with LogWriter(root, old) as writer:
         for step in range(10):
@@ -180,7 +180,7 @@ def test_a_segment_without_rows_does_not_come_back_under_a_grown_spec(tmp_path):
 
 
 def test_reading_back_compares_bits(tmp_path):
-    config = TortureConfig()
+    config = KillConfig()
     spec = writer_kills._spec(config, config.kills)  # with all that is added on the way
     row = make_row(spec, 0, 5, 2, 3, False)
     changed = row | {"image/front": row["image/front"] ^ np.uint8(1)}
@@ -190,7 +190,7 @@ def test_reading_back_compares_bits(tmp_path):
 
 
 def test_fields_are_added_on_the_way(tmp_path):
-    writer_kills.torture(tmp_path / "log", TortureConfig(**QUICK))
+    writer_kills.kill_writers(tmp_path / "log", KillConfig(**QUICK))
     with LogReader(tmp_path / "log") as log:
         later = ("sensor/depth", "sensor/radiance", "image/side", "sensor/force")
         added = [log.since(name) for name in later]

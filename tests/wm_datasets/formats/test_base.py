@@ -17,7 +17,7 @@ from wm_datasets.formats import (
     open_source,
 )
 from wm_datasets.formats.transfer import export_from, import_into
-from wm_datasets.log.truncate import rewind
+from wm_datasets.log.truncate import truncate
 from wm_datasets.log.verify import verify
 from wm_datasets.remote.upload import Archive
 
@@ -81,7 +81,7 @@ def test_what_is_whole_of_a_damaged_log_can_leave_it(make_log, tmp_path, name):
 
 def test_rewind_takes_back_whole_episodes(make_log, tmp_path):
     log, shorter = make_log(LENGTHS), make_log(LENGTHS[:2], "shorter")
-    assert rewind(log, 7) == 47
+    assert truncate(log, 7) == 47
     assert_same(log, shorter)
     with LogWriter(log, make_spec()) as writer:
         for rows in LENGTHS[2:]:
@@ -96,10 +96,10 @@ def test_who_has_read_rows_that_were_taken_back_is_refused(make_log, tmp_path):
     archive.sync()
     with LogReader(log) as reader:
         before = reader.identity
-        rewind(log, sum(LENGTHS))
+        truncate(log, sum(LENGTHS))
         archive.sync()
         assert not reader.refresh() and reader.identity == before  # no row went
-        rewind(log, 7)
+        truncate(log, 7)
         with LogWriter(log, make_spec()) as writer:
             for rows in (*LENGTHS[2:], 9):  # more rows than were read
                 append_episode(writer, rows)

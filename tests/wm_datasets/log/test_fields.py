@@ -36,7 +36,7 @@ from wm_datasets import (
     SensorSpec,
     VectorSpec,
 )
-from wm_datasets.log.truncate import rewind
+from wm_datasets.log.truncate import truncate
 from wm_datasets.log.verify import verify
 
 ALL = {"depth": DEPTH, "heat": FLOATS, "wrench": WRENCH, "touch": TOUCH}
@@ -264,6 +264,7 @@ def test_the_order_in_which_fields_are_named_does_not_matter(path):
     with LogWriter(path, turned) as writer:
         append_grown(writer, 5)
     with LogReader(path) as reader:
+        assert reader.length == 10
         check_grown(reader, {"sensor/last": 5})
 
 
@@ -302,11 +303,12 @@ def test_what_is_taken_back_takes_a_new_field_back_to_where_the_log_ends(make_lo
     path = make_log([5])
     with LogWriter(path, grown_spec(1)) as writer:
         append_grown(writer, 6)
-    rewind(path, 5)
-    rewind(path, 0)
+    truncate(path, 5)
+    truncate(path, 0)
     with LogWriter(path, grown_spec(1)) as writer:
         append_grown(writer, 9)
     with LogReader(path) as reader:
+        assert reader.length == 9
         check_grown(reader, {})
 
 

@@ -298,12 +298,12 @@ def test_damage_in_a_segment_and_in_a_chunk_costs_the_rows_of_both(path):
 
 
 def test_a_sweep_of_damage_keeps_every_promise(monkeypatch):
-    from wm_datasets.durability.file_corruption import FILES, WAYS, sweep
+    from wm_datasets.durability.file_corruption import FILES, WAYS, corrupt_files
     from wm_datasets.storage import column, manifest
 
     monkeypatch.setattr(manifest, "_SEGMENT_BYTES", 1 << 20)
     monkeypatch.setattr(column, "_CHUNK_BYTES", 1 << 18)
-    found = sweep(trials=1, episodes=45)
+    found = corrupt_files(trials=1, episodes=45)
     assert [(o.file, o.way) for o in found] == [(file, way) for file in FILES for way in WAYS]
     assert [o for o in found if o.broken_promises or o.errors] == []
     assert any(o.mean_rows for o in found)

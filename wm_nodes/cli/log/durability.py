@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import tyro
 
 from wm_datasets import LogError
-from wm_datasets.durability.file_corruption import sweep
-from wm_datasets.durability.writer_kills import Life, TortureConfig, TortureResult, torture
+from wm_datasets.durability.file_corruption import corrupt_files
+from wm_datasets.durability.writer_kills import KillConfig, KillResult, Life, kill_writers
 from wm_datasets.log.row_order import RATE_TOLERANCE
 from wm_datasets.log.verify import Report, verify
 from wm_nodes.cli.arguments import parse, require
@@ -112,7 +112,7 @@ def run_torture(words: Sequence[str]) -> int:
             return inject(
                 wanted.inject, wanted.log, wanted.trials, wanted.seed, wanted.out, _show_progress
             )
-    config = TortureConfig(
+    config = KillConfig(
         kills=wanted.kills, power_cut=wanted.power_cut, seed=wanted.seed, rate_hz=wanted.rate_hz,
         longest_s=wanted.longest_s,
     )  # fmt: skip
@@ -124,7 +124,7 @@ def run_torture(words: Sequence[str]) -> int:
             print(text, end=end, file=sys.stderr, flush=True)
 
     with user_errors(LogError):
-        result = torture(wanted.log, config, show)
+        result = kill_writers(wanted.log, config, show)
     _clear()
     if wanted.out is not None:
         write_result(wanted.out, result)
@@ -139,7 +139,7 @@ def run_sweep(words: Sequence[str]) -> int:
     wanted = parse(Sweep, "log sweep", words)
     require("trials", wanted.trials, 1)
     require("episodes", wanted.episodes, 20)
-    found = sweep(wanted.trials, wanted.episodes, wanted.seed, _show_progress)
+    found = corrupt_files(wanted.trials, wanted.episodes, wanted.seed, _show_progress)
     _clear()
     if wanted.out is not None:
         wanted.out.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def run_sweep(words: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
-def write_result(out: Path, result: TortureResult) -> None:
+def write_result(out: Path, result: KillResult) -> None:
     """Write the result as OUT.json, and its writers as OUT.csv."""
     out.parent.mkdir(parents=True, exist_ok=True)
     found = result.to_json()

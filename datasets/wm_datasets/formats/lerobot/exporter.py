@@ -23,7 +23,7 @@ from wm_datasets.formats.lerobot import layout, stats
 from wm_datasets.formats.lerobot.contents import ACTION, DONE, OWN, REWARD, SUCCESS
 from wm_datasets.formats.lerobot.frames import encode_png
 from wm_datasets.formats.lerobot.layout import CHUNK, INDICES, camera_key, proprio_parts
-from wm_datasets.formats.lerobot.videos import Films
+from wm_datasets.formats.lerobot.videos import Videos
 from wm_datasets.formats.video import pixel_format
 from wm_datasets.log.reader import LogReader
 from wm_datasets.spec import LogSpec
@@ -62,7 +62,7 @@ class Export(Exporter):
         self._root = destination
         (destination / "meta").mkdir(parents=True)
         self._columns = _columns(self._spec)
-        self._films = Films(destination, self._version, self._rate)
+        self._video_files = Videos(destination, self._version, self._rate)
         self._data = _Tables(destination, self._version, self._schema())
         self._episodes: list[dict[str, Any]] = []
         self._stats: list[dict[str, stats.Stats]] = []
@@ -76,35 +76,35 @@ class Export(Exporter):
         pyarrow = need("pyarrow")
         values = self._values(episode, count, index)
         quantiles = self._version == "v3.0"
-        found = {k: stats.of_values(v.reshape(count, -1), quantiles=quantiles)
+        statistics = {k: stats.of_values(v.reshape(count, -1), quantiles=quantiles)
                  for k, v in values.items()}  # fmt: skip
         columns = {k: _array(pyarrow, v) for k, v in values.items()}
-        said = {"episode_index": index, "tasks": [self._spec.task], "length": count}
+        entry = {"episode_index": index, "tasks": [self._spec.task], "length": count}
         for camera in self._spec.cameras:
             key = camera_key(self._spec, camera)
             sampled: list[np.ndarray] = []
             frames = self._tapped(episode, camera, count, index, sampled)
             if self._video:
-                said |= self._films.write(key, index, frames)
+                entry |= self._video_files.write(key, index, frames)
             else:
                 cells = [{"bytes": encode_png(frame), "path": f"frame-{i:06d}.png"}
                          for i, frame in enumerate(frames)]  # fmt: skip
                 columns[key] = pyarrow.array(cells, self._data.schema.field(key).type)
-            found[key] = stats.of_frames(sampled, quantiles=quantiles)
+            statistics[key] = stats.of_frames(sampled, quantiles=quantiles)
         table = pyarrow.table([columns[n] for n in self._data.schema.names],
                               schema=self._data.schema)  # fmt: skip
-        said |= self._data.write(table, index)
-        said |= {"dataset_from_index": self._total, "dataset_to_index": self._total + count}
+        entry |= self._data.write(table, index)
+        entry |= {"dataset_from_index": self._total, "dataset_to_index": self._total + count}
         self._total += count
-        self._episodes.append(said)
-        self._stats.append(found)
+        self._episodes.append(entry)
+        self._stats.append(statistics)
         if episode.length > count:
             scalars = [f for f in self._spec.fields if not f.startswith("image/")]
             row = {name: episode.read(name)[count].tolist() for name in scalars}
             self._last.append({"episode_index": index, **row})
 
     def finish(self) -> None:
-        self._films.close()
+        self._video_files.close()
         self._data.close()
         pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
         _write_json(self._root / "meta/info.json", self._info())
@@ -132,8 +132,8 @@ class Export(Exporter):
             whole = episode.read("proprio")[:count]
             values |= dict(zip(parts, np.split(whole, cuts, axis=1)))
         for key, (field, _) in self._columns.items():
-            found = episode.read(field)[:count]
-            values[key] = found.astype(np.int64) if field in _INTEGERS else found
+            column = episode.read(field)[:count]
+            values[key] = column.astype(np.int64) if field in _INTEGERS else column
         done = np.zeros(count, bool)
         done[-1] = episode.complete
         numbers = np.arange(count)
@@ -205,7 +205,7 @@ class Export(Exporter):
         pyarrow = need("pyarrow")
         listed = "List" if self._version == "v3.0" else "Sequence"
         fields: list[tuple[str, Any]] = []
-        said: dict[str, Any] = {}
+        features: dict[str, Any] = {}
         for key, feature in self._features().items():
             kind, size = feature["dtype"], feature["shape"][0]
             if kind == "video":
@@ -213,13 +213,15 @@ class Export(Exporter):
             if kind == "image":
                 cell = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
                 fields.append((key, cell))
-                said[key] = {"_type": "Image"}
+                features[key] = {"_type": "Image"}
                 continue
             number = pyarrow.bool_() if kind == "bool" else getattr(pyarrow, kind)()
             value = {"dtype": kind, "_type": "Value"}
             fields.append((key, number if size == 1 else pyarrow.list_(number, size)))
-            said[key] = value if size == 1 else {"feature": value, "length": size, "_type": listed}
-        about = json.dumps({"info": {"features": said}})
+            features[key] = (
+                value if size == 1 else {"feature": value, "length": size, "_type": listed}
+            )
+        about = json.dumps({"info": {"features": features}})
         return pyarrow.schema(fields, metadata={"huggingface": about})
 
     def _info(self) -> dict[str, Any]:
@@ -249,17 +251,17 @@ class Export(Exporter):
     def _finish_v21(self) -> None:
         names = ("episode_index", "tasks", "length")
         meta = self._root / "meta"
-        said = [{name: e[name] for name in names} for e in self._episodes]
-        _write_lines(meta / "episodes.jsonl", said)
+        episodes = [{name: e[name] for name in names} for e in self._episodes]
+        _write_lines(meta / "episodes.jsonl", episodes)
         _write_lines(meta / "tasks.jsonl", [{"task_index": 0, "task": self._spec.task}])
-        found = [{"episode_index": i, "stats": s} for i, s in enumerate(self._stats)]
-        _write_lines(meta / "episodes_stats.jsonl", found)
+        statistics = [{"episode_index": i, "stats": s} for i, s in enumerate(self._stats)]
+        _write_lines(meta / "episodes_stats.jsonl", statistics)
 
     def _finish_v3(self) -> None:
         pyarrow, parquet = need("pyarrow"), need("pyarrow.parquet")
         rows = []
-        for episode, found in zip(self._episodes, self._stats):
-            flat = {f"stats/{k}/{n}": v for k, part in found.items() for n, v in part.items()}
+        for episode, statistics in zip(self._episodes, self._stats):
+            flat = {f"stats/{k}/{n}": v for k, part in statistics.items() for n, v in part.items()}
             at = {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
             rows.append(episode | flat | at)
         path = self._root / "meta/episodes/chunk-000/file-000.parquet"
@@ -309,16 +311,16 @@ class _Tables:
 
 def _columns(spec: LogSpec) -> dict[str, tuple[str, list[str] | None]]:
     """Columns that are one field of the log each: key -> field, names of its dimensions."""
-    found: dict[str, tuple[str, list[str] | None]] = {}
+    columns: dict[str, tuple[str, list[str] | None]] = {}
     if spec.action is not None:
-        found[ACTION] = ("action", list(spec.action.names))
+        columns[ACTION] = ("action", list(spec.action.names))
     if spec.reward:
-        found[REWARD] = ("reward", None)
-    found[SUCCESS] = ("success", None)
+        columns[REWARD] = ("reward", None)
+    columns[SUCCESS] = ("success", None)
     for name in [n for n in OWN if n in spec.fields]:
         vector = {"commanded": spec.action, "signals": spec.signals}.get(name)
-        found[OWN[name]] = (name, list(vector.names) if vector else None)
-    return found
+        columns[OWN[name]] = (name, list(vector.names) if vector else None)
+    return columns
 
 
 def _array(pyarrow: Any, values: np.ndarray) -> Any:

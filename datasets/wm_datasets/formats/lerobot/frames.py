@@ -13,7 +13,7 @@ from wm_datasets.formats.base import CorruptInputError, need
 def frames_at(path: Path, times_s: Sequence[float], tolerance_s: float) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) uint8 at growing times; CorruptInputError where one is missing."""
     av = need("av")
-    found = 0
+    count = 0
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -23,16 +23,16 @@ def frames_at(path: Path, times_s: Sequence[float], tolerance_s: float) -> Itera
                 container.seek(begin, stream=stream, backward=True)
             for frame in container.decode(stream):
                 if frame.time is None or frame.is_corrupt:
-                    raise ValueError(f"a frame is damaged, about {times_s[found]:.3f} s")
-                if frame.time < times_s[found] - tolerance_s:
+                    raise ValueError(f"a frame is damaged, about {times_s[count]:.3f} s")
+                if frame.time < times_s[count] - tolerance_s:
                     continue
-                if frame.time > times_s[found] + tolerance_s:
-                    raise ValueError(f"no frame at {times_s[found]:.3f} s, next {frame.time:.3f} s")
+                if frame.time > times_s[count] + tolerance_s:
+                    raise ValueError(f"no frame at {times_s[count]:.3f} s, next {frame.time:.3f} s")
                 yield frame.to_ndarray(format="rgb24")
-                found += 1
-                if found == len(times_s):
+                count += 1
+                if count == len(times_s):
                     return
-            raise ValueError(f"it ends before {times_s[found]:.3f} s")
+            raise ValueError(f"it ends before {times_s[count]:.3f} s")
     except (av.FFmpegError, ValueError, IndexError, OSError) as error:
         raise CorruptInputError(path, error) from error
 
@@ -43,11 +43,11 @@ def encode_png(frame: np.ndarray) -> bytes:
     return bytes(cv2.imencode(".png", np.ascontiguousarray(frame[:, :, ::-1]))[1])
 
 
-def decode_picture(data: bytes) -> np.ndarray:
+def decode_image(data: bytes) -> np.ndarray:
     """Return (H, W, 3) RGB uint8 of PNG or JPEG; ValueError when it is neither."""
     cv2 = need("cv2")
     coded = np.frombuffer(data, np.uint8)
     pixels = cv2.imdecode(coded, cv2.IMREAD_COLOR) if coded.size else None
     if pixels is None:
-        raise ValueError(f"{coded.size} bytes are not a readable picture")
+        raise ValueError(f"{coded.size} bytes are not a readable image")
     return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -26,7 +26,7 @@ from wm_datasets.formats.lerobot.contents import (
     Contents,
     numbers_of,
 )
-from wm_datasets.formats.lerobot.frames import decode_picture, frames_at
+from wm_datasets.formats.lerobot.frames import decode_image, frames_at
 from wm_datasets.formats.lerobot.layout import Take, camera_key, proprio_parts
 
 CLOCK_S = 1e-4  # LeRobot's tolerance between timestamp and frame_index / fps
@@ -70,12 +70,12 @@ class Import(Importer):
             raise CorruptInputError(take.data, f"episode {take.index}: {error}") from error
         if "stamp" not in fields:
             fields["stamp"] = np.round(times * 1e9).astype(np.int64)
-        films = {f"image/{c}": self._film(c, take, table, times) for c in self.spec.cameras}
+        frames = {f"image/{c}": self._frames(c, take, table, times) for c in self.spec.cameras}
         # With actions the last frame has one too, and does not end its episode.
         ends = self.spec.action is None and (not self._contents.is_own or _ended(table))
         for number, row in enumerate(rows_of(self.spec, fields, take.length, complete=False), 1):
             row["is_last"] = ends and number == take.length
-            yield row | {name: next(film) for name, film in films.items()}
+            yield row | {name: next(images) for name, images in frames.items()}
         last = self._contents.last.get(take.index)
         if last is not None and last["stamp"] > fields["stamp"][-1]:
             yield {name: last[name] for name in self.spec.fields if name in last} | {
@@ -91,9 +91,9 @@ class Import(Importer):
             raise ValueError("there is no such file")
         if take.length < 1:
             raise ValueError(f"it has length {take.length}")
-        wanted = [key for key in self._features if key not in self._videos]
+        columns = [key for key in self._features if key not in self._videos]
         table = parquet.read_table(
-            take.data, columns=wanted, filters=[("episode_index", "=", take.index)]
+            take.data, columns=columns, filters=[("episode_index", "=", take.index)]
         )
         if table.num_rows != take.length:
             raise ValueError(f"{table.num_rows} frames, meta/ says {take.length}")
@@ -137,24 +137,26 @@ class Import(Importer):
             raise ValueError("timestamp does not grow")
         return times
 
-    def _film(self, camera: str, take: Take, table: Any, times: np.ndarray) -> Iterator[np.ndarray]:
-        key, wanted = camera_key(self.spec, camera), self.spec.cameras[camera]
-        if key in take.films:
-            path, begin = take.films[key]
-            found = frames_at(path, (times + begin).tolist(), 0.5 / self._info["fps"])
+    def _frames(
+        self, camera: str, take: Take, table: Any, times: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        key, shape = camera_key(self.spec, camera), self.spec.cameras[camera]
+        if key in take.videos:
+            path, begin = take.videos[key]
+            frames = frames_at(path, (times + begin).tolist(), 0.5 / self._info["fps"])
         else:
-            path, found = take.data, self._pictures(take, table, key)
-        for frame in found:
-            if frame.shape != wanted:
-                raise CorruptInputError(path, f"{key}: a frame of {frame.shape}, right: {wanted}")
+            path, frames = take.data, self._images_of(take, table, key)
+        for frame in frames:
+            if frame.shape != shape:
+                raise CorruptInputError(path, f"{key}: a frame of {frame.shape}, right: {shape}")
             yield frame
 
-    def _pictures(self, take: Take, table: Any, key: str) -> Iterator[np.ndarray]:
+    def _images_of(self, take: Take, table: Any, key: str) -> Iterator[np.ndarray]:
         for number in range(table.num_rows):
             cell = table[key][number].as_py() or {}
             try:
                 data = cell.get("bytes") or (self._root / (cell.get("path") or "")).read_bytes()
-                yield decode_picture(data)
+                yield decode_image(data)
             except (OSError, ValueError) as error:
                 raise CorruptInputError(
                     take.data, f"episode {take.index}, {key}, frame {number}: {error}"
@@ -163,7 +165,7 @@ class Import(Importer):
     def _last_frame(self, camera: str, index: int) -> np.ndarray:
         path = self._root / layout.OWN_FRAME.format(camera=camera, episode_index=index)
         try:
-            return decode_picture(path.read_bytes())
+            return decode_image(path.read_bytes())
         except (OSError, ValueError) as error:
             raise CorruptInputError(path, error) from error
 

@@ -41,7 +41,7 @@ class Take:
     length: int
     tasks: tuple[str, ...]
     data: Path
-    films: dict[str, tuple[Path, float]]  # video key -> path, begin [s]
+    videos: dict[str, tuple[Path, float]]  # video key -> path, begin [s]
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -119,8 +119,8 @@ def read_takes(root: Path, info: dict[str, Any], video_keys: list[str]) -> list[
     v3 = info["codebase_version"] == "v3.0"
     folder = root / ("meta/episodes" if v3 else "meta/episodes.jsonl")
     try:
-        found = _episodes_v3(folder) if v3 else _json_lines(folder)
-        takes = [_take(root, info, video_keys, episode) for episode in found]
+        episodes = _episodes_v3(folder) if v3 else _json_lines(folder)
+        takes = [_take(root, info, video_keys, episode) for episode in episodes]
     except FileNotFoundError as error:
         raise FormatError(f"{root} has no {error.filename}: not LeRobot's layout") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -137,12 +137,12 @@ def _contradiction(info: dict[str, Any], takes: list[Take]) -> str:
     if doubled := [index for index, count in times.items() if count > 1]:
         return f"episodes that are listed more than once: {_some(doubled)}"
     episodes, frames = len(takes), sum(take.length for take in takes)
-    if (said := info.get("total_episodes")) not in (None, episodes):
-        absent = [index for index in range(min(said, 10**6)) if index not in times]
+    if (declared := info.get("total_episodes")) not in (None, episodes):
+        absent = [index for index in range(min(declared, 10**6)) if index not in times]
         lacking = f"; not listed: {_some(absent)}" if absent else ""
-        return f"{episodes} episodes are listed, meta/info.json says {said}{lacking}"
-    if (said := info.get("total_frames")) not in (None, frames):
-        return f"the episodes listed have {frames} frames, meta/info.json says {said}"
+        return f"{episodes} episodes are listed, meta/info.json says {declared}{lacking}"
+    if (declared := info.get("total_frames")) not in (None, frames):
+        return f"the episodes listed have {frames} frames, meta/info.json says {declared}"
     return ""
 
 
@@ -153,20 +153,20 @@ def _some(numbers: list[int], shown: int = 10) -> str:
 
 def _take(root: Path, info: dict[str, Any], keys: list[str], episode: dict[str, Any]) -> Take:
     index = int(episode["episode_index"])
-    films: dict[str, tuple[Path, float]] = {}
+    videos: dict[str, tuple[Path, float]] = {}
     if info["codebase_version"] == "v3.0":
         at = {"chunk_index": episode["data/chunk_index"], "file_index": episode["data/file_index"]}
         for key in keys:
             part = {name: episode[f"videos/{key}/{name}"] for name in at}
             path = _path(root, info, "video_path", video_key=key, **part)
-            films[key] = (path, float(episode[f"videos/{key}/from_timestamp"]))
+            videos[key] = (path, float(episode[f"videos/{key}/from_timestamp"]))
     else:
         chunk = index // int(info.get("chunks_size") or CHUNK)
         at = {"episode_chunk": chunk, "episode_index": index}
-        films = {k: (_path(root, info, "video_path", video_key=k, **at), 0.0) for k in keys}
+        videos = {k: (_path(root, info, "video_path", video_key=k, **at), 0.0) for k in keys}
     data = _path(root, info, "data_path", **at)
     tasks = [episode["tasks"]] if isinstance(episode["tasks"], str) else episode["tasks"]
-    return Take(index, int(episode["length"]), tuple(map(str, tasks)), data, films)
+    return Take(index, int(episode["length"]), tuple(map(str, tasks)), data, videos)
 
 
 def _path(root: Path, info: dict[str, Any], name: str, **at: Any) -> Path:

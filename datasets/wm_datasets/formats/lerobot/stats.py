@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
-SAMPLES = 100  # frames of an episode that its pictures' statistics are made of
+SAMPLES = 100  # frames of an episode whose images the statistics are computed from
 Stats = dict[str, Any]  # min, max, mean, std, count, and in v3 the quantiles
 
 
@@ -22,8 +22,8 @@ def of_values(values: np.ndarray, *, quantiles: bool) -> Stats:
         "count": [len(values)],
     }
     if quantiles:
-        found = np.quantile(wide, list(QUANTILES.values()), axis=0)
-        stats |= {name: value.tolist() for name, value in zip(QUANTILES, found)}
+        levels = np.quantile(wide, list(QUANTILES.values()), axis=0)
+        stats |= {name: value.tolist() for name, value in zip(QUANTILES, levels)}
     return stats
 
 
@@ -48,11 +48,11 @@ def together(parts: list[Stats]) -> Stats:
     spread = np.array([part["std"] for part in parts]) ** 2
     squares = spread + np.array([part["mean"] for part in parts]) ** 2
     variance = np.tensordot(weights, squares, 1) - mean("mean") ** 2
-    found = {
+    combined = {
         "min": np.array([part["min"] for part in parts]).min(0).tolist(),
         "max": np.array([part["max"] for part in parts]).max(0).tolist(),
         "mean": mean("mean").tolist(),
         "std": np.sqrt(np.maximum(variance, 0)).tolist(),
         "count": [int(counts.sum())],
     }
-    return found | {name: mean(name).tolist() for name in QUANTILES if name in parts[0]}
+    return combined | {name: mean(name).tolist() for name in QUANTILES if name in parts[0]}

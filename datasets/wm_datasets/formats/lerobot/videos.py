@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wm_datasets.formats.lerobot.layout import CHUNK, VIDEO, VIDEO_BYTES
-from wm_datasets.formats.video import Film
+from wm_datasets.formats.video import VideoWriter
 
 KEYS = 2  # LeRobot reads frames at random, and writes every second one so that it can be sought
 
@@ -21,11 +21,11 @@ class _Reel:
 
     number: int
     path: Path
-    film: Film
+    video: VideoWriter
     frames: int = 0
 
 
-class Films:
+class Videos:
     """Writes H.264 at the log's rate; frame i of a file is at i / rate."""
 
     def __init__(self, root: Path, version: str, rate: Fraction) -> None:
@@ -39,28 +39,28 @@ class Films:
             at = {"episode_chunk": index // CHUNK, "episode_index": index}
             reel = self._begin(key, index, at)
             self._append(reel, frames)
-            reel.film.close()
+            reel.video.close()
             return {}
         reel = self._reels.pop(key) if key in self._reels else self._begin_file(key)
         begin = reel.frames
         self._append(reel, frames)
-        said: dict[str, int | float] = {
+        entry: dict[str, int | float] = {
             "chunk_index": reel.number // CHUNK,
             "file_index": reel.number % CHUNK,
             "from_timestamp": float(begin / self._rate),
             "to_timestamp": float(reel.frames / self._rate),
         }
         if reel.path.stat().st_size >= VIDEO_BYTES:
-            reel.film.close()
+            reel.video.close()
             self._next[key] = reel.number + 1
         else:
             self._reels[key] = reel
-        return {f"videos/{key}/{name}": value for name, value in said.items()}
+        return {f"videos/{key}/{name}": value for name, value in entry.items()}
 
     def close(self) -> None:
         """Finish all files."""
         for reel in self._reels.values():
-            reel.film.close()
+            reel.video.close()
         self._reels.clear()
 
     def _begin_file(self, key: str) -> _Reel:
@@ -71,10 +71,10 @@ class Films:
     def _begin(self, key: str, number: int, at: dict[str, int]) -> _Reel:
         path = self._root / VIDEO[self._version].format(video_key=key, **at)
         path.parent.mkdir(parents=True, exist_ok=True)
-        film = Film(path, self._rate, lossy=True, tick=1 / self._rate, keys=KEYS)
-        return _Reel(number, path, film)
+        video = VideoWriter(path, self._rate, lossy=True, tick=1 / self._rate, keys=KEYS)
+        return _Reel(number, path, video)
 
     def _append(self, reel: _Reel, frames: Iterator[np.ndarray]) -> None:
         for frame in frames:
-            reel.film.add(frame, reel.frames)
+            reel.video.add(frame, reel.frames)
             reel.frames += 1

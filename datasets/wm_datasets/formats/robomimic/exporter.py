@@ -41,7 +41,7 @@ class Export(Exporter):
             )
         if not all(e.complete for e in episodes_of(reader)):
             self.losses.append(
-                "what the last action of a cut episode brought: its next_obs repeats obs"
+                "the result of the last action of a cut episode: its next_obs repeats obs"
             )
 
     def open(self, destination: Path) -> None:

@@ -96,7 +96,7 @@ class Import(Importer):
             options.refuse_beside_spec(self._path)
         self.spec = self._foreign_spec(first, options) if own is None else own_spec(own)
         if own is None:
-            self._say_losses(first)
+            self._add_losses(first)
 
     def _first_whole(self) -> Any:
         for key in self.keys:
@@ -105,7 +105,7 @@ class Import(Importer):
                 try:
                     read_actions(demo)
                 except BROKEN:
-                    continue  # said when its turn comes
+                    continue  # rows() of this key raises it
                 return demo
         raise FormatError(
             f"{self._path}: no demo has 'obs' and numbers 'actions' (T, A): not robomimic's layout"
@@ -143,7 +143,7 @@ class Import(Importer):
                 if not read_per_step(self._data[key], "dones")[-1]:
                     return True
             except BROKEN:
-                continue  # said when its turn comes
+                continue  # rows() of this key raises it
         self.notes += (
             "every demo ends with a done, which marks its end: whether the task ended for good "
             "(is_terminal) is not known",
@@ -173,8 +173,8 @@ class Import(Importer):
         rate = kwargs.get("control_freq")
         if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf:
             return 1 / rate
-        said = f" (control_freq: {rate!r})" if "control_freq" in kwargs else ""
-        raise FormatError(f"{self._path} does not say its rate{said}. Right: --period SECONDS.")
+        given = f" (control_freq: {rate!r})" if "control_freq" in kwargs else ""
+        raise FormatError(f"{self._path} does not say its rate{given}. Right: --period SECONDS.")
 
     def _action_spec(self, size: int) -> VectorSpec:
         """Bounds of 1, as robomimic has it, of the dimensions that keep them in every demo."""
@@ -184,7 +184,7 @@ class Import(Importer):
                 actions = np.abs(float32(read_actions(self._data[key])))
                 reach = np.maximum(reach, np.where(np.isfinite(actions), actions, 0).max(axis=0))
             except BROKEN:
-                continue  # said when its turn comes
+                continue  # rows() of this key raises it
         names = vector_spec({"action": size}).names
         if beyond := [f"{n} {r:.3g}" for n, r in zip(names, reach, strict=True) if r > 1]:
             self.notes += (
@@ -193,7 +193,7 @@ class Import(Importer):
             )
         return vector_spec({"action": size}, np.where(reach > 1, math.inf, 1.0))
 
-    def _say_losses(self, demo: Any) -> None:
+    def _add_losses(self, demo: Any) -> None:
         known = {"actions", "obs", "next_obs"}
         known |= {n for n, kept in (("rewards", self._rewards), ("dones", self._dones)) if kept}
         if left := sorted(set(demo) - known):

@@ -49,18 +49,18 @@ def is_empty(demo: Any) -> bool:
 
 def read_actions(demo: Any) -> np.ndarray:
     """Return the actions (T, A) of a demo; (T,) in the file is one dimension."""
-    found = demo["actions"]
-    if not is_numbers(found) or found.ndim > 2 or 0 in found.shape:
-        given = f"{found.dtype} {found.shape}" if hasattr(found, "dtype") else "a group"
+    actions = demo["actions"]
+    if not is_numbers(actions) or actions.ndim > 2 or 0 in actions.shape:
+        given = f"{actions.dtype} {actions.shape}" if hasattr(actions, "dtype") else "a group"
         raise ValueError(f"actions: got {given}, right are numbers (T, A)")
-    values: np.ndarray = found[()]
+    values: np.ndarray = actions[()]
     return values.reshape(len(values), -1)
 
 
 def has_per_step(demo: Any, name: str) -> bool:
     """Does it hold one number for each action, (T,) or (T, 1)?"""
-    found = demo.get(name)
-    return is_numbers(found) and math.prod(found.shape) == len(found) == len(demo["actions"])
+    values = demo.get(name)
+    return is_numbers(values) and math.prod(values.shape) == len(values) == len(demo["actions"])
 
 
 def read_per_step(demo: Any, name: str) -> np.ndarray:
@@ -73,8 +73,8 @@ def read_per_step(demo: Any, name: str) -> np.ndarray:
 
 def words(given: Any) -> list[str]:
     """Return a word, or a list of words; nothing where it is neither."""
-    found = given if isinstance(given, list) else [given]
-    return found if all(isinstance(word, str) for word in found) else []
+    words = given if isinstance(given, list) else [given]
+    return words if all(isinstance(word, str) for word in words) else []
 
 
 def vector_spec(

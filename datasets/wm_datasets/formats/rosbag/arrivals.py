@@ -68,7 +68,7 @@ def arrivals_of_rows(
 ) -> Iterator[Arrival]:
     """Yield one arrival for each row, and for a cut episode the step whose observation is missing.
 
-    `rows` are the columns of one episode without pictures.
+    `rows` are the columns of one episode without images.
     """
     stamps = rows["stamp"].tolist()
     led = nothing_led(spec)

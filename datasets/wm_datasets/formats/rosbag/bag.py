@@ -40,7 +40,7 @@ class _Folder(PosixPath):
 
 
 class _Watched:
-    """Turns whatever the reader trips over into a CorruptInputError with the bag's name."""
+    """Turns any error of the reader into a CorruptInputError with the bag's name."""
 
     def __init__(self, path: Path, *, opening: bool = False) -> None:
         self._path, self._opening = path, opening
@@ -86,11 +86,11 @@ class Bag:
         self, topics: Collection[str], start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[Message]:
         """Yield the messages of some topics in the order in which they were received."""
-        wanted = [c for c in self.reader.connections if c.topic in topics]
-        if not wanted:
+        connections = [c for c in self.reader.connections if c.topic in topics]
+        if not connections:
             return
         with self.watched():
-            for connection, received, raw in self.reader.messages(wanted, start_ns, stop_ns):
+            for connection, received, raw in self.reader.messages(connections, start_ns, stop_ns):
                 yield Message(self, connection, received, raw)
 
     def first(self, topic: str) -> Message:

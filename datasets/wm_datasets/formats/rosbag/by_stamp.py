@@ -15,7 +15,7 @@ from wm_datasets.formats.rosbag.messages import (
     FLAGS,
     SCALARS,
     depth_of,
-    picture,
+    image_of,
     stamp_of,
     vector,
     vector_names,
@@ -72,7 +72,7 @@ class _Waiting:
 
 @dataclass(frozen=True)
 class Fields:
-    """Where the parts of an observation are found."""
+    """The topics of the parts of an observation."""
 
     step: str  # topic
     cameras: dict[str, str]  # camera -> topic
@@ -123,7 +123,7 @@ class _Join:
         self.whole = 0  # behind the first that waits
 
     def put(self, message: Message) -> None:
-        """Take in one message, of whatever topic."""
+        """Take in one message of any topic."""
         decoded = message.decode()
         stamp = stamp_of(decoded) or 0
         at = self._waiting.get(stamp)
@@ -133,13 +133,13 @@ class _Join:
             if message.topic == self._fields.step:
                 at.step = at.step or _step(decoded)
             elif message.topic in self._cameras:
-                self._see(at, self._cameras[message.topic], decoded)
+                self._add_image(at, self._cameras[message.topic], decoded)
             elif message.topic in self._depths:
                 name = self._depths[message.topic]
                 at.parts[f"sensor/{name}"] = depth_of(decoded, self._spec.sensors[name].shape)
             elif self._fields.proprio and self._spec.proprio is not None:
-                found = vector(decoded, self._fields.proprio[1], self._spec.proprio.names)
-                at.parts |= {} if found is None else {"proprio": found}
+                proprio = vector(decoded, self._fields.proprio[1], self._spec.proprio.names)
+                at.parts |= {} if proprio is None else {"proprio": proprio}
         except ValueError as error:
             raise CorruptInputError(self._bag.path, f"{message.topic}: {error}") from error
         self.whole += self._is_whole(at)
@@ -153,9 +153,9 @@ class _Join:
     def drain(self, *, force: bool) -> Iterator[Arrival]:
         """Yield what is whole, in order; `force`: leave out what was before the recording began."""
         for stamp in list(self._waiting):
-            found = self._waiting[stamp]
-            if self._is_whole(found):
-                yield self._arrival(stamp, found)
+            waiting = self._waiting[stamp]
+            if self._is_whole(waiting):
+                yield self._arrival(stamp, waiting)
                 self.whole -= 1
                 self._begun = True
             elif self._begun or self._take.begins or not force:
@@ -164,24 +164,24 @@ class _Join:
 
     def end(self) -> Iterator[Arrival]:
         """Yield the step after the last observation, where the recording was stopped there."""
-        for stamp, found in self._waiting.items():
+        for stamp, waiting in self._waiting.items():
             lasts = [w.step is not None and w.step["is_last"] for w in self._waiting.values()]
             if not self._begun or any(lasts) or self.whole > 0:
-                missing = sorted(self._wanted - found.parts.keys()) or ["step"]
+                missing = sorted(self._wanted - waiting.parts.keys()) or ["step"]
                 raise CorruptInputError(
                     self._bag.path, f"the observation of {stamp} ns misses {missing}"
                 )
-            if found.step is not None:
-                yield self._arrival(stamp, _Waiting({}, found.step))
+            if waiting.step is not None:
+                yield self._arrival(stamp, _Waiting({}, waiting.step))
             return
 
-    def _see(self, at: _Waiting, camera: str, message: Any) -> None:
+    def _add_image(self, at: _Waiting, camera: str, message: Any) -> None:
         name = f"image/{camera}"
         if name in at.parts:
             return
-        frame, wanted = picture(message, self._fields.depth_m[camera]), self._spec.cameras[camera]
-        if frame.shape != wanted:
-            raise ValueError(f"a picture of {frame.shape}, the log has {wanted} (height, width, 3)")
+        frame, shape = image_of(message, self._fields.depth_m[camera]), self._spec.cameras[camera]
+        if frame.shape != shape:
+            raise ValueError(f"an image of {frame.shape}, the log has {shape} (height, width, 3)")
         at.parts[name] = frame
 
     def _is_whole(self, waiting: _Waiting) -> bool:

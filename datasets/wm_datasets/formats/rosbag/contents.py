@@ -14,7 +14,7 @@ from wm_datasets.formats.base import CorruptInputError, FormatError, Options
 from wm_datasets.formats.rosbag.bag import Bag
 from wm_datasets.formats.rosbag.by_stamp import Take, find_takes
 from wm_datasets.formats.rosbag.mapping import Mapping, Part
-from wm_datasets.formats.rosbag.messages import depth, dimensions, picture
+from wm_datasets.formats.rosbag.messages import depth, dimensions, image_of
 from wm_datasets.formats.rosbag.scan import Scan, Span
 from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
@@ -58,7 +58,7 @@ class Contents:
         return self.cameras[self._mapping.clock or next(iter(self.cameras))]
 
     def look(self, bag: Bag) -> Scan:
-        """Look at all messages of a bag that the log is made of."""
+        """Read the stamps of all messages of a bag that become the log."""
         if missing := sorted(self.topics - bag.types.keys()):
             raise CorruptInputError(bag.path, f"it has no topics {missing}")
         fields: dict[str, tuple[str, ...]] = {}
@@ -123,7 +123,7 @@ class Contents:
             if clock not in self.cameras:
                 raise FormatError(
                     f"--topics: clock: given {clock!r}, right: a camera {sorted(self.cameras)} "
-                    "whose pictures make the rows, or --period SECONDS"
+                    "whose images make the rows, or --period SECONDS"
                 )
         return there
 
@@ -153,7 +153,7 @@ class Contents:
         cameras: dict[str, Any] = {}
         for name, topic in self.cameras.items():
             try:
-                shape = picture(bag.first(topic).decode(), mapping.depth_m(name)).shape
+                shape = image_of(bag.first(topic).decode(), mapping.depth_m(name)).shape
             except ValueError as error:
                 raise FormatError(f"{bag.path}: {topic}: {error}") from error
             cameras[name] = shape

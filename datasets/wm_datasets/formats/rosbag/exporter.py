@@ -59,7 +59,7 @@ class Export(Exporter):
         self._topics = {c: mapping.topic_of(c, ending) for c in spec.cameras}
         self._depths = {name: mapping.depth_topic_of(name) for name in spec.sensors}
         self.losses += ["exact pixels (JPEG, quality 95)"] if self._images == "jpeg" else []
-        self._say_losses(reader)
+        self._add_losses(reader)
 
     def open(self, destination: Path) -> None:
         rosbag2, typesys = need("rosbags.rosbag2"), need("rosbags.typesys")
@@ -70,41 +70,40 @@ class Export(Exporter):
         self._folder = destination / NAME
         self._bag = rosbag2.Writer(self._folder, version=METADATA_VERSION, storage_plugin=plugin)
         self._bag.open()
-        picture = IMAGE if self._images == "raw" else COMPRESSED
-        wanted = {self._mapping.spec: TEXT, self._mapping.step: JOINTS}
-        wanted |= {topic: picture for topic in self._topics.values()}
-        wanted |= {topic: IMAGE for topic in self._depths.values()}
+        image_type = IMAGE if self._images == "raw" else COMPRESSED
+        types = {self._mapping.spec: TEXT, self._mapping.step: JOINTS}
+        types |= {topic: image_type for topic in self._topics.values()}
+        types |= {topic: IMAGE for topic in self._depths.values()}
         if self._spec.proprio is not None:
-            wanted[self._mapping.proprio[0].topic] = JOINTS
+            types[self._mapping.proprio[0].topic] = JOINTS
         self._connections = {
             topic: self._bag.add_connection(
                 topic, kind, typestore=self._store,
                 offered_qos_profiles=[_latched()] if topic == self._mapping.spec else [],
             )
-            for topic, kind in wanted.items()
+            for topic, kind in types.items()
         }  # fmt: skip
-        self._now_ns = -1
+        self._now_ns = -1  # of the newest message; -1 before the spec, which is the first
         self._vectors = vector_names(self._spec)
         self._names = [name for names in self._vectors.values() for name in names] + [*SCALARS]
-        self._said = False
 
     def write(self, episode: Episode) -> None:
         fields = [f for f in self._spec.fields if not f.startswith(("image/", "sensor/"))]
         rows = {name: episode.read(name) for name in fields}
-        films = {camera: episode.frames(camera) for camera in self._spec.cameras}
-        deep = {name: episode.pictures(f"sensor/{name}") for name in self._spec.sensors}
+        frames = {camera: episode.frames(camera) for camera in self._spec.cameras}
+        deep = {name: episode.images(f"sensor/{name}") for name in self._spec.sensors}
         begin = int(rows["stamp"][0])
         # Readers go by the time of reception, which must grow even where stamps do not.
         shift = max(0, self._now_ns + GAP_NS - begin) if begin <= self._now_ns else 0
-        self._say_spec(begin + shift)
+        self._write_spec(begin + shift)
         for t, arrival in enumerate(arrivals_of_rows(self._spec, rows, episode.complete)):
             self._now_ns = arrival.stamp_ns + shift
             if t < episode.length:
-                for camera, film in films.items():
-                    message = self._make.image(next(film), arrival.stamp_ns, self._images)
+                for camera, images in frames.items():
+                    message = self._make.image(next(images), arrival.stamp_ns, self._images)
                     self._write(self._topics[camera], message)
-                for name, film in deep.items():
-                    message = self._make.depth(next(film), arrival.stamp_ns)
+                for name, images in deep.items():
+                    message = self._make.depth(next(images), arrival.stamp_ns)
                     self._write(self._depths[name], message)
                 if (proprio := self._spec.proprio) is not None:
                     message = self._make.joints(
@@ -114,15 +113,15 @@ class Export(Exporter):
             self._write(self._mapping.step or "", self._step(arrival, first=t == 0))
 
     def finish(self) -> None:
-        self._say_spec(0)
+        self._write_spec(0)
         self._bag.close()
         for path in self._folder.iterdir():
             path.rename(self._folder.parent / path.name)
         self._folder.rmdir()
 
-    def _say_spec(self, at_ns: int) -> None:
-        if not self._said:
-            self._now_ns, self._said = at_ns, True
+    def _write_spec(self, at_ns: int) -> None:
+        if self._now_ns < 0:
+            self._now_ns = at_ns
             text = json.dumps(self._spec.to_json())
             self._write(self._mapping.spec or "", self._make.text(text))
 
@@ -140,7 +139,7 @@ class Export(Exporter):
         raw = self._store.serialize_cdr(message, message.__msgtype__)
         self._bag.write(self._connections[topic], self._now_ns, raw)
 
-    def _say_losses(self, reader: LogReader) -> None:
+    def _add_losses(self, reader: LogReader) -> None:
         """The bag has no place for what the last row's flags say, beyond what led there."""
         differ: set[str] = set()
         for episode in episodes_of(reader):

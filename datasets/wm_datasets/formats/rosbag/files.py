@@ -70,7 +70,7 @@ def remedy(bag: Path, what: str) -> str:
     if bag.is_dir():
         listed = _listed(bag)
         if not listed:
-            return f"Right: ros2 bag reindex {bag}, which writes {METADATA} anew"
+            return f"Right: ros2 bag reindex {bag}, which writes {METADATA} again"
         missing = [name for name in listed if not (bag / name).exists()]
         if missing and (others := unlisted(bag)):
             return (

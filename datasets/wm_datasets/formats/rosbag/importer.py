@@ -60,7 +60,7 @@ class Import(Importer):
                 if contents is None:
                     refused = refused or error
                 what = str(error).removeprefix(str(path)).lstrip(": ")
-                self._refused[name] = what  # said when its turn comes
+                self._refused[name] = what  # rows() of this key raises it
                 self.keys.append(name)
         if contents is None:
             assert refused is not None
@@ -88,11 +88,11 @@ class Import(Importer):
                 yield row
         except CorruptInputError:
             raise
-        except Exception as error:  # whatever a bag brings about is the bag's fault
+        except Exception as error:  # any error while a bag is read is the bag's fault
             raise CorruptInputError(self._bags[name], f"{type(error).__name__}: {error}") from error
         if last is None:
             raise CorruptInputError(
-                self._bags[name], "no time at which all mapped topics were heard"
+                self._bags[name], "no time at which all mapped topics had a message"
             )
 
     def close(self) -> None:
@@ -141,8 +141,8 @@ class Import(Importer):
 
     def _check_recorder(self, bag: Bag) -> None:
         step = {self._mapping.step or ""} if self._contents.joins else set()
-        if found := set_back(bag.path, self._contents.topics | step):
-            topic, by = found
+        if jump := set_back(bag.path, self._contents.topics | step):
+            topic, by = jump
             raise CorruptInputError(
                 bag.path,
                 f"the recorder's clock was set back by {by / 1e9:.3g} s while {topic} was "
@@ -151,15 +151,15 @@ class Import(Importer):
             )
 
     def _note(self, name: str, scan: Scan, spans: list[Span]) -> None:
-        """Say what a person should know of one bag before it is imported."""
+        """Add notes on one bag, for the user before the import."""
         if len(spans) > 1:
             jumps = len(scan.periods.jumps)
             why = f"clocks jump {jumps} times" if jumps else "all topics are silent between them"
             self._notes.append(f"{name}: becomes {len(spans)} episodes: {why}")
-        for topic, heard in sorted(scan.topics.items()):
-            if EARLY_NS < heard.ahead_ns < DAY_NS:
+        for topic, info in sorted(scan.topics.items()):
+            if EARLY_NS < info.ahead_ns < DAY_NS:
                 self._notes.append(
-                    f"{name}: {topic} has stamps up to {heard.ahead_ns / 1e9:.3g} s after their "
+                    f"{name}: {topic} has stamps up to {info.ahead_ns / 1e9:.3g} s after their "
                     "reception, so its rows are joined with other topics of that much later. "
                     "Right: synchronise the clocks (chrony, PTP) when recording, or stamps: "
                     "received, in --topics"

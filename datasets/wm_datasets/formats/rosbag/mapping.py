@@ -20,7 +20,7 @@ STAMPS = ("header", "received")
 
 @dataclass(frozen=True)
 class CameraTopic:
-    """A camera's topic: the first of `topics` in the bag; depth is seen between near and far."""
+    """A camera's topic: the first of `topics` in the bag; depth is known between near and far."""
 
     topics: tuple[str, ...]
     depth_m: tuple[float, float] | None = None
@@ -28,7 +28,7 @@ class CameraTopic:
 
 @dataclass(frozen=True)
 class Part:
-    """Dimensions of a vector: fields of one topic's messages; None: said by the messages."""
+    """Dimensions of a vector: fields of one topic's messages; None: those of the messages."""
 
     topic: str
     fields: tuple[str, ...]
@@ -48,7 +48,7 @@ class Mapping:
     action: tuple[Part, ...] = ()
     step: str | None = None
     spec: str | None = None
-    clock: str | None = None  # a camera, each of whose pictures makes a row
+    clock: str | None = None  # a camera, each of whose images makes a row
     period_s: float | None = None  # or rows at this distance
     stamps: str = "header"
     max_age_s: float = 1.0  # of an observation's parts
@@ -60,11 +60,11 @@ class Mapping:
         return self._match(self.cameras, topics)
 
     def depth_topics(self, topics: list[str]) -> dict[str, str]:
-        """Depth camera -> its topic among `topics`, likewise."""
+        """Depth camera -> its topic among `topics`, in the same way."""
         return self._match(self.depths, topics)
 
     def _match(self, cameras: dict[str, CameraTopic], topics: list[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
+        topics_of: dict[str, str] = {}
         for name, camera in cameras.items():
             for pattern in camera.topics:
                 parts = [re.escape(part) for part in pattern.split("{camera}")]
@@ -72,12 +72,12 @@ class Mapping:
                 for topic in topics:
                     match = expression.fullmatch(topic)
                     if match and topic not in self.ignore:
-                        found.setdefault(match.groupdict().get("name", name), topic)
-        return found
+                        topics_of.setdefault(match.groupdict().get("name", name), topic)
+        return topics_of
 
     def depth_m(self, camera: str) -> tuple[float, float] | None:
-        found = self.cameras.get(camera) or self.cameras.get("{camera}")
-        return found.depth_m if found else None
+        source = self.cameras.get(camera) or self.cameras.get("{camera}")
+        return source.depth_m if source else None
 
     def topic_of(self, camera: str, ending: str) -> str:
         """Topic that an export writes a camera to; `ending` is appended when it is not there."""
@@ -89,10 +89,10 @@ class Mapping:
         return self._topic(self.depths, name)
 
     def _topic(self, cameras: dict[str, CameraTopic], name: str) -> str:
-        found = cameras.get(name) or cameras.get("{camera}")
-        if found is None:
+        source = cameras.get(name) or cameras.get("{camera}")
+        if source is None:
             raise FormatError(f"--topics: no topic for the camera {name!r}")
-        return found.topics[0].replace("{camera}", name)
+        return source.topics[0].replace("{camera}", name)
 
 
 def load_mapping(path: Path | None) -> Mapping:
@@ -151,13 +151,13 @@ def _part(where: str, given: Any) -> Part:
 
 
 def _check_keys(
-    where: str, given: Any, right: set[str], wanted: set[str] | frozenset[str] = frozenset()
+    where: str, given: Any, right: set[str], required: set[str] | frozenset[str] = frozenset()
 ) -> None:
     if not isinstance(given, MappingOf):
         raise ValueError(f"{where}: given {given!r}, right: a mapping of {sorted(right)}")
     if unknown := sorted(set(given) - right):
         raise ValueError(f"{where}: unknown {unknown}, right: {sorted(right)}")
-    if missing := sorted(wanted - set(given)):
+    if missing := sorted(required - set(given)):
         raise ValueError(f"{where}: {missing} missing")
 
 

@@ -1,4 +1,4 @@
-"""ROS messages of any type <-> stamps, vectors and pictures, without ROS."""
+"""ROS messages of any type <-> stamps, vectors and images, without ROS."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stamp_of(message: Any) -> int | None:
     return header.stamp.sec * SECOND_NS + header.stamp.nanosec or None
 
 
-def picture(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
+def image_of(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
     """Return (H, W, 3) RGB uint8 of an Image or CompressedImage; ValueError says what is wrong."""
     if _is_depth(message) or (depth_m is not None and hasattr(message, "format")):
         return _grey(ros_images.to_m(_distances(message)), depth_m)
@@ -50,16 +50,16 @@ def picture(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
 
 
 def depth(message: Any) -> np.ndarray:
-    """Return (H, W) uint16 [mm] of a depth Image or CompressedImage; 0: not seen, or too far."""
+    """Return (H, W) uint16 [mm] of a depth Image or CompressedImage; 0: unknown, or too far."""
     return ros_images.to_mm(_distances(message))
 
 
-def depth_of(message: Any, wanted: tuple[int, ...]) -> np.ndarray:
-    """Return depth(message); ValueError where its size is not `wanted`."""
-    found = depth(message)
-    if found.shape != wanted:
-        raise ValueError(f"a depth picture of {found.shape}, the log has {wanted}")
-    return found
+def depth_of(message: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return depth(message); ValueError where its size is not `shape`."""
+    frame = depth(message)
+    if frame.shape != shape:
+        raise ValueError(f"a depth image of {frame.shape}, the log has {shape}")
+    return frame
 
 
 def _is_depth(message: Any) -> bool:
@@ -79,13 +79,13 @@ def _distances(message: Any) -> np.ndarray:
 
 
 def _grey(metres: np.ndarray, depth_m: tuple[float, float] | None) -> np.ndarray:
-    """Depth as grey, near 1 to far 255; 0 is not seen."""
+    """Depth as grey, near 1 to far 255; 0 is unknown."""
     if depth_m is None:
-        raise ValueError("a depth picture. Right: say depth_m: [near, far] of it in --topics")
+        raise ValueError("a depth image. Right: say depth_m: [near, far] of it in --topics")
     near, far = depth_m
-    seen = np.isfinite(metres) & (metres > 0)
-    share = np.clip((np.where(seen, metres, near) - near) / (far - near), 0, 1)
-    grey = np.where(seen, np.rint(1 + 254 * share), 0).astype(np.uint8)
+    valid = np.isfinite(metres) & (metres > 0)
+    share = np.clip((np.where(valid, metres, near) - near) / (far - near), 0, 1)
+    grey = np.where(valid, np.rint(1 + 254 * share), 0).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
@@ -187,7 +187,7 @@ class Maker:
         options = [cv2.IMWRITE_JPEG_QUALITY, 95] if encoding == "jpeg" else []
         done, data = cv2.imencode(f".{encoding}", np.ascontiguousarray(frame[:, :, ::-1]), options)
         if not done:
-            raise ValueError(f"a picture of {frame.shape} cannot be written as {encoding}")
+            raise ValueError(f"an image of {frame.shape} cannot be written as {encoding}")
         text = f"rgb8; {encoding} compressed bgr8"
         return self._types[COMPRESSED](self.header(stamp_ns), text, data.reshape(-1))
 

@@ -50,7 +50,7 @@ def _of_database(file: Path, topics: Collection[str]) -> Iterator[tuple[str, int
 
 
 def _of_mcap(path: Path, topics: Collection[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield likewise, from the message indexes behind the chunks; nothing where there are none."""
+    """Yield the same, from the message indexes behind the chunks; nothing where there are none."""
     with path.open("rb") as file:
         file.seek(-_FOOTER_BYTES, 2)
         footer = file.read()

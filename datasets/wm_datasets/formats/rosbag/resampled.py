@@ -17,14 +17,14 @@ from wm_datasets.formats.base import CorruptInputError
 from wm_datasets.formats.rosbag.arrivals import Arrival, nothing_led
 from wm_datasets.formats.rosbag.bag import Bag, Message
 from wm_datasets.formats.rosbag.mapping import Mapping, Part
-from wm_datasets.formats.rosbag.messages import depth_of, numbers, picture
+from wm_datasets.formats.rosbag.messages import depth_of, image_of, numbers
 from wm_datasets.formats.rosbag.scan import Scan, Span
 from wm_datasets.spec import LogSpec, Source
 
 
 @dataclass
 class Latest:
-    """The newest message of a part of the observation that is decoded when a row wants it."""
+    """The newest message of a part of the observation that is decoded when a row needs it."""
 
     name: str
     topic: str
@@ -32,7 +32,7 @@ class Latest:
     stamps: np.ndarray = field(default_factory=lambda: np.full(1, -1, np.int64))
     message: Any = None
 
-    def hear(self, stamp_ns: int, message: Any) -> None:
+    def update(self, stamp_ns: int, message: Any) -> None:
         self.stamps[0], self.message = stamp_ns, message
 
     def at(self) -> np.ndarray:
@@ -51,14 +51,14 @@ class LatestNumbers:
         self.value = np.zeros(len(names), np.float32)
         self._before = np.full(len(names), np.nan, np.float32)  # in force before `stamps`
 
-    def hear(self, stamp_ns: int, message: Any) -> None:
+    def update(self, stamp_ns: int, message: Any) -> None:
         places, values = numbers(message, self._part.fields, self._names)
         later = [place for place in places if 0 <= self.stamps[place] < stamp_ns]
         self._before[later] = self.value[later]
         self.stamps[places], self.value[places] = stamp_ns, values
 
     def before_tick(self, tick_ns: int) -> np.ndarray | None:
-        """Return what was in force before a tick; None: not all of it was said by then."""
+        """Return what was in force before a tick; None: not all dimensions had a value by then."""
         value = np.where(self.stamps < tick_ns, self.value, self._before)
         return None if (self.stamps < 0).any() or np.isnan(value).any() else value
 
@@ -79,8 +79,9 @@ def arrivals(
 ) -> Iterator[Arrival]:
     """Yield a take's arrivals, in one episode.
 
-    It begins where every part has been heard and a command follows, and ends where one is heard no
-    more. CorruptInputError where a part is away for longer than max_age_s and comes back.
+    It begins where every part has had a message and a command follows, and ends where a part has
+    no more messages. CorruptInputError where a part has none for longer than max_age_s and then
+    has one again.
     """
     clock = None if mapping.period_s else cameras[mapping.clock or next(iter(cameras))]
     observed: list[Latest | LatestNumbers] = []
@@ -121,7 +122,7 @@ def arrivals(
 def _take(latest: Latest | LatestNumbers, stamp_ns: int, message: Any, bag: Bag) -> None:
     """Let a part take a message; CorruptInputError where it does not hold what it should."""
     try:
-        latest.hear(stamp_ns, message)
+        latest.update(stamp_ns, message)
     except ValueError as error:
         raise CorruptInputError(bag.path, f"{latest.topic}: {error}") from error
 
@@ -133,7 +134,7 @@ def _begun(observed: list[Latest | LatestNumbers]) -> bool:
 def _lost(
     observed: list[Latest | LatestNumbers], since_ns: float
 ) -> tuple[Latest | LatestNumbers, np.ndarray] | None:
-    """Return a part that has not been heard since, and which of its dimensions."""
+    """Return a part that has had no message since, and which of its dimensions."""
     for part in observed:
         if (quiet := part.stamps < since_ns).any():
             return part, quiet
@@ -157,12 +158,12 @@ def _by_stamp(bag: Bag, take: Span, scan: Scan, mapping: Mapping) -> Iterator[tu
 
 
 def _camera(mapping: Mapping, spec: LogSpec, camera: str, topic: str) -> Latest:
-    depth, wanted = mapping.depth_m(camera), spec.cameras[camera]
+    depth, shape = mapping.depth_m(camera), spec.cameras[camera]
 
     def read(message: Any) -> np.ndarray:
-        frame = picture(message, depth)
-        if frame.shape != wanted:
-            raise ValueError(f"a picture of {frame.shape}, the log has {wanted}")
+        frame = image_of(message, depth)
+        if frame.shape != shape:
+            raise ValueError(f"an image of {frame.shape}, the log has {shape}")
         return frame
 
     return Latest(f"image/{camera}", topic, read)
@@ -184,15 +185,15 @@ def _arrival(
     try:
         parts = {p.name: p.at() for p in observed if isinstance(p, Latest)}
     except ValueError as error:
-        raise CorruptInputError(bag.path, f"a picture at or before {tick} ns: {error}") from error
+        raise CorruptInputError(bag.path, f"an image at or before {tick} ns: {error}") from error
     if spec.proprio is not None:
         vectors = [p.value for p in observed if isinstance(p, LatestNumbers)]
         parts["proprio"] = np.concatenate(vectors)
     led = nothing_led(spec) | {"source": Source.PERSON}
     if spec.action is not None:
         given = [command.before_tick(tick) for command in commands]
-        said = [value for value in given if value is not None]
-        if len(said) < len(given):
+        known = [value for value in given if value is not None]
+        if len(known) < len(given):
             return Arrival(tick, parts)
-        led["action"] = led["commanded"] = np.concatenate(said)
+        led["action"] = led["commanded"] = np.concatenate(known)
     return Arrival(tick, parts, led)

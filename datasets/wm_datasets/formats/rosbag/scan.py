@@ -72,7 +72,7 @@ class Periods:
 
 
 @dataclass
-class Heard:
+class TopicInfo:
     """What the messages of one topic say."""
 
     rows: array[int] = field(default_factory=lambda: array("q"))  # period, stamp, received, ...
@@ -96,14 +96,14 @@ class Scan:
     def __init__(
         self, bag: Bag, topics: set[str], parts: Mapping[str, tuple[str, ...]], stamps: str
     ) -> None:
-        self.bag, self.topics = bag, {topic: Heard() for topic in topics}
+        self.bag, self.topics = bag, {topic: TopicInfo() for topic in topics}
         self._parts = parts
         self._last: dict[tuple[str, Hashable], tuple[int, int]] = {}  # publisher -> period, time
         periods, newest = Periods(), dict[int, int]()
         for message in bag.messages(topics):
-            heard = self.topics[message.topic]
-            stamp, own, publisher = read_stamp(bag, message, stamps, parts, heard)
-            heard.no_header |= not own
+            info = self.topics[message.topic]
+            stamp, own, publisher = read_stamp(bag, message, stamps, parts, info)
+            info.no_header |= not own
             period = periods.of(message.topic, publisher, stamp, message.received_ns)
             if len(periods.jumps) > MOST_JUMPS:
                 raise CorruptInputError(
@@ -112,9 +112,9 @@ class Scan:
                     "on it, or stamps: received, in --topics",
                 )
             newest[period] = max(newest.get(period, stamp), stamp)
-            heard.rows.extend((period, stamp, message.received_ns))
-            heard.behind_ns = max(heard.behind_ns, newest[period] - stamp)
-            heard.ahead_ns = max(heard.ahead_ns, stamp - message.received_ns)
+            info.rows.extend((period, stamp, message.received_ns))
+            info.behind_ns = max(info.behind_ns, newest[period] - stamp)
+            info.ahead_ns = max(info.ahead_ns, stamp - message.received_ns)
             self._last[message.topic, publisher] = period, message.received_ns
         self.periods = periods
         self._check_jumps()
@@ -122,13 +122,13 @@ class Scan:
 
     def forget(self) -> None:
         """Free the stamps of single messages, once the takes are known."""
-        for heard in self.topics.values():
-            heard.rows = array("q")
+        for info in self.topics.values():
+            info.rows = array("q")
 
     @property
     def horizon_ns(self) -> int:
         """Within this time of stamps messages come out of order."""
-        return max((heard.behind_ns for heard in self.topics.values()), default=0)
+        return max((info.behind_ns for info in self.topics.values()), default=0)
 
     def takes(self, clock: str | None, max_age_s: float) -> list[Span]:
         """Return the takes: they end where clocks jump, or all topics are silent.
@@ -137,16 +137,16 @@ class Scan:
         """
         paced = [clock] if clock else list(self.topics)
         limit = max(max_age_s, GAP_PERIODS * max(map(self.period_s, paced), default=0.0)) * 1e9
-        found: list[Span] = []
-        table = np.concatenate([heard.table for heard in self.topics.values()])
+        spans: list[Span] = []
+        table = np.concatenate([info.table for info in self.topics.values()])
         for period in range(self.periods.now + 1):
             rows = table[table[:, 0] == period]
             rows = rows[np.argsort(rows[:, 1], kind="stable")]
             for part in np.split(rows, np.flatnonzero(np.diff(rows[:, 1]) > limit) + 1):
                 if len(part):
                     received = int(part[:, 2].min()), int(part[:, 2].max())
-                    found.append(Span(period, int(part[0, 1]), int(part[-1, 1]), received))
-        return found
+                    spans.append(Span(period, int(part[0, 1]), int(part[-1, 1]), received))
+        return spans
 
     def messages(self, bag: Bag, take: Span, stamps: str) -> Iterator[tuple[int, Message]]:
         """Yield (stamp [ns], message) of a take, in the order of reception."""
@@ -164,7 +164,7 @@ class Scan:
                 yield stamp, message
 
     def period_s(self, topic: str) -> float:
-        """Median distance of a topic's stamps [s], whatever the order of reception; 0: unknown."""
+        """Median distance of a topic's stamps [s], in any order of reception; 0: unknown."""
         gaps = np.concatenate(
             [np.zeros(0, np.int64), *(np.diff(np.unique(s)) for s in self._by_period(topic))]
         )
@@ -195,16 +195,16 @@ class Scan:
 
     def _check_clocks(self) -> None:
         """Stamps of headers and times of reception can be compared, where both are needed."""
-        heard = {topic: h for topic, h in self.topics.items() if h.rows}
-        apart = [t for t, h in heard.items()
+        known = {topic: h for topic, h in self.topics.items() if h.rows}
+        apart = [t for t, h in known.items()
                  if not h.no_header and abs(h.rows[1] - h.rows[2]) > DAY_NS]  # fmt: skip
-        if apart and len(apart) < len(heard):
+        if apart and len(apart) < len(known):
             raise CorruptInputError(
                 self.bag.path,
                 f"the stamps of {sorted(apart)} are of another clock than "
-                f"{sorted(heard.keys() - {*apart})}. Right: stamps: received, in --topics",
+                f"{sorted(known.keys() - {*apart})}. Right: stamps: received, in --topics",
             )
-        for topic, about in heard.items():
+        for topic, about in known.items():
             if about.behind_ns > LATEST_NS:
                 raise CorruptInputError(
                     self.bag.path,
@@ -219,23 +219,23 @@ def read_stamp(
     message: Message,
     stamps: str,
     parts: Mapping[str, tuple[str, ...]],
-    heard: Heard | None = None,
+    info: TopicInfo | None = None,
 ) -> tuple[int, bool, Hashable]:
     """Return a message's stamp [ns], whether its header has it, and its publisher, as far as known.
 
-    Publishers of one topic are distinguished by the names in their messages, which `heard` counts.
+    Publishers of one topic are distinguished by the names in their messages, which `info` counts.
     """
     publisher: Hashable = message.topic
     fields = parts.get(message.topic)
     if fields and bag.is_named(message.connection.msgtype):
         decoded = message.decode()
         publisher = message.topic, tuple(decoded.name)
-        if heard is not None:
+        if info is not None:
             try:
                 names = dimensions(decoded, fields)
             except ValueError as error:
                 raise CorruptInputError(bag.path, f"{message.topic}: {error}") from error
             for name in names:
-                heard.names[name] = heard.names.get(name, 0) + 1
+                info.names[name] = info.names.get(name, 0) + 1
     own = bag.header_stamp(message) if stamps == "header" else None
     return (message.received_ns if own is None else own), own is not None, publisher

@@ -385,7 +385,7 @@ def test_a_flipped_bit_in_a_picture_is_noticed(tmp_path):
     raw[at + 1] ^= 255
     (bag / "demo.mcap").write_bytes(raw)
     (tmp_path / "t.yaml").write_text("cameras: {eye: /eye}")
-    with pytest.raises(CorruptInputError, match="not a readable picture"):
+    with pytest.raises(CorruptInputError, match="not a readable image"):
         bring("rosbag", bag, tmp_path / "out", topics=tmp_path / "t.yaml")
 
 

@@ -170,7 +170,7 @@ def test_an_error_of_any_kind_leaves_no_half_episode(tmp_path, mapping, monkeypa
         return np.zeros((4, 6, 3), np.uint8)
 
     bag = write_bag(tmp_path / "bag", stamped(4.0))
-    monkeypatch.setattr(resampled, "picture", fails)
+    monkeypatch.setattr(resampled, "image_of", fails)
     with pytest.raises(CorruptInputError, match=r"bag: OSError: .*Input/output error"):
         bring("rosbag", bag, tmp_path / "log", topics=mapping)
     assert lengths(tmp_path / "log") == []

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from wm_datasets.durability.writer_kills import TortureConfig, torture
+from wm_datasets.durability.writer_kills import KillConfig, kill_writers
 from wm_nodes.cli import log
 from wm_nodes.errors import UserError
 
@@ -13,7 +13,7 @@ from wm_nodes.errors import UserError
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "log"
-    torture(path, TortureConfig(kills=1, longest_s=5.0, most_rows=60))
+    kill_writers(path, KillConfig(kills=1, longest_s=5.0, most_rows=60))
     return path
 
 
@@ -60,5 +60,5 @@ def test_torture_injects_faults_and_says_what_came_of_them(tmp_path, capsys):
 
 
 def test_torture_leaves_an_existing_log_alone(path):
-    with pytest.raises(UserError, match="give a new path"):
+    with pytest.raises(UserError, match="Give a new path"):
         log.run(["torture", str(path)])
