@@ -195,6 +195,7 @@ def test_numbers_may_be_pythons_or_numpys(path, scalar):
             plain |= {k: v for k, v in row.items() if "image" in k}
             writer.append(plain)
     with LogReader(path) as reader:
+        assert reader.length == 3
         check_rows(reader)
 
 
