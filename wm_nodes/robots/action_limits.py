@@ -20,7 +20,9 @@ def read_limits(path: str | Path) -> VectorSpec:
         content = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
-        raise SpecError(f"limits {path}: cannot be read ({reason}). Right: a YAML file.") from None
+        raise SpecError(
+            f"limits {path}: cannot be read ({reason}), expected a YAML file."
+        ) from None
     action = content.get("action") if isinstance(content, dict) else None
     if not isinstance(action, dict) or set(action) != set(KEYS):
         raise SpecError(f"limits {path}: expected `action:` with exactly {', '.join(KEYS)}.")

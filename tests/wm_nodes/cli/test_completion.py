@@ -51,7 +51,7 @@ def offers(script: Path, line: str, cwd: Path | None = None) -> list[str]:
         ("wm eval --seed 1 --wei", ["--weights"]),
         ("wm train --model dino_wm_c", ["dino_wm_cpu"]),
         ("wm launch arm", ["arm_mpc"]),
-        ("wm launch arm_mpc plan", ["planner:="]),
+        ("wm launch arm_mpc plan", ["planner:=", "plans:="]),
         ("wm launch arm_mpc planner:", ["="]),
         ("wm eval --seed ", []),
         ("wm launch arm_mpc planner:=", ["cem", "mppi", "gd", "actor"]),
