@@ -63,4 +63,4 @@ class DriverWork:
         if done:
             self._released = task == "deactivate"
         if not self._released:
-            self._robot.take_driver(anew=done)
+            self._robot.take_driver(switched=done)

@@ -145,7 +145,7 @@ def _robot(values: Values) -> Mapping[str, Parameter]:
         "speed_scale": values["speed_scale"],
         "confirm_home": real and values["confirm_home"],
         "require_realtime": real and values["require_realtime"],
-        # A simulated arm begins anew with its run; a real one stays latched over runs.
+        # A simulated arm starts with its run; a real one stays latched over runs.
         "safety_file": "" if real else f"{values['run']}/safety.json",
         "await_planner_s": PLANNER_S,
         "progress": f"{values['run']}/progress.json",

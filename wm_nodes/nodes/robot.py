@@ -152,8 +152,7 @@ class RobotParams(NodeParams):
 class RobotNode(ManagedNode[RobotParams]):
     """The only node that moves anything: its services, topics and parameters.
 
-    `control` decides when an action is executed; this node is its output. All messages of one
-    observation have one stamp.
+    `control` decides when an action is executed. Messages of one observation have one stamp.
     """
 
     NAME = "robot"

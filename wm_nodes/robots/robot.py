@@ -254,8 +254,8 @@ class RealtimeRobot(Robot):
     def release_driver(self) -> None:
         """Command nothing before `take_driver`. The robot must be at rest."""
 
-    def take_driver(self, anew: bool) -> None:
-        """Command again; anew: the driver's controller was switched, and motion begins where
+    def take_driver(self, switched: bool) -> None:
+        """Command again; switched: the driver's controller was switched, and motion begins where
         the robot is measured."""
 
     @abc.abstractmethod

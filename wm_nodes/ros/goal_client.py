@@ -31,7 +31,7 @@ class ArmTalk:
         self._node, self._executor, self._wait_s = node, executor, wait_s
 
     def send(self, path: Path) -> None:
-        """Publish the picture in a file, and the joint states beside it, as the goal."""
+        """Publish the image in a file, and the joint states beside it, as the goal."""
         goal, names = read_goal(path), tuple(joints_beside(path) or ())
         images, joints = topics.GOAL.always(self._node), topics.GOAL_JOINTS.always(self._node)
         # The plan recorder subscribes to the image only; a planner also to the joint states.
@@ -57,7 +57,7 @@ class ArmTalk:
         return str(result.message)
 
     def keep(self, path: Path, camera: str) -> None:
-        """Write the newest picture, and the joint states of the same moment, to files."""
+        """Write the newest image, and the joint states of the same moment, to files."""
         both, found = Synchronizer(("image", "joints")), []
 
         def put(part: str, heard: tuple[Any, ...]) -> None:
@@ -72,7 +72,7 @@ class ArmTalk:
             self._node, lambda msg: put("joints", messages.joints_from_msg(msg))
         )
         name = self._node.resolve_topic_name(topics.IMAGE_RAW.name.format(camera=camera))
-        self._until(lambda: found, f"no picture and joint states came on {name}")
+        self._until(lambda: found, f"no image and joint states came on {name}")
         (image,), (names, values) = found[-1]["image"], found[-1]["joints"]
         write_goal(path, Goal(image, values), names)
 

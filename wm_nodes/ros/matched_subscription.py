@@ -24,8 +24,8 @@ RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFOR
 class MatchedSubscription:
     """A subscription to `topic` that is reliable while every publisher of it is.
 
-    It is reliable where no publisher is known yet, as this package's all are, and is made anew when
-    the publishers offer something else; a message before that may be missed. `depth`: queued
+    It is reliable where no publisher is known yet, as this package's all are, and is created again
+    when the publishers offer something else; a message before that may be missed. `depth`: queued
     messages; 1: the newest only. `on_lost(n)`: n more messages were lost on their way, as the
     middleware counts them. `raw`: the callback gets serialized messages.
     """
@@ -54,7 +54,7 @@ class MatchedSubscription:
         return self.subscription.qos_profile.reliability
 
     def match(self) -> None:
-        """Subscribe anew if the publishers offer another reliability than at the last look."""
+        """Subscribe again if the publishers offer another reliability than at the last look."""
         offered = self._offered()
         if offered is not None and offered != self.reliability:
             self._node.destroy_subscription(self.subscription)

@@ -63,7 +63,7 @@ def optical_frame(camera: str) -> str:
     return f"{camera}_optical_frame"
 
 
-# Pictures --------------------------------------------------------------------------------------
+# Images --------------------------------------------------------------------------------------
 
 
 def image_to_msg(image: Image, stamp_ns: int, frame_id: str = "") -> ImageMsg:
@@ -98,7 +98,7 @@ def _image_errors(topic: str) -> Iterator[None]:
 
 
 def depth_to_msg(depth: Depth, stamp_ns: int, frame_id: str = "") -> ImageMsg:
-    """Return a 16UC1 message of a depth picture (H, W) uint16 [mm]."""
+    """Return a 16UC1 message of a depth image (H, W) uint16 [mm]."""
     height, width = depth.shape
     return ImageMsg(
         header=header(stamp_ns, frame_id),
@@ -294,7 +294,7 @@ def features_from_msg(msg: ImageMsg) -> Features:
 
 
 def latent_to_msg(latent: Latent) -> ImageMsg:
-    """Return a packed state (S,) as a picture of one row."""
+    """Return a packed state (S,) as an image of one row."""
     return _floats(latent.state, "32FC1", 1, latent.state.size, latent.stamp_ns, latent.origin)
 
 

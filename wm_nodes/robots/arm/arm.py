@@ -288,8 +288,8 @@ class Arm(RealtimeRobot):
     def release_driver(self) -> None:
         self.supervisor.release()
 
-    def take_driver(self, anew: bool) -> None:
-        self.supervisor.take(anew)
+    def take_driver(self, switched: bool) -> None:
+        self.supervisor.take(switched)
 
     def halt(self) -> None:
         self._driver.halt()

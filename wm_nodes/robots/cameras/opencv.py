@@ -1,4 +1,4 @@
-"""Pictures from a device, a file or a URL through OpenCV, read by a thread; the newest wins."""
+"""Images from a device, a file or a URL through OpenCV, read by a thread; the newest wins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Captured:
 
 
 def taken_s(stamp_ms: float, now_s: float) -> float:
-    """Return when a picture was taken [s]: its driver's stamp [ms] if that can be, else now."""
+    """Return when an image was taken [s]: its driver's stamp [ms] if that can be, else now."""
     stamp_s = stamp_ms / 1e3
     return stamp_s if 0.0 <= now_s - stamp_s <= OLDEST_S else now_s
 
@@ -51,7 +51,7 @@ class Capture:
         self._thread.start()
 
     def newest(self) -> Captured | None:
-        """Return the newest picture once, None until another comes."""
+        """Return the newest image once, None until another comes."""
         frame, self._newest = self._newest, None
         return frame
 

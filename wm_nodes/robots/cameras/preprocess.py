@@ -1,4 +1,4 @@
-"""From a camera's picture to the model's: crop, resize; and whether a camera is alive."""
+"""From a camera's image to the model's: crop, resize; and whether a camera is alive."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from wm_nodes.errors import MessageError
 from wm_nodes.records import Depth, Image
 from wm_nodes.robots.cameras.intrinsics import PixelMap
 
-Picture = TypeVar("Picture", Image, Depth)
+Frame = TypeVar("Frame", Image, Depth)
 
 
 class ImagePipeline:
     """Crop, then resize to (height, width), as :class:`CropResize` does for logs and training;
     zeros keep what there is.
 
-    crop: left, top, right, bottom margins as shares of the picture. exact: resize by taking the
+    crop: left, top, right, bottom margins as shares of the image. exact: resize by taking the
     nearest pixel, as depth needs it, where 0 means that nothing was seen.
     """
 
@@ -29,11 +29,11 @@ class ImagePipeline:
     ) -> None:
         self._change = CropResize(height, width, crop, exact)
 
-    def __call__(self, image: Picture) -> Picture:
-        """Return (height, width, ...) of the picture's type; the same array if nothing changes.
+    def __call__(self, image: Frame) -> Frame:
+        """Return (height, width, ...) of the image's type; the same array if nothing changes.
         MessageError if the crop leaves nothing of it."""
         try:
-            return cast(Picture, self._change(image))
+            return cast(Frame, self._change(image))
         except ValueError as error:
             raise MessageError("size", str(error)) from None
 
@@ -49,7 +49,7 @@ class ImagePipeline:
 
 
 class Liveness:
-    """Tells a silent camera (no pictures) and a frozen one (the same picture again and again)."""
+    """Tells a silent camera (no images) and a frozen one (the same image again and again)."""
 
     def __init__(self, stale_s: float, frozen_s: float) -> None:
         self._stale_s, self._frozen_s = stale_s, frozen_s
@@ -58,7 +58,7 @@ class Liveness:
         self._print = -1
 
     def saw(self, image: Image, now_s: float) -> None:
-        """A picture came. Times are of any steady clock, in seconds."""
+        """Record an image. Times are of any steady clock, in seconds."""
         mark = hash(image[::4, ::4].tobytes())
         if mark != self._print or self._seen_at is None:
             self._print, self._changed_at = mark, now_s
@@ -71,5 +71,5 @@ class Liveness:
         if self._stale_s and now_s - self._seen_at > self._stale_s:
             return f"camera silent for {now_s - self._seen_at:.1f} s"
         if self._frozen_s and now_s - self._changed_at > self._frozen_s:
-            return f"camera frozen: the same picture for {now_s - self._changed_at:.1f} s"
+            return f"camera frozen: the same image for {now_s - self._changed_at:.1f} s"
         return None

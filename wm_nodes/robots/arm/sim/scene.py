@@ -118,7 +118,7 @@ class ArmWorld:
         state = self.state()
         return bool(self.task.distance(state) < self.task.enough)
 
-    # Pictures -----------------------------------------------------------------------------------
+    # Images -----------------------------------------------------------------------------------
 
     def render(self, camera: str, size: int) -> Image:
         """Return (size, size, 3) of a camera now."""
