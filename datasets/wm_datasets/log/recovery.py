@@ -85,6 +85,7 @@ def open_for_writing(
     manifest.create_folders(path)  # one that is missing takes its rows, not the next ones
     sealer = Sealer(path, manifest, capacity_steps, capacity_bytes)
     length, repaired = _recover(path, sealer)
+    sealer.manifest.restore_arrays(path)
     if whole is not None and differences:
         manifest = sealer.manifest.with_fields_of(whole)
         manifest.create_folders(path)

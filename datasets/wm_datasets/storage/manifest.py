@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from wm_datasets.errors import LogFormatError
+from wm_datasets.errors import LogFormatError, LogReadError
 from wm_datasets.spec import Field, LogSpec
 from wm_datasets.storage.column import Column, chunk_rows, sync_folder, write_json
 from wm_datasets.storage.damage import Damage
@@ -113,6 +113,29 @@ class Manifest:
         write_json(root / ROOT_COPY, group)
         write_json(root / ROOT, group)
         sync_folder(root)
+
+    def restore_arrays(self, root: Path) -> None:
+        """Write again each array's zarr.json that differs from the committed one.
+
+        A commit writes them before the root. Where a power cut ends it in between and takes the
+        rows, they count rows that the log does not have. One that cannot be written is logged and
+        stays until the next commit: this package reads the root's copy.
+        """
+        for name, node in self._nodes(root):
+            path = root / name / "zarr.json"
+            try:
+                content = read_json(path)
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                content = None
+            except LogReadError:
+                continue  # the machine cannot read it now
+            if content == node:
+                continue
+            try:
+                write_json(path, node)
+                sync_folder(path.parent)
+            except OSError as error:
+                _log.warning("%s cannot be restored: %s", path, error.strerror)
 
     def damage(self, root: Path) -> list[Damage]:
         """What is known to be lost of the sealed rows."""
