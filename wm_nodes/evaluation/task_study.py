@@ -238,7 +238,7 @@ class TaskStudy:
         end: End = ""
         with self._output(task) as output:
             process = subprocess.Popen(
-                [sys.executable, die_with_parent.__file__, "0", *self._program, *self._graph(task)],
+                [*die_with_parent.prefix(), *self._program, *self._graph(task)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -282,15 +282,7 @@ class TaskStudy:
         s = self.settings
         numbers = {"episodes": s.episodes, "seed": s.seed, "time-limit": s.time_limit}
         given = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
-        command = [
-            sys.executable,
-            die_with_parent.__file__,
-            "0",
-            *self._program,
-            "eval",
-            *words,
-            *given,
-        ]
+        command = [*die_with_parent.prefix(), *self._program, "eval", *words, *given]
         with self._output(task) as output, replacing(file) as aside:
             process = subprocess.Popen(
                 [*command, "--csv", str(aside)],

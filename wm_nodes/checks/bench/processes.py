@@ -74,8 +74,13 @@ def process(
     name: str, folder: Path, parameters: Mapping[str, object], *, nice: int = 0
 ) -> Iterator[subprocess.Popen[bytes]]:
     """One node as a process of its own, ended at the end."""
-    words = [sys.executable, die_with_parent.__file__, str(nice)]
-    words += [sys.executable, "-m", f"wm_nodes.nodes.{name}", "--ros-args"]
+    words = [
+        *die_with_parent.prefix(nice),
+        sys.executable,
+        "-m",
+        f"wm_nodes.nodes.{name}",
+        "--ros-args",
+    ]
     for key, value in parameters.items():
         words += ["-p", f"{key}:={value}"]
     with (folder / f"{name}.log").open("wb") as log:

@@ -26,12 +26,6 @@ COMMANDS: Mapping[str, Mapping[str, Any]] = {  # section `command:` of each inte
 }
 NAMES = ("arm_sim", "scripted_policy", "recorder", "robot")
 END_S = 5.0  # for a process to end by itself
-PYTHON = (
-    sys.executable,
-    die_with_parent.__file__,
-    "0",
-    sys.executable,
-)  # it ends when this process does
 
 
 def robot_file(folder: Path, interface: str) -> Path:
@@ -132,16 +126,21 @@ class Plant:
 
     def _words(self, name: str, ns: str = "") -> list[str]:
         ns = ns or (self.driver_ns if name == "arm_sim" else self.ns)
-        words = [*PYTHON, "-m", f"wm_nodes.nodes.{name}", "--ros-args", "-r", f"__ns:={ns}"]
+        words = _python("-m", f"wm_nodes.nodes.{name}", "--ros-args", "-r", f"__ns:={ns}")
         for key, value in self._parameters[name].items():
             words += ["-p", f"{key}:={value}"]
         return words
 
 
+def _python(*words: str) -> list[str]:
+    """Return the command of a Python that ends when this process does."""
+    return [*die_with_parent.prefix(), sys.executable, *words]
+
+
 @contextmanager
 def busy(count: int) -> Iterator[None]:
     """Keep `count` processes computing meanwhile."""
-    processes = [subprocess.Popen([*PYTHON, "-c", "while True: pass"]) for _ in range(count)]
+    processes = [subprocess.Popen(_python("-c", "while True: pass")) for _ in range(count)]
     try:
         yield
     finally:
@@ -153,7 +152,7 @@ def busy(count: int) -> Iterator[None]:
 @contextmanager
 def long_plans(ns: str) -> Iterator[None]:
     """Publish plans that are far too long from a process of its own in a namespace meanwhile."""
-    words = [*PYTHON, "-m", "wm_nodes.checks.faults.long_plans", "--ros-args", "-r", f"__ns:={ns}"]
+    words = _python("-m", "wm_nodes.checks.faults.long_plans", "--ros-args", "-r", f"__ns:={ns}")
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -10,7 +10,6 @@ nothing but ROS and the standard library (the nodes run in the Python that colco
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections import deque
 from functools import partial
@@ -108,7 +107,7 @@ class _Life:
             namespace=node.namespace(values),
             parameters=[str(file)],
             additional_env={**node_environment(node, values), RUN: self._run.launch},
-            prefix=shlex.join([sys.executable, die_with_parent.__file__, str(node.nice)]),
+            prefix=shlex.join(die_with_parent.prefix(node.nice)),
             output="screen",
             sigterm_timeout=str(TO_SIGTERM_S),
             sigkill_timeout=str(TO_SIGKILL_S),

@@ -99,8 +99,8 @@ class _Session:
         self._say(f"run {self.run.name}{' goes on' if self.run.resumed else ''}: {self.run.path}")
         for note in self.run.notes:
             self._say(note)
-        command = [sys.executable, die_with_parent.__file__, "0", sys.executable, "-m"]
-        command += ["supervisor.supervisord", "-n", "-c", str(self._config)]
+        command = [*die_with_parent.prefix(), sys.executable, "-m", "supervisor.supervisord"]
+        command += ["-n", "-c", str(self._config)]
         self._process = subprocess.Popen(
             command,
             env={**os.environ, **graph_environment(self.run.values), RUN: self.run.launch},
@@ -300,8 +300,8 @@ class _Session:
 
     def _command(self, node: NodeSpec) -> str:
         file = write_parameters(self.run.path, node, self.run.values)
-        words = [sys.executable, die_with_parent.__file__, str(node.nice)]
-        words += [sys.executable, "-m", node.module, "--ros-args"]
+        words = [*die_with_parent.prefix(node.nice, by_wrapped=True), sys.executable]
+        words += ["-m", node.module, "--ros-args"]
         words += ["-r", f"__ns:={node.namespace(self.run.values)}", "--params-file", str(file)]
         words += ["--disable-external-lib-logs"]
         return " ".join(f'"{word}"' if " " in word else word for word in words)
