@@ -64,7 +64,7 @@ def test_statistics_of_the_dataset_are_in_the_weights(
     assert main(["weights"]) == 0
     assert "runs/dino_wm-wall/weights" in capsys.readouterr().out
     assert main(words(folder, encoder, "--data", wall)) == 2  # it is there
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert "which exists, expected a new folder" in capsys.readouterr().err
 
 
 def test_pusht_needs_no_dataset(tmp_path: Path, encoder: Path) -> None:
