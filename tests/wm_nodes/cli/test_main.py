@@ -51,7 +51,7 @@ def test_every_command_has_help(command, capsys):
         (["eval", "--policy", "random", "--device", "tpu"], "--device: got 'tpu'"),
         (["eval", "--policy", "random", "--device", "cuda:x"], "expected cpu, cuda, cuda:N"),
         (["eval", "--weights", "windw-close"], "Shipped: window-close"),
-        (["eval", "--weights", "arm-goal", "--robot", "metaworld"], "expected 'arm_sim', the robot"),
+        (["eval", "--weights", "arm-goal", "--robot", "metaworld"], "expected 'arm_sim', the"),
         (["eval", "--weights", "reach", "--task", "push-v3"], "expected 'reach-v3', the task of"),
         (["eval", "--policy", "random", "--weights", "reach"], "got policy random, expected"),
         (["launch", "sim_metaworld", "weights:=arm-reach"], "which graph 'sim_metaworld'"),
