@@ -40,8 +40,8 @@ def run(*, model: str = "mwm_cpu", updates: int = 7, decisions: int = 50) -> lis
 def training(
     model: WorldModel, learner: Learner, updates: int, goal: float | None = None
 ) -> list[Row]:
-    """Whole updates (autoencoder, world model, behaviour) per second, and how much of the rate of
-    a plain matrix product they reach."""
+    """Return complete updates (autoencoder, world model, behaviour) per second, and their share of
+    the rate of a plain matrix product."""
     update = full_update(model, learner)
     with FlopCounterMode(display=False) as counter:
         update()
@@ -63,7 +63,7 @@ def training(
 
 
 def latency(model: WorldModel, decisions: int, goal_ms: float | None = None) -> list[Row]:
-    """What one decision costs from image to action, whole and by parts."""
+    """Return the time of one decision from image to action, and of its parts."""
     decide, parts = decision(model)
     rows = [
         measure(decide, repeats=decisions).row("models", "encode + observe + act", goal_ms=goal_ms)
@@ -76,7 +76,7 @@ def latency(model: WorldModel, decisions: int, goal_ms: float | None = None) -> 
 def planning(
     model: WorldModel, plan: Planner, name: str, plans: int, goal_ms: float | None = None
 ) -> Row:
-    """What one plan costs, from a state that has taken in an image."""
+    """Return the time of one plan, from the state after one observation."""
     return measure(plan_once(model, plan), repeats=plans).row(
         "planners", name, goal_ms=goal_ms, note=_settings(plan)
     )
@@ -86,7 +86,7 @@ def planning(
 
 
 def full_update(model: WorldModel, learner: Learner) -> Callable[[], object]:
-    """One update of everything on fixed random batches; training is past its beginnings."""
+    """Return one update of all parts on fixed random batches, as after the initial updates."""
     learner.updates = learner.initial_updates
     batches = {name: log_rows(model, spec) for name, spec in learner.batch_specs.items()}
     return lambda: learner.update(batches)
@@ -125,8 +125,8 @@ def decision(
 
     @torch.inference_mode()
     def decide() -> Tensor:
-        seen = model.observe(start, action, {"image": image}, first, generator=g)
-        return model.act(seen, mode=False, generator=g) if model.spec.has_actor else action
+        observed = model.observe(start, action, {"image": image}, first, generator=g)
+        return model.act(observed, mode=False, generator=g) if model.spec.has_actor else action
 
     @torch.inference_mode()
     def encode() -> Tensor:
