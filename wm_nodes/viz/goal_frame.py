@@ -1,8 +1,8 @@
-"""One frame of an arm's video: camera, goal, what was imagined, the truth, distance, plan.
+"""One frame of an arm's video: camera, goal, imagined and true images, distance, plan.
 
 camera now | goal       | imagined +0.5 s | +1.0 s | +1.5 s
 distance to the goal    | truth           |        |
-what was done and what is planned, by dimension of the action
+executed and planned actions, by dimension
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wm_nodes.robots.robot import Image
 
 SIDE, GAP, BAR, LANE, TITLE = 192, 6, 26, 34, 14  # pixels
 IMAGINED = 3  # model steps shown
-BEHIND, AHEAD = 30, 20  # agent steps of the strip before and after now
+BEHIND, AHEAD = 30, 20  # agent steps of the actions before and after now
 FAR_M = 0.3  # top of the curve
 DARK, PANEL, LINE = (24, 24, 24), (38, 38, 38), (70, 70, 70)
 TEXT, FAINT = (235, 235, 235), (95, 95, 95)
@@ -30,14 +30,14 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Moment:
-    """What is known of one agent step. Actions are shares of their bounds."""
+    """Data of one agent step. Actions are shares of their bounds."""
 
     episode: int
     row: int  # agent step
     image: Image
     goal: Image | None
-    expected: Sequence[Image]  # after each model step of the plan in hand
-    truth: Sequence[Image | None]  # what the camera saw then; None: the episode was over
+    expected: Sequence[Image]  # after each model step of the current plan
+    truth: Sequence[Image | None]  # of the camera at that time; None: the episode was over
     step_s: float  # of a model step
     far_m: npt.NDArray[np.float64]  # distances to the goal (n,) so far
     length: int  # agent steps of the episode
@@ -56,16 +56,16 @@ def draw(moment: Moment) -> Image:
     _write(frame, words, (GAP, 18), GOOD if here < CLOSE_M else TEXT, 0.55)
 
     top = 2 * BAR
-    _picture(frame, 0, top, "camera", moment.image)
-    _picture(frame, 1, top, "goal", moment.goal)
+    _panel(frame, 0, top, "camera", moment.image)
+    _panel(frame, 1, top, "goal", moment.goal)
     low = top + SIDE + BAR
     for index in range(IMAGINED):
         ahead = f"+{moment.step_s * (index + 1):.1f} s"
         known = index < len(moment.expected)
         expected = moment.expected[index] if known else None
-        _picture(frame, 2 + index, top, f"imagined {ahead}", expected)
+        _panel(frame, 2 + index, top, f"imagined {ahead}", expected)
         truth = moment.truth[index] if known else None
-        _picture(frame, 2 + index, low, f"truth {ahead}", truth)
+        _panel(frame, 2 + index, low, f"truth {ahead}", truth)
 
     wide = 2 * SIDE + GAP
     _write(frame, "distance of hand and goal", (GAP, low - 9), TEXT)
@@ -75,18 +75,18 @@ def draw(moment: Moment) -> Image:
     return frame[: height // 2 * 2, : width // 2 * 2]
 
 
-def _picture(frame: Image, column: int, top: int, name: str, picture: Image | None) -> None:
+def _panel(frame: Image, column: int, top: int, name: str, image: Image | None) -> None:
     """Put an image, or an empty panel, into a column below its name."""
     left = GAP + column * (SIDE + GAP)
-    _write(frame, name, (left, top - 9), FAINT if picture is None else TEXT)
-    place = frame[top : top + SIDE, left : left + SIDE]
-    place[:] = PANEL
-    if picture is not None:
-        place[:] = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    _write(frame, name, (left, top - 9), FAINT if image is None else TEXT)
+    panel = frame[top : top + SIDE, left : left + SIDE]
+    panel[:] = PANEL
+    if image is not None:
+        panel[:] = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
 
 
 def _curve(far_m: npt.NDArray[np.float64], length: int, width: int) -> Image:
-    """Draw distances (n,) of an episode so far; the line is where a goal counts as reached."""
+    """Draw distances (n,) of an episode so far; the line is the distance of a reached goal."""
     panel = np.full((SIDE, width, 3), PANEL, np.uint8)
 
     def height(metres: float) -> int:
@@ -103,7 +103,7 @@ def _curve(far_m: npt.NDArray[np.float64], length: int, width: int) -> Image:
 
 
 def _strip(done: Vectors, planned: Vectors, width: int) -> Image:
-    """Draw what was done before now (blue) and what is planned from now (orange), by dimension."""
+    """Draw executed actions before now (blue) and planned ones from now (orange), by dimension."""
     each = width / (BEHIND + AHEAD)
     strip = np.full((TITLE + LANE * done.shape[1], width, 3), PANEL, np.uint8)
     now = round(BEHIND * each)
