@@ -44,7 +44,7 @@ def show_frames(log: LogReader, number: int) -> Iterator[Image]:
     shown = panels(log, start, rows)
     sizes = _sizes(shown)
     width = max(WIDE, sum(wide for _, wide in sizes))
-    strip = draw_strip(curves(log, start, rows), width)
+    chart = draw_chart(curves(log, start, rows), width)
     captions = _captions(log, number % len(log.episodes), start, rows)
     for first in range(0, rows, BLOCK):
         count = min(BLOCK, rows - first)
@@ -54,7 +54,7 @@ def show_frames(log: LogReader, number: int) -> Iterator[Image]:
         ]
         for index in range(count):
             image = _side_by_side([images[index] for images in painted], sizes, width)
-            yield _frame(image, captions[first + index], _marked(strip, first + index, rows))
+            yield _frame(image, captions[first + index], _marked(chart, first + index, rows))
 
 
 def curves(log: LogReader, start: int, rows: int) -> list[Curve]:
@@ -79,41 +79,41 @@ def curves(log: LogReader, start: int, rows: int) -> list[Curve]:
     return lanes
 
 
-def draw_strip(lanes: Sequence[Curve], width: int) -> Image:
+def draw_chart(lanes: Sequence[Curve], width: int) -> Image:
     """Return (lanes * LANE, width, 3): time is to the right, each lane has its name and range."""
-    strip = np.full((len(lanes) * LANE, width, 3), DARK, np.uint8)
+    chart = np.full((len(lanes) * LANE, width, 3), DARK, np.uint8)
     for index, lane in enumerate(lanes):
         top = index * LANE
-        cv2.line(strip, (NAME, top), (width, top), FAINT, 1)
-        _write(strip, lane.name[:14], (4, top + 11), TEXT, 0.34)
-        _write(strip, f"{lane.low:.3g} .. {lane.high:.3g}", (4, top + 22), FAINT, 0.3)
+        cv2.line(chart, (NAME, top), (width, top), FAINT, 1)
+        _write(chart, lane.name[:14], (4, top + 11), TEXT, 0.34)
+        _write(chart, f"{lane.low:.3g} .. {lane.high:.3g}", (4, top + 22), FAINT, 0.3)
         if lane.behind is not None:
-            _draw(strip, lane, lane.behind, top, COMMANDED)
-        _draw(strip, lane, lane.values, top, lane.colour)
-    return strip
+            _draw(chart, lane, lane.behind, top, COMMANDED)
+        _draw(chart, lane, lane.values, top, lane.colour)
+    return chart
 
 
 def _draw(
-    strip: Image, lane: Curve, values: Values, top: int, colour: tuple[int, int, int]
+    chart: Image, lane: Curve, values: Values, top: int, colour: tuple[int, int, int]
 ) -> None:
     shown = np.isfinite(values)
     share = np.clip((values[shown] - lane.low) / max(lane.high - lane.low, 1e-12), 0, 1)
-    x = _columns(len(values), strip.shape[1])[shown]
+    x = _columns(len(values), chart.shape[1])[shown]
     y = top + 3 + (1 - share) * (LANE - 6)
     points = np.stack([x, y], axis=1).round().astype(np.int32)
-    cv2.polylines(strip, [points[:, None]], False, colour, 1, cv2.LINE_AA)
+    cv2.polylines(chart, [points[:, None]], False, colour, 1, cv2.LINE_AA)
 
 
 def _columns(rows: int, width: int) -> Values:
-    """Return the column of each row of an episode in the strip, in pixels."""
+    """Return the column of each row of an episode in the chart, in pixels."""
     return np.linspace(NAME + 4, width - 6, max(rows, 2))[:rows]
 
 
-def _marked(strip: Image, row: int, rows: int) -> Image:
-    """Return the strip with a line at the present row."""
-    marked = strip.copy()
-    x = round(float(_columns(rows, strip.shape[1])[row]))
-    cv2.line(marked, (x, 0), (x, strip.shape[0]), TEXT, 1)
+def _marked(chart: Image, row: int, rows: int) -> Image:
+    """Return the chart with a line at the present row."""
+    marked = chart.copy()
+    x = round(float(_columns(rows, chart.shape[1])[row]))
+    cv2.line(marked, (x, 0), (x, chart.shape[0]), TEXT, 1)
     return marked
 
 
@@ -178,12 +178,12 @@ def _side_by_side(images: Sequence[Image], sizes: Sequence[tuple[int, int]], wid
     return np.pad(row, ((0, 0), (left, right), (0, 0)), constant_values=DARK[0])
 
 
-def _frame(image: Image, caption: tuple[str, str, bool], strip: Image) -> Image:
+def _frame(image: Image, caption: tuple[str, str, bool], chart: Image) -> Image:
     first, second, good = caption
     bar = np.full((BAR, image.shape[1], 3), DARK, np.uint8)
     _write(bar, first, (6, 17), TEXT, 0.42)
     _write(bar, second, (6, 36), GOOD if good else TEXT, 0.42)
-    frame = np.concatenate([bar, image, strip])
+    frame = np.concatenate([bar, image, chart])
     odd = ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0))
     return np.pad(frame, odd, constant_values=DARK[0])
 

@@ -48,8 +48,8 @@ class Moment:
 def draw(moment: Moment) -> Image:
     """Return the frame (H, W, 3); sides are even."""
     width = (2 + IMAGINED) * (SIDE + GAP) + GAP
-    strip = _strip(moment.done, moment.planned, width - 2 * GAP)
-    height = 3 * BAR + 2 * SIDE + strip.shape[0] + 3 * GAP
+    chart = _action_chart(moment.done, moment.planned, width - 2 * GAP)
+    height = 3 * BAR + 2 * SIDE + chart.shape[0] + 3 * GAP
     frame = np.full((height, width, 3), DARK, np.uint8)
     here = float(moment.far_m[-1])
     words = f"goal {moment.episode + 1}   {here * 100:.1f} cm away"
@@ -71,7 +71,7 @@ def draw(moment: Moment) -> Image:
     _write(frame, "distance of hand and goal", (GAP, low - 9), TEXT)
     frame[low : low + SIDE, GAP : GAP + wide] = _curve(moment.far_m, moment.length, wide)
     bottom = low + SIDE + GAP
-    frame[bottom : bottom + strip.shape[0], GAP : GAP + strip.shape[1]] = strip
+    frame[bottom : bottom + chart.shape[0], GAP : GAP + chart.shape[1]] = chart
     return frame[: height // 2 * 2, : width // 2 * 2]
 
 
@@ -102,31 +102,31 @@ def _curve(far_m: npt.NDArray[np.float64], length: int, width: int) -> Image:
     return panel
 
 
-def _strip(done: Vectors, planned: Vectors, width: int) -> Image:
+def _action_chart(done: Vectors, planned: Vectors, width: int) -> Image:
     """Draw executed actions before now (blue) and planned ones from now (orange), by dimension."""
     each = width / (BEHIND + AHEAD)
-    strip = np.full((TITLE + LANE * done.shape[1], width, 3), PANEL, np.uint8)
+    chart = np.full((TITLE + LANE * done.shape[1], width, 3), PANEL, np.uint8)
     now = round(BEHIND * each)
     for dim in range(done.shape[1]):
         middle = TITLE + LANE * dim + LANE // 2
-        cv2.line(strip, (0, middle), (width, middle), LINE, 1)
+        cv2.line(chart, (0, middle), (width, middle), LINE, 1)
         for k, value in enumerate(done[-BEHIND:, dim]):
-            _bar(strip, now + (k - len(done[-BEHIND:])) * each, each, middle, value, DONE)
+            _bar(chart, now + (k - len(done[-BEHIND:])) * each, each, middle, value, DONE)
         for k, value in enumerate(planned[:AHEAD, dim]):
-            _bar(strip, now + k * each, each, middle, value, PLANNED)
-        _write(strip, "xyz"[dim] if dim < 3 else str(dim), (4, middle - 5), TEXT, 0.36)
-    cv2.line(strip, (now, 0), (now, strip.shape[0]), TEXT, 1)
-    _write(strip, "done", (now - 38, 12), DONE, 0.4)
-    _write(strip, "planned", (now + 6, 12), PLANNED, 0.4)
-    return strip
+            _bar(chart, now + k * each, each, middle, value, PLANNED)
+        _write(chart, "xyz"[dim] if dim < 3 else str(dim), (4, middle - 5), TEXT, 0.36)
+    cv2.line(chart, (now, 0), (now, chart.shape[0]), TEXT, 1)
+    _write(chart, "done", (now - 38, 12), DONE, 0.4)
+    _write(chart, "planned", (now + 6, 12), PLANNED, 0.4)
+    return chart
 
 
 def _bar(
-    strip: Image, left: float, wide: float, middle: int, value: float, colour: tuple[int, int, int]
+    chart: Image, left: float, wide: float, middle: int, value: float, colour: tuple[int, int, int]
 ) -> None:
     tip = middle - round(float(np.clip(value, -1, 1)) * (LANE // 2 - 2))
     corner, other = (round(left) + 1, middle), (round(left + wide) - 2, tip)
-    cv2.rectangle(strip, corner, other, colour, -1)
+    cv2.rectangle(chart, corner, other, colour, -1)
 
 
 def _write(

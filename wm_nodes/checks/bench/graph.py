@@ -1,4 +1,4 @@
-"""Time that ROS adds to a lock-step decision: the real nodes with a robot that takes no time."""
+"""Time that ROS adds to a lock-step agent step: the real nodes with a robot that takes no time."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ COMPOSITIONS: Mapping[str, tuple[str, ...]] = {
 CAMERA_NODES = ("camera", "encoder", "agent")  # nodes with the parameter `camera`
 GOALS_MS = {"split": 5.0, "fused": 1.0}
 TIMES = "WM_BENCH_TIMES"  # variable with the file that StillRobot writes
-WARM_UP = 20  # decisions that do not count
+WARM_UP = 20  # agent steps that do not count
 START_S = 180.0  # torch in five processes starts slowly on a busy machine
 REPORT_S = 20.0  # the nodes report once a second
 
 
-def run(*, model: str = "mwm_cpu", decisions: int = 400) -> list[Row]:
-    """Latency of lock-step decisions through the split and the fused graph, and ROS's part in it.
+def run(*, model: str = "mwm_cpu", agent_steps: int = 400) -> list[Row]:
+    """Latency of lock-step agent steps through the split and the fused graph, and ROS's part in it.
 
     From an observation until its action is executed. ROS's part is all time outside the cores of
     the nodes: messages, transport, wake-ups, process switches.
@@ -47,12 +47,12 @@ def run(*, model: str = "mwm_cpu", decisions: int = 400) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as folder:
         weights = fresh_weights(model, Path(folder), action_dim=4)
         for composition in COMPOSITIONS:
-            rows += _measure(composition, weights, Path(folder), decisions)
+            rows += _measure(composition, weights, Path(folder), agent_steps)
     return rows
 
 
 class StillRobot(Robot):
-    """Shows the same noise at every decision, in no time, and records how long each took."""
+    """Shows the same noise at every agent step, in no time, and records how long each took."""
 
     def __init__(self, size: int = 64, time_limit: int = 100) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
@@ -119,7 +119,7 @@ class StillRobot(Robot):
         return self._newest
 
 
-def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> list[Row]:
+def _measure(composition: str, weights: Path, folder: Path, agent_steps: int) -> list[Row]:
     times = folder / f"{composition}.npy"
     nodes = COMPOSITIONS[composition]
     with ExitStack() as stack:
@@ -127,11 +127,11 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
         reports = stack.enter_context(diagnostics())
         others = [stack.enter_context(process(n, folder, _parameters(n, weights))) for n in nodes]
         adapter = f"{__name__}:StillRobot"
-        steps = 2 * (decisions + WARM_UP)
+        steps = 2 * (agent_steps + WARM_UP)
         robot = stack.enter_context(
             process("robot", folder, {"adapter": adapter, "steps": steps, "time_limit": 100})
         )
-        deadline = time.monotonic() + START_S + 0.2 * decisions
+        deadline = time.monotonic() + START_S + 0.2 * agent_steps
         while robot.poll() is None:
             reports.spin()
             gone = [n for n, p in zip(nodes, others) if p.poll() is not None]

@@ -30,7 +30,7 @@ START_S = 300.0
 TRIES = 3  # an arm that is started on a busy machine may latch: another one is measured instead
 PLANNING_NODES = ("camera", "encoder", "world_model", "policy")
 NICE = next(node.nice for node in GRAPH.nodes if node.name == "trainer")
-RECORDED = 50  # decisions of an episode: learning begins after a few
+RECORDED = 50  # agent steps of an episode: learning begins after a few
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from wm_nodes.robots.robot import RobotError
 # group -> (module, packages besides numpy, zarr and torch, settings with --quick)
 GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "machine": ("machine", (), {"repeats": 5}),
-    "models": ("models", (), {"updates": 3, "decisions": 10}),
+    "models": ("models", (), {"updates": 3, "agent_steps": 10}),
     "sampler": ("sampler", (), {"rows": 404, "repeats": 5}),
     "log": ("log", (), {"rows": 300, "seconds": 1.0, "reopened_rows": 20_000}),
     "archive": ("archive", ("obstore", "moto", "boto3"), {"rows": 404, "repeats": 3}),
-    "simulator": ("simulator", ("metaworld", "mujoco"), {"decisions": 4}),
-    "graph": ("graph", ("rclpy",), {"decisions": 60}),
+    "simulator": ("simulator", ("metaworld", "mujoco"), {"agent_steps": 4}),
+    "graph": ("graph", ("rclpy",), {"agent_steps": 60}),
     "jitter": ("jitter", ("rclpy", "mujoco"), {"windows": 1}),
 }
 OF_A_MODEL = ("models", "graph", "jitter")
