@@ -129,5 +129,5 @@ def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         near = ", ".join(closest(value, choices) or choices[:3])
         raise UserError(
-            f"--{name}: there is no {value!r}. Closest: {near} ({len(choices)} in all)."
+            f"--{name}: got {value!r}, expected one of {len(choices)} choices. Closest: {near}."
         )

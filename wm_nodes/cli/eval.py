@@ -284,7 +284,7 @@ def _check(options: Eval) -> None:
     if options.policy != "agent" and options.weights:
         raise UserError(f"--weights: got policy {options.policy}, expected --policy agent.")
     if options.csv is not None and not options.csv.parent.is_dir():
-        raise UserError(f"--csv: there is no folder {options.csv.parent}.")
+        raise UserError(f"--csv: got {options.csv}, expected a file in an existing folder.")
 
 
 def _check_robot(options: Eval, kind: str) -> None:

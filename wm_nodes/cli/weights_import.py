@@ -48,7 +48,7 @@ def run_import(words: Sequence[str]) -> int:
     """Run `wm weights import WORDS`."""
     options = parse(Import, "weights import", words)
     if not options.folder.is_dir():
-        raise UserError(f"FOLDER: there is no folder {options.folder}.")
+        raise UserError(f"FOLDER: got {options.folder}, expected the folder of a training run.")
 
     from wm_datasets import LogError
     from wm_models.errors import ModelError
@@ -97,9 +97,9 @@ def _body(released: ReleasedRun, data_folder: Path | None) -> tuple[Body, str]:
         source = "the constants in DINO-WM's code"
     else:
         raise UserError(
-            f"--data: the checkpoint holds no statistics of its data, and "
-            f"{data.get('data_path', 'the folder in hydra.yaml')} is not on this computer. Give "
-            "--data FOLDER, the dataset that it was trained on (states.pth, actions.pth)."
+            f"--data: got none, and {data.get('data_path', 'the folder in hydra.yaml')} is not on "
+            "this computer, expected the dataset of the training (states.pth, actions.pth), as the "
+            "checkpoint holds no statistics of it. Give --data FOLDER."
         )
     period = PERIODS.get(released.environment, 0.0)
     return Body(**asdict(stats), period_s=period), source

@@ -45,7 +45,7 @@ def test_every_command_has_help(command, capsys):
         (["train", "--log", "/nowhere", "--model", "mwm_cp"], "Closest: mwm_cpu"),
         (["report", "/nowhere"], "RUN: got /nowhere, expected a log or a run"),
         (["demo", "--weights", "nothing"], "no shipped checkpoint 'nothing'"),
-        (["bench", "speed"], "no group 'speed'"),
+        (["bench", "speed"], "group: got 'speed', expected"),
         (["train"], "--log: got none"),
         (["train", "--log", "a", "--device", "tpu"], "--device: got 'tpu'"),
         (["eval", "--policy", "random", "--device", "tpu"], "--device: got 'tpu'"),

@@ -82,8 +82,8 @@ def test_mistakes_are_said_in_one_line(
     evil = run_folder(tmp_path, "point_maze", 2, optimizer=Calls(os.system, "false"))
     out = tmp_path / "out"
     for given, said in (
-        (words(folder, encoder, "--out", out), "--data FOLDER, the dataset"),
-        (words(tmp_path / "none", encoder), "there is no folder"),
+        (words(folder, encoder, "--out", out), "Give --data FOLDER"),
+        (words(tmp_path / "none", encoder), "expected the folder of a training run"),
         (words(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
         (words(evil, encoder, "--data", wall, "--out", out), "posix.system"),
         (words(folder, encoder, "--data", encoder.parent, "--out", out), "holds no states.pth"),

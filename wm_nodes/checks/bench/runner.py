@@ -68,7 +68,7 @@ def _chosen(only: Sequence[str]) -> list[str]:
     unknown = sorted(set(only) - set(GROUPS))
     if unknown:
         raise UserError(
-            f"there is no group {', '.join(map(repr, unknown))}, expected {', '.join(GROUPS)}."
+            f"group: got {', '.join(map(repr, unknown))}, expected {', '.join(GROUPS)}."
         )
     return [name for name in GROUPS if not only or name in only]
 

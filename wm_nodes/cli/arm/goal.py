@@ -41,7 +41,7 @@ def run(words: Sequence[str]) -> int:
     options = parse(ArmGoal, "arm goal", words)
     require("wait-s", options.wait_s, 0.0, 600.0)
     if sum(map(bool, (options.image, options.here, options.keep))) != 1:
-        raise UserError("wm arm goal: expected exactly one of FILE, --here and --keep FILE.")
+        raise UserError("goal: got none or several, expected one of FILE, --here and --keep FILE.")
     from wm_nodes.ros.goal_client import talking
 
     ns = require_namespace("ns", options.ns) if options.ns else ""

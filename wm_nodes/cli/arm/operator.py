@@ -104,8 +104,8 @@ def run(name: str, words: Sequence[str]) -> int:
     require("wait-s", options.wait_s, 0.0, 600.0)
     ns = require_namespace("ns", options.ns) if options.ns else ""
     if options.every and (ns or name != STOP):
-        what = "--ns" if ns else name
-        raise UserError(f"--all: got it with {what}, expected wm arm stop --all, without --ns.")
+        what = "--ns" if ns else f"wm arm {name}"
+        raise UserError(f"--all: got {what}, expected wm arm stop --all, without --ns.")
     from std_srvs.srv import SetBool, Trigger
 
     service, value = CALLS[name]

@@ -83,7 +83,7 @@ def run_import(words: Sequence[str]) -> int:
         flip=options.flip, crop=options.crop, size=options.size, topics=options.topics,
     )  # fmt: skip
     if not options.source.exists():
-        raise UserError(f"SRC: there is no {options.source}.")
+        raise UserError(f"SRC: got {options.source}, expected an existing file or folder.")
     with (
         user_errors(LogError),
         open_source(options.format, options.source, format_options) as source,
