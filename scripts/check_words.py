@@ -33,8 +33,8 @@ WORD = re.compile(rf"\b(?:{'|'.join(INSTEAD)})\b")
 OWN = ("check_words.py", "test_words.py")
 
 
-def found(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line number and word of each such word in a text."""
+def matches(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line number and word of each match in a text."""
     for number, line in enumerate(text.splitlines(), 1):
         for match in WORD.finditer(line.lower()):
             if line[match.start() : match.end()] != "NOBODY":  # the unprivileged user of Unix
@@ -48,7 +48,7 @@ def main() -> int:
         path = ROOT / name
         if path.name in OWN or path.is_symlink() or not path.is_file():
             continue
-        for number, word in found(path.read_text()):
+        for number, word in matches(path.read_text()):
             print(f"{name}:{number}: {word!r}: write {INSTEAD[word]}")
             count += 1
     return 1 if count else 0

@@ -2,8 +2,8 @@
 
 - README, CONTRIBUTING and CHANGELOG are pages. A link to a file outside docs/ leads to its page of
   the API reference, or to a copy of the file in the site: the site needs no repository host.
-- Each public module has a page of the API reference, made from its docstrings; each package has one
-  with a table of its modules.
+- Each public module has a page of the API reference, written from its docstrings; each package has
+  one with a table of its modules.
 
 Modules are parsed, not imported.
 """

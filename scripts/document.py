@@ -1,15 +1,16 @@
 """Write the tables of docs/configuration.md from the code: `python scripts/document.py`.
 
-Each table stands between `<!-- name -->` and `<!-- end -->`; the text around them is by hand.
+Each table is between `<!-- name -->` and `<!-- end -->`; the text around them is written by hand.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from wm_models.registry import PRESETS
 from wm_nodes.graphs import NAMES, find_graph
@@ -23,16 +24,17 @@ SHORT = 8  # longer lists of choices are counted only
 
 def tables() -> dict[str, str]:
     """Return name -> table in Markdown."""
-    found = {name: _table(("argument", "default", "what it does"), _graph(name)) for name in NAMES}
-    found["nodes"] = "\n\n".join(_node(name) for name in NODES.split())
+    head = ("argument", "default", "what it does")
+    by_name = {name: _table(head, _graph(name)) for name in NAMES}
+    by_name["nodes"] = "\n\n".join(_node(name) for name in NODES.split())
     presets = ((f"`{name}`", preset.summary) for name, preset in PRESETS.items())
-    found["presets"] = _table(("preset", "what it is"), presets)
-    return found
+    by_name["presets"] = _table(("preset", "what it is"), presets)
+    return by_name
 
 
-def fill(text: str, found: dict[str, str]) -> str:
+def fill(text: str, by_name: dict[str, str]) -> str:
     """Return the text with every table replaced; a missing mark is an error."""
-    for name, table in found.items():
+    for name, table in by_name.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text, count = marks.subn(lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text)
         if count != 1:
@@ -42,10 +44,10 @@ def fill(text: str, found: dict[str, str]) -> str:
 
 def _graph(name: str) -> Iterator[tuple[str, ...]]:
     for argument in find_graph(name).arguments:
-        yield f"`{argument.name}`", _code(argument.shown()), _told(argument)
+        yield f"`{argument.name}`", _code(argument.shown()), _described(argument)
 
 
-def _told(argument: Argument) -> str:
+def _described(argument: Argument) -> str:
     words = argument.right()
     if len(argument.choices) > SHORT:
         words = f"one of {len(argument.choices)}: `--show-args`"
@@ -70,8 +72,8 @@ def _node(name: str) -> str:
     return f"**{name}**\n\n" + _table(("parameter", "default", "what it does"), rows)
 
 
-def _range(meta: object) -> str:
-    text, low, high, choices = (meta[k] for k in ("description", "low", "high", "choices"))  # type: ignore[index]
+def _range(meta: Mapping[str, Any]) -> str:
+    text, low, high, choices = (meta[k] for k in ("description", "low", "high", "choices"))
     right = f" One of {', '.join(choices)}." if choices else ""
     if low is not None or high is not None:
         ends = ["" if low is None else f"from {low}", "" if high is None else f"to {high}"]

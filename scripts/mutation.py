@@ -1,14 +1,14 @@
-"""Are the tests strict? A sample of mutants, each against the tests that mirror its file.
+"""Measure how strict the tests are: a sample of mutants, each run against the tests of its file.
 
     pip install cosmic-ray
     python scripts/mutation.py --sample 20 --seed 0 --write
 
 cosmic-ray changes one place of one file at a time, in a clone of the last commit; this checkout
-stays as it is. A mutant is killed when a test fails or takes more than ten times as long as without
-it. One that survives is a hint that a test is missing, or a change that means the same. The tests
-of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`; a file without
-tests of its own name is tested by all of its folder's. Unions (`X | None`) are left alone: in
-annotations they mean nothing at run time.
+is not changed. A mutant is killed when a test fails or takes more than ten times as long as without
+it. A surviving mutant shows a missing test, or is equivalent to the original code. The tests of
+`wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`; a file without tests
+of its name is tested by all tests of its folder. Unions (`X | None`) are not changed: in
+annotations they have no effect at run time.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PACKAGES = (
     "wm_nodes/control",
     "wm_nodes/robots/arm",
 )
-LEFT_ALONE = "ReplaceBinaryOperator_BitOr"
+SKIPPED = "ReplaceBinaryOperator_BitOr"
 SLOWER = 10.0  # times the tests' own duration
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change, and what the tests made of it."""
+    """One change, and the outcome of the tests."""
 
     change: MutationSpec
     outcome: TestOutcome
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--packages", nargs="+", default=PACKAGES)
     parser.add_argument("--python", default=str(ROOT / ".venv/bin/python"), help="runs the tests")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wm-mutation-") as folder:
         subprocess.run(["git", "clone", "-q", str(ROOT), folder], check=True)
         os.chdir(folder)
@@ -70,10 +70,10 @@ def main() -> None:
             f"{folder}/{p}" for p in ("", "models", "datasets")
         )
         rows, survivors = [], []
-        for package in given.packages:
+        for package in options.packages:
             changes = changes_of(Path(package))
-            sample = random.Random(given.seed).sample(changes, min(given.sample, len(changes)))
-            mutants = list(tested(sample, given.python))
+            sample = random.Random(options.seed).sample(changes, min(options.sample, len(changes)))
+            mutants = list(tested(sample, options.python))
             alive = [m for m in mutants if m.outcome == TestOutcome.SURVIVED]
             count = len(mutants)
             rows.append((package, len(changes), count, count - len(alive), len(alive)))
@@ -81,8 +81,8 @@ def main() -> None:
             print(f"{package}: {count - len(alive)} of {count} killed", flush=True)
             for mutant in alive:
                 print(f"  {mutant}", flush=True)
-    if given.write:
-        PAGE.write_text(page(rows, survivors, given.sample, given.seed))
+    if options.write:
+        PAGE.write_text(page(rows, survivors, options.sample, options.seed))
 
 
 def changes_of(package: Path) -> list[MutationSpec]:
@@ -91,7 +91,7 @@ def changes_of(package: Path) -> list[MutationSpec]:
     with use_db(":memory:", WorkDB.Mode.create) as database:
         init(files, database, {})
         changes = [change for item in database.work_items for change in item.mutations]
-    kept = (change for change in changes if LEFT_ALONE not in change.operator_name)
+    kept = (change for change in changes if SKIPPED not in change.operator_name)
     return sorted(kept, key=lambda c: (str(c.module_path), c.operator_name, c.occurrence))
 
 

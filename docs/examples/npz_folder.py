@@ -1,9 +1,9 @@
 """A format of your own: a folder with spec.json and a compressed .npz file for each episode.
 
-    pytest docs/examples/test_npz_folder.py             does what goes out come back?
+    pytest docs/examples/test_npz_folder.py             # the round trip is exact
 
-As a module in wm_datasets/formats/ with an entry in its FORMATS it is one that `wm log import` and
-`wm log export` know.
+As a module in wm_datasets/formats/ with an entry in its FORMATS it is available in `wm log import`
+and `wm log export`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Export(Exporter):
     """DST/spec.json and DST/episode_000000.npz, an array of (length, ...) for each field."""
 
     def __init__(self, reader: LogReader, options: Options) -> None:
-        self._spec, self.losses = exportable(reader)  # what no format without lost rows can hold
+        self._spec, self.losses = exportable(reader)  # losses: fields that no format can hold
 
     def open(self, destination: Path) -> None:
         self._folder, self._count = destination, 0
@@ -46,11 +46,11 @@ class Export(Exporter):
         self._count += 1
 
     def finish(self) -> None:
-        """Every file is whole already."""
+        """Every file is complete already."""
 
 
 class Import(Importer):
-    """Reads what Export wrote. The name of a file is the key of its episode."""
+    """Reads the folders of Export. The name of a file is the key of its episode."""
 
     def __init__(self, source: Path, options: Options) -> None:
         try:

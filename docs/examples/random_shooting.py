@@ -1,8 +1,8 @@
 """A planner of your own: draw candidates, imagine each, return the cheapest.
 
-    pytest docs/examples/test_random_shooting.py        does it keep the Planner contract?
+    pytest docs/examples/test_random_shooting.py        # it fulfils the Planner contract
 
-An entry in wm_models/planners/registry.py makes it one that `wm eval` and graphs know.
+With an entry in wm_models/planners/registry.py it is available in `wm eval` and graphs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from wm_models.interface.world_model import WorldModel
 class RandomShooting:
     """One round of candidates, uniform in the model's action box.
 
-    horizon: H, model steps. samples: S, candidates. One round is the least that makes a plan, so
-    `budget_s` changes nothing. The warm start is candidate 0.
+    horizon: H, model steps. samples: S, candidates. A plan needs one round at least, so `budget_s`
+    has no effect. The warm start is candidate 0.
     """
 
     horizon: int = 6

@@ -1,9 +1,9 @@
-"""A model of your own: one recurrent state, learned from its rewards alone.
+"""A model of your own: one recurrent state, learned from rewards only.
 
-pytest docs/examples/test_small_model.py          does it keep the WorldModel contract?
+pytest docs/examples/test_small_model.py          # it fulfils the WorldModel contract
 
-A learner (`update(batches)`, see `Learner` in wm_models/interface/learner.py) and a preset make it
-one that `wm train` and the graph know; MWM and DINO-WM show both.
+With a learner (`update(batches)`, see `Learner` in wm_models/interface/learner.py) and a preset it
+is available in `wm train` and the graphs; MWM and DINO-WM are examples of both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
 class SmallModel(WorldModel):
     """A convolutional encoder, a GRU over actions and features, a reward head.
 
-    State {"h": [B, size]}. A deterministic model: planners search in it, it has no actor.
+    State {"h": [B, size]}. The model is deterministic, and for planners only: it has no actor.
     """
 
     def __init__(self, action_dim: int, size: int = 64, pixels: int = 64) -> None:
@@ -37,7 +37,7 @@ class SmallModel(WorldModel):
         self.spec = ModelSpec(low, high, {"image": (3, pixels, pixels)}, has_reward=True)
 
     def modules_by_name(self) -> dict[str, nn.Module]:
-        """Return what is stored and swapped by file: the encoder node needs `encoder` only."""
+        """Return the modules by the file that holds their weights; the encoder node loads one."""
         rest = nn.ModuleDict({"move": self.move, "see": self.see, "reward": self.reward})
         return {"encoder": self.encoder, "world_model": rest}
 
@@ -56,9 +56,9 @@ class SmallModel(WorldModel):
         *,
         generator: torch.Generator | None = None,
     ) -> State:
-        goes_on = (~is_first)[:, None]
-        before = {"h": state["h"] * goes_on}
-        moved = self.step(before, prev_action * goes_on)["h"] * goes_on
+        continues = (~is_first)[:, None]
+        before = {"h": state["h"] * continues}
+        moved = self.step(before, prev_action * continues)["h"] * continues
         return {"h": self.see(features[:, 0], moved)}
 
     def step(

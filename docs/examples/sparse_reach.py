@@ -1,9 +1,9 @@
-"""A task of your own: Meta-World's reach, paid at the goal only.
+"""A task of your own: Meta-World's reach with a reward at the goal only.
 
     wm launch docs/examples/sparse_reach.py demos:=20
 
-Its name is its own, so that no log or weights of reach-v3 are taken for it. The robot node and the
-demonstrator open the same class, so demonstrations are paid as the task pays.
+It has its own name, so that logs and weights of reach-v3 are not used for it by mistake. The robot
+node and the demonstrator open the same class, so demonstrations have the same reward.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ TASK = "reach-sparse"
 
 
 class SparseReach(MetaWorld):
-    """The reward is 1 in each decision that ends at the goal, else 0."""
+    """The reward is 1 in each agent step that ends at the goal, else 0."""
 
     def __init__(self, task: str = TASK, **settings: Any) -> None:
         super().__init__("reach-v3", **settings)
         self.spec = replace(self.spec, task=task)
 
     def act(self, action: npt.ArrayLike) -> Observation:
-        seen = super().act(action)
-        self._newest = replace(seen, reward=float(seen.success))
+        observation = super().act(action)
+        self._newest = replace(observation, reward=float(observation.success))
         return self._newest
 
 
 GRAPH = simulator_graph(
     "sparse_reach",
-    "Meta-World's reach, paid at the goal only.",
+    "Meta-World's reach with a reward at the goal only.",
     GraphRobot(
         adapter=f"{__file__}:SparseReach",
         tasks=(TASK,),

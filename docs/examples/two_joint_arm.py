@@ -1,9 +1,9 @@
 """A robot of your own, with its graph: an arm of two joints whose hand must reach a ball.
 
-    wm launch docs/examples/two_joint_arm.py            learn the task
-    pytest docs/examples/test_two_joint_arm.py          does it keep the Robot contract?
+    wm launch docs/examples/two_joint_arm.py            # learn the task
+    pytest docs/examples/test_two_joint_arm.py          # it fulfils the Robot contract
 
-A real robot does the same with its driver behind `reset` and `act`.
+A real robot does the same and calls its driver in `reset` and `act`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, che
 from wm_nodes.robots.seeds import episode_seed
 
 TASKS = ("reach", "reach-sparse")
-PERIOD_S = 0.1  # of one decision
+PERIOD_S = 0.1  # of one agent step
 LINK_M = 0.4
 NEAR_M = 0.08  # success
 JOINTS = VectorSpec(("shoulder", "elbow"), ("rad", "rad"), (-3.15, -3.15), (3.15, 3.15))
@@ -28,7 +28,7 @@ SPEEDS = VectorSpec(("shoulder", "elbow"), ("rad/s", "rad/s"), (-1.5, -1.5), (1.
 class TwoJointArm(Robot):
     """reach: the reward is minus the distance of hand and ball [m]; reach-sparse: 1 when near.
 
-    size: side of the square picture [px]. time_limit: decisions of an episode. limits: bounds of
+    size: side of the square image [px]. time_limit: agent steps of an episode. limits: bounds of
     the joint velocities; `limits:=FILE` reads them from a YAML.
     """
 
@@ -41,7 +41,7 @@ class TwoJointArm(Robot):
         limits: VectorSpec = SPEEDS,
     ) -> None:
         if task not in TASKS:
-            raise RobotError(f"task: expected one of {', '.join(TASKS)}, got {task!r}.")
+            raise RobotError(f"task: got {task!r}, expected one of {', '.join(TASKS)}.")
         self.spec = RobotSpec(
             name="two_joint_arm",
             task=task,
@@ -69,13 +69,13 @@ class TwoJointArm(Robot):
 
     def observe(self) -> Observation:
         if self._newest is None:
-            raise RobotError("two_joint_arm: no episode yet. Right: call reset first.")
+            raise RobotError("two_joint_arm: got no episode, expected one. Call reset first.")
         return self._newest
 
     def act(self, action: npt.ArrayLike) -> Observation:
         self._require_open()
         if self.observe().is_last:
-            raise RobotError("two_joint_arm: the episode ended. Right: call reset.")
+            raise RobotError("two_joint_arm: the episode has ended. Call reset first.")
         executed, commanded = checked_action(self.spec.action, action, self.spec.name)
         self._joints = np.clip(self._joints + PERIOD_S * executed, JOINTS.low, JOINTS.high)
         self._left -= 1
@@ -98,15 +98,15 @@ class TwoJointArm(Robot):
     def _observe(self, **rest: object) -> Observation:
         self._stamp_ns += round(PERIOD_S * 1e9)
         self._newest = Observation(
-            images={"front": self._picture()},
+            images={"front": self._draw()},
             proprio=self._joints.astype(np.float32),
             stamp_ns=self._stamp_ns,
             **rest,
         )
         return self._newest
 
-    def _picture(self) -> npt.NDArray[np.uint8]:
-        """Return (size, size, 3) RGB, seen from above: the links blue, the ball red."""
+    def _draw(self) -> npt.NDArray[np.uint8]:
+        """Return (size, size, 3) RGB, viewed from above: the links blue, the ball red."""
         image = np.full((self._size, self._size, 3), 255, np.uint8)
         elbow = LINK_M * direction(self._joints[0])
         points = np.stack([np.zeros(2), elbow, hand(self._joints), self._ball])
@@ -118,7 +118,7 @@ class TwoJointArm(Robot):
 
     def _require_open(self) -> None:
         if self._closed:
-            raise RobotError("two_joint_arm: it is closed.")
+            raise RobotError("two_joint_arm: the robot is closed.")
 
 
 def direction(angle: float) -> npt.NDArray[np.float64]:
@@ -127,7 +127,7 @@ def direction(angle: float) -> npt.NDArray[np.float64]:
 
 
 def hand(joints: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return where the hand is (2,) [m], of joint positions (2,) [rad]."""
+    """Return the position of the hand (2,) [m] for joint positions (2,) [rad]."""
     return LINK_M * (direction(joints[0]) + direction(joints[0] + joints[1]))
 
 

@@ -1,4 +1,4 @@
-"""Make the README's film: first episodes of some logs side by side, as a GIF:
+"""Write the video of the README: first episodes of some logs side by side, as a GIF:
 
 `python docs/images/film.py docs/images/tasks.gif LOG ...`
 """
@@ -16,7 +16,7 @@ from wm_datasets import LogReader
 SCALE, EVERY, SHOW_MS = 3, 2, 80  # enlargement, rows per frame, time per frame
 
 
-def film(log: Path) -> list[np.ndarray]:
+def first_episode(log: Path) -> list[np.ndarray]:
     """Return frames (H, W, 3) of the log's first episode."""
     with LogReader(log) as reader:
         start, rows, _ = reader.episodes[0].tolist()
@@ -25,15 +25,15 @@ def film(log: Path) -> list[np.ndarray]:
 
 
 def main(out: str, *logs: str) -> None:
-    films = [film(Path(log)) for log in logs]
-    gap = np.full((films[0][0].shape[0], 6, 3), 255, np.uint8)
-    pictures = []
-    for index in range(max(map(len, films))):
-        row = [f[min(index, len(f) - 1)] for f in films]
+    episodes = [first_episode(Path(log)) for log in logs]
+    gap = np.full((episodes[0][0].shape[0], 6, 3), 255, np.uint8)
+    images = []
+    for index in range(max(map(len, episodes))):
+        row = [frames[min(index, len(frames) - 1)] for frames in episodes]
         joined = np.concatenate([x for frame in row for x in (frame, gap)][:-1], 1)
-        pictures.append(Image.fromarray(joined).quantize(64, dither=Image.Dither.NONE))
-    pictures[0].save(
-        out, save_all=True, append_images=pictures[1:], duration=SHOW_MS, loop=0, optimize=True
+        images.append(Image.fromarray(joined).quantize(64, dither=Image.Dither.NONE))
+    images[0].save(
+        out, save_all=True, append_images=images[1:], duration=SHOW_MS, loop=0, optimize=True
     )
 
 

@@ -37,14 +37,14 @@ def test_training_update(benchmark) -> None:
 
 
 def test_decision(benchmark, model) -> None:
-    decide, _ = bench.decision(model)
+    decide, _ = bench.agent_step(model)
     action = benchmark.pedantic(decide, rounds=20, warmup_rounds=3)
     assert action.shape == (1, bench.ACTION_DIM)
 
 
 @pytest.mark.parametrize("part", ["encode", "filter", "act"])
 def test_parts_of_a_decision(benchmark, model, part: str) -> None:
-    _, parts = bench.decision(model)
+    _, parts = bench.agent_step(model)
     benchmark.pedantic(parts[part], rounds=20, warmup_rounds=3)
 
 

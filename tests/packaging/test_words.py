@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "check_words.py"
-FOUND = runpy.run_path(str(SCRIPT))["found"]
+MATCHES = runpy.run_path(str(SCRIPT))["matches"]
 
 
 def test_no_file_has_one() -> None:
@@ -30,4 +30,4 @@ def test_no_file_has_one() -> None:
     ],
 )
 def test_each_is_found_with_its_line(text: str, words: list[tuple[int, str]]) -> None:
-    assert list(FOUND(text)) == words
+    assert list(MATCHES(text)) == words

@@ -239,8 +239,8 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
     ("words", "said"),
     [
         (["stop", "--ns", "left arm"], "--ns: given 'left arm', right is "),
-        (["stop", "--all", "--ns", "/a"], "--all: given with --ns, right is wm arm stop --all"),
-        (["resume", "--all"], "--all: given with resume, right is wm arm stop --all"),
+        (["stop", "--all", "--ns", "/a"], "--all: got --ns, expected wm arm stop --all"),
+        (["resume", "--all"], "--all: got wm arm resume, expected wm arm stop --all"),
         (["goal", "--here", "--ns", "1"], "--ns: given '1', right is "),
         (["check", "--ns", "1"], "--ns: given '1', right is "),
         (["check", "--driver-ns", "a b"], "--driver-ns: given 'a b', right is "),

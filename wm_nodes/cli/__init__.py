@@ -1,1 +1,1 @@
-"""The `wm` command: one file per subcommand, imported only when it is asked for."""
+"""The `wm` command: one file per subcommand, imported only when it is run."""

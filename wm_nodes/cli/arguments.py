@@ -13,112 +13,121 @@ import tyro
 from wm_nodes import namespaces
 from wm_nodes.agent.device import device_error
 from wm_nodes.cli.helptext import command_help
-from wm_nodes.cli.options import choices_of, options
+from wm_nodes.cli.options import choices_of, dataclass_options
 from wm_nodes.errors import UserError, closest
 
 T = TypeVar("T")
 CHOICE = re.compile(r"invalid choice '(.*)' for argument '(.*)'. Expected one of \((.*)\)")
-NUMBERS = {  # of Python -> of ours
-    "invalid literal for int() with base 10:": "a whole number",
-    "could not convert string to float:": "a number",
-}
+NUMBER = re.compile(
+    r"(?:invalid literal for (?P<int>int)\(\) with base 10|could not convert string to float): "
+    r"(?P<text>'.*')"
+)
 HELP = ("-h", "--help")
-FRAME = set(" +-|\u2500\u2502\u256d\u256e\u256f\u2570")  # what tyro draws around a mistake
+FRAME = set(" +-|\u2500\u2502\u256d\u256e\u256f\u2570")  # the box that tyro draws around an error
 
 
 def parse(kind: type[T], command: str, words: Sequence[str], default: T | None = None) -> T:
     """Return the dataclass filled from the words, or end the program with its help (code 0).
 
-    default: what the words do not give is as in there. UserError: a wrong word, in one line.
+    default: the values of options that the words do not set. UserError: a wrong word, in one line.
     """
     if set(HELP) & set(words):
         print(command_help(kind, command))
         raise SystemExit(0)
-    said = io.StringIO()
+    stderr = io.StringIO()
     more: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with redirect_stderr(said):
-            given: T = tyro.cli(kind, prog=f"wm {command}", args=list(words), **more)
+        with redirect_stderr(stderr):
+            options: T = tyro.cli(kind, prog=f"wm {command}", args=list(words), **more)
     except SystemExit:
-        raise UserError(_mistake(kind, command, said.getvalue())) from None
+        raise UserError(_mistake(kind, command, stderr.getvalue())) from None
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        if right := choices_of(getattr(hint, "__metadata__", ())):
-            value = getattr(given, name)
-            if value not in right:
-                require_one_of(name.replace("_", "-"), value, [word for word in right if word])
-    return given
+        if choices := choices_of(getattr(hint, "__metadata__", ())):
+            value = getattr(options, name)
+            if value not in choices:
+                require_one_of(name.replace("_", "-"), value, [word for word in choices if word])
+    return options
 
 
-def as_begun(
-    kind: type[T], command: str, words: Sequence[str], began: T, fixed: Collection[str], run: str
+def parse_resumed(
+    kind: type[T], command: str, words: Sequence[str], recorded: T, fixed: Collection[str], run: str
 ) -> T:
-    """Return the words' dataclass; what the words do not give is as in `began`, of a run.
+    """Return the dataclass of a run that is resumed; `recorded` has the options that it began with.
 
-    UserError: the words give a field of `fixed` another value than it began with.
+    Options that the words do not set are as in `recorded`. UserError: the words set a field of
+    `fixed` to another value.
     """
-    wanted = parse(kind, command, words, began)
+    options = parse(kind, command, words, recorded)
     for name in fixed:
-        old, new = getattr(began, name), getattr(wanted, name)
+        old, new = getattr(recorded, name), getattr(options, name)
         if new != old:
             option = f"--{name.replace('_', '-')}"
             raise UserError(
                 f"{option}: got {new}, but run {run!r} began with {old}, expected the same. Leave "
                 f"{option} out, or start another run."
             )
-    return wanted
+    return options
 
 
-def _mistake(kind: type, command: str, said: str) -> str:
-    """Return tyro's account of a wrong word as one line."""
-    known = [word for option in options(kind) for word in option.words]
+def _mistake(kind: type, command: str, stderr: str) -> str:
+    """Return tyro's error message as one line."""
+    lines = _inside_frame(stderr)
+    if lines and lines[0].strip().startswith("Missing from"):
+        names = [line.strip() for line in lines[1:] if len(line) - len(line.lstrip()) == 5]
+        return f"missing: {', '.join(names)}. See wm {command} --help."
+    text = " ".join(" ".join(lines).split()) or " ".join(stderr.split()) or "wrong arguments"
+    text = text.removeprefix("Error parsing ").rstrip(".")
+    if text.startswith("Unrecognized options: "):
+        unrecognized = text.removeprefix("Unrecognized options: ")
+        known = [word for option in dataclass_options(kind) for word in option.words]
+        near = closest(unrecognized.split(",")[0].split("=")[0], known, 0.6)
+        hint = f" Closest: {', '.join(near)}." if near else ""
+        return f"there is no option or argument {unrecognized}.{hint} See wm {command} --help."
+    if match := CHOICE.match(text):
+        value, name, choices = match[1], match[2], re.findall(r"'([^']+)'", match[3])
+        return f"{name}: got {value!r}, expected one of {', '.join(choices)}."
+    return f"{NUMBER.sub(_number, text)}. See wm {command} --help."
+
+
+def _inside_frame(stderr: str) -> list[str]:
+    """Return the first lines in the box that tyro draws, up to an empty one."""
     lines: list[str] = []
-    for line in said.splitlines()[1:]:
+    for line in stderr.splitlines()[1:]:
         text = line.strip("\u2502|")
         if not set(text) - FRAME:
             break
         lines.append(text)
-    if lines and lines[0].strip().startswith("Missing from"):
-        names = [line.strip() for line in lines[1:] if len(line) - len(line.lstrip()) == 5]
-        return f"missing: {', '.join(names)}. See wm {command} --help."
-    text = " ".join(" ".join(lines).split()) or " ".join(said.split()) or "wrong arguments"
-    text = text.removeprefix("Error parsing ").rstrip(".")
-    if text.startswith("Unrecognized options: "):
-        given = text.removeprefix("Unrecognized options: ")
-        near = closest(given.split(",")[0].split("=")[0], known, 0.6)
-        hint = f" Closest: {', '.join(near)}." if near else ""
-        return f"there is no option or argument {given}.{hint} See wm {command} --help."
-    if found := CHOICE.match(text):
-        given, name, choices = found[1], found[2], re.findall(r"'([^']+)'", found[3])
-        return f"{name}: given {given!r}, right is one of {', '.join(choices)}."
-    for said_of, right in NUMBERS.items():
-        text = text.replace(said_of, f"right is {right}, given")
-    return f"{text}. See wm {command} --help."
+    return lines
+
+
+def _number(match: re.Match[str]) -> str:
+    return f"got {match['text']}, expected a {'whole ' if match['int'] else ''}number"
 
 
 def require(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Refuse a number out of its range."""
     if not low <= value <= high:
-        upper = f" to {high:g}" if high != float("inf") else ""
-        raise UserError(f"--{name}: given {value}, right is from {low:g}{upper}.")
+        right = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+        raise UserError(f"--{name}: got {value}, expected {right}.")
 
 
 def require_device(name: str) -> None:
-    """Refuse what is no device's name; whether this machine has it, torch says later."""
+    """Refuse a word that names no device; whether this machine has the device is checked later."""
     if wrong := device_error(name):
         raise UserError(f"--{wrong}")
 
 
 def require_namespace(name: str, text: str) -> str:
-    """Return a namespace as an absolute one; refuse an illegal one."""
+    """Return a namespace in absolute form; refuse an illegal one."""
     if not namespaces.legal(text):
         raise UserError(namespaces.refusal(f"--{name}", text))
     return namespaces.absolute(text)
 
 
 def require_one_of(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuse a word that is none of the choices, naming the closest."""
+    """Refuse a word that is none of the choices, and list the closest."""
     if value not in choices:
         near = ", ".join(closest(value, choices) or choices[:3])
         raise UserError(
-            f"--{name}: there is no {value!r}. Closest: {near} ({len(choices)} in all)."
+            f"--{name}: got {value!r}, expected one of {len(choices)} choices. Closest: {near}."
         )

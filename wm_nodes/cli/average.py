@@ -17,9 +17,9 @@ from wm_nodes.graphs.weights import versions
 
 @dataclass(frozen=True)
 class Average:
-    """Average the newest versions of a run's weights: steadier than any of them (SWA).
+    """Average the newest versions of a run's weights (stochastic weight averaging).
 
-    The run itself stays as it is.
+    The mean varies less than the single versions. The run itself is not changed.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -32,28 +32,28 @@ class Average:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm average WORDS`."""
-    wanted = parse(Average, "average", words)
-    require("last", wanted.last, 2)
-    found = [place for place in (wanted.run, RUNS / wanted.run) if (place / "weights").is_dir()]
-    if not found:
-        raise UserError(f"RUN: {wanted.run} has no weights. Right: a run that has learned.")
-    weights = found[0] / "weights"
-    if (count := len(versions(weights))) < wanted.last:
+    options = parse(Average, "average", words)
+    require("last", options.last, 2)
+    runs = [path for path in (options.run, RUNS / options.run) if (path / "weights").is_dir()]
+    if not runs:
+        raise UserError(f"RUN: got {options.run}, which has no weights, expected a trained run.")
+    weights = runs[0] / "weights"
+    count = len(versions(weights))
+    if count < 2:
+        raise UserError(f"RUN: {weights}: got {count} versions, expected 2 or more.")
+    if count < options.last:
         raise UserError(
-            f"--last: given {wanted.last}, but {weights} holds {count} versions. "
-            f"Right: 2 to {count}."
-            if count > 1
-            else f"RUN: {weights} holds {count} versions, and a mean is of 2 or more."
+            f"--last: got {options.last}, expected 2 to {count}, the versions in {weights}."
         )
-    out = wanted.out or found[0] / "averaged"
+    out = options.out or runs[0] / "averaged"
     if out.resolve() == weights.resolve():
-        raise UserError(f"--out: {out} is where the versions are. Right: another folder.")
+        raise UserError(f"--out: got {out}, which holds the versions, expected another folder.")
 
     from wm_models.errors import ModelError
     from wm_models.weights.averaging import average
     from wm_models.weights.manifest import WeightsError
 
     with user_errors(WeightsError, ModelError, OSError):
-        made = average(weights, wanted.last, out)
-    print(f"{made.preset}: mean of versions {made.extra['averaged']}\nweights: {out}")
+        manifest = average(weights, options.last, out)
+    print(f"{manifest.preset}: mean of versions {manifest.extra['averaged']}\nweights: {out}")
     return 0

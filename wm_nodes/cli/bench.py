@@ -1,4 +1,4 @@
-"""`wm bench`: how fast every part is on this machine."""
+"""`wm bench`: measure the speed of every part on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wm_nodes.graphs.arguments import MODELS
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure the parts on this machine: medians, with the machine named."""
+    """Measure the parts on this machine: medians, with a description of the machine."""
 
     only: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = ()
     """Groups to measure; none: all (machine, models, sampler, log, archive, simulator,
@@ -32,17 +32,17 @@ class Bench:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm bench WORDS`."""
-    wanted = parse(Bench, "bench", words)
-    require_one_of("model", wanted.model, MODELS)
-    require("threads", wanted.threads, 1, 1024)
+    options = parse(Bench, "bench", words)
+    require_one_of("model", options.model, MODELS)
+    require("threads", options.threads, 1, 1024)
 
     from wm_nodes.checks import bench
 
     bench.run(
-        wanted.only,
-        model=wanted.model,
-        threads=wanted.threads,
-        quick=wanted.quick,
-        folder=wanted.out,
+        options.only,
+        model=options.model,
+        threads=options.threads,
+        quick=options.quick,
+        folder=options.out,
     )
     return 0

@@ -1,4 +1,4 @@
-"""`wm collect --task T --policy expert --out LOG`: demonstrations or play into a replay log."""
+"""`wm collect --task T --policy expert --out LOG`: record episodes into a replay log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.cli.robot_options import check, given_only, refuse_unknown, simulated
+from wm_nodes.cli.robot_options import check, refuse_unknown, simulated, without_unset
 from wm_nodes.errors import user_errors
 from wm_nodes.robots.robot import RobotError
 
@@ -26,13 +26,13 @@ SHOW_S = 2.0
 class Collect:
     """Record scripted demonstrations or random motion into a replay log, without ROS.
 
-    The same command again adds the next episodes to the same log.
+    Running the same command again adds the next episodes to the same log.
     """
 
     out: Path
     """Folder of the replay log; created if it does not exist."""
     robot: str = "metaworld"
-    """{robots}, or one of your own: module:Class or FILE.py:Class."""
+    """{robots}, or your own: module:Class or FILE.py:Class."""
     task: str = ""
     """Task of the robot; empty: its first."""
     policy: Literal["expert", "random", "play"] = "expert"
@@ -54,7 +54,7 @@ class Collect:
     seed: int = 0
     """Seed of episodes and noise."""
     camera: str = ""
-    """Camera of the simulator; several with commas between, where the robot has them. Empty: its
+    """Camera of the simulator; several, separated by commas, where the robot has them. Empty: its
     first."""
     size: int = 64
     """Side of the images [px]."""
@@ -64,82 +64,82 @@ class Collect:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm collect WORDS`."""
-    asked = parse(Collect, "collect", words)
-    wanted = _with_defaults(asked)
-    check(simulated(wanted.robot), wanted.task, wanted.camera)
+    typed = parse(Collect, "collect", words)
+    options = _with_defaults(typed)
+    check(simulated(options.robot), options.task, options.camera)
     with user_errors(RobotError):
         refuse_unknown(
-            asked.robot, task=asked.task, camera=asked.camera, action_repeat=asked.action_repeat
+            typed.robot, task=typed.task, camera=typed.camera, action_repeat=typed.action_repeat
         )
-    require("size", wanted.size, 8, 1024)
-    require("episodes", wanted.episodes, 1)
-    require("noise", wanted.noise, 0, 10)
-    require("near", wanted.near, 0, 1)
-    require("hold", wanted.hold, 1)
-    require("time-limit", wanted.time_limit, 1)
-    require("action-repeat", wanted.action_repeat, 0, 20)
-    require("seed", wanted.seed, 0, 2**31 - 1)
+    require("size", options.size, 8, 1024)
+    require("episodes", options.episodes, 1)
+    require("noise", options.noise, 0, 10)
+    require("near", options.near, 0, 1)
+    require("hold", options.hold, 1)
+    require("time-limit", options.time_limit, 1)
+    require("action-repeat", options.action_repeat, 0, 20)
+    require("seed", options.seed, 0, 2**31 - 1)
 
     from wm_datasets import LogError
     from wm_nodes.episodes.collect import collect
     from wm_nodes.robots.opening import open_robot
 
     names = "task seed camera size action_repeat time_limit render"
-    settings = given_only({name: getattr(wanted, name) for name in names.split()})
+    settings = without_unset({name: getattr(options, name) for name in names.split()})
     with (
         user_errors(RobotError, LogError, OSError),
-        closing(open_robot(wanted.robot, settings)) as robot,
+        closing(open_robot(options.robot, settings)) as robot,
     ):
-        show = _Progress(wanted.episodes)
-        policy = _policy(wanted, robot)
+        show = _Progress(options.episodes)
+        policy = _policy(options, robot)
         result = collect(
-            robot, policy, wanted.out, wanted.episodes, wanted.seed,
-            name=wanted.policy, watch=show,
+            robot, policy, options.out, options.episodes, options.seed,
+            name=options.policy, watch=show,
         )  # fmt: skip
-    print(f"{result}\nlog: {wanted.out}")
+    print(f"{result}\nlog: {options.out}")
     return 0
 
 
-def _with_defaults(wanted: Collect) -> Collect:
-    robot = simulated(wanted.robot)
+def _with_defaults(options: Collect) -> Collect:
+    robot = simulated(options.robot)
     return replace(
-        wanted,
-        task=wanted.task or robot.tasks[0],
-        camera=wanted.camera or robot.cameras[0],
-        action_repeat=wanted.action_repeat or robot.action_repeat,
+        options,
+        task=options.task or robot.tasks[0],
+        camera=options.camera or robot.cameras[0],
+        action_repeat=options.action_repeat or robot.action_repeat,
     )
 
 
-def _policy(wanted: Collect, robot: Robot) -> CollectionPolicy:
+def _policy(options: Collect, robot: Robot) -> CollectionPolicy:
     from wm_nodes.episodes.collect import HeldRandom, NoisyExpert
     from wm_nodes.robots.opening import script_of
 
-    if wanted.policy == "random":
-        return HeldRandom(robot.spec, wanted.hold, wanted.seed)
-    make = script_of(robot, wanted.policy)
-    if wanted.policy == "play":
-        policy: CollectionPolicy = make(robot, wanted.seed, wanted.near)
+    if options.policy == "random":
+        return HeldRandom(robot.spec, options.hold, options.seed)
+    make = script_of(robot, options.policy)
+    if options.policy == "play":
+        policy: CollectionPolicy = make(robot, options.seed, options.near)
         return policy
-    return NoisyExpert(make(robot), robot.spec, wanted.noise, wanted.seed)
+    return NoisyExpert(make(robot), robot.spec, options.noise, options.seed)
 
 
 class _Progress:
-    """A line now and then."""
+    """Prints a line at most every SHOW_S seconds."""
 
     def __init__(self, episodes: int) -> None:
-        self._episodes, self._done, self._decisions, self._successes = episodes, 0, 0, 0
-        self._began = self._shown = time.monotonic()
+        self._episodes, self._done, self._steps, self._successes = episodes, 0, 0, 0
+        self._start_s = self._shown_s = time.monotonic()
 
     def __call__(self, row: EpisodeRow) -> None:
         self._done += 1
-        self._decisions += row.length
+        self._steps += row.length
         self._successes += row.success
         now = time.monotonic()
-        if now - self._shown < SHOW_S:
+        if now - self._shown_s < SHOW_S:
             return
-        self._shown = now
+        self._shown_s = now
         print(
             f"{self._done}/{self._episodes} episodes, {self._successes} with success, "
-            f"{self._decisions} agent steps, {self._decisions / (now - self._began):.0f}/s",
+            f"{self._steps} agent steps, {self._steps / (now - self._start_s):.0f}/s",
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Every command with its arguments, as a table: for completion and for tests of help."""
+"""Table of every command with its options: for completion and for tests of the help texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 
 from wm_nodes.cli.arm.operator import CALLS
-from wm_nodes.cli.options import Option, options
+from wm_nodes.cli.options import Option, dataclass_options
 
 CLASSES: Mapping[str, str] = {
     "demo": "demo:Demo",
@@ -36,7 +36,7 @@ CLASSES: Mapping[str, str] = {
     "log verify": "log.durability:Verify",
     "log torture": "log.durability:Torture",
     "log sweep": "log.durability:Sweep",
-    "log archive": "log.archive:ArchiveWords",
+    "log archive": "log.archive:ArchiveOptions",
     "log import": "log.transfer:Import",
     "log export": "log.transfer:Export",
 }
@@ -45,4 +45,4 @@ CLASSES: Mapping[str, str] = {
 def options_of(command: str) -> tuple[Option, ...]:
     """Return the options of a command, such as `eval` or `log info`."""
     module, _, name = CLASSES[command].partition(":")
-    return options(getattr(import_module(f"wm_nodes.cli.{module}"), name))
+    return dataclass_options(getattr(import_module(f"wm_nodes.cli.{module}"), name))

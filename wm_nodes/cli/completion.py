@@ -85,25 +85,25 @@ def run(words: Sequence[str]) -> int:
 def script() -> str:
     """Return the script for bash."""
     rows = (
-        f"    ['{f'wm {key}'.strip()}']='{' '.join(found)}'" for key, found in offered().items()
+        f"    ['{f'wm {key}'.strip()}']='{' '.join(words)}'" for key, words in offered().items()
     )
     return SCRIPT.replace("@WORDS@", "\n".join(rows)).replace("@FILES@", FILES)
 
 
 def offered() -> Mapping[str, Sequence[str]]:
-    """Return what may follow: by command ("", "eval", "log info", "launch replay"), by command and
-    option ("eval --planner"), and by graph and argument ("launch replay planner:=")."""
-    found: dict[str, Sequence[str]] = {"": (*COMMANDS, "--help", "--version")}
+    """Return the words that may follow a command ("", "eval", "log info", "launch replay"), a
+    command and option ("eval --planner"), or a graph and argument ("launch replay planner:=")."""
+    words: dict[str, Sequence[str]] = {"": (*COMMANDS, "--help", "--version")}
     for command in CLASSES:
         group, _, name = command.rpartition(" ")
         if group:
-            found[group] = (*found.get(group, ()), name)
-        found |= dict(_of_command(command))
-    found["completion"] = ("bash", "--help")
-    found["launch"] = (*NAMES, "--help")
+            words[group] = (*words.get(group, ()), name)
+        words |= dict(_of_command(command))
+    words["completion"] = ("bash", "--help")
+    words["launch"] = (*NAMES, "--help")
     for name in NAMES:
-        found |= dict(_of_graph(name))
-    return found
+        words |= dict(_of_graph(name))
+    return words
 
 
 def _of_command(command: str) -> Iterator[tuple[str, Sequence[str]]]:
@@ -114,8 +114,8 @@ def _of_command(command: str) -> Iterator[tuple[str, Sequence[str]]]:
     for option in known:
         if not option.positional and not option.switch:
             values = _values(option.name, option.choices)
-            taken = option.path or option.metavar == "TEXT"
-            yield f"{command} {option.name}", values or ([FILES] if taken else [])
+            is_file = option.path or option.metavar == "TEXT"
+            yield f"{command} {option.name}", values or ([FILES] if is_file else [])
 
 
 def _of_graph(name: str) -> Iterator[tuple[str, Sequence[str]]]:
@@ -131,7 +131,7 @@ def _of_graph(name: str) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def _values(option: str, choices: Sequence[str]) -> Sequence[str]:
-    """Return what an option may be: its choices, or names that are kept elsewhere."""
+    """Return the values of an option: its choices, or names that other modules list."""
     if option == "--weights":
         return (*pretrained(), FILES)
     if option == "--robot" and not choices:

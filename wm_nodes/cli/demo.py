@@ -1,4 +1,4 @@
-"""`wm demo`: a shipped agent acts through the whole graph, then a report."""
+"""`wm demo`: run a shipped agent through the whole graph, then write a report."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Demo:
 
 @dataclass(frozen=True)
 class Card:
-    """What models/pretrained/NAME/card.json says of a shipped checkpoint.
+    """Description of a shipped checkpoint, as models/pretrained/NAME/card.json.
 
-    baselines: success rates of the policies that do not look, measured on the same episodes. An
-    arm's rates are of the end of an episode.
+    baselines: success rates of policies that ignore images, measured on the same episodes. For an
+    arm, success is that at the end of an episode.
     """
 
     name: str
@@ -51,56 +51,57 @@ class Card:
     arguments: dict[str, Any]
     graph: str = "sim_metaworld"
 
-    def told(self) -> str:
-        """Return two sentences for people."""
+    def summary(self) -> str:
+        """Return task and success rates in one line."""
         blind = ", ".join(f"{name} {rate:.2f}" for name, rate in self.baselines.items())
-        says = f"{self.name}: {self.task}, success {self.success_rate:.2f} when it was trained"
-        return f"{says}; without looking: {blind}." if blind else f"{says}."
+        text = f"{self.name}: {self.task}, success {self.success_rate:.2f} after training"
+        return f"{text}; blind baselines: {blind}." if blind else f"{text}."
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm demo WORDS`."""
-    wanted = parse(Demo, "demo", words)
-    require("episodes", wanted.episodes, 1)
-    require("seed", wanted.seed, 0, 2**31 - 1)
-    given = {
+    options = parse(Demo, "demo", words)
+    require("episodes", options.episodes, 1)
+    require("seed", options.seed, 0, 2**31 - 1)
+    arguments = {
         "train": "false",
         "report": "true",
-        "episodes": str(wanted.episodes),
-        "composition": wanted.composition,
-        "seed": str(wanted.seed),
+        "episodes": str(options.episodes),
+        "composition": options.composition,
+        "seed": str(options.seed),
         "run": f"demo-{datetime.now():%Y%m%d-%H%M%S}",
     }
     cards = [card for card in read_cards() if card.graph == GRAPH]
-    card = choose(cards, wanted.weights)
+    card = choose(cards, options.weights)
     if card is None:
-        print("no checkpoint ships with this version: the robot acts at random", flush=True)
+        print("no checkpoint ships with this version: the actions are random", flush=True)
     else:
-        print(card.told(), flush=True)
-        given |= {"task": card.task, "model": card.model, "weights": card.name, **card.arguments}
+        print(card.summary(), flush=True)
+        arguments |= {"task": card.task, "model": card.model, "weights": card.name}
+        arguments |= card.arguments
 
     from wm_nodes.graphs.launch.supervisor import launch
 
-    code = launch(find_graph(GRAPH), [f"{key}:={word}" for key, word in given.items()])
-    return show_summary(Path(RUNS) / given["run"], card) if code == 0 else code
+    code = launch(find_graph(GRAPH), [f"{name}:={value}" for name, value in arguments.items()])
+    return show_summary(Path(RUNS) / arguments["run"], card) if code == 0 else code
 
 
 def show_summary(run: Path, card: Card | None) -> int:
-    """Print the figures of a finished run; 1 where it did not come to its end (Ctrl-C)."""
+    """Print the figures of a finished run; return 1 where it was interrupted (Ctrl-C)."""
     file = run / "metrics" / "summary.json"
     if not file.is_file():
-        print("no summary: the run was ended before its last episode")
+        print("no summary: the run ended before its last episode")
         return 1
-    found = json.loads(file.read_text())
-    low, high = found["success_interval_95"]
+    summary = json.loads(file.read_text())
+    low, high = summary["success_interval_95"]
     print(
-        f"success {found['success_rate']:.2f} [{low:.2f}, {high:.2f}] (95 %) over "
-        f"{found['episodes_judged']} episodes, return {found['mean_return']:.0f}\n"
-        f"control latency p50 {found['latency_p50_ms']:.1f} ms, "
-        f"p99 {found['latency_p99_ms']:.1f} ms"
+        f"success {summary['success_rate']:.2f} [{low:.2f}, {high:.2f}] (95 %) over "
+        f"{summary['episodes_judged']} episodes, return {summary['mean_return']:.0f}\n"
+        f"control latency p50 {summary['latency_p50_ms']:.1f} ms, "
+        f"p99 {summary['latency_p99_ms']:.1f} ms"
     )
     if card is not None and card.baselines:
-        beaten = [name for name, rate in card.baselines.items() if rate < found["success_rate"]]
+        beaten = [name for name, rate in card.baselines.items() if rate < summary["success_rate"]]
         print(f"better than these blind baselines: {', '.join(beaten) or 'none'}")
     print(f"report: {run / 'report'}")
     return 0
@@ -131,12 +132,13 @@ def read_cards() -> list[Card]:
 
 
 def choose(cards: Sequence[Card], name: str = "") -> Card | None:
-    """Return the card asked for; else the best vision task that is solved, else the best other."""
+    """Return the named card; without a name that of the best solved vision task, else the best."""
     if name:
-        found = {card.name: card for card in cards}
-        if name not in found:
-            raise UserError(f"--weights: {unknown('shipped checkpoint', name, found or ['none'])}")
-        return found[name]
+        by_name = {card.name: card for card in cards}
+        if name not in by_name:
+            known = by_name or ["none"]
+            raise UserError(f"--weights: {unknown('shipped checkpoint', name, known)}")
+        return by_name[name]
     solved = [card for card in cards if card.vision and card.success_rate >= GOOD]
-    rest = solved or [card for card in cards if not card.vision] or list(cards)
-    return max(rest, key=lambda card: card.success_rate, default=None)
+    candidates = solved or [card for card in cards if not card.vision] or list(cards)
+    return max(candidates, key=lambda card: card.success_rate, default=None)

@@ -1,4 +1,4 @@
-"""What no command expected: one line for the terminal, the traceback in a log file."""
+"""Unexpected exceptions: one line for the terminal, the traceback in a log file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def one_line(error: BaseException, words: Sequence[str]) -> str:
     text = " ".join(str(error).split())
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     kind = type(error).__name__
-    told = f"{kind}: {text.rstrip('.')}" if text else kind
-    return f"{told}. Traceback: {_write(error, words)}"
+    summary = f"{kind}: {text.rstrip('.')}" if text else kind
+    return f"{summary}. Traceback: {_write(error, words)}"
 
 
 def _write(error: BaseException, words: Sequence[str]) -> Path | str:

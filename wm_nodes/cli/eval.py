@@ -1,11 +1,12 @@
-"""`wm eval --policy ...`: a policy on fresh episodes, with confidence intervals, without ROS."""
+"""`wm eval --policy ...`: evaluate a policy on new episodes, with confidence intervals, without
+ROS."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,9 @@ from wm_nodes.cli.robot_options import (
     OWN,
     check,
     family,
-    given_only,
     refuse_unknown,
     simulated,
+    without_unset,
 )
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
@@ -41,7 +42,7 @@ BASELINES: tuple[Literal["random", "hold"], ...] = ("random", "hold")  # beside 
 
 @dataclass(frozen=True)
 class Eval:
-    """Success and return of a policy over fresh episodes, with 95 % intervals.
+    """Success and return of a policy over new episodes, with 95 % intervals.
 
     Every policy gets the same episodes; none of them is part of training.
     """
@@ -52,7 +53,7 @@ class Eval:
     """agent: trained weights; random and hold (stand still); constant, open_loop, open_loop_best:
     baselines that ignore images (metaworld); expert: the task's scripted policy."""
     robot: str = ""
-    """{robots}, or one of your own: module:Class or FILE.py:Class; empty: the weights' own, else
+    """{robots}, or your own: module:Class or FILE.py:Class; empty: that of the weights, else
     metaworld."""
     task: str = ""
     """Task of the robot; empty: that of the weights, else the robot's first. A task other than that
@@ -72,7 +73,7 @@ class Eval:
     iterations: int = 0
     """Iterations of the search; 0: the model's default."""
     execute: int = 0
-    """Actions of a plan that are executed before the next search; 0: the model's default."""
+    """Actions of a plan to execute before the next search; 0: the model's default."""
     goal_proprio: float = 1.0
     """Weight of the goal's proprioception in the cost, beside the image. The model predicts it from
     the goal image."""
@@ -107,13 +108,13 @@ class Eval:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm eval WORDS`."""
-    asked = parse(Eval, "eval", words)
-    _check(asked)
-    wanted = _with_defaults(asked, _facts(asked))
-    check(simulated(wanted.robot), wanted.task, wanted.camera)
+    typed = parse(Eval, "eval", words)
+    _check(typed)
+    options = _with_defaults(typed, _facts(typed))
+    check(simulated(options.robot), options.task, options.camera)
     with user_errors(RobotError):
-        refuse_unknown(wanted.robot, task=asked.task, action_repeat=asked.action_repeat)
-        _check_robot(wanted, family(wanted.robot))
+        refuse_unknown(options.robot, task=typed.task, action_repeat=typed.action_repeat)
+        _check_robot(options, family(options.robot))
 
     from wm_models.errors import ModelError
     from wm_models.weights.manifest import WeightsError
@@ -121,64 +122,84 @@ def run(words: Sequence[str]) -> int:
     from wm_nodes.robots.opening import open_robot
 
     mistakes = (RobotError, WeightsError, ModelError, MessageError, OSError)
-    with user_errors(*mistakes), closing(open_robot(wanted.robot, _settings(wanted))) as robot:
-        if wanted.actuation_delay_s:
-            _delay(robot, wanted.actuation_delay_s)
-        policy = _policy(wanted, robot)
-        result = _evaluate(robot, policy, wanted)
-        cut = len(result.rows) < wanted.episodes
-        beside = () if cut else _beside(robot, wanted)
-        if wanted.csv is not None:
-            result.write_csv(wanted.csv)
+    with user_errors(*mistakes), closing(open_robot(options.robot, _settings(options))) as robot:
+        if options.actuation_delay_s:
+            _delay(robot, options.actuation_delay_s)
+        policy = _policy(options, robot)
+        result = _evaluate(robot, policy, options)
+        interrupted = len(result.rows) < options.episodes
+        baselines = () if interrupted else _baselines(robot, options)
+        if options.csv is not None:
+            result.write_csv(options.csv)
     pace = policy.thought() if isinstance(policy, LearnedPolicy) else {}
-    if wanted.json:
-        found = {**result.summary(), **pace, "interrupted": cut}
-        found |= {"baselines": {each.policy: each.summary() for each in beside}} if beside else {}
-        print(json.dumps(found, indent=2))
-        return INTERRUPTED if cut else 0
-    print(result)
+    if options.json:
+        print(_as_json(result, baselines, {**pace, "interrupted": interrupted}))
+    else:
+        print(_as_text(result, baselines, pace, options.episodes))
+    return INTERRUPTED if interrupted else 0
+
+
+def _as_json(
+    result: EvaluationResult, baselines: Sequence[EvaluationResult], more: Mapping[str, float]
+) -> str:
+    content: dict[str, Any] = {**result.summary(), **more}
+    if baselines:
+        content["baselines"] = {each.policy: each.summary() for each in baselines}
+    return json.dumps(content, indent=2)
+
+
+def _as_text(
+    result: EvaluationResult,
+    baselines: Sequence[EvaluationResult],
+    pace: Mapping[str, float],
+    episodes: int,
+) -> str:
+    """Return the results as lines of text. pace: the agent's figures; episodes: as requested."""
+    lines = [str(result)]
     if result.nearness is not None:
-        print(result.nearness)
-    for each in beside:
-        print(f"beside it: {each}")
+        lines.append(str(result.nearness))
+    for each in baselines:
+        lines.append(f"baseline: {each}")
         if each.nearness is not None:
-            print(each.nearness)
+            lines.append(str(each.nearness))
     if pace:
-        print(", ".join(f"{name} {value:g}" for name, value in pace.items()))
-    if cut:
-        print(f"interrupted after {len(result.rows)} of {wanted.episodes} episodes")
-    return INTERRUPTED if cut else 0
+        lines.append(", ".join(f"{name} {value:g}" for name, value in pace.items()))
+    if len(result.rows) < episodes:
+        lines.append(f"interrupted after {len(result.rows)} of {episodes} episodes")
+    return "\n".join(lines)
 
 
-def _evaluate(robot: Robot, policy: Policy, wanted: Eval) -> EvaluationResult:
-    """Run the episodes, showing how far they are; Ctrl-C keeps those that are finished."""
+def _evaluate(robot: Robot, policy: Policy, options: Eval) -> EvaluationResult:
+    """Run the episodes with a progress bar; Ctrl-C keeps those that are finished."""
     from wm_nodes.evaluation.evaluate import EvaluationResult, evaluate
 
-    bar, began_s = Bar(wanted.episodes, "episodes", sys.stderr), time.monotonic()
+    bar, start_s = Bar(options.episodes, "episodes", sys.stderr), time.monotonic()
     rows: list[EpisodeRow] = []
 
     def done(row: EpisodeRow) -> None:
         rows.append(row)
-        rate = len(rows) / (time.monotonic() - began_s)
+        rate = len(rows) / (time.monotonic() - start_s)
         text = f"success {sum(each.success for each in rows) / len(rows):.2f}"
-        bar.show(len(rows), rate, text, now=len(rows) == wanted.episodes)
+        bar.show(len(rows), rate, text, now=len(rows) == options.episodes)
 
     try:
         bar.show(0, 0.0, "")
-        return evaluate(robot, policy, wanted.episodes, wanted.seed, name=wanted.policy, done=done)
+        return evaluate(
+            robot, policy, options.episodes, options.seed, name=options.policy, done=done
+        )
     except KeyboardInterrupt:
         if not rows:
             raise
-        return EvaluationResult(robot.spec.task, wanted.policy, wanted.seed, tuple(rows))
+        return EvaluationResult(robot.spec.task, options.policy, options.seed, tuple(rows))
     finally:
         bar.close()
 
 
-def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
-    """What random actions and standing still reach in the same episodes, where the task shows a
-    goal: what does not do better has not found it. Nothing of tasks without one.
+def _baselines(robot: Robot, options: Eval) -> tuple[EvaluationResult, ...]:
+    """Return the results of random actions and of standing still in the same episodes.
 
-    `robot` has begun an episode.
+    A policy that is not better does not reach its goals. () for tasks without a goal. `robot` has
+    begun an episode.
     """
     from wm_nodes.evaluation.evaluate import evaluate
     from wm_nodes.robots.opening import open_robot
@@ -187,120 +208,125 @@ def _beside(robot: Robot, wanted: Eval) -> tuple[EvaluationResult, ...]:
         return ()
     results = []
     for name in BASELINES:
-        if name == wanted.policy:
+        if name == options.policy:
             continue
-        plain = replace(wanted, policy=name, weights="")
+        plain = replace(options, policy=name, weights="")
         try:
-            with closing(open_robot(wanted.robot, _settings(plain))) as own:
-                if wanted.actuation_delay_s:
-                    _delay(own, wanted.actuation_delay_s)
+            with closing(open_robot(options.robot, _settings(plain))) as own:
+                if options.actuation_delay_s:
+                    _delay(own, options.actuation_delay_s)
                 policy = _policy(plain, own)
-                results.append(evaluate(own, policy, wanted.episodes, wanted.seed, name=name))
-        except KeyboardInterrupt:  # what was asked for is finished and to be shown
+                results.append(evaluate(own, policy, options.episodes, options.seed, name=name))
+        except KeyboardInterrupt:  # the requested policy is finished: show its results
             break
     return tuple(results)
 
 
-def _facts(wanted: Eval) -> WeightFacts | None:
-    """What the agent's weights say of themselves; None without any."""
-    return read_facts(find_weights(wanted.weights)) if wanted.weights else None
+def _facts(options: Eval) -> WeightFacts | None:
+    """Return the facts in the manifest of the agent's weights; None without weights."""
+    return read_facts(find_weights(options.weights)) if options.weights else None
 
 
-def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
-    """Fill what is not given from the weights. UserError: it is given, and another."""
+def _with_defaults(options: Eval, facts: WeightFacts | None) -> Eval:
+    """Fill unset options from the weights. UserError: an option contradicts the weights."""
     own = facts.robot if facts is not None else ""
-    name = wanted.robot or own or "metaworld"
-    if not wanted.robot and name not in SIMULATED:
+    name = options.robot or own or "metaworld"
+    if not options.robot and name not in SIMULATED:
         raise UserError(
-            f"--robot: the weights are of {own!r}, which is none of {', '.join(SIMULATED)}. Right: "
-            "one of these, or that robot as module:Class or FILE.py:Class."
+            f"--robot: got weights of {own!r}, expected one of {', '.join(SIMULATED)}. Give that "
+            "robot as module:Class or FILE.py:Class."
         )
     robot = simulated(name)
     if own in SIMULATED and name != own:
         raise UserError(
-            f"--robot: given {name!r}, but the weights were made for {own!r}. Leave it out."
+            f"--robot: got {name!r}, expected {own!r}, the robot of the weights. Leave it out."
         )
     same = own == name or (robot is OWN and bool(own))
     task = facts.task if facts is not None and same else ""
-    if task and wanted.task not in ("", task, *(robot.tasks if task in robot.general else ())):
+    if task and options.task not in ("", task, *(robot.tasks if task in robot.general else ())):
         raise UserError(
-            f"--task: given {wanted.task!r}, but the weights were made for task {task!r}. Right: "
-            "leave it out, or other weights."
+            f"--task: got {options.task!r}, expected {task!r}, the task of the weights. Leave it "
+            "out, or give other weights."
         )
-    made = facts.made_with if facts is not None and same else {}
+    made_with = facts.made_with if facts is not None and same else {}
     filled: dict[str, Any] = {
         "robot": name,
-        "task": wanted.task or task or robot.tasks[0],
-        "camera": wanted.camera or str(made.get("camera", "")) or robot.cameras[0],
-        "action_repeat": wanted.action_repeat or made.get("action_repeat") or robot.action_repeat,
-        "time_limit": wanted.time_limit or _time_limit(name),
+        "task": options.task or task or robot.tasks[0],
+        "camera": options.camera or str(made_with.get("camera", "")) or robot.cameras[0],
+        "action_repeat": (
+            options.action_repeat or made_with.get("action_repeat") or robot.action_repeat
+        ),
+        "time_limit": options.time_limit or _time_limit(name),
     }
-    return replace(wanted, **filled)
+    return replace(options, **filled)
 
 
 def _time_limit(robot: str) -> int:
-    """Return how many agent steps an episode has; 0: as the robot's class says."""
+    """Return the agent steps of an episode; 0: the default of the robot's class."""
     if simulated(robot) is OWN:
         return 0
     return SIMULATED[robot].time_limit
 
 
-def _check(wanted: Eval) -> None:
-    """Refuse what is wrong whatever the robot is."""
-    require("episodes", wanted.episodes, 1)
-    require("seed", wanted.seed, 0, 2**31 - 1)
-    require("action-repeat", wanted.action_repeat, 0, 20)
-    require("time-limit", wanted.time_limit, 0)
+def _check(options: Eval) -> None:
+    """Refuse options that are wrong for every robot."""
+    require("episodes", options.episodes, 1)
+    require("seed", options.seed, 0, 2**31 - 1)
+    require("action-repeat", options.action_repeat, 0, 20)
+    require("time-limit", options.time_limit, 0)
     for name in ("horizon", "samples", "iterations"):
-        require(name, getattr(wanted, name), 0)
-    require("execute", wanted.execute, 0)
-    require("goal-proprio", wanted.goal_proprio, 0.0)
+        require(name, getattr(options, name), 0)
+    require("execute", options.execute, 0)
+    require("goal-proprio", options.goal_proprio, 0.0)
     for name in ("actuation_delay_s", "delay_s", "thinking_s"):
-        require(name.replace("_", "-"), getattr(wanted, name), 0.0, 2.0)
-    require_device(wanted.device)
-    if wanted.policy != "agent" and wanted.weights:
-        raise UserError(f"--weights: policy {wanted.policy} has none. Right: --policy agent.")
-    if wanted.csv is not None and not wanted.csv.parent.is_dir():
-        raise UserError(f"--csv: there is no folder {wanted.csv.parent}.")
+        require(name.replace("_", "-"), getattr(options, name), 0.0, 2.0)
+    require_device(options.device)
+    if options.policy != "agent" and options.weights:
+        raise UserError(f"--weights: got policy {options.policy}, expected --policy agent.")
+    if options.csv is not None and not options.csv.parent.is_dir():
+        raise UserError(f"--csv: got {options.csv}, expected a file in an existing folder.")
 
 
-def _check_robot(wanted: Eval, kind: str) -> None:
-    """Refuse what a robot of this family cannot do, and an agent without weights."""
-    if wanted.policy == "agent" and not wanted.weights:
-        raise UserError("--weights: an agent needs some: a folder, or the name of a shipped one.")
-    if wanted.actuation_delay_s and kind != "arm_sim":
-        raise UserError("--actuation-delay-s: only arm_sim can be late. Right: --robot arm_sim.")
-    if wanted.policy in BLIND and kind != "metaworld":
-        raise UserError(f"--policy: {wanted.policy} is of metaworld. Right: agent, random or hold.")
-    if wanted.policy == "expert" and not (kind and ROBOTS[kind].expert):
-        raise UserError(f"--policy: {wanted.robot} has no script. Right: agent, random or hold.")
+def _check_robot(options: Eval, kind: str) -> None:
+    """Refuse options that a robot of this family lacks, and an agent without weights."""
+    if options.policy == "agent" and not options.weights:
+        raise UserError("--weights: got none, expected a folder or the name of shipped weights.")
+    if options.actuation_delay_s and kind != "arm_sim":
+        raise UserError(
+            f"--actuation-delay-s: got robot {options.robot}, expected --robot arm_sim."
+        )
+    others = "expected agent, random or hold"
+    if options.policy in BLIND and kind != "metaworld":
+        raise UserError(f"--policy: got {options.policy}, which needs metaworld, {others}.")
+    if options.policy == "expert" and not (kind and ROBOTS[kind].expert):
+        raise UserError(f"--policy: got expert, but {options.robot} has no script, {others}.")
 
 
-def _settings(wanted: Eval) -> dict[str, Any]:
-    blind = wanted.policy != "agent" and family(wanted.robot)
+def _settings(options: Eval) -> dict[str, Any]:
+    blind = options.policy != "agent" and family(options.robot)
     settings = {
-        "task": wanted.task,
-        "seed": wanted.seed,
-        "camera": wanted.camera,
-        "action_repeat": wanted.action_repeat,
-        "time_limit": wanted.time_limit,
-        "render": "none" if blind else wanted.render,
+        "task": options.task,
+        "seed": options.seed,
+        "camera": options.camera,
+        "action_repeat": options.action_repeat,
+        "time_limit": options.time_limit,
+        "render": "none" if blind else options.render,
     }
-    return given_only(settings)
+    return without_unset(settings)
 
 
-def _policy(wanted: Eval, robot: Robot) -> Policy:
-    if wanted.policy == "agent":
-        return _agent(wanted, robot)
-    if wanted.policy == "hold":
+def _policy(options: Eval, robot: Robot) -> Policy:
+    if options.policy == "agent":
+        return _agent(options, robot)
+    if options.policy == "hold":
         from wm_nodes.evaluation.baselines import Hold
 
         return Hold(robot)
-    if wanted.policy == "random":
+    if options.policy == "random":
         from wm_nodes.evaluation.baselines import Random
 
-        return Random(robot, wanted.seed)
-    if wanted.policy == "expert":
+        return Random(robot, options.seed)
+    if options.policy == "expert":
         from wm_nodes.robots.opening import script_of
 
         expert: Policy = script_of(robot, "expert")(robot)
@@ -309,10 +335,10 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
     from wm_nodes.robots.sims.metaworld import MetaWorld
 
     assert isinstance(robot, MetaWorld)
-    return baseline(wanted.policy, robot, wanted.seed, _settings(wanted))
+    return baseline(options.policy, robot, options.seed, _settings(options))
 
 
-def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
+def _agent(options: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
     from wm_nodes.agent.action_selection import SearchSettings
@@ -321,30 +347,30 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
     from wm_nodes.agent.weights import load_weights
 
     torch.set_num_threads(1)  # as in the nodes: the same numbers
-    folder = find_weights(wanted.weights)
+    folder = find_weights(options.weights)
     for difference in differences(folder, robot.spec):
         print(f"wm eval: note: {difference}", file=sys.stderr)
-    weights = load_weights(folder, NEEDS, pick_device(wanted.device))
-    camera = only_camera(robot.spec, wanted.camera)
+    weights = load_weights(folder, NEEDS, pick_device(options.device))
+    camera = only_camera(robot.spec, options.camera)
     search = SearchSettings(
-        horizon=wanted.horizon,
-        samples=wanted.samples,
-        iterations=wanted.iterations,
-        execute=wanted.execute,
-        goal_proprio=wanted.goal_proprio,
-        objective=wanted.objective,
+        horizon=options.horizon,
+        samples=options.samples,
+        iterations=options.iterations,
+        execute=options.execute,
+        goal_proprio=options.goal_proprio,
+        objective=options.objective,
     )
     return LearnedPolicy(
         weights,
         robot.spec,
-        seed=wanted.seed,
-        planner=wanted.planner,
+        seed=options.seed,
+        planner=options.planner,
         search=search,
         camera=camera,
-        goal=goal_of(robot, camera, joints=wanted.goal_joints),
-        delay_s=wanted.delay_s,
-        thinking_s=wanted.thinking_s,
-        compensate=wanted.compensate,
+        goal=goal_of(robot, camera, joints=options.goal_joints),
+        delay_s=options.delay_s,
+        thinking_s=options.thinking_s,
+        compensate=options.compensate,
     )
 
 

@@ -1,4 +1,4 @@
-"""`wm faults`: break everything around the simulated arm, with real processes, and audit it."""
+"""`wm faults`: inject faults around the simulated arm, with real processes, and audit it."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Faults:
     only: tuple[str, ...] = ()
     """Only these faults."""
     seed: int = 0
-    """Of moments and motion."""
+    """Seed of moments and motion."""
     estop: int = 0
-    """Instead: call the e-stop so many times under load, and measure how fast the arm stops."""
+    """Instead: number of e-stop calls under load; measures how fast the arm stops."""
     fuzz: int = 0
-    """Instead: give so many random, mostly wrong messages to the robot node's subscriptions."""
+    """Instead: number of random, mostly invalid messages for the robot node's subscriptions."""
     out: Path | None = None
     """Write OUT.json and OUT.csv."""
     ns: str = ROBOT
@@ -54,22 +54,22 @@ class Faults:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm faults WORDS`."""
-    wanted = parse(Faults, "faults", words)
-    wanted = replace(wanted, ns=require_namespace("ns", wanted.ns))
-    require("count", wanted.count, 1)
-    require("estop", wanted.estop, 0)
-    require("fuzz", wanted.fuzz, 0)
+    options = parse(Faults, "faults", words)
+    options = replace(options, ns=require_namespace("ns", options.ns))
+    require("count", options.count, 1)
+    require("estop", options.estop, 0)
+    require("fuzz", options.fuzz, 0)
     command = shlex.join(["wm", "faults", *words])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # ends all processes
-    if wanted.fuzz:
-        return _fuzz(wanted, command)
-    if wanted.estop:
-        return _estop(wanted, command)
-    return _matrix(wanted, command)
+    if options.fuzz:
+        return _fuzz(options, command)
+    if options.estop:
+        return _estop(options, command)
+    return _matrix(options, command)
 
 
 def _spread(interface: str, count: int) -> dict[str, int]:
-    """Return how many injections each interface gets."""
+    """Return the number of injections of each interface."""
     from wm_nodes.checks.faults.plant import COMMANDS
 
     names = list(COMMANDS) if interface == "all" else [interface]
@@ -81,15 +81,16 @@ def _spread(interface: str, count: int) -> dict[str, int]:
 # The matrix -------------------------------------------------------------------------------------
 
 
-def _matrix(wanted: Faults, command: str) -> int:
-    from wm_nodes.checks.faults.matrix import FAULTS, run_matrix
+def _matrix(options: Faults, command: str) -> int:
+    from wm_nodes.checks.faults.injections import FAULTS
+    from wm_nodes.checks.faults.matrix import run_matrix
 
-    for name in wanted.only:
+    for name in options.only:
         require_one_of("only", name, tuple(FAULTS))
-    names = wanted.only or tuple(FAULTS)
-    random = np.random.default_rng(wanted.seed)
+    names = options.only or tuple(FAULTS)
+    random = np.random.default_rng(options.seed)
     orders: dict[str, list[str]] = {}
-    for interface, count in _spread(wanted.interface, wanted.count).items():
+    for interface, count in _spread(options.interface, options.count).items():
         order: list[str] = []
         while len(order) < count:
             order += [str(name) for name in random.permutation(names)]
@@ -99,9 +100,9 @@ def _matrix(wanted: Faults, command: str) -> int:
     auditors: dict[str, Auditor] = {}
 
     def save() -> None:
-        if wanted.out is not None:
+        if options.out is not None:
             summary = {"faults": _summary(done)}
-            _save(wanted, command, _line(done, auditors), summary, done, auditors)
+            _save(options, command, _line(done, auditors), summary, done, auditors)
 
     def watch(outcome: Outcome, auditor: Auditor) -> None:
         verdict = "fine" if outcome.fine else "NOT FINE"
@@ -114,39 +115,39 @@ def _matrix(wanted: Faults, command: str) -> int:
         )
         done.append(outcome)
         auditors[outcome.interface] = auditor
-        save()  # now, so that an interrupted run has results
+        save()  # after each, so that an interrupted run leaves results
 
-    run_matrix(orders, wanted.seed, watch, wanted.ns)
-    save()  # the auditors have judged the last commands only now
+    run_matrix(orders, options.seed, watch, options.ns)
+    save()  # the auditors check the last commands at the end of run_matrix
     print(_line(done, auditors))
     return 0 if all(outcome.fine for outcome in done) and not _violations(auditors) else 1
 
 
 def _violations(auditors: Mapping[str, Auditor]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for auditor in auditors.values():
         for name, count in auditor.violations.items():
-            found[name] = found.get(name, 0) + count
-    return found
+            totals[name] = totals.get(name, 0) + count
+    return totals
 
 
 def _line(done: Sequence[Outcome], auditors: Mapping[str, Auditor]) -> str:
     bad = sum(not outcome.fine for outcome in done)
-    found, all_of = _violations(auditors), auditors.values()
+    violations, all_auditors = _violations(auditors), auditors.values()
     return (
-        f"{len(done)} faults, {bad} not fine, {sum(found.values())} violations in "
-        f"{sum(one.commands for one in all_of)} commands {found or ''}, "
-        f"{found.get('uncaused', 0)} motions without cause, "
-        f"{sum(one.not_received for one in all_of)} commands not received, "
-        f"{sum(one.held_up for one in all_of)} held up on their way out, "
-        f"{sum(one.starts for one in all_of)} new beginnings"
+        f"{len(done)} faults, {bad} not fine, {sum(violations.values())} violations in "
+        f"{sum(auditor.commands for auditor in all_auditors)} commands {violations or ''}, "
+        f"{violations.get('uncaused', 0)} motions without cause, "
+        f"{sum(auditor.not_received for auditor in all_auditors)} commands not received, "
+        f"{sum(auditor.held_up for auditor in all_auditors)} delayed on their way out, "
+        f"{sum(auditor.starts for auditor in all_auditors)} new path starts"
     )
 
 
 # The e-stop -------------------------------------------------------------------------------------
 
 
-def _estop(wanted: Faults, command: str) -> int:
+def _estop(options: Faults, command: str) -> int:
     from wm_nodes.checks.faults.estop_latency import quantiles, run_estop
 
     done: list[EstopCall] = []
@@ -159,16 +160,16 @@ def _estop(wanted: Faults, command: str) -> int:
         return rows
 
     def line() -> str:
-        found = _violations(auditors)
+        violations = _violations(auditors)
         return (
             f"{len(done)} e-stops, {sum(not call.fine for call in done)} not fine, "
-            f"{sum(found.values())} violations in "
-            f"{sum(one.commands for one in auditors.values())} commands {found or ''}"
+            f"{sum(violations.values())} violations in "
+            f"{sum(auditor.commands for auditor in auditors.values())} commands {violations or ''}"
         )
 
     def save() -> None:
-        if wanted.out is not None:
-            _save(wanted, command, line(), {"quantiles_ms": table()}, done, auditors)
+        if options.out is not None:
+            _save(options, command, line(), {"quantiles_ms": table()}, done, auditors)
 
     def watch(call: EstopCall, auditor: Auditor) -> None:
         done.append(call)
@@ -182,7 +183,7 @@ def _estop(wanted: Faults, command: str) -> int:
         )
         save()
 
-    run_estop(_spread(wanted.interface, wanted.estop), wanted.seed, watch, wanted.ns)
+    run_estop(_spread(options.interface, options.estop), options.seed, watch, options.ns)
     save()
     for interface, times in table().items():
         for name, row in times.items():
@@ -195,83 +196,84 @@ def _estop(wanted: Faults, command: str) -> int:
 # Fuzzing ----------------------------------------------------------------------------------------
 
 
-def _fuzz(wanted: Faults, command: str) -> int:
+def _fuzz(options: Faults, command: str) -> int:
     from wm_nodes.checks.faults.fuzz import run_fuzz
 
     results = {}
-    for interface, count in _spread(wanted.interface, wanted.fuzz).items():
-        found = run_fuzz(count, wanted.seed, interface, wanted.ns)
-        results[interface] = found
+    for interface, count in _spread(options.interface, options.fuzz).items():
+        result = run_fuzz(count, options.seed, interface, options.ns)
+        results[interface] = result
         print(
-            f"{interface}: {found.messages} messages, {found.refused} refused, "
-            f"{sum(found.violations.values())} violations in {found.commands} commands "
-            f"{found.violations or ''}, {found.not_received} not received, robot node "
-            f"{'alive' if found.alive else 'DEAD'}, "
-            f"{'moves' if found.moves_again else 'STANDS'} after",
+            f"{interface}: {result.messages} messages, {result.refused} refused, "
+            f"{sum(result.violations.values())} violations in {result.commands} commands "
+            f"{result.violations or ''}, {result.not_received} not received, robot node "
+            f"{'alive' if result.alive else 'DEAD'}, "
+            f"{'moves' if result.moves_again else 'STANDS'} after",
             flush=True,
         )
-    if wanted.out is not None:
-        wanted.out.parent.mkdir(parents=True, exist_ok=True)
-        given: dict[str, Any] = {"command": command, "seed": wanted.seed}
-        given |= {name: asdict(found) for name, found in results.items()}
-        wanted.out.with_suffix(".json").write_text(json.dumps(given, indent=2) + "\n")
-    return 0 if all(found.fine for found in results.values()) else 1
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        content: dict[str, Any] = {"command": command, "seed": options.seed}
+        content |= {name: asdict(result) for name, result in results.items()}
+        options.out.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
+    return 0 if all(result.fine for result in results.values()) else 1
 
 
 # Results ----------------------------------------------------------------------------------------
 
 
 def _save(
-    wanted: Faults,
+    options: Faults,
     command: str,
     line: str,
     summary: Mapping[str, object],
     done: Sequence[Any],
     auditors: Mapping[str, Auditor],
 ) -> None:
-    """Write OUT.json and OUT.csv of what was done so far."""
-    assert wanted.out is not None
-    wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    given: dict[str, object] = {"command": command, "line": line, "seed": wanted.seed, **summary}
-    given["broken"] = {
-        name: [_evidence(one) for one in auditor.broken] for name, auditor in auditors.items()
+    """Write OUT.json and OUT.csv with the results so far."""
+    assert options.out is not None
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    content: dict[str, object] = {"command": command, "line": line, "seed": options.seed, **summary}
+    content["broken"] = {
+        name: [_evidence(limit) for limit in auditor.broken] for name, auditor in auditors.items()
     }
-    wanted.out.with_suffix(".json").write_text(json.dumps(given, indent=2) + "\n")
-    with wanted.out.with_suffix(".csv").open("w", newline="") as file:
+    options.out.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
+    with options.out.with_suffix(".csv").open("w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(asdict(done[0])))
         table.writeheader()
-        table.writerows(asdict(one) for one in done)
+        table.writerows(asdict(result) for result in done)
 
 
 def _evidence(broken: BrokenLimit) -> dict[str, object]:
-    """Return a broken limit with the commands up to it; `*`: a path began there."""
+    """Return a broken limit with the commands up to it; `*`: a path starts there."""
     commands = [
-        f"{one.when_s - broken.commands[-1].when_s:+.3f} s {'*' if one.starts_path else ' '} "
-        + " ".join(f"{value:.9f}" for value in one.place)
-        for one in broken.commands
+        f"{command.when_s - broken.commands[-1].when_s:+.3f} s "
+        f"{'*' if command.starts_path else ' '} "
+        + " ".join(f"{value:.9f}" for value in command.place)
+        for command in broken.commands
     ]
-    found = {"limit": broken.limit, "command": broken.number, "commands": commands}
-    return found | ({"note": broken.note} if broken.note else {})
+    evidence = {"limit": broken.limit, "command": broken.number, "commands": commands}
+    return evidence | ({"note": broken.note} if broken.note else {})
 
 
 def _summary(outcomes: Sequence[Outcome]) -> dict[str, dict[str, object]]:
     """Return each fault's counts and worst times."""
     rows = [asdict(outcome) for outcome in outcomes]
-    found: dict[str, dict[str, object]] = {}
+    by_fault: dict[str, dict[str, object]] = {}
     for name in dict.fromkeys(row["fault"] for row in rows):
-        mine = [row for row in rows if row["fault"] == name]
-        stops = [row["stop_s"] for row in mine if row["stop_s"] >= 0]
-        backs = [row["recover_s"] for row in mine if row["recover_s"] >= 0]
-        found[name] = {
-            "injections": len(mine),
-            "violations": sum(row["violations"] for row in mine),
-            "uncaused": sum(row["uncaused"] for row in mine),
-            "not_fine": sum(not row["fine"] for row in mine),
+        injections = [row for row in rows if row["fault"] == name]
+        stops = [row["stop_s"] for row in injections if row["stop_s"] >= 0]
+        recoveries = [row["recover_s"] for row in injections if row["recover_s"] >= 0]
+        by_fault[name] = {
+            "injections": len(injections),
+            "violations": sum(row["violations"] for row in injections),
+            "uncaused": sum(row["uncaused"] for row in injections),
+            "not_fine": sum(not row["fine"] for row in injections),
             "stop_s_median": round(float(np.median(stops)), 3) if stops else None,
             "stop_s_most": max(stops, default=None),
-            "recover_s_median": round(float(np.median(backs)), 3) if backs else None,
-            "recover_s_most": max(backs, default=None),
-            "operator": sum(row["operator"] for row in mine),
-            "lost_steps_median": int(np.median([row["lost_steps"] for row in mine])),
+            "recover_s_median": round(float(np.median(recoveries)), 3) if recoveries else None,
+            "recover_s_most": max(recoveries, default=None),
+            "operator": sum(row["operator"] for row in injections),
+            "lost_steps_median": int(np.median([row["lost_steps"] for row in injections])),
         }
-    return found
+    return by_fault

@@ -1,4 +1,4 @@
-"""The one form of help of all commands: usage, what it does, a table of options, examples."""
+"""The help text of every command: usage, description, a table of options, examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from wm_nodes.cli.examples import EXAMPLES
-from wm_nodes.cli.options import Option, options
+from wm_nodes.cli.options import Option, dataclass_options
 
 NARROW, WIDE = 60, 100  # columns
 LEFT = 26  # columns of the names
@@ -16,14 +16,15 @@ LEFT = 26  # columns of the names
 
 def command_help(kind: type, command: str) -> str:
     """Return the help of a command whose arguments are a dataclass."""
-    found = options(kind)
-    placed = [option for option in found if option.positional]
-    named = [option for option in found if not option.positional]
-    words = [_word(option) for option in (*placed, *(n for n in named if n.default is None))]
+    options = dataclass_options(kind)
+    positional = [option for option in options if option.positional]
+    named = [option for option in options if not option.positional]
+    required = [option for option in named if option.default is None]
+    words = [_word(option) for option in (*positional, *required)]
     description = inspect.cleandoc(kind.__doc__ or "")
     parts = [" ".join(["usage: wm", command, *words, "[options]"]), _paragraphs(description)]
-    if placed:
-        parts.append(table("arguments", ((option.name, _text(option)) for option in placed)))
+    if positional:
+        parts.append(table("arguments", ((option.name, _text(option)) for option in positional)))
     rows = [("--help", "show this text"), *((_left(option), _text(option)) for option in named)]
     parts.append(table("options", rows))
     if lines := EXAMPLES.get(command):
@@ -32,18 +33,18 @@ def command_help(kind: type, command: str) -> str:
 
 
 def group_help(command: str, commands: Mapping[str, str]) -> str:
-    """Return the help of a command that only has commands of its own."""
+    """Return the help of a command that only groups subcommands."""
     parts = [f"usage: wm {command} COMMAND ...", table("commands", commands.items(), 14)]
     return "\n\n".join([*parts, examples(EXAMPLES[command]), see(f"{command} COMMAND")])
 
 
 def see(command: str) -> str:
-    """Return where more is said."""
-    return f"`wm {command} --help` says more."
+    """Return a reference to the help of a command."""
+    return f"See `wm {command} --help` for details."
 
 
 def table(title: str, rows: Iterable[tuple[str, str]], left: int = LEFT) -> str:
-    """Return names and their texts below a title; a long name has a line of its own."""
+    """Return names and their texts below a title; a long name gets its own line."""
     lines = [f"{title}:"]
     for name, text in rows:
         body = textwrap.wrap(text, width() - left, break_on_hyphens=False) or [""]
@@ -56,7 +57,7 @@ def table(title: str, rows: Iterable[tuple[str, str]], left: int = LEFT) -> str:
 
 
 def width() -> int:
-    """Return how many columns help has."""
+    """Return the width of help texts in columns."""
     return min(WIDE, max(NARROW, shutil.get_terminal_size().columns - 1))
 
 

@@ -13,7 +13,7 @@ USAGE = "usage: wm launch GRAPH [name:=value ...] [--show-args]"
 
 
 def run(words: Sequence[str]) -> int:
-    """Launch, or show what can be launched and with which arguments."""
+    """Launch a graph, or show the graphs or the arguments of one."""
     graph_name = next((word for word in words if not word.startswith("-")), None)
     if graph_name is None:
         print(overview())
@@ -37,7 +37,7 @@ def overview() -> str:
 def _description(name: str) -> str:
     try:
         return find_graph(name).description
-    except GraphError as error:  # a broken file of one graph leaves the others
+    except GraphError as error:  # a broken file of one graph does not hide the others
         return f"BROKEN: {error}"
 
 
@@ -52,6 +52,6 @@ def show_arguments(graph: Graph) -> str:
 
 def _text(argument: Argument) -> str:
     right = "" if isinstance(argument.default, str) and not argument.choices else argument.right()
-    fixed = " Stays as it is when a run goes on." if argument.fixed else ""
+    fixed = " Cannot change when a run is resumed." if argument.fixed else ""
     text = f"{argument.description}{fixed} {right and right[0].upper() + right[1:] + '.'}"
     return text.strip()

@@ -1,4 +1,4 @@
-"""Entry point of `wm`: finds the subcommand and shows a person's mistakes as one line."""
+"""Entry point of `wm`: runs the subcommand and prints errors of the user in one line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from importlib import import_module
 from wm_nodes.errors import UserError, unknown
 from wm_nodes.graphs.graph import GraphError
 
-FAILED, WRONG = 1, 2  # a fault of ours, a mistake of the user
+FAILED, WRONG = 1, 2  # exit codes: an internal error, an error of the user
 COMMANDS = {
     "launch": "run a graph of nodes",
     "demo": "watch a shipped agent act through the whole graph, and get a report",
     "train": "learn from a recorded log, without ROS",
-    "average": "the mean of a run's newest weights, steadier than any of them",
+    "average": "average the newest weights of a run",
     "collect": "record demonstrations or play into a replay log, without ROS",
     "eval": "success and return of a policy, with confidence intervals",
     "study": "learn a set of tasks with the same settings; a table beside blind baselines",
@@ -23,10 +23,10 @@ COMMANDS = {
     "models": "list the model presets",
     "weights": "list shipped weights and those of the runs here; import checkpoints",
     "bench": "measure speeds on this machine",
-    "arm": "check an arm's wiring, try its safety filter, operate it",
-    "faults": "break everything around the simulated arm and see that it stops",
-    "log": "look into a replay log, verify it, import and export",
-    "completion": "print what completes `wm` commands in bash",
+    "arm": "check an arm's wiring, test its safety filter, operate it",
+    "faults": "inject faults around the simulated arm and check that it stops",
+    "log": "inspect and verify a replay log, import and export other formats",
+    "completion": "print the script that completes `wm` commands in bash",
 }
 
 

@@ -1,4 +1,4 @@
-"""`wm models`: the model presets; `wm models show NAME`: every setting of one."""
+"""`wm models`: list the model presets; `wm models show NAME`: list every setting of one."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _show(wanted: Show) -> int:
-    require_one_of("name", wanted.name, list(SUMMARIES))
+def _show(options: Show) -> int:
+    require_one_of("name", options.name, list(SUMMARIES))
     from wm_models.interface.overrides import settings_of, written
     from wm_models.registry import preset
 
-    found = list(settings_of(preset(wanted.name)).values())
-    rows = [(written({each.name: each.value}), each.kind, each.meaning) for each in found]
+    settings = list(settings_of(preset(options.name)).values())
+    rows = [(written({each.name: each.value}), each.kind, each.meaning) for each in settings]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     for name, kind, meaning in rows:
         print(f"{name:{widths[0]}}  {kind:{widths[1]}}  {meaning}".rstrip())

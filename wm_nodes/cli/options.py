@@ -1,4 +1,4 @@
-"""What a command takes, read off its dataclass: for help, for completion, for "did you mean".
+"""The options of a command, read from its dataclass: for help, completion and "did you mean".
 
 Each field is an option; its help is the string below it, as tyro reads it.
 """
@@ -23,14 +23,14 @@ KINDS = {int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 @dataclass(frozen=True)
 class Choices:
-    """Mark of an option, as Annotated[str, Choices(names)]: the words that it may be."""
+    """Annotation of an option, as Annotated[str, Choices(names)]: the values that it accepts."""
 
     words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option (`--seed`) or positional word (`RUN`); default: None where it must be given."""
+    """One option (`--seed`) or positional argument (`RUN`); default: None where it is required."""
 
     name: str
     metavar: str  # "" of a switch
@@ -47,14 +47,14 @@ class Option:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Return what is typed to give it; nothing for a positional word."""
+        """Return the words that set it on the command line; none for a positional argument."""
         if self.positional:
             return ()
         return (self.name, f"--no-{self.name[2:]}") if self.default == "true" else (self.name,)
 
 
-def options(kind: type) -> tuple[Option, ...]:
-    """Return the options of a command's dataclass, in order."""
+def dataclass_options(kind: type) -> tuple[Option, ...]:
+    """Return the options that a command's dataclass declares, in order."""
     hints, texts = get_type_hints(kind, include_extras=True), _texts(kind)
     return tuple(_option(each, hints[each.name], texts.get(each.name, "")) for each in fields(kind))
 
@@ -86,7 +86,7 @@ def _option(spec: Field[Any], hint: Any, text: str) -> Option:
 
 
 def choices_of(marks: Sequence[object]) -> tuple[str, ...]:
-    """Return the words of the mark Choices; () where there is none."""
+    """Return the values of the annotation Choices; () where there is none."""
     return next((mark.words for mark in marks if isinstance(mark, Choices)), ())
 
 
@@ -95,7 +95,7 @@ def _set(mark: object, key: str) -> Any:
 
 
 def _base(hint: Any) -> tuple[Any, int]:
-    """Return the type of one word, and how many there are: 0 one, 1 any number, else so many."""
+    """Return the type of one value, and their count: 0 for one, 1 for any number, else exact."""
     parts = [part for part in get_args(hint) if part is not types.NoneType]
     if get_origin(hint) in (Union, types.UnionType):
         return _base(parts[0])
@@ -116,13 +116,13 @@ def _default(spec: Field[Any]) -> str | None:
 
 
 def robots() -> str:
-    """Return the robots that commands open by name, for a help text."""
+    """Return the robots that commands open by name, as a help text lists them."""
     return ", ".join(f"{name} ({entry.summary})" for name, entry in SIMULATED.items())
 
 
 def _texts(kind: type) -> dict[str, str]:
     """Return the string below each field of a dataclass, on one line."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)
     for line, below in zip(tree.body, tree.body[1:], strict=False):
@@ -130,5 +130,5 @@ def _texts(kind: type) -> dict[str, str]:
             value = below.value if isinstance(below, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 text = " ".join(value.value.split())
-                found[line.target.id] = text.replace("{robots}", robots())
-    return found
+                texts[line.target.id] = text.replace("{robots}", robots())
+    return texts

@@ -1,4 +1,4 @@
-"""Folders that a command is given: a log, by its own path or by the name of its run."""
+"""Folders on the command line: a log, by its own path or by the name of its run."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ def find_log(path: Path) -> Path:
     for folder in (path, path / "log", Path("runs") / path / "log"):
         if (folder / "zarr.json").is_file():
             return folder
-    return path  # the reader says what is wrong with it
+    return path  # the reader reports what is wrong with it

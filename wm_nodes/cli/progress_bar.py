@@ -1,4 +1,4 @@
-"""A progress bar for a person at a terminal; plain lines, now and then, for a file."""
+"""A progress bar on a terminal; a plain line every few seconds in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH = 24
 
 
 class Bar:
-    """Shows `done` of `total` (0: unknown), the rate and what is left, with a text behind."""
+    """Shows `done` of `total` (0: unknown), the rate and the time left, followed by a text."""
 
     def __init__(self, total: int, unit: str, stream: TextIO | None = None) -> None:
         self.total, self.unit = total, unit
@@ -22,7 +22,7 @@ class Bar:
         self._shown_at = float("-inf")
 
     def show(self, done: int, rate: float, text: str, *, now: bool = False) -> None:
-        """Draw, unless that was done a moment ago; `rate` in units per second."""
+        """Draw, unless the last drawing is too recent; `rate` in units per second."""
         wait = DRAWN_S if self._drawn else LINES_S
         if not now and time.monotonic() - self._shown_at < wait:
             return
@@ -34,7 +34,7 @@ class Bar:
         self._stream.flush()
 
     def line(self, done: int, rate: float, text: str) -> str:
-        """Return what is shown: bar, counts, rate and time left as far as they are known."""
+        """Return the text: bar, counts, and rate and time left where they are known."""
         head, parts = "", [f"{done} {self.unit}"]
         if 0 < self.total >= done:  # a run that is past its end has no bar
             filled = WIDTH * done // self.total
@@ -47,14 +47,14 @@ class Bar:
         return head + ", ".join([*parts, text] if text else parts)
 
     def close(self) -> None:
-        """Leave the bar where it is and go on below it."""
+        """Leave the bar where it is and continue below it."""
         if self._drawn and self._shown_at > 0:
             self._stream.write("\n")
             self._stream.flush()
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the two largest units that say something: 2 h 05 min, 40 s."""
+    """Return a time in its two largest units: 2 h 05 min, 40 s."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

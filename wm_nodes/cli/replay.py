@@ -23,14 +23,14 @@ from wm_nodes.namespaces import ROBOT
 class Replay:
     """Play a logged episode onto the topics of a robot, with its stamps and its timing.
 
-    `wm launch replay` adds nodes that decide on it, and a recorder."""
+    `wm launch replay` adds nodes that plan from it, and a recorder."""
 
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log, or a run; it may be in use."""
     episode: int = -1
     """Episode to play, from 0; -1: the newest."""
     rate: float = 1.0
-    """Times as fast as it was; 0: without any pause."""
+    """Speed relative to the recording; 0: without any pause."""
     answers: tuple[Literal["recorded", "plan"], ...] = ()
     """Wait for these: recorded (the recorder, at the episode's start), plan (at each
     observation)."""
@@ -39,22 +39,22 @@ class Replay:
     restamp: bool = False
     """Stamp with the present time, not with the logged one."""
     wait_s: float = 10.0
-    """Begin when `step` has a subscriber, or after so long."""
+    """Start when `step` has a subscriber, at the latest after this time [s]."""
     ns: str = ROBOT
     """Namespace of the topics."""
     network: Literal["local", "subnet"] = "local"
-    """local: within this computer only; subnet: other computers hear it too."""
+    """local: within this computer only; subnet: also to other computers."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm replay WORDS`."""
-    wanted = parse(Replay, "replay", words)
-    require("rate", wanted.rate, 0.0, 1000.0)
-    require("wait-s", wanted.wait_s, 0.0)
-    ns = require_namespace("ns", wanted.ns)
+    options = parse(Replay, "replay", words)
+    require("rate", options.rate, 0.0, 1000.0)
+    require("wait-s", options.wait_s, 0.0)
+    ns = require_namespace("ns", options.ns)
     if find_spec("rclpy") is None:
-        raise UserError("ROS 2 is missing (no rclpy). Right: source your ROS 2, or `make setup`.")
-    os.environ.update(network_environment(wanted.network))
+        raise UserError("ROS 2 is missing (no rclpy). Source your ROS 2, or run `make setup`.")
+    os.environ.update(network_environment(options.network))
 
     from rclpy.parameter import Parameter
 
@@ -62,9 +62,9 @@ def run(words: Sequence[str]) -> int:
     from wm_nodes.ros import spin
 
     names = "episode rate as_camera restamp wait_s"
-    given: dict[str, Any] = {name: getattr(wanted, name) for name in names.split()}
-    given["log"] = str(find_log(wanted.log))
-    if wanted.answers:
-        given["answers"] = list(wanted.answers)
-    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    parameters: dict[str, Any] = {name: getattr(options, name) for name in names.split()}
+    parameters["log"] = str(find_log(options.log))
+    if options.answers:
+        parameters["answers"] = list(options.answers)
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     return spin.run(partial(ReplayNode, namespace=ns, parameter_overrides=overrides), [])

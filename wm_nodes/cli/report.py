@@ -1,4 +1,4 @@
-"""`wm report RUN`: video, plot and figures of a run, from its log, or from what it learned."""
+"""`wm report RUN`: video, plot and figures of a run, from its log or its training metrics."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ METRICS = Path("metrics") / "train.csv"
 class Report:
     """Video, plot and figures of a run or a log: summary.json, episodes.mp4 and images.
 
-    Of a run of wm train, which has no episodes of its own: its metrics over updates, and what its
-    model predicts of the first log that it learned from.
+    For a run of wm train, which has no episodes: its metrics over updates, and predictions of its
+    model on the first log that it was trained on.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -36,16 +36,16 @@ class Report:
     out: Path | None = None
     """Folder of the report; default: report/ in the run, or beside the log."""
     last: int = 0
-    """Only the newest so many episodes; 0: all."""
+    """Number of newest episodes to use; 0: all."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm report WORDS`."""
-    wanted = parse(Report, "report", words)
-    require("last", wanted.last, 0)
-    place, own = find(wanted.run)
-    folder = wanted.out or (place.parent if own else place) / "report"
-    summary = make_report(place, folder, last=wanted.last) if own else make_training(place, folder)
+    options = parse(Report, "report", words)
+    require("last", options.last, 0)
+    place, own = find(options.run)
+    folder = options.out or (place.parent if own else place) / "report"
+    summary = make_report(place, folder, last=options.last) if own else make_training(place, folder)
     shown = {name: value for name, value in summary.items() if name != CONFIG}
     print(json.dumps(shown, indent=2))
     print(f"report: {folder}")
@@ -53,8 +53,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def find(path: Path) -> tuple[Path, bool]:
-    """Return the log of a run, or the log itself, and True; of a run without a log of its own its
-    folder and False. UserError: neither is there."""
+    """Return a log (given itself or as a run) and True, or the folder of a run without a log and
+    False. UserError: there is neither."""
     runs = (path, RUNS / path)
     for folder in (path, *(run / "log" for run in runs)):
         if (folder / "zarr.json").is_file():
@@ -64,8 +64,8 @@ def find(path: Path) -> tuple[Path, bool]:
             return folder, False
     there = next((run for run in runs if run.is_dir()), None)
     if there is not None:
-        raise UserError(f"RUN: {there} has neither a log nor metrics of learning yet.")
-    raise UserError(f"RUN: no log at {path}, and no run of that name. See `wm report --help`.")
+        raise UserError(f"RUN: got {there}, expected a run with a log or training metrics.")
+    raise UserError(f"RUN: got {path}, expected a log or a run. See `wm report --help`.")
 
 
 def make_report(
@@ -90,7 +90,7 @@ def make_report(
 
 
 def make_training(run: Path, folder: Path) -> dict[str, Any]:
-    """Write the report of a run that learned from recorded logs."""
+    """Write the report of a run that was trained on recorded logs."""
     from wm_datasets import LogError
     from wm_models.errors import ModelError
     from wm_models.weights.manifest import WeightsError
@@ -111,12 +111,12 @@ def make_training(run: Path, folder: Path) -> dict[str, Any]:
 
 def _config(manifest: Manifest) -> dict[str, Any]:
     """Return the preset of the newest weights, and its settings if they are known."""
-    found = {"preset": manifest.preset, "set": dict(manifest.settings)}
-    return found | ({CONFIG: manifest.extra[CONFIG]} if CONFIG in manifest.extra else {})
+    facts = {"preset": manifest.preset, "set": dict(manifest.settings)}
+    return facts | ({CONFIG: manifest.extra[CONFIG]} if CONFIG in manifest.extra else {})
 
 
 def _about(run: Path) -> dict[str, Any]:
-    """Return what run.json says of the run; nothing where it cannot be read."""
+    """Return the arguments in run.json of the run; {} where it cannot be read."""
     try:
         return dict(json.loads((run / "run.json").read_text())["arguments"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -124,7 +124,7 @@ def _about(run: Path) -> dict[str, Any]:
 
 
 def _first_log(facts: dict[str, Any]) -> LogReader | None:
-    """Return the first log that was learned from; None where it is not on this computer."""
+    """Return the first log of the training; None where it is not on this computer."""
     from wm_datasets import LogReader
 
     for word in facts.get("logs") or []:

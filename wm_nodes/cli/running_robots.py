@@ -1,6 +1,6 @@
-"""Robot nodes that run in this ROS domain, by namespace, for commands that speak to one or to all.
+"""Robot nodes that run in this ROS domain, by namespace, for commands that call one or all of them.
 
-A robot node is whatever offers `<namespace>/estop` (std_srvs/SetBool).
+A robot node is a node that offers `<namespace>/estop` (std_srvs/SetBool).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
 
-LOOKS = 120  # so often events are handled meanwhile: on a stalled computer time alone says nothing
-QUIET_S, QUIET_LOOKS = 1.5, 60  # nothing new is discovered for so long, and in so many looks
+LOOKS = 120  # rounds of event handling at least: on a stalled computer time alone is no evidence
+QUIET_S, QUIET_LOOKS = 1.5, 60  # complete when nothing new came in this time and so many rounds
 DISCOVERY_S = 6.5  # DDS announces each node every 3 s, and one announcement may be lost
 ESTOP, KIND = "/estop", "std_srvs/srv/SetBool"
 
 
 @contextmanager
 def operator() -> Iterator[tuple[Node, SingleThreadedExecutor]]:
-    """Be a node of this ROS domain for a while."""
+    """Create a node in this ROS domain, and destroy it at the end."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
@@ -83,19 +83,19 @@ class RunningRobots:
         """
         end = time.monotonic() + wait_s
         while True:
-            found = self.look()
-            if len(found) > 1:
+            namespaces = self.look()
+            if len(namespaces) > 1:
                 raise UserError(
-                    f"{len(found)} robot nodes run: {', '.join(found)}. Choose one with --ns, as "
-                    f"in --ns {found[0]}."
+                    f"{len(namespaces)} robot nodes run: {', '.join(namespaces)}. Choose one with "
+                    f"--ns, as in --ns {namespaces[0]}."
                 )
-            if self.complete and (found or time.monotonic() >= end):
-                return found[0] if found else ""
+            if self.complete and (namespaces or time.monotonic() >= end):
+                return namespaces[0] if namespaces else ""
 
 
-def namespace_or_only(given: str, wait_s: float) -> str:
-    """Return the given namespace, or else that of the only robot node; "" if there is none."""
-    if given:
-        return given
+def namespace_or_only(ns: str, wait_s: float) -> str:
+    """Return `ns`; if it is empty, the namespace of the only robot node, or "" without one."""
+    if ns:
+        return ns
     with operator() as (node, executor):
         return RunningRobots(node, executor).only(wait_s)

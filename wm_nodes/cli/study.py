@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from wm_nodes.cli.arguments import as_begun, parse, require, require_one_of
+from wm_nodes.cli.arguments import parse, parse_resumed, require, require_one_of
 from wm_nodes.cli.helptext import group_help
 from wm_nodes.errors import UserError, unknown, user_errors
 from wm_nodes.graphs.arguments import MODELS
@@ -24,14 +24,14 @@ class Tasks:
     """Learn tasks of Meta-World one after the other with the same settings, through the whole
     graph, and leave tasks.csv, tasks.md and tasks.png beside blind baselines.
 
-    The same command goes on where it was; a finished task is not repeated. The settings are fixed
+    The same command resumes the study; a finished task is not repeated. The settings are fixed
     when a study begins; the tasks may change. Exit code 1: a task failed.
     """
 
     set: Literal["easy", "medium", "hard", "very-hard"] = "easy"
     """Set of tasks, as in the paper on Masked World Models (28, 11, 6 and 5 tasks)."""
     tasks: str = ""
-    """Tasks instead of a set, with commas between: coffee-button,door-open."""
+    """Tasks instead of a set, separated by commas: coffee-button,door-open."""
     demos: int = 20
     """Demonstrations by each task's script, recorded first; 0: none."""
     minutes: float = 30.0
@@ -49,9 +49,10 @@ class Tasks:
     episodes: int = 20
     """Episodes of each evaluation, of the one at the end, and of each baseline."""
     baselines: bool = True
-    """Measure the blind policies and the script on the same episodes first, beside the minutes."""
+    """Measure the blind policies and the script on the same episodes first; their time is not part
+    of --minutes."""
     folder: Path | None = None
-    """Where it goes; empty: runs/study-SET, of given tasks runs/study-tasks."""
+    """Folder of the study; empty: runs/study-SET, with --tasks runs/study-tasks."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -65,42 +66,42 @@ def run(words: Sequence[str]) -> int:
 
 
 def _tasks(words: Sequence[str]) -> int:
-    wanted = parse(Tasks, "study tasks", words)
-    folder = wanted.folder or Path("runs") / f"study-{'tasks' if wanted.tasks else wanted.set}"
+    options = parse(Tasks, "study tasks", words)
+    folder = options.folder or Path("runs") / f"study-{'tasks' if options.tasks else options.set}"
 
     from wm_nodes.evaluation.task_study import StudyError, StudySettings, TaskStudy, read_settings
 
     with user_errors(StudyError):
-        began = read_settings(folder)
-    wanted = as_begun(Tasks, "study tasks", words, Tasks(**began), began, str(folder))
-    tasks = _names(wanted)
-    require_one_of("model", wanted.model, MODELS)
-    require("demos", wanted.demos, 0, 1000)
-    require("minutes", wanted.minutes, 0.01)
-    require("steps", wanted.steps, 0)
-    require("seed", wanted.seed, 0, 2**31 - 1)
-    require("time-limit", wanted.time_limit, 1, 250)
-    require("eval-every", wanted.eval_every, 0)
-    require("episodes", wanted.episodes, 1, 1000)
+        recorded = read_settings(folder)
+    options = parse_resumed(Tasks, "study tasks", words, Tasks(**recorded), recorded, str(folder))
+    tasks = _names(options)
+    require_one_of("model", options.model, MODELS)
+    require("demos", options.demos, 0, 1000)
+    require("minutes", options.minutes, 0.01)
+    require("steps", options.steps, 0)
+    require("seed", options.seed, 0, 2**31 - 1)
+    require("time-limit", options.time_limit, 1, 250)
+    require("eval-every", options.eval_every, 0)
+    require("episodes", options.episodes, 1, 1000)
     known = {field.name for field in fields(StudySettings)}
-    settings = StudySettings(**{k: v for k, v in asdict(wanted).items() if k in known})
-    print(f"{len(tasks)} tasks in {folder} (the same command goes on)", flush=True)
+    settings = StudySettings(**{k: v for k, v in asdict(options).items() if k in known})
+    print(f"{len(tasks)} tasks in {folder} (the same command resumes)", flush=True)
     with user_errors(StudyError, OSError):
         rows = TaskStudy(folder, settings, tasks, say=lambda text: print(text, flush=True)).run()
     print(f"table: {folder / 'tasks.md'}, figure: {folder / 'tasks.png'}")
     return 1 if any(row.end == "failed" for row in rows) else 0
 
 
-def _names(wanted: Tasks) -> tuple[str, ...]:
+def _names(options: Tasks) -> tuple[str, ...]:
     """Return the tasks, as Meta-World names them, each once."""
     from wm_nodes.evaluation.task_sets import SETS
 
-    if not wanted.tasks:
-        return SETS[wanted.set]
+    if not options.tasks:
+        return SETS[options.set]
     known = [f"{task}-v3" for task in TASKS]
-    given = [word.strip().removesuffix("-v3") for word in wanted.tasks.split(",") if word.strip()]
-    for task in given:
+    names = [word.strip().removesuffix("-v3") for word in options.tasks.split(",") if word.strip()]
+    for task in names:
         require_one_of("tasks", f"{task}-v3", known)
-    if not given:
-        raise UserError("--tasks: none given, expected names with commas between.")
-    return tuple(dict.fromkeys(f"{task}-v3" for task in given))
+    if not names:
+        raise UserError("--tasks: got no task, expected names separated by commas.")
+    return tuple(dict.fromkeys(f"{task}-v3" for task in names))

@@ -1,4 +1,4 @@
-"""`wm train --log LOG --model mwm_cpu`: learn from recorded logs, without ROS."""
+"""`wm train --log LOG --model mwm_cpu`: train on recorded logs, without ROS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tyro
 from wm_datasets.remote.object_store import is_url
 from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes, written
-from wm_nodes.cli.arguments import as_begun, parse, require, require_device, require_one_of
+from wm_nodes.cli.arguments import parse, parse_resumed, require, require_device, require_one_of
 from wm_nodes.cli.paths import find_log
 from wm_nodes.cli.preset_changes import checked_changes
 from wm_nodes.cli.progress_bar import Bar
@@ -28,39 +28,40 @@ from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.training.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
+    from wm_nodes.training.config import TrainingConfig
     from wm_nodes.training.loop import Trainer
 
 GB = 10**9
 SHOWN = 3  # losses in the bar
-FIXED = ("model", "seed", "recency", "hold_out")  # and the logs: as the run began
+FIXED = ("model", "seed", "recency", "hold_out")  # as the run began; the logs are fixed too
 
 
 @dataclass(frozen=True)
 class Train:
-    """Learn from recorded logs, without ROS. --run NAME goes on.
+    """Train on recorded logs, without ROS. --run NAME resumes a run.
 
-    What changes what is learned (logs and their weights, model, seed, recency, hold-out) is fixed
-    in run.json when a run begins: a run that goes on keeps it, and refuses another value.
+    Options that change what is learned (logs and their weights, model, seed, recency, hold-out) are
+    fixed in run.json when a run begins: a resumed run keeps them, and refuses other values.
     """
 
     log: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LOG[:WEIGHT]")
     ]
-    """Replay log (or run) to learn from, or its archive as s3://BUCKET/FOLDER; give it again for
-    more. Windows are drawn in proportion to the weights (1 where none is given)."""
+    """Replay log (or run) to learn from, or its archive as s3://BUCKET/FOLDER; repeat for more.
+    Windows are drawn in proportion to the weights (default 1)."""
     model: str = "mwm_cpu"
     """Model preset."""
     set: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE")
     ] = ()
-    """Setting of the preset to change, as in learner.train_every=4; give it again for more.
-    `wm models show MODEL` lists them."""
+    """Setting of the preset to change, as in learner.train_every=4; repeat for more. `wm models
+    show MODEL` lists them."""
     config: Path | None = None
-    """YAML file with the settings to change, and optionally the preset; --set comes on top."""
+    """YAML file with the settings to change, and optionally the preset; --set overrides it."""
     run: str = ""
     """Name of the run (runs/NAME); empty: a new one."""
     steps: int = 0
-    """End after this many updates in all; 0: at Ctrl-C."""
+    """End after this number of updates in total; 0: at Ctrl-C."""
     seed: int = 0
     """Seed of weights and batches."""
     device: str = "auto"
@@ -71,11 +72,12 @@ class Train:
     """Camera of the log that the model sees; empty: the first of its image size, or the only one.
     Images of another size are resized."""
     recency: float = 0.0
-    """Half-life of an episode's odds to be drawn, in rows of the log; 0: all alike."""
+    """Half-life of an episode's weight in sampling, in rows of the log; 0: uniform."""
     cache_gb: float = 2.0
     """Decoded rows kept in memory [GB]."""
     disk_gb: float = 16.0
-    """Decoded rows kept in memory-mapped files, of a log larger than that [GB]; 0: none."""
+    """Decoded rows kept in memory-mapped files, for a log larger than the memory cache [GB]; 0:
+    none."""
     download_gb: float = 8.0
     """Chunks of logs in object stores that are kept on this disk [GB]."""
     gpu_gb: float = 0.0
@@ -83,154 +85,179 @@ class Train:
     eval_every: int = 0
     """Updates between evaluations; 0: none."""
     hold_out: float = 0.1
-    """Share of each log's episodes that is evaluated on, not learned from (with --eval-every)."""
+    """Share of each log's episodes that is held out for evaluation (with --eval-every)."""
     eval_episodes: int = 0
     """Evaluation episodes in the log's simulator, with --eval-every; 0: none."""
     allow_mixed: bool = False
-    """Learn from logs whose robot, task or action space differ; else they are refused."""
+    """Accept logs whose robot, task or action space differ; else they are refused."""
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm train WORDS`."""
-    wanted = parse(Train, "train", words)
-    folder = Path("runs") / (wanted.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
-    began = read_training(folder) if wanted.run else {}
-    if began:
-        kept = {name: began[name] for name in FIXED if name in began}
-        base = Train(log=(), allow_mixed=began.get("allow_mixed", False), **kept)
-        wanted = as_begun(Train, "train", words, base, kept, wanted.run)
-    wanted = _preset_of_file(wanted)
-    require_one_of("model", wanted.model, MODELS)
-    require("steps", wanted.steps, 0)
-    require("seed", wanted.seed, 0, 2**31 - 1)
-    require("publish-s", wanted.publish_s, 0.0)
-    require("recency", wanted.recency, 0.0)
-    for name in ("cache_gb", "disk_gb", "download_gb", "gpu_gb"):
-        require(name.replace("_", "-"), getattr(wanted, name), 0.0)
-    require("eval-every", wanted.eval_every, 0)
-    require("hold-out", wanted.hold_out, 0.0, 0.9)
-    require("eval-episodes", wanted.eval_episodes, 0)
-    require_device(wanted.device)
-    logs = _logs(wanted, began.get("logs"))
-    if began and not wanted.eval_every and hides_hold_out(folder, began):
-        raise UserError(
-            f"--hold-out: run {folder.name!r} held episodes out, but its run.json, of an older "
-            "version, does not say which share; expected the options that it began with. Give "
-            "--eval-every N --hold-out SHARE (0.1 where none was given)."
-        )
-    hold_out = began.get("hold_out", wanted.hold_out if wanted.eval_every else 0.0)
-    if wanted.eval_every and not (hold_out or wanted.eval_episodes):
-        raise UserError(
-            f"--eval-every: run {folder.name!r} learns from every episode (hold-out 0), expected "
-            "some to evaluate on. Give --eval-episodes N, or hold some out in another run."
-        )
-    changes = _changes(wanted, began.get("set", "") if began else None)
-    _refuse_logs(logs, wanted.model, wanted.allow_mixed)
+    options = parse(Train, "train", words)
+    folder = Path("runs") / (options.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
+    recorded = read_training(folder) if options.run else {}
+    if recorded:
+        fixed = {name: recorded[name] for name in FIXED if name in recorded}
+        base = Train(log=(), allow_mixed=recorded.get("allow_mixed", False), **fixed)
+        options = parse_resumed(Train, "train", words, base, fixed, options.run)
+    options = _preset_of_file(options)
+    _check(options)
+    logs = _logs(options, recorded.get("logs"))
+    hold_out = _hold_out(options, folder, recorded)
+    changes = _changes(options, recorded.get("set", "") if recorded else None)
+    _refuse_logs(logs, options.model, options.allow_mixed)
 
     from wm_datasets import LogError
     from wm_models.weights.manifest import WeightsError
     from wm_nodes.robots.robot import RobotError
-    from wm_nodes.training.config import TrainingConfig, TrainingError
+    from wm_nodes.training.config import TrainingError
     from wm_nodes.training.loop import Trainer
 
-    config = TrainingConfig(
-        run=folder,
-        logs=logs,
-        model=wanted.model,
-        settings=changes,
-        seed=wanted.seed,
-        device=wanted.device,
-        steps=wanted.steps,
-        pace=False,
-        publish_s=wanted.publish_s,
-        camera=wanted.camera,
-        recency=wanted.recency,
-        cache_bytes=max(1, round(wanted.cache_gb * GB)),
-        disk_bytes=round(wanted.disk_gb * GB),
-        download_bytes=round(wanted.download_gb * GB),
-        resident_bytes=round(wanted.gpu_gb * GB),
-        eval_every=wanted.eval_every,
-        hold_out=hold_out,
-        allow_mixed=wanted.allow_mixed,
-    )
-    about = {name: getattr(config, name) for name in (*FIXED, "allow_mixed")}
-    about["logs"], about["set"] = _log_words(logs), written(changes)
+    config = _training_config(options, folder, logs, changes, hold_out)
+    settings = {name: getattr(config, name) for name in (*FIXED, "allow_mixed")}
+    settings["logs"], settings["set"] = _log_words(logs), written(changes)
 
-    def begin() -> None:
-        """What cannot be learned from leaves no run.json behind; weights always have one."""
-        write_training(folder, about)
+    def write_run() -> None:
+        """Write run.json with the first weights: a log that cannot be learned from leaves none."""
+        write_training(folder, settings)
 
     with user_errors(TrainingError, LogError, ModelError, RobotError, WeightsError, OSError):
-        evaluation = _evaluation(wanted, logs[0][0])
-        _learn(Trainer(config, evaluate=evaluation, on_first_save=begin), folder)
+        evaluation = _evaluation(options, logs[0][0])
+        _learn(Trainer(config, evaluate=evaluation, on_first_save=write_run), folder)
     return 0
 
 
-def _preset_of_file(wanted: Train) -> Train:
-    """Take the model preset that --config names. UserError: --model says another."""
-    named = _config_file(wanted).preset
-    if named and wanted.model not in (named, Train.model):
+def _check(options: Train) -> None:
+    require_one_of("model", options.model, MODELS)
+    require("steps", options.steps, 0)
+    require("seed", options.seed, 0, 2**31 - 1)
+    require("publish-s", options.publish_s, 0.0)
+    require("recency", options.recency, 0.0)
+    for name in ("cache_gb", "disk_gb", "download_gb", "gpu_gb"):
+        require(name.replace("_", "-"), getattr(options, name), 0.0)
+    require("eval-every", options.eval_every, 0)
+    require("hold-out", options.hold_out, 0.0, 0.9)
+    require("eval-episodes", options.eval_episodes, 0)
+    require_device(options.device)
+
+
+def _hold_out(options: Train, folder: Path, recorded: Mapping[str, Any]) -> float:
+    """Return the share of episodes to hold out, that of run.json where the run is resumed.
+
+    UserError: run.json of an older version lacks it, or there is nothing to evaluate on.
+    """
+    if recorded and not options.eval_every and hides_hold_out(folder, recorded):
         raise UserError(
-            f"--model: got {wanted.model!r}, but {wanted.config} has preset {named!r}, expected "
+            f"--hold-out: run {folder.name!r} held episodes out, but its run.json, of an older "
+            "version, lacks the share, expected the options that it began with. Give --eval-every "
+            "N --hold-out SHARE (default 0.1)."
+        )
+    hold_out: float = recorded.get("hold_out", options.hold_out if options.eval_every else 0.0)
+    if options.eval_every and not (hold_out or options.eval_episodes):
+        raise UserError(
+            f"--eval-every: run {folder.name!r} learns from every episode (hold-out 0), expected "
+            "some to evaluate on. Give --eval-episodes N, or hold some out in another run."
+        )
+    return hold_out
+
+
+def _training_config(
+    options: Train,
+    folder: Path,
+    logs: tuple[tuple[Path | str, float], ...],
+    changes: dict[str, Any],
+    hold_out: float,
+) -> TrainingConfig:
+    from wm_nodes.training.config import TrainingConfig
+
+    return TrainingConfig(
+        run=folder,
+        logs=logs,
+        model=options.model,
+        settings=changes,
+        seed=options.seed,
+        device=options.device,
+        steps=options.steps,
+        pace=False,
+        publish_s=options.publish_s,
+        camera=options.camera,
+        recency=options.recency,
+        cache_bytes=max(1, round(options.cache_gb * GB)),
+        disk_bytes=round(options.disk_gb * GB),
+        download_bytes=round(options.download_gb * GB),
+        resident_bytes=round(options.gpu_gb * GB),
+        eval_every=options.eval_every,
+        hold_out=hold_out,
+        allow_mixed=options.allow_mixed,
+    )
+
+
+def _preset_of_file(options: Train) -> Train:
+    """Take the model preset that --config names. UserError: --model names another."""
+    named = _config_file(options).preset
+    if named and options.model not in (named, Train.model):
+        raise UserError(
+            f"--model: got {options.model!r}, but {options.config} has preset {named!r}, expected "
             "the same. Leave one of them out."
         )
-    return replace(wanted, model=named or wanted.model)
+    return replace(options, model=named or options.model)
 
 
-def _config_file(wanted: Train) -> ConfigFile:
-    """Return the content of --config; empty where it is not given. UserError."""
-    if wanted.config is None:
+def _config_file(options: Train) -> ConfigFile:
+    """Return the content of --config; empty without it. UserError: the file is wrong."""
+    if options.config is None:
         return ConfigFile("", {})
     try:
-        return read_config_file(wanted.config)
+        return read_config_file(options.config)
     except GraphError as error:
         raise UserError(f"--{error}") from None
 
 
-def _changes(wanted: Train, began: str | None) -> dict[str, Any]:
+def _changes(options: Train, recorded: str | None) -> dict[str, Any]:
     """Return the settings of the preset that are changed, checked and with their types.
 
-    UserError: one is wrong, or they differ from those that the run began with.
+    recorded: those of run.json. UserError: one is wrong, or they differ from the recorded ones.
     """
-    given = dict(_config_file(wanted).settings)
+    requested = dict(_config_file(options).settings)
     with user_errors(ModelError):
-        for word in wanted.set:
-            given |= read_changes(word)
-        old = read_changes(began or "")
-        changes = checked_changes(wanted.model, given or old)
-        if began is not None and changes != checked_changes(wanted.model, old):
+        for word in options.set:
+            requested |= read_changes(word)
+        old = read_changes(recorded or "")
+        changes = checked_changes(options.model, requested or old)
+        if recorded is not None and changes != checked_changes(options.model, old):
             raise UserError(
-                f"--set: got {written(changes)}, but run {wanted.run!r} began with "
-                f"{began or 'no changed settings'}, expected the same. Leave it out, or start "
+                f"--set: got {written(changes)}, but run {options.run!r} began with "
+                f"{recorded or 'no changed settings'}, expected the same. Leave it out, or start "
                 "another run."
             )
     return changes
 
 
-def _logs(wanted: Train, began: Sequence[str] | None) -> tuple[tuple[Path | str, float], ...]:
-    """Return the logs to learn from: those given, or those of the run. UserError: they differ."""
-    if not (wanted.log or began):
-        raise UserError("--log: none given, right is a replay log or a run, as in --log runs/NAME.")
-    logs = tuple(weighted_log(text) for text in wanted.log or began or ())
-    if began and (words := _log_words(logs)) != list(began):
+def _logs(options: Train, recorded: Sequence[str] | None) -> tuple[tuple[Path | str, float], ...]:
+    """Return the logs of --log, or the recorded ones of run.json. UserError: they differ."""
+    if not (options.log or recorded):
+        raise UserError("--log: got none, expected a replay log or a run, as in --log runs/NAME.")
+    logs = tuple(weighted_log(text) for text in options.log or recorded or ())
+    if recorded and (words := _log_words(logs)) != list(recorded):
         raise UserError(
-            f"--log: got {', '.join(words)}, but run {wanted.run!r} began with "
-            f"{', '.join(began)}, expected the same logs and weights. Leave --log out, or start "
+            f"--log: got {', '.join(words)}, but run {options.run!r} began with "
+            f"{', '.join(recorded)}, expected the same logs and weights. Leave --log out, or start "
             "another run."
         )
     return logs
 
 
 def _log_words(logs: Sequence[tuple[Path | str, float]]) -> list[str]:
-    """Return logs as run.json keeps them: whole paths (or URLs) with their weights."""
+    """Return logs as run.json keeps them: absolute paths (or URLs) with their weights."""
     return [
         f"{place if is_url(place) else Path(place).resolve()}:{weight:g}" for place, weight in logs
     ]
 
 
 def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mixed: bool) -> None:
-    """Refuse logs without actions, and logs that do not go together, before anything is imported
-    for learning or written."""
+    """Refuse logs without actions, and logs that do not fit together, before anything is imported
+    for training or written."""
     from wm_datasets import LogError
     from wm_datasets.remote.reader import open_log
 
@@ -244,15 +271,15 @@ def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mix
         raise UserError(why)
 
 
-def _evaluation(wanted: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
-    """Return the evaluation in the simulator of the first log; None: it was not asked for."""
-    if not (wanted.eval_every and wanted.eval_episodes):
+def _evaluation(options: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
+    """Return the evaluation in the simulator of the first log; None if it was not requested."""
+    if not (options.eval_every and options.eval_episodes):
         return None
     from wm_datasets.remote.reader import open_log
     from wm_nodes.evaluation.in_simulator import SimulatorEvaluation
 
     with open_log(log) as reader:
-        return SimulatorEvaluation(reader.spec, wanted.eval_episodes, wanted.seed)
+        return SimulatorEvaluation(reader.spec, options.eval_episodes, options.seed)
 
 
 def weighted_log(text: str) -> tuple[Path | str, float]:
@@ -265,19 +292,19 @@ def weighted_log(text: str) -> tuple[Path | str, float]:
         return log.path, log.weight
     folder = find_log(Path(log.path))
     if not (folder / "zarr.json").is_file():
-        raise UserError(f"--log: no replay log at {folder}. Right: what `wm log info` shows.")
+        raise UserError(f"--log: got {folder}, expected a replay log. See `wm log info`.")
     return folder, log.weight
 
 
 def _learn(trainer: Trainer, folder: Path) -> None:
-    """Learn to the end."""
+    """Train until the last update or Ctrl-C."""
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
     stop, bar = _Stop(), Bar(trainer.config.steps, "updates")
     evaluation = trainer.evaluation
     try:
-        while not (trainer.done or stop.asked):
+        while not (trainer.done or stop.requested):
             if not (trainer.step() or trainer.done):
-                raise UserError("--log: no whole episode to learn from. See `wm log info`.")
+                raise UserError("--log: got no complete episode, expected one. See `wm log info`.")
             _show(bar, trainer)
             if trainer.evaluation is not evaluation:
                 evaluation = trainer.evaluation
@@ -291,13 +318,13 @@ def _learn(trainer: Trainer, folder: Path) -> None:
         height, width = trainer.logs.resized_from
         print(
             f"images of camera {trainer.setup.camera!r} were resized from {height}x{width} to the "
-            f"size that {trainer.config.model} sees, as they are when it acts"
+            f"size that {trainer.config.model} takes, as in the nodes"
         )
-    if 0 < trainer.config.steps < (made := trainer.progress.updates):
-        print(f"--steps {trainer.config.steps}: the run has {made} updates, none was added")
-    acting = f"; so does, acting, wm launch sim_metaworld run:={folder.name}"
-    on_line = acting if trainer.logs.robot == "metaworld" else ""
-    print(f"weights: {folder / 'weights'}; --run {folder.name} goes on{on_line}")
+    if 0 < trainer.config.steps < (updates := trainer.progress.updates):
+        print(f"--steps {trainer.config.steps}: the run has {updates} updates, none was added")
+    print(f"weights: {folder / 'weights'}; --run {folder.name} resumes the run")
+    if trainer.logs.robot == "metaworld":
+        print(f"with new episodes: wm launch sim_metaworld run:={folder.name}")
 
 
 def _show(bar: Bar, trainer: Trainer, *, now: bool = False) -> None:
@@ -316,11 +343,11 @@ class _Stop:
     """Ctrl-C and SIGTERM end the loop between two updates; a second one ends at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._request)
 
-    def _ask(self, number: int, frame: types.FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: types.FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -1,4 +1,4 @@
-"""`wm weights`: list the weights that ship and those of the runs here, or import checkpoints."""
+"""`wm weights`: list shipped weights and those of the runs here, or import checkpoints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from wm_nodes.graphs.weights import read_facts
 
 @dataclass(frozen=True)
 class Listing:
-    """List weights: those that ship, and the newest of every run in runs/.
+    """List weights: the shipped ones, and the newest of every run in runs/.
 
-    `wm weights import` brings checkpoints of other code here.
+    `wm weights import` converts checkpoints of other code.
 
-    The name of shipped weights, or the folder of others, is what --weights of wm eval and
-    weights:= of wm launch take.
+    --weights of wm eval and weights:= of wm launch take the name of shipped weights, or a folder.
     """
 
     json: bool = False
@@ -36,14 +35,14 @@ def run(words: Sequence[str]) -> int:
         from wm_nodes.cli.weights_import import run_import
 
         return run_import(words[1:])
-    wanted = parse(Listing, "weights", words)
+    options = parse(Listing, "weights", words)
     shipped, own = list(_shipped()), list(_of_runs())
-    if wanted.json:
+    if options.json:
         print(json.dumps({"shipped": shipped, "runs": own}, indent=2))
         return 0
-    print(table("shipped", ((row["name"], _told(row)) for row in shipped), 18))
+    print(table("shipped", ((row["name"], _summary(row)) for row in shipped), 18))
     if own:
-        print("\n" + table("runs", ((row["weights"], _told(row)) for row in own)))
+        print("\n" + table("runs", ((row["weights"], _summary(row)) for row in own)))
     return 0
 
 
@@ -75,7 +74,7 @@ def _of_runs() -> Iterator[dict[str, Any]]:
         }
 
 
-def _told(row: dict[str, Any]) -> str:
+def _summary(row: dict[str, Any]) -> str:
     text = f"{row['task'] or 'no task'} of {row['robot'] or 'no robot'}, {row['model']}"
     if "success_rate" in row:
         return f"{text}, success {row['success_rate']:.2f}"

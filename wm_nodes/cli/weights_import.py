@@ -1,4 +1,4 @@
-"""`wm weights import dino_wm FOLDER`: a checkpoint of DINO-WM's own code becomes weights."""
+"""`wm weights import dino_wm FOLDER`: convert a checkpoint of DINO-WM's own code into weights."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from wm_models.interface.embodiment import Body
     from wm_models.weights.released_dino_wm import ReleasedRun
 
-PERIODS = {"point_maze": 0.05, "pusht": 0.1}  # s; of the other tasks it is not known
+PERIODS = {"point_maze": 0.05, "pusht": 0.1}  # s; unknown for the other tasks
 
 
 @dataclass(frozen=True)
 class Import:
-    """Bring a checkpoint of DINO-WM's own code into a folder of weights.
+    """Convert a checkpoint of DINO-WM's own code into a folder of weights.
 
-    FOLDER is the folder of a training run there: hydra.yaml and checkpoints/model_latest.pth. The
-    checkpoint is read without running anything in it. It holds no statistics of its data: they are
-    computed from the dataset as that code does, and kept in the weights. PushT's are constants.
+    FOLDER is the folder of a training run there: hydra.yaml and checkpoints/model_latest.pth. No
+    code in the checkpoint is executed. It holds no statistics of its data: they are computed from
+    the dataset as that code does, and kept in the weights. PushT's are constants.
     """
 
     code: Annotated[Literal["dino_wm"], tyro.conf.Positional, tyro.conf.arg(metavar="CODE")]
@@ -39,16 +39,16 @@ class Import:
     """Folder of the dataset that it was trained on (states.pth, actions.pth); default: the one that
     hydra.yaml names."""
     encoder: Path | None = None
-    """File of the frozen encoder's weights; default: looked for on this computer."""
+    """File of the frozen encoder's weights; default: searched on this computer."""
     epoch: str = "latest"
-    """Which checkpoints/model_<epoch>.pth."""
+    """Epoch of the checkpoint: checkpoints/model_<epoch>.pth."""
 
 
 def run_import(words: Sequence[str]) -> int:
     """Run `wm weights import WORDS`."""
-    wanted = parse(Import, "weights import", words)
-    if not wanted.folder.is_dir():
-        raise UserError(f"FOLDER: there is no folder {wanted.folder}.")
+    options = parse(Import, "weights import", words)
+    if not options.folder.is_dir():
+        raise UserError(f"FOLDER: got {options.folder}, expected the folder of a training run.")
 
     from wm_datasets import LogError
     from wm_models.errors import ModelError
@@ -56,56 +56,57 @@ def run_import(words: Sequence[str]) -> int:
     from wm_models.weights.released_dino_wm import ReleasedRun, import_released
 
     with user_errors(WeightsError, ModelError, LogError, OSError):
-        released = ReleasedRun.read(wanted.folder)
-        out = wanted.out or Path(RUNS) / f"dino_wm-{released.environment or 'import'}" / "weights"
+        released = ReleasedRun.read(options.folder)
+        out = options.out or Path(RUNS) / f"dino_wm-{released.environment or 'import'}" / "weights"
         if out.exists():
-            raise UserError(f"--out: {out} exists. Right: a new folder (nothing is overwritten).")
-        body, source = _body(released, wanted.data)
-        made = import_released(
+            raise UserError(f"--out: got {out}, which exists, expected a new folder.")
+        body, source = _body(released, options.data)
+        manifest = import_released(
             released,
             body,
             out,
-            epoch=wanted.epoch,
-            encoder=wanted.encoder,
+            epoch=options.epoch,
+            encoder=options.encoder,
             extra={"statistics": source},
         )
     for note in released.notes:
         print(f"note: {note}")
-    changed = ", ".join(f"{name} {value}" for name, value in made.settings.items())
-    print(f"{made.preset}{f' with {changed}' if changed else ''}, epoch "
-          f"{made.extra['imported']['epoch']}; statistics of {source}\nweights: {out}")  # fmt: skip
+    changed = ", ".join(f"{name} {value}" for name, value in manifest.settings.items())
+    epoch = manifest.extra["imported"]["epoch"]
+    print(f"{manifest.preset}{f' with {changed}' if changed else ''}, epoch {epoch}; "
+          f"statistics of {source}\nweights: {out}")  # fmt: skip
     return 0
 
 
-def _body(released: ReleasedRun, given: Path | None) -> tuple[Body, str]:
-    """The statistics of a run's data, and where they are from."""
+def _body(released: ReleasedRun, data_folder: Path | None) -> tuple[Body, str]:
+    """Return the statistics of a run's data, and their source."""
     from wm_datasets.formats.dino_wm_statistics import pusht_statistics, statistics
     from wm_models.interface.embodiment import Body
 
     data = released.data
     normalised = bool(data.get("normalize_action", False))
-    folder = given or _named(data)
+    folder = data_folder or _named(data)
     if folder is not None:
         episodes = data.get("n_rollout")
-        found = statistics(
+        stats = statistics(
             folder, episodes if isinstance(episodes, int) else None, normalised=normalised
         )
         source = folder.name
     elif released.environment == "pusht":
-        found = pusht_statistics(bool(data.get("with_velocity", True)), normalised)
+        stats = pusht_statistics(bool(data.get("with_velocity", True)), normalised)
         source = "the constants in DINO-WM's code"
     else:
         raise UserError(
-            f"--data: the checkpoint holds no statistics of its data, and "
-            f"{data.get('data_path', 'the folder in hydra.yaml')} is not on this computer. Right: "
-            "--data FOLDER, the dataset that it was trained on (states.pth, actions.pth)."
+            f"--data: got none, and {data.get('data_path', 'the folder in hydra.yaml')} is not on "
+            "this computer, expected the dataset of the training (states.pth, actions.pth), as the "
+            "checkpoint holds no statistics of it. Give --data FOLDER."
         )
     period = PERIODS.get(released.environment, 0.0)
-    return Body(**asdict(found), period_s=period), source
+    return Body(**asdict(stats), period_s=period), source
 
 
 def _named(data: Mapping[str, Any]) -> Path | None:
-    """The dataset's folder that hydra.yaml names, where it is on this computer."""
+    """Return the dataset's folder that hydra.yaml names; None where it is not on this computer."""
     if not isinstance(data.get("data_path"), str):
         return None
     folder = Path(data["data_path"])

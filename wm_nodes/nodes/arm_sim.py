@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ STATES = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 WRIST = "wrist"  # frame of the force-torque sensor
 PRIORITIES = 9, 8  # real-time: of the physics thread, of the other threads
 CLOCK_READINGS = 4
-BEHIND_S = 0.2  # a longer delay is not made up for
+BEHIND_S = 0.2  # a longer delay is not caught up
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,10 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
 
     def _goal_topic(self) -> str:
         """Return the topic on which the robot's nodes receive goal images."""
-        given = self.params.robot_ns
-        if given and not namespaces.legal(given):
-            raise UserError(namespaces.refusal("robot_ns", given))
-        robot = namespaces.absolute(given) or namespaces.beside(self.get_namespace(), ROBOT)
+        robot_ns = self.params.robot_ns
+        if robot_ns and not namespaces.legal(robot_ns):
+            raise UserError(namespaces.refusal("robot_ns", robot_ns))
+        robot = namespaces.absolute(robot_ns) or namespaces.beside(self.get_namespace(), ROBOT)
         return namespaces.absolute(topics.GOAL.name, robot)
 
     def activate(self) -> None:
@@ -205,7 +206,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         due = time.monotonic()
         next_frame = due
         while not self._end.is_set():
-            began = time.perf_counter()
+            started = time.perf_counter()
             if self._next_scene is not None:
                 self._set_scene(world)
             driver.advance(period)
@@ -220,7 +221,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
                 self._topics.capture(driver, world, stamp_ns)
                 self._topics.publish_score(world, stamp_ns)
             self._topics.publish_images(self._faults.camera_delay_s, time.monotonic())
-            self.diagnostics.record_latency(time.perf_counter() - began)
+            self.diagnostics.record_latency(time.perf_counter() - started)
             due += period
             late = time.monotonic() - due
             if late > BEHIND_S:
@@ -321,9 +322,9 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
         response.message = f"the controller is {'' if request.data else 'in'}active"
         return response
 
-    def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:
+    def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         known = {spec.name: spec for spec in fields(Faults)}
-        for parameter in given:
+        for parameter in parameters:
             if parameter.name in known:
                 kind = type(getattr(self._faults, parameter.name))
                 setattr(self._faults, parameter.name, kind(parameter.value))
@@ -332,7 +333,7 @@ class ArmSimNode(ManagedNode[ArmSimParams]):
 
 
 def _acceptable(msg: JointTrajectory) -> bool:
-    """Does joint_trajectory_controller accept the points: sizes match, at rest at the end?"""
+    """Return whether joint_trajectory_controller accepts it: right sizes, at rest at the end."""
     count = len(msg.joint_names)
     sizes = all(len(p.positions) == count and len(p.velocities) in (0, count) for p in msg.points)
     return sizes and not (msg.points and any(msg.points[-1].velocities))

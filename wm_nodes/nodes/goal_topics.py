@@ -23,7 +23,7 @@ class GoalListener:
     before or after the image, or not at all.
     """
 
-    def __init__(self, node: ManagedNode, policy: ActionPlanner, path: str) -> None:
+    def __init__(self, node: ManagedNode[Any], policy: ActionPlanner, path: str) -> None:
         """path: file of the first goal image; empty: none. UserError if it cannot be read."""
         self._node, self._policy = node, policy
         self._image: tuple[int, Image] | None = None
@@ -61,7 +61,7 @@ class GoalListener:
 class GoalService:
     """The service set_goal_here: publishes the newest observation as the planner's goal."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode[Any]) -> None:
         self._newest: tuple[int, Image, tuple[tuple[str, ...], Vector] | None] | None = None
         self._images = topics.GOAL.always(node)
         self._joints = topics.GOAL_JOINTS.always(node)

@@ -33,25 +33,32 @@ LATE_S = 5.0  # a longer time means that the clocks differ
 
 @dataclass(frozen=True)
 class PolicyParams(ModelNodeParams):
-    planner: str = param("actor", "What chooses the action.", choices=ACTION_SELECTORS)
-    budget_s: float = param(0.0, "Seconds for a search; 0: all its iterations.", low=0.0)
+    planner: str = param(
+        "actor", "Method that selects the action: the actor or a planner.", choices=ACTION_SELECTORS
+    )
+    budget_s: float = param(
+        0.0, "Longest time of a search [s]; 0: run all its iterations.", low=0.0
+    )
     horizon: int = param(
-        0, "Model steps that a search looks ahead; 0: as suits the model. Live.", low=0, live=True
+        0, "Horizon of a search in model steps; 0: the model's default. Live.", low=0, live=True
     )
     samples: int = param(
-        0, "Candidates of a search (gd: starts); 0: as suits the model. Live.", low=0, live=True
+        0,
+        "Candidates per iteration of a search (gd: starts); 0: the model's default. Live.",
+        low=0,
+        live=True,
     )
     iterations: int = param(
-        0, "Rounds of a search (gd: steps); 0: as suits the model. Live.", low=0, live=True
+        0, "Iterations of a search (gd: steps); 0: the model's default. Live.", low=0, live=True
     )
     temperature: float = param(
         0.0,
-        "mppi: how much the best candidates outweigh the others; 0: as suits the model. Live.",
+        "mppi: how strongly candidates of low cost are preferred; 0: the model's default. Live.",
         low=0.0,
         live=True,
     )
     execute: int = param(
-        0, "Actions that are done before the next search; 0: as suits the model.", low=0
+        0, "Actions of a plan to execute before the next search; 0: the model's default.", low=0
     )
     goal: str = param("", "File of the first goal image; empty: none.")
     goal_visual: float = param(1.0, "Weight of a goal's image. Live.", low=0.0, live=True)
@@ -60,16 +67,15 @@ class PolicyParams(ModelNodeParams):
     )
     objective: str = param(
         "",
-        "Steps of a plan that are compared with a goal: last, all; empty: as suits the model. "
-        "Live.",
+        "Steps of a plan to compare with a goal: last, all; empty: the model's default. Live.",
         choices=OBJECTIVES,
         live=True,
     )
     delay_s: float = param(
-        0.0, "Time by which commands act later than in training [s].", low=0.0, high=2.0
+        0.0, "Additional delay of commands compared with training [s].", low=0.0, high=2.0
     )
     compensate: bool = param(
-        True, "Real time: plan from the state that is expected when the plan takes effect."
+        True, "Real time: plan from the state expected when the plan takes effect."
     )
 
     def search_settings(self) -> SearchSettings:
@@ -83,24 +89,24 @@ class PolicyParams(ModelNodeParams):
             selector = action_selector(self.planner, self.search_settings())
         return ActionPlanner(self.seed, device, selector, DelayCompensator(self.delay_s))
 
-    def measure(self, node: ModelNode, policy: ActionPlanner, step: Step) -> None:
-        """Real time: take note of how long after its observation a plan was given."""
+    def measure(self, node: ModelNode[Any], policy: ActionPlanner, step: Step) -> None:
+        """Real time: record the time from an observation to its plan, and report a cut search."""
         if policy.planned_ns != step.stamp_ns or self.mode != topics.REALTIME:
             return
         took_s = (node.get_clock().now().nanoseconds - step.stamp_ns) / 1e9
         if self.compensate and 0.0 <= took_s < LATE_S:
             policy.delay.record_planning_time(took_s)
         node.diagnostics.facts["planned_ms"] = f"{took_s * 1e3:.0f}"
-        made, wanted = policy.rounds
-        node.diagnostics.facts["rounds"] = f"{made} of {wanted}"
-        if 2 * made < wanted:
+        done, total = policy.rounds
+        node.diagnostics.facts["rounds"] = f"{done} of {total}"
+        if 2 * done < total:
             node.report_fault(
                 "search",
-                f"{made} of {wanted} rounds within budget_s {self.budget_s:g}, of which one takes "
-                f"{policy.floor_s:.3g} s: plans are poor. "
-                "Right: fewer samples, a shorter horizon, or a computer with more to spare",
+                f"only {done} of {total} rounds fit in budget_s {self.budget_s:g} (one round takes "
+                f"{policy.floor_s:.3g} s): plans are poor. "
+                "Use fewer samples, a shorter horizon, or a faster computer",
             )
-        elif made == wanted:
+        elif done == total:
             node.clear_fault("search", "all rounds of the search fit in budget_s")
 
 
@@ -121,7 +127,7 @@ class LiveSearch:
         self._node = node
         node.add_on_set_parameters_callback(self._on_parameters)
 
-    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+    def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         changes = {each.name: each.value for each in parameters if each.name in LIVE}
         params = replace(self._node.params, **changes)
         try:
@@ -171,7 +177,7 @@ class PolicyNode(ModelNode[PolicyParams]):
         if self._answer is None or self._answer.stamp_ns != latent.stamp_ns:
             self._together(self._synchronizer.put("latent", latent.stamp_ns, latent))
 
-    def _together(self, both: dict | None) -> None:
+    def _together(self, both: dict[str, Any] | None) -> None:
         if both is None:
             return
         started = time.perf_counter()

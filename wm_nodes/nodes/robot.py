@@ -169,7 +169,7 @@ class RobotNode(ManagedNode[RobotParams]):
             self._counts_file = CountsFile(self.params.progress)
             counts = self._counts_file.load()
             self._robot = self._open_robot()
-        # A simulator makes the time where the nodes use simulated time.
+        # A simulator publishes the time where the nodes use simulated time.
         clock = None if isinstance(self._robot, RealtimeRobot) else ClockPublisher(self)
         self._clipped = 0
         self.runner = self._make_runner(counts, makes_time=clock is not None and clock.on)
@@ -376,9 +376,9 @@ class RobotNode(ManagedNode[RobotParams]):
         if self.active and not self.finished.done():
             self.control.on_wake()
 
-    def _on_parameters(self, given: list[Parameter]) -> SetParametersResult:
-        """The control loop has the speed scale before the parameter has its new value."""
-        for parameter in given:
+    def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        """Pass a new speed scale to the control loop, which may refuse it."""
+        for parameter in parameters:
             if parameter.name == "speed_scale":
                 answer = self.control.request("speed_scale", parameter.value)
                 return SetParametersResult(successful=answer.done, reason=answer.text)

@@ -83,7 +83,7 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
     def _on_step(self, step: Step) -> None:
         if step.is_last:
             return
-        began = time.perf_counter()
+        started = time.perf_counter()
         low, high = self._maker.bounds(step)
         choice = self._choose(step, low, high)
         if choice is None:
@@ -93,7 +93,7 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
         self._plans.publish(
             messages.plan_to_msg(self._maker.plan(step, origin, actions.astype(np.float32)))
         )
-        self.diagnostics.record_latency(time.perf_counter() - began)
+        self.diagnostics.record_latency(time.perf_counter() - started)
 
     def _choose(self, step: Step, low: Vector, high: Vector) -> tuple[Origin, Any] | None:
         zeros = np.zeros(len(low), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         self._core.record(step)
         self._together(self._synchronizer.put("step", step.stamp_ns, step))
 
-    def _together(self, both: dict | None) -> None:
+    def _together(self, both: dict[str, Any] | None) -> None:
         if both is None:
             return
         step: Step = both["step"]
@@ -101,7 +102,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         if self._imagined.get_subscription_count():
             self._publish_beside(stamp_ns, self._shown.put("image", stamp_ns, image))
 
-    def _publish_beside(self, stamp_ns: int, both: dict | None) -> None:
+    def _publish_beside(self, stamp_ns: int, both: dict[str, Any] | None) -> None:
         if both is not None:
             weights, state = both["state"]
             image = beside_truth(weights, state, both["image"])

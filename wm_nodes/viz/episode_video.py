@@ -1,5 +1,5 @@
-"""One episode as a video: cameras and depth side by side, above a strip of actions, reward and
-signals in time."""
+"""One episode as a video: cameras and depth side by side, above curves of actions, reward and
+signals over time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wm_nodes.robots.robot import Image
 from wm_nodes.viz.image_panels import Panel, panels
 from wm_nodes.viz.video import BAR, SIDE
 
-WIDE = 480  # smallest width, pixels: the strip needs room
+WIDE = 480  # smallest width, pixels: the curves need it
 LANE, NAME = 26, 92  # height of a curve and width of its name, pixels
-CURVES = 12  # action dimensions drawn; the rest is said
+CURVES = 12  # most action dimensions, and most signals, that are drawn
 DARK, TEXT, FAINT = (24, 24, 24), (235, 235, 235), (95, 95, 95)
 EXECUTED, COMMANDED, REWARD, GOOD = (110, 180, 255), (230, 150, 60), (240, 220, 90), (120, 230, 120)
 SIGNAL = (230, 120, 200)
@@ -28,14 +28,14 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """A lane of the strip: values over time, drawn between low and high."""
+    """A lane below the cameras: values over time, drawn between low and high."""
 
     name: str
     values: Values  # (rows,), nan where there is none
     low: float
     high: float
     colour: tuple[int, int, int]
-    behind: Values | None = None  # drawn first, in COMMANDED
+    behind: Values | None = None  # drawn below `values`, in COMMANDED
 
 
 def show_frames(log: LogReader, number: int) -> Iterator[Image]:
@@ -44,7 +44,7 @@ def show_frames(log: LogReader, number: int) -> Iterator[Image]:
     shown = panels(log, start, rows)
     sizes = _sizes(shown)
     width = max(WIDE, sum(wide for _, wide in sizes))
-    strip = draw_strip(curves(log, start, rows), width)
+    chart = draw_chart(curves(log, start, rows), width)
     captions = _captions(log, number % len(log.episodes), start, rows)
     for first in range(0, rows, BLOCK):
         count = min(BLOCK, rows - first)
@@ -53,13 +53,13 @@ def show_frames(log: LogReader, number: int) -> Iterator[Image]:
             for panel in shown
         ]
         for index in range(count):
-            picture = _side_by_side([images[index] for images in painted], sizes, width)
-            yield _frame(picture, captions[first + index], _marked(strip, first + index, rows))
+            image = _side_by_side([images[index] for images in painted], sizes, width)
+            yield _frame(image, captions[first + index], _marked(chart, first + index, rows))
 
 
 def curves(log: LogReader, start: int, rows: int) -> list[Curve]:
     """Return the lanes: every action dimension, executed over commanded; reward; signals."""
-    spec, stop, found = log.spec, start + rows, []
+    spec, stop, lanes = log.spec, start + rows, list[Curve]()
     acted = ~log.read("is_last", start, stop)
     if spec.action is not None:
         executed = _where(acted, log.read("action", start, stop))
@@ -68,52 +68,52 @@ def curves(log: LogReader, start: int, rows: int) -> list[Curve]:
         for at, (name, *bounds) in enumerate(list(parts)[:CURVES]):
             values, behind = executed[:, at], commanded[:, at]
             low, high = _limits(bounds, np.concatenate([values, behind]))
-            found.append(Curve(name, values, low, high, EXECUTED, behind))
+            lanes.append(Curve(name, values, low, high, EXECUTED, behind))
     if "reward" in spec.fields:
         values = _where(acted, log.read("reward", start, stop)[:, None])[:, 0]
-        found.append(Curve("reward", values, *_limits((-np.inf, np.inf), values), REWARD))
+        lanes.append(Curve("reward", values, *_limits((-np.inf, np.inf), values), REWARD))
     if spec.signals is not None and log.since("signals") <= start:
         signals = _where(acted, log.read("signals", start, stop))
         for name, values in list(zip(spec.signals.names, signals.T, strict=True))[:CURVES]:
-            found.append(Curve(name, values, *_limits((0.0, np.inf), values), SIGNAL))
-    return found
+            lanes.append(Curve(name, values, *_limits((0.0, np.inf), values), SIGNAL))
+    return lanes
 
 
-def draw_strip(lanes: Sequence[Curve], width: int) -> Image:
-    """Return (lanes * LANE, width, 3): time runs to the right, each lane has its name and range."""
-    strip = np.full((len(lanes) * LANE, width, 3), DARK, np.uint8)
+def draw_chart(lanes: Sequence[Curve], width: int) -> Image:
+    """Return (lanes * LANE, width, 3): time is to the right, each lane has its name and range."""
+    chart = np.full((len(lanes) * LANE, width, 3), DARK, np.uint8)
     for index, lane in enumerate(lanes):
         top = index * LANE
-        cv2.line(strip, (NAME, top), (width, top), FAINT, 1)
-        _write(strip, lane.name[:14], (4, top + 11), TEXT, 0.34)
-        _write(strip, f"{lane.low:.3g} .. {lane.high:.3g}", (4, top + 22), FAINT, 0.3)
+        cv2.line(chart, (NAME, top), (width, top), FAINT, 1)
+        _write(chart, lane.name[:14], (4, top + 11), TEXT, 0.34)
+        _write(chart, f"{lane.low:.3g} .. {lane.high:.3g}", (4, top + 22), FAINT, 0.3)
         if lane.behind is not None:
-            _draw(strip, lane, lane.behind, top, COMMANDED)
-        _draw(strip, lane, lane.values, top, lane.colour)
-    return strip
+            _draw(chart, lane, lane.behind, top, COMMANDED)
+        _draw(chart, lane, lane.values, top, lane.colour)
+    return chart
 
 
 def _draw(
-    strip: Image, lane: Curve, values: Values, top: int, colour: tuple[int, int, int]
+    chart: Image, lane: Curve, values: Values, top: int, colour: tuple[int, int, int]
 ) -> None:
     shown = np.isfinite(values)
     share = np.clip((values[shown] - lane.low) / max(lane.high - lane.low, 1e-12), 0, 1)
-    x = _columns(len(values), strip.shape[1])[shown]
+    x = _columns(len(values), chart.shape[1])[shown]
     y = top + 3 + (1 - share) * (LANE - 6)
     points = np.stack([x, y], axis=1).round().astype(np.int32)
-    cv2.polylines(strip, [points[:, None]], False, colour, 1, cv2.LINE_AA)
+    cv2.polylines(chart, [points[:, None]], False, colour, 1, cv2.LINE_AA)
 
 
 def _columns(rows: int, width: int) -> Values:
-    """Return where each row of an episode lies in the strip, in pixels."""
+    """Return the column of each row of an episode in the chart, in pixels."""
     return np.linspace(NAME + 4, width - 6, max(rows, 2))[:rows]
 
 
-def _marked(strip: Image, row: int, rows: int) -> Image:
-    """Return the strip with a line at the present row."""
-    marked = strip.copy()
-    x = round(float(_columns(rows, strip.shape[1])[row]))
-    cv2.line(marked, (x, 0), (x, strip.shape[0]), TEXT, 1)
+def _marked(chart: Image, row: int, rows: int) -> Image:
+    """Return the chart with a line at the present row."""
+    marked = chart.copy()
+    x = round(float(_columns(rows, chart.shape[1])[row]))
+    cv2.line(marked, (x, 0), (x, chart.shape[0]), TEXT, 1)
     return marked
 
 
@@ -121,38 +121,38 @@ def _captions(log: LogReader, number: int, start: int, rows: int) -> list[tuple[
     """Return two lines for each row, and whether the task is solved by then."""
     stop = start + rows
     seconds = (log.read("stamp", start, stop) - log.read("stamp", start, start + 1)) / 1e9
-    success = _arrived(log.read("success", start, stop))
+    success = _at_outcome(log.read("success", start, stop))
     done = np.logical_or.accumulate(success)
     sources, weights = log.read("source", start, stop), log.read("weights", start, stop)
     known = "reward" in log.spec.fields
-    rewards = _arrived(log.read("reward", start, stop)) if known else np.zeros(rows)
+    rewards = _at_outcome(log.read("reward", start, stop)) if known else np.zeros(rows)
     total = np.cumsum(rewards)
-    found = []
+    captions = []
     for row in range(rows):
-        who = Source(int(sources[row])).name.lower()
-        by = who if weights[row] < 0 else f"{who}, weights {weights[row]}"
+        source = Source(int(sources[row])).name.lower()
+        by = source if weights[row] < 0 else f"{source}, weights {weights[row]}"
         first = f"{log.spec.task}   episode {number}   {seconds[row]:.2f} s   row {row}/{rows - 1}"
         second = f"reward {rewards[row]:.2f}   return {total[row]:.1f}   " if known else ""
         label = "   success" if done[row] else ""
-        found.append((first, f"{second}{by}{label}", bool(done[row])))
-    return found
+        captions.append((first, f"{second}{by}{label}", bool(done[row])))
+    return captions
 
 
-def _arrived(values: np.ndarray) -> np.ndarray:
-    """Move what an action brought to the observation that it led to."""
+def _at_outcome(values: np.ndarray) -> np.ndarray:
+    """Move the values of each action to the observation that it led to."""
     return np.concatenate([np.zeros_like(values[:1]), values[:-1]])
 
 
 def _where(acted: np.ndarray, values: np.ndarray) -> Values:
-    """Return values (rows, A) with nan in rows that no action was executed from."""
+    """Return values (rows, A) with nan in rows without an action."""
     return np.where(acted[:, None], values.astype(np.float64), np.nan)
 
 
 def _limits(bounds: Sequence[float], values: Values) -> tuple[float, float]:
-    """Return finite ends of a lane: what is declared, else what is seen."""
-    seen = values[np.isfinite(values)]
-    low = bounds[0] if np.isfinite(bounds[0]) else float(seen.min(initial=0.0))
-    high = bounds[1] if np.isfinite(bounds[1]) else float(seen.max(initial=0.0))
+    """Return finite ends of a lane: the declared bounds, else the range of the values."""
+    finite = values[np.isfinite(values)]
+    low = bounds[0] if np.isfinite(bounds[0]) else float(finite.min(initial=0.0))
+    high = bounds[1] if np.isfinite(bounds[1]) else float(finite.max(initial=0.0))
     return float(low), float(high)
 
 
@@ -178,12 +178,12 @@ def _side_by_side(images: Sequence[Image], sizes: Sequence[tuple[int, int]], wid
     return np.pad(row, ((0, 0), (left, right), (0, 0)), constant_values=DARK[0])
 
 
-def _frame(picture: Image, caption: tuple[str, str, bool], strip: Image) -> Image:
+def _frame(image: Image, caption: tuple[str, str, bool], chart: Image) -> Image:
     first, second, good = caption
-    bar = np.full((BAR, picture.shape[1], 3), DARK, np.uint8)
+    bar = np.full((BAR, image.shape[1], 3), DARK, np.uint8)
     _write(bar, first, (6, 17), TEXT, 0.42)
     _write(bar, second, (6, 36), GOOD if good else TEXT, 0.42)
-    frame = np.concatenate([bar, picture, strip])
+    frame = np.concatenate([bar, image, chart])
     odd = ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0))
     return np.pad(frame, odd, constant_values=DARK[0])
 

@@ -1,8 +1,8 @@
-"""One frame of an arm's video: camera, goal, what was imagined, the truth, distance, plan.
+"""One frame of an arm's video: camera, goal, imagined and true images, distance, plan.
 
 camera now | goal       | imagined +0.5 s | +1.0 s | +1.5 s
 distance to the goal    | truth           |        |
-what was done and what is planned, by dimension of the action
+executed and planned actions, by dimension
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wm_nodes.robots.robot import Image
 
 SIDE, GAP, BAR, LANE, TITLE = 192, 6, 26, 34, 14  # pixels
 IMAGINED = 3  # model steps shown
-BEHIND, AHEAD = 30, 20  # agent steps of the strip before and after now
+BEHIND, AHEAD = 30, 20  # agent steps of the actions before and after now
 FAR_M = 0.3  # top of the curve
 DARK, PANEL, LINE = (24, 24, 24), (38, 38, 38), (70, 70, 70)
 TEXT, FAINT = (235, 235, 235), (95, 95, 95)
@@ -30,14 +30,14 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Moment:
-    """What is known of one agent step. Actions are shares of their bounds."""
+    """Data of one agent step. Actions are shares of their bounds."""
 
     episode: int
     row: int  # agent step
     image: Image
     goal: Image | None
-    expected: Sequence[Image]  # after each model step of the plan in hand
-    truth: Sequence[Image | None]  # what the camera saw then; None: the episode was over
+    expected: Sequence[Image]  # after each model step of the current plan
+    truth: Sequence[Image | None]  # of the camera at that time; None: the episode was over
     step_s: float  # of a model step
     far_m: npt.NDArray[np.float64]  # distances to the goal (n,) so far
     length: int  # agent steps of the episode
@@ -48,45 +48,45 @@ class Moment:
 def draw(moment: Moment) -> Image:
     """Return the frame (H, W, 3); sides are even."""
     width = (2 + IMAGINED) * (SIDE + GAP) + GAP
-    strip = _strip(moment.done, moment.planned, width - 2 * GAP)
-    height = 3 * BAR + 2 * SIDE + strip.shape[0] + 3 * GAP
+    chart = _action_chart(moment.done, moment.planned, width - 2 * GAP)
+    height = 3 * BAR + 2 * SIDE + chart.shape[0] + 3 * GAP
     frame = np.full((height, width, 3), DARK, np.uint8)
     here = float(moment.far_m[-1])
     words = f"goal {moment.episode + 1}   {here * 100:.1f} cm away"
     _write(frame, words, (GAP, 18), GOOD if here < CLOSE_M else TEXT, 0.55)
 
     top = 2 * BAR
-    _picture(frame, 0, top, "camera", moment.image)
-    _picture(frame, 1, top, "goal", moment.goal)
+    _panel(frame, 0, top, "camera", moment.image)
+    _panel(frame, 1, top, "goal", moment.goal)
     low = top + SIDE + BAR
     for index in range(IMAGINED):
         ahead = f"+{moment.step_s * (index + 1):.1f} s"
         known = index < len(moment.expected)
         expected = moment.expected[index] if known else None
-        _picture(frame, 2 + index, top, f"imagined {ahead}", expected)
+        _panel(frame, 2 + index, top, f"imagined {ahead}", expected)
         truth = moment.truth[index] if known else None
-        _picture(frame, 2 + index, low, f"truth {ahead}", truth)
+        _panel(frame, 2 + index, low, f"truth {ahead}", truth)
 
     wide = 2 * SIDE + GAP
     _write(frame, "distance of hand and goal", (GAP, low - 9), TEXT)
     frame[low : low + SIDE, GAP : GAP + wide] = _curve(moment.far_m, moment.length, wide)
     bottom = low + SIDE + GAP
-    frame[bottom : bottom + strip.shape[0], GAP : GAP + strip.shape[1]] = strip
+    frame[bottom : bottom + chart.shape[0], GAP : GAP + chart.shape[1]] = chart
     return frame[: height // 2 * 2, : width // 2 * 2]
 
 
-def _picture(frame: Image, column: int, top: int, name: str, picture: Image | None) -> None:
+def _panel(frame: Image, column: int, top: int, name: str, image: Image | None) -> None:
     """Put an image, or an empty panel, into a column below its name."""
     left = GAP + column * (SIDE + GAP)
-    _write(frame, name, (left, top - 9), FAINT if picture is None else TEXT)
-    place = frame[top : top + SIDE, left : left + SIDE]
-    place[:] = PANEL
-    if picture is not None:
-        place[:] = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    _write(frame, name, (left, top - 9), FAINT if image is None else TEXT)
+    panel = frame[top : top + SIDE, left : left + SIDE]
+    panel[:] = PANEL
+    if image is not None:
+        panel[:] = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
 
 
 def _curve(far_m: npt.NDArray[np.float64], length: int, width: int) -> Image:
-    """Draw distances (n,) of an episode so far; the line is where a goal counts as reached."""
+    """Draw distances (n,) of an episode so far; the line is the distance of a reached goal."""
     panel = np.full((SIDE, width, 3), PANEL, np.uint8)
 
     def height(metres: float) -> int:
@@ -102,31 +102,31 @@ def _curve(far_m: npt.NDArray[np.float64], length: int, width: int) -> Image:
     return panel
 
 
-def _strip(done: Vectors, planned: Vectors, width: int) -> Image:
-    """Draw what was done before now (blue) and what is planned from now (orange), by dimension."""
+def _action_chart(done: Vectors, planned: Vectors, width: int) -> Image:
+    """Draw executed actions before now (blue) and planned ones from now (orange), by dimension."""
     each = width / (BEHIND + AHEAD)
-    strip = np.full((TITLE + LANE * done.shape[1], width, 3), PANEL, np.uint8)
+    chart = np.full((TITLE + LANE * done.shape[1], width, 3), PANEL, np.uint8)
     now = round(BEHIND * each)
     for dim in range(done.shape[1]):
         middle = TITLE + LANE * dim + LANE // 2
-        cv2.line(strip, (0, middle), (width, middle), LINE, 1)
+        cv2.line(chart, (0, middle), (width, middle), LINE, 1)
         for k, value in enumerate(done[-BEHIND:, dim]):
-            _bar(strip, now + (k - len(done[-BEHIND:])) * each, each, middle, value, DONE)
+            _bar(chart, now + (k - len(done[-BEHIND:])) * each, each, middle, value, DONE)
         for k, value in enumerate(planned[:AHEAD, dim]):
-            _bar(strip, now + k * each, each, middle, value, PLANNED)
-        _write(strip, "xyz"[dim] if dim < 3 else str(dim), (4, middle - 5), TEXT, 0.36)
-    cv2.line(strip, (now, 0), (now, strip.shape[0]), TEXT, 1)
-    _write(strip, "done", (now - 38, 12), DONE, 0.4)
-    _write(strip, "planned", (now + 6, 12), PLANNED, 0.4)
-    return strip
+            _bar(chart, now + k * each, each, middle, value, PLANNED)
+        _write(chart, "xyz"[dim] if dim < 3 else str(dim), (4, middle - 5), TEXT, 0.36)
+    cv2.line(chart, (now, 0), (now, chart.shape[0]), TEXT, 1)
+    _write(chart, "done", (now - 38, 12), DONE, 0.4)
+    _write(chart, "planned", (now + 6, 12), PLANNED, 0.4)
+    return chart
 
 
 def _bar(
-    strip: Image, left: float, wide: float, middle: int, value: float, colour: tuple[int, int, int]
+    chart: Image, left: float, wide: float, middle: int, value: float, colour: tuple[int, int, int]
 ) -> None:
     tip = middle - round(float(np.clip(value, -1, 1)) * (LANE // 2 - 2))
     corner, other = (round(left) + 1, middle), (round(left + wide) - 2, tip)
-    cv2.rectangle(strip, corner, other, colour, -1)
+    cv2.rectangle(chart, corner, other, colour, -1)
 
 
 def _write(

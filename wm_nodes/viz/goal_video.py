@@ -1,6 +1,6 @@
-"""What an arm's agent planned, imagined and reached: figures of a run, and its video.
+"""Plans, imagination and outcome of an arm's agent: figures of a run, and its video.
 
-Made from the run's log and its recorded plans. Frames are drawn by `arm_frame`.
+Computed from the run's log and its recorded plans. Frames are drawn by `goal_frame`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from wm_nodes.viz.run_report import LoggedEpisode, logged_episodes
 
 @dataclass(frozen=True)
 class Planned:
-    """One plan as it went to the robot. `searched`: made for this observation, not carried on."""
+    """One plan as sent to the robot. `searched`: for this observation, not the rest of the last."""
 
     stamp_ns: int
     late_s: float  # from the observation to the plan
@@ -42,16 +42,17 @@ class Planned:
 
 def read_plans(folder: Path, period_s: float) -> list[Planned]:
     """Return the plans that node plan_recorder wrote to a folder, in order."""
-    found: list[Planned] = []
+    plans: list[Planned] = []
     for line in (folder / "plans.jsonl").read_text().splitlines():
         row = json.loads(line)
         actions = np.asarray(row["actions"], np.float32)
-        again = bool(found) and _carries_on(found[-1], row["stamp_ns"], actions, period_s)
-        found.append(Planned(row["stamp_ns"], row["late_s"], row["goal"], actions, not again))
-    return found
+        is_rest = bool(plans) and _is_rest(plans[-1], row["stamp_ns"], actions, period_s)
+        plans.append(Planned(row["stamp_ns"], row["late_s"], row["goal"], actions, not is_rest))
+    return plans
 
 
-def _carries_on(before: Planned, stamp_ns: int, actions: Vectors, period_s: float) -> bool:
+def _is_rest(before: Planned, stamp_ns: int, actions: Vectors, period_s: float) -> bool:
+    """Return whether actions are the rest of an earlier plan."""
     passed = round((stamp_ns - before.stamp_ns) / 1e9 / period_s)
     rest = before.actions[max(passed, 0) :]
     return len(rest) == len(actions) and np.allclose(rest, actions, atol=1e-4)
@@ -70,7 +71,7 @@ def arm_figures(log: LogReader, plans: Sequence[Planned]) -> dict[str, Any]:
     late = np.array([plan.late_s for plan in plans if plan.searched]) * 1e3
     gaps = _gaps_s(log, episodes, plans)
     signals = log.spec.signals
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "episodes": count,
         "within_m": CLOSE_M,
         "success_at_end": at_end / max(count, 1),
@@ -85,15 +86,15 @@ def arm_figures(log: LogReader, plans: Sequence[Planned]) -> dict[str, Any]:
     }
     if len(late):
         p50, p99 = np.percentile(late, (50, 99))
-        found |= {"plan_p50_ms": round(float(p50), 1), "plan_p99_ms": round(float(p99), 1)}
+        figures |= {"plan_p50_ms": round(float(p50), 1), "plan_p99_ms": round(float(p99), 1)}
     if signals is not None and "latency_ms" in signals.names:
         rows = log.read("signals", log.first, log.length)[:, signals.names.index("latency_ms")]
         rows = rows[rows > 0]
         if len(rows):
             p50, p99 = np.percentile(rows, (50, 99))
-            found["picture_to_command_p50_ms"] = round(float(p50), 1)
-            found["picture_to_command_p99_ms"] = round(float(p99), 1)
-    return found
+            figures["picture_to_command_p50_ms"] = round(float(p50), 1)
+            figures["picture_to_command_p99_ms"] = round(float(p99), 1)
+    return figures
 
 
 def distances(log: LogReader, episode: LoggedEpisode) -> npt.NDArray[np.float64]:
@@ -144,15 +145,15 @@ def video_frames(
         for row in range(each.length):
             at = bisect_right(starts, int(stamps[row])) - 1
             plan = plans[at] if at >= 0 and plans[at].stamp_ns >= stamps[0] else None
-            seen = int(np.searchsorted(stamps, plan.stamp_ns)) if plan else row
+            origin = int(np.searchsorted(stamps, plan.stamp_ns)) if plan else row  # of the plan
             goal, expected, truth, stride = None, [], [], 1
             if plan is not None:
                 if plan.goal and plan.goal not in goals:
                     goals[plan.goal] = read_goal(folder / f"goal-{plan.goal}.png").image
-                goal = goals.get(plan.goal)  # 0: what is rewarded is the goal
+                goal = goals.get(plan.goal)  # 0: the reward is the goal
                 stride = max(1, len(plan.actions) // skip // IMAGINED)
-                expected = imagine(model, images[seen], proprio[seen], plan.actions, stride)
-                then = [seen + skip * stride * (k + 1) for k in range(len(expected))]
+                expected = imagine(model, images[origin], proprio[origin], plan.actions, stride)
+                then = [origin + skip * stride * (k + 1) for k in range(len(expected))]
                 truth = [images[i] if i < each.length else None for i in then]
             yield draw(
                 Moment(
@@ -166,7 +167,7 @@ def video_frames(
                     far_m=far[: max(row, 1)],
                     length=each.length,
                     done=done[:row] / high,
-                    planned=plan.actions[row - seen :] / high if plan else done[:0],
+                    planned=plan.actions[row - origin :] / high if plan else done[:0],
                 )
             )
 
@@ -175,8 +176,8 @@ def video_frames(
 def imagine(
     model: WorldModel, image: Image, proprio: Vectors, actions: Vectors, stride: int = 1
 ) -> list[Image]:
-    """Return what the model expects to see after each `stride` whole model steps of a plan (N, A),
-    IMAGINED of them at most."""
+    """Return the image that the model predicts after each `stride` model steps of a plan (N, A),
+    at most IMAGINED of them."""
     device = next(model.parameters()).device
     _, height, width = model.spec.obs_keys["image"]
     image = ImagePipeline(height, width)(image)
@@ -187,12 +188,12 @@ def imagine(
     none = torch.zeros(1, model.spec.action_dim, device=device)
     state = model.observe(start, none, obs, torch.ones(1, dtype=torch.bool, device=device))
     scaled = ActionAdapter.of(model).scale(torch.from_numpy(actions).to(device))
-    pictures, noise = [], torch.Generator(device).manual_seed(0)
+    images, noise = [], torch.Generator(device).manual_seed(0)
     for step in range(min(IMAGINED * stride, len(scaled) // skip)):
         block = scaled[step * skip : (step + 1) * skip].reshape(1, -1)
         state = model.step(state, block, generator=noise)
         if (step + 1) % stride:
             continue
-        picture = model.decode(state)["image"][0].float().clamp(0, 1)
-        pictures.append((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
-    return pictures
+        decoded = model.decode(state)["image"][0].float().clamp(0, 1)
+        images.append((decoded * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+    return images

@@ -1,4 +1,4 @@
-"""Statistics of a log for people: as a table in text, and as a figure."""
+"""Statistics of a log: as a table in text, and as a figure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST = 40  # dimensions drawn
 
 
 def as_text(stats: LogStats) -> str:
-    """Return the statistics as lines for people."""
+    """Return the statistics as lines of text."""
     rate, lengths = stats.rate, stats.lengths
     lines = [
         f"{stats.path}",
@@ -37,7 +37,7 @@ def as_text(stats: LogStats) -> str:
             f"{len(lengths)} episodes, {int(stats.complete.sum())} complete"
         )
     if math.isfinite(stats.changed):
-        lines.append(f"changed   {_share(stats.changed)} of the actions were not executed as told")
+        lines.append(f"changed   {_share(stats.changed)} of the actions differ from the commands")
     lines += ["", *_table(HEAD, map(_cells, stats.ranges))]
     for kind, tallies in (("source", stats.per_source), ("weights", stats.per_weights)):
         lines += ["", *_table((kind, *TALLY), _tally_rows(tallies))]
@@ -47,12 +47,15 @@ def as_text(stats: LogStats) -> str:
 def draw(stats: LogStats, path: str | Path) -> None:
     """Write the statistics as a figure (PNG, PDF or SVG by the name's ending)."""
     if find_spec("matplotlib") is None:
-        raise UserError("--figure: matplotlib is not installed. Right: pip install 'wm_nodes[viz]'")
+        raise UserError(
+            "--figure: matplotlib is not installed. Install it: pip install 'wm_nodes[viz]'."
+        )
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     observed = [r for r in stats.ranges if r.name.startswith("sensor/")]
-    observed = [r for r in observed if r.name.count("/") > 1] or observed  # images dwarf vectors
+    # Images have far larger ranges than vectors: they are drawn only without vectors.
+    observed = [r for r in observed if r.name.count("/") > 1] or observed
     signals = [r for r in stats.ranges if r.name.startswith("signals/")]
     panels = figure.subplots(2, 4 if observed or signals else 3)
     figure.suptitle(f"{stats.spec.robot}, {stats.spec.task}: {len(stats.lengths)} episodes")
@@ -69,18 +72,18 @@ def draw(stats: LogStats, path: str | Path) -> None:
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
-        raise UserError(f"--figure: {path} cannot be written: {error}") from None
+        raise UserError(f"--figure: cannot write {path}: {error}.") from None
 
 
 # Text ------------------------------------------------------------------------------------------
 
 
-def _cells(found: Range) -> tuple[str, ...]:
-    bounded = math.isfinite(found.low) or math.isfinite(found.high)
-    declared = f"{found.low:g} .. {found.high:g}" if bounded else ""
-    numbers = (found.min, found.q01, found.mean, found.q99, found.max, found.std)
-    at_bounds = _share(found.at_bounds) if bounded else ""
-    return (found.name, found.unit, declared, *map(_short, numbers), at_bounds)
+def _cells(row: Range) -> tuple[str, ...]:
+    bounded = math.isfinite(row.low) or math.isfinite(row.high)
+    declared = f"{row.low:g} .. {row.high:g}" if bounded else ""
+    numbers = (row.min, row.q01, row.mean, row.q99, row.max, row.std)
+    at_bounds = _share(row.at_bounds) if bounded else ""
+    return (row.name, row.unit, declared, *map(_short, numbers), at_bounds)
 
 
 def _tally_rows(tallies: Mapping[Any, Tally]) -> Iterable[tuple[str, ...]]:
@@ -120,13 +123,13 @@ def _draw_ranges(axes: Any, ranges: Sequence[Range], title: str) -> None:
     """Bars from min to max, thick from 1 % to 99 %, the mean as a dot, declared bounds as marks."""
     shown = list(ranges[:MOST])[::-1]
     axes.set_title(title if len(ranges) <= MOST else f"{title}: first {MOST} of {len(ranges)}")
-    for at, found in enumerate(shown):
-        axes.plot([found.min, found.max], [at, at], color="tab:blue", lw=1)
-        axes.plot([found.q01, found.q99], [at, at], color="tab:blue", lw=5, alpha=0.5)
-        axes.plot([found.mean], [at], "o", color="tab:blue", ms=4)
-        bounds = [bound for bound in (found.low, found.high) if math.isfinite(bound)]
+    for at, row in enumerate(shown):
+        axes.plot([row.min, row.max], [at, at], color="tab:blue", lw=1)
+        axes.plot([row.q01, row.q99], [at, at], color="tab:blue", lw=5, alpha=0.5)
+        axes.plot([row.mean], [at], "o", color="tab:blue", ms=4)
+        bounds = [bound for bound in (row.low, row.high) if math.isfinite(bound)]
         axes.plot(bounds, [at] * len(bounds), "|", color="black", ms=10)
-    names = [f"{found.name.partition('/')[2]} [{found.unit}]" for found in shown]
+    names = [f"{stats_of.name.partition('/')[2]} [{stats_of.unit}]" for stats_of in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=8 if len(shown) < 20 else 5)
     if not shown:
         axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)

@@ -22,13 +22,13 @@ VIEWER = "viewer"  # opens the viewer; anything else is a file to write
 
 
 def send_episode(log: LogReader, number: int, target: str | Path) -> None:
-    """Write an episode as FILE.rrd, whole or not at all; VIEWER opens it in the viewer.
+    """Write an episode as FILE.rrd, complete or not at all; VIEWER opens it in the viewer.
 
     Entities: image/<camera>, sensor/<name> (images; vectors have one entity for each number),
     proprio/<dim>, action/<dim>/executed and commanded, action/changed (1 where they differ),
     signal/<name> (latency, safety events), reward, return, success, weights, source, gap_ms (to
-    the row before). Fields that the episode lacks are left out.
-    Values stand at the row that logs them: those of an action at the observation it was taken from.
+    the row before). Fields that the episode lacks are left out. Each value is at the row that logs
+    it: those of an action at the observation before it.
     """
     rr = _require_rerun()
     start, rows = find_episode(log, number)
@@ -45,41 +45,52 @@ def send_episode(log: LogReader, number: int, target: str | Path) -> None:
 
 def numbers(log: LogReader, start: int, rows: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return entity -> (rows of the episode that have a value, (N,) values)."""
-    stop, spec = start + rows, log.spec
+    stop = start + rows
     every = np.arange(rows)
     acted = every[~log.read("is_last", start, stop)]
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    observed, actions = _observed(log, start, stop), _of_actions(log, start, stop, acted)
+    series = {name: (every, values) for name, values in observed.items()}
+    series |= {name: (acted, values) for name, values in actions.items()}
+    series["gap_ms"] = every[1:], np.diff(log.read("stamp", start, stop)) / 1e6
+    return {name: (at, values.astype(np.float64)) for name, (at, values) in series.items()}
+
+
+def _observed(log: LogReader, start: int, stop: int) -> dict[str, np.ndarray]:
+    """Return entity -> values (rows,) of proprioception and of sensors that are vectors."""
+    spec, series = log.spec, dict[str, np.ndarray]()
     if spec.proprio is not None:
         values = log.read("proprio", start, stop)
         for at, name in enumerate(spec.proprio.names):
-            found[f"proprio/{name}"] = every, values[:, at]
+            series[f"proprio/{name}"] = values[:, at]
     for sensor, about in spec.sensors.items():
-        name = f"sensor/{sensor}"
-        if len(about.shape) > 1 or log.since(name) > start:
+        field = f"sensor/{sensor}"
+        if len(about.shape) > 1 or log.since(field) > start:
             continue
-        values = log.read(name, start, stop)
+        values = log.read(field, start, stop)
         for at, dimension in enumerate(about.names or range(about.shape[0])):
-            found[f"{name}/{dimension}"] = every, values[:, at]
+            series[f"{field}/{dimension}"] = values[:, at]
+    return series
+
+
+def _of_actions(log: LogReader, start: int, stop: int, acted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return entity -> values (N,) of signals, actions and their outcomes; `acted`: their rows."""
+    spec, series = log.spec, dict[str, np.ndarray]()
     if spec.signals is not None and log.since("signals") <= start:
         values = log.read("signals", start, stop)[acted]
         for at, name in enumerate(spec.signals.names):
-            found[f"signal/{name}"] = acted, values[:, at]
+            series[f"signal/{name}"] = values[:, at]
     if spec.action is not None:
         executed = log.read("action", start, stop)[acted]
         commanded = log.read("commanded", start, stop)[acted]
         for at, name in enumerate(spec.action.names):
-            found[f"action/{name}/executed"] = acted, executed[:, at]
-            found[f"action/{name}/commanded"] = acted, commanded[:, at]
-        found["action/changed"] = acted, (executed != commanded).any(axis=1)
+            series[f"action/{name}/executed"] = executed[:, at]
+            series[f"action/{name}/commanded"] = commanded[:, at]
+        series["action/changed"] = (executed != commanded).any(axis=1)
     if "reward" in spec.fields:
         rewards = log.read("reward", start, stop)[acted]
-        found["reward"] = acted, rewards
-        found["return"] = acted, np.cumsum(rewards)
-    for name in ("success", "weights"):
-        found[name] = acted, log.read(name, start, stop)[acted]
-    gaps = np.diff(log.read("stamp", start, stop)) / 1e6
-    found["gap_ms"] = every[1:], gaps
-    return {name: (at, values.astype(np.float64)) for name, (at, values) in found.items()}
+        series |= {"reward": rewards, "return": np.cumsum(rewards)}
+    series |= {name: log.read(name, start, stop)[acted] for name in ("success", "weights")}
+    return series
 
 
 def _send_images(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -> None:
@@ -93,11 +104,11 @@ def _send_images(rr: Any, stream: Any, log: LogReader, start: int, rows: int) ->
             for row, image in zip(range(first, last), images, strict=True):
                 stream.set_time(TIME, duration=float(seconds[row]))
                 stream.set_time(ROW, sequence=start + row)
-                stream.log(name, _picture(rr, log, name, image))
+                stream.log(name, _archetype(rr, log, name, image))
 
 
-def _picture(rr: Any, log: LogReader, name: str, values: np.ndarray) -> Any:
-    """Return an image as the viewer shows its kind: colours, depth, or numbers."""
+def _archetype(rr: Any, log: LogReader, name: str, values: np.ndarray) -> Any:
+    """Return an image as rerun's type for its kind: colours, depth, or numbers."""
     sensor = log.spec.sensors.get(name.partition("/")[2]) if name.startswith("sensor/") else None
     channels = values.shape[2] if values.ndim == 3 else 1
     if values.ndim > 3 or channels not in (1, 3):
@@ -126,19 +137,19 @@ def _send_numbers(rr: Any, stream: Any, log: LogReader, start: int, rows: int) -
 
 def _seconds(log: LogReader, start: int, rows: int) -> np.ndarray:
     stamps = log.read("stamp", start, start + rows)
-    return (stamps - stamps[0]) / 1e9
+    return np.asarray((stamps - stamps[0]) / 1e9)
 
 
 @contextmanager
 def _sink(stream: Any, target: str | Path) -> Iterator[None]:
-    """Connect a stream to the viewer, or to a file that is whole when the block ends."""
+    """Connect a stream to the viewer, or to a file that is complete when the block ends."""
     if str(target) == VIEWER:
         try:
             stream.spawn()
         except RuntimeError as error:
             raise UserError(
-                f"--rerun: the viewer does not start: {error}. Right: --rerun FILE.rrd writes a "
-                "file, which `rerun FILE.rrd` opens where there is a display."
+                f"--rerun: the viewer does not start: {error}. Write a file with --rerun FILE.rrd, "
+                "and open it with `rerun FILE.rrd` where there is a display."
             ) from None
         yield
         return
@@ -149,13 +160,13 @@ def _sink(stream: Any, target: str | Path) -> Iterator[None]:
             stream.save(str(aside))
         except OSError as error:
             folder = Path(target).parent
-            raise UserError(f"--rerun: {folder} cannot be written: {error.strerror}") from None
+            raise UserError(f"--rerun: cannot write to {folder}: {error.strerror}.") from None
         yield
 
 
 def _require_rerun() -> Any:
     if find_spec("rerun") is None:
-        raise UserError("--rerun: rerun is not installed. Right: pip install 'wm_nodes[viz]'")
+        raise UserError("--rerun: rerun is not installed. Install it: pip install 'wm_nodes[viz]'.")
     import rerun
 
     return rerun

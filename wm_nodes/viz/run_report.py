@@ -1,10 +1,10 @@
-"""The report folder of a run: figures, a video, a prediction beside the truth, a plot.
+"""The report folder of a run: figures, a video, a prediction with the truth, a plot.
 
 report/
-  summary.json     success with its interval, return, what rendered, which weights, any facts
+  summary.json     success with its interval, return, weights, extra entries of the log, any facts
   episodes.mp4     the newest episodes, labelled
   episodes.png     return and success of every episode
-  prediction.png   5 frames seen, then imagined, beside the truth (with a model)
+  prediction.png   5 observed frames, then imagined ones, with the true frames (with a model)
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 
 class ReportError(Exception):
-    """No report can be made of this log: what, given, right."""
+    """No report of a log or run can be written."""
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """How much is shown. Lengths are in frames."""
+    """Extent of the report. Lengths are in frames."""
 
-    last: int | None = None  # only the newest episodes count; None counts all
+    last: int | None = None  # number of newest episodes to use; None: all
     video_episodes: int = 10
-    context: int = 5  # frames seen before imagining
-    frames: int = 50  # frames of the prediction, those seen included
+    context: int = 5  # observed frames before the imagined ones
+    frames: int = 50  # frames of the prediction, observed ones included
     every: int = 5  # of which every k-th is drawn
     seed: int = 0
 
@@ -84,7 +84,7 @@ def write_report(
     training = [episode for episode in whole if not episode.evaluation]
     episodes = (training or judged)[-(settings.last or 0) :]
     if not episodes:
-        raise ReportError(f"log {reader.path}: no complete episode yet. Right: run one to its end.")
+        raise ReportError(f"log {reader.path}: got no complete episode, expected at least one.")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(reader, episodes)
@@ -109,7 +109,7 @@ def write_report(
 
 def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
     """Return the complete episodes of a log with at least one action, oldest first."""
-    found, marks = [], reader.evaluation_rows()
+    episodes, marks = list[LoggedEpisode](), reader.evaluation_rows()
     for number, (start, rows, complete) in enumerate(reader.episodes.tolist()):
         if not complete or rows < 2:
             continue
@@ -117,7 +117,7 @@ def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
         success = reader.read("success", start, start + rows)
         versions = reader.read("weights", acted.start, acted.stop)
         sources = reader.read("source", acted.start, acted.stop)
-        found.append(
+        episodes.append(
             LoggedEpisode(
                 number=number,
                 start=start,
@@ -130,11 +130,11 @@ def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
                 evaluation=bool(marks[start - reader.first]),
             )
         )
-    return found
+    return episodes
 
 
 def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
-    """Return the figures of some episodes as JSON-able values."""
+    """Return the figures of some episodes as values for JSON."""
     spec = reader.spec
     acted = Counter(source for episode in episodes for source in episode.sources)
     firsts = [episode.first_success for episode in episodes if episode.success]
@@ -151,7 +151,7 @@ def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str,
 
 
 def outcomes(episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
-    """Return how some episodes ended, with 95 % intervals."""
+    """Return success and return of some episodes, with 95 % intervals."""
     successes = [episode.success for episode in episodes]
     returns = [episode.total_reward for episode in episodes]
     return {
@@ -233,7 +233,7 @@ def _predict(
     episodes: Sequence[LoggedEpisode],
     settings: ReportSettings,
 ) -> tuple[Prediction, LoggedEpisode]:
-    """Predict the stretch up to success of the newest episode that has one, else of the newest."""
+    """Predict the frames up to success of the newest successful episode, else of the newest."""
     episode = next((e for e in reversed(episodes) if e.success), episodes[-1])
     skip = model.spec.frameskip
     frames = min((settings.frames - 1) * skip + 1, episode.length + 1)
@@ -254,14 +254,16 @@ def require_viz() -> None:
     """ReportError: the packages for figures and videos are not installed."""
     absent = [name for name in ("av", "matplotlib") if find_spec(name) is None]
     if absent:
-        raise ReportError(f"report: not installed: {', '.join(absent)}. Right: pip install .[viz]")
+        raise ReportError(
+            f"report: {', '.join(absent)} not installed. Install with: pip install 'wm_nodes[viz]'."
+        )
 
 
 def _trailing_mean(values: np.ndarray, window: int = 20) -> np.ndarray:
     total = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)
-    return (total[ends] - total[starts]) / (ends - starts)
+    return np.asarray((total[ends] - total[starts]) / (ends - starts))
 
 
 def _source(code: int) -> str:

@@ -1,10 +1,10 @@
-"""The report folder of a run that learned from recorded logs (`wm train`), without episodes of its
-own: what it learned from, how far it came, and what its model predicts.
+"""The report folder of a run that was trained on recorded logs (`wm train`) and has no episodes:
+its logs, metrics and predictions.
 
 report/
   summary.json     model, logs, newest weights, last value of every metric and its update
   training.png     every metric over updates
-  prediction.png   5 frames of the first log seen, then imagined, beside the truth
+  prediction.png   5 observed frames of the first log, then imagined ones, with the true frames
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_training_report(
     run, folder = Path(run), Path(folder)
     curves = read_curves(run / "metrics" / "train.csv")
     if not curves:
-        raise ReportError(f"run {run}: no metrics yet. Right: a run that has made 25 updates.")
+        raise ReportError(f"run {run}: got no metrics, expected a run with 25 or more updates.")
     folder.mkdir(parents=True, exist_ok=True)
     draw_curves(curves, folder / "training.png", run.name)
     summary: dict[str, Any] = dict(facts or {})
@@ -60,10 +60,10 @@ def write_training_report(
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Return metric -> its curve from metrics/train.csv; half a line at its end is left out."""
-    found: dict[str, Curve] = {}
+    """Return metric -> its curve from metrics/train.csv; an incomplete last line is skipped."""
+    curves: dict[str, Curve] = {}
     if not path.is_file():
-        return found
+        return curves
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             try:
@@ -71,10 +71,10 @@ def read_curves(path: Path) -> dict[str, Curve]:
             except (KeyError, TypeError, ValueError):
                 continue
             if math.isfinite(value):
-                updates, values = found.setdefault(str(row["metric"]), ([], []))
+                updates, values = curves.setdefault(str(row["metric"]), ([], []))
                 updates.append(update)
                 values.append(value)
-    return found
+    return curves
 
 
 def draw_curves(curves: Mapping[str, Curve], path: str | Path, title: str) -> None:

@@ -1,4 +1,4 @@
-"""Episodes as a video: images enlarged, each with a line of text that says what is seen."""
+"""Episodes as a video: enlarged images, each below lines of text with step, reward and success."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BAR = 44  # height of the text above, pixels
 
 
 def write_video(path: str | Path, frames: Iterable[Image], rate_hz: float) -> str:
-    """Write (H, W, 3) frames of even size as MP4; return the codec. The file is whole or absent."""
+    """Write (H, W, 3) frames of even size as MP4, complete or not at all; return the codec."""
     import av
 
     codec = next(name for name in CODECS if name in av.codecs_available)
@@ -56,11 +56,11 @@ def episode_frames(
 def labelled(image: Image, lines: Iterable[str], *, good: bool = False) -> Image:
     """Return the image enlarged by a whole factor below two lines of text; sides are even."""
     factor = max(1, -(-SIDE // min(image.shape[:2])))
-    picture = np.kron(image, np.ones((factor, factor, 1), np.uint8))
-    width = picture.shape[1] + picture.shape[1] % 2
-    height = BAR + picture.shape[0] + picture.shape[0] % 2
+    enlarged = np.kron(image, np.ones((factor, factor, 1), np.uint8))
+    width = enlarged.shape[1] + enlarged.shape[1] % 2
+    height = BAR + enlarged.shape[0] + enlarged.shape[0] % 2
     frame = np.full((height, width, 3), 24, np.uint8)
-    frame[BAR : BAR + picture.shape[0], : picture.shape[1]] = picture
+    frame[BAR : BAR + enlarged.shape[0], : enlarged.shape[1]] = enlarged
     for index, text in enumerate(lines):
         colour = (120, 230, 120) if good and index else (235, 235, 235)
         where = (6, 17 + 19 * index)

@@ -1,4 +1,4 @@
-"""Following a moving place with 100 ms of injected delay, planned from what is seen and from ahead.
+"""Follow a moving point with 100 ms of injected delay, with and without delay compensation.
 
 python docs/results/arm/delay.py     # writes delay.csv beside it
 """
@@ -19,7 +19,7 @@ SECONDS = 20.0
 
 
 def place(t: float) -> np.ndarray:
-    """Return where the hand should be at time t [s]: on a circle across the table."""
+    """Return the target position of the hand at time t [s]: on a circle above the table."""
     turn = 2 * np.pi * t / TURN_S
     return CENTRE + RADIUS_M * np.array([np.cos(turn), np.sin(turn), 0.0])
 
@@ -37,12 +37,12 @@ def follow(gain: float, delay_s: float, ahead: bool) -> tuple[float, float, floa
             lag = meter.measure()
             late = lag if ahead else 0.0
             known = pending.displacement(now - late, now) if late else np.zeros(0)
-            believed = hand + known[:3] if known.size else hand
+            predicted = hand + known[:3] if known.size else hand
             due = now + late
             speed = (place(due + period) - place(due)) / period
-            wanted = speed + gain * (place(due) - believed)
-            seen = arm.act(np.clip(wanted, -0.2, 0.2))
-            pending.sent(seen.executed, now, period)
+            target_velocity = speed + gain * (place(due) - predicted)
+            observation = arm.act(np.clip(target_velocity, -0.2, 0.2))
+            pending.sent(observation.executed, now, period)
             meter.put(arm.supervisor.filter.x[:6].copy(), arm.supervisor.measured[:6].copy())
             if index * period > 4.0:
                 errors.append(

@@ -1,11 +1,11 @@
-"""How well the safety filter follows a sine, and how soon it stops, for the shipped robots.
+"""Tracking of a sine and stopping times of the safety filter, for the shipped robots.
 
 python docs/results/arm/following.py     # writes following.csv; needs [sim, test]
 
 Following: each joint alone, then all joints, with target velocities of 1 Hz and half of the
 feasible amplitude, min(velocity, acceleration / w, jerk / w^2) with w = 2 pi / s, far from walls.
 Gain and phase lag of the commanded velocity are a least squares fit of a sine after two seconds.
-Overshoot: the most by which a velocity exceeds a constant target, from rest and after a change.
+Overshoot: the largest excess of a velocity over a constant target, from rest and after a change.
 Braking: time of the stop from full speed, and of ruckig's time-optimal one with the same limits
 (Berscheid and Kroeger, Jerk-limited Real-time Trajectory Generation with Arbitrary Target States,
 RSS 2021). A stop on the spline takes four control periods more; they are not counted.
@@ -71,24 +71,24 @@ def sine(arm: ArmConfig, joints: Floats) -> tuple[Floats, Floats]:
     turn = 2.0 * np.pi * HZ
     amplitude = SHARE * feasible(arm.limits, HZ) * joints
     times = np.arange(round(SECONDS * arm.rate_hz)) / arm.rate_hz
-    got = follow(arm, np.sin(turn * times)[:, None] * amplitude)
+    velocities = follow(arm, np.sin(turn * times)[:, None] * amplitude)
     late = times >= SETTLE_S
     waves = np.stack([np.sin(turn * times[late]), np.cos(turn * times[late])], axis=1)
-    inphase, ahead = np.linalg.lstsq(waves, got[late], rcond=None)[0][:, joints > 0]
+    inphase, ahead = np.linalg.lstsq(waves, velocities[late], rcond=None)[0][:, joints > 0]
     gain = np.hypot(inphase, ahead) / amplitude[joints > 0]
     return gain, np.degrees(-np.arctan2(ahead, inphase))
 
 
 def overshoot(arm: ArmConfig, seed: int) -> float:
-    """Return the most [rad/s] by which velocities exceed a step from rest and a higher one."""
+    """Return the largest excess [rad/s] of velocities over a step from rest and a higher one."""
     random, seconds = np.random.default_rng(seed), 3.0
     limits, count = arm.limits, round(seconds * arm.rate_hz)
     first = random.uniform(-0.4, 0.4, len(limits.joints)) * limits.velocity
     second = random.uniform(1.0, 2.0, len(first)) * first
-    got = follow(arm, np.repeat([first, second], count, axis=0))
+    velocities = follow(arm, np.repeat([first, second], count, axis=0))
     over = [
         ((part - target) * np.sign(target)).max()
-        for part, target in ((got[:count], first), (got[count:], second))
+        for part, target in ((velocities[:count], first), (velocities[count:], second))
     ]
     return float(max(over))
 
@@ -109,30 +109,30 @@ def chunks(arm: ArmConfig, seed: int) -> float:
 def optimal_stop_s(limits: ArmLimits, v: Floats, a: Floats) -> float:
     """Return the time [s] of ruckig's time-synchronised stop from v and a (n,)."""
     n = len(v)
-    given = ruckig.InputParameter(n)
-    given.control_interface = ruckig.ControlInterface.Velocity
-    given.synchronization = ruckig.Synchronization.Time
-    given.current_position = [0.0] * n
-    given.current_velocity, given.current_acceleration = v.tolist(), a.tolist()
-    given.target_velocity = given.target_acceleration = [0.0] * n
-    given.max_acceleration, given.max_jerk = limits.acceleration.tolist(), limits.jerk.tolist()
+    request = ruckig.InputParameter(n)
+    request.control_interface = ruckig.ControlInterface.Velocity
+    request.synchronization = ruckig.Synchronization.Time
+    request.current_position = [0.0] * n
+    request.current_velocity, request.current_acceleration = v.tolist(), a.tolist()
+    request.target_velocity = request.target_acceleration = [0.0] * n
+    request.max_acceleration, request.max_jerk = limits.acceleration.tolist(), limits.jerk.tolist()
     trajectory = ruckig.Trajectory(n)
-    result = ruckig.Ruckig(n).calculate(given, trajectory)
+    result = ruckig.Ruckig(n).calculate(request, trajectory)
     assert result in (ruckig.Result.Working, ruckig.Result.Finished), result
     return float(trajectory.duration)
 
 
 def braking(arm: ArmConfig) -> tuple[Floats, Floats]:
-    """Return times [s] of our stops and of ruckig's, (n + 1,): all joints, then each alone."""
+    """Return times [s] of the filter's stops and of ruckig's, (n + 1,): all joints, then each."""
     limits, period = arm.limits, 1.0 / arm.rate_hz
     brake, n = StoppingMotions(limits, period), len(limits.joints)
-    still, ours, best = np.zeros(n), [], []
+    still, stops, best = np.zeros(n), [], []
     for joints in (np.ones(n), *np.eye(n)):
-        way = brake.stop(still, brake.velocity * joints, still)
-        assert way is not None
-        ours.append((way.shape[1] - 1) * period)
+        path = brake.stop(still, brake.velocity * joints, still)
+        assert path is not None
+        stops.append((path.shape[1] - 1) * period)
         best.append(optimal_stop_s(limits, brake.velocity * joints, still))
-    return np.array(ours), np.array(best)
+    return np.array(stops), np.array(best)
 
 
 def measure(name: str) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def measure(name: str) -> dict[str, Any]:
     arm = read_config(find_config(name))
     alone = [sine(arm, joints) for joints in np.eye(len(arm.limits.joints))]
     gain, lag = sine(arm, np.ones(len(arm.limits.joints)))
-    ours, best = braking(arm)
+    stops, best = braking(arm)
     return {
         "robot": name,
         "rate_hz": arm.rate_hz,
@@ -149,10 +149,10 @@ def measure(name: str) -> dict[str, Any]:
         "lag_deg": round(max(float(lag.max()), *(float(lags[0]) for _, lags in alone)), 1),
         "overshoot_rad_s": f"{max(0.0, *(overshoot(arm, seed) for seed in range(10))):.1e}",
         "chunk_error_share": round(chunks(arm, 0), 3),
-        "stop_all_s": round(float(ours[0]), 3),
+        "stop_all_s": round(float(stops[0]), 3),
         "ruckig_all_s": round(float(best[0]), 3),
-        "stop_share_all": round(float(ours[0] / best[0]), 3),
-        "stop_share_worst_joint": round(float((ours / best)[1:].max()), 3),
+        "stop_share_all": round(float(stops[0] / best[0]), 3),
+        "stop_share_worst_joint": round(float((stops / best)[1:].max()), 3),
     }
 
 

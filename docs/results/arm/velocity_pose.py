@@ -1,4 +1,4 @@
-"""How far the pose of an arm that is commanded by velocities leaves its limits.
+"""Largest distance by which an arm that is commanded by velocities leaves its limits.
 
 python docs/results/arm/velocity_pose.py     # writes velocity_pose.csv; needs [sim]
 
@@ -29,7 +29,7 @@ AGE = 3  # of joint states, in periods
 
 @dataclass(frozen=True)
 class Excess:
-    """The most that was seen: beyond limits of joints [rad], beyond the box [m], lag [rad]."""
+    """Largest values: beyond limits of joints [rad], beyond the box [m], lag [rad]."""
 
     robot: str
     commands: int
@@ -39,7 +39,7 @@ class Excess:
 
 
 def measure(robot: str) -> Excess:
-    """Return the most of SEEDS runs of STEPS targets of each kind."""
+    """Return the largest values of SEEDS runs of STEPS targets of each kind."""
     arm = read_config(find_config(robot))
     limits, n, period = arm.limits, arm.arm_joints, 1.0 / arm.rate_hz
     hand = Kinematics(arm.model, limits.joints, arm.hand)

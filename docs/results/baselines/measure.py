@@ -1,6 +1,6 @@
 """Measure the blind baselines and the scripted expert; write one CSV each and print the table.
 
-python docs/results/baselines/measure.py            # about 10 minutes on one core, no pictures
+python docs/results/baselines/measure.py            # about 10 minutes on one core, no images
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FOLDER = Path(__file__).parent
 def main() -> None:
     print("| task | decisions | policy | success | 95 % | return | 95 % | first success |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     for task, limit, episodes, seed in CASES:
         for name in BASELINES:
             result, label = measure(task, limit, name, episodes, seed)
             result.write_csv(FOLDER / f"{task}_{limit}_{name}.csv")
             print(row(result, limit, label), flush=True)
-    minutes = (time.perf_counter() - began) / 60
+    minutes = (time.perf_counter() - start_s) / 60
     print(f"\nAction repeat 2. {minutes:.0f} minutes", end="")
     print(f" on one core of {processor()}, Python {platform.python_version()}.")
 
@@ -37,7 +37,7 @@ def main() -> None:
 def measure(
     task: str, limit: int, name: str, episodes: int, seed: int
 ) -> tuple[EvaluationResult, str]:
-    """Return the result and the policy's label, with the constant action that was found."""
+    """Return the result and the policy's label, with the best constant action."""
     settings = {"task": task, "seed": seed, "time_limit": limit, "render": "none"}
     with MetaWorld(**settings) as robot:
         policy = baseline(name, robot, seed, settings)

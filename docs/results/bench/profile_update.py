@@ -1,4 +1,4 @@
-"""Where one update of `mwm_cpu` spends its CPU time: `python docs/results/bench/profile_update.py`.
+"""Profile one update of `mwm_cpu`: `python docs/results/bench/profile_update.py`.
 
 Prints GFLOP, time and rate of matrix products, attention and everything else, on one thread.
 """

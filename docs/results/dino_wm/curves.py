@@ -1,4 +1,4 @@
-"""Draw a run's losses against those of predicting that nothing changes.
+"""Plot the losses of a run with those of the prediction that nothing changes.
 
 python docs/results/dino_wm/curves.py runs/NAME    # writes NAME.csv and NAME.png beside this file
 """

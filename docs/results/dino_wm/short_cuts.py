@@ -1,8 +1,8 @@
-"""What the sliding cache saves and what it costs: `python short_cuts.py WEIGHTS LOG`.
+"""Time saved by the sliding cache and its error: `python short_cuts.py WEIGHTS LOG`.
 
-From windows of a log that was not learned from: the true features five model steps on, imagined
-exactly and with the cache slid along; and the time of a rollout, against the plain one that
-computes everything anew at every step.
+On windows of a held-out log: errors of the features imagined five model steps ahead, exactly and
+with the sliding cache; and the time of a rollout, compared with the plain one that recomputes
+everything at every step.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -30,15 +31,15 @@ def main() -> None:
     parser.add_argument("weights")
     parser.add_argument("log")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    model, _ = load_model(given.weights)
+    model, _ = load_model(options.weights)
     assert isinstance(model, DinoWorldModel)
     skip = model.spec.frameskip
-    with LogReader(given.log) as reader:
+    with LogReader(options.log) as reader:
         camera = next(iter(reader.spec.cameras))
         fields = {"image": f"image/{camera}", "action": "action", "proprio": "proprio"}
-        sampler = Sampler(reader, batch=WINDOWS, length=HORIZON * skip + 1, seed=given.seed,
+        sampler = Sampler(reader, batch=WINDOWS, length=HORIZON * skip + 1, seed=options.seed,
                           fields=fields, join=False)  # fmt: skip
         batch = {k: torch.from_numpy(v.copy()) for k, v in sampler.sample().items()}
     chunks = batch["action"][:, :-1].unflatten(1, (HORIZON, skip))
@@ -52,23 +53,23 @@ def main() -> None:
         )  # fmt: skip
         truth = model.encode_goal(last)
         now = model.encode_goal(first)
-        found = {"still": errors(now, truth)}
+        figures: dict[str, Any] = {"still": errors(now, truth)}
         for slide in ("exact", "cached"):
             model.config = replace(model.config, slide=slide)
             rolled = model.rollout(state, actions[:, None], want=WANT)
-            found[slide] = errors({k: v[:, 0, -1] for k, v in rolled.feat.items()}, truth)
-        found |= times(model, state)
-    print(json.dumps(found, indent=1))
+            figures[slide] = errors({k: v[:, 0, -1] for k, v in rolled.feat.items()}, truth)
+        figures |= times(model, state)
+    print(json.dumps(figures, indent=1))
 
 
-def errors(found: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Mean squared errors of features."""
-    return {k: float((found[k] - truth[k]).square().mean()) for k in ("visual", "proprio")}
+def errors(predicted: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Return mean squared errors of features."""
+    return {k: float((predicted[k] - truth[k]).square().mean()) for k in ("visual", "proprio")}
 
 
 def times(model: DinoWorldModel, state: torch.Tensor) -> dict[str, float]:
-    """Seconds of processor time for one rollout of all candidates from one state, the least of a
-    few; and the largest difference between the exact rollout and the plain one."""
+    """Return the processor time [s] of one rollout of all candidates from one state, the least of
+    REPEATS; and the largest difference between the exact rollout and the plain one."""
     one = type(state)(*[x[:1] for x in state])
     generator = torch.Generator().manual_seed(0)
     actions = torch.randn(1, CANDIDATES, HORIZON, model.spec.action_dim, generator=generator)

@@ -1,6 +1,6 @@
-"""Every format out and back: `python measure.py > formats.csv`.
+"""Export and import of every format: `python measure.py > formats.csv`.
 
-A log of 2000 rows in 20 episodes, one camera of 64 x 64, as a robot might have recorded it.
+A log of 2000 rows in 20 episodes with one camera of 64 x 64, like a recording of a robot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 def record(path: Path) -> None:
-    """Write the log: a disc that moves over a noisy ground, and what a recorder says with it."""
+    """Write the log: a disc that moves over a noisy ground, and the other fields of a recording."""
     random = np.random.default_rng(0)
     arm = VectorSpec(("x", "y", "grip"), ("m", "m", "1"), (-1,) * 3, (1,) * 3)
     hand = VectorSpec(("dx", "dy"), ("m/s", "m/s"), (-1,) * 2, (1,) * 2)
@@ -58,7 +58,7 @@ def record(path: Path) -> None:
 
 
 def differing(one: LogReader, other: LogReader) -> list[str]:
-    """Fields that did not come back bit for bit."""
+    """Return the fields that differ after the round trip."""
     return [
         name for name in one.spec.fields
         if name not in other.spec.fields
@@ -87,9 +87,9 @@ def main() -> None:
                 back_s = time.perf_counter() - begin
                 with LogReader(back) as other:
                     away = differing(reader, other)
-            said = " ".join(f"{k}={v}" for k, v in options.items())
+            settings = " ".join(f"{k}={v}" for k, v in options.items())
             size = sum(p.stat().st_size for p in files) / 1e6
-            table.writerow([name, said, len(exporter.losses), f"{out_s:.2f}", f"{size:.1f}",
+            table.writerow([name, settings, len(exporter.losses), f"{out_s:.2f}", f"{size:.1f}",
                             f"{back_s:.2f}", " ".join(away) or "nothing"])  # fmt: skip
 
 

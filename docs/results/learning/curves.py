@@ -1,4 +1,4 @@
-"""Gather the evaluations of runs and draw them beside the blind baselines.
+"""Collect the evaluations of runs and plot them with the blind baselines.
 
 `python docs/results/learning/curves.py runs/NAME ...` writes NAME.csv and an entry in runs.json,
 then draws TASK-LIMIT.png of all runs that are there.
@@ -42,10 +42,10 @@ def main(runs: list[Path]) -> None:
 
 def evaluations(run: Path) -> list[dict[str, float]]:
     """Return the evaluation blocks of a run with the minutes since its first episode began."""
-    began = float(read(run / "metrics" / "episodes.csv")[0]["time"])
+    start_s = float(read(run / "metrics" / "episodes.csv")[0]["time"])
     return [
         {name: float(row[name]) for name in COLUMNS[1:]}
-        | {"minutes": (float(row["time"]) - began) / 60}
+        | {"minutes": (float(row["time"]) - start_s) / 60}
         for row in read(run / "metrics" / "evaluations.csv")
     ]
 
@@ -71,8 +71,8 @@ def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, flo
         low, high = ([row[end] for row in rows] for end in ("low", "high"))
         axes.fill_between(steps, low, high, alpha=0.15, color=line.get_color())
     for name, style in STYLES.items():
-        found = read(BASELINES / f"{task}_{limit}_{name}.csv")
-        rate = fmean(float(row["success"]) for row in found)
+        episodes = read(BASELINES / f"{task}_{limit}_{name}.csv")
+        rate = fmean(float(row["success"]) for row in episodes)
         axes.axhline(rate, color="0.4", linestyle=style, linewidth=1, label=name)
     axes.set(
         xlabel="simulator steps of training",

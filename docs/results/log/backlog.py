@@ -2,7 +2,7 @@
 
 For logs of 10^4, 10^5 and 10^6 sealed rows of 64x64 images: rows are appended as fast as possible
 until append() waits, or 100 000 times; then the writer ends as if killed, and a reader and a
-sampler open what it left.
+sampler open the log.
 """
 
 import csv
@@ -30,7 +30,7 @@ EPISODE, BLOCK, MOST = 500, 16384, 100_000
 
 
 def seal(path: Path, rows: int) -> None:
-    """A log of so many sealed rows, without waiting for the disk."""
+    """Write a log of `rows` sealed rows, without waiting for the disk."""
     LogWriter(path, SPEC).close()
     sealer, fsync, os.fsync = Sealer(path, load_manifest(path)), os.fsync, lambda fd: None
     for start in range(0, rows, BLOCK):
@@ -67,7 +67,7 @@ def write(path: Path, rows: int) -> None:
 
 
 def memory() -> float:
-    """Memory of this process [MB]."""
+    """Return the memory of this process [MB]."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
@@ -99,8 +99,8 @@ def main() -> None:
             call = [sys.executable, __file__, str(folder / "log")]
             rate = subprocess.check_output([*call, "write", str(rows)], text=True).strip()
             for _ in range(2):
-                found = subprocess.check_output([*call, "look", str(folder / "cache")], text=True)
-                table.writerow([rows, rate, *found.strip().split(",")])
+                output = subprocess.check_output([*call, "look", str(folder / "cache")], text=True)
+                table.writerow([rows, rate, *output.strip().split(",")])
                 sys.stdout.flush()
         finally:
             shutil.rmtree(folder)

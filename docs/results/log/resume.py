@@ -1,7 +1,7 @@
-"""Is a killed `wm train` one run with a whole one, bit for bit?  python resume.py > resume.csv
+"""Compare a killed and resumed `wm train` with an uninterrupted one: python resume.py > resume.csv
 
-The model `tiny` of the tests learns from two logs, in processes of its own: once without a break,
-and once killed with -9 at random moments (seed 0) and begun again. What both keep is compared.
+The model `tiny` of the tests learns from two logs, in separate processes: once without a break, and
+once killed with -9 at random moments (seed 0) and resumed. The files of both are compared.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LOGS = [("a", 12, 0, "a"), ("b", 8, 1, "b:0.3")]  # name, episodes, seed, word
 
 
 def start(folder: Path, run: str) -> subprocess.Popen[str]:
-    """Begin the run, or go on with it."""
-    program = ROOT / "tests" / "nodes" / "train_tiny.py"
+    """Start the run, or resume it."""
+    program = ROOT / "tests" / "wm_nodes" / "train_tiny.py"
     words = [word for *_, log in LOGS for word in ("--log", log)]
     words += ["--run", run, "--steps", str(UPDATES), "--publish-s", "0.2", "--seed", "3"]
     words += ["--device", "cpu"]
@@ -42,10 +42,10 @@ def start(folder: Path, run: str) -> subprocess.Popen[str]:
 
 
 def state(run: Path) -> dict[str, Any]:
-    """What the run would go on with; empty before there is anything."""
+    """Return the state that the run would resume from; {} before the first one."""
     path = run / "trainer" / "state.pt"
-    found: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {}
-    return found
+    saved: dict[str, Any] = torch.load(path, weights_only=True) if path.exists() else {}
+    return saved
 
 
 def updates(run: Path) -> int:
@@ -53,38 +53,39 @@ def updates(run: Path) -> int:
 
 
 def digests(run: Path) -> dict[str, str]:
-    """Of the weights, of optimisers, generators and schedules, of the sampler, of the metrics."""
+    """Return digests of the weights, of optimisers, generators and schedules, of the sampler, and
+    of the metrics."""
     store = WeightStore(run / "weights")
     files = sorted(store.path(store.latest() or 0).glob("*.safetensors"))
-    kept = state(run)
+    saved = state(run)
     with (run / "metrics" / "train.csv").open() as file:
         rows = [line[1:] for line in csv.reader(file)]  # without the time
     return {
         "weights": hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest(),
-        "learner": _digest(kept["learner"]),
-        "sampler": _digest(kept["sampler"]),
+        "learner": _digest(saved["learner"]),
+        "sampler": _digest(saved["sampler"]),
         "metrics": _digest(rows),
     }
 
 
 def _digest(nest: Any) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
 
     def add(part: Any) -> None:
         if isinstance(part, dict):
             for key in sorted(part, key=str):
-                found.update(str(key).encode())
+                digest.update(str(key).encode())
                 add(part[key])
         elif isinstance(part, (list, tuple)):
             for item in part:
                 add(item)
         elif isinstance(part, torch.Tensor):
-            found.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         else:
-            found.update(repr(part).encode())
+            digest.update(repr(part).encode())
 
     add(nest)
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def main() -> None:
             if ended == 0:
                 break
         if start(folder, "killed").wait():
-            sys.exit("the killed run did not go on")
+            sys.exit("the killed run could not be resumed")
         one, two = digests(whole), digests(killed)
         for what, value in one.items():
             same = "the same" if value == two[what] else f"DIFFERS: {two[what]}"

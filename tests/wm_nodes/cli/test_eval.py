@@ -65,10 +65,10 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
 @pytest.mark.parametrize(
     ("given", "made", "said"),
     [
-        ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "made for task 'push-v3'"),
-        ({"robot": "wall"}, facts("metaworld", "push-v3"), "made for 'metaworld'"),
-        ({}, facts("ur5e", "push"), "the weights are of 'ur5e', which is none of"),
-        ({"task": "wall-any"}, facts("wall", "wall-same"), "made for task 'wall-same'"),
+        ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "got 'reach-v3', expected 'push-v3'"),
+        ({"robot": "wall"}, facts("metaworld", "push-v3"), "got 'wall', expected 'metaworld'"),
+        ({}, facts("ur5e", "push"), "--robot: got weights of 'ur5e', expected one of"),
+        ({"task": "wall-any"}, facts("wall", "wall-same"), "expected 'wall-same', the task of"),
     ],
 )
 def test_what_contradicts_the_weights_is_refused(given, made, said):
@@ -124,12 +124,12 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["eval", "--policy", "random", "--robot", "wal"], "--robot: there is no 'wal'. Right: me"),
+        (["eval", "--policy", "random", "--robot", "wal"], "--robot: got 'wal', expected one"),
         (["eval", "--policy", "random", "--robot", "none.py:Robot"], "there is no file none.py"),
         (["eval", "--policy", "expert", "--robot", OWN_ROBOT], "has no script"),
         (
             ["eval", "--policy", "random", "--robot", OWN_ROBOT, "--action-repeat", "2"],
-            "--action-repeat: given 2, but the constructor of docs/examples/two_joint_arm.py",
+            "--action-repeat: got 2, expected no value, as the constructor of docs/examples/two_j",
         ),
         (
             ["collect", "--out", "x", "--robot", OWN_ROBOT],
@@ -137,7 +137,7 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
         ),
         (
             ["collect", "--out", "x", "--policy", "random", "--robot", OWN_ROBOT, "--camera", "a"],
-            "--camera: given 'a'",
+            "--camera: got 'a'",
         ),
     ],
 )
@@ -173,7 +173,7 @@ def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys)
     same = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
     said = words_said(capsys, *same, "--policy", "random").splitlines()
     assert said[0].startswith("wall-same random: success ")
-    assert said[1].startswith("beside it: wall-same hold: success 0.00")
+    assert said[1].startswith("baseline: wall-same hold: success 0.00")
     assert len(said) == 2
     found = json.loads(words_said(capsys, *same, "--policy", "hold", "--json"))
     assert found["success_rate"] == 0.0 and set(found["baselines"]) == {"random"}
@@ -185,4 +185,4 @@ def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys)
 
 def test_a_task_without_a_goal_has_no_such_figures(capsys):
     words = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
-    assert "beside it" not in words_said(capsys, *words)
+    assert "baseline" not in words_said(capsys, *words)

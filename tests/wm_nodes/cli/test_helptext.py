@@ -95,10 +95,10 @@ def test_weights_are_listed(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("command", "words", "said"),
     [
-        ("eval", ["--episodes", "many"], "--episodes: right is a whole number, given 'many'"),
-        ("eval", ["--delay-s", "x"], "--delay-s: right is a number, given 'x'"),
+        ("eval", ["--episodes", "many"], "--episodes: got 'many', expected a whole number"),
+        ("eval", ["--delay-s", "x"], "--delay-s: got 'x', expected a number"),
         ("eval", ["--episode", "3"], "Closest: --episodes"),
-        ("eval", ["--policy", "exprt"], "--policy: given 'exprt', right is one of agent, random"),
+        ("eval", ["--policy", "exprt"], "--policy: got 'exprt', expected one of agent, random"),
         ("collect", [], "missing: --out PATH"),
         ("log import", ["video"], "missing: SRC, LOG"),
         ("average", ["a", "b"], "there is no option or argument b"),

@@ -64,7 +64,7 @@ def test_statistics_of_the_dataset_are_in_the_weights(
     assert main(["weights"]) == 0
     assert "runs/dino_wm-wall/weights" in capsys.readouterr().out
     assert main(words(folder, encoder, "--data", wall)) == 2  # it is there
-    assert "nothing is overwritten" in capsys.readouterr().err
+    assert "which exists, expected a new folder" in capsys.readouterr().err
 
 
 def test_pusht_needs_no_dataset(tmp_path: Path, encoder: Path) -> None:
@@ -82,8 +82,8 @@ def test_mistakes_are_said_in_one_line(
     evil = run_folder(tmp_path, "point_maze", 2, optimizer=Calls(os.system, "false"))
     out = tmp_path / "out"
     for given, said in (
-        (words(folder, encoder, "--out", out), "--data FOLDER, the dataset"),
-        (words(tmp_path / "none", encoder), "there is no folder"),
+        (words(folder, encoder, "--out", out), "Give --data FOLDER"),
+        (words(tmp_path / "none", encoder), "expected the folder of a training run"),
         (words(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
         (words(evil, encoder, "--data", wall, "--out", out), "posix.system"),
         (words(folder, encoder, "--data", encoder.parent, "--out", out), "holds no states.pth"),

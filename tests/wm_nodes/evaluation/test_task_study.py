@@ -180,8 +180,8 @@ def test_two_processes_cannot_have_one_study(study, tmp_path):
         (["--minutes", "5"], "--minutes: got 5.0, but run 'one' began with 9"),
         (["--demos", "3"], "--demos: got 3, but run 'one' began with 20"),
         (["--no-baselines"], "--baselines: got False, but run 'one' began with True"),
-        (["--tasks", "reach,pusch"], "--tasks: there is no 'pusch-v3'. Closest: push-v3"),
-        (["--tasks", ","], "--tasks: none given"),
+        (["--tasks", "reach,pusch"], "choices. Closest: push-v3"),
+        (["--tasks", ","], "--tasks: got no task"),
     ],
 )
 def test_settings_are_fixed_when_a_study_begins(tmp_path, monkeypatch, capsys, words, said):

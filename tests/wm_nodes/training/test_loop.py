@@ -336,7 +336,7 @@ def test_a_log_s_weight_is_read_from_its_word(log):
     for wrong in (f"{log}:much", f"{log}:0", f"{log}:nan"):
         with pytest.raises(UserError, match="expected LOG or LOG:WEIGHT with a weight above 0"):
             weighted_log(wrong)
-    with pytest.raises(UserError, match="no replay log at"):
+    with pytest.raises(UserError, match="got nowhere, expected a replay log"):
         weighted_log("nowhere:1")
 
 

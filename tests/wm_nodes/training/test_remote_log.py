@@ -109,7 +109,7 @@ def test_a_killed_upload_goes_on_and_a_wrong_address_is_said(start, tmp_path, mo
     output, _ = (process := start(command)).communicate()
     assert process.returncode == 0 and "54 rows in 6 whole episodes" in output, output
     output, _ = start([*WM, "log", "archive", "log", "bucket/log"]).communicate()
-    assert "URL: given 'bucket/log', right is s3://BUCKET/FOLDER." in output
+    assert "URL: got 'bucket/log', expected s3://BUCKET/FOLDER." in output
     output, _ = start([*TRAIN, "--log", "s3://logs/nothing"]).communicate()
     assert "no log at s3://logs/nothing: there is no zarr.json" in output
 

@@ -233,7 +233,7 @@ def test_a_run_that_has_not_learned_yet_is_refused_in_one_line(tmp_path, capsys,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "new").mkdir(parents=True)
     assert main(["report", "new"]) == 2
-    assert "runs/new has neither a log nor metrics" in capsys.readouterr().err
+    assert "got runs/new, expected a run with a log or training metrics" in capsys.readouterr().err
     assert not (tmp_path / "runs" / "new" / "report").exists()
 
 

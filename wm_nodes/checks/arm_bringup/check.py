@@ -20,17 +20,17 @@ from wm_nodes.checks.arm_bringup.report import Report
 from wm_nodes.checks.arm_bringup.sources import SourceChecks
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.ros.arm.driver import RosDriver
-from wm_nodes.ros.node import ManagedNode
+from wm_nodes.ros.node import ManagedNode, NodeParams
 
 
-class _CheckNode(ManagedNode):
+class _CheckNode(ManagedNode[NodeParams]):
     NAME = "arm_check"
 
 
 class ArmCheck:
     """Checks one arm. ns: namespace of the check's own node, as the robot node would have it.
 
-    seconds: how long it listens to the topics. yes: move joints without asking the operator.
+    seconds: time to receive messages. yes: move joints without a question to the operator.
     """
 
     def __init__(self, config: ArmConfig, ns: str, seconds: float, yes: bool) -> None:
@@ -38,7 +38,7 @@ class ArmCheck:
         self._report = Report()
 
     def run(self, move: bool) -> int:
-        """Check, and move the arm if `move`; return 1 if something is wrong."""
+        """Check, and move the arm if `move`; return 1 if there is a problem."""
         context = rclpy.Context()
         rclpy.init(context=context)
         node = _CheckNode(context=context, namespace=self._ns)
@@ -60,7 +60,7 @@ class ArmCheck:
         return 1 if problems else 0
 
     def _check(
-        self, node: ManagedNode, driver: RosDriver, executor: SingleThreadedExecutor, move: bool
+        self, node: _CheckNode, driver: RosDriver, executor: SingleThreadedExecutor, move: bool
     ) -> None:
         config, report = self._config, self._report
 

@@ -1,8 +1,10 @@
-"""Checks of what takes an arm's commands: controllers, gripper, driver services, permissions."""
+"""Checks of an arm's controllers, gripper, driver services and permissions."""
 
 from __future__ import annotations
 
 import resource
+
+from rclpy.node import Node
 
 from wm_nodes.checks.arm_bringup.report import Report
 from wm_nodes.errors import UserError
@@ -10,22 +12,21 @@ from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.driver import Driver
 from wm_nodes.robots.arm.sim.tasks import TASKS
 from wm_nodes.ros.driver_services import DRIVER_TASKS, loaded
-from wm_nodes.ros.node import ManagedNode
 
 LOCKED = 2**30  # bytes of memory that the robot node needs at most
 PRIORITY = 20  # real-time priority of the control thread
-FAULTS = {  # of the driver: what is right without them
+FAULTS = {  # faults of the driver, and the line of the report without them
     "joint_sources": "each joint has one publisher",
     "controller": "a controller subscribes to the commands",
-    "controller_settings": "the controller goes on from its last command with each message",
+    "controller_settings": "the controller continues from its last command with each message",
     "commander": "no other node commands the arm",
     "camera_clock": "the stamps of images agree with this computer's clock",
-    "wrench_sources": "",  # `SourceChecks` reports what is right
+    "wrench_sources": "",  # reported by `SourceChecks`
 }
 
 
 def check_gripper(config: ArmConfig, driver: Driver, report: Report) -> None:
-    """Report whether a controller takes the gripper's commands, and where the gripper rests."""
+    """Report whether a controller takes the gripper's commands, and in which tasks it rests."""
     gripper = config.gripper
     if gripper is None:
         return
@@ -40,7 +41,7 @@ def check_gripper(config: ArmConfig, driver: Driver, report: Report) -> None:
         report.note(task in TASKS, f"gripper: it rests in the task {task}", known)
 
 
-def check_driver_services(config: ArmConfig, node: ManagedNode, report: Report) -> None:
+def check_driver_services(config: ArmConfig, node: Node, report: Report) -> None:
     """Report each service that `driver:` calls: its type, its request, and whether it runs."""
     names = dict(node.get_service_names_and_types())
     for work in DRIVER_TASKS:
@@ -61,7 +62,7 @@ def check_driver_services(config: ArmConfig, node: ManagedNode, report: Report) 
 
 
 def check_connections(driver: Driver, report: Report) -> None:
-    """Report every fault of the driver's topics, and what is right without it."""
+    """Report every fault of the driver's topics, and the topics without a fault."""
     faults = driver.faults()
     for name, right in FAULTS.items():
         if right or name in faults:
@@ -71,15 +72,16 @@ def check_connections(driver: Driver, report: Report) -> None:
 
 
 def check_permissions(report: Report) -> None:
-    """Report whether the control thread may have priority, and memory may be locked."""
+    """Report whether the control thread can have real-time priority, and lock its memory."""
     for what, limit, word, needed, line in (
         ("real-time priority", resource.RLIMIT_RTPRIO, "rtprio", PRIORITY, "98"),
         ("locked memory", resource.RLIMIT_MEMLOCK, "memlock", LOCKED, "unlimited"),
     ):
-        given, _ = resource.getrlimit(limit)
+        allowed, _ = resource.getrlimit(limit)
+        unlimited = allowed == resource.RLIM_INFINITY
         report.note(
-            given == resource.RLIM_INFINITY or given >= needed,
-            f"{what}: the limit is {'none' if given == resource.RLIM_INFINITY else given}",
+            unlimited or allowed >= needed,
+            f"{what}: the limit is {'none' if unlimited else allowed}",
             f"for an even control period add `@realtime - {word} {line}` to "
             "/etc/security/limits.conf, add your user to the group `realtime`, log in again",
         )

@@ -1,4 +1,4 @@
-"""Check of an arm's motion: each joint there and back by a little, one after the other."""
+"""Check of an arm's motion: each joint moves a little and back, one after the other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from wm_nodes.robots.arm.safety.limits import Floats
 TINY_RAD = 0.02
 MOVE_S = 2.0
 READY_S = 5.0
-MEAN_S = 0.3  # measured positions are averaged for so long
+MEAN_S = 0.3  # time over which measured positions are averaged
 
 
 class MotionCheck:
-    """Moves joints through the safety filter, and reports which one moves, and which way.
+    """Moves joints through the safety filter, and reports which one moves, and in which direction.
 
     spin: lets callbacks of the check's node run. confirm: asks the operator before each joint.
     """
@@ -58,7 +58,7 @@ class MotionCheck:
             self._report_joint(index, moved)
 
     def _report_joint(self, index: int, moved: Floats) -> None:
-        """Report how the joints moved, (n,) [rad], when one was to move by TINY_RAD."""
+        """Report how the joints moved, (n,) [rad], when one was commanded to move by TINY_RAD."""
         arm, joints = self._config.arm_joints, self._config.limits.joints
         name, most = joints[index], int(np.abs(moved[:arm]).argmax())
         if most != index and abs(moved[most]) > TINY_RAD / 3:
@@ -77,7 +77,7 @@ class MotionCheck:
             )
 
     def _ready(self, motion: ArmMotion) -> bool:
-        """Wait until the driver can be commanded; report why not."""
+        """Wait until the driver can be commanded; report the reason if not."""
         end = time.monotonic() + READY_S
         while time.monotonic() < end:
             self._spin()
@@ -106,7 +106,7 @@ class MotionCheck:
                 self._spin()
 
     def _mean_position(self) -> Floats:
-        """Return mean joint positions (n,) of a moment."""
+        """Return joint positions (n,) averaged over MEAN_S."""
         positions: list[Floats] = []
         end = time.monotonic() + MEAN_S
         while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""What arrives from an arm's driver in a span of time: rates, ages, changes."""
+"""Messages that arrive from an arm's driver in a span of time: rates, ages, changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Received:
         return float(np.diff(self.came).max(initial=0.0))
 
     def add(self, item: Reading | Frame) -> None:
-        """Add an item; the same one again, and a message with some joints only, do not count."""
+        """Add an item; a repeated item and a message with only some joints are not counted."""
         if item.number == self.number:
             return
         self.number = item.number
@@ -46,7 +46,7 @@ class Received:
 
 @dataclass
 class Reception:
-    """What arrived: joint states, forces, and images by camera."""
+    """Received messages: joint states, forces, and images by camera."""
 
     joints: Received = field(default_factory=Received)
     forces: Received = field(default_factory=Received)
@@ -56,7 +56,7 @@ class Reception:
 def receive(
     driver: Driver, cameras: tuple[str, ...], seconds: float, spin: Callable[[], None]
 ) -> Reception:
-    """Listen for some time. spin: lets callbacks of the check's node run."""
+    """Receive for some time. spin: lets callbacks of the check's node run."""
     result = Reception(cameras={name: Received() for name in cameras})
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -18,7 +18,7 @@ class Report:
         self._print("ok" if fine else "WRONG", what if fine else wrong or what, "" if fine else fix)
 
     def note(self, fine: bool, what: str, fix: str) -> None:
-        """Report what does not stop an arm from working."""
+        """Report something that does not prevent an arm from working."""
         self._print("ok" if fine else "note", what, "" if fine else fix)
 
     @staticmethod

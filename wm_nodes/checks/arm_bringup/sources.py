@@ -1,8 +1,9 @@
-"""Checks of what an arm's driver sends: joint states, images, forces, the place of the arm."""
+"""Checks of an arm's measurements: joint states, images, forces, the pose of the arm."""
 
 from __future__ import annotations
 
 import numpy as np
+from rclpy.node import Node
 
 from wm_nodes.checks.arm_bringup.reception import Received, Reception
 from wm_nodes.checks.arm_bringup.report import Report
@@ -11,7 +12,6 @@ from wm_nodes.robots.arm.driver import Reading
 from wm_nodes.robots.arm.geometry.kinematics import Kinematics
 from wm_nodes.robots.arm.sensors.wrench import STOP
 from wm_nodes.ros.arm.driver import RosDriver
-from wm_nodes.ros.node import ManagedNode
 
 NOISE = 0.005  # rad (m) of a sensor
 SLOWEST_HZ = 50.0  # joint states; below this 50 Hz control acts on old positions
@@ -21,9 +21,7 @@ CAMERA_HZ = 7.0  # the watchdog slows the arm when images are 150 ms apart
 class SourceChecks:
     """Reports on each source of measurements of one arm."""
 
-    def __init__(
-        self, config: ArmConfig, driver: RosDriver, node: ManagedNode, report: Report
-    ) -> None:
+    def __init__(self, config: ArmConfig, driver: RosDriver, node: Node, report: Report) -> None:
         self._config, self._driver, self._node, self._report = config, driver, node, report
 
     def joints_and_cameras(self, received: Reception) -> None:
@@ -51,7 +49,7 @@ class SourceChecks:
             f"by the model the end effector is at {np.round(end_effector, 3).tolist()} m",
             f"measure it: if it is there, move the arm into the workspace {limits.box_low.tolist()}"
             f" to {limits.box_high.tolist()}, or widen that; if not, the model or the joint order "
-            "is wrong: do not go on",
+            "is wrong: do not continue",
         )
 
     def _joint_states(self, received: Received) -> None:

@@ -1,5 +1,5 @@
-"""How fast a log goes into an object store and batches come from there, with a server on this
-computer: what the code costs, not what a network does."""
+"""Speed of uploading a log to an object store and of batches from there, with a server on this
+computer: the cost of the code, without a network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(*, rows: int = 5050, repeats: int = 9) -> list[Row]:
 
 @contextmanager
 def server() -> Iterator[None]:
-    """An S3 server with an empty bucket, named in the environment meanwhile."""
+    """An S3 server with an empty bucket, named in the environment in the context."""
     import boto3
 
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What ROS adds to a lock-step decision: the real nodes around a robot that costs nothing."""
+"""Time that ROS adds to a lock-step agent step: the real nodes with a robot that takes no time."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ COMPOSITIONS: Mapping[str, tuple[str, ...]] = {
     "split": ("camera", "encoder", "world_model", "policy"),
     "fused": ("agent",),
 }
-LOOKING = ("camera", "encoder", "agent")  # nodes that take a camera's name
+CAMERA_NODES = ("camera", "encoder", "agent")  # nodes with the parameter `camera`
 GOALS_MS = {"split": 5.0, "fused": 1.0}
 TIMES = "WM_BENCH_TIMES"  # variable with the file that StillRobot writes
-WARM_UP = 20  # decisions that do not count
-PATIENCE_S = 180.0  # torch in five processes on a busy machine takes its time to start
-TELLING_S = 20.0  # the nodes speak once a second
+WARM_UP = 20  # agent steps that do not count
+START_S = 180.0  # torch in five processes starts slowly on a busy machine
+REPORT_S = 20.0  # the nodes report once a second
 
 
-def run(*, model: str = "mwm_cpu", decisions: int = 400) -> list[Row]:
-    """Latency of lock-step decisions through the split and the fused graph, and ROS's part in it.
+def run(*, model: str = "mwm_cpu", agent_steps: int = 400) -> list[Row]:
+    """Latency of lock-step agent steps through the split and the fused graph, and ROS's part in it.
 
-    From the moment an observation is there until its action is executed. ROS's part is all that
-    the nodes do not spend in their cores: messages, transport, waking up, switching processes.
+    From an observation until its action is executed. ROS's part is all time outside the cores of
+    the nodes: messages, transport, wake-ups, process switches.
     """
     rows = []
     with tempfile.TemporaryDirectory(prefix="wm-bench-") as folder:
         weights = fresh_weights(model, Path(folder), action_dim=4)
         for composition in COMPOSITIONS:
-            rows += _measure(composition, weights, Path(folder), decisions)
+            rows += _measure(composition, weights, Path(folder), agent_steps)
     return rows
 
 
 class StillRobot(Robot):
-    """Shows the same noise at every decision, at no cost, and notes how long each took."""
+    """Shows the same noise at every agent step, in no time, and records how long each took."""
 
     def __init__(self, size: int = 64, time_limit: int = 100) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
         self._image, self._limit = noise, time_limit
         self._ticks, self._left = 0, 0
-        self._seen: Observation | None = None
+        self._newest: Observation | None = None
         self._shown_at, self._closed = 0.0, False
         self._times: list[float] = []
         box = VectorSpec(tuple("abcd"), ("1",) * 4, (-1.0,) * 4, (1.0,) * 4)
@@ -71,9 +71,9 @@ class StillRobot(Robot):
         return self._show(zeros, zeros, is_first=True)
 
     def observe(self) -> Observation:
-        if self._seen is None:
+        if self._newest is None:
             raise RobotError("no episode yet: call reset")
-        return self._seen
+        return self._newest
 
     def act(self, action: npt.ArrayLike) -> Observation:
         took = time.perf_counter() - self._shown_at
@@ -99,14 +99,14 @@ class StillRobot(Robot):
 
     def _show(
         self,
-        executed: np.ndarray,
-        commanded: np.ndarray,
+        executed: npt.NDArray[np.float32],
+        commanded: npt.NDArray[np.float32],
         *,
         is_first: bool = False,
         is_last: bool = False,
     ) -> Observation:
         self._ticks += 1
-        self._seen = Observation(
+        self._newest = Observation(
             {CAMERA: self._image},
             np.zeros(4, np.float32),
             executed,
@@ -116,10 +116,10 @@ class StillRobot(Robot):
             stamp_ns=self._ticks * 20_000_000,
         )
         self._shown_at = time.perf_counter()
-        return self._seen
+        return self._newest
 
 
-def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> list[Row]:
+def _measure(composition: str, weights: Path, folder: Path, agent_steps: int) -> list[Row]:
     times = folder / f"{composition}.npy"
     nodes = COMPOSITIONS[composition]
     with ExitStack() as stack:
@@ -127,11 +127,11 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
         reports = stack.enter_context(diagnostics())
         others = [stack.enter_context(process(n, folder, _parameters(n, weights))) for n in nodes]
         adapter = f"{__name__}:StillRobot"
-        steps = 2 * (decisions + WARM_UP)
+        steps = 2 * (agent_steps + WARM_UP)
         robot = stack.enter_context(
             process("robot", folder, {"adapter": adapter, "steps": steps, "time_limit": 100})
         )
-        deadline = time.monotonic() + PATIENCE_S + 0.2 * decisions
+        deadline = time.monotonic() + START_S + 0.2 * agent_steps
         while robot.poll() is None:
             reports.spin()
             gone = [n for n, p in zip(nodes, others) if p.poll() is not None]
@@ -146,8 +146,8 @@ def _measure(composition: str, weights: Path, folder: Path, decisions: int) -> l
 
 
 def _parameters(node: str, weights: Path) -> dict[str, object]:
-    given: dict[str, object] = {"camera": CAMERA} if node in LOOKING else {}
-    return given if node == "camera" else {**given, "weights": weights}
+    parameters: dict[str, object] = {"camera": CAMERA} if node in CAMERA_NODES else {}
+    return parameters if node == "camera" else {**parameters, "weights": weights}
 
 
 def _rows(
@@ -183,12 +183,12 @@ def _rows(
 
 def _computing_ms(reports: NodeReports, nodes: tuple[str, ...]) -> dict[str, float]:
     """Wait until each node has reported the p50 of its own work, and return the newest."""
-    deadline = time.monotonic() + TELLING_S
+    deadline = time.monotonic() + REPORT_S
     while True:
         reports.spin()
-        found = {name: float(reports.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
-        missing = sorted(name for name, value in found.items() if value <= 0)
+        latencies = {name: float(reports.of(name).get("latency_p50_ms", 0.0)) for name in nodes}
+        missing = sorted(name for name, value in latencies.items() if value <= 0)
         if not missing:
-            return found
+            return latencies
         if time.monotonic() > deadline:
             raise RuntimeError(f"graph: nothing on /diagnostics from {', '.join(missing)}.")

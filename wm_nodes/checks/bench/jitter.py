@@ -1,4 +1,4 @@
-"""How evenly the robot node beats: with a simulated arm, nodes that plan, and learning beside."""
+"""Jitter of the robot node's period, with a simulated arm, planning nodes, and training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,16 @@ from wm_nodes.errors import UserError
 from wm_nodes.graphs.sim_metaworld import GRAPH
 
 ARM, CAMERA, AXES = "arm_sim", "front", 3  # actions are velocities of the end effector
-PATIENCE_S = 300.0
-TRIES = 3  # an arm that is started on a busy machine may latch: a fresh one is measured instead
-THINKING = ("camera", "encoder", "world_model", "policy")
+START_S = 300.0
+TRIES = 3  # an arm that is started on a busy machine may latch: another one is measured instead
+PLANNING_NODES = ("camera", "encoder", "world_model", "policy")
 NICE = next(node.nice for node in GRAPH.nodes if node.name == "trainer")
-RECORDED = 50  # decisions of an episode: learning begins after a few
+RECORDED = 50  # agent steps of an episode: learning begins after a few
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Which nodes run beside the robot node, and the goal for it."""
+    """The nodes that run with the robot node, and the target of its jitter."""
 
     name: str
     nodes: tuple[str, ...]
@@ -43,7 +44,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("split, learning on", THINKING, True, 10.0),
+    Setting("split, learning on", PLANNING_NODES, True, 10.0),
     Setting("fused, learning off", ("agent",), False, 2.0),
 )
 
@@ -51,15 +52,15 @@ SETTINGS = (
 def run(*, model: str = "mwm_cpu", windows: int = 3) -> list[Row]:
     """Deviation of the robot node's period from nominal, 99th percentile, in each setting.
 
-    Every process of a run with a simulated arm is there: the arm's physics and camera at 100 Hz,
-    the nodes that plan, the recorder, and with learning the trainer on that very log. A window is
-    the newest KEEP periods as the node reports them.
+    Every process of a run with a simulated arm runs: the arm's physics and camera at 100 Hz, the
+    planning nodes, the recorder, and with learning the trainer on the recorded log. A window is the
+    newest KEEP periods as the node reports them.
     """
     return [row for setting in SETTINGS for row in _tried(setting, model, windows)]
 
 
 class _Latched(Exception):
-    """The arm has latched, and no operator is there: why."""
+    """The arm has latched, and there is no operator; the text is the reason."""
 
 
 def _tried(setting: Setting, model: str, windows: int) -> list[Row]:
@@ -89,19 +90,19 @@ def _measure(setting: Setting, model: str, windows: int) -> list[Row]:
                 reports.spin()
                 if reports.of("robot").get("state") == "latched":
                     raise _Latched(last_lines(folder))
-                gone = [name for name, one in running.items() if one.poll() is not None]
-                if gone or time.monotonic() > end:
-                    what = f"{', '.join(gone)} ended" if gone else "nothing came in time"
+                ended = [name for name, node in running.items() if node.poll() is not None]
+                if ended or time.monotonic() > end:
+                    what = f"{', '.join(ended)} ended" if ended else "no report in time"
                     raise UserError(f"jitter, {setting.name}: {what}.{last_lines(folder)}")
 
-        wait(lambda: _begun(reports, setting), PATIENCE_S)
-        found = []
+        wait(partial(_begun, reports, setting), START_S)
+        measured = []
         for _ in range(windows):
-            until = _number(reports, "beats") + KEEP + 1
-            wait(lambda until=until: _number(reports, "beats") >= until, PATIENCE_S)  # type: ignore[misc]
-            found.append(dict(reports.of("robot")))
-        learnt = reports.of("trainer").get("updates_per_s", "")
-        return [_row(setting, found, learnt)]
+            beats = _number(reports, "beats") + KEEP + 1
+            wait(partial(_has_beats, reports, beats), START_S)
+            measured.append(dict(reports.of("robot")))
+        updates_per_s = reports.of("trainer").get("updates_per_s", "")
+        return [_row(setting, measured, updates_per_s)]
 
 
 def _nodes(
@@ -109,17 +110,17 @@ def _nodes(
 ) -> dict[str, Mapping[str, object]]:
     """Return the nodes in the order in which they start."""
     log, real = folder / "log", {"mode": "realtime"}
-    looking = {"camera": CAMERA, "height": 0, "width": 0, **real}
+    with_camera = {"camera": CAMERA, "height": 0, "width": 0, **real}
     nodes: dict[str, Mapping[str, object]] = {"arm_sim": {"task": "reach"}}
     for name in setting.nodes:
-        given: dict[str, object] = dict(looking) if name in ("camera", "agent") else dict(real)
+        parameters: dict[str, object] = {**(with_camera if name in ("camera", "agent") else real)}
         if name == "encoder":
-            given["camera"] = CAMERA
-        nodes[name] = given if name == "camera" else {**given, "weights": weights}
+            parameters["camera"] = CAMERA
+        nodes[name] = parameters if name == "camera" else {**parameters, "weights": weights}
     nodes["recorder"] = {"log": log, "raw": "true"}
     nodes["robot"] = {
         "adapter": "arm", "robot": ARM, "task": "reach", "home": "false", "max_age_s": 0.0,
-        "time_limit": RECORDED, "action_repeat": 5, "await_planner_s": PATIENCE_S, **real,
+        "time_limit": RECORDED, "action_repeat": 5, "await_planner_s": START_S, **real,
     }  # fmt: skip
     if setting.learning:
         nodes["trainer"] = {
@@ -129,23 +130,28 @@ def _nodes(
 
 
 def _begun(reports: NodeReports, setting: Setting) -> bool:
-    """Is the arm acting, and the trainer learning?"""
+    """Return whether the arm acts, and the trainer learns where the setting has one."""
     learns = not setting.learning or float(reports.of("trainer").get("updates", 0)) > 2
     return learns and _number(reports, "decisions") > RECORDED
+
+
+def _has_beats(reports: NodeReports, beats: float) -> bool:
+    """Return whether the robot node has completed a number of periods."""
+    return _number(reports, "beats") >= beats
 
 
 def _number(reports: NodeReports, key: str) -> float:
     return float(reports.of("robot").get(key, 0.0))
 
 
-def _row(setting: Setting, windows: list[dict[str, str]], learnt: str) -> Row:
+def _row(setting: Setting, windows: list[dict[str, str]], updates_per_s: str) -> Row:
     share = 100 * np.array([float(window["jitter_p99"]) for window in windows])
     newest = windows[-1]
     most = max(100 * float(window["jitter_max"]) for window in windows)
     priority = "real-time" if newest["realtime"] == "true" else "ordinary"
     note = f"most {most:.3g} %, period {newest['period_ms']} ms, {priority} priority"
     note += f", busy p99 {newest['busy_p99_ms']} ms"
-    note += f", {learnt} updates/s beside it" if setting.learning else ""
+    note += f", {updates_per_s} updates/s meanwhile" if setting.learning else ""
     low, high = np.percentile(share, [10, 90])
     return Row(
         "jitter",

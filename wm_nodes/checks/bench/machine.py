@@ -1,4 +1,4 @@
-"""What the machine is and what it can do at best: figures mean nothing without."""
+"""Description and peak rates of the machine, as a reference for all other figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wm_nodes.checks.bench.timing import Timing, measure
 
 
 def describe() -> dict[str, object]:
-    """Name, cores, memory, versions and the load that was there before measuring."""
+    """Return name, cores, versions, and the load before measuring."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -33,7 +33,7 @@ def describe() -> dict[str, object]:
 
 
 def headline(machine: dict[str, object]) -> str:
-    """The machine in one line."""
+    """Return the machine in one line."""
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     return (
         f"{machine['cpu']}, {machine['cores']} cores{gpu}; torch {machine['torch']}; "
@@ -48,7 +48,7 @@ def matmul(repeats: int = 9, size: int = 1024) -> Timing:
 
 
 def matmul_flops(timing: Timing, size: int = 1024) -> float:
-    """FLOP per second that :func:`matmul` showed."""
+    """Return the FLOP per second of a timing of :func:`matmul`."""
     return 2.0 * size**3 / timing.typical
 
 
@@ -60,7 +60,7 @@ def copy_bytes(count: int, repeats: int = 9) -> Timing:
 
 
 def run(repeats: int = 9) -> list[Row]:
-    """The two yardsticks that other figures are held against."""
+    """Return the two reference rates of the machine."""
     flops = matmul(repeats)
     size = 64 << 20
     copied = copy_bytes(size, repeats)
@@ -89,7 +89,7 @@ def run(repeats: int = 9) -> list[Row]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use ``count`` threads for a while."""
+    """Let torch use ``count`` threads in the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Training rate, decision latency and planner latency of a model preset, on CPU threads."""
+"""Training rate, latency of an agent step and planner latency of a model preset, on CPU threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wm_nodes.checks.bench.timing import measure
 ACTION_DIM = 4
 
 
-def run(*, model: str = "mwm_cpu", updates: int = 7, decisions: int = 50) -> list[Row]:
+def run(*, model: str = "mwm_cpu", updates: int = 7, agent_steps: int = 50) -> list[Row]:
     """All figures of the preset ``model``."""
     config = preset(model)
     net = config.build(ACTION_DIM)
@@ -29,8 +29,8 @@ def run(*, model: str = "mwm_cpu", updates: int = 7, decisions: int = 50) -> lis
     is_small = model == "mwm_cpu"
     rows = training(net, learner, updates, goal=3.0 if is_small else None)
     net.eval()
-    rows += latency(net, decisions, goal_ms=8.0 if is_small else None)
-    plans = max(5, decisions // 3)
+    rows += latency(net, agent_steps, goal_ms=8.0 if is_small else None)
+    plans = max(5, agent_steps // 3)
     for kind in ("actor", "cem", "mppi") if net.spec.has_actor else ("cem", "mppi"):
         goal = 60.0 if is_small and kind == "cem" else None
         rows.append(planning(net, planner(kind), kind, plans, goal_ms=goal))
@@ -40,8 +40,8 @@ def run(*, model: str = "mwm_cpu", updates: int = 7, decisions: int = 50) -> lis
 def training(
     model: WorldModel, learner: Learner, updates: int, goal: float | None = None
 ) -> list[Row]:
-    """Whole updates (autoencoder, world model, behaviour) per second, and how much of the rate of
-    a plain matrix product they reach."""
+    """Return complete updates (autoencoder, world model, behaviour) per second, and their share of
+    the rate of a plain matrix product."""
     update = full_update(model, learner)
     with FlopCounterMode(display=False) as counter:
         update()
@@ -62,21 +62,23 @@ def training(
     ]
 
 
-def latency(model: WorldModel, decisions: int, goal_ms: float | None = None) -> list[Row]:
-    """What one decision costs from image to action, whole and by parts."""
-    decide, parts = decision(model)
+def latency(model: WorldModel, agent_steps: int, goal_ms: float | None = None) -> list[Row]:
+    """Return the time of one agent step from image to action, and of its parts."""
+    decide, parts = agent_step(model)
     rows = [
-        measure(decide, repeats=decisions).row("models", "encode + observe + act", goal_ms=goal_ms)
+        measure(decide, repeats=agent_steps).row(
+            "models", "encode + observe + act", goal_ms=goal_ms
+        )
     ]
     return rows + [
-        measure(call, repeats=decisions).row("models", name) for name, call in parts.items()
+        measure(call, repeats=agent_steps).row("models", name) for name, call in parts.items()
     ]
 
 
 def planning(
     model: WorldModel, plan: Planner, name: str, plans: int, goal_ms: float | None = None
 ) -> Row:
-    """What one plan costs, from a state that has taken in an image."""
+    """Return the time of one plan, from the state after one observation."""
     return measure(plan_once(model, plan), repeats=plans).row(
         "planners", name, goal_ms=goal_ms, note=_settings(plan)
     )
@@ -86,7 +88,7 @@ def planning(
 
 
 def full_update(model: WorldModel, learner: Learner) -> Callable[[], object]:
-    """One update of everything on fixed random batches; training is past its beginnings."""
+    """Return one update of all parts on fixed random batches, as after the initial updates."""
     learner.updates = learner.initial_updates
     batches = {name: log_rows(model, spec) for name, spec in learner.batch_specs.items()}
     return lambda: learner.update(batches)
@@ -109,10 +111,10 @@ def log_rows(model: WorldModel, spec: BatchSpec, seed: int = 0) -> dict[str, Ten
     }
 
 
-def decision(
+def agent_step(
     model: WorldModel,
 ) -> tuple[Callable[[], object], dict[str, Callable[[], object]]]:
-    """A function that makes one decision, and functions for its parts."""
+    """Return a function that computes one agent step, and functions for its parts."""
     size = model.spec.obs_keys["image"][1]
     g = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, size, size, 3), generator=g, dtype=torch.uint8)
@@ -125,8 +127,8 @@ def decision(
 
     @torch.inference_mode()
     def decide() -> Tensor:
-        seen = model.observe(start, action, {"image": image}, first, generator=g)
-        return model.act(seen, mode=False, generator=g) if model.spec.has_actor else action
+        observed = model.observe(start, action, {"image": image}, first, generator=g)
+        return model.act(observed, mode=False, generator=g) if model.spec.has_actor else action
 
     @torch.inference_mode()
     def encode() -> Tensor:

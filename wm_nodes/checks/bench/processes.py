@@ -1,4 +1,4 @@
-"""Real nodes as processes of their own, what they report, and weights for them."""
+"""Real nodes as separate processes, their reports, and weights for them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from wm_nodes.graphs.launch import die_with_parent
 
 
 class NodeReports:
-    """What the nodes report on /diagnostics: the newest of each, by short name."""
+    """Reports of the nodes on /diagnostics: the newest of each, by short name."""
 
     def __init__(self, spin: Callable[[float], None]) -> None:
         self._spin = spin
         self._newest: dict[str, Mapping[str, str]] = {}
 
     def spin(self, seconds: float = 0.1) -> None:
-        """Take in what has been reported meanwhile."""
+        """Receive reports for some time."""
         self._spin(seconds)
 
     def update(self, statuses: Mapping[str, Mapping[str, str]]) -> None:
@@ -46,7 +46,7 @@ def fresh_weights(model: str, folder: Path, *, action_dim: int) -> Path:
 
 @contextmanager
 def diagnostics() -> Iterator[NodeReports]:
-    """Listen to /diagnostics while the nodes run."""
+    """Subscribe to /diagnostics in the context."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
@@ -73,7 +73,7 @@ def diagnostics() -> Iterator[NodeReports]:
 def process(
     name: str, folder: Path, parameters: Mapping[str, object], *, nice: int = 0
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """One node as a process of its own, ended at the end."""
+    """Run one node as a separate process, ended on exit."""
     words = [
         *die_with_parent.prefix(nice),
         sys.executable,
@@ -98,7 +98,7 @@ def process(
 
 @contextmanager
 def environment(more: Mapping[str, str]) -> Iterator[None]:
-    """A ROS domain of this process's own, on this computer only, for us and the nodes."""
+    """Use a separate ROS domain on this computer, for this process and the nodes."""
     changes = {
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": str(20 + os.getpid() % 80),
@@ -119,9 +119,9 @@ def environment(more: Mapping[str, str]) -> Iterator[None]:
 
 
 def last_lines(folder: Path) -> str:
-    """The last lines that the nodes wrote."""
-    found = []
+    """Return the last lines in the logs of the nodes."""
+    texts = []
     for path in sorted(folder.glob("*.log")):
         lines = path.read_text(errors="replace").splitlines()[-3:]
-        found += [f"{path.stem}: {line}" for line in lines]
-    return "\n".join(["", *found])
+        texts += [f"{path.stem}: {line}" for line in lines]
+    return "\n".join(["", *texts])

@@ -1,4 +1,4 @@
-"""One measured figure, and how figures are shown and kept."""
+"""One measured figure; tables and files of figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Row:
     low: float | None = None
     high: float | None = None
     samples: int = 1
-    goal: float | None = None  # what the project wants to reach on a 2020s server core
+    goal: float | None = None  # target of the project on a 2020s server core
     better: str = "lower"  # "lower" or "higher" values are better
     note: str = ""
 
@@ -33,7 +33,7 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as lines of text, for people."""
+    """Return rows as an aligned table."""
     head = ("group", "what", "median", "unit", "10-90 %", "goal", "", "note")
     cells = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head) - 1)]

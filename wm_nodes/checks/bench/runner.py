@@ -14,15 +14,15 @@ from wm_nodes.checks.bench.rows import Row, save, table
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.robots.robot import RobotError
 
-# group -> (module, what it needs besides numpy, zarr and torch, settings of a quick look)
+# group -> (module, packages besides numpy, zarr and torch, settings with --quick)
 GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "machine": ("machine", (), {"repeats": 5}),
-    "models": ("models", (), {"updates": 3, "decisions": 10}),
+    "models": ("models", (), {"updates": 3, "agent_steps": 10}),
     "sampler": ("sampler", (), {"rows": 404, "repeats": 5}),
     "log": ("log", (), {"rows": 300, "seconds": 1.0, "reopened_rows": 20_000}),
     "archive": ("archive", ("obstore", "moto", "boto3"), {"rows": 404, "repeats": 3}),
-    "simulator": ("simulator", ("metaworld", "mujoco"), {"decisions": 4}),
-    "graph": ("graph", ("rclpy",), {"decisions": 60}),
+    "simulator": ("simulator", ("metaworld", "mujoco"), {"agent_steps": 4}),
+    "graph": ("graph", ("rclpy",), {"agent_steps": 60}),
     "jitter": ("jitter", ("rclpy", "mujoco"), {"windows": 1}),
 }
 OF_A_MODEL = ("models", "graph", "jitter")
@@ -39,9 +39,9 @@ def run(
 ) -> list[Row]:
     """Measure the groups named in ``only`` (all, if empty), with ``threads`` of torch.
 
-    Shows each group as it is done, and a table in the end; with ``folder`` writes bench.json and
-    bench.csv there. Groups that cannot be measured here (no simulator, no ROS) are left out, and
-    said so, unless they were asked for. ``quick`` takes fewer repeats.
+    Shows the name of each group, and a table in the end; with ``folder`` writes bench.json and
+    bench.csv there. Groups that cannot be measured here (no simulator, no ROS) are skipped with a
+    note, or an error if ``only`` names them. ``quick`` takes fewer repeats.
     """
     names = _chosen(only)
     about = machine.describe()
@@ -55,7 +55,7 @@ def run(
             except UserError as error:
                 if only:
                     raise
-                show(f"{name}: left out. {error}")
+                show(f"{name}: skipped. {error}")
             gc.collect()
     show(table(rows))
     if folder is not None:
@@ -68,7 +68,7 @@ def _chosen(only: Sequence[str]) -> list[str]:
     unknown = sorted(set(only) - set(GROUPS))
     if unknown:
         raise UserError(
-            f"there is no group {', '.join(map(repr, unknown))}. There are: {', '.join(GROUPS)}."
+            f"group: got {', '.join(map(repr, unknown))}, expected {', '.join(GROUPS)}."
         )
     return [name for name in GROUPS if not only or name in only]
 
@@ -77,10 +77,10 @@ def _measure(name: str, model: str, quick: bool) -> list[Row]:
     module, needs, settings = GROUPS[name]
     missing = [need for need in needs if find_spec(need) is None]
     if missing:
-        raise UserError(f"{name} needs {', '.join(missing)}, not installed here.")
+        raise UserError(f"{name}: {', '.join(missing)} not installed.")
     options = dict(settings) if quick else {}
     if name in OF_A_MODEL:
         options["model"] = model
     with user_errors(RobotError, ModelError):
-        found: list[Row] = import_module(f"wm_nodes.checks.bench.{module}").run(**options)
-    return found
+        rows: list[Row] = import_module(f"wm_nodes.checks.bench.{module}").run(**options)
+    return rows

@@ -1,4 +1,4 @@
-"""How long a training batch takes to draw, against copying as many bytes in memory."""
+"""Time to draw a training batch, compared with a copy of the same bytes in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(*, rows: int = 5050, batch: int = 50, length: int = 50, repeats: int = 2
     Measured with the whole log in memory, while another process appends to it at 50 Hz, and with
     an eighth of it in memory: the rest in memory-mapped files, when these are filled and not yet.
     """
-    found: list[Row] = []
+    figures: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         path, cache = Path(folder) / "log", Path(folder) / "cache"
         write(path, rows)
@@ -54,7 +54,7 @@ def run(*, rows: int = 5050, batch: int = 50, length: int = 50, repeats: int = 2
             with growing(path):
                 grown = beside_a_copy(follow, size, repeats)
         what = f"{batch} x {length} rows of 64 x 64 x 3"
-        found += [
+        figures += [
             inside.row("sampler", f"one batch, {what}", note=f"{size / 1e6:.3g} MB, all in memory"),
             copied.row("sampler", "memory copy of the same bytes"),
             share("copy time / batch time", inside, copied, goal=GOAL),
@@ -70,18 +70,18 @@ def run(*, rows: int = 5050, batch: int = 50, length: int = 50, repeats: int = 2
             drawn.close()
             chunks = sampler(reader, cache_bytes=budget, disk_bytes=0)
             without = measure(chunks.sample, repeats=3, warmup=1)
-        found += [
+        figures += [
             share("... 8 times the memory budget, files filled", *warm),
             cold.row("sampler", "... the first batches, which fill them"),
             without.row("sampler", "... without files: chunks decoded each time"),
         ]
-    return found
+    return figures
 
 
 def beside_a_copy(
     call: Callable[[], object], size: int, repeats: int, warmup: int = 3
 ) -> tuple[Timing, Timing]:
-    """Time a call and a copy of ``size`` bytes in turn, so that what else runs slows both alike."""
+    """Time a call and a copy of ``size`` bytes in turn, so that other load slows both alike."""
     calls, copies = [], []
     for _ in range(warmup):
         call()
@@ -93,14 +93,14 @@ def beside_a_copy(
 
 
 def joined(timings: list[Timing]) -> Timing:
-    """All calls of some timings as one."""
+    """Return all calls of several timings as one timing."""
     wall = tuple(t for timing in timings for t in timing.wall_s)
     cpu = tuple(t for timing in timings for t in timing.cpu_s)
     return Timing(wall, cpu, timings[0].threads)
 
 
 def share(name: str, batch: Timing, copied: Timing, goal: float | None = None) -> Row:
-    """How near a batch comes to the speed of a copy of its bytes, in percent."""
+    """Return the speed of a batch in percent of the speed of a copy of its bytes."""
     factor = f"{batch.typical / copied.typical:.2f} times the copy"
     value, count = 100 * copied.typical / batch.typical, len(batch.seconds)
     return Row("sampler", name, value, "%", samples=count, goal=goal, better="higher", note=factor)
@@ -108,7 +108,7 @@ def share(name: str, batch: Timing, copied: Timing, goal: float | None = None) -
 
 @contextmanager
 def growing(path: Path) -> Iterator[None]:
-    """Another process appends to the log at 50 Hz meanwhile."""
+    """Append to the log at 50 Hz from another process, in the context."""
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=append_for_ever, args=(path,), daemon=True)
     process.start()

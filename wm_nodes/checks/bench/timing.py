@@ -16,8 +16,8 @@ from wm_nodes.checks.bench.rows import Row
 class Timing:
     """Seconds per call, one entry per call.
 
-    Work on one thread is given in CPU time of this process: what it takes on a core that does
-    nothing else, also while the machine is busy. With several threads it is wall-clock time.
+    Work on one thread is measured in CPU time of this process: its time on an idle core, also
+    while the machine is busy. With several threads it is wall-clock time.
     """
 
     wall_s: tuple[float, ...]
@@ -26,7 +26,7 @@ class Timing:
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """The times that count."""
+        """CPU times of one thread, wall-clock times of several."""
         return self.cpu_s if self.threads == 1 else self.wall_s
 
     @property

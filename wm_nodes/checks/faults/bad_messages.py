@@ -26,12 +26,12 @@ def _stamp(random: np.random.Generator, now_ns: int) -> Any:
 
 def _numbers(random: np.random.Generator, count: int) -> list[float]:
     if random.random() < 0.5:
-        return random.uniform(-1, 1, count).tolist()
+        return [float(value) for value in random.uniform(-1, 1, count)]
     return [float(value) for value in random.choice(NUMBERS, count)]
 
 
-def plan_rubbish(random: np.random.Generator, now_ns: int = 10**18) -> JointTrajectory:
-    """Return a plan; a few are even right."""
+def bad_plan(random: np.random.Generator, now_ns: int = 10**18) -> JointTrajectory:
+    """Return a plan; a few are valid."""
     good = random.random() < 0.5
     names = ["x", "y", "z"] if good else list(random.choice(NAMES, int(random.integers(0, 6))))
     msg = JointTrajectory(joint_names=[str(name) for name in names])
@@ -46,8 +46,8 @@ def plan_rubbish(random: np.random.Generator, now_ns: int = 10**18) -> JointTraj
     return msg
 
 
-def joints_rubbish(random: np.random.Generator, now_ns: int) -> JointState:
-    """Return joint states of another, broken or lying driver."""
+def bad_joints(random: np.random.Generator, now_ns: int) -> JointState:
+    """Return joint states of another or a faulty driver."""
     names = [f"joint_{index}" for index in range(1, 7)] + ["finger_joint"]
     if random.random() < 0.5:
         names = [str(name) for name in random.choice(NAMES, int(random.integers(0, 9)))]
@@ -59,7 +59,7 @@ def joints_rubbish(random: np.random.Generator, now_ns: int) -> JointState:
     return msg
 
 
-def image_rubbish(random: np.random.Generator, now_ns: int) -> Image:
+def bad_image(random: np.random.Generator, now_ns: int) -> Image:
     """Return an image whose size, encoding and bytes need not agree."""
     high, wide = (int(v) for v in random.choice([0, 1, 2, 7, 96], 2))
     step = wide * 3 if random.random() < 0.6 else int(random.integers(0, 400))
@@ -70,18 +70,18 @@ def image_rubbish(random: np.random.Generator, now_ns: int) -> Image:
     return msg
 
 
-def score_rubbish(random: np.random.Generator, now_ns: int) -> JointState:
+def bad_score(random: np.random.Generator, now_ns: int) -> JointState:
     """Return an invalid score."""
     names = [str(n) for n in random.choice(["reward", "success", "hand_x", ""], 3)]
     return JointState(name=names, position=_numbers(random, int(random.integers(0, 5))))
 
 
-def recorded_rubbish(random: np.random.Generator, now_ns: int) -> Header:
+def bad_recorded(random: np.random.Generator, now_ns: int) -> Header:
     return Header(stamp=_stamp(random, now_ns))
 
 
-def wrench_rubbish(random: np.random.Generator, now_ns: int) -> WrenchStamped:
-    """Return what no sensor would measure; half of the frames are right."""
+def bad_wrench(random: np.random.Generator, now_ns: int) -> WrenchStamped:
+    """Return an impossible measurement; half of the frames are right."""
     msg = WrenchStamped()
     for part, values in ((msg.wrench.force, _numbers(random, 3)), (msg.wrench.torque, [0.0] * 3)):
         part.x, part.y, part.z = values
@@ -90,12 +90,12 @@ def wrench_rubbish(random: np.random.Generator, now_ns: int) -> WrenchStamped:
     return msg
 
 
-def speed_rubbish(random: np.random.Generator, now_ns: int) -> Float64:
+def bad_speed(random: np.random.Generator, now_ns: int) -> Float64:
     """Return a speed scale, in percent or not."""
     return Float64(data=float(random.choice([*NUMBERS, 30.0, 100.0, 100.0, 101.0])))
 
 
-def camera_info_rubbish(random: np.random.Generator, now_ns: int) -> CameraInfo:
+def bad_camera_info(random: np.random.Generator, now_ns: int) -> CameraInfo:
     """Return a calibration whose size, model and matrices need not agree."""
     high, wide = (int(v) for v in random.choice([0, 1, 96, 2**32 - 1], 2))
     msg = CameraInfo(height=high, width=wide)
@@ -109,12 +109,12 @@ def camera_info_rubbish(random: np.random.Generator, now_ns: int) -> CameraInfo:
 
 
 KINDS: dict[str, Callable[[np.random.Generator, int], Any]] = {
-    "plan": plan_rubbish,
-    "joint_states": joints_rubbish,
-    "image": image_rubbish,
-    "score": score_rubbish,
-    "recorded": recorded_rubbish,
-    "wrench": wrench_rubbish,
-    "speed": speed_rubbish,
-    "camera_info": camera_info_rubbish,
+    "plan": bad_plan,
+    "joint_states": bad_joints,
+    "image": bad_image,
+    "score": bad_score,
+    "recorded": bad_recorded,
+    "wrench": bad_wrench,
+    "speed": bad_speed,
+    "camera_info": bad_camera_info,
 }

@@ -45,9 +45,9 @@ def measure(rig: Rig, number: int) -> EstopCall:
     before = sum(rig.auditor.violations.values())
     rig.begin()
     rig.expect_rest()
-    called_s, began_s = time.time(), time.monotonic()
+    called_s, start_s = time.time(), time.monotonic()
     done, _ = rig.call("estop", True)
-    answer_s = time.monotonic() - began_s if done else np.nan
+    answer_s = time.monotonic() - start_s if done else np.nan
     rig.wait(REST_S)
     stop = rig.log.stop(called_s)
     rig.recover(rest=True, unaided_s=0.0)
@@ -70,10 +70,11 @@ def run_estop(
     watch: Callable[[EstopCall, Auditor], None],
     ns: str = ROBOT,
 ) -> dict[str, Auditor]:
-    """Call the e-stop so many times for each command interface, with processes of their own.
+    """Call the e-stop `counts` times for each command interface, with separate processes for each.
 
     Meanwhile plans of 200 000 points are published and one process computes. watch: called after
-    each call. Returns each interface's auditor. RuntimeError: the arm did not move at first.
+    each call. Returns each interface's auditor. RuntimeError: the arm did not move before the
+    first call.
     """
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     auditors: dict[str, Auditor] = {}
@@ -95,10 +96,10 @@ def run_estop(
 
 def quantiles(calls: Sequence[EstopCall]) -> dict[str, dict[str, float]]:
     """Return p50, p99 and max [ms] of each time; calls without a time are left out."""
-    found = {}
+    rows = {}
     for name in ("answer", "braking", "commands", "standstill"):
         times = np.array([getattr(call, f"{name}_s") for call in calls]) * 1e3
         times = times[np.isfinite(times)]
         values = np.percentile(times, QUANTILES) if len(times) else [np.nan] * len(QUANTILES)
-        found[name] = {k: round(float(v), 1) for k, v in zip(("p50", "p99", "max"), values)}
-    return found
+        rows[name] = {k: round(float(v), 1) for k, v in zip(("p50", "p99", "max"), values)}
+    return rows

@@ -1,4 +1,4 @@
-"""Every fault of the matrix: how it is injected and undone, and what must be true meanwhile."""
+"""Every fault of the matrix: how it is injected and removed, and what must hold meanwhile."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from wm_nodes.checks.faults.bad_messages import plan_rubbish
+from wm_nodes.checks.faults.bad_messages import bad_plan
 from wm_nodes.checks.faults.plant import busy, long_plans
 from wm_nodes.checks.faults.rig import START_S, Rig, until
 from wm_nodes.namespaces import beside
 from wm_nodes.nodes.arm_sim import ArmSimParams
 from wm_nodes.robots.arm.sim.faults import JOINT_NOISE_RAD
 
-REST_S = 2.5  # what must not move is watched for so long; the auditor allows 1.5 s to come to rest
+REST_S = 2.5  # observation of an arm that must rest; the auditor allows 1.5 s to come to rest
 REACTION_S = 0.05  # from an e-stop's call until it takes effect
-LOUD_RAD = 0.005  # noise of joint positions that is injected
+LOUD_RAD = 0.005  # injected noise of joint positions
 EXIT_S = 30.0  # for a second robot node to refuse
 JOINTS_HZ = ArmSimParams().rate_hz
 CALLS: tuple[tuple[str, bool | None], ...] = (
@@ -38,9 +38,9 @@ CALLS: tuple[tuple[str, bool | None], ...] = (
 class Fault:
     """One kind of injection.
 
-    inject: executes it, from its begin to its end, and returns what was wrong, or "". stands: the
-    arm must stop meanwhile. rest: it must not move before the operator acts. unaided: it must move
-    again without an operator.
+    inject: executes it from start to end and returns the problem, or "". stands: the arm must stop
+    meanwhile. rest: it must not move before the operator acts. unaided: it must move again without
+    an operator.
     """
 
     inject: Callable[[Rig], str]
@@ -82,7 +82,7 @@ def _paused_driver(rig: Rig) -> str:
 
 
 def _short_stop(rig: Rig) -> str:
-    """A protective stop that ends by itself before an operator could see it."""
+    """A protective stop that ends by itself before an operator can notice it."""
     return _switched(rig, "protective_stop", True, 0.03, 0.4)
 
 
@@ -104,7 +104,7 @@ def _kill_robot(rig: Rig) -> str:
 
 
 def _restart_robot(rig: Rig) -> str:
-    """Start the killed robot node and wait until it answers and was watched for REST_S."""
+    """Start the killed robot node, wait until it answers, and observe it for REST_S."""
     rig.plant.start("robot")
     if not until(lambda: _answers(rig), START_S):
         return "the robot node does not answer after its restart"
@@ -113,7 +113,7 @@ def _restart_robot(rig: Rig) -> str:
 
 
 def _answers(rig: Rig) -> bool:
-    """Does the robot node answer? It refuses `reset` without an episode."""
+    """Return whether the robot node answers. It refuses `reset` without an episode."""
     return rig.call("reset", answer_s=1.0)[1] not in ("no answer", "no service")
 
 
@@ -172,9 +172,9 @@ def _busy(rig: Rig) -> str:
 
 
 def _rubbish(rig: Rig) -> str:
-    """The scripted policy is suspended meanwhile: beside it other plans would not be read."""
+    """Publish invalid plans; the scripted policy is killed meanwhile, as it would have priority."""
     rig.plant.kill("scripted_policy")
-    with rig.publishing(lambda: plan_rubbish(rig.random), 0.005):
+    with rig.publishing(lambda: bad_plan(rig.random), 0.005):
         rig.wait(rig.some(1.0, 1.8))
     rig.plant.start("scripted_policy")
     return ""
@@ -204,9 +204,9 @@ def _early_driver(rig: Rig) -> str:
     with rig.second_driver(20.0):
         if problem := _restart_robot(rig):
             return problem
-        began_s = time.time()
+        start_s = time.time()
         rig.plant.start("arm_sim")
-        if not until(lambda: rig.log.measured_since(began_s), START_S):
+        if not until(lambda: rig.log.measured_since(start_s), START_S):
             return "arm_sim did not start"
         rig.wait(0.5)
         rig.call("resume")
@@ -219,7 +219,7 @@ def _early_driver(rig: Rig) -> str:
 
 
 def _stop(rig: Rig) -> str:
-    """Call the e-stop; from then on nothing may move."""
+    """Call the e-stop; the arm must not move afterwards."""
     rig.expect_rest()
     done, text = rig.call("estop", True)
     return "" if done else f"estop: {text}"
@@ -273,7 +273,7 @@ def _long_plan(rig: Rig) -> str:
 
 
 def _stop_s(rig: Rig) -> float:
-    """Return how long the shortest stop from the highest speed takes within the limits."""
+    """Return the duration of the shortest stop from the highest speed within the limits [s]."""
     limits, n = rig.config.limits, rig.config.arm_joints
     most = limits.velocity / limits.acceleration + limits.acceleration / limits.jerk
     return float(most[:n].max())

@@ -1,4 +1,4 @@
-"""The fault matrix: each fault injected at a random moment of motion, undone, and audited."""
+"""The fault matrix: each fault is injected at a random moment of motion, removed, and audited."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from wm_nodes.checks.faults.injections import FAULTS
 from wm_nodes.checks.faults.rig import Rig, open_rig
 from wm_nodes.namespaces import ROBOT
 
-UNAIDED_S = 20.0  # until the arm moves again where no operator is needed
-WAIT_S = 1.5  # elsewhere, until the operator acts
+UNAIDED_S = 20.0  # time for the arm to move again where no operator is needed
+WAIT_S = 1.5  # elsewhere: time until the operator acts
 SETTLE_S = 0.4
 TRIES = 5  # to bring the arm into an episode before an injection
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One injection. Times in seconds; -1: it did not happen, and need not."""
+    """One injection. Times in seconds; -1: it did not happen, and did not have to."""
 
     number: int
     interface: str
@@ -35,9 +35,9 @@ class Outcome:
     stop_s: float  # from the fault to standing still
     recover_s: float  # from its end to moving again
     lost_steps: int  # control periods without motion
-    operator: bool  # did it take an operator to move again?
-    state: str  # what the robot reported while the fault lasted
-    problem: str  # what was wrong, but for violations
+    operator: bool  # whether an operator had to act before it moved again
+    state: str  # reported by the robot while the fault lasted
+    problem: str  # other than violations
     fine: bool
 
 
@@ -46,13 +46,13 @@ def inject(rig: Rig, number: int, name: str) -> Outcome:
     fault, auditor = FAULTS[name], rig.auditor
     for _ in range(TRIES):
         rig.recover(rest=False, unaided_s=WAIT_S)
-        if rig.until_acting():  # an arm on its way home goes on by itself after a stall
+        if rig.until_acting():  # an arm on its way home continues by itself after a stall
             break
     time.sleep(rig.some(0.2, 1.0))
     auditor.finish()
     before, lost = dict(auditor.violations), rig.witness.stopped
     rig.begin()
-    began_s, stamp_s = time.monotonic(), time.time()
+    start_s, stamp_s = time.monotonic(), time.time()
     problem = fault.inject(rig)
     ended_s = time.monotonic()
     state = rig.witness.state
@@ -75,7 +75,7 @@ def inject(rig: Rig, number: int, name: str) -> Outcome:
         number=number,
         interface=rig.config.command.interface,
         fault=name,
-        lasted_s=round(ended_s - began_s, 2),
+        lasted_s=round(ended_s - start_s, 2),
         violations=sum(counts.values()),
         uncaused=counts.get("uncaused", 0),
         limits=", ".join(f"{name} {count}" for name, count in counts.items() if count),
@@ -96,7 +96,7 @@ def run_matrix(
     watch: Callable[[Outcome, Auditor], None],
     ns: str = ROBOT,
 ) -> dict[str, Auditor]:
-    """Inject the faults of each command interface in order, with processes of their own.
+    """Inject the faults of each command interface in order, with separate processes for each.
 
     watch: called after each injection. Returns each interface's auditor. RuntimeError: the arm did
     not move before the first fault.

@@ -1,4 +1,4 @@
-"""Commands and measured motion of the last seconds, with their stamps: when did the arm stop?"""
+"""Commands and measured motion of the last seconds with their stamps, to time a stop."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class MotionLog:
         listen(JointState, config.joint_states, self._on_joints, ALL)
 
     def stop(self, called_s: float) -> Stop:
-        """Return how long the motion went on after a call at `called_s` [s, clock of stamps]."""
-        commands = [one for one in tuple(self._commands) if one[0] >= called_s - self._period_s]
-        measured = [one for one in tuple(self._measured) if one[0] >= called_s]
+        """Return how long the motion continued after a call at `called_s` [s, clock of stamps]."""
+        commands = [row for row in tuple(self._commands) if row[0] >= called_s - self._period_s]
+        measured = [row for row in tuple(self._measured) if row[0] >= called_s]
         if not commands or not measured:
             return Stop(np.nan, np.nan, np.nan)
         faster = [now[0] for then, now in pairwise(commands) if now[1] > then[1] + FASTER]
@@ -73,11 +73,11 @@ class MotionLog:
         return Stop(braking, moves, stands)
 
     def measured_since(self, stamp_s: float) -> bool:
-        """Has the arm been measured since then [s, clock of stamps]?"""
+        """Return whether the arm has been measured after `stamp_s` [s, clock of stamps]."""
         return bool(self._measured) and self._measured[-1][0] > stamp_s
 
     def measured_for(self, seconds: float, now_s: float) -> bool:
-        """Has the arm been measured without a gap for so long until now [s, clock of stamps]?"""
+        """Return whether the arm was measured for `seconds` until now without a gap."""
         return self.measured_since(now_s - GAP_S) and now_s - self._since_s >= seconds
 
     def closest_s(self, since_s: float) -> float:

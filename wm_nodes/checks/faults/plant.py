@@ -139,7 +139,7 @@ def _python(*words: str) -> list[str]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """Keep `count` processes computing meanwhile."""
+    """Run `count` processes that compute without pause, in the context."""
     processes = [subprocess.Popen(_python("-c", "while True: pass")) for _ in range(count)]
     try:
         yield
@@ -151,7 +151,7 @@ def busy(count: int) -> Iterator[None]:
 
 @contextmanager
 def long_plans(ns: str) -> Iterator[None]:
-    """Publish plans that are far too long from a process of its own in a namespace meanwhile."""
+    """Publish plans that are far too long from a separate process, in the context."""
     words = _python("-m", "wm_nodes.checks.faults.long_plans", "--ros-args", "-r", f"__ns:={ns}")
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""What an injection works with: the plant, its services as an operator calls them, the witness."""
+"""The rig of an injection: the plant, its services as an operator calls them, and the witness."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from wm_nodes.checks.faults.witness import Witness
 from wm_nodes.robots.arm.config.arm_config import ArmConfig, read_config
 from wm_nodes.ros import messages, topics
 
-START_S = 120.0  # processes take their time on a busy machine
+START_S = 120.0  # processes start slowly on a busy machine
 RECOVER_S = 60.0
 ACTING_S = 20.0  # to go home and begin an episode
 ANSWER_S = 5.0  # of a service
 DISCOVERY_S = 5.0  # of a publisher
-WATCHED_S = 0.4  # the operator must have watched the arm for so long
-STOOD_S = 0.1  # an arm that stood for so long has stopped
+WATCHED_S = 0.4  # measurements without a gap before the operator acts
+STOOD_S = 0.1  # an arm that stands for this time has stopped
 
 SERVICES: dict[str, type] = {
     "estop": SetBool,
@@ -46,8 +46,8 @@ SERVICES: dict[str, type] = {
 
 
 class Rig:
-    """One plant with a witness. `random` is of the injections' moments. `node` is in the robot
-    node's namespace.
+    """One plant with a witness. `random` draws the moments of the injections. `node` is in the
+    robot node's namespace.
 
     `ready` raises RuntimeError if the arm does not move within START_S.
     """
@@ -58,10 +58,10 @@ class Rig:
         self.auditor = self.witness.auditor
         self.log = MotionLog(node, config)
         self.random = np.random.default_rng(seed)
-        self.stop_s = -1.0  # from the begin of the injection to standing still
-        self._began_s = self._stands_s = 0.0
+        self.stop_s = -1.0  # from the start of the injection to standing still
+        self._start_s = self._stands_s = 0.0
         self._resting = False  # nothing may move
-        self.failure: BaseException | None = None  # that ended the thread that listens
+        self.failure: BaseException | None = None  # that ended the thread of the witness
         switches = f"{plant.driver_ns}/arm_sim/set_parameters"
         self._set: Any = node.create_client(SetParameters, switches)
         self._set_robot: Any = node.create_client(SetParameters, "robot/set_parameters")
@@ -79,12 +79,12 @@ class Rig:
     # Time ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """An injection begins now."""
-        self.stop_s, self._began_s = -1.0, time.monotonic()
+        """Start the time of an injection."""
+        self.stop_s, self._start_s = -1.0, time.monotonic()
         self._stands_s = math.inf
 
     def wait(self, seconds: float) -> None:
-        """Let time pass and note when the arm stops."""
+        """Wait, and record when the arm stops."""
         end = time.monotonic() + seconds
         while (now_s := time.monotonic()) < end:
             time.sleep(0.01)
@@ -93,14 +93,14 @@ class Rig:
             elif self._stands_s == math.inf:
                 self._stands_s = now_s
             if self.stop_s < 0 and now_s - self._stands_s >= STOOD_S:
-                self.stop_s = self._stands_s - self._began_s
+                self.stop_s = self._stands_s - self._start_s
 
     def some(self, low: float, high: float) -> float:
         """Return a random number."""
         return float(self.random.uniform(low, high))
 
     def expect_rest(self) -> None:
-        """From now on nothing may move, but for coming to rest."""
+        """Forbid motion from now on, except for coming to rest."""
         self._resting = True
         self.auditor.expect_rest(time.time())
 
@@ -112,17 +112,17 @@ class Rig:
     # Services -----------------------------------------------------------------------------------
 
     def ask(self, name: str, on: bool | None = None) -> Any:
-        """Call a service of the robot node and return the future; on: of those with a switch."""
+        """Call a service of the robot node and return the future; on: the value of a SetBool."""
         client = self._clients[name]
         request = Trigger.Request() if on is None else SetBool.Request(data=on)
-        if (name == "estop" and on is False) or name == "activate":  # it is where it is measured
+        if (name == "estop" and on is False) or name == "activate":  # confirms the measured pose
             self.auditor.operator_confirmed(time.time())
         return client.call_async(request)
 
     def call(
         self, name: str, on: bool | None = None, answer_s: float = ANSWER_S
     ) -> tuple[bool, str]:
-        """Call a service and return (success, message); (False, "no answer") after a time."""
+        """Call a service and return (success, message); (False, "no answer") after `answer_s`."""
         if self.failure is not None:
             raise RuntimeError("faults: the observer has failed") from self.failure
         client = self._clients[name]
@@ -136,7 +136,7 @@ class Rig:
         return bool(answer.success), str(answer.message)
 
     def clear(self) -> tuple[bool, str]:
-        """Clear latches, as an operator does: not before the arm is measured."""
+        """Clear latches like an operator: not before the arm is measured."""
         until(lambda: self.log.measured_for(WATCHED_S, time.time()), ANSWER_S)
         done, text = self.call("estop", False)
         if not (done and text.startswith("cleared")):
@@ -144,7 +144,7 @@ class Rig:
         return done, text
 
     def recover(self, rest: bool, unaided_s: float) -> tuple[bool, bool]:
-        """Bring the arm back to motion; return whether it moves and whether it took an operator.
+        """Bring the arm back to motion; return whether it moves and whether an operator acted.
 
         rest: the arm must not move before the operator acts; the operator acts at once. Else the
         operator acts after `unaided_s` without motion.
@@ -176,15 +176,15 @@ class Rig:
         _set(self._set, name, value)
 
     def scale_speed(self, scale: float) -> str:
-        """Set the robot node's speed scale; return "" or why it was not done."""
+        """Set the robot node's speed scale; return "" or the reason of the refusal."""
         return _set(self._set_robot, "speed_scale", scale)
 
     # Publishers ---------------------------------------------------------------------------------
 
     @contextmanager
     def publishing(self, make: Callable[[], Any], period_s: float) -> Iterator[None]:
-        """Publish what `make` returns on the plans' topic meanwhile."""
-        plans = topics.PLAN.always(self._node)  # not longer: it is a second publisher
+        """Publish the messages of `make` on the plans' topic in the context."""
+        plans = topics.PLAN.always(self._node)  # only here: it is a second publisher
         try:
             with _repeated(lambda: plans.publish(make()), period_s):
                 yield
@@ -200,14 +200,14 @@ class Rig:
 
     @contextmanager
     def second_driver(self, rate_hz: float) -> Iterator[None]:
-        """Publish the arm's joints at a constant random pose, from a DDS participant of its own.
+        """Publish the arm's joints at a constant random pose, from a separate DDS participant.
 
-        It begins when the nodes that subscribe to joint states now have discovered the publisher.
+        It starts when the present subscribers of joint states have discovered the publisher.
         """
         limits, home = self.config.limits, self.config.home
         pose = home + self.random.uniform(-0.4, 0.4, len(home))
         pose = np.clip(pose, limits.low, limits.high)
-        given = JointState(name=list(limits.joints), position=pose.tolist())
+        joints = JointState(name=list(limits.joints), position=pose.tolist())
         context = rclpy.Context()
         rclpy.init(context=context)
         node = Node("second_driver", context=context)
@@ -216,8 +216,8 @@ class Rig:
         until(lambda: publisher.get_subscription_count() >= readers, DISCOVERY_S)
 
         def publish() -> None:
-            given.header.stamp = messages.to_time(time.time_ns())
-            publisher.publish(given)
+            joints.header.stamp = messages.to_time(time.time_ns())
+            publisher.publish(joints)
 
         try:
             with _repeated(publish, 1.0 / rate_hz):
@@ -229,7 +229,7 @@ class Rig:
 
 @contextmanager
 def open_rig(folder: Path, interface: str, seed: int, ns: str) -> Iterator[Rig]:
-    """Start a plant with this command interface in `folder` and namespace; end it at the end."""
+    """Start a plant with a command interface in a folder and namespace; end it on exit."""
     robot = robot_file(folder, interface)
     context = rclpy.Context()
     rclpy.init(context=context)
@@ -261,7 +261,7 @@ def open_rig(folder: Path, interface: str, seed: int, ns: str) -> Iterator[Rig]:
 
 
 def _set(client: Any, name: str, value: Any) -> str:
-    """Set a node's parameter; return "" or why it was not done."""
+    """Set a node's parameter; return "" or the reason of the refusal."""
     client.wait_for_service(START_S)
     parameter = Parameter(name, value=value).to_parameter_msg()
     future = client.call_async(SetParameters.Request(parameters=[parameter]))
@@ -274,7 +274,7 @@ def _set(client: Any, name: str, value: Any) -> str:
 
 @contextmanager
 def _repeated(act: Callable[[], None], period_s: float) -> Iterator[None]:
-    """Call `act` every `period_s` in a thread meanwhile."""
+    """Call `act` every `period_s` in a thread in the context."""
     over = threading.Event()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""The witness: subscribes to the commands of an arm and its joint states, and has them audited."""
+"""The witness: subscribes to the commands of an arm and its joint states, and audits them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STANDS_RAD_S = 0.02
 @dataclass
 class Witness:
     """Subscribe to the arm's topics on `node`, which is in the robot node's namespace; `auditor`
-    counts what was wrong.
+    counts the violations.
 
     stamp_s: bound of the error of source timestamps [s]. ValueError: commands of the configured
     interface cannot be audited (twist).

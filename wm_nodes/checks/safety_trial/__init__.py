@@ -1,1 +1,1 @@
-"""`wm arm safety`: targets made to break limits, and an audit of the safety filter's output."""
+"""`wm arm safety`: targets that would break limits, and an audit of the safety filter's output."""

@@ -1,4 +1,4 @@
-"""Calls of the safety filter made to break limits: targets at irregular times, disturbances."""
+"""Calls of the safety filter with targets that would break limits, at irregular times."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _interval(pace: int, random: np.random.Generator) -> float:
 
 
 def invalid(target: Floats, which: int, random: np.random.Generator) -> Any:
-    """Return a target that no filter may follow: not finite, wrong shape, huge, no numbers."""
+    """Return an invalid target: not finite, of a wrong shape, huge, or not numeric."""
     bad = target.copy()
     if which == 0:
         bad[random.integers(len(bad))] = random.choice([np.nan, np.inf, -np.inf])
@@ -117,7 +117,7 @@ def _adversarial(
 def _recorded(
     limits: ArmLimits, random: np.random.Generator, period_s: float, steps: int
 ) -> Floats:
-    """Smooth motion such as a planner or an operator makes, with chunks of ten periods."""
+    """Smooth motion like that of a planner or an operator, in chunks of ten periods."""
     n = len(limits.joints)
     rough = random.normal(size=(steps // 10 + 2, n)).cumsum(axis=0)
     rough -= np.linspace(0, 1, len(rough))[:, None] * rough[-1]

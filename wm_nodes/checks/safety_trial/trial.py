@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ class _Track:
     def __init__(self, filter: SafetyFilter, kinematics: Kinematics, timeout_s: float) -> None:
         self._limits, self._kinematics, self._period = filter.limits, kinematics, filter.period_s
         self._interface, self._timeout_s = filter.interface, timeout_s or math.inf
-        self.found = Audit()
+        self._audit = Audit()
         self._start = filter.x.copy()
         self._last: Setpoint | None = None
         self._now_s = 0.0  # by the clock, at the last command
@@ -82,10 +81,10 @@ class _Track:
     def finish(self) -> Audit:
         """Audit what was not audited yet, and return the counts."""
         self._cut(rested=True)
-        return self.found
+        return self._audit
 
     def _refuse(self, wrong: bool, name: str) -> None:
-        self.found.violations[name] += bool(wrong)
+        self._audit.violations[name] += bool(wrong)
 
     def _off(self, setpoint: Setpoint, expected: Floats, allowed: Floats | float = SAME) -> bool:
         return bool((np.abs(setpoint.position - expected) > allowed).any())
@@ -115,7 +114,7 @@ class _Track:
             self._time_s += self._period - gap_s
 
     def _connect_trajectories(self, last: Setpoint, new: Setpoint, gap_s: float) -> None:
-        """Late: the driver followed the last stop. Else the path has left it by little."""
+        """Late: the driver followed the last stop. Else the path differs little from the stop."""
         period, stop = self._period, last.stop
         expected = along(last.position, last.velocity, stop.x, stop.v, period, gap_s)
         allowed = ROUNDING + self._limits.jerk * HERMITE * period**3
@@ -143,11 +142,16 @@ class _Track:
         again = np.flatnonzero(np.diff(times) <= 0)
         self._refuse(bool((path[again] != path[again + 1]).any()), "velocity")
         times, path = np.delete(times, again), np.delete(path, again, axis=0)
-        given: dict[str, Any] = {"rested": self._rested, "stamp_s": self._error_s}
+        rested_before, stamp_s = self._rested, self._error_s
         if self._interface == "velocity":
-            self.found.add(audit_velocities(self._limits, times, path, **given))
+            result = audit_velocities(
+                self._limits, times, path, rested=rested_before, stamp_s=stamp_s
+            )
         else:
-            self.found.add(audit(self._limits, self._kinematics, times, path, **given))
+            result = audit(
+                self._limits, self._kinematics, times, path, rested=rested_before, stamp_s=stamp_s
+            )
+        self._audit.add(result)
         self._times, self._path, self._rested = [], [], rested
 
 
@@ -159,25 +163,26 @@ def run_calls(
     filter: SafetyFilter,
     kinematics: Kinematics,
     start: Floats,
-    given: Iterable[Call],
+    stream: Iterable[Call],
     *,
     timeout_s: float = 0.0,
 ) -> Audit:
     """Start at `start` (n,), make all calls, then stop; audit every command by its true time.
 
-    timeout_s: velocity: as given to the filter [s]. Besides the limits, violations are `jump` (a
+    timeout_s: that of the filter, for velocities [s]. Besides the limits, violations are `jump` (a
     command that does not follow from the last one by the contract of the interface), `late` (a call
-    wrongly taken as late or in time), `clock` (a command although the clock has failed), `no_stop`.
+    wrongly treated as late or in time), `clock` (a command although the clock has failed),
+    `no_stop`.
     """
     filter.start(start)
     before = filter.interventions.copy()
     track, seconds = _Track(filter, kinematics, timeout_s), []
     now = 0.0
-    for call in given:
+    for call in stream:
         now = call.now_s if np.isfinite(call.now_s) else now
-        began = time.thread_time()
+        start_s = time.thread_time()
         setpoint = filter.step(call.target, call.now_s, slow=call.slow)
-        seconds.append(time.thread_time() - began)
+        seconds.append(time.thread_time() - start_s)
         track.add(setpoint, call.now_s)
     for _ in range(int(STOP_S / filter.period_s)):
         if filter.at_rest:
@@ -215,9 +220,9 @@ def run_trial(
         kind = KINDS[number % len(KINDS)]
         random = np.random.default_rng((seed, number))
         count = min(length, steps - done)
-        given = calls(limits, kind, random, filter.period_s, count)
-        one = run_calls(filter, kinematics, home, given, timeout_s=TIMEOUT_S)
-        audits[kind].add(one)
+        stream = calls(limits, kind, random, filter.period_s, count)
+        result = run_calls(filter, kinematics, home, stream, timeout_s=TIMEOUT_S)
+        audits[kind].add(result)
         done += count
         number += 1
         report(done, sum(sum(a.violations.values()) for a in audits.values()))

@@ -1,4 +1,4 @@
-"""`wm arm ...`: check an arm's wiring, try its safety filter, operate it."""
+"""`wm arm ...`: check an arm's wiring, test its safety filter, operate it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from wm_nodes.cli.helptext import group_help
 from wm_nodes.errors import UserError, unknown
 
 SUBCOMMANDS = {
-    "check": "look at topics, rates, stamps, joint order and sign of an arm that runs; say how to "
-    "mend",
+    "check": "check topics, rates, stamps, joint order and sign of a running arm; suggest fixes",
     "safety": "drive the safety filter with irregular and invalid input, and audit its commands",
-    "goal": "set the goal of a running arm: an image file, or what it sees now",
-    "demo": "the simulated arm goes to goal images; leaves a video and a report",
-    "speed": "how fast an arm that runs may move: 5 to 100 percent of its limits",
-    "stop": "emergency stop of all arms that run, or of that with --ns: latched until clear, then "
+    "goal": "set the goal of a running arm: an image file, or its present camera image",
+    "demo": "move the simulated arm to goal images; writes a video and a report",
+    "speed": "set the speed of a running arm: 5 to 100 percent of its limits",
+    "stop": "emergency stop of all running arms, or of that with --ns: latched until clear, then "
     "resume or home",
-    "clear": "the cause of a stop is gone; nothing moves yet",
-    "resume": "motion is allowed again, from new plans",
+    "clear": "confirm that the cause of a stop is gone; nothing moves yet",
+    "resume": "allow motion again, from new plans",
     "home": "go to the home pose",
     "pause": "stop until resume",
     "reset": "end the episode",
@@ -35,8 +34,8 @@ def run(words: Sequence[str]) -> int:
     if words and words[0] in CALLS:
         return operator.run(words[0], words[1:])
     if words and words[0] in SUBCOMMANDS:
-        found: int = import_module(f"{__name__}.{words[0]}").run(words[1:])
-        return found
+        code: int = import_module(f"{__name__}.{words[0]}").run(words[1:])
+        return code
     if words and words[0] not in ("-h", "--help"):
         raise UserError(unknown("subcommand", words[0], SUBCOMMANDS))
     print(group_help("arm", SUBCOMMANDS))

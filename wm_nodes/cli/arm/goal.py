@@ -1,4 +1,4 @@
-"""`wm arm goal FILE`: where an arm that runs is to go next, or what it sees now, as a file."""
+"""`wm arm goal FILE`: set the goal of a running arm, or keep its present image as a file."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class ArmGoal:
 
 def run(words: Sequence[str]) -> int:
     """Run `wm arm goal WORDS`."""
-    wanted = parse(ArmGoal, "arm goal", words)
-    require("wait-s", wanted.wait_s, 0.0, 600.0)
-    if sum(map(bool, (wanted.image, wanted.here, wanted.keep))) != 1:
-        raise UserError("wm arm goal: expected one of FILE, --here and --keep FILE.")
+    options = parse(ArmGoal, "arm goal", words)
+    require("wait-s", options.wait_s, 0.0, 600.0)
+    if sum(map(bool, (options.image, options.here, options.keep))) != 1:
+        raise UserError("goal: got none or several, expected one of FILE, --here and --keep FILE.")
     from wm_nodes.ros.goal_client import talking
 
-    given = require_namespace("ns", wanted.ns) if wanted.ns else ""
-    ns = namespace_or_only(given, 0.0) or ROBOT  # a planner may run without a robot node
-    with talking(ns, wanted.wait_s) as arm:
-        if wanted.image:
-            print(f"sending {wanted.image} until every node has received it", flush=True)
-            arm.send(Path(wanted.image))
-            print(f"{wanted.image} is the goal")
-        elif wanted.here:
+    ns = require_namespace("ns", options.ns) if options.ns else ""
+    ns = namespace_or_only(ns, 0.0) or ROBOT  # a planner may run without a robot node
+    with talking(ns, options.wait_s) as arm:
+        if options.image:
+            print(f"sending {options.image} until every node has received it", flush=True)
+            arm.send(Path(options.image))
+            print(f"{options.image} is the goal")
+        elif options.here:
             print(arm.here())
         else:
-            arm.keep(Path(wanted.keep), wanted.camera)
-            print(f"kept in {wanted.keep}: wm arm goal {wanted.keep}, or goal:={wanted.keep}")
+            arm.keep(Path(options.keep), options.camera)
+            print(f"kept in {options.keep}: wm arm goal {options.keep}, or goal:={options.keep}")
     return 0

@@ -1,5 +1,5 @@
 """`wm arm stop|clear|resume|home|pause|reset|recover|activate|deactivate`: the operator's calls to
-arms that run."""
+running arms."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ DRIVER_S = {"recover": 330.0, "activate": 40.0, "deactivate": 40.0}  # the drive
 class OperatorCall:
     """Call a service of the robot node, and print its answer. Exit code 1: it was refused.
 
-    stop: emergency stop, latched on the disk. clear: the cause is gone; nothing moves yet. resume:
-    motion is allowed, from new plans. home: go to the home pose. pause: stop until resume. reset:
-    end the episode. recover: call the driver's services that end a protective stop. activate,
-    deactivate: switch the driver's controller. Without --ns, stop stops every robot node; the
-    others need the only one.
+    stop: emergency stop, latched on the disk. clear: confirm that the cause is gone; nothing moves
+    yet. resume: allow motion, from new plans. home: go to the home pose. pause: stop until resume.
+    reset: end the episode. recover: call the driver's services that end a protective stop.
+    activate, deactivate: switch the driver's controller. Without --ns, stop stops every robot node;
+    the others need exactly one to be running.
     """
 
     ns: str = ""
-    """Namespace of the robot node; empty: the only one that runs (stop: all)."""
+    """Namespace of the robot node; empty: the only running one (stop: all)."""
     every: Annotated[bool, tyro.conf.arg(name="all")] = False
     """stop: all robot nodes of this ROS domain, as without --ns."""
     wait_s: float = 10.0
@@ -92,20 +92,20 @@ class _Call:
 
     def result(self) -> tuple[bool, str]:
         """Return whether the request was executed, and the robot node's answer."""
-        given = self.response()
-        if given is None:
+        response = self.response()
+        if response is None:
             return False, NO_ANSWER
-        return bool(given.success), str(given.message)
+        return bool(response.success), str(response.message)
 
 
 def run(name: str, words: Sequence[str]) -> int:
     """Run `wm arm NAME WORDS`."""
-    given = parse(OperatorCall, f"arm {name}", words)
-    require("wait-s", given.wait_s, 0.0, 600.0)
-    ns = require_namespace("ns", given.ns) if given.ns else ""
-    if given.every and (ns or name != STOP):
-        what = "--ns" if ns else name
-        raise UserError(f"--all: given with {what}, right is wm arm stop --all, without --ns.")
+    options = parse(OperatorCall, f"arm {name}", words)
+    require("wait-s", options.wait_s, 0.0, 600.0)
+    ns = require_namespace("ns", options.ns) if options.ns else ""
+    if options.every and (ns or name != STOP):
+        what = "--ns" if ns else f"wm arm {name}"
+        raise UserError(f"--all: got {what}, expected wm arm stop --all, without --ns.")
     from std_srvs.srv import SetBool, Trigger
 
     service, value = CALLS[name]
@@ -114,7 +114,7 @@ def run(name: str, words: Sequence[str]) -> int:
     with operator() as (node, executor):
         kind = Trigger if value is None else SetBool
         service_call = ServiceCall(service, kind, request, DRIVER_S.get(name, ANSWER_S))
-        caller = _Caller(node, executor, service_call, given.wait_s)
+        caller = _Caller(node, executor, service_call, options.wait_s)
         calls = caller.all() if name == STOP and not ns else caller.one(ns)
         for call in calls:
             done, text = call.result()
@@ -131,10 +131,10 @@ def ask(ns: str, wait_s: float, call: ServiceCall) -> Any:
     """
     name = require_namespace("ns", ns) if ns else ""
     with operator() as (node, executor):
-        (made,) = _Caller(node, executor, call, wait_s).one(name)
-        response = made.response()
+        (robot_call,) = _Caller(node, executor, call, wait_s).one(name)
+        response = robot_call.response()
         if response is None:
-            raise UserError(f"{made.ns}/{call.service}: {NO_ANSWER}")
+            raise UserError(f"{robot_call.ns}/{call.service}: {NO_ANSWER}")
         return response
 
 

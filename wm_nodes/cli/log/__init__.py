@@ -1,4 +1,4 @@
-"""`wm log ...`: what a replay log holds, its integrity, other formats in and out."""
+"""`wm log ...`: content and integrity of a replay log, import and export of other formats."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from wm_nodes.errors import UserError, unknown
 
 SUBCOMMANDS = {
     "info": "episodes, success, returns, fields and settings of a replay log (it may be in use)",
-    "show": "an episode as a video with a strip of actions and reward, or in the rerun viewer",
+    "show": "an episode as a video with curves of actions and reward, or in the rerun viewer",
     "stats": "ranges of every dimension, rates, lengths, success by source and by weights",
-    "verify": "read every block; name each fault with file and rows (exit code 1)",
+    "verify": "read every block; report each fault with file and rows (exit code 1)",
     "torture": "kill writers of a new log, fail system calls or flip bytes; check what is lost",
     "sweep": "corrupt every kind of file of a log; then count the lost rows",
     "archive": "upload a log to an object store, also while it is recorded",

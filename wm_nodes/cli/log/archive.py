@@ -22,42 +22,42 @@ from wm_nodes.errors import UserError, user_errors
 
 
 @dataclass(frozen=True)
-class ArchiveWords:
-    """Upload the sealed rows of a log; the same command again goes on where it was.
+class ArchiveOptions:
+    """Upload the sealed rows of a log; the same command again resumes the upload.
 
     Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
-    AWS_ENDPOINT_URL. Readers of the archive never see half of it: `wm train --log URL`.
+    AWS_ENDPOINT_URL. Readers of the archive (`wm train --log URL`) never see an incomplete upload.
     """
 
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log, or of a run; it may be in use."""
     url: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="URL")]
-    """Where to, as s3://BUCKET/FOLDER."""
+    """Destination, as s3://BUCKET/FOLDER."""
     follow: bool = False
-    """Go on uploading what is sealed, until Ctrl-C."""
+    """Keep uploading newly sealed rows, until Ctrl-C."""
     every_s: float = 5.0
-    """With --follow: seconds between two looks at the log."""
+    """With --follow: seconds between two checks of the log."""
 
 
 def run_archive(words: Sequence[str], find_log: Callable[[Path], Path]) -> int:
     """Run `wm log archive WORDS`."""
-    wanted = parse(ArchiveWords, "log archive", words)
-    require("every-s", wanted.every_s, 0.1, 3600)
-    if not is_url(wanted.url):
-        raise UserError(f"URL: given {wanted.url!r}, right is s3://BUCKET/FOLDER.")
+    options = parse(ArchiveOptions, "log archive", words)
+    require("every-s", options.every_s, 0.1, 3600)
+    if not is_url(options.url):
+        raise UserError(f"URL: got {options.url!r}, expected s3://BUCKET/FOLDER.")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     with user_errors(LogError):
-        archive = Archive(find_log(wanted.log), wanted.url)
-        told = _upload(archive)
-        while wanted.follow and not stop.wait(wanted.every_s):
-            told = _upload(archive, told)
+        archive = Archive(find_log(options.log), options.url)
+        uploaded = _upload(archive)
+        while options.follow and not stop.wait(options.every_s):
+            uploaded = _upload(archive, uploaded)
     return 0
 
 
 def _upload(archive: Archive, before: Uploaded | None = None) -> Uploaded:
-    """Bring the archive up to date, and say so where it was not."""
+    """Bring the archive up to date, and print what was uploaded."""
     bar, begin, first = Bar(0, "rows", sys.stderr), time.monotonic(), archive.rows
 
     def show(rows: int, total: int) -> None:

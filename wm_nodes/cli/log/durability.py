@@ -1,5 +1,5 @@
-"""`wm log verify|torture|sweep`: is a log what it says, does it lose anything, what does damage
-cost?"""
+"""`wm log verify|torture|sweep`: check a log; kill writers and count lost rows; damage files and
+count lost episodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SWEPT = ("file", "way", "trials", "harmless", "named", "mean_rows", "most_episod
 
 @dataclass(frozen=True)
 class Verify:
-    """Read every block of a log and name what is wrong; it may be in use. Exit code 1: faults."""
+    """Read every block of a log and report each fault; it may be in use. Exit code 1: faults."""
 
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log, or of a run."""
@@ -41,80 +41,85 @@ class Verify:
 
 @dataclass(frozen=True)
 class Torture:
-    """Kill writers of a new log at random moments and read it back. Exit code 1: it lost something.
+    """Kill writers of a new log at random moments and read it back. Exit code 1: rows were lost.
 
     Every other writer records at --rate-hz, the others as fast as they can. With --inject, instead
-    of kills: `calls` lets every call to the system fail once for every reason, in a writer and in a
-    sampler; `flips` changes single bytes of every kind of file; `owners` (root only) takes every
-    file away from its user.
+    of kills: `calls` makes every system call fail once for every reason, in a writer and in a
+    sampler; `flips` changes single bytes of every kind of file; `owners` (root only) changes the
+    owner of every file.
     """
 
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
-    """Folder to make the log in; it must not exist."""
+    """Folder of the new log; it must not exist."""
     kills: int = 200
     """Writers to kill."""
     power_cut: bool = False
-    """Take away what was not synced as well."""
+    """Also drop the writes that were not synced to the disk."""
     seed: int = 0
-    """Of the rows and of the moments."""
+    """Seed of the rows and of the moments."""
     rate_hz: float = 50.0
     """Rows per second of the slow writers."""
     longest_s: float = 0.8
     """Longest life of a writer, its start included [s]."""
     inject: Literal["kills", "calls", "flips", "owners"] = "kills"
-    """What is done to the log."""
+    """Kind of fault to inject."""
     trials: int = 0
-    """Bound of calls and owners, flips of each kind of file; 0: all of them, and 500 flips."""
+    """Most calls or owner changes, or flips of each kind of file; 0: all of them, or 500 flips."""
     out: Path | None = None
     """Write OUT.json and OUT.csv (one line per writer); with --inject OUT.csv alone."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Break every kind of file of a small log in every way. Exit code 1: a promise was broken.
+    """Damage every kind of file of a small log in every way. Exit code 1: a promise was broken.
 
-    Damage must be named by verify, read around, and cost only the episodes that it lies in; what
-    is read must be right, bit for bit, and the next writer must go on.
+    Verify must report the damage, readers must skip it, and only the episodes that it lies in may
+    be lost; every value that is read must be exact, and the next writer must continue the log.
     """
 
     trials: int = 20
-    """Of every kind of file and every way to break it."""
+    """Trials of every kind of file and every kind of damage."""
     episodes: int = 60
-    """Of the log, 25 rows each."""
+    """Episodes of the log, 25 rows each."""
     seed: int = 0
-    """Of the rows and of the damage."""
+    """Seed of the rows and of the damage."""
     out: Path | None = None
     """Write the table as OUT.csv."""
 
 
 def run_verify(words: Sequence[str], find_log: Callable[[Path], Path]) -> int:
     """Run `wm log verify WORDS`."""
-    wanted = parse(Verify, "log verify", words)
-    require("rate-tolerance", wanted.rate_tolerance, 0.0)
+    options = parse(Verify, "log verify", words)
+    require("rate-tolerance", options.rate_tolerance, 0.0)
     with user_errors(LogError):
         report = verify(
-            find_log(wanted.log), rate_tolerance=wanted.rate_tolerance, progress=_show_progress
+            find_log(options.log), rate_tolerance=options.rate_tolerance, progress=_show_progress
         )
     _clear()
-    print(json.dumps(report.to_json(), indent=2) if wanted.json else as_text(report))
+    print(json.dumps(report.to_json(), indent=2) if options.json else as_text(report))
     return 1 if report.faults else 0
 
 
 def run_torture(words: Sequence[str]) -> int:
     """Run `wm log torture WORDS`."""
-    wanted = parse(Torture, "log torture", words)
-    require("kills", wanted.kills, 1)
-    require("rate-hz", wanted.rate_hz, 0.1, 10_000)
-    require("longest-s", wanted.longest_s, 0.01, 3600)
-    require("trials", wanted.trials, 0)
-    if wanted.inject != "kills":
+    options = parse(Torture, "log torture", words)
+    require("kills", options.kills, 1)
+    require("rate-hz", options.rate_hz, 0.1, 10_000)
+    require("longest-s", options.longest_s, 0.01, 3600)
+    require("trials", options.trials, 0)
+    if options.inject != "kills":
         with user_errors(LogError):
             return inject(
-                wanted.inject, wanted.log, wanted.trials, wanted.seed, wanted.out, _show_progress
+                options.inject,
+                options.log,
+                options.trials,
+                options.seed,
+                options.out,
+                _show_progress,
             )
     config = KillConfig(
-        kills=wanted.kills, power_cut=wanted.power_cut, seed=wanted.seed, rate_hz=wanted.rate_hz,
-        longest_s=wanted.longest_s,
+        kills=options.kills, power_cut=options.power_cut, seed=options.seed,
+        rate_hz=options.rate_hz, longest_s=options.longest_s,
     )  # fmt: skip
 
     def show(life: Life, faults: int) -> None:
@@ -124,10 +129,10 @@ def run_torture(words: Sequence[str]) -> int:
             print(text, end=end, file=sys.stderr, flush=True)
 
     with user_errors(LogError):
-        result = kill_writers(wanted.log, config, show)
+        result = kill_writers(options.log, config, show)
     _clear()
-    if wanted.out is not None:
-        write_result(wanted.out, result)
+    if options.out is not None:
+        write_result(options.out, result)
     for fault in result.faults[:_SHOWN]:
         print(fault)
     print(result.line())
@@ -136,34 +141,34 @@ def run_torture(words: Sequence[str]) -> int:
 
 def run_sweep(words: Sequence[str]) -> int:
     """Run `wm log sweep WORDS`."""
-    wanted = parse(Sweep, "log sweep", words)
-    require("trials", wanted.trials, 1)
-    require("episodes", wanted.episodes, 20)
-    found = corrupt_files(wanted.trials, wanted.episodes, wanted.seed, _show_progress)
+    options = parse(Sweep, "log sweep", words)
+    require("trials", options.trials, 1)
+    require("episodes", options.episodes, 20)
+    outcomes = corrupt_files(options.trials, options.episodes, options.seed, _show_progress)
     _clear()
-    if wanted.out is not None:
-        wanted.out.parent.mkdir(parents=True, exist_ok=True)
-        with wanted.out.with_suffix(".csv").open("w", newline="") as file:
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.with_suffix(".csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(SWEPT)
-            table.writerows([getattr(outcome, name) for name in SWEPT] for outcome in found)
+            table.writerows([getattr(outcome, name) for name in SWEPT] for outcome in outcomes)
     print("  ".join([f"{'file':21s}", f"{'way':16s}", *SWEPT[2:]]))
-    for outcome in found:
+    for outcome in outcomes:
         cells = [f"{getattr(outcome, name)!s:>{len(name)}s}" for name in SWEPT[2:]]
         print("  ".join([f"{outcome.file:21s}", f"{outcome.way:16s}", *cells]))
-    for error in [error for outcome in found for error in outcome.errors][:_SHOWN]:
+    for error in [error for outcome in outcomes for error in outcome.errors][:_SHOWN]:
         print(error)
-    broken = sum(outcome.broken_promises for outcome in found)
-    print(f"{sum(o.trials for o in found)} trials, {broken} broken promises")
+    broken = sum(outcome.broken_promises for outcome in outcomes)
+    print(f"{sum(outcome.trials for outcome in outcomes)} trials, {broken} broken promises")
     return 1 if broken else 0
 
 
 def write_result(out: Path, result: KillResult) -> None:
     """Write the result as OUT.json, and its writers as OUT.csv."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    found = result.to_json()
-    lives = found.pop("lives")
-    out.with_suffix(".json").write_text(json.dumps(found | {"line": result.line()}, indent=2))
+    content = result.to_json()
+    lives = content.pop("lives")
+    out.with_suffix(".json").write_text(json.dumps(content | {"line": result.line()}, indent=2))
     with out.with_suffix(".csv").open("w", newline="") as file:
         table = csv.DictWriter(file, fieldnames=list(asdict(result.lives[0])))
         table.writeheader()
@@ -171,7 +176,7 @@ def write_result(out: Path, result: KillResult) -> None:
 
 
 def as_text(report: Report) -> str:
-    """Return the report as lines for people."""
+    """Return the report as lines of text."""
     lines = [str(fault) for fault in report.faults[:_SHOWN]]
     if len(report.faults) > _SHOWN:
         lines.append(f"... and {len(report.faults) - _SHOWN} more; --json names all")

@@ -30,15 +30,15 @@ class Info:
 
 def run_info(words: Sequence[str]) -> int:
     """Run `wm log info WORDS`."""
-    wanted = parse(Info, "log info", words)
+    options = parse(Info, "log info", words)
     with user_errors(LogError):
-        summary = describe(find_log(wanted.log))
-    print(json.dumps(summary.to_json(), indent=2) if wanted.json else as_text(summary))
+        summary = describe(find_log(options.log))
+    print(json.dumps(summary.to_json(), indent=2) if options.json else as_text(summary))
     return 0
 
 
 def as_text(summary: LogSummary) -> str:
-    """Return the summary as lines for people."""
+    """Return the summary as lines of text."""
     spec, total = summary.spec, summary.total
     dropped = f", {summary.first} older ones dropped" if summary.first else ""
     lines = [

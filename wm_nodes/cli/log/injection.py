@@ -21,13 +21,13 @@ Progress = Callable[[int, int], None]
 def inject(
     kind: str, folder: Path, trials: int, seed: int, out: Path | None, progress: Progress
 ) -> int:
-    """Make logs in `folder`, which must not exist, disturb them, print the outcome.
+    """Write logs in `folder`, which must not exist, inject faults, print the outcome.
 
-    `trials` bounds them (0: every call and file, 500 bytes of each kind of file). Writes a line per
-    call and reason, or per file, to OUT.csv. Returns 1 where a promise was broken.
+    `trials` bounds the faults (0: every call and file, 500 bytes of each kind of file). Writes a
+    line per call and reason, or per file, to OUT.csv. Returns 1 where a promise was broken.
     """
     if folder.exists():
-        raise LogSpecError(f"{folder} exists; torture makes logs of its own, give a new path")
+        raise LogSpecError(f"LOG: got {folder}, which exists, expected a new path.")
     folder.mkdir(parents=True)
     works: Mapping[str, Callable[[], Sequence[Any]]] = {
         "calls": lambda: fail_calls(folder, trials or None, seed, progress=progress),
@@ -52,10 +52,10 @@ def inject(
 def _line(table: Sequence[Mapping[str, Any]], broken: int) -> str:
     """The result in one line."""
     count = sum(row.get("trials", 1) for row in table)
-    said = {
+    labels = {
         "refused": "ended in an error of one line",
         "named": "lost rows, named",
         "right": "lost none",
     }
-    more = [f"{sum(row[n] for row in table)} {text}" for n, text in said.items() if n in table[0]]
+    more = [f"{sum(row[n] for row in table)} {text}" for n, text in labels.items() if n in table[0]]
     return f"{count} trials: {', '.join(more)}; {broken} broken promises"

@@ -1,4 +1,4 @@
-"""`wm log import FORMAT SRC LOG`, `wm log export FORMAT LOG DST`: other people's formats."""
+"""`wm log import FORMAT SRC LOG`, `wm log export FORMAT LOG DST`: logs in other formats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wm_nodes.errors import UserError, unknown, user_errors
 class Import:
     """Bring recordings of another format into a replay log, new or of the same spec.
 
-    Stopped or killed, the same command goes on behind the last whole episode.
+    After an interruption the same command resumes behind the last complete episode.
     """
 
     format: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FORMAT")]
@@ -31,9 +31,9 @@ class Import:
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log."""
     yes: bool = False
-    """Go on without asking when something cannot be kept."""
+    """Continue without a question when something cannot be kept."""
     skip_corrupt: bool = False
-    """Leave out episodes whose files are broken, instead of stopping there."""
+    """Skip episodes whose files are damaged, instead of stopping there."""
     robot: str | None = None
     """Name of the robot, where the source has none."""
     task: str | None = None
@@ -54,16 +54,16 @@ class Import:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a replay log in another format; the destination appears when it is whole."""
+    """Write a replay log in another format; the destination appears when it is complete."""
 
     format: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FORMAT")]
     """Name of the format (docs/formats.md): robomimic, video, ..."""
     log: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LOG")]
     """Folder of the log, or of a run."""
     destination: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DST")]
-    """File or folder to make."""
+    """File or folder to write."""
     yes: bool = False
-    """Go on without asking when something cannot be kept."""
+    """Continue without a question when something cannot be kept."""
     lossy: bool = False
     """Small images (video, lerobot: H.264; rosbag: JPEG) instead of exact ones."""
     layout: str | None = None
@@ -76,29 +76,32 @@ class Export:
 
 def run_import(words: Sequence[str]) -> int:
     """Run `wm log import WORDS`."""
-    wanted = parse(Import, "log import", words)
-    _check_format(wanted.format)
-    options = Options(
-        robot=wanted.robot, task=wanted.task, period_s=wanted.period, camera=wanted.camera,
-        flip=wanted.flip, crop=wanted.crop, size=wanted.size, topics=wanted.topics,
+    options = parse(Import, "log import", words)
+    _check_format(options.format)
+    format_options = Options(
+        robot=options.robot, task=options.task, period_s=options.period, camera=options.camera,
+        flip=options.flip, crop=options.crop, size=options.size, topics=options.topics,
     )  # fmt: skip
-    if not wanted.source.exists():
-        raise UserError(f"there is no {wanted.source}")
-    with user_errors(LogError), open_source(wanted.format, wanted.source, options) as source:
-        print(f"{wanted.source}: {len(source.keys)} episodes")
+    if not options.source.exists():
+        raise UserError(f"SRC: got {options.source}, expected an existing file or folder.")
+    with (
+        user_errors(LogError),
+        open_source(options.format, options.source, format_options) as source,
+    ):
+        print(f"{options.source}: {len(source.keys)} episodes")
         for note in source.notes:
             print(f"note: {note}")
         if source.upside_down:
             print(f"note: {source.upside_down}: its images may be upside down; --flip turns them.")
-        _agree(source.losses, wanted.yes)
-        name = f"{wanted.format}:{wanted.source.resolve()}"
+        _agree(source.losses, options.yes)
+        name = f"{options.format}:{options.source.resolve()}"
         done = import_into(
-            source, name, wanted.log, skip_corrupt=wanted.skip_corrupt, progress=_progress
+            source, name, options.log, skip_corrupt=options.skip_corrupt, progress=_progress
         )
     for key, what in done.skipped.items():
         print(f"skipped {key}: {what}")
     before = f" ({done.resumed} were there)" if done.resumed else ""
-    print(f"{wanted.log}: {done.episodes} episodes{before}, {done.rows} new rows")
+    print(f"{options.log}: {done.episodes} episodes{before}, {done.rows} new rows")
     return 0
 
 
@@ -106,16 +109,16 @@ def run_export(words: Sequence[str]) -> int:
     """Run `wm log export WORDS`."""
     from wm_nodes.cli.paths import find_log
 
-    wanted = parse(Export, "log export", words)
-    _check_format(wanted.format)
-    options = Options(
-        lossy=wanted.lossy, layout=wanted.layout, version=wanted.version, topics=wanted.topics
+    options = parse(Export, "log export", words)
+    _check_format(options.format)
+    format_options = Options(
+        lossy=options.lossy, layout=options.layout, version=options.version, topics=options.topics
     )
-    with user_errors(LogError), LogReader(find_log(wanted.log)) as reader:
-        exporter = open_exporter(wanted.format, reader, options)
-        _agree(exporter.losses, wanted.yes)
-        count = export_from(reader, exporter, wanted.destination, progress=_progress)
-    print(f"{wanted.destination}: {count} episodes")
+    with user_errors(LogError), LogReader(find_log(options.log)) as reader:
+        exporter = open_exporter(options.format, reader, format_options)
+        _agree(exporter.losses, options.yes)
+        count = export_from(reader, exporter, options.destination, progress=_progress)
+    print(f"{options.destination}: {count} episodes")
     return 0
 
 
@@ -125,7 +128,7 @@ def _check_format(name: str) -> None:
 
 
 def _agree(losses: list[str], yes: bool) -> None:
-    """Say what cannot be kept, and go on only when the person agrees."""
+    """Print what cannot be kept, and continue only when the user agrees."""
     if not losses:
         return
     print("will not be kept:")
@@ -134,13 +137,13 @@ def _agree(losses: list[str], yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError("not written, because something would be lost. Right: --yes to go on.")
-    if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UserError("nothing was written")
+        raise UserError("not written, because something would be lost. Add --yes to accept this.")
+    if input("continue? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise UserError("nothing was written.")
 
 
 def _progress(done: int, total: int, what: str) -> None:
-    """One line that is written over, for a person; nothing for a file."""
+    """Print one line that is overwritten, on a terminal; nothing in a file."""
     if sys.stderr.isatty():
         end = "\n" if done == total else ""
         print(f"\r\x1b[K{done}/{total} {what}", end=end, file=sys.stderr, flush=True)

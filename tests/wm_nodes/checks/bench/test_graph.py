@@ -23,7 +23,7 @@ def test_both_graphs_decide() -> None:
     from wm_nodes.checks.bench import graph
 
     before = dict(os.environ)
-    rows = {row.name: row for row in graph.run(decisions=40)}
+    rows = {row.name: row for row in graph.run(agent_steps=40)}
     assert dict(os.environ) == before
     for composition in ("split", "fused"):
         whole = rows[f"{composition}: observation to action"].value

@@ -55,7 +55,7 @@ def test_torture_injects_faults_and_says_what_came_of_them(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("10 trials: ")
     with (tmp_path / "found.csv").open() as file:
         assert {row["wrong"] for row in csv.DictReader(file)} == {"0"}
-    with pytest.raises(UserError, match="give a new path"):
+    with pytest.raises(UserError, match="which exists, expected a new path"):
         log.run(words)
 
 

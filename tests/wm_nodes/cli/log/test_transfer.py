@@ -130,7 +130,7 @@ def _done(log):
     ("words", "said"),
     [
         (["import", "robomimc", ".", "/tmp/x"], "Closest: robomimic"),
-        (["import", "robomimic", "/nowhere", "/tmp/x"], "there is no /nowhere"),
+        (["import", "robomimic", "/nowhere", "/tmp/x"], "SRC: got /nowhere, expected an existing"),
         (["export", "robomimic", "/nowhere", "/tmp/x"], "no log at /nowhere"),
     ],
 )

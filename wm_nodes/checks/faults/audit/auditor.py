@@ -23,7 +23,7 @@ from wm_nodes.robots.arm.safety.limits import Floats
 
 STAMP_S = 0.0005  # bound of the error of a stamp
 NOISE_RAD = 0.0005  # standard deviation of measured joint positions
-LATEST_S = 1.0  # after a beginning, no older measurements are waited for
+LATEST_S = 1.0  # measurements of a path's start may arrive this much later
 MOVING_S, MOVING = 0.15, 2e-4  # span [s], rad per period
 
 
@@ -125,17 +125,17 @@ class Auditor:
                 self._starts.check(stamp_s)
 
     def operator_confirmed(self, now_s: float) -> None:
-        """An operator has confirmed where the arm is; now_s [s]: by the clock of the stamps."""
+        """Record that an operator has confirmed the arm's pose; now_s [s]: clock of the stamps."""
         with self._lock:
             self._continuity.operator_s = now_s
 
     def expect_rest(self, now_s: float) -> None:
-        """From now on the arm may not move, but for coming to rest."""
+        """Forbid motion of the arm from now on, except for coming to rest."""
         with self._lock:
             self._motion.expect_rest(now_s)
 
     def may_move(self, now_s: float) -> None:
-        """From now on the arm may move again."""
+        """Allow motion of the arm again."""
         with self._lock:
             self._motion.may_move(now_s)
 
@@ -169,9 +169,9 @@ class Auditor:
         return self._continuity.held_up
 
     def moving(self, now_s: float) -> bool:
-        """Was the arm commanded to move within the last MOVING_S?"""
+        """Return whether the arm was commanded to move within the last MOVING_S."""
         newest = tuple(self._record.recent)
-        recent = [one.place for one in newest if now_s - one.when_s < MOVING_S]
+        recent = [command.place for command in newest if now_s - command.when_s < MOVING_S]
         if len(recent) < 3:
             return False
         if not self._positions:

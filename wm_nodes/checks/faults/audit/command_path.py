@@ -6,13 +6,11 @@ equals one with the right stamp and an error of that size. `audit` of `safety_tr
 allows for the effect of such errors on each divided difference: the error times the sum of the
 samples' absolute weights. For the first difference that is |dx| <= v (dt + 2 D). The allowance of
 the m-th difference falls with the m-th power of the time between samples, so differences over 1, 2,
-4 and 8 commands are checked: short ones find throws, long ones find small excesses that last. A
-publisher that obeys the limits never raises an alarm.
+4 and 8 commands are checked: short ones detect jumps, long ones detect small but lasting excesses.
+A publisher that obeys the limits never causes a violation.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
@@ -53,7 +51,7 @@ class CommandPath:
         return self._stamp_s + float(np.spacing(abs(when_s)))
 
     def add(self, command: Command) -> None:
-        """Append to the path; a command too near to the last one in time is only compared."""
+        """Append to the path; only compare a command that is too close in time to the last one."""
         if self.commands:
             before = self.commands[-1]
             gap_s = command.when_s - before.when_s
@@ -82,7 +80,7 @@ class CommandPath:
         self._count(self._audit(path, False, 0, POINT_S))
 
     def continues(self, place: Floats, when_s: float) -> bool:
-        """Does the path go on with this command, within the limits?"""
+        """Return whether the path continues with this command within the limits."""
         path = [*self.commands[-REACH:], Command(0, when_s, place, False)]
         if len(path) > 1 and when_s - path[-2].when_s <= 2 * self.error_s(when_s):
             return bool((np.abs(place - path[-2].place) <= SAME).all())
@@ -100,14 +98,14 @@ class CommandPath:
             self.finish()
 
     def finish(self) -> None:
-        """Audit the new part of the path, and keep what differences reach back to."""
+        """Audit the new part of the path, and keep the commands that later differences need."""
         path, after, record = self.commands, self._after, self._record
         if len(path) == after:
             return
         result = self._audit(path, self.rested, after)
         self._count(result)
         for name, index in result.where[: record.room]:
-            before = tuple(one for one in record.recent if one.number < path[0].number)
+            before = tuple(old for old in record.recent if old.number < path[0].number)
             until = (*before, *path[: index + 1])[-AROUND:]
             record.broken.append(BrokenLimit(name, path[index].number, until))
         if len(path) > REACH:
@@ -122,14 +120,19 @@ class CommandPath:
     def _audit(
         self, path: list[Command], rested: bool, after: int, stamp_s: float | None = None
     ) -> Audit:
-        """Audit commands; the gripper takes no part. stamp_s: of one trajectory, else None."""
-        times = np.array([one.when_s - path[0].when_s for one in path])
-        whole = np.array([np.concatenate([one.place, self._gripper]) for one in path])
-        given: dict[str, Any] = {"rested": rested, "after": after}
-        given["stamp_s"] = self.error_s(path[-1].when_s) if stamp_s is None else stamp_s
+        """Audit commands with a resting gripper. stamp_s: of one trajectory, else None."""
+        times = np.array([command.when_s - path[0].when_s for command in path])
+        places = np.array([np.concatenate([command.place, self._gripper]) for command in path])
+        error_s = self.error_s(path[-1].when_s) if stamp_s is None else stamp_s
         limits = self._limits
         if self._interface == "velocity":
-            return audit_velocities(limits, times, whole, **given)
+            return audit_velocities(
+                limits, times, places, rested=rested, stamp_s=error_s, after=after
+            )
+        error: Floats | None = None
         if self._interface == "trajectory" and stamp_s is None:
-            given["error"] = limits.jerk * self.ahead_s**3 / 3  # as in `Continuity`
-        return audit(limits, self._kinematics, times, whole, **given)
+            error = limits.jerk * self.ahead_s**3 / 3  # as in `Continuity`
+        return audit(
+            limits, self._kinematics, times, places,
+            rested=rested, stamp_s=error_s, error=error, after=after,
+        )  # fmt: skip

@@ -13,9 +13,10 @@ from wm_nodes.checks.safety_trial.limit_audit import HERMITE, LATE, RELATIVE, RO
 from wm_nodes.robots.arm.config.arm_config import ArmConfig
 from wm_nodes.robots.arm.safety.limits import Floats
 
-CONFIRMED_S = 3.0  # an operator's confirmation allows one beginning within this time
-EARLIEST, HELD_UP = 0.7, 3.0  # periods after the last command: when one may have been made that
-# was held up on its way out, and until when it must have left
+CONFIRMED_S = 3.0  # an operator's confirmation allows one new path within this time
+# A command that was delayed on its way out: earliest time at which it was computed, and latest time
+# at which it left, in periods after the last command.
+EARLIEST, HELD_UP = 0.7, 3.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Continuity:
     After more than LATE periods without a command: a position equals the last one; a trajectory
     begins on the last one; a velocity is zero once the driver has timed out, else within one
     period's change of the last. A command that leaves up to HELD_UP periods after the last one, and
-    that continues the path as one made within LATE periods, was held up on its way out, in the
-    operating system or the middleware: it is counted as `held_up`. Its step is no larger than that
-    of a command in time. A trajectory's times count from when it was made.
+    that continues the path like one computed within LATE periods, was delayed on its way out, in
+    the operating system or the middleware: it is counted as `held_up`. Its step is no larger than
+    that of a command in time. A trajectory's times count from its computation.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Continuity:
     ) -> tuple[bool, float]:
         """Check that a command follows from the last one.
 
-        Returns whether a path begins with it, and for how long it was held up [s].
+        Returns whether a path begins with it, and how long it was delayed on its way out [s].
         """
         gap_s, slack_s = when_s - last.when_s, 2 * self._path.error_s(when_s)
         late = gap_s - LATE * self._period_s
@@ -90,10 +91,10 @@ class Continuity:
             self._path.cut(rested=True)
             self._starts.begin(place, when_s)
             return True, 0.0
-        if late > slack_s and (made_s := self._made_s(last, place, when_s)) is not None:
+        if late > slack_s and (computed_s := self._computed_s(last, place, when_s)) is not None:
             self.held_up += 1
             self._path.cut(rested=False)
-            return False, when_s - made_s if self._interface == "trajectory" else 0.0
+            return False, when_s - computed_s if self._interface == "trajectory" else 0.0
         if late > slack_s:
             self._record.count("jump")
             self._keep_jump(last, Command(number, when_s, place, False))
@@ -103,8 +104,8 @@ class Continuity:
             self._record.count("jump", int(self._off(place, when_s, sent_s)))
         return False, 0.0
 
-    def _made_s(self, last: Command, place: Floats, when_s: float) -> float | None:
-        """Return when a command was made that left later than LATE periods after the last one.
+    def _computed_s(self, last: Command, place: Floats, when_s: float) -> float | None:
+        """Return when a command was computed that left later than LATE periods after the last one.
 
         None: it does not continue the path at any time up to then.
         """
@@ -144,9 +145,8 @@ class Continuity:
     ) -> bool:
         """After a gap: the driver followed the last trajectory. Its points join the path.
 
-        Otherwise the path consists of the first points. The path that is commanded in the end
-        differs from each by what `_off` allows, as the next command comes before that point is
-        reached.
+        Otherwise the path consists of the first points. The commanded path differs from each by
+        what `_off` allows, as the next command comes before that point is reached.
         """
         trajectory = self.trajectory
         if not sure or trajectory is None:
@@ -161,7 +161,7 @@ class Continuity:
         return True
 
     def _off(self, place: Floats, when_s: float, since_s: float) -> bool:
-        """Is a point off the last trajectory, from which the path has differed for a time?
+        """Return whether a point is off the last trajectory, which the path left `since_s` ago.
 
         Both obey the jerk limit j and agree before that: they differ by at most j T³ / 3.
         """

@@ -1,4 +1,4 @@
-"""Promise: the arm itself is not faster than its limits, and stands while it is to rest."""
+"""Promise: the arm itself is not faster than its limits, and stands still when it must rest."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class MeasuredMotion:
         return NOISE_SIGMAS * self.noise_rad
 
     def expect_rest(self, now_s: float) -> None:
-        """From now on the arm may not move, but for coming to rest within SETTLE_S."""
+        """Forbid motion of the arm from now on, except for coming to rest within SETTLE_S."""
         self._rest_s, self._move_s, self._stood = now_s, np.inf, {}
 
     def may_move(self, now_s: float) -> None:
-        """From now on the arm may move again."""
+        """Allow motion of the arm again."""
         self._move_s = now_s
 
     def _check_speed(self, samples: Samples) -> None:
@@ -101,7 +101,7 @@ class MeasuredMotion:
         silent = f"{now_s - recent[-1].when_s:.3f} s before" if recent else "none"
         note = (
             f"{self._names[joint]} moved {moved[joint]:+.3f} rad until "
-            f"{now_s - self._rest_s:.3f} s after it was to rest; longest time between measurements "
+            f"{now_s - self._rest_s:.3f} s after it had to rest; longest time between measurements "
             f"since then {silent_s:.3f} s; last command: {silent}; measured [s, rad]: "
             + ", ".join(f"{when_s - now_s:.2f} {place:.4f}" for when_s, place in shown)
         )

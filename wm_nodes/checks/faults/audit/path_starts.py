@@ -12,7 +12,7 @@ from wm_nodes.checks.faults.audit.measured_motion import MeasuredMotion
 from wm_nodes.checks.faults.audit.record import AuditRecord
 from wm_nodes.robots.arm.safety.limits import Floats
 
-NEAR_RAD = 0.03  # a path may begin so near to the measured arm
+NEAR_RAD = 0.03  # largest distance of a path's start from the measured arm
 FRESH_S = 0.2  # age of a measurement that a path may begin at
 RESTING_RAD = 0.02  # a resting arm moves less within FRESH_S
 
@@ -28,7 +28,7 @@ class _Claim:
 
 
 class PathStarts:
-    """Checks beginnings of paths once all measurements until then have been received.
+    """Checks the starts of paths once all measurements up to them have been received.
 
     Violation `jump`: the path began elsewhere. positions: the commands are positions, else
     velocities, which must begin at zero. `count`: paths that began.
@@ -47,7 +47,7 @@ class PathStarts:
         self.count = 0
 
     def begin(self, place: Floats, when_s: float) -> None:
-        """A path begins where the arm is measured; that is checked as soon as it can be."""
+        """Record the start of a path; it is checked once the measurements have arrived."""
         if self._positions:
             self._claims.append(_Claim(when_s, place, np.full(len(place), NEAR_RAD), first=True))
         else:
@@ -55,18 +55,18 @@ class PathStarts:
         self.count += 1
 
     def join(self, place: Floats, when_s: float, room: Floats) -> None:
-        """A path of positions is joined after missed commands, in which the arm moved by `room`."""
+        """Record a path joined after missed commands, during which the arm moved by `room`."""
         self._claims.append(_Claim(when_s, place, NEAR_RAD + room, first=False))
 
     def check(self, measured_until_s: float) -> None:
-        """Check the beginnings up to a time until which all measurements have been received."""
+        """Check the starts up to a time until which all measurements have been received."""
         claims = [claim for claim in self._claims if claim.when_s <= measured_until_s]
         self._claims = [claim for claim in self._claims if claim.when_s > measured_until_s]
         for claim in claims:
             self._record.count("jump", int(not self._confirmed(claim)))
 
     def _confirmed(self, claim: _Claim) -> bool:
-        """Do fresh measurements of one source confirm that a path began where the arm was?"""
+        """Return whether fresh measurements of one source agree with the start of a path."""
         until_s = claim.when_s + 2 * self._error_s(claim.when_s)
         fresh = list(self._measured.between(claim.when_s - FRESH_S, until_s))
         if not claim.first and not fresh:

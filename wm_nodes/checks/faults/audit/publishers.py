@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wm_nodes.checks.faults.audit.record import AuditRecord
 
-SILENT_S = 0.3  # an earlier publisher must have been silent for so long
+SILENT_S = 0.3  # least pause between the commands of two publishers
 FIRST, JOINED, MISSED, NEXT = "first", "joined", "missed", "next"
 
 

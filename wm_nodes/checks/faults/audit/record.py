@@ -1,4 +1,4 @@
-"""What an audit has found: counts of violations, and the commands around the first ones."""
+"""Results of an audit: counts of violations, and the commands around the first ones."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ class AuditRecord:
 
     @property
     def room(self) -> int:
-        """How many broken limits may still be kept."""
+        """Number of broken limits that may still be kept."""
         return max(KEPT - len(self.broken), 0)
