@@ -134,9 +134,10 @@ def realtime_allowed() -> bool:
 def lock_memory() -> bool:
     """Lock this process in memory, so that no page fault delays a call; False: not allowed."""
     try:
-        return ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) == 0
+        failed = ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE)
     except (OSError, AttributeError):
         return False
+    return not failed
 
 
 def _ask_for_realtime(thread: int, priority: int) -> bool:

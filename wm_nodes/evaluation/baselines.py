@@ -67,14 +67,15 @@ class Replay:
     """The same actions (T, A) in every episode; the last is held where the episode is longer."""
 
     def __init__(self, actions: npt.ArrayLike) -> None:
-        self.actions = np.array(actions, np.float32)
+        self.actions: Vector = np.array(actions, np.float32)
 
     def begin(self) -> None:
         self._next = 0
 
     def act(self, observation: Observation) -> Vector:
         self._next += 1
-        return self.actions[min(self._next, len(self.actions)) - 1]
+        action: Vector = self.actions[min(self._next, len(self.actions)) - 1]
+        return action
 
 
 class OpenLoop:

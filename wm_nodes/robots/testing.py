@@ -49,7 +49,9 @@ class RobotContract:
 
     def middle(self, robot: Robot) -> Vector:
         """Return an action in the middle of the bounds."""
-        return np.mean([robot.spec.action.low, robot.spec.action.high], axis=0).astype(np.float32)
+        action = robot.spec.action
+        middle: Vector = np.mean([action.low, action.high], axis=0).astype(np.float32)
+        return middle
 
     def test_spec_is_complete_and_json_able(self, robot: Robot) -> None:
         spec = robot.spec

@@ -47,7 +47,7 @@ class _Held:
 class GraphConflicts:
     """Watches one node's conflicts. `admits` is for every node; the rest begins with `take`."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode[Any]) -> None:
         self._node = node
         self._publishers = Publishers(node)
         self._taken = False

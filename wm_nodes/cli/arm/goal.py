@@ -42,11 +42,11 @@ def run(words: Sequence[str]) -> int:
     require("wait-s", wanted.wait_s, 0.0, 600.0)
     if sum(map(bool, (wanted.image, wanted.here, wanted.keep))) != 1:
         raise UserError("wm arm goal: expected one of FILE, --here and --keep FILE.")
-    from wm_nodes.ros.goal_client import talking
+    from wm_nodes.ros.goal_client import goal_client
 
     given = require_namespace("ns", wanted.ns) if wanted.ns else ""
     ns = namespace_or_only(given, 0.0) or ROBOT  # a planner may run without a robot node
-    with talking(ns, wanted.wait_s) as arm:
+    with goal_client(ns, wanted.wait_s) as arm:
         if wanted.image:
             print(f"sending {wanted.image} until every node has received it", flush=True)
             arm.send(Path(wanted.image))

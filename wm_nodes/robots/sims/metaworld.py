@@ -104,7 +104,8 @@ class MetaWorld(Simulator):
     @property
     def privileged_state(self) -> npt.NDArray[np.float64]:
         """Return the simulator's state (39,), goal included."""
-        return self._state.copy()
+        state: npt.NDArray[np.float64] = self._state.copy()
+        return state
 
     def intrinsics(self) -> Mapping[str, Intrinsics]:
         return self._cameras.intrinsics(self._env.data)
@@ -121,9 +122,10 @@ class MetaWorld(Simulator):
         return StepOutcome(reward=float(reward), success=bool(info["success"]))
 
     def _proprio(self) -> Vector:
-        now = self._env._get_curr_obs_combined_no_goal()[:4].astype(np.float32)
+        now: Vector = self._env._get_curr_obs_combined_no_goal()[:4].astype(np.float32)
         now[3] *= GRIPPER_RANGE_M
-        return np.clip(now, *np.array([PROPRIO.low, PROPRIO.high], np.float32))
+        inside: Vector = np.clip(now, *np.array([PROPRIO.low, PROPRIO.high], np.float32))
+        return inside
 
     def _images(self) -> dict[str, Image]:
         return self._cameras.images(self._env.data)

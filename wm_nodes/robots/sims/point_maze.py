@@ -98,7 +98,8 @@ class Physics:
 
     @property
     def state(self) -> Vector:
-        return np.concatenate([self.data.qpos, self.data.qvel]).astype(np.float32)
+        state: Vector = np.concatenate([self.data.qpos, self.data.qvel]).astype(np.float32)
+        return state
 
 
 class PointMaze(Simulator):

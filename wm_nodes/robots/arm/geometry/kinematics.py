@@ -70,7 +70,8 @@ class Kinematics:
         """Return where the end effector is [m] in each pose: q (N, n) -> (N, 3)."""
         if len(q) == 1:
             self._place(q[0])
-            return self._data.site_xpos[self._site : self._site + 1].copy()
+            position: Floats = self._data.site_xpos[self._site : self._site + 1].copy()
+            return position
         if len(q) <= FEW:
             return self._few.positions(q)
         if len(q) <= MANY:
@@ -87,7 +88,8 @@ class Kinematics:
         if len(q) == 1:
             self._place(q[0])
             site = self._data.site_xpos[self._site : self._site + 1]
-            return np.concatenate([self._data.xpos[self._links], site])[None]
+            origins: Floats = np.concatenate([self._data.xpos[self._links], site])
+            return origins[None]
         if len(q) <= FEW:
             return self._few.links(q)
         if len(q) <= MANY:

@@ -183,7 +183,9 @@ class SafePath:
         falls = change * self.a < 0.0
         if np.count_nonzero(falls):
             fall = clipped(change, -step, step)
-            return self.a + np.where(falls, fall, _scaled(np.where(falls, 0.0, change), step))
+            rises = _scaled(np.where(falls, 0.0, change), step)
+            meant: Floats = self.a + np.where(falls, fall, rises)
+            return meant
         return self.a + _scaled(change, step)
 
     def _try(self, a: Floats) -> str:

@@ -89,7 +89,7 @@ class TargetCheck:
             why.append("huge" if np.isfinite(target).all() else "non-finite")
             return None
         change = self._change
-        near = np.minimum(np.maximum(target, self._last - change), self._last + change)
+        near: Floats = np.minimum(np.maximum(target, self._last - change), self._last + change)
         if np.count_nonzero(near != target):
             why.append("target-change")
         return near

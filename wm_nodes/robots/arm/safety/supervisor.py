@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.arm.config.arm_config import Watch
+from wm_nodes.robots.arm.config.sections import Watch
 from wm_nodes.robots.arm.safety.image_watch import ImageWatch
 from wm_nodes.robots.arm.safety.joint_watch import STILL_RAD, JointWatch
 from wm_nodes.robots.arm.safety.limits import Floats

@@ -98,7 +98,8 @@ class TargetShaper:
 
 def clipped(value: Floats, low: Floats, high: Floats) -> Floats:
     """Do what np.clip does, in a third of its time for a few numbers."""
-    return np.minimum(np.maximum(value, low), high)
+    inside: Floats = np.minimum(np.maximum(value, low), high)
+    return inside
 
 
 def _solve(square: Floats, right: Floats) -> Floats:

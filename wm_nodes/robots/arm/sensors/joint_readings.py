@@ -109,7 +109,9 @@ class JointReadings:
         first = np.isnan(before)
         near = np.where(first, self._home[joints], before)
         wrapped = self._continuous[joints] & ~(first & (np.abs(place) > WRAPPED))
-        return place + np.where(wrapped, TURN * np.round((near - place) / TURN), 0.0)
+        turns = np.round((near - place) / TURN)
+        unwrapped: Floats = place + np.where(wrapped, TURN * turns, 0.0)
+        return unwrapped
 
     def _computed(self, place: Floats, joints: list[int], came_s: float, stamp_s: float) -> Floats:
         """Return low-pass filtered differences of positions; zero for a joint's first one."""
@@ -119,7 +121,8 @@ class JointReadings:
         usable = np.isfinite(before) & (since > 0)
         raw = np.divide(place - before, since, out=np.zeros(len(joints)), where=usable)
         share = np.where(usable, -np.expm1(-np.maximum(since, 0.0) / SMOOTHING_S), 0.0)
-        return speed + share * (raw - speed)
+        filtered: Floats = speed + share * (raw - speed)
+        return filtered
 
 
 class JointSources:
