@@ -227,7 +227,7 @@ def _with_defaults(wanted: Eval, facts: WeightFacts | None) -> Eval:
             f"--task: given {wanted.task!r}, but the weights were made for task {task!r}. Right: "
             "leave it out, or other weights."
         )
-    made = facts.made_with if facts is not None and same else {}
+    made = facts.trained_with if facts is not None and same else {}
     filled: dict[str, Any] = {
         "robot": name,
         "task": wanted.task or task or robot.tasks[0],

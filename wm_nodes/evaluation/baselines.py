@@ -51,7 +51,7 @@ class Constant:
 
 
 class Hold:
-    """Stands still: dimensions that are positions keep their values."""
+    """Keeps still: dimensions that are positions keep their values."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
@@ -81,7 +81,7 @@ class Replay:
 class OpenLoop:
     """An expert's actions, of another episode of another stream, replayed.
 
-    `recorder` is a second robot of the same task; a new recording is made for every episode.
+    `recorder` is a second robot of the same task; every episode gets a new recording.
     """
 
     def __init__(self, recorder: MetaWorld, seed: int) -> None:
@@ -124,7 +124,7 @@ def best_open_loop(
     trials: int = 5,
     finals: int = 10,
 ) -> Replay:
-    """Return the recording of an expert that does best when it is replayed in other episodes.
+    """Return the recording of an expert that scores best when replayed in other episodes.
 
     The strongest blind policy here: one fixed sequence, chosen like the best constant. Where it
     succeeds, the task can be solved without images.
@@ -145,7 +145,7 @@ def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]
     if name in ("open_loop", "open_loop_best"):
         twin = type(robot)(**{**settings, "render": "none"})  # type: ignore[arg-type]
         return OpenLoop(twin, seed) if name == "open_loop" else best_open_loop(robot, twin, seed)
-    raise RobotError(f"policy: expected one of {', '.join(BASELINES)}, got {name!r}.")
+    raise RobotError(f"policy: got {name!r}, expected one of {', '.join(BASELINES)}.")
 
 
 def _best(

@@ -177,19 +177,19 @@ def _camera(values: Values) -> Mapping[str, Parameter]:
     return _pick(values, "camera", "mode")
 
 
-def _thinker(values: Values) -> dict[str, Parameter]:
+def _model_node(values: Values) -> dict[str, Parameter]:
     return {
         **_pick(values, "mode", "model", "run", "seed"),
         "weights": first_weights(values),
     }
 
 
-def _seeing(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "camera": values["camera"]}
+def _image_node(values: Values) -> Mapping[str, Parameter]:
+    return {**_model_node(values), "camera": values["camera"]}
 
 
 def _policy(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "planner": values["planner"]}
+    return {**_model_node(values), "planner": values["planner"]}
 
 
 def _agent(values: Values) -> Mapping[str, Parameter]:
@@ -343,8 +343,8 @@ def _graph(
         arguments=arguments,
         nodes=(
             NodeSpec("camera", "camera", _camera, condition=_split),
-            NodeSpec("encoder", "encoder", _seeing, condition=_split),
-            NodeSpec("world_model", "world_model", _seeing, condition=_split),
+            NodeSpec("encoder", "encoder", _image_node, condition=_split),
+            NodeSpec("world_model", "world_model", _image_node, condition=_split),
             NodeSpec("policy", "policy", _policy, condition=_split),
             NodeSpec("agent", "agent", _agent, condition=_fused),
             NodeSpec(

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: what is wrong, what was given, what would be right."""
+    """Training cannot continue: what is wrong, got what, expected what."""
 
 
 @dataclass(frozen=True)

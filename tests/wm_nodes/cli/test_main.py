@@ -36,7 +36,7 @@ def test_every_command_has_help(command, capsys):
         (["launch", "sim_metaword"], "Closest: sim_metaworld"),
         (["launch", "sim_metaworld", "task:=reach"], "Closest: reach-v3"),
         (["log", "info", "/nowhere"], "no log at /nowhere"),
-        (["log", "inf"], "Right: info"),
+        (["log", "inf"], "expected one of info"),
         (["average", "/nowhere"], "has no weights"),
         (["eval", "--task", "reac-v3"], "Closest: reach-v3"),
         (["eval", "--policy", "agent"], "--weights"),
@@ -44,7 +44,7 @@ def test_every_command_has_help(command, capsys):
         (["train", "--log", "/nowhere"], "no replay log at /nowhere"),
         (["train", "--log", "/nowhere", "--model", "mwm_cp"], "Closest: mwm_cpu"),
         (["report", "/nowhere"], "no log at /nowhere"),
-        (["demo", "--weights", "nothing"], "no shipped checkpoint 'nothing'"),
+        (["demo", "--weights", "nothing"], "shipped checkpoint: got 'nothing'"),
         (["bench", "speed"], "no group 'speed'"),
         (["train"], "--log: none given"),
         (["train", "--log", "a", "--device", "tpu"], "--device: got 'tpu'"),
@@ -99,7 +99,7 @@ def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, cap
     [
         ("GRAPH = 1 +", "invalid syntax"),
         ("import nothing_like_it", "No module named 'nothing_like_it'"),
-        ("GRAPH = 3", "GRAPH of wm_nodes/graphs/mine.py is of type int, right is Graph"),
+        ("GRAPH = 3", "got GRAPH of type int in wm_nodes/graphs/mine.py, expected"),
         ("", "has no attribute 'GRAPH'"),
     ],
 )

@@ -58,8 +58,8 @@ def test_a_robot_is_found_by_file() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "there is no file"),
-        ("GRAPH = 1", "has no GRAPH"),
+        (None, "which does not exist, expected a Python file"),
+        ("GRAPH = 1", "got no GRAPH"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("def (", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit"),

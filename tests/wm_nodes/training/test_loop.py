@@ -314,9 +314,13 @@ def test_evaluation_episodes_are_neither_learned_from_nor_counted(tmp_path, star
 
 def test_a_log_of_evaluation_episodes_alone_says_so(tmp_path, start, log):
     evaluate(tmp_path / "judged", log, 5)
-    with pytest.raises(TrainingError, match=r"all 45 rows of .*judged are of evaluation episodes"):
+    with pytest.raises(
+        TrainingError, match=r"judged, whose 45 rows are all of evaluation episodes"
+    ):
         start(logs=((tmp_path / "judged", 1.0),)).step()
-    with pytest.raises(TrainingError, match=r"all 45 rows of .*judged are of evaluation episodes"):
+    with pytest.raises(
+        TrainingError, match=r"judged, whose 45 rows are all of evaluation episodes"
+    ):
         start("beside", logs=((log, 0.5), (tmp_path / "judged", 0.5))).step()
 
 

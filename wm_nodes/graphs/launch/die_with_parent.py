@@ -1,6 +1,6 @@
 """Run a command that ends when its parent does: `die_with_parent.py NICE COMMAND ...`.
 
-The kernel sends SIGTERM when the parent dies, however it dies (kill -9 too). The command replaces
+The kernel sends SIGTERM when the parent ends, also after kill -9. The command replaces
 this process, so there is one process, not two. Nothing beyond the standard library is imported:
 this is the start-up time of every node.
 """
@@ -14,7 +14,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def follow_parent() -> None:
-    """Ask for SIGTERM at the parent's death; end at once if it died meanwhile."""
+    """Request SIGTERM for when the parent ends; end at once if it has ended already."""
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

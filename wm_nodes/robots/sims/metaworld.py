@@ -50,8 +50,8 @@ def check_task(task: str) -> str:
     name = task.removesuffix("-v2").removesuffix("-v3") + "-v3"
     near = closest(name, names) or list(names[:3])
     raise TaskError(
-        f"task: Meta-World has no {task!r}. Closest: {', '.join(near)}. "
-        f"`{LIST_TASKS}` lists all {len(names)}."
+        f"task: got {task!r}, expected one of Meta-World's {len(names)} tasks (`{LIST_TASKS}`). "
+        f"Closest: {', '.join(near)}."
     )
 
 
@@ -141,7 +141,7 @@ def _environments() -> dict[str, Any]:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
     except Exception as error:  # a bad MUJOCO_GL raises RuntimeError when mujoco is imported
         raise RobotError(
-            f"metaworld cannot be imported: {error}. Right: `pip install .[sim]`, MUJOCO_GL=egl."
+            f"metaworld cannot be imported: {error}. Run `pip install .[sim]`, set MUJOCO_GL=egl."
         ) from None
     return ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 

@@ -174,7 +174,7 @@ class PointMaze(Simulator):
 
 
 def is_free(place: npt.ArrayLike) -> bool:
-    """Say whether the ball's middle may be at (x, y)."""
+    """May the ball's middle be at (x, y)?"""
     x, y = np.asarray(place, np.float64) + ORIGIN - 1.0  # cell (i, j) is centred at i, j
     radius = 0.1
     for i, row in enumerate(U_MAP):

@@ -185,7 +185,7 @@ class Simulator(Robot):
         )
 
     def _goal_observation(self, images: dict[str, Image], proprio: Vector) -> Observation:
-        """Return an observation of a goal: only images and proprioception mean anything."""
+        """Return an observation of a goal: only images and proprioception are valid."""
         return Observation(images=images, proprio=proprio, **self._no_action())
 
     def _observation(self, **step: Any) -> Observation:
@@ -213,12 +213,12 @@ def require_whole(**settings: int) -> None:
     """RobotError for a setting that is no whole number from 1."""
     for name, value in settings.items():
         if not isinstance(value, int) or value < 1:
-            raise RobotError(f"{name}: expected a whole number from 1, got {value!r}.")
+            raise RobotError(f"{name}: got {value!r}, expected a whole number from 1.")
 
 
 def require_task(task: str, tasks: Sequence[str]) -> None:
     """RobotError for a task that the simulator does not have."""
     if task not in tasks:
         raise RobotError(
-            f"task: expected one of {', '.join(tasks)}, got {task!r}. {did_you_mean(task, tasks)}"
+            f"task: got {task!r}, expected one of {', '.join(tasks)}. {did_you_mean(task, tasks)}"
         )

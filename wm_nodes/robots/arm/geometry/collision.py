@@ -90,8 +90,8 @@ class CollisionChecker:
         for at in range(0, len(path), MANY):
             part = path[at : at + MANY]
             copies = self._few if len(part) <= FEW else self._many
-            for found in copies.distances(part):
-                for pair, distance in found.items():
+            for distances in copies.distances(part):
+                for pair, distance in distances.items():
                     if distance < limit.get(pair, np.inf):
                         return pair
         return ""
@@ -147,7 +147,7 @@ class _Arm:
                 driven.append((list(joints).index(one), other))
         self._joints = [model.joint(f"0_{name}") for _, name in driven]
         self.at = [int(joint.qposadr[0]) for joint in self._joints]
-        self.given = [index for index, _ in driven]  # columns of q that go to `at`
+        self.columns = [index for index, _ in driven]  # columns of q that go to `at`
         self.geoms = [model.geom(index).name[2:] for index in range(model.ngeom)]
         self.bodies = [model.body(int(body)).name[2:] for body in model.geom_bodyid]
         excluded = {frozenset((part.bodyname1, part.bodyname2)) for part in spec.excludes}
@@ -194,7 +194,7 @@ class _Arm:
         geoms = range(self.model.ngeom)
         far = [max(self._far(joint, geom) for geom in geoms) for joint in self._joints]
         slides = [joint.type[0] == SLIDE for joint in self._joints]
-        return np.bincount(self.given, np.where(slides, 1.0, far)).astype(np.float64)
+        return np.bincount(self.columns, np.where(slides, 1.0, far)).astype(np.float64)
 
     def _far(self, joint: Any, geom: int) -> float:
         """Return how far points of a geom are from a joint's axis at most; 0: it does not move.
@@ -234,7 +234,7 @@ class _Copies:
         self._model = arm.compiled(spec)
         self._data = mujoco.MjData(self._model)
         self._rows, self._at = self._data.qpos.reshape(count, -1), arm.at
-        self._given = arm.given
+        self._columns = arm.columns
         self._boxes, self._geoms = len(boxes), len(arm.geoms)  # in the model: boxes, then each copy
         named = [*(box.name for box in boxes), *arm.bodies]
         self._names = list(dict.fromkeys([*arm.bodies, *named]))  # in the order of the chain
@@ -242,19 +242,21 @@ class _Copies:
 
     def distances(self, q: Floats) -> list[dict[str, float]]:
         """Return the pairs in contact in each of up to `count` poses q (N, n): name -> [m]."""
-        self._rows[: len(q), self._at] = q[:, self._given]
+        self._rows[: len(q), self._at] = q[:, self._columns]
         self._kinematics(self._model, self._data)
         self._collision(self._model, self._data)
-        found: list[dict[tuple[int, int], float]] = [{} for _ in q]
+        nearest: list[dict[tuple[int, int], float]] = [{} for _ in q]
         if self._data.ncon:
             contact = self._data.contact
             for geoms, distance in zip(contact.geom.tolist(), contact.dist.tolist()):
                 copy = (max(geoms) - self._boxes) // self._geoms
                 if copy < len(q):  # the others are in poses of earlier calls
                     pair = self._pair(*geoms)
-                    found[copy][pair] = min(distance, found[copy].get(pair, distance))
+                    nearest[copy][pair] = min(distance, nearest[copy].get(pair, distance))
         names = self._names
-        return [{f"{names[a]} / {names[b]}": near[a, b] for a, b in sorted(near)} for near in found]
+        return [
+            {f"{names[a]} / {names[b]}": near[a, b] for a, b in sorted(near)} for near in nearest
+        ]
 
     def _pair(self, *geoms: int) -> tuple[int, int]:
         """Return the places of two geoms' names in the order of the chain, the lower first."""

@@ -191,11 +191,11 @@ class _Copies:
 
 def _chain(model: Any, site: int) -> list[int]:
     """Return the bodies from the base to the site that a joint moves, in order."""
-    found, body = [], int(model.site_bodyid[site])
+    bodies, body = [], int(model.site_bodyid[site])
     while model.body_weldid[body]:
-        found.append(body)
+        bodies.append(body)
         body = int(model.body_parentid[body])
-    return found[::-1]
+    return bodies[::-1]
 
 
 def _run(indices: list[int]) -> Any:

@@ -45,10 +45,10 @@ def describe(
 ) -> Description:
     """Return the URDF of a model file. SpecError, one line: the model cannot be read."""
     if is_urdf(path):
-        given, robot = read_urdf(path)
+        urdf, robot = read_urdf(path)
         children = {child.get("link") for child in robot.findall("joint/child")}
         (root,) = {str(link.get("name")) for link in robot.findall("link")} - children
-        return Description(given, root, hand)
+        return Description(urdf, root, hand)
     return _Writer(Path(path), hand, limits, cameras).description()
 
 

@@ -111,8 +111,8 @@ class ArmWorld:
     def things(self) -> list[Floats]:
         """Return where the ball and the cube are, those that can be seen: places (3,) [m]."""
         state, scene = self.state(), self.scene
-        seen = [np.array(scene.marker)] if scene.marker[2] >= 0 else []
-        return [*seen, state.cube] if scene.cube[2] >= 0 else seen
+        visible = [np.array(scene.marker)] if scene.marker[2] >= 0 else []
+        return [*visible, state.cube] if scene.cube[2] >= 0 else visible
 
     def success(self) -> bool:
         state = self.state()
