@@ -109,7 +109,7 @@ class _Loader(yaml.SafeLoader):
     """Composes nodes only: their values are made by `_value`."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # as in its stubs
         tag = getattr(event, "tag", None)
         if isinstance(event, yaml.AliasEvent) or event.anchor or tag:
             got = f"a tag ({tag})" if tag else f"an anchor or alias ({event.anchor})"
