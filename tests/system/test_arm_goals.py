@@ -48,7 +48,7 @@ def test_a_goal_comes_back_from_its_files(tmp_path):
     np.testing.assert_array_equal(found.image, image)
     np.testing.assert_allclose(found.proprio, joints, rtol=1e-6)
     (tmp_path / "b.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="holds no joint states"):
+    with pytest.raises(UserError, match="without joint states"):
         read_goal(tmp_path / "b.png")
     with pytest.raises(UserError, match=r"expected a name that ends in \.png"):
         write_goal(tmp_path / "c.nothing", Goal(image))

@@ -130,10 +130,10 @@ class TaskStudy:
         tasks: Sequence[str],
         *,
         program: Sequence[str] = WM,
-        say: Callable[[str], None] = print,
+        report: Callable[[str], None] = print,
     ) -> None:
         self.folder, self.settings, self.tasks = folder.resolve(), settings, tuple(tasks)
-        self._program, self._say = tuple(program), say
+        self._program, self._report = tuple(program), report
 
     def run(self) -> list[TaskRow]:
         """Measure, learn and evaluate every task that is not finished; return all rows.
@@ -148,13 +148,13 @@ class TaskStudy:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise StudyError(
-                    f"study: {self.folder} is in use by another process, expected a free folder. "
-                    "Give another --folder, or end that process."
+                    f"study: got {self.folder}, which another process uses, expected a free "
+                    "folder. Give another --folder, or end that process."
                 ) from None
             write_json(self.folder / "study.json", asdict(self.settings), indent=2)
             for number, task in enumerate(self.tasks, 1):
                 note = "" if self.finished(task) else self._try(task, number)
-                self._say(f"{self.row(task)}{note}")
+                self._report(f"{self.row(task)}{note}")
                 write_tables(self.folder, self.rows(), self.settings)
         return self.rows()
 
@@ -208,7 +208,7 @@ class TaskStudy:
     def _try(self, task: str, number: int) -> str:
         """Complete a task; return a note on its failure, "" where it succeeded."""
         file = self.folder / "output" / f"{task}.log"
-        self._say(f"{task}: {number} of {len(self.tasks)}, output in {file}")
+        self._report(f"{task}: {number} of {len(self.tasks)}, output in {file}")
         try:
             self._run_task(task)
         except _Failed as failure:
@@ -340,7 +340,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = dict(json.loads(file.read_text()))
         if not set(settings) <= known:
-            raise ValueError(f"unknown settings {', '.join(sorted(set(settings) - known))}")
+            raise ValueError(f"unknown: {', '.join(sorted(set(settings) - known))}")
     except (OSError, ValueError, TypeError) as error:
         raise StudyError(
             f"study: got {file}, which cannot be read ({error}), expected a study's settings. Give "

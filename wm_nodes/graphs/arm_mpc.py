@@ -71,7 +71,7 @@ ARGUMENTS = (
         low=0,
         high=50,
     ),
-    Argument("camera", "front", "Camera that the model sees.", fixed=True),
+    Argument("camera", "front", "Camera that the model uses.", fixed=True),
     Argument("home", True, "Go to the home pose before each episode."),
     Argument(
         "confirm_home",

@@ -30,7 +30,9 @@ def read_config_file(path: Path) -> ConfigFile:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise GraphError(f"config: {path} cannot be read ({text}). Give a YAML file.") from None
+        raise GraphError(
+            f"config: got {path}, which cannot be read ({text}), expected a YAML file."
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get(PRESET, ""), str):
         raise GraphError(
             f"config: {path}: got {type(content).__name__}, expected `preset: NAME` and settings "

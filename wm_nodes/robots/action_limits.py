@@ -21,7 +21,7 @@ def read_limits(path: str | Path) -> VectorSpec:
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise SpecError(
-            f"limits {path}: cannot be read ({reason}), expected a YAML file."
+            f"limits {path}: got a file that cannot be read ({reason}), expected a YAML file."
         ) from None
     action = content.get("action") if isinstance(content, dict) else None
     if not isinstance(action, dict) or set(action) != set(KEYS):

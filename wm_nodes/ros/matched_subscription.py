@@ -1,4 +1,4 @@
-"""A subscription that asks for what the publishers of its topic offer, and counts what is lost.
+"""A subscription with the reliability of its topic's publishers, which counts lost messages.
 
 Fast DDS splits an image into fragments of 64 KB. With best effort one lost fragment loses the
 image; with reliable it is sent again. A reliable subscription gets nothing from a best-effort

@@ -55,7 +55,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
     A subclass names its parameters, as in `CameraNode(ManagedNode[CameraParams])`, sets NAME, and
     implements `configure` (make that object, publishers and subscriptions), `activate`,
     `deactivate` and `cleanup`. UserError raised there ends the program with one line; any other
-    exception with its traceback. (Over 250 lines: rclpy wants every transition as a method.)
+    exception with its traceback. (Over 250 lines: rclpy requires a method for every transition.)
     """
 
     NAME: ClassVar[str]

@@ -19,7 +19,7 @@ class ObservationPublisher:
     """Topics `step`, `joint_states`, and of each camera `image_raw` and `camera_info`.
 
     joints: names of the proprioception; None: no joint states. steps: False: no topic `step`.
-    infos: publishes camera_info and knows the frames; None: no camera_info. as_camera: publish
+    infos: publishes camera_info and has the frames; None: no camera_info. as_camera: publish
     `<camera>/image` too. clock: publishes /clock with each observation.
     """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from wm_nodes.errors import UserError
 
-ANSWERS = ("success", "ok")  # fields of a response that say whether it was done
+ANSWERS = ("success", "ok")  # fields of a response: whether the call succeeded
 SEQUENCE = re.compile(r"sequence<(.+?)(?:, *(\d+))?>\Z")
 ARRAY = re.compile(r"(.+)\[(\d+)\]\Z")
 INTEGER = re.compile(r"(u?)int(8|16|32|64)\Z")
@@ -32,11 +32,13 @@ def load_service(name: str) -> Any:
             f"(ros-$ROS_DISTRO-{package.replace('_', '-')}) and source its workspace."
         ) from None
     if service is None:
-        raise UserError(f"service type {name}: {package} has no service {kind}. Correct the name.")
+        raise UserError(
+            f"service type {name}: got {kind}, expected a service of {package}. Correct the name."
+        )
     if not set(ANSWERS) & set(service.Response.get_fields_and_field_types()):
         raise UserError(
-            f"service type {name}: its response has no field {' or '.join(ANSWERS)}, so whether it "
-            "was done is unknown. Use another service."
+            f"service type {name}: got a response without a field {' or '.join(ANSWERS)}, expected "
+            "one, which tells whether the call succeeded. Use another service."
         )
     return service
 
@@ -53,7 +55,7 @@ def filled(message: Any, fields: Mapping[str, Any], what: str) -> Any:
 
 
 def answered(response: Any) -> tuple[bool, str]:
-    """Return whether a response says that it was done, and its message if it has one."""
+    """Return whether the call succeeded by its response, and the response's message if any."""
     done = next(bool(getattr(response, name)) for name in ANSWERS if hasattr(response, name))
     return done, " ".join(str(getattr(response, "message", "")).split())
 

@@ -92,7 +92,7 @@ def _folder() -> Path:
     except OSError as error:
         raise GraphError(f"ns: cannot write {folder} ({error.strerror}). Set TMPDIR.") from None
     if not mine:
-        raise GraphError(f"ns: {folder} belongs to another user. Set TMPDIR.")
+        raise GraphError(f"ns: got {folder} of another user, expected an own one. Set TMPDIR.")
     return folder
 
 

@@ -130,8 +130,8 @@ class _NodeProcess:
                 return None
             end = Shutdown(reason=f"{node.name} is done")
             return [TimerAction(period=node.grace_s, actions=[end])] if node.grace_s else [end]
-        judge = OpaqueFunction(function=partial(self._failed, code))
-        return [TimerAction(period=OUTPUT_S, actions=[judge], cancel_on_shutdown=False)]
+        decide = OpaqueFunction(function=partial(self._failed, code))
+        return [TimerAction(period=OUTPUT_S, actions=[decide], cancel_on_shutdown=False)]
 
     def _failed(self, code: int, context: LaunchContext) -> list[LaunchDescriptionEntity] | None:
         """Start the node again or fail the launch; its whole output has been read."""

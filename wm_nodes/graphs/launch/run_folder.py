@@ -81,7 +81,7 @@ def _open(graph: Graph, chosen: Mapping[str, Value], pushed: str) -> Run | None:
         except FileExistsError:
             if not word:
                 return None
-            raise GraphError(f"run: cannot write in {path}, which is no folder.") from None
+            raise GraphError(f"run: got {path}, which is no folder, expected one.") from None
         except OSError as error:
             raise GraphError(f"run: cannot make {path} ({error.strerror}).") from None
         if lock is None:

@@ -114,14 +114,17 @@ class Simulator(Robot):
 
     def observe(self) -> Observation:
         if self._newest is None:
-            raise RobotError(f"{self.spec.name}: no episode has begun. Call reset first.")
+            raise RobotError(
+                f"{self.spec.name}: observe: got no episode, expected one. Call reset first."
+            )
         return self._newest
 
     def act(self, action: npt.ArrayLike) -> Observation:
         self._require_open()
         if self.observe().is_last:
             raise RobotError(
-                f"{self.spec.name}: the episode ended after {self._steps} agent steps. Call reset."
+                f"{self.spec.name}: act: got an action after the last of {self._steps} agent "
+                "steps, expected an episode that has not ended. Call reset."
             )
         executed, commanded = checked_action(self.spec.action, action, self.spec.name)
         reward, success, ended = 0.0, False, False
@@ -206,7 +209,9 @@ class Simulator(Robot):
 
     def _require_open(self) -> None:
         if self._closed:
-            raise RobotError(f"{self.spec.name}: the simulator is closed. Open a new one.")
+            raise RobotError(
+                f"{self.spec.name}: got a closed simulator, expected an open one. Open a new one."
+            )
 
 
 def require_whole(**settings: int) -> None:

@@ -124,7 +124,7 @@ class DriverConnections:
         ]
         subscribers = self._command_subscribers()
         if not publishers or not subscribers:
-            return ""  # other faults say so
+            return ""  # other faults report it
         processes = {endpoints.process(info) for info in subscribers}
         if any(endpoints.process(info) in processes for info in publishers):
             return ""

@@ -135,7 +135,7 @@ def read_config(path: str | Path, driver_ns: str = "") -> ArmConfig:
     file's own.
 
     SpecError, in one line with file, line and remedy, if the file cannot be read, if a value is
-    missing, unknown or implausible, or if the model says otherwise.
+    missing, unknown or implausible, or if it contradicts the model.
     """
     file = read_yaml(path)
     driver_ns = _driver_ns(file, driver_ns)

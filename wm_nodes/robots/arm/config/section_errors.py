@@ -1,4 +1,4 @@
-"""One clear line for whatever is wrong with the sections of a robot's YAML."""
+"""One-line errors about the sections of a robot's YAML."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def parse(file: YamlFile, driver_ns: str = ROOT) -> ArmSections:
         )
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    errors.sort(key=lambda each: each["type"] not in UNKNOWN)  # a typo explains what is missing
+    errors.sort(
+        key=lambda each: each["type"] not in UNKNOWN
+    )  # a typo is the cause of a missing key
     raise _explained(file, errors[0])
 
 

@@ -160,7 +160,7 @@ class Watch:
 
 @dataclass(frozen=True, config=STRICT)
 class Episodes:
-    """What begins an episode and judges it where something can (a simulator); empty: a person."""
+    """Service that sets the scene and topic of the score, of a simulator; empty: the operator."""
 
     reset_service: MaybeTopic = ""
     score_topic: MaybeTopic = ""

@@ -8,7 +8,7 @@ half of that.
 These pairs are not checked:
 - a link and the link that it turns on, and links that turn on the same link, such as two fingers:
   they overlap at the joint;
-- pairs that the model excludes (<contact><exclude body1= body2=>), with the reason given there;
+- pairs that the model excludes (<contact><exclude body1= body2=>); the model states the reason;
 - the base and a box: the base stands on one of them.
 """
 
@@ -78,7 +78,7 @@ class CollisionChecker:
 
         Poses are connected by straight lines in joint space. The path is checked at its first pose,
         at its last, and so often between that no point of a link moves more than `margin_m` from
-        one checked pose to the next. So all that touches on the way is found, however thin it is.
+        one checked pose to the next. So every contact on the way is detected, also of a thin part.
 
         allowed: pairs in contact at q[0], from `contacts_at`. Each is ignored as long as it is not
         closer than at q[0]: the arm may leave a contact, and may not go deeper.
@@ -214,7 +214,7 @@ class _Arm:
 
 
 class _Copies:
-    """So many copies of the arm in one model. MuJoCo checks the pairs given to it, no others."""
+    """So many copies of the arm in one model. MuJoCo checks the listed pairs only."""
 
     def __init__(self, arm: _Arm, boxes: Sequence[Box], margin: float, count: int) -> None:
         import mujoco

@@ -129,7 +129,7 @@ class Kinematics:
         return turned
 
     def _check(self, path: str | Path) -> None:
-        """Refuse a model whose copies are not what it is."""
+        """Refuse a model whose copies differ from it."""
         poses = np.random.default_rng(0).uniform(-1, 1, (MANY + FEW, len(self.joints)))
         single = np.concatenate([self.links(pose[None]) for pose in poses])
         if np.abs(self.links(poses) - single).max() > 1e-9:

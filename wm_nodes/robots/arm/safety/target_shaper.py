@@ -1,6 +1,6 @@
 """Shaping of target velocities: slowed near limits, led along walls of the box.
 
-Shaping is comfort: a shaped target is seldom refused by the check of the path.
+It is no safety measure: it makes refusals by the check of the path rare.
 """
 
 from __future__ import annotations
