@@ -83,5 +83,5 @@ def test_a_robot_that_needs_more_than_the_node_has_is_refused(tmp_path) -> None:
         "class Mine(PointRobot):\n"
         "    def __init__(self, port, limits): ...\n"
     )
-    with pytest.raises(RobotError, match=r"needs port, limits.*or limits:=FILE"):
+    with pytest.raises(RobotError, match=r"requires port, limits.*or limits:=FILE"):
         open_robot(f"{file}:Mine", {"task": "x"})

@@ -225,5 +225,6 @@ def require_task(task: str, tasks: Sequence[str]) -> None:
     """RobotError for a task that the simulator does not have."""
     if task not in tasks:
         raise RobotError(
-            f"task: got {task!r}, expected one of {', '.join(tasks)}. {did_you_mean(task, tasks)}"
+            f"task: got {task!r}, expected one of {', '.join(tasks)}. "
+            f"{did_you_mean(task, tasks)}".rstrip()
         )
