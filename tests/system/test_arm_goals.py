@@ -50,7 +50,7 @@ def test_a_goal_comes_back_from_its_files(tmp_path):
     (tmp_path / "b.json").write_text("[1, 2]")
     with pytest.raises(UserError, match="without joint states"):
         read_goal(tmp_path / "b.png")
-    with pytest.raises(UserError, match=r"expected a name that ends in \.png"):
+    with pytest.raises(UserError, match=r"expected a name with \.png"):
         write_goal(tmp_path / "c.nothing", Goal(image))
 
 

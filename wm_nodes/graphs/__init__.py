@@ -27,7 +27,7 @@ def find_graph(name: str) -> Graph:
         raise GraphError(f"graph {name!r} cannot be read: {_where(error)}") from error
     if not isinstance(graph, Graph):
         raise GraphError(
-            f"graph {name!r}: got GRAPH of type {type(graph).__name__} in "
+            f"graph {name!r} cannot be read: got GRAPH of type {type(graph).__name__} in "
             f"wm_nodes/graphs/{name}.py, expected a Graph."
         )
     return graph

@@ -54,8 +54,14 @@ def test_every_command_has_help(command, capsys):
         (["eval", "--weights", "arm-goal", "--robot", "metaworld"], "made for 'arm_sim'"),
         (["eval", "--weights", "reach", "--task", "push-v3"], "made for task 'reach-v3'"),
         (["eval", "--policy", "random", "--weights", "reach"], "policy random has none"),
-        (["launch", "sim_metaworld", "weights:=arm-reach"], "which graph 'sim_metaworld'"),
-        (["launch", "sim_metaworld", "weights:=reach", "task:=push-v3"], "task 'reach-v3'"),
+        (
+            ["launch", "sim_metaworld", "weights:=arm-reach"],
+            "expected a task of graph 'sim_metaworld'",
+        ),
+        (
+            ["launch", "sim_metaworld", "weights:=reach", "task:=push-v3"],
+            "expected 'reach-v3', the task",
+        ),
         (["launch", "sim_metaworld", "weights:=reach", "model:=mwm"], "'mwm_cpu_demos'"),
     ],
 )
@@ -128,7 +134,7 @@ def test_a_log_of_video_is_refused_with_what_can_use_it(tmp_path, monkeypatch, c
     LogWriter(tmp_path / "video", video).close()
     assert main(["train", "--log", str(tmp_path / "video")]) == 2
     error = capsys.readouterr().err
-    assert "no actions (plain video)" in error and "pre-training" in error
+    assert "without actions (plain video)" in error and "pre-training" in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["video"]
 
