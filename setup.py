@@ -28,7 +28,7 @@ CORE = [
     "torch>=2.2",
     "torchvision",
     "tyro>=0.9",
-    # The log is written without it; people read it with it. zarr 3 needs Python 3.11.
+    # For readers of logs: the log itself is written without it. zarr 3 needs Python 3.11.
     "zarr>=3.0,<3.2; python_version >= '3.11'",
 ]
 EXTRAS = {
@@ -46,7 +46,7 @@ EXTRAS = {
         "PyOpenGL",
     ],
     "viz": ["av", "matplotlib", "rerun-sdk>=0.23"],
-    # Other people's data in and out of a log: wm log import, wm log export.
+    # Other formats in and out of a log: wm log import, wm log export.
     "formats": ["av", "h5py", "pyarrow", "rosbags"],
     # Archives of logs in object stores: wm log archive, wm train --log s3://...
     "s3": [
@@ -55,7 +55,7 @@ EXTRAS = {
     ],
     # The documentation site: make docs.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1.0"],
-    # Without an extra named "test", `colcon test` finds no tests and says nothing.
+    # Without an extra named "test", `colcon test` finds no tests and reports no error.
     "test": [
         "colcon-bash",
         "colcon-package-information",

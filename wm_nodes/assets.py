@@ -10,7 +10,7 @@ NAME = "wm_nodes"
 
 
 class ShareError(FileNotFoundError):
-    """The installation has lost its shared files."""
+    """Shared files of the package are missing."""
 
 
 @cache
@@ -27,8 +27,9 @@ def share_dir() -> Path:
             if (folder / "package.xml").is_file() and (folder / "launch").is_dir():
                 return folder
     raise ShareError(
-        f"shared files of {NAME}: none beside {here.parent} nor under share/{NAME} of its prefix. "
-        "Right: install the package again (pip install . or colcon build)."
+        f"shared files of {NAME}: got none beside {here.parent} nor under share/{NAME} of its "
+        "prefix, expected package.xml and launch/. Install the package again (pip install . or "
+        "colcon build)."
     )
 
 
@@ -39,8 +40,8 @@ def shared(relative: str) -> Path:
 
 def version() -> str:
     """Return this package's version, as package.xml has it."""
-    found = re.search(r"<version>([^<]+)</version>", shared("package.xml").read_text())
-    return found[1] if found else "unknown"
+    match = re.search(r"<version>([^<]+)</version>", shared("package.xml").read_text())
+    return match[1] if match else "unknown"
 
 
 def pretrained() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Errors that every part of a node may raise; each says what, given and right."""
+"""Errors that every part of a node may raise: what is wrong, got what, expected what."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+MANY = 20  # names that an error lists
+
 
 class UserError(Exception):
-    """A mistake of the person who started the program: shown in a line or two, exit code 2."""
+    """A mistake of the user: shown in a line or two, exit code 2."""
 
 
 class MessageError(Exception):
@@ -21,7 +23,7 @@ class MessageError(Exception):
 
 @contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn errors of the given kinds into UserError, which spin.py shows without a traceback."""
+    """Turn errors of these kinds into UserError, which spin.py shows without a traceback."""
     try:
         yield
     except kinds as error:
@@ -40,10 +42,9 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, names: Iterable[str]) -> str:
-    """Say that there is no such name, and which there are: of a long list the closest ones."""
+    """Return the error of an unknown name, with all names, or the closest ones of a long list."""
     all_names = list(names)
     near = closest(word, all_names, cutoff=0.5)
-    hints = [f"Closest: {', '.join(near)}."] if near else []
-    if not near or len(all_names) <= 20:
-        hints.append(f"Right: {', '.join(all_names)}.")
-    return f"there is no {kind} {word!r}. {' '.join(hints)}"
+    hint = f" Closest: {', '.join(near)}." if near else ""
+    listed = f"{len(all_names)} names" if near and len(all_names) > MANY else ", ".join(all_names)
+    return f"{kind}: got {word!r}, expected one of {listed}.{hint}"

@@ -26,7 +26,7 @@ def legal(text: str) -> bool:
 def refusal(what: str, text: str) -> str:
     """Return the line that refuses an illegal namespace; `what` is the argument's name."""
     shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-    return f"{what}: given {shown!r}, right is {EXPECTED}."
+    return f"{what}: got {shown!r}, expected {EXPECTED}."
 
 
 def absolute(name: str, base: str = ROOT) -> str:

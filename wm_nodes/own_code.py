@@ -22,13 +22,13 @@ def load_file(name: str) -> ModuleType:
     """Return the module of a Python file; once loaded it stays. CodeError if that fails."""
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise CodeError(f"there is no file {name}.")
+        raise CodeError(f"file: got {name!r}, which does not exist, expected a Python file.")
     known = f"wm_own_{path.stem}_{crc32(bytes(path)):08x}"
     if known in sys.modules:
         return sys.modules[known]
     spec = spec_from_file_location(known, path)
     if spec is None or spec.loader is None:
-        raise CodeError(f"{name} is no Python file.")
+        raise CodeError(f"file: got {name!r}, expected a Python file.")
     module = module_from_spec(spec)
     sys.modules[known] = module
     try:

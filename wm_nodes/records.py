@@ -1,4 +1,4 @@
-"""What travels between nodes, free of ROS. Everything about one observation carries its stamp."""
+"""Records that nodes exchange, free of ROS. All records of one observation carry its stamp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wm_datasets.spec import Source
 from wm_models.planners.registry import PLANNERS
 
 Image = npt.NDArray[np.uint8]
-Depth = npt.NDArray[np.uint16]  # (H, W) mm, 0: nothing seen
+Depth = npt.NDArray[np.uint16]  # (H, W) mm, 0: nothing measured
 Vector = npt.NDArray[np.float32]
 
 NO_VERSION = -1
@@ -27,7 +27,7 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Origin:
-    """Who made something, written `<model>/<module>@<weights version>` as a frame_id."""
+    """The module that computed a record, as frame_id `<model>/<module>@<weights version>`."""
 
     model: str
     module: str
@@ -38,7 +38,7 @@ class Origin:
 
     @classmethod
     def parse(cls, text: str) -> Origin:
-        """Read a frame_id; ValueError says what would be right."""
+        """Read a frame_id; ValueError if it has another form."""
         path, mark, version = text.rpartition("@")
         model, slash, module = path.partition("/")
         try:
@@ -47,12 +47,12 @@ class Origin:
             return cls(model, module, int(version))
         except ValueError:
             raise ValueError(
-                f"frame_id: given {text!r}, right is <model>/<module>@<version>, as in mwm/actor@7"
+                f"frame_id: got {text!r}, expected <model>/<module>@<version>, as in mwm/actor@7"
             ) from None
 
     @property
     def source(self) -> Source:
-        """Who chose an action that came from here, in the replay log's terms."""
+        """The source of an action with this origin, as the replay log names it."""
         return _SOURCES.get(self.model, _SOURCES.get(self.module, Source.POLICY))
 
 
@@ -83,20 +83,20 @@ class Step:
 class Transition:
     """One observation with the step that led to it; all carry the step's stamp.
 
-    images: camera -> (H, W, 3). proprio: (P,). depths: name -> (H, W) [mm]. made_s: steady time at
-    which the observation was requested from the robot [s].
+    images: camera -> (H, W, 3). proprio: (P,). depths: name -> (H, W) [mm]. observed_s: steady
+    time at which the observation was requested from the robot [s].
     """
 
     step: Step
     images: dict[str, Image]
     proprio: Vector
     depths: dict[str, Depth] = field(default_factory=dict)
-    made_s: float = 0.0
+    observed_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions (N, A), point 0 to be done now, the next each one period later."""
+    """Actions (N, A): the first is due at once, each further one a period later."""
 
     stamp_ns: int
     origin: Origin

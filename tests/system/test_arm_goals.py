@@ -27,7 +27,7 @@ from wm_nodes.cli.main import main
 from wm_nodes.errors import UserError
 from wm_nodes.robots.arm.config.arm_config import find_config, read_config
 from wm_nodes.ros import topics
-from wm_nodes.ros.goal_client import ArmTalk
+from wm_nodes.ros.goal_client import GoalClient
 
 pytestmark = pytest.mark.realtime
 
@@ -48,9 +48,9 @@ def test_a_goal_comes_back_from_its_files(tmp_path):
     np.testing.assert_array_equal(found.image, image)
     np.testing.assert_allclose(found.proprio, joints, rtol=1e-6)
     (tmp_path / "b.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="holds no joint states"):
+    with pytest.raises(UserError, match="without joint states"):
         read_goal(tmp_path / "b.png")
-    with pytest.raises(UserError, match=r"expected a name that ends in \.png"):
+    with pytest.raises(UserError, match=r"expected a name with \.png"):
         write_goal(tmp_path / "c.nothing", Goal(image))
 
 
@@ -136,14 +136,14 @@ def test_a_subscriber_of_images_alone_is_no_planner(tmp_path):
     node = Node("both", context=context, namespace=topics.NAMESPACE)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
-    talk = ArmTalk(node, executor, wait_s=1.0)
+    client = GoalClient(node, executor, wait_s=1.0)
     try:
         topics.GOAL.subscription(node, seen.append)
         with pytest.raises(UserError, match="no planner takes goals within 1 s"):
-            talk.send(tmp_path / "a.png")
+            client.send(tmp_path / "a.png")
         assert not seen
         topics.GOAL_JOINTS.subscription(node, lambda msg: None)
-        talk.send(tmp_path / "a.png")
+        client.send(tmp_path / "a.png")
         assert len(seen) == 1
     finally:
         executor.shutdown()

@@ -280,7 +280,7 @@ def test_a_signal_ends_a_node(processes, tmp_path, name: str, number: int) -> No
         ("camera", ["source:=/nowhere.mp4"], (), "cannot be opened"),
         ("trainer", ["model:=mwm_cpuu"], (), "mwm_cpu"),
         ("monitor", [], ("--params-file", "/nowhere.yaml"), "nowhere.yaml"),
-        ("monitor", [], ("-p", "every_s"), "Right: --ros-args"),
+        ("monitor", [], ("-p", "every_s"), "Expected: --ros-args"),
     ],
 )
 def test_a_mistake_is_refused_in_two_lines(processes, name, parameters, words, right) -> None:

@@ -138,7 +138,7 @@ def test_a_wrong_argument_fails_the_launch_before_any_process_starts(launch):
     done = launch("print('begins')", "rate:=fast")
     output = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "rate: given 'fast', right is a number from 0.0." in output
+    assert "rate: got 'fast', expected a number from 0.0." in output
     assert "begins" not in output
 
 

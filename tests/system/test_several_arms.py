@@ -238,12 +238,12 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stop", "--ns", "left arm"], "--ns: given 'left arm', right is "),
+        (["stop", "--ns", "left arm"], "--ns: got 'left arm', expected "),
         (["stop", "--all", "--ns", "/a"], "--all: got --ns, expected wm arm stop --all"),
         (["resume", "--all"], "--all: got wm arm resume, expected wm arm stop --all"),
-        (["goal", "--here", "--ns", "1"], "--ns: given '1', right is "),
-        (["check", "--ns", "1"], "--ns: given '1', right is "),
-        (["check", "--driver-ns", "a b"], "--driver-ns: given 'a b', right is "),
+        (["goal", "--here", "--ns", "1"], "--ns: got '1', expected "),
+        (["check", "--ns", "1"], "--ns: got '1', expected "),
+        (["check", "--driver-ns", "a b"], "--driver-ns: got 'a b', expected "),
         (["stop", "--ns", "/nowhere", "--wait-s", "0.1"], "offers /nowhere/estop within 0.1 s"),
         (["stop", "--wait-s", "0.1"], "no robot node runs within 0.1 s"),
     ],

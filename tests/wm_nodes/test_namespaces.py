@@ -61,7 +61,7 @@ def test_an_illegal_namespace_is_refused_in_one_line(text):
     with pytest.raises(UserError) as error:
         require_namespace("ns", text)
     assert re.fullmatch(
-        r"--ns: given '.*', right is letters, .+ such as /left/robot\.", str(error.value)
+        r"--ns: got '.*', expected letters, .+ such as /left/robot\.", str(error.value)
     )
     assert len(str(error.value)) < 3 * LONGEST
     assert str(error.value) == refusal("--ns", text)

@@ -107,7 +107,8 @@ class ActorSelector:
     def can_select(self, weights: Weights, has_goal: bool) -> bool:
         if not weights.model.spec.has_actor:
             raise UserError(
-                f"planner: model {weights.preset} has no actor. Right: {', '.join(SEARCHES)}."
+                f"planner: got {self.name}, but model {weights.preset} has no actor, expected one "
+                f"of {', '.join(SEARCHES)}."
             )
         return True
 
@@ -230,8 +231,8 @@ class SearchSelector:
         key = (weights.preset, explore)
         if key not in self._searches:
             options = dict(self.planning(weights).planners.get(self.name, {}))
-            given = {self._field(name): getattr(self._settings, name) for name in COMMON}
-            options |= {name: value for name, value in given.items() if value}
+            settings = {self._field(name): getattr(self._settings, name) for name in COMMON}
+            options |= {name: value for name, value in settings.items() if value}
             kind = PLANNERS[self.name].load()
             if issubclass(kind, Search):
                 options = population_options(options, kind, weights.model.spec.has_actor)

@@ -32,9 +32,9 @@ def observed(weights: Weights, image: Image | None, proprio: Vector | None) -> d
     if spec.image_size is not None:
         shape = (*spec.image_size, 3)
         if image is None or image.shape != shape:
-            given = None if image is None else image.shape
+            got = None if image is None else image.shape
             raise MessageError(
-                "image-shape", f"image: got {given}, expected {shape} for model {weights.preset}."
+                "image-shape", f"image: got {got}, expected {shape} for model {weights.preset}."
             )
         observation["image"] = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
     if proprio is not None and weights.wants_proprio:

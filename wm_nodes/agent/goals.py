@@ -42,8 +42,8 @@ def joints_beside(path: str | Path) -> dict[str, float] | None:
         return {str(name): float(value) for name, value in json.loads(file.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(
-            f"goal: {file} holds no joint states ({error}), expected names and numbers. Write the "
-            "file with wm arm goal --keep."
+            f"goal: got {file} without joint states ({error}), expected names and numbers. Write "
+            "the file with wm arm goal --keep."
         ) from None
 
 
@@ -56,7 +56,9 @@ def write_goal(path: str | Path, goal: Goal, names: tuple[str, ...] = ()) -> Non
     except cv2.error:
         written = False
     if not written:
-        raise UserError(f"goal: cannot write {str(path)!r}, expected a name that ends in .png.")
+        raise UserError(
+            f"goal: got {str(path)!r}, which cannot be written, expected a name with .png."
+        )
     if goal.proprio is not None:
         values = dict(zip(names, goal.proprio.tolist(), strict=True))
         path.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n")

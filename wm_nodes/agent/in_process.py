@@ -206,7 +206,7 @@ def only_camera(robot: RobotSpec, camera: str) -> str:
     if camera in names:
         return camera
     if camera or len(names) != 1:
-        given = repr(camera) if camera else "none"
+        got = repr(camera) if camera else "none"
         expected = f"one of {names}" if names else "a robot with a camera"
-        raise RobotError(f"camera: got {given}, expected {expected}.")
+        raise RobotError(f"camera: got {got}, expected {expected}.")
     return names[0]

@@ -154,8 +154,8 @@ class ActionPlanner:
         execute = self._selector.executes(weights)
         if spec.context > 1 and execute % spec.frameskip:
             raise UserError(
-                f"execute: {execute}, but model {weights.preset} looks back at its last frames, "
-                f"one every {spec.frameskip} actions. Right: 0, or a multiple of {spec.frameskip}."
+                f"execute: got {execute}, expected 0 or a multiple of {spec.frameskip}: model "
+                f"{weights.preset} uses its last frames, one every {spec.frameskip} actions."
             )
         if self._current is None or execute == 1 or step.is_first:
             return None

@@ -77,7 +77,6 @@ def check_action(weights: Weights, step: Step) -> None:
     size = len(weights.actions.robot_low)
     if size != len(step.names):
         raise UserError(
-            f"weights: version {weights.version} of {weights.preset} acts in "
-            f"{size} dimensions, this robot in {len(step.names)}: "
-            f"{', '.join(step.names)}"
+            f"weights: got version {weights.version} of {weights.preset} for {size} action "
+            f"dimensions, expected {len(step.names)} as this robot's: {', '.join(step.names)}"
         )

@@ -150,7 +150,8 @@ class WeightCache:
             return
         if len(self._loading) >= KNOWN:
             self._on_refused(
-                "weights/many", f"weights: got more than {KNOWN} announced versions that wait."
+                "weights/many",
+                f"weights: got more announced versions, expected at most {KNOWN} that wait.",
             )
             return
         self._folders[version] = path
@@ -195,14 +196,14 @@ class WeightCache:
         OSError."""
         if announcement is not None:
             manifest = read_manifest(folder)
-            for what, given, expected in (
+            for what, got, expected in (
                 ("sha256", manifest.digest, announcement.sha256),
                 ("version", manifest.version, announcement.version),
                 ("preset", manifest.preset, announcement.preset),
             ):
-                if given != expected:
+                if got != expected:
                     raise WeightsError(
-                        f"weights: {folder}: got {what} {_short(given)}, expected "
+                        f"weights: {folder}: got {what} {_short(got)}, expected "
                         f"{_short(expected)} as announced."
                     )
         try:
@@ -266,7 +267,7 @@ class VersionSwitch:
 
 
 def find_weights(weights: str, run: str) -> Path | None:
-    """Return the folder to start with: the given one, else the run's newest, else None."""
+    """Return the folder to start with: `weights`, else the run's newest, else None."""
     if weights:
         return Path(weights)
     if run and WeightStore(Path(run) / "weights").latest() is not None:

@@ -248,13 +248,13 @@ def _with_defaults(options: Eval, facts: WeightFacts | None) -> Eval:
             f"--task: got {options.task!r}, expected {task!r}, the task of the weights. Leave it "
             "out, or give other weights."
         )
-    made_with = facts.made_with if facts is not None and same else {}
+    trained_with = facts.trained_with if facts is not None and same else {}
     filled: dict[str, Any] = {
         "robot": name,
         "task": options.task or task or robot.tasks[0],
-        "camera": options.camera or str(made_with.get("camera", "")) or robot.cameras[0],
+        "camera": options.camera or str(trained_with.get("camera", "")) or robot.cameras[0],
         "action_repeat": (
-            options.action_repeat or made_with.get("action_repeat") or robot.action_repeat
+            options.action_repeat or trained_with.get("action_repeat") or robot.action_repeat
         ),
         "time_limit": options.time_limit or _time_limit(name),
     }

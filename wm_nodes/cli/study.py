@@ -87,7 +87,7 @@ def _tasks(words: Sequence[str]) -> int:
     settings = StudySettings(**{k: v for k, v in asdict(options).items() if k in known})
     print(f"{len(tasks)} tasks in {folder} (the same command resumes)", flush=True)
     with user_errors(StudyError, OSError):
-        rows = TaskStudy(folder, settings, tasks, say=lambda text: print(text, flush=True)).run()
+        rows = TaskStudy(folder, settings, tasks, report=lambda text: print(text, flush=True)).run()
     print(f"table: {folder / 'tasks.md'}, figure: {folder / 'tasks.png'}")
     return 1 if any(row.end == "failed" for row in rows) else 0
 

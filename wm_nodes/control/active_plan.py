@@ -22,7 +22,7 @@ class Due:
 
     action: Vector
     origin: Origin
-    made_s: float
+    observed_s: float
     image_age_s: float
 
 
@@ -38,9 +38,8 @@ class ActivePlan:
         self._period_s, self._max_age_s, self._max_plan_s = period_s, max_age_s, max_plan_s
         self._observed: dict[int, tuple[float, float]] = {}
         self._newest_ns: int | None = None  # of the plan, or of the episode's first observation
-        self._plan: tuple[Plan, float, float] | None = (
-            None  # with the observation's time, image age
-        )
+        # With the time of its observation and the age of that one's images.
+        self._plan: tuple[Plan, float, float] | None = None
         self._valid_from_s = float("-inf")
 
     def observed(self, stamp_ns: int, now_s: float, image_age_s: float) -> None:
@@ -68,28 +67,28 @@ class ActivePlan:
         if self._newest_ns is None:
             return (
                 "phase",
-                "plan: no episode is under way. Plans count from its first observation on",
+                "plan: got one between episodes, expected it after an episode's first observation",
             )
         if plan.stamp_ns not in self._observed:
             return (
                 "stamp",
-                f"plan: stamp {plan.stamp_ns} is of none of the newest {KEPT} observations. "
-                "Give a plan the stamp of the observation (topic step) that it answers",
+                f"plan: got stamp {plan.stamp_ns}, expected that of one of the newest {KEPT} "
+                "observations. Give a plan the stamp of the observation (topic step) it answers",
             )
         if plan.stamp_ns < self._newest_ns:
-            return "old", "plan: a plan of a newer observation is being followed"
+            return "old", "plan: got an older observation than that of the plan being followed"
         if plan.period_s > self._max_plan_s:
             return (
                 "spacing",
-                f"plan: points are {plan.period_s:g} s apart, expected at most max_plan_s, "
+                f"plan: got points {plan.period_s:g} s apart, expected at most max_plan_s, "
                 f"{self._max_plan_s:g} s. Send one point for each control period",
             )
-        made_s, image_age_s = self._observed[plan.stamp_ns]
-        if made_s < self._valid_from_s:
+        observed_s, image_age_s = self._observed[plan.stamp_ns]
+        if observed_s < self._valid_from_s:
             return "before-stop", "plan: its observation was made before the last stop or release"
-        if now_s - made_s > self._max_plan_s:
+        if now_s - observed_s > self._max_plan_s:
             return "late", f"plan: its observation is older than {self._max_plan_s:g} s"
-        self._plan, self._newest_ns = (plan, made_s, image_age_s), plan.stamp_ns
+        self._plan, self._newest_ns = (plan, observed_s, image_age_s), plan.stamp_ns
         return "", ""
 
     def age_s(self, now_s: float) -> float:
@@ -102,11 +101,11 @@ class ActivePlan:
         followed = self._plan  # another thread may take it away
         if followed is None:
             return "no plan yet: holding"
-        plan, made_s, image_age_s = followed
-        age_s = now_s - made_s
+        plan, observed_s, image_age_s = followed
+        age_s = now_s - observed_s
         if age_s > self._max_plan_s:
             return f"the plan is followed for {self._max_plan_s:g} s at most: holding"
         action, overdue_s = due_action(plan, age_s, self._period_s)
         if overdue_s > self._max_age_s:
             return "the plan is stale: holding"
-        return Due(action, plan.origin, made_s, image_age_s)
+        return Due(action, plan.origin, observed_s, image_age_s)

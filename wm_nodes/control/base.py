@@ -1,4 +1,4 @@
-"""What the robot node and its control loop know of each other, whatever the mode."""
+"""Interfaces between the robot node and its control loop, the same in every mode."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wm_nodes.records import Answer, Plan, Transition
 
 
 class Diagnostics(Protocol):
-    """What a control loop shows of its work."""
+    """Where a control loop reports latency and facts."""
 
     facts: dict[str, object]
 
@@ -18,7 +18,7 @@ class Diagnostics(Protocol):
 
 
 class ControlOutput(Protocol):
-    """What a control loop asks of the robot node. Faults may come from any thread, all else comes
+    """The robot node, as its control loop uses it. Faults may be reported from any thread, all else
     from the executor's."""
 
     @property

@@ -1,4 +1,4 @@
-"""Recovery of the driver and switching of its controller, as the control loop sees them.
+"""Recovery of the driver and switching of its controller, on the side of the control loop.
 
 Another thread calls the driver's services, which takes seconds. It requests permission before the
 first call (phase `begin`) and reports the outcome (`done` or `failed`). In between nothing moves,

@@ -24,7 +24,7 @@ class PeriodicThread:
     """Calls `tick` from a thread of its own every `period_s` by the steady clock.
 
     After a late call the next one follows sooner, but never within less than CLOSEST periods;
-    after a longer delay the schedule restarts, and missed calls are not made up for. The thread has
+    after a longer delay the schedule restarts, and missed calls are skipped. The thread has
     real-time priority where the system allows it. `alone`: so have all other threads of this
     process, at a lower priority, since a call may wait for one that holds the interpreter or a
     lock. `failed` is called when `tick` has raised; no call follows.
@@ -134,9 +134,10 @@ def realtime_allowed() -> bool:
 def lock_memory() -> bool:
     """Lock this process in memory, so that no page fault delays a call; False: not allowed."""
     try:
-        return ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE) == 0
+        failed = ctypes.CDLL(None, use_errno=True).mlockall(MCL_CURRENT | MCL_FUTURE)
     except (OSError, AttributeError):
         return False
+    return not failed
 
 
 def _ask_for_realtime(thread: int, priority: int) -> bool:

@@ -1,4 +1,4 @@
-"""Plans: made from actions, checked against a robot, read at a time."""
+"""Plans: built from actions, checked against a robot, read at a time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class PlanMaker:
         self._bounds: dict[tuple[str, ...], tuple[Vector, Vector]] = {}
 
     def learn(self, spec: LogSpec) -> None:
-        """Take in what the robot said it is."""
+        """Store names, bounds and period of a robot's spec."""
         self._period_s = spec.control_period_s
         if spec.action is not None:
             low = np.array(spec.action.low, np.float32)
             self._bounds[spec.action.names] = low, np.array(spec.action.high, np.float32)
 
     def bounds(self, step: Step) -> tuple[Vector, Vector]:
-        """Return the robot's bounds; -1 to 1 as long as it has not said."""
+        """Return the robot's bounds; -1 to 1 before its spec."""
         ones = np.ones(len(step.names), np.float32)
         return self._bounds.get(step.names, (-ones, ones))
 
@@ -40,7 +40,7 @@ def check_plan(plan: Plan, action: VectorSpec) -> Plan:
     if set(plan.names) != set(action.names) or len(plan.names) != len(action.names):
         raise MessageError(
             "dimensions",
-            f"plan: dimensions {list(plan.names)}, this robot's are {list(action.names)}",
+            f"plan: got dimensions {list(plan.names)}, expected {list(action.names)}",
         )
     order = [plan.names.index(name) for name in action.names]
     return Plan(plan.stamp_ns, plan.origin, action.names, plan.actions[:, order], plan.period_s)

@@ -27,12 +27,12 @@ HOLD = Origin("robot", "hold")  # the source of a step without a plan: not a dem
 
 @dataclass
 class Permission:
-    """The operator's permission to move; without it, `needs` says which call gives it."""
+    """The operator's permission to move; without it, `needs` says which call grants it."""
 
     needs: str = ""
 
     @property
-    def given(self) -> bool:
+    def granted(self) -> bool:
         return not self.needs
 
 
@@ -82,8 +82,8 @@ class RealtimeLoop:
 
     def latched(self) -> dict[str, str]:
         """Return everything that is latched, or will be in the next period: name -> why."""
-        asked = {"estop": ESTOP} if self._estop else {}
-        return {**asked, **self.robot.latched()}
+        called = {"estop": ESTOP} if self._estop else {}
+        return {**called, **self.robot.latched()}
 
     def ask(self, name: str, value: object = None) -> Future[Answer]:
         """Request pause, resume, clear, go_home or reset; the future has the answer.
@@ -103,7 +103,7 @@ class RealtimeLoop:
     @property
     def ready(self) -> bool:
         """May the prepared episode begin?"""
-        permitted = self.permission.given and not self._driver.busy
+        permitted = self.permission.granted and not self._driver.busy
         standing = self.state is State.STANDING and permitted
         prepared = self._preparation.between and self._preparation.is_home
         return standing and prepared and not self.robot.waiting_for()
@@ -125,7 +125,7 @@ class RealtimeLoop:
 
     def waiting_for(self) -> str:
         """Return why nothing moves, or "" while it may."""
-        if not self.permission.given:
+        if not self.permission.granted:
             return self.permission.needs
         if self._driver.busy:
             return self._driver.busy
@@ -158,7 +158,7 @@ class RealtimeLoop:
                 preparation.at_home = robot.go_home()
                 preparation.called = preparation.called and not preparation.at_home
                 return False
-            action, made_s, age_s = None, float("-inf"), 0.0
+            action, observed_s, age_s = None, float("-inf"), 0.0
             self.origin, self.plan_age_s = HOLD, None
             if self.state is State.ACTING:
                 due = self.plan.due(now_s)
@@ -166,10 +166,10 @@ class RealtimeLoop:
                     self.due_text = due
                 else:
                     self.due_text = ""
-                    action, made_s = due.action, due.made_s
-                    age_s = now_s - due.made_s + due.image_age_s
+                    action, observed_s = due.action, due.observed_s
+                    age_s = now_s - due.observed_s + due.image_age_s
                     self.origin, self.plan_age_s = due.origin, age_s
-            complete = robot.tick(action, made_s, age_s)
+            complete = robot.tick(action, observed_s, age_s)
             return complete if preparation.acting else self.ready
 
     def _conditions(self) -> Conditions:
@@ -177,7 +177,7 @@ class RealtimeLoop:
         return Conditions(
             driver=robot.driver_ready(),
             latched=bool(robot.latched()),
-            permitted=self.permission.given and not self._driver.busy,
+            permitted=self.permission.granted and not self._driver.busy,
             stopped=robot.stopped(),
             at_rest=robot.at_rest(),
             acting=self._preparation.acting,
@@ -213,7 +213,7 @@ class RealtimeLoop:
         return Answer(not refused, refused or f"speed scale is {100.0 * scale:.0f} %")
 
     def _on_driver(self, now_s: float, step: DriverStep) -> Answer:
-        answer = self._driver.execute(step, moving=self.moving, permitted=self.permission.given)
+        answer = self._driver.execute(step, moving=self.moving, permitted=self.permission.granted)
         if step.phase == "done":
             self._forbid(answer.text, now_s)
             self._preparation.at_home = False

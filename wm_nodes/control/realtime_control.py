@@ -200,8 +200,8 @@ class RealtimeControl(Control):
 
     def _publish(self, transition: Transition) -> None:
         """Publish an observation; plans that answer it count from when its images were taken."""
-        age_s = self._robot.image_age_s() - (time.monotonic() - transition.made_s)
-        self._plan.observed(transition.step.stamp_ns, transition.made_s, max(age_s, 0.0))
+        age_s = self._robot.image_age_s() - (time.monotonic() - transition.observed_s)
+        self._plan.observed(transition.step.stamp_ns, transition.observed_s, max(age_s, 0.0))
         self._output.publish(transition)
 
     def _has_planner(self) -> bool:

@@ -36,9 +36,9 @@ class SafetyRecord:
     def load(self) -> Record:
         """Return the record; one that cannot be read counts as latched, since nothing is known."""
         try:
-            given = json.loads(self.path.read_text())
-            latched = {str(name): str(why) for name, why in given["latched"].items()}
-            return Record(latched, bool(given["running"]))
+            content = json.loads(self.path.read_text())
+            latched = {str(name): str(why) for name, why in content["latched"].items()}
+            return Record(latched, bool(content["running"]))
         except FileNotFoundError:
             return Record()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -49,7 +49,7 @@ class TimedControl(SimulatorControl):
         return reason, text
 
     def _publish(self, transition: Transition) -> None:
-        self._plan.observed(transition.step.stamp_ns, transition.made_s, 0.0)
+        self._plan.observed(transition.step.stamp_ns, transition.observed_s, 0.0)
         self._output.publish(transition)
 
     def _on_episode(self, first: Transition) -> None:

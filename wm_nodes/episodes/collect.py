@@ -37,7 +37,7 @@ class CollectionPolicy(Protocol):
 
 
 class NoisyExpert:
-    """An expert with noise on its actions, which it corrects: a learner sees how to recover.
+    """An expert with noise on its actions, which it corrects: the log shows how to recover.
 
     In three of four episodes slowly changing noise n, n <- 0.8 n + 0.6 `noise` N(0, 1), is added
     to the executed action; the intended action stays the expert's (DART, Laskey et al. 2017).
@@ -120,7 +120,7 @@ def collect(
     name: str = "policy",
     watch: Callable[[EpisodeRow], None] = lambda row: None,
 ) -> EvaluationResult:
-    """Append `episodes` episodes of the seed's training stream to a log, which is made if missing.
+    """Append `episodes` episodes of the seed's training stream to a log, created if missing.
 
     The log's own episodes are not repeated: numbering continues. `watch` is called after each.
     """

@@ -85,7 +85,7 @@ def _step(log: LogReader, row: dict[str, np.ndarray], before: dict[str, np.ndarr
 class Pacer:
     """When observations are due: the intervals of the log divided by `rate`; rate 0: at once.
 
-    A delay is not made up for: it shifts all later observations.
+    A delay is not caught up: it shifts all later observations.
     """
 
     def __init__(self, rate: float) -> None:

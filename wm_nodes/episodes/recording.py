@@ -62,7 +62,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         if self.robot.action is None:
-            raise LogSpecError("robot: it declares no actions, so its log would be empty")
+            raise LogSpecError("robot: got a spec without actions, expected one with actions")
         self._action = self.robot.action
         self.robot = replace(self.robot, evaluation=True)
         self._rows = self._assembler()
@@ -150,8 +150,8 @@ class Recording:
         if differences or missing:
             what = "; ".join(differences) or f"cameras {sorted(spec.cameras)}, not {self.cameras}"
             raise LogSpecError(
-                f"the log at {self.file.path} is another robot's or task's: {what}. "
-                "Use another log, or the robot and task of this log."
+                f"log: got {self.file.path} of another robot or task ({what}), expected one of "
+                "this robot and task. Use another log, or the robot and task of this log."
             )
 
     def _record(self, put: Callable[[RowAssembler], list[Row]]) -> None:

@@ -45,16 +45,16 @@ class EpisodeRunner:
         self.episode, self._prepared = self._prepared or self.schedule.next(), None
         if self.episode is None:
             return None
-        made_s = time.monotonic()
-        return self._transition(self.robot.reset(self.episode.seed), RANDOM, made_s)
+        observed_s = time.monotonic()
+        return self._transition(self.robot.reset(self.episode.seed), RANDOM, observed_s)
 
     def execute(self, action: Vector, origin: Origin) -> Transition:
         """Execute one action (A,) for one agent step. After a step with `is_last`, call `begin`."""
         assert self.episode is not None
-        made_s = time.monotonic()
+        observed_s = time.monotonic()
         observation = self.robot.act(action)
         self.schedule.count_step(self.episode, self._repeat)
-        transition = self._transition(observation, origin, made_s)
+        transition = self._transition(observation, origin, observed_s)
         if observation.is_last:
             self.schedule.count_episode(self.episode)
         return transition
@@ -64,7 +64,9 @@ class EpisodeRunner:
         if self.episode is not None and self.newest is not None and not self.newest.step.is_last:
             self.schedule.count_episode(self.episode)
 
-    def _transition(self, observation: Observation, origin: Origin, made_s: float) -> Transition:
+    def _transition(
+        self, observation: Observation, origin: Origin, observed_s: float
+    ) -> Transition:
         assert self.episode is not None
         first = observation.is_first
         success = observation.success
@@ -91,6 +93,6 @@ class EpisodeRunner:
             signals=observation.signals,
         )
         self.newest = Transition(
-            step, observation.images, observation.proprio, observation.depths, made_s
+            step, observation.images, observation.proprio, observation.depths, observed_s
         )
         return self.newest

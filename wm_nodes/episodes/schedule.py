@@ -115,8 +115,8 @@ class CountsFile:
             return Counts(**json.loads(self._path.read_text()))
         except (TypeError, ValueError, OSError) as error:
             raise ValueError(
-                f"progress: {self._path} cannot be read ({error}); expected counts of a run as "
-                "JSON. Delete the file to start from zero."
+                f"progress: got {self._path}, which cannot be read ({error}), expected counts of a "
+                "run as JSON. Delete the file to start from zero."
             ) from None
 
     def save(self, counts: Counts) -> None:

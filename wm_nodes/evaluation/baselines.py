@@ -51,7 +51,7 @@ class Constant:
 
 
 class Hold:
-    """Stands still: dimensions that are positions keep their values."""
+    """Keeps still: dimensions that are positions keep their values."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
@@ -67,20 +67,21 @@ class Replay:
     """The same actions (T, A) in every episode; the last is held where the episode is longer."""
 
     def __init__(self, actions: npt.ArrayLike) -> None:
-        self.actions = np.array(actions, np.float32)
+        self.actions: Vector = np.array(actions, np.float32)
 
     def begin(self) -> None:
         self._next = 0
 
     def act(self, observation: Observation) -> Vector:
         self._next += 1
-        return self.actions[min(self._next, len(self.actions)) - 1]
+        action: Vector = self.actions[min(self._next, len(self.actions)) - 1]
+        return action
 
 
 class OpenLoop:
     """An expert's actions, of another episode of another stream, replayed.
 
-    `recorder` is a second robot of the same task; a new recording is made for every episode.
+    `recorder` is a second robot of the same task; every episode gets a new recording.
     """
 
     def __init__(self, recorder: MetaWorld, seed: int) -> None:
@@ -123,7 +124,7 @@ def best_open_loop(
     trials: int = 5,
     finals: int = 10,
 ) -> Replay:
-    """Return the recording of an expert that does best when it is replayed in other episodes.
+    """Return the recording of an expert that scores best when replayed in other episodes.
 
     The strongest blind policy here: one fixed sequence, chosen like the best constant. Where it
     succeeds, the task can be solved without images.
@@ -144,7 +145,7 @@ def baseline(name: str, robot: MetaWorld, seed: int, settings: dict[str, object]
     if name in ("open_loop", "open_loop_best"):
         twin = type(robot)(**{**settings, "render": "none"})  # type: ignore[arg-type]
         return OpenLoop(twin, seed) if name == "open_loop" else best_open_loop(robot, twin, seed)
-    raise RobotError(f"policy: expected one of {', '.join(BASELINES)}, got {name!r}.")
+    raise RobotError(f"policy: got {name!r}, expected one of {', '.join(BASELINES)}.")
 
 
 def _best(

@@ -123,7 +123,7 @@ class EvaluationResult:
         }
 
     def write_csv(self, path: str | Path) -> None:
-        """Write one line per episode, the evaluation's task, policy and seed in front of each."""
+        """Write one line per episode, each begins with the evaluation's task, policy and seed."""
         names = [field.name for field in fields(EpisodeRow)]
         if self.nearness is None:
             names = [name for name in names if not name.endswith("_m")]
@@ -162,7 +162,7 @@ def evaluate(
     observation (for videos and logs), `done` with every finished episode.
     """
     if episodes < 1:
-        raise RobotError(f"episodes: expected a whole number from 1, got {episodes}.")
+        raise RobotError(f"episodes: got {episodes}, expected a whole number from 1.")
     rows = []
     for index in range(episodes):
         rows.append(_episode(robot, policy, index, seed, watch))
@@ -173,7 +173,7 @@ def evaluate(
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a success rate; (0, 1) without trials."""
     if not 0 <= successes <= trials:
-        raise ValueError(f"successes: expected 0 to {trials}, got {successes}")
+        raise ValueError(f"successes: got {successes}, expected 0 to {trials}")
     if trials == 0:
         return 0.0, 1.0
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -203,7 +203,8 @@ def student(freedom: int, confidence: float = 0.95) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / n ** (power + 1) for power, term in enumerate(terms))
+    series: float = sum(term / n ** (power + 1) for power, term in enumerate(terms))
+    return z + series
 
 
 def _rounded(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How well a model predicts episodes that it has not learned from: open loop, pixels and reward."""
+"""Prediction errors of a model on held-out episodes: open loop, pixels and reward."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill the unit interva
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A share of every log's episodes that is kept from learning.
+    """A share of every log's episodes that is held out of training.
 
     Whether an episode belongs to it follows from the number of its first row alone: the same in
     every process, whatever else the log holds or drops.
@@ -47,11 +47,10 @@ def evaluate_held_out(
     context: int = 5,
     seed: int = 0,
 ) -> dict[str, float]:
-    """See `context` frames of held-out windows, imagine the rest; return the mean errors.
+    """Filter `context` frames of held-out windows, imagine the rest; return the mean errors.
 
-    A frame is a step of the model: `frameskip` rows. A model without a decoder
-    gives no figures.
-    Equal weights, logs and seed give equal figures; nothing of the learner's state is touched.
+    A frame is a step of the model: `frameskip` rows. A model without a decoder has no figures.
+    Equal weights, logs and seed give equal figures; the learner's state does not change.
     LogEmptyError where no episode is held out, or none is long enough.
     """
     if not model.spec.has_decoder:
@@ -68,23 +67,23 @@ def evaluate_held_out(
     length, least = min((length - 1) * skip + 1, sampler.longest), context * skip + 1
     if length < least:
         raise LogEmptyError(
-            f"no episode of {least} rows is held out ({held_out.share:g} of each log). "
-            "Hold out more, or record more episodes."
+            f"hold_out: got {held_out.share:g} of each log's episodes, none of {least} rows or "
+            "more, expected one. Hold out more, or record more episodes."
         )
     batch = sampler.sample(length=length)
-    found = [
+    predictions = [
         predict(model, {k: v[i] for k, v in batch.items()}, context=context, seed=seed)
         for i in range(windows)
     ]
-    errors = [prediction.figures() for prediction in found]
+    errors = [prediction.figures() for prediction in predictions]
     figures = {
         f"heldout/{name}": float(np.mean([e[name] for e in errors]))
         for name in ("mse", "mse_frozen", "reward_mean_error")
         if name in errors[0]
     }
-    guesses = [p.predicted_reward for p in found if p.predicted_reward is not None]
+    guesses = [p.predicted_reward for p in predictions if p.predicted_reward is not None]
     if guesses:
-        truth = np.concatenate([p.reward[context:] for p in found])
+        truth = np.concatenate([p.reward[context:] for p in predictions])
         guess = np.concatenate([g[context:] for g in guesses])
         figures["heldout/reward_correlation"] = correlation(truth, guess)
     return figures

@@ -50,8 +50,8 @@ class SimulatorEvaluation:
     def __call__(self, weights: Path) -> dict[str, float]:
         """Return success_rate, with its 95 % interval, and mean_return of a version's folder."""
         with closing(self.open()) as robot:
-            seen = str(read_manifest(weights).extra.get("camera", ""))
-            camera = seen if seen in robot.spec.cameras else only_camera(robot.spec, "")
+            trained_on = str(read_manifest(weights).extra.get("camera", ""))
+            camera = trained_on if trained_on in robot.spec.cameras else only_camera(robot.spec, "")
             policy = LearnedPolicy.load(
                 weights,
                 robot.spec,

@@ -1,4 +1,4 @@
-"""Open-loop prediction: a few frames seen, the rest imagined from the actions alone, as pixels."""
+"""Open-loop prediction: a few frames observed, the rest imagined from the actions, as pixels."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from wm_nodes.robots.robot import Image
 
 @dataclass(frozen=True)
 class Prediction:
-    """Truth and what the model made of it, over T frames of which the first `context` were seen."""
+    """Truth and prediction over T frames, of which the first `context` were observed."""
 
     truth: Image  # (T, H, W, 3)
-    predicted: Image  # (T, H, W, 3); reconstructions while frames were seen
+    predicted: Image  # (T, H, W, 3); reconstructions of the observed frames
     reward: npt.NDArray[np.float32]  # (T,) received on arriving at each frame
     predicted_reward: npt.NDArray[np.float32] | None  # (T,)
     context: int
     start: int  # agent step of the episode at which frame 0 was taken
 
     def figures(self) -> dict[str, float | int]:
-        """Return the errors over the imagined frames, beside that of a model that sees no motion.
+        """Return the errors over the imagined frames, and that of a model that predicts no motion.
 
-        Squared errors are of pixels in 0..1. `frozen` repeats the last frame seen.
+        Squared errors are of pixels in 0..1. `frozen` repeats the last observed frame.
         """
         truth = self.truth / 255.0
         imagined = np.square(self.predicted / 255.0 - truth)[self.context :]
@@ -59,14 +59,14 @@ def predict(
 ) -> Prediction:
     """Filter `context` frames of consecutive log rows of one episode, then imagine the others.
 
-    rows: image (T, H, W, 3) uint8, action (T, A), and as far as they are there reward (T,) and
-    proprio (T, P), which some models want. A model with a frameskip sees every such row. The filter
-    starts again at row 0. Equal seed, equal prediction.
+    rows: image (T, H, W, 3) uint8, action (T, A), and where the log has them reward (T,) and
+    proprio (T, P), which some models take. A model with a frameskip takes every such row. The
+    filter starts again at row 0. Equal seeds give equal predictions.
     """
     rows = _model_rows(rows, model)
     frames = len(rows["image"])
     if not 1 <= context < frames:
-        raise ValueError(f"context: expected 1 to {frames - 1} of {frames} frames, got {context}.")
+        raise ValueError(f"context: got {context}, expected 1 to {frames - 1} of {frames} frames.")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     obs = {key: _on(rows[key], key, model, device) for key in model.spec.obs_keys}
@@ -78,8 +78,8 @@ def predict(
         action = arriving[t : t + 1]
         if t < context:
             first = torch.tensor([t == 0], device=device)
-            seen = {key: value[t : t + 1] for key, value in obs.items()}
-            state = model.observe(state, action, seen, first, generator=generator)
+            observation = {key: value[t : t + 1] for key, value in obs.items()}
+            state = model.observe(state, action, observation, first, generator=generator)
         else:
             state = model.step(state, action, generator=generator)
         images.append(model.decode(state)["image"][0].float().clamp(0, 1).cpu())
@@ -100,8 +100,8 @@ def predict(
 def _model_rows(
     rows: Mapping[str, npt.NDArray[Any]], model: WorldModel
 ) -> dict[str, npt.NDArray[Any]]:
-    """Rows at the model's pace and in its units: `frameskip` actions side by side, rewards added
-    up; what is left over at the end does not count."""
+    """Rows at the model's rate and in its units: `frameskip` actions concatenated, rewards summed;
+    remaining rows at the end are left out."""
     skip = model.spec.frameskip
     frames = (len(rows["image"]) - 1) // skip + 1
     whole = (frames - 1) * skip
@@ -125,21 +125,21 @@ def draw_prediction(
     figure = Figure(figsize=(1.1 * len(shown) + 1, 4.4), layout="constrained")
     axes = figure.subplots(3, len(shown), height_ratios=(1, 1, 0.8), squeeze=False)
     for column, t in enumerate(shown):
-        seen = t < prediction.context
+        observed = t < prediction.context
         for row, frames in enumerate((prediction.truth, prediction.predicted)):
             axis = axes[row, column]
             axis.imshow(frames[t], interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             for edge in axis.spines.values():
-                edge.set(color="tab:green" if seen else "tab:orange", linewidth=2)
+                edge.set(color="tab:green" if observed else "tab:orange", linewidth=2)
         axes[0, column].set_title(f"{prediction.start + t}", fontsize=9)
     axes[0, 0].set_ylabel("truth")
     axes[1, 0].set_ylabel("prediction")
     for axis in axes[2]:
         axis.remove()
     _draw_rewards(figure.add_subplot(axes[2, 0].get_gridspec()[2, :]), prediction)
-    legend = f"green: {prediction.context} frames seen, orange: imagined from the actions alone"
+    legend = f"green: {prediction.context} frames observed, orange: imagined from the actions alone"
     figure.suptitle(f"{title} Agent steps; {legend}", fontsize=10)
     figure.savefig(path, dpi=110)
 

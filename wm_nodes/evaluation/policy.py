@@ -8,10 +8,10 @@ from wm_nodes.robots.robot import Observation, Vector
 
 
 class Policy(Protocol):
-    """Anything that acts: a baseline, or a learned agent with its filter."""
+    """Chooses actions: a baseline, or a learned agent with its filter."""
 
     def begin(self) -> None:
-        """Forget the last episode; called after the robot's reset, before the first `act`."""
+        """Reset for a new episode; called after the robot's reset, before the first `act`."""
 
     def act(self, observation: Observation) -> Vector:
         """Return the action (A,) to do now."""

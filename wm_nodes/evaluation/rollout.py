@@ -1,4 +1,4 @@
-"""One episode of a policy on a robot: the loop, and what counts of it."""
+"""One episode of a policy on a robot: the loop, and its length, return and success."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of Meta-World tasks by difficulty, and what is published of them.
+"""Sets of Meta-World tasks by difficulty, and published results.
 
 The sets are those of Masked World Models (Seo et al. 2022, appendix F), who trained for 500 000,
 1, 2 and 3 million simulator steps. Standard library only.

@@ -4,12 +4,12 @@ FOLDER/
   study.json              the settings, the same for all tasks
   state/TASK.json         how long a task has learned, and how its learning ended
   runs/TASK/              its run: log, demonstrations, weights, metrics
-  output/TASK.log         what its processes printed
+  output/TASK.log         output of its processes
   episodes/TASK.csv       the last weights on fresh episodes
-  baselines/TASK_NAME.csv policies that see no image, on the same episodes
+  baselines/TASK_NAME.csv policies that use no image, on the same episodes
   tasks.csv tasks.md tasks.png
 
-Everything is a `wm` process of its own. A study that was killed goes on where it was.
+Everything is a `wm` process of its own. A study that was killed continues where it was.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from wm_nodes.graphs.launch import die_with_parent
 BLIND = ("random", "constant", "open_loop", "open_loop_best")
 BASELINES = (*BLIND, "expert")  # the expert reads the simulator's state
 WM = (sys.executable, "-m", "wm_nodes.cli.main")
-TICK_S = 2.0  # between two notes of how long a task has learned
-BELOW = 0.25  # of a line of the figure: baselines stand below what was learned
+TICK_S = 2.0  # between two writes of how long a task has learned
+BELOW = 0.25  # of a line of the figure: baselines are drawn below the learned policy
 END_S = 60.0  # for a graph that was asked to end
 LAST = 3  # evaluations within learning that are averaged
 
@@ -44,7 +44,7 @@ End = Literal["", "minutes", "steps"]
 
 
 class StudyError(RuntimeError):
-    """A study cannot go on: what was wrong, what was given, what would be right."""
+    """A study cannot continue: what is wrong, got what, expected what."""
 
 
 class _Failed(Exception):
@@ -68,7 +68,7 @@ class StudySettings:
 
 @dataclass(frozen=True)
 class TaskState:
-    """How far a task is. end: what ended its learning, "" while it goes on. code: exit code of the
+    """Progress of a task. end: what ended its learning, "" while it goes on. code: exit code of the
     process that failed last; 0: none did."""
 
     seconds: float = 0.0
@@ -103,7 +103,7 @@ class TaskRow:
 
     @property
     def blind(self) -> float | None:
-        """The best success of a policy that sees no image."""
+        """The best success of a policy that uses no image."""
         return max((v for name in BLIND if (v := getattr(self, name)) is not None), default=None)
 
     def __str__(self) -> str:
@@ -130,16 +130,16 @@ class TaskStudy:
         tasks: Sequence[str],
         *,
         program: Sequence[str] = WM,
-        say: Callable[[str], None] = print,
+        report: Callable[[str], None] = print,
     ) -> None:
         self.folder, self.settings, self.tasks = folder.resolve(), settings, tuple(tasks)
-        self._program, self._say = tuple(program), say
+        self._program, self._report = tuple(program), report
 
     def run(self) -> list[TaskRow]:
         """Measure, learn and evaluate every task that is not finished; return all rows.
 
-        A task of which a process failed is noted and left; the next run of the study tries it
-        again. StudyError: another process has the folder.
+        A task of which a process failed is recorded and skipped; the next run of the study tries
+        it again. StudyError: another process has the folder.
         """
         for part in ("state", "runs", "output", "episodes", "baselines"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
@@ -148,13 +148,13 @@ class TaskStudy:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise StudyError(
-                    f"study: {self.folder} is in use by another process, expected a free folder. "
-                    "Give another --folder, or end that process."
+                    f"study: got {self.folder}, which another process uses, expected a free "
+                    "folder. Give another --folder, or end that process."
                 ) from None
             write_json(self.folder / "study.json", asdict(self.settings), indent=2)
             for number, task in enumerate(self.tasks, 1):
                 note = "" if self.finished(task) else self._try(task, number)
-                self._say(f"{self.row(task)}{note}")
+                self._report(f"{self.row(task)}{note}")
                 write_tables(self.folder, self.rows(), self.settings)
         return self.rows()
 
@@ -165,7 +165,7 @@ class TaskStudy:
         return bool(state.end) and evaluated and not self._missing(task)
 
     def state(self, task: str) -> TaskState:
-        """Return how far a task is. StudyError: its file cannot be read."""
+        """Return the progress of a task. StudyError: its file cannot be read."""
         file = self.folder / "state" / f"{task}.json"
         if not file.exists():
             return TaskState()
@@ -206,9 +206,9 @@ class TaskStudy:
     # --- one task --------------------------------------------------------------------------------
 
     def _try(self, task: str, number: int) -> str:
-        """Do what is left of a task; return what is to be said of it, "" where all went well."""
+        """Complete a task; return a note on its failure, "" where it succeeded."""
         file = self.folder / "output" / f"{task}.log"
-        self._say(f"{task}: {number} of {len(self.tasks)}, output in {file}")
+        self._report(f"{task}: {number} of {len(self.tasks)}, output in {file}")
         try:
             self._run_task(task)
         except _Failed as failure:
@@ -228,7 +228,7 @@ class TaskStudy:
             self._evaluate(task, self._episodes(task), "--weights", str(weights.parent))
 
     def _learn(self, task: str) -> None:
-        """Run the task's graph until its time is over; a graph that was begun goes on."""
+        """Run the task's graph until its time is over; a graph that was begun is continued."""
         before = self.state(task).seconds
         limit_s = 60 * self.settings.minutes
         if before >= limit_s:
@@ -242,7 +242,7 @@ class TaskStudy:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C comes to the study alone
+                start_new_session=True,  # the terminal's Ctrl-C reaches the study only
             )
             try:
                 while process.poll() is None and not end:
@@ -278,11 +278,11 @@ class TaskStudy:
         return ["launch", "sim_metaworld", *words]
 
     def _evaluate(self, task: str, file: Path, *words: str) -> None:
-        """Evaluate a policy on the episodes that all policies get; the file is whole or absent."""
+        """Evaluate a policy on the same episodes as all others; the file is whole or absent."""
         s = self.settings
         numbers = {"episodes": s.episodes, "seed": s.seed, "time-limit": s.time_limit}
-        given = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
-        command = [*die_with_parent.prefix(), *self._program, "eval", *words, *given]
+        options = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
+        command = [*die_with_parent.prefix(), *self._program, "eval", *words, *options]
         with self._output(task) as output, replacing(file) as aside:
             process = subprocess.Popen(
                 [*command, "--csv", str(aside)],
@@ -313,8 +313,8 @@ class TaskStudy:
         return self.folder / "baselines" / f"{task}_{name}.csv"
 
     def _missing(self, task: str) -> list[str]:
-        wanted = BASELINES if self.settings.baselines else ()
-        return [name for name in wanted if not self._baseline(task, name).exists()]
+        names = BASELINES if self.settings.baselines else ()
+        return [name for name in names if not self._baseline(task, name).exists()]
 
     def _weights(self, task: str) -> Path | None:
         """Return the folder of the newest weights; None where none were saved."""
@@ -330,15 +330,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
         return {}
     known = {field.name for field in fields(StudySettings)}
     try:
-        found = dict(json.loads(file.read_text()))
-        if not set(found) <= known:
-            raise ValueError(f"unknown settings {', '.join(sorted(set(found) - known))}")
+        settings = dict(json.loads(file.read_text()))
+        if not set(settings) <= known:
+            raise ValueError(f"unknown: {', '.join(sorted(set(settings) - known))}")
     except (OSError, ValueError, TypeError) as error:
         raise StudyError(
             f"study: got {file}, which cannot be read ({error}), expected a study's settings. Give "
-            "another --folder, or mend the file."
+            "another --folder, or repair the file."
         ) from None
-    return found
+    return settings
 
 
 def write_tables(folder: Path, rows: Sequence[TaskRow], settings: StudySettings) -> None:
@@ -362,7 +362,7 @@ def markdown(rows: Sequence[TaskRow], settings: StudySettings) -> str:
     about = (
         f"`{s.model}`, {s.demos} demonstrations, {limits} a task, seed {s.seed}. Success of "
         f"{s.episodes} fresh episodes of {s.time_limit} agent steps by the last weights, with "
-        "Wilson's 95 % interval; every policy meets the same episodes. *Last evaluations*: mean "
+        "Wilson's 95 % interval; every policy has the same episodes. *Last evaluations*: mean "
         f"of the last {LAST} within learning. *MWM*: published, {PUBLISHED_STEPS} simulator steps, "
         "five seeds, no demonstrations, episodes of 250 agent steps."
     )
@@ -391,16 +391,16 @@ def draw(rows: Sequence[TaskRow], settings: StudySettings, path: Path) -> None:
     places = range(len(rows))
     marks = dict(zip((*BASELINES, "published"), "os^D|x"))
     for name, mark in marks.items():
-        found = [
+        measured = [
             (v, at + BELOW)
             for at, row in zip(places, rows)
             if (v := getattr(row, name)) is not None
         ]
-        if found:
+        if measured:
             color, label = "0.55", name.replace("_", " ")
             if name == "published":
                 color, label = "tab:orange", f"MWM, published, {PUBLISHED_STEPS} steps"
-            rates, heights = zip(*found)
+            rates, heights = zip(*measured)
             axes.scatter(rates, heights, s=36, color=color, marker=mark, label=label)
     learned = [
         (row.success, at, row.success - row.low, row.high - row.success)
@@ -461,7 +461,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Ask a process to end as Ctrl-C does, kill it if it does not; return its exit code."""
+    """Interrupt a process as Ctrl-C does, kill it if it does not end; return its exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         _wait(process, END_S)

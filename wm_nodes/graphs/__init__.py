@@ -15,20 +15,20 @@ NAMES = ("sim", "sim_metaworld", "offline_train", "replay", "arm_mpc")
 def find_graph(name: str) -> Graph:
     """Return the graph of that name, or GRAPH of a Python file.
 
-    GraphError: there is none, or its file is broken.
+    GraphError: no such graph, or its file cannot be loaded.
     """
     if is_file(name):
         return _own(name)
     if name not in NAMES:
-        raise GraphError(f"{unknown('graph', name, NAMES)} Or a file of your own, FILE.py.")
+        raise GraphError(f"{unknown('graph', name, NAMES)} Or give a file of your own, FILE.py.")
     try:
         graph = import_module(f"wm_nodes.graphs.{name}").GRAPH
     except Exception as error:  # whatever a file of the user's own may raise
         raise GraphError(f"graph {name!r} cannot be read: {_where(error)}") from error
     if not isinstance(graph, Graph):
         raise GraphError(
-            f"graph {name!r} cannot be read: GRAPH of wm_nodes/graphs/{name}.py is of type "
-            f"{type(graph).__name__}, right is Graph."
+            f"graph {name!r} cannot be read: got GRAPH of type {type(graph).__name__} in "
+            f"wm_nodes/graphs/{name}.py, expected a Graph."
         )
     return graph
 
@@ -39,12 +39,14 @@ def _own(name: str) -> Graph:
     except CodeError as error:
         raise GraphError(f"graph: {error}") from None
     if not isinstance(graph, Graph):
-        raise GraphError(f"graph: {name} has no GRAPH. Right: GRAPH = simulator_graph(...).")
+        raise GraphError(
+            f"graph: {name}: got no GRAPH, expected one, such as GRAPH = simulator_graph(...)."
+        )
     return graph
 
 
 def _where(error: Exception) -> str:
-    """Return an error in one line, with the file and line that it is of."""
+    """Return an error in one line, with its file and line."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({error.filename}, line {error.lineno})."
     frames = traceback.extract_tb(error.__traceback__)

@@ -34,14 +34,16 @@ WEIGHTS = Argument(
     "weights",
     "",
     "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none. Task, model, "
-    "camera and action_repeat are those of the weights unless given; another task or model is "
+    "camera and action_repeat are those of the weights by default; another task or model is "
     "refused.",
 )
 TRAIN = Argument("train", True, "Learn while acting; false only acts.")
 SEED = Argument("seed", 0, "Seed of everything random.", low=0, high=2**31 - 1, fixed=True)
 STEPS = Argument("steps", 0, "End after this many simulator steps; 0: never.", low=0)
 EPISODES = Argument("episodes", 0, "End after this many episodes; 0: never.", low=0)
-RUN = Argument("run", "", "Name of the run (runs/NAME): an old one goes on; empty: a new one.")
+RUN = Argument(
+    "run", "", "Name of the run (runs/NAME): an existing one is continued; empty: a new one."
+)
 LOG = Argument("log", "", "Replay log; empty: the run's own (runs/NAME/log).", fixed=True)
 CAPACITY = (  # of the recorder
     Argument("capacity_steps", 0, "Keep the newest so many steps of the log; 0: all.", low=0),
@@ -50,15 +52,15 @@ CAPACITY = (  # of the recorder
 RECENCY = Argument(
     "recency",
     0.0,
-    "Half-life of an episode's odds to be learned from, in rows of the log; 0: all alike.",
+    "Half-life of an episode's sampling weight, in rows of the log; 0: all equal.",
     low=0.0,
     fixed=True,
 )
 HOLD_OUT = Argument(
     "hold_out",
     0.0,
-    "Share of each log's episodes that is not learned from; a run that `wm train` began keeps its "
-    "own.",
+    "Share of each log's episodes that is held out of training; a run that `wm train` began keeps "
+    "its own.",
     low=0.0,
     high=0.9,
     fixed=True,
@@ -69,7 +71,7 @@ ALLOW_MIXED = Argument(
 COMPOSITION = Argument(
     "composition",
     "split",
-    "split: camera, encoder, world_model, policy as processes; fused: all four in one.",
+    "split: camera, encoder, world_model, policy as processes; fused: all four in one process.",
     choices=("split", "fused"),
 )
 PLANNER = Argument("planner", "actor", "What chooses the action.", choices=tuple(PLANNERS))
@@ -77,8 +79,8 @@ REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the en
 OFFLINE = Argument(
     "offline",
     "",
-    "Recorded logs to learn from as well, as LOG or LOG:WEIGHT, with commas between; a run that "
-    "`wm train` began goes on with those it had. Empty: none.",
+    "Further recorded logs to learn from, as LOG or LOG:WEIGHT, with commas between; a run that "
+    "`wm train` began keeps its own. Empty: none.",
     fixed=True,
 )
 NS = Argument(
@@ -90,7 +92,7 @@ NS = Argument(
 NETWORK = Argument(
     "network",
     "local",
-    "local: shared memory and loopback only; subnet: other computers hear and are heard too.",
+    "local: this computer only, by shared memory and loopback; subnet: other computers too.",
     choices=("local", "subnet"),
 )
 
@@ -115,8 +117,8 @@ def split_logs(values: Values) -> list[str]:
             folder = Path(log.path).expanduser().resolve()
             if not (folder / "zarr.json").is_file():
                 raise GraphError(
-                    f"offline: there is no replay log {word!r}. Give LOG or LOG:WEIGHT, commas "
-                    "between."
+                    f"offline: got {word!r}, which is no replay log, expected LOG or LOG:WEIGHT, "
+                    "with commas between."
                 )
             log = WeightedLog(str(folder), log.weight)
         logs.append(str(log))
@@ -124,7 +126,7 @@ def split_logs(values: Values) -> list[str]:
 
 
 def trainer_threads(cores: int) -> int:
-    """Return how many threads learning may use: half the machine acts."""
+    """Return how many threads training may use: half of the cores are left for acting."""
     return max(1, cores // 2)
 
 
@@ -143,7 +145,7 @@ def check_settings(values: Values) -> None:
 
 
 def check_files(values: Values) -> None:
-    """Refuse weights that are not there or another model's, before any process starts."""
+    """Refuse weights that do not exist or are of another model, before any process starts."""
     split_logs(values)
     check_settings(values)
     weights = str(values.get("weights", ""))
@@ -152,6 +154,7 @@ def check_files(values: Values) -> None:
     facts = read_facts(find_weights(weights))
     if facts.preset != values["model"]:
         raise GraphError(
-            f"weights: those in {facts.folder} are of model {facts.preset!r}, not "
-            f"{values['model']!r}. Right: model:={facts.preset}, or other weights."
+            f"model: got {values['model']!r}, but the weights in {facts.folder} are of model "
+            f"{facts.preset!r}, expected the same. Set model:={facts.preset}, or take other "
+            "weights."
         )

@@ -1,4 +1,4 @@
-"""An arm and who plans for it: a model with a goal, or a script; the same for a simulated arm."""
+"""An arm, real or simulated, and its planner: a model with a goal, or a script."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from wm_nodes.namespaces import ROOT, absolute
 TASKS = ("reach", "goal", "push", "lift")
 SCRIPTED = ("expert", "random", "hold")
 SIM, REAL = "sim", "real"
-PLANNER_S = 120.0  # an episode begins without anybody who plans only after so long
+PLANNER_S = 120.0  # longest wait for a planner before an episode begins
 
 ARGUMENTS = (
     Argument(
@@ -46,32 +46,32 @@ ARGUMENTS = (
     ),
     Argument("robot", "arm_sim", "A name of config/robots, or the path of a YAML.", fixed=True),
     Argument("dry_run", False, "Do everything but command the arm."),
-    Argument("task", "reach", "What the simulated arm sets up and judges.", fixed=True),
+    Argument("task", "reach", "Task of the simulated arm: scene, reward, success.", fixed=True),
     Argument(
         "policy",
         "",
-        "Who plans: model (weights and, for a planner, a goal), expert (a task's script: simulated "
-        "arm), random (smooth), hold; empty: model where there are weights, else expert.",
+        "What plans: model (weights and, for a planner, a goal), expert (the task's script: "
+        "simulated arm), random (smooth), hold; empty: model where there are weights, else expert.",
         choices=("", "model", *SCRIPTED),
     ),
     replace(MODEL, default="dino_wm_cpu"),
     WEIGHTS,
     Argument("planner", "cem", "What chooses the action.", choices=(*SEARCHES, "actor")),
-    Argument("goal", "", "Image of the goal, a file; empty: topic goal/image says."),
+    Argument("goal", "", "Image file of the goal; empty: goals come on topic goal/image."),
     Argument("budget_s", 0.4, "Seconds for a search.", low=0.0, high=10.0),
-    Argument("horizon", 0, "Model steps that a search looks ahead; 0: as suits the model.", low=0),
-    Argument("samples", 0, "Candidates of a search; 0: as suits the model.", low=0),
-    Argument("iterations", 0, "Rounds of a search; 0: as suits the model.", low=0),
-    Argument("delay_s", 0.0, "Commands act so much later than in training.", low=0.0, high=2.0),
-    Argument("compensate", True, "Plan from where the arm will be when the plan comes."),
+    Argument("horizon", 0, "Model steps that a search looks ahead; 0: the model's own.", low=0),
+    Argument("samples", 0, "Candidates of a search; 0: the model's own.", low=0),
+    Argument("iterations", 0, "Iterations of a search; 0: the model's own.", low=0),
+    Argument("delay_s", 0.0, "Delay of commands, more than in training [s].", low=0.0, high=2.0),
+    Argument("compensate", True, "Plan from where the arm will be when the plan is ready."),
     Argument(
         "execute",
         0,
-        "Actions that are done before the next search; 0: as suits the model.",
+        "Actions that are executed before the next search; 0: the model's own.",
         low=0,
         high=50,
     ),
-    Argument("camera", "front", "Camera that the model sees.", fixed=True),
+    Argument("camera", "front", "Camera that the model uses.", fixed=True),
     Argument("home", True, "Go to the home pose before each episode."),
     Argument(
         "confirm_home",
@@ -85,8 +85,8 @@ ARGUMENTS = (
     ),
     Argument("speed_scale", 1.0, "All speeds stay below this share of their limits; wm arm speed "
              "changes it while the arm runs.", low=0.05, high=1.0),
-    Argument("max_plan_s", 2.0, "No plan is followed longer after its observation.", low=0.01,
-             high=60.0),
+    Argument("max_plan_s", 2.0, "Longest time that a plan is followed after its observation [s].",
+             low=0.01, high=60.0),
     Argument(
         "tf",
         "auto",
@@ -103,8 +103,8 @@ ARGUMENTS = (
     ),
     Argument("time_limit", 100, "Agent steps per episode.", low=1, fixed=True),
     EPISODES,
-    Argument("evaluate", False, "Episodes to judge by: no noise is added to a plan."),
-    Argument("actuation_delay_s", 0.0, "Simulated arm: commands act so late.", low=0.0, high=2.0),
+    Argument("evaluate", False, "Evaluation episodes: no noise is added to a plan."),
+    Argument("actuation_delay_s", 0.0, "Simulated arm: delay of commands [s].", low=0.0, high=2.0),
     Argument("plans", False, "Record every plan and goal image in the folder plans of the run."),
     Argument("record", True, "Record to the run's log."),
     SEED,
@@ -129,7 +129,7 @@ def _pick(values: Values, *names: str) -> dict[str, Parameter]:
 def _arm_sim(values: Values) -> Mapping[str, Parameter]:
     own = _pick(values, "robot", "task", "seed", "actuation_delay_s")
     own["robot_ns"] = values["ns"]
-    return {**own, "show_goal": not values["goal"]}  # a file is not overruled by the scene
+    return {**own, "show_goal": not values["goal"]}  # a file has precedence over the scene
 
 
 def _robot(values: Values) -> Mapping[str, Parameter]:
@@ -140,7 +140,7 @@ def _robot(values: Values) -> Mapping[str, Parameter]:
         **_pick(values, *names.split()),
         "adapter": "arm",
         "mode": "realtime",
-        "max_age_s": 0.0,  # a plan is played to its end and not beyond
+        "max_age_s": 0.0,  # a plan is executed to its end and not beyond
         "max_plan_s": values["max_plan_s"],
         "speed_scale": values["speed_scale"],
         "confirm_home": real and values["confirm_home"],
@@ -188,8 +188,8 @@ def _robot_file(values: Values) -> Path:
 
 
 def _namespaces(values: Values, pushed: str) -> dict[str, str]:
-    given = absolute(str(values["driver_ns"]), pushed or ROOT)
-    driver_ns = given or driver_namespace(_robot_file(values), pushed)
+    configured = absolute(str(values["driver_ns"]), pushed or ROOT)
+    driver_ns = configured or driver_namespace(_robot_file(values), pushed)
     return {**own_namespace(values, pushed), "driver_ns": driver_ns}
 
 
@@ -197,22 +197,29 @@ def _check(values: Values) -> None:
     robot, path = str(values["robot"]), _robot_file(values)
     own = robot.endswith((".yaml", ".yml"))
     if not path.is_file():
-        raise GraphError(f"robot: there is no {path}. Right: a name of config/robots, or a path.")
+        raise GraphError(
+            f"robot: got {path}, which does not exist, expected a name of config/robots, or a path."
+        )
     if values["hardware"] == SIM and values["task"] not in TASKS:
         raise GraphError(
-            f"task: the simulated arm has no {values['task']!r}. Right: {', '.join(TASKS)}."
+            f"task: got {values['task']!r}, expected a task of the simulated arm: "
+            f"{', '.join(TASKS)}."
         )
     if values["hardware"] == SIM and robot != "arm_sim" and not own:
         raise GraphError(
-            f"robot: {robot} is not simulated. Right: robot:=arm_sim, or hardware:=real."
+            f"robot: got {robot}, which is not simulated, expected arm_sim, or hardware:=real."
         )
     if values["hardware"] == REAL and _who(values) == "expert":
-        raise GraphError("policy: the script reads a simulator. Right: model, random or hold.")
+        raise GraphError(
+            "policy: got expert, which needs a simulator's state, expected model, random or hold."
+        )
     if values["goal"] and not Path(str(values["goal"])).expanduser().is_file():
-        raise GraphError(f"goal: there is no file {values['goal']!r}.")
+        raise GraphError(f"goal: got {values['goal']!r}, which does not exist, expected a file.")
     if not _is_scripted(values):
         if not _has_weights(values):
-            raise GraphError("policy: a model needs weights:=FOLDER (or policy:=expert).")
+            raise GraphError(
+                "policy: got model without weights, expected weights:=FOLDER, or policy:=expert."
+            )
         check_files(values)
 
 
@@ -256,5 +263,5 @@ GRAPH = Graph(
     check=_check,
     namespaces=_namespaces,
     owns=lambda values: ("ns", "driver_ns") if values["hardware"] == SIM else ("ns",),
-    moves=lambda values: values["hardware"] == SIM,  # the operator finds a real arm where it was
+    moves=lambda values: values["hardware"] == SIM,  # a real arm keeps its namespace
 )

@@ -30,7 +30,9 @@ def read_config_file(path: Path) -> ConfigFile:
         content = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise GraphError(f"config: {path} cannot be read ({text}). Give a YAML file.") from None
+        raise GraphError(
+            f"config: got {path}, which cannot be read ({text}), expected a YAML file."
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get(PRESET, ""), str):
         raise GraphError(
             f"config: {path}: got {type(content).__name__}, expected `preset: NAME` and settings "
@@ -40,27 +42,27 @@ def read_config_file(path: Path) -> ConfigFile:
     return ConfigFile(preset, dict(_flat(content, "")))
 
 
-def with_config(given: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the given arguments with `config` replaced by the model and settings of its file.
+def with_config(arguments: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the arguments with `config` replaced by the model and settings of its file.
 
     Settings of `set` come on top of those of the file. GraphError: the file cannot be read, or
     `model` contradicts it.
     """
-    path = str(given.get("config", ""))
+    path = str(arguments.get("config", ""))
     if not path:
-        return dict(given)
+        return dict(arguments)
     file = read_config_file(Path(path).expanduser())
-    if file.preset and given.get("model", file.preset) != file.preset:
+    if file.preset and arguments.get("model", file.preset) != file.preset:
         raise GraphError(
-            f"model: got {given['model']!r}, but {path} has preset {file.preset!r}, expected the "
-            "same. Leave one of them out."
+            f"model: got {arguments['model']!r}, but {path} has preset {file.preset!r}, expected "
+            "the same. Leave one of them out."
         )
     try:
-        changes = {**file.settings, **read_changes(str(given.get("set", "")))}
+        changes = {**file.settings, **read_changes(str(arguments.get("set", "")))}
     except ModelError as error:
         raise GraphError(str(error)) from None
     model = {"model": file.preset} if file.preset else {}
-    return {**given, **model, "config": "", "set": written(changes)}
+    return {**arguments, **model, "config": "", "set": written(changes)}
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:

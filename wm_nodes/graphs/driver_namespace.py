@@ -1,4 +1,4 @@
-"""The driver's namespace in a robot's YAML, for a launch that has not read the file otherwise."""
+"""The driver's namespace in a robot's YAML, read without the rest of the file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from wm_nodes.namespaces import ROOT, absolute, legal, refusal
 def driver_namespace(path: Path, pushed: str) -> str:
     """Return the absolute namespace of `driver_ns` in the file; the root where there is none.
 
-    A relative one is below `pushed`. What else is wrong with the file, the robot node reports.
+    A relative one is below `pushed`. Other errors in the file are reported by the robot node.
     """
     base = pushed or ROOT
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return base
-    given = content.get("driver_ns") if isinstance(content, dict) else None
-    if given is None or given == "":
+    namespace = content.get("driver_ns") if isinstance(content, dict) else None
+    if namespace is None or namespace == "":
         return base
-    if not isinstance(given, str) or not legal(given):
-        raise GraphError(refusal(f"robot: driver_ns of {path}", str(given)))
-    return absolute(given, base)
+    if not isinstance(namespace, str) or not legal(namespace):
+        raise GraphError(refusal(f"robot: driver_ns of {path}", str(namespace)))
+    return absolute(namespace, base)

@@ -1,6 +1,6 @@
 """What a graph is: its arguments, its nodes, and how a wrong argument is refused.
 
-A graph is data. `supervise.py` runs it on plain processes and `ros_launch.py` turns it into
+A graph is data. `supervisor.py` runs it as plain processes and `ros_launch.py` turns it into
 launch_ros actions, so both have the same arguments, nodes, parameters and restarts.
 """
 
@@ -16,12 +16,12 @@ from wm_nodes.errors import closest, unknown
 Value = bool | int | float | str
 Parameter = Value | list[str]
 CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
-USER_ERROR = 2  # exit code of a node that refuses what it was given
+USER_ERROR = 2  # exit code of a node that refuses its parameters
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 class GraphError(ValueError):
-    """A mistake of the person who launches: one line that says what, given and right."""
+    """A mistake of the user who launches: one line with what, got and expected."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Argument:
         return value
 
     def right(self) -> str:
-        """Say what may be given, in a few words."""
+        """Describe the values that are accepted, in a few words."""
         if isinstance(self.default, bool):
             return "true or false"
         if self.choices:
@@ -86,11 +86,11 @@ class Argument:
 
     def _wrong(self, word: str) -> str:
         if len(self.choices) <= 8:
-            return f"{self.name}: given {word!r}, right is {self.right()}."
+            return f"{self.name}: got {word!r}, expected {self.right()}."
         near = closest(word, self.choices) or list(self.choices[:3])
         return (
-            f"{self.name}: there is no {word!r}. Closest: {', '.join(near)} "
-            f"(all {len(self.choices)}: --show-args)."
+            f"{self.name}: got {word!r}, expected one of {len(self.choices)} names (--show-args). "
+            f"Closest: {', '.join(near)}."
         )
 
 
@@ -100,8 +100,8 @@ Values = Mapping[str, Value]
 def own_namespace(values: Values, pushed: str) -> dict[str, str]:
     """Return the namespaces of a graph by argument, absolute: a relative `ns` is below the pushed
     one. A graph without that argument is in the default one."""
-    given = str(values.get("ns", namespaces.ROBOT))
-    return {"ns": namespaces.absolute(given, pushed or namespaces.ROOT)}
+    namespace = str(values.get("ns", namespaces.ROBOT))
+    return {"ns": namespaces.absolute(namespace, pushed or namespaces.ROOT)}
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ class NodeSpec:
     """One node process.
 
     executable: the console script in this package (its module has the same name).
-    namespace: values -> absolute namespace that it lives in.
+    namespace: values -> its absolute namespace.
     parameters: values -> ROS parameters. condition: values -> whether it runs at all.
     restart: a crash starts it again; exit codes 0 and 2 (a user's mistake) never do.
     on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over); the others have
-    `grace_s` seconds to end by themselves before (a report takes a while).
+    `grace_s` seconds to end by themselves first (a report takes a while).
     stop_rank: nodes of rank 0 stop first, then 1, then 2; within `stop_s` seconds each rank.
     shown: its output goes to the terminal; of the others only errors do.
     """
@@ -163,13 +163,13 @@ class Graph:
         """Return every argument at its default."""
         return {argument.name: argument.default for argument in self.arguments}
 
-    def parse(self, given: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the given arguments with their types; refuse unknown names and wrong values."""
+    def parse(self, texts: Mapping[str, Value]) -> dict[str, Value]:
+        """Return the arguments with their types; refuse unknown names and wrong values."""
         known = {argument.name: argument for argument in self.arguments}
-        for name in given:
+        for name in texts:
             if name not in known:
                 raise GraphError(unknown("argument", name, known))
-        return {name: known[name].parse(text) for name, text in given.items()}
+        return {name: known[name].parse(text) for name, text in texts.items()}
 
     def running(self, values: Values) -> tuple[NodeSpec, ...]:
         """Return the nodes that these arguments start."""
@@ -178,14 +178,14 @@ class Graph:
     def task(self, values: Values) -> str:
         """Return the task that all nodes have; "" where none has one. GraphError: they differ."""
         running = {node.name: node.parameters(values) for node in self.running(values)}
-        found = {name: str(own["task"]) for name, own in running.items() if "task" in own}
-        if len(set(found.values())) > 1:
-            differing = ", ".join(f"{name} {task!r}" for name, task in found.items())
+        tasks = {name: str(own["task"]) for name, own in running.items() if "task" in own}
+        if len(set(tasks.values())) > 1:
+            differing = ", ".join(f"{name} {task!r}" for name, task in tasks.items())
             raise GraphError(
                 f"task: the nodes of graph {self.name!r} got {differing}, expected one task. Let "
                 "them all read the robot node's parameters (GraphRobot.robot)."
             )
-        return next(iter(found.values()), "")
+        return next(iter(tasks.values()), "")
 
 
 def show(value: Value) -> str:
@@ -194,14 +194,16 @@ def show(value: Value) -> str:
 
 
 def split_words(words: Sequence[str]) -> dict[str, str]:
-    """Split `name:=value` words; refuse any other form and a name given twice."""
-    given: dict[str, str] = {}
+    """Split `name:=value` words; refuse any other form and repeated names."""
+    arguments: dict[str, str] = {}
     for word in words:
         name, mark, value = word.partition(":=")
         if not mark or not name:
-            meant = word.lstrip("-").replace("=", ":=", 1) if "=" in word else "seed:=1"
-            raise GraphError(f"argument {word!r}: right is name:=value, as in {meant}.")
-        if name in given:
-            raise GraphError(f"argument {name!r} is given twice: {given[name]!r} and {value!r}.")
-        given[name] = value
-    return given
+            example = word.lstrip("-").replace("=", ":=", 1) if "=" in word else "seed:=1"
+            raise GraphError(f"argument: got {word!r}, expected name:=value, such as {example}.")
+        if name in arguments:
+            raise GraphError(
+                f"argument {name!r}: got {arguments[name]!r} and {value!r}, expected one value."
+            )
+        arguments[name] = value
+    return arguments

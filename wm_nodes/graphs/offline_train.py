@@ -39,14 +39,16 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
 
 
 def _monitor(values: Values) -> Mapping[str, Parameter]:
-    given = {name: values[name] for name in ("run", "log", "report")}
-    return {**given, "wait_for": "trainer"}
+    parameters = {name: values[name] for name in ("run", "log", "report")}
+    return {**parameters, "wait_for": "trainer"}
 
 
 def _check(values: Values) -> None:
     check_files(values)
     if not Path(str(values["log"])).is_dir():
-        raise GraphError(f"log: there is no replay log {values['log']!r}. Right: log:=FOLDER.")
+        raise GraphError(
+            f"log: got {values['log']!r}, which does not exist, expected the folder of a log."
+        )
 
 
 GRAPH = Graph(
@@ -62,7 +64,7 @@ GRAPH = Graph(
         Argument(
             "camera",
             "",
-            "Camera of the log that the model sees; empty: the first of its image size, or the "
+            "Camera of the log that the model uses; empty: the first of its image size, or the "
             "only one.",
             fixed=True,
         ),

@@ -27,15 +27,15 @@ NONE = "none"
 
 
 def _answers(values: Values) -> list[str]:
-    """Who is waited for: no row is lost while nodes start, no plan is skipped."""
+    """Topics whose messages are waited for: no row is lost at the start, no plan is skipped."""
     recorded = ["recorded"] if values["record"] else []
     return recorded + (["plan"] if values["composition"] != NONE else [])
 
 
 def _replay(values: Values) -> Mapping[str, Parameter]:
-    given: dict[str, Parameter] = {name: values[name] for name in ("log", "episode", "rate")}
+    parameters: dict[str, Parameter] = {name: values[name] for name in ("log", "episode", "rate")}
     answers = _answers(values)
-    return {**given, "as_camera": True, **({"answers": answers} if answers else {})}
+    return {**parameters, "as_camera": True, **({"answers": answers} if answers else {})}
 
 
 def _cameras(log: Path) -> list[str]:
@@ -45,7 +45,7 @@ def _cameras(log: Path) -> list[str]:
         return list(root["attributes"]["wm_log"]["spec"]["cameras"])
     except (OSError, ValueError, KeyError, TypeError):
         raise GraphError(
-            f"log: there is no replay log {str(log)!r}. Right: log:=FOLDER, as `wm log info` shows."
+            f"log: got {str(log)!r}, which is no replay log, expected a folder (`wm log info`)."
         ) from None
 
 
@@ -53,17 +53,17 @@ def _camera(values: Values) -> str:
     return str(values["camera"]) or next(iter(_cameras(Path(str(values["log"])))), "")
 
 
-def _thinker(values: Values) -> dict[str, Parameter]:
-    given: dict[str, Parameter] = {name: values[name] for name in ("model", "run", "seed")}
-    return {**given, "weights": first_weights(values)}
+def _model_node(values: Values) -> dict[str, Parameter]:
+    parameters: dict[str, Parameter] = {name: values[name] for name in ("model", "run", "seed")}
+    return {**parameters, "weights": first_weights(values)}
 
 
-def _seeing(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "camera": _camera(values)}
+def _image_node(values: Values) -> Mapping[str, Parameter]:
+    return {**_model_node(values), "camera": _camera(values)}
 
 
 def _policy(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "planner": values["planner"]}
+    return {**_model_node(values), "planner": values["planner"]}
 
 
 def _agent(values: Values) -> Mapping[str, Parameter]:
@@ -78,7 +78,9 @@ def _check(values: Values) -> None:
     check_files(values)
     cameras, camera = _cameras(Path(str(values["log"]))), str(values["camera"])
     if camera and camera not in cameras:
-        raise GraphError(f"camera: the log has no {camera!r}, it has {', '.join(cameras)}.")
+        raise GraphError(
+            f"camera: got {camera!r}, expected one of the log's: {', '.join(cameras)}."
+        )
 
 
 GRAPH = Graph(
@@ -88,28 +90,32 @@ GRAPH = Graph(
         replace(LOG, description="Replay log to play from (a folder)."),
         Argument("episode", -1, "Episode to play, from 0; -1: the newest."),
         Argument(
-            "rate", 1.0, "Times as fast as it was; 0: without any pause.", low=0.0, high=1000.0
+            "rate",
+            1.0,
+            "Speed relative to the recording; 0: without any pause.",
+            low=0.0,
+            high=1000.0,
         ),
         Argument("record", False, "Record what is played, to runs/NAME/log."),
         replace(
             COMPOSITION,
             default=NONE,
-            description="Nodes that decide on what is played (their plans are not executed). none: "
+            description="Nodes that plan for what is played (their plans are not executed). none: "
             "no node; split: encoder, world_model, policy; fused: one agent.",
             choices=(NONE, *COMPOSITION.choices),
         ),
         MODEL,
         WEIGHTS,
         PLANNER,
-        Argument("camera", "", "Camera that the deciding nodes see; empty: the log's first."),
+        Argument("camera", "", "Camera that the planning nodes use; empty: the log's first."),
         SEED,
         RUN,
         NETWORK,
         NS,
     ),
     nodes=(
-        NodeSpec("encoder", "encoder", _seeing, condition=_split),
-        NodeSpec("world_model", "world_model", _seeing, condition=_split),
+        NodeSpec("encoder", "encoder", _image_node, condition=_split),
+        NodeSpec("world_model", "world_model", _image_node, condition=_split),
         NodeSpec("policy", "policy", _policy, condition=_split),
         NodeSpec(
             "agent", "agent", _agent, condition=lambda values: values["composition"] == "fused"

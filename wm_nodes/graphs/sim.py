@@ -33,7 +33,7 @@ from wm_nodes.graphs.arguments import (
     trainer_threads,
 )
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
-from wm_nodes.robots.registry import ROBOTS, SIMULATED
+from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
 
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
 AHEAD = 100  # agent steps that the robot may be ahead of the trainer's ratio: then it waits
@@ -177,19 +177,19 @@ def _camera(values: Values) -> Mapping[str, Parameter]:
     return _pick(values, "camera", "mode")
 
 
-def _thinker(values: Values) -> dict[str, Parameter]:
+def _model_node(values: Values) -> dict[str, Parameter]:
     return {
         **_pick(values, "mode", "model", "run", "seed"),
         "weights": first_weights(values),
     }
 
 
-def _seeing(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "camera": values["camera"]}
+def _image_node(values: Values) -> Mapping[str, Parameter]:
+    return {**_model_node(values), "camera": values["camera"]}
 
 
 def _policy(values: Values) -> Mapping[str, Parameter]:
-    return {**_thinker(values), "planner": values["planner"]}
+    return {**_model_node(values), "planner": values["planner"]}
 
 
 def _agent(values: Values) -> Mapping[str, Parameter]:
@@ -243,14 +243,14 @@ def any_simulator_graph(name: str, description: str) -> Graph:
 
 def _any_robot() -> tuple[Argument, ...]:
     """Return the arguments that every robot has choices of its own for, left open."""
+    texts: tuple[Callable[[RobotEntry], str], ...] = (
+        lambda entry: _short(entry.tasks),
+        lambda entry: _short(entry.cameras),
+        lambda entry: f"{entry.action_repeat} of {entry.period_ms:g} ms",
+        lambda entry: str(entry.time_limit),
+    )
     tasks, cameras, repeats, limits = (
-        "; ".join(f"{name}: {text(entry)}" for name, entry in SIMULATED.items())
-        for text in (
-            lambda entry: _short(entry.tasks),
-            lambda entry: _short(entry.cameras),
-            lambda entry: f"{entry.action_repeat} of {entry.period_ms:g} ms",
-            lambda entry: str(entry.time_limit),
-        )
+        "; ".join(f"{name}: {text(entry)}" for name, entry in SIMULATED.items()) for text in texts
     )
     return (
         Argument("task", "", f"Task; empty: the robot's first. {tasks}.", fixed=True),
@@ -343,8 +343,8 @@ def _graph(
         arguments=arguments,
         nodes=(
             NodeSpec("camera", "camera", _camera, condition=_split),
-            NodeSpec("encoder", "encoder", _seeing, condition=_split),
-            NodeSpec("world_model", "world_model", _seeing, condition=_split),
+            NodeSpec("encoder", "encoder", _image_node, condition=_split),
+            NodeSpec("world_model", "world_model", _image_node, condition=_split),
             NodeSpec("policy", "policy", _policy, condition=_split),
             NodeSpec("agent", "agent", _agent, condition=_fused),
             NodeSpec(

@@ -1,4 +1,4 @@
-"""A log to learn from, written LOG or LOG:WEIGHT: a folder or a URL, and how often it is drawn."""
+"""A log to learn from, written LOG or LOG:WEIGHT: a folder or a URL, and its sampling weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ URL = "://"  # of a log in an object store
 
 @dataclass(frozen=True)
 class WeightedLog:
-    """path: folder as it was given, or URL. weight: odds against the other logs, above 0."""
+    """path: folder or URL. weight: sampling weight relative to the other logs, above 0."""
 
     path: str
     weight: float = 1.0

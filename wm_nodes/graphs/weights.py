@@ -1,6 +1,6 @@
-"""What weights on disk say of themselves, read without torch; and the rule for task and model:
+"""Facts about weights on disk, read without torch.
 
-they come from the weights unless given, and a launch that contradicts the weights is refused.
+Task and model of a launch are those of its weights; a launch that contradicts them is refused.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class WeightFacts:
     folder: Path
     version: int
     preset: str
-    made_with: Mapping[str, Any] = field(default_factory=dict)
+    trained_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
-        """Name of the task, "" where the manifest says none."""
-        return str(self.made_with.get("task", ""))
+        """Name of the task, "" where the manifest has none."""
+        return str(self.trained_with.get("task", ""))
 
     @property
     def robot(self) -> str:
-        """Name of the robot, "" where the manifest says none."""
-        return str(self.made_with.get("robot", ""))
+        """Name of the robot, "" where the manifest has none."""
+        return str(self.trained_with.get("robot", ""))
 
 
 def find_weights(text: str) -> Path:
@@ -48,23 +48,23 @@ def find_weights(text: str) -> Path:
         return path
     near = closest(text, shipped) or list(shipped)
     names = f"Shipped: {', '.join(near)}." if near else "None ship with this version."
-    raise GraphError(f"weights: there is no folder {text!r}. {names}")
+    raise GraphError(f"weights: got {text!r}, expected a folder or a shipped name. {names}")
 
 
 def read_facts(folder: Path) -> WeightFacts:
-    """Return what a version's folder, or the newest version of a store, says. GraphError."""
+    """Return the facts of a version's folder, or of a store's newest version. GraphError."""
     try:
         latest = folder / "latest"
         place = folder / f"{int(latest.read_text()):010d}" if latest.exists() else folder
         manifest = json.loads((place / "manifest.json").read_text())
-        made_with = manifest.get("extra") or {}
-        if not isinstance(made_with, dict):
+        trained_with = manifest.get("extra") or {}
+        if not isinstance(trained_with, dict):
             raise TypeError
-        return WeightFacts(place, int(manifest["version"]), str(manifest["preset"]), made_with)
+        return WeightFacts(place, int(manifest["version"]), str(manifest["preset"]), trained_with)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise GraphError(
-            f"weights: {folder} holds none of ours (no manifest.json that can be read). "
-            "Right: a version's folder, or a run's weights folder."
+            f"weights: got {folder} without a readable manifest.json, expected a version's "
+            "folder, or a run's weights folder."
         ) from None
 
 
@@ -75,43 +75,37 @@ def versions(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit() and p.is_dir())
 
 
-def arguments_of(graph: Graph, given: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the arguments that `weights` in `given` decide and `given` does not: the task and the
-    model, the robot of a graph that has a choice, and for a graph with a task its camera and action
-    repeat. GraphError: `given` contradicts them."""
-    if not given.get("weights"):
+def arguments_of(graph: Graph, arguments: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the arguments that `arguments` leaves to its weights: task and model, the robot of a
+    graph that has a choice, and for a graph with a task its camera and action repeat.
+
+    GraphError: `arguments` contradicts the weights.
+    """
+    if not arguments.get("weights"):
         return {}
-    facts = read_facts(find_weights(str(given["weights"])))
+    facts = read_facts(find_weights(str(arguments["weights"])))
     known = {argument.name: argument for argument in graph.arguments}
-    if "model" in given and given["model"] != facts.preset:
-        raise GraphError(
-            f"model: given {given['model']!r}, but the weights in {facts.folder} are of model "
-            f"{facts.preset!r}. Right: leave model out, or other weights."
-        )
-    found: dict[str, Any] = {"model": facts.preset}
+    decided: dict[str, Any] = {"model": facts.preset}
     if "robot" in known and known["robot"].choices and facts.robot:
-        if given.get("robot", facts.robot) != facts.robot:
-            raise GraphError(
-                f"robot: got {given['robot']!r}, but the weights in {facts.folder} were made for "
-                f"{facts.robot!r}, expected the same. Leave robot out, or take other weights."
-            )
-        found["robot"] = facts.robot
+        decided["robot"] = facts.robot
     if "task" in known and facts.task:
-        if given.get("task", facts.task) != facts.task:
+        decided["task"] = facts.task
+    for name, value in decided.items():
+        if arguments.get(name, value) != value:
             raise GraphError(
-                f"task: given {show(given['task'])!r}, but the weights in {facts.folder} were made "
-                f"for task {facts.task!r}. Right: leave task out, or other weights."
+                f"{name}: got {show(arguments[name])!r}, expected {value!r}, the {name} of the "
+                f"weights in {facts.folder}. Leave {name} out, or take other weights."
             )
+    if "task" in decided:
         if known["task"].choices and facts.task not in known["task"].choices:
             raise GraphError(
-                f"weights: those in {facts.folder} are for task {facts.task!r} of robot "
-                f"{facts.robot!r}, which graph {graph.name!r} does not have. Right: other weights, "
-                "or the graph of that robot."
+                f"weights: got {facts.folder} of task {facts.task!r} of robot {facts.robot!r}, "
+                f"expected a task of graph {graph.name!r}. Take other weights, or the graph of "
+                "that robot."
             )
-        made = {name: facts.made_with[name] for name in TAKEN if name in facts.made_with}
-        found |= {"task": facts.task, **made}
+        decided |= {name: facts.trained_with[name] for name in TAKEN if name in facts.trained_with}
     return {
         name: known[name].parse(value)
-        for name, value in found.items()
-        if name in known and name not in given
+        for name, value in decided.items()
+        if name in known and name not in arguments
     }

@@ -13,6 +13,6 @@ POSITION = "_position"  # a dimension of an action whose name ends so is a posit
 
 
 def still(names: Sequence[str], last: npt.ArrayLike) -> Vector:
-    """Return the action (A,) that keeps what the action `last` (A,) brought about."""
+    """Return the action (A,) that keeps the state which the action `last` (A,) commands."""
     kept = [name.endswith(POSITION) for name in names]
     return np.where(kept, np.asarray(last, np.float32), 0.0).astype(np.float32)

@@ -22,17 +22,19 @@ def adapter_class(name: str) -> type[Robot]:
     module, mark, attribute = path.rpartition(":")
     if not mark:
         raise RobotError(
-            f"adapter: there is no {name!r}. {did_you_mean(name, ROBOTS)}"
-            f"Right: {', '.join(ROBOTS)}, or one of your own: module:Class or FILE.py:Class."
+            f"adapter: got {name!r}, expected one of {', '.join(ROBOTS)}, or one of your own as "
+            f"module:Class or FILE.py:Class. {did_you_mean(name, ROBOTS)}".rstrip()
         )
     try:
         code = load_file(module) if is_file(module) else import_module(module)
-        found = getattr(code, attribute)
+        kind = getattr(code, attribute)
     except (ImportError, AttributeError, CodeError) as error:
         raise RobotError(f"adapter: {name!r} cannot be imported ({error}).") from None
-    if not (inspect.isclass(found) and issubclass(found, Robot)):
-        raise RobotError(f"adapter: {name!r} is not a Robot (wm_nodes/robots/robot.py).")
-    return found
+    if not (inspect.isclass(kind) and issubclass(kind, Robot)):
+        raise RobotError(
+            f"adapter: got {name!r}, expected a subclass of Robot (wm_nodes/robots/robot.py)."
+        )
+    return kind
 
 
 def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
@@ -44,8 +46,9 @@ def open_robot(name: str, settings: Mapping[str, Any]) -> Robot:
     ]
     if missing:
         raise RobotError(
-            f"adapter: {name!r} needs {', '.join(missing)}, which the robot node does not have. "
-            "Give them defaults" + (", or limits:=FILE." if "limits" in missing else ".")
+            f"adapter: got {name!r}, which requires {', '.join(missing)}, expected settings of the "
+            "robot node. Give them defaults"
+            + (", or limits:=FILE." if "limits" in missing else ".")
         )
     return kind(**{key: value for key, value in settings.items() if key in taken})
 
@@ -68,21 +71,21 @@ def limits_of(name: str, path: str) -> dict[str, VectorSpec]:
 
 def _taken(kind: type[Robot]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a constructor; those of its base class too where it takes **rest."""
-    found: dict[str, inspect.Parameter] = {}
+    parameters: dict[str, inspect.Parameter] = {}
     for each in kind.__mro__:
         if "__init__" not in vars(each):
             continue
-        parameters = list(inspect.signature(each).parameters.items())
-        for key, about in parameters:
+        own = list(inspect.signature(each).parameters.items())
+        for key, about in own:
             if about.kind in (about.POSITIONAL_OR_KEYWORD, about.KEYWORD_ONLY):
-                found.setdefault(key, about)
-        if not any(about.kind is about.VAR_KEYWORD for _, about in parameters):
+                parameters.setdefault(key, about)
+        if not any(about.kind is about.VAR_KEYWORD for _, about in own):
             break
-    return found
+    return parameters
 
 
 def script_of(robot: Robot, kind: Literal["expert", "play"]) -> Callable[..., Any]:
-    """Return what makes the script of a robot, or of the one that its class derives from.
+    """Return the maker of a robot's script, or of that of a class that its class derives from.
 
     expert(robot): solves the task from the simulator's state. play(robot, seed, near): smooth
     motion to random places. RobotError: it has none.
@@ -94,8 +97,8 @@ def script_of(robot: Robot, kind: Literal["expert", "play"]) -> Callable[..., An
             return make
     having = ", ".join(name for name, entry in ROBOTS.items() if getattr(entry, kind))
     raise RobotError(
-        f"policy: robot {robot.spec.name!r} has no {kind}, expected {having}, or a class derived "
-        "from one of them. Choose another policy."
+        f"policy: got {kind}, but robot {robot.spec.name!r} has no {kind}, expected {having}, or a "
+        "class derived from one of them. Choose another policy."
     )
 
 

@@ -18,7 +18,7 @@ class RobotEntry:
     path: its class, as module:Class. tasks, cameras: the choices, the default first; a robot
     without tasks is no simulator that commands open by name. action_repeat: simulator steps of
     period_ms (arm: control periods) per agent step. time_limit: longest episode, in agent steps.
-    general: tasks that include all others: weights made for one may be evaluated on any. expert,
+    general: tasks that include all others: weights trained on one may be evaluated on any. expert,
     play: makers of the robot's scripted policies, as module:function; see `opening.script_of`.
     """
 

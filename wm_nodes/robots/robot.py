@@ -25,7 +25,7 @@ Vector = npt.NDArray[np.float32]
 
 
 class RobotError(Exception):
-    """A robot failed, or was given something that it cannot do."""
+    """A robot failed, or cannot do what was requested."""
 
 
 class SpecError(RobotError, ValueError):
@@ -75,9 +75,9 @@ class Observation:
 
     images: dict[str, Image]  # camera -> (H, W, 3) RGB
     proprio: Vector  # (P,)
-    executed: Vector  # (A,) the action really done before this observation
-    commanded: Vector  # (A,) the action that was asked for; both: what is held if is_first (zeros,
-    # but for dimensions that are positions: `wm_nodes.robots.hold_action`)
+    executed: Vector  # (A,) the action that was executed before this observation
+    commanded: Vector  # (A,) the action as requested; both: the held action if is_first (zeros, but
+    # for dimensions that are positions: `wm_nodes.robots.hold_action`)
     reward: float = 0.0
     is_first: bool = False
     is_last: bool = False
@@ -85,7 +85,9 @@ class Observation:
     success: bool = False  # of this step; an episode succeeds if any of its steps does
     stamp_ns: int = 0  # time of the observation, strictly growing over episodes
     signals: Vector | None = None  # (S,) of the action that led here; None: all zero
-    depths: dict[str, Depth] = field(default_factory=dict)  # depth camera -> (H, W) mm; 0: unseen
+    depths: dict[str, Depth] = field(
+        default_factory=dict
+    )  # depth camera -> (H, W) mm; 0: unmeasured
 
 
 class Robot(abc.ABC):
@@ -150,7 +152,7 @@ class GoalTask(Protocol):
         """Return the goal of the episode that has begun, as it would be observed; None: this task
         shows none.
 
-        Nothing moves. Only images and proprioception mean anything.
+        Nothing moves. Only images and proprioception are valid.
         """
 
 
@@ -187,7 +189,7 @@ class RealtimeRobot(Robot):
 
     @abc.abstractmethod
     def prepare(self, seed: int) -> None:
-        """Ask for the scene of the episode of this seed, without blocking."""
+        """Request the scene of the episode of this seed, without blocking."""
 
     @abc.abstractmethod
     def waiting_for(self) -> str:
@@ -199,11 +201,11 @@ class RealtimeRobot(Robot):
 
     @abc.abstractmethod
     def tick(
-        self, action: npt.ArrayLike | None, made_s: float = float("inf"), age_s: float = 0.0
+        self, action: npt.ArrayLike | None, observed_s: float = float("inf"), age_s: float = 0.0
     ) -> bool:
         """Execute one control period towards `action` (A,); None: come to rest.
 
-        made_s: steady time of the observation that the action answers [s]; age_s: how old its
+        observed_s: steady time of the observation that the action answers [s]; age_s: how old its
         images are now. Returns True when an agent step is complete: call `act`.
         """
 
@@ -276,16 +278,16 @@ class RealtimeRobot(Robot):
 
 
 def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple[Vector, Vector]:
-    """Return (executed, commanded), both (A,) float32: `action` clipped to its bounds, as given."""
-    expected = f"action of {robot}: expected {len(spec.names)} finite numbers"
-    dims = f"Dimensions: {', '.join(spec.names)}."
+    """Return (executed, commanded), both (A,) float32: `action` clipped to its bounds, and as it
+    is."""
+    expected = f"expected {len(spec.names)} finite numbers: {', '.join(spec.names)}."
     try:
         commanded = np.array(action, dtype=np.float32)
     except (TypeError, ValueError):
-        raise SpecError(f"{expected}, got {action!r}. {dims}") from None
+        raise SpecError(f"action of {robot}: got {action!r}, {expected}") from None
     if commanded.shape != (len(spec.names),):
-        raise SpecError(f"{expected}, got shape {commanded.shape}. {dims}")
+        raise SpecError(f"action of {robot}: got shape {commanded.shape}, {expected}")
     if not np.isfinite(commanded).all():
-        raise SpecError(f"{expected}, got {commanded.tolist()}. {dims}")
+        raise SpecError(f"action of {robot}: got {commanded.tolist()}, {expected}")
     low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
     return np.clip(commanded, low, high), commanded

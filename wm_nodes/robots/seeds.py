@@ -13,6 +13,6 @@ def episode_seed(seed: int, index: int, stream: str = "train") -> int:
     """
     streams = ("train", "evaluation", "search")
     if stream not in streams:
-        raise ValueError(f"stream: expected one of {', '.join(streams)}, got {stream!r}")
+        raise ValueError(f"stream: got {stream!r}, expected one of {', '.join(streams)}")
     entropy = (int(seed), streams.index(stream), int(index))
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0])

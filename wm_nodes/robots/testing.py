@@ -1,4 +1,4 @@
-"""The laws of the Robot interfaces as test suites: give them a robot, they check every promise.
+"""Test suites of the Robot interfaces: for a robot they check every rule of its interface.
 
 A new robot is tested by:
 
@@ -34,7 +34,7 @@ from wm_nodes.robots.sims.simulator import Simulator
 
 
 class RobotContract:
-    """What every robot promises. An episode must end within `max_steps` agent steps."""
+    """Rules for every robot. An episode must end within `max_steps` agent steps."""
 
     max_steps = 1000
 
@@ -49,7 +49,9 @@ class RobotContract:
 
     def middle(self, robot: Robot) -> Vector:
         """Return an action in the middle of the bounds."""
-        return np.mean([robot.spec.action.low, robot.spec.action.high], axis=0).astype(np.float32)
+        action = robot.spec.action
+        middle: Vector = np.mean([action.low, action.high], axis=0).astype(np.float32)
+        return middle
 
     def test_spec_is_complete_and_json_able(self, robot: Robot) -> None:
         spec = robot.spec
@@ -175,7 +177,7 @@ class RobotContract:
             robot.reset()
 
     def check_shapes(self, robot: Robot, observation: Observation) -> None:
-        """Assert that an observation is as the spec says."""
+        """Assert that an observation fits the spec."""
         spec = robot.spec
         assert set(observation.images) == set(spec.cameras)
         for camera, shape in spec.cameras.items():
@@ -196,7 +198,7 @@ class RobotContract:
 
 
 class SimulatorContract(RobotContract):
-    """What simulators promise beside: seeds decide episodes, and time stands still in between."""
+    """Further rules for simulators: seeds determine episodes, time stands still between steps."""
 
     def test_a_seed_alone_decides_its_episode(self, robot: Robot) -> None:
         with self.make_robot() as other:
@@ -251,9 +253,9 @@ class SimulatorContract(RobotContract):
 
 
 class GoalTaskContract(RobotContract):
-    """What a robot promises whose task shows a goal."""
+    """Rules for a robot whose task shows a goal."""
 
-    def test_a_goal_is_as_the_spec_says_and_stays_for_the_episode(self, robot: Robot) -> None:
+    def test_a_goal_fits_the_spec_and_stays_for_the_episode(self, robot: Robot) -> None:
         robot.reset(3)
         goals = [self.goal(robot)]
         robot.act(self.middle(robot))
@@ -281,7 +283,7 @@ class GoalTaskContract(RobotContract):
 
 
 class ScoredTaskContract(RobotContract):
-    """What a robot promises that measures the distance to success."""
+    """Rules for a robot that measures the distance to success."""
 
     def test_the_distance_is_finite_and_not_negative(self, robot: Robot) -> None:
         assert isinstance(robot, ScoredTask)
@@ -295,7 +297,7 @@ class ScoredTaskContract(RobotContract):
 
 
 class CalibratedCamerasContract(RobotContract):
-    """What a robot promises that knows its cameras' intrinsics."""
+    """Rules for a robot that knows its cameras' intrinsics."""
 
     def test_intrinsics_are_of_the_images_and_kept(self, robot: Robot) -> None:
         assert isinstance(robot, CalibratedCameras)

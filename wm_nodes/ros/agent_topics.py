@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from wm_models.interface.state import State
@@ -15,7 +17,7 @@ from wm_nodes.ros.node import ManagedNode
 class AgentTopics:
     """Nothing is computed for a topic without a subscriber."""
 
-    def __init__(self, node: ManagedNode, camera: str) -> None:
+    def __init__(self, node: ManagedNode[Any], camera: str) -> None:
         self._camera = camera
         self._images = topics.IMAGE.publisher(node, camera=camera)
         self._features = topics.FEATURES.publisher(node)

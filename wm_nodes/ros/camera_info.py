@@ -74,7 +74,11 @@ class DriverViews:
     """
 
     def __init__(
-        self, node: ManagedNode, config: ArmConfig, driver: DriverFrames, frame_prefix: str = ""
+        self,
+        node: ManagedNode[Any],
+        config: ArmConfig,
+        driver: DriverFrames,
+        frame_prefix: str = "",
     ) -> None:
         self._driver, self._prefix = driver, frame_prefix
         self._topics: dict[str, str] = {}
@@ -120,22 +124,22 @@ class DriverViews:
             f"{wide}x{high}: calibrate the camera at that size"
         )
 
-    def _take(self, camera: str, found: Intrinsics | None) -> None:
+    def _take(self, camera: str, intrinsics: Intrinsics | None) -> None:
         before = self._sent.get(camera)
-        if found is None or before is None or not _same(found, before):
-            self._sent[camera] = found
+        if intrinsics is None or before is None or not _same(intrinsics, before):
+            self._sent[camera] = intrinsics
 
 
 class CameraInfos:
     """Publishes `<camera>/camera_info` with the stamp and frame of each image."""
 
-    def __init__(self, node: ManagedNode, cameras: Mapping[str, object], views: Views) -> None:
+    def __init__(self, node: ManagedNode[Any], cameras: Mapping[str, object], views: Views) -> None:
         self._node, self._views = node, views
         self._out = {name: topics.CAMERA_INFO.publisher(node, camera=name) for name in cameras}
-        self._made: dict[str, tuple[Intrinsics, CameraInfo]] = {}
+        self._messages: dict[str, tuple[Intrinsics, CameraInfo]] = {}
 
     @property
-    def publishers(self) -> list[Publisher]:
+    def publishers(self) -> list[Publisher[Any]]:
         return list(self._out.values())
 
     def frame_id(self, camera: str) -> str:
@@ -144,30 +148,30 @@ class CameraInfos:
 
     def publish(self, camera: str, stamp_ns: int) -> None:
         """Publish the intrinsics of the image with this stamp, if they are known."""
-        found, facts = self._views.intrinsics(camera), self._node.diagnostics.facts
-        if found is None:
+        intrinsics, facts = self._views.intrinsics(camera), self._node.diagnostics.facts
+        if intrinsics is None:
             facts[f"camera_info/{camera}"] = f"none: {self._views.missing(camera)}"
             return
         facts[f"camera_info/{camera}"] = "published"
-        made = self._made.get(camera)
-        if made is None or made[0] is not found:
-            self._made[camera] = made = (found, intrinsics_to_msg(found))
-        msg = made[1]
+        cached = self._messages.get(camera)
+        if cached is None or cached[0] is not intrinsics:
+            self._messages[camera] = cached = (intrinsics, intrinsics_to_msg(intrinsics))
+        msg = cached[1]
         msg.header = messages.header(stamp_ns, self.frame_id(camera))
         self._out[camera].publish(msg)
 
 
-def intrinsics_to_msg(given: Intrinsics, header: Header | None = None) -> CameraInfo:
+def intrinsics_to_msg(intrinsics: Intrinsics, header: Header | None = None) -> CameraInfo:
     """Return a CameraInfo of the whole image: no binning, no region of interest."""
     return CameraInfo(
         header=header or Header(),
-        height=given.height,
-        width=given.width,
-        distortion_model=given.model,
-        d=list(given.distortion),
-        k=given.k.ravel().tolist(),
-        r=given.r.ravel().tolist(),
-        p=given.p.ravel().tolist(),
+        height=intrinsics.height,
+        width=intrinsics.width,
+        distortion_model=intrinsics.model,
+        d=list(intrinsics.distortion),
+        k=intrinsics.k.ravel().tolist(),
+        r=intrinsics.r.ravel().tolist(),
+        p=intrinsics.p.ravel().tolist(),
     )
 
 
@@ -186,7 +190,7 @@ def intrinsics_from_msg(msg: CameraInfo) -> Intrinsics | None:
         )
     if not k[0, 0]:
         return None
-    given = Intrinsics(
+    whole = Intrinsics(
         msg.width, msg.height, k, p if p[0, 0] else np.column_stack([k, np.zeros(3)]),
         r if r.any() else np.eye(3), tuple(msg.d), msg.distortion_model,
     )  # fmt: skip
@@ -201,7 +205,7 @@ def intrinsics_from_msg(msg: CameraInfo) -> Intrinsics | None:
         )
     scale = 1.0 / x, 1.0 / y
     sent = PixelMap(roi.x_offset, roi.y_offset, scale, width // x, height // y)
-    return given.through(sent)
+    return whole.through(sent)
 
 
 def beside(topic: str) -> str:
@@ -216,8 +220,8 @@ def beside(topic: str) -> str:
 
 
 def _same(one: Intrinsics, other: Intrinsics) -> bool:
-    def parts(given: Intrinsics) -> tuple[Matrix, ...]:
-        return given.k, given.p, given.r, np.array(given.distortion)
+    def parts(intrinsics: Intrinsics) -> tuple[Matrix, ...]:
+        return intrinsics.k, intrinsics.p, intrinsics.r, np.array(intrinsics.distortion)
 
     sizes = (one.width, one.height, one.model) == (other.width, other.height, other.model)
     return sizes and all(np.array_equal(a, b) for a, b in zip(parts(one), parts(other)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rclpy.timer import Timer
 
@@ -21,7 +22,9 @@ class CameraWatch:
     [s]; 0: never. Checks between `start` and `stop`.
     """
 
-    def __init__(self, node: ManagedNode, camera: str, stale_s: float, frozen_s: float) -> None:
+    def __init__(
+        self, node: ManagedNode[Any], camera: str, stale_s: float, frozen_s: float
+    ) -> None:
         self._node = node
         self._liveness, self._stamps = Liveness(stale_s, frozen_s), StampWatch(node, camera)
         self._timer: Timer | None = None

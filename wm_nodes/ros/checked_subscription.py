@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Fixed:
-    subscription: Subscription
+    subscription: Subscription[Any]
 
 
 class CheckedSubscription:
@@ -29,7 +29,7 @@ class CheckedSubscription:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[Any],
         topic: topics.Topic,
         convert: Callable[[Any], Any],
         handle: Callable[..., None],

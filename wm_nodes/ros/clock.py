@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rclpy.clock import JumpThreshold, ROSClock, TimeJump
 from rclpy.duration import Duration
@@ -21,7 +21,7 @@ TOPIC, DEPTH = "/clock", 10
 class ClockWatch:
     """Names a /clock that is missing, stands or goes back. Without use_sim_time all is well."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode[Any]) -> None:
         clock = node.get_clock()
         assert isinstance(clock, ROSClock), "a node's clock follows use_sim_time"
         self._node, self._clock = node, clock
@@ -71,7 +71,7 @@ class ClockWatch:
 class ClockPublisher:
     """/clock of a simulator whose node has use_sim_time; silent without."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode[Any]) -> None:
         self.on = bool(node.get_parameter("use_sim_time").value)
         self._publisher = node.create_publisher(Clock, TOPIC, DEPTH) if self.on else None
         node.clock_watch.makes_time = self.on

@@ -44,7 +44,7 @@ BUSY = "another call to the driver is being executed: call again afterwards"
 class _Call:
     """One prepared call of a driver's service."""
 
-    given: ServiceCall
+    spec: ServiceCall
     client: Any
     request: Any
     closing: threading.Event
@@ -53,11 +53,11 @@ class _Call:
     def make(self, meanwhile: Callable[[], None]) -> str:
         """Call and wait; returns "" or why it failed, in one line. meanwhile: called every SPIN_S
         at most."""
-        name, timeout_s = self.given.service, self.given.timeout_s
+        name, timeout_s = self.spec.service, self.spec.timeout_s
         end = max(time.monotonic() + min(ABSENT_S, timeout_s), self.known_s)
         while not self.client.service_is_ready():
             if time.monotonic() > end or self.closing.is_set():
-                return f"{name}: there is no such service ({self.given.type}). Start the driver"
+                return f"{name}: there is no such service ({self.spec.type}). Start the driver"
             meanwhile()
             time.sleep(0.02)
         answered_event = threading.Event()
@@ -82,8 +82,8 @@ def loaded(section: DriverSection, task: DriverTask) -> list[tuple[ServiceCall, 
 
     UserError: a type is not installed, or a request does not fit it.
     """
-    given = getattr(section, task)
-    calls = given if isinstance(given, tuple) else (given,) if given else ()
+    configured = getattr(section, task)
+    calls = configured if isinstance(configured, tuple) else (configured,) if configured else ()
     out = []
     for index, call in enumerate(calls):
         kind = load_service(call.type)
@@ -110,7 +110,7 @@ class DriverServices:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[Any],
         section: DriverSection,
         speed: SpeedScale,
         loop: RequestQueue,
@@ -236,8 +236,8 @@ class DriverServices:
             return answer
         failed = "interrupted"
         try:
-            made = (call.make(self._refuse_others) for call in calls)
-            failed = next((text for text in made if text), "")
+            outcomes = (call.make(self._refuse_others) for call in calls)
+            failed = next((text for text in outcomes if text), "")
         finally:
             outcome = self._request(
                 DriverStep(task, "failed" if failed else "done"), withdraw=False

@@ -1,4 +1,4 @@
-"""Tells an arm that runs its next goal, or keeps what it sees: a person at the goal topics."""
+"""Client of a running arm's goal topics: sends a goal, or saves the current image as one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from wm_nodes.ros import messages, topics
 from wm_nodes.ros.synchronizer import Synchronizer
 
 ACK = Duration(seconds=2.0)
-LINGER_S = 4.0  # without a new listener: nodes make themselves known every 3 s
+LINGER_S = 4.0  # without a new subscriber: nodes announce themselves every 3 s
 
 
-class ArmTalk:
-    """Speaks and listens on a robot's topics; a UserError says who did not answer in time."""
+class GoalClient:
+    """Uses a robot's goal topics and services; UserError if one does not answer within `wait_s`."""
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor, wait_s: float) -> None:
         self._node, self._executor, self._wait_s = node, executor, wait_s
@@ -46,7 +46,7 @@ class ArmTalk:
         self._linger(images)
 
     def here(self) -> str:
-        """Make what is seen now the goal; return the answer."""
+        """Make the current observation the goal; return the answer."""
         client: Any = self._node.create_client(Trigger, "set_goal_here")
         self._until(client.service_is_ready, "no node offers set_goal_here")
         answer = client.call_async(Trigger.Request())
@@ -58,12 +58,12 @@ class ArmTalk:
 
     def keep(self, path: Path, camera: str) -> None:
         """Write the newest image, and the joint states of the same moment, to files."""
-        both, found = Synchronizer(("image", "joints")), []
+        both, complete = Synchronizer(("image", "joints")), []
 
-        def put(part: str, heard: tuple[Any, ...]) -> None:
-            whole = both.put(part, heard[0], heard[1:])
+        def put(part: str, received: tuple[Any, ...]) -> None:
+            whole = both.put(part, received[0], received[1:])
             if whole is not None:
-                found.append(whole)
+                complete.append(whole)
 
         topics.IMAGE_RAW.subscription(
             self._node, lambda msg: put("image", messages.image_from_msg(msg)), camera=camera
@@ -72,12 +72,12 @@ class ArmTalk:
             self._node, lambda msg: put("joints", messages.joints_from_msg(msg))
         )
         name = self._node.resolve_topic_name(topics.IMAGE_RAW.name.format(camera=camera))
-        self._until(lambda: found, f"no image and joint states came on {name}")
-        (image,), (names, values) = found[-1]["image"], found[-1]["joints"]
+        self._until(lambda: complete, f"no image and joint states came on {name}")
+        (image,), (names, values) = complete[-1]["image"], complete[-1]["joints"]
         write_goal(path, Goal(image, values), names)
 
-    def _linger(self, publisher: Publisher) -> None:
-        """Stay until everybody has it: listeners are discovered one after the other."""
+    def _linger(self, publisher: Publisher[Any]) -> None:
+        """Wait until all subscribers have the goal: they are discovered one after the other."""
         matched, since = publisher.get_subscription_count(), time.monotonic()
         while time.monotonic() - since < LINGER_S:
             self._executor.spin_once(timeout_sec=0.05)
@@ -85,9 +85,9 @@ class ArmTalk:
                 matched, since = publisher.get_subscription_count(), time.monotonic()
         if not publisher.wait_for_all_acked(ACK):
             raise UserError(
-                f"the goal was sent, but not everybody who listens has confirmed it within "
-                f"{LINGER_S + ACK.nanoseconds / 1e9:g} s. Right: wm launch arm_mpc has time to "
-                "run; send it again."
+                "goal: got no acknowledgement from some subscribers within "
+                f"{LINGER_S + ACK.nanoseconds / 1e9:g} s, expected one from each. Give wm launch "
+                "arm_mpc more CPU time, and send the goal again."
             )
 
     def _until(self, condition: Callable[[], object], wrong: str) -> None:
@@ -95,22 +95,22 @@ class ArmTalk:
         while not condition():
             if time.monotonic() > end:
                 raise UserError(
-                    f"{wrong} within {self._wait_s:g} s. Right: wm launch arm_mpc runs, on this "
+                    f"{wrong} within {self._wait_s:g} s. Start wm launch arm_mpc on this "
                     "ROS_DOMAIN_ID."
                 )
             self._executor.spin_once(timeout_sec=0.02)
 
 
 @contextmanager
-def talking(ns: str, wait_s: float) -> Iterator[ArmTalk]:
-    """Be a node among the robot's, in their namespace, for a while."""
+def goal_client(ns: str, wait_s: float) -> Iterator[GoalClient]:
+    """Open a client, with a node of its own in the robot's namespace."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = Node("arm_goal", context=context, namespace=ns)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     try:
-        yield ArmTalk(node, executor, wait_s)
+        yield GoalClient(node, executor, wait_s)
     finally:
         executor.shutdown(timeout_sec=0.5)
         node.destroy_node()

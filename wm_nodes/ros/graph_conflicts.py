@@ -1,7 +1,7 @@
 """Conflicts in the ROS graph: a second node of a name, a second publisher of a topic.
 
 What a second graph publishes is not used. Of two graphs in one namespace the one that started later
-ends; a second publisher of another program, which does not, ends every node that sees it.
+ends; a second publisher of another program, which does not, ends every node that detects it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DISCOVERY_S = 1.0  # from a node's start until it acts: others are discovered me
 EARLIER_S = 8.0  # for an earlier node of the same name to end, as after Ctrl-C
 LOOK_S = 1.0  # between two looks at who else is there
 GHOST_S = 25.0  # what a killed node has left in the graph is gone by then: DDS takes 20 s
-HELD_S = 3.0  # a publisher without a name by then is judged as one that never has one
+HELD_S = 3.0  # a publisher without a name by then counts as one that never has one
 HELD = 200  # messages of a topic that wait for their publisher's name
 RELEASE_S = 0.02
 
@@ -47,7 +47,7 @@ class _Held:
 class GraphConflicts:
     """Watches one node's conflicts. `admits` is for every node; the rest begins with `take`."""
 
-    def __init__(self, node: ManagedNode) -> None:
+    def __init__(self, node: ManagedNode[Any]) -> None:
         self._node = node
         self._publishers = Publishers(node)
         self._taken = False

@@ -1,4 +1,4 @@
-"""A subscription that asks for what the publishers of its topic offer, and counts what is lost.
+"""A subscription with the reliability of its topic's publishers, which counts lost messages.
 
 Fast DDS splits an image into fragments of 64 KB. With best effort one lost fragment loses the
 image; with reliable it is sent again. A reliable subscription gets nothing from a best-effort
@@ -8,6 +8,7 @@ publisher, so the reliability is that of the publishers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import UnsupportedEventTypeError
@@ -51,7 +52,7 @@ class MatchedSubscription:
 
     @property
     def reliability(self) -> ReliabilityPolicy:
-        return self.subscription.qos_profile.reliability
+        return ReliabilityPolicy(self.subscription.qos_profile.reliability)
 
     def match(self) -> None:
         """Subscribe again if the publishers offer another reliability than at the last look."""
@@ -66,27 +67,27 @@ class MatchedSubscription:
 
     def _offered(self) -> ReliabilityPolicy | None:
         """Return the reliability that matches every publisher; None: there is no publisher."""
-        found = [
+        offers = [
             info.qos_profile.reliability
             for info in self._node.get_publishers_info_by_topic(self._topic)
             if info.topic_type == self._type
         ]
-        if not found:
+        if not offers:
             return None
-        return RELIABLE if all(each == RELIABLE for each in found) else BEST_EFFORT
+        return RELIABLE if all(each == RELIABLE for each in offers) else BEST_EFFORT
 
-    def _subscribe(self, reliability: ReliabilityPolicy) -> Subscription:
+    def _subscribe(self, reliability: ReliabilityPolicy) -> Subscription[Any]:
         qos = QoSProfile(depth=self._depth, reliability=reliability)
         lost = SubscriptionEventCallbacks(
             message_lost=lambda info: self._on_lost(info.total_count_change),
-            use_default_callbacks=False,  # they warn of what the next look mends
+            use_default_callbacks=False,  # they warn of a mismatch that `match` removes
         )
         try:
             return self._make(qos, lost)
         except UnsupportedEventTypeError:  # this middleware does not count
             return self._make(qos, SubscriptionEventCallbacks(use_default_callbacks=False))
 
-    def _make(self, qos: QoSProfile, events: SubscriptionEventCallbacks) -> Subscription:
+    def _make(self, qos: QoSProfile, events: SubscriptionEventCallbacks) -> Subscription[Any]:
         return self._node.create_subscription(
             self._kind, self._topic, self._callback, qos, event_callbacks=events, raw=self._raw
         )

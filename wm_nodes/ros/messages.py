@@ -11,6 +11,7 @@ import math
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ def to_time(stamp_ns: int) -> Time:
 
 
 def from_time(stamp: Time) -> int:
-    return stamp.sec * SECOND_NS + stamp.nanosec
+    return int(stamp.sec) * SECOND_NS + int(stamp.nanosec)
 
 
 def header(stamp_ns: int, frame_id: str = "") -> Header:
@@ -113,7 +114,7 @@ def depth_to_msg(depth: Depth, stamp_ns: int, frame_id: str = "") -> ImageMsg:
 def depth_from_msg(msg: ImageMsg | CompressedImage) -> tuple[int, Depth]:
     """Return (stamp [ns], depth (H, W) uint16 [mm]) of 16UC1 [mm] or 32FC1 [m], raw or compressed.
 
-    0 where nothing was seen: NaN, infinite, negative, or too far for the type (65.5 m).
+    0 where nothing was measured: NaN, infinite, negative, or too far for the type (65.5 m).
     """
     with _image_errors("depth"):
         if isinstance(msg, CompressedImage):
@@ -158,21 +159,24 @@ def step_from_msg(msg: JointState) -> Step:
     at = {name: index for index, name in enumerate(names)}
     dims = tuple(name[7:] for name in names if name.startswith("action/"))
     about = tuple(name[7:] for name in names if name.startswith("signal/"))
-    wanted = [f"{part}/{d}" for part in ("action", "commanded") for d in dims]
-    wanted += [*(f"signal/{name}" for name in about), *SCALARS]
-    if not dims or set(wanted) != set(names):
+    expected = [f"{part}/{d}" for part in ("action", "commanded") for d in dims]
+    expected += [*(f"signal/{name}" for name in about), *SCALARS]
+    odd = set(expected) ^ set(names)
+    if not dims or odd:
         raise MessageError(
             "names",
-            f"step: wrong or missing names {sorted(set(wanted) ^ set(names)) or 'action/<dim>'}; "
-            f"right is action/<dim> and commanded/<dim> for each dim, and {', '.join(SCALARS)}",
+            f"step: got wrong or missing names {sorted(odd) or 'action/<dim>'}, "
+            f"expected action/<dim> and commanded/<dim> for each dim, and {', '.join(SCALARS)}",
         )
-    ordered = values[[at[name] for name in wanted]]
+    ordered = values[[at[name] for name in expected]]
     count = len(dims)
     ends = (count, 2 * count, 2 * count + len(about))
     executed, commanded, signals, scalars = np.split(ordered, ends)
     reward, first, last, terminal, success, explore, weights, source = scalars.tolist()
     if int(source) not in Source._value2member_map_:
-        raise MessageError("source", f"step: source {source}, right is 0 to {max(Source).value}")
+        raise MessageError(
+            "source", f"step: got source {source}, expected 0 to {max(Source).value}"
+        )
     return Step(
         stamp_ns=from_time(msg.header.stamp),
         names=dims,
@@ -191,7 +195,7 @@ def step_from_msg(msg: JointState) -> Step:
     )
 
 
-def _doubles(values: npt.NDArray) -> array:
+def _doubles(values: npt.NDArray[Any]) -> array[float]:
     return array("d", np.ascontiguousarray(values, np.float64).tobytes())
 
 
@@ -199,10 +203,11 @@ def _named(msg: JointState, topic: str) -> tuple[tuple[str, ...], npt.NDArray[np
     names, values = tuple(msg.name), np.frombuffer(msg.position, np.float64)
     if len(names) != len(values) or not names or len(set(names)) != len(names):
         raise MessageError(
-            "size", f"{topic}: {len(names)} names for {len(values)} positions, right is one each"
+            "size",
+            f"{topic}: got {len(names)} names for {len(values)} positions, expected one each",
         )
     if not np.isfinite(values).all() or np.abs(values).max() > np.finfo(np.float32).max:
-        raise MessageError("non-finite", f"{topic}: values must be finite, got {values.tolist()}")
+        raise MessageError("non-finite", f"{topic}: got {values.tolist()}, expected finite numbers")
     return names, values
 
 
@@ -233,16 +238,21 @@ def plan_from_msg(msg: JointTrajectory) -> Plan:
     origin = _origin(msg.header.frame_id)
     if not names or len(names) > MAX_ACTIONS or not 1 <= len(msg.points) <= MAX_POINTS:
         raise MessageError(
-            "size", f"plan: {len(names)} dimensions, {len(msg.points)} points; right is 1 or more"
+            "size",
+            f"plan: got {len(names)} dimensions, {len(msg.points)} points, expected 1 to "
+            f"{MAX_ACTIONS} and 1 to {MAX_POINTS}",
         )
     lengths = {len(point.positions) for point in msg.points}
     if lengths != {len(names)}:
         raise MessageError(
-            "size", f"plan: expected {len(names)} positions in each point, got {sorted(lengths)}"
+            "size",
+            f"plan: got points of {sorted(lengths)} positions, expected {len(names)} in each",
         )
     actions = np.array([point.positions for point in msg.points], np.float64)
     if not np.isfinite(actions).all():
-        raise MessageError("non-finite", f"plan: must be finite, got {actions[0].tolist()} ...")
+        raise MessageError(
+            "non-finite", f"plan: got {actions[0].tolist()} ..., expected finite numbers"
+        )
     period_s = _spacing([p.time_from_start for p in msg.points])
     with np.errstate(over="ignore"):
         return Plan(
@@ -288,7 +298,7 @@ def features_from_msg(msg: ImageMsg) -> Features:
     """Return the tokens of a message, in row order of its grid."""
     depth = msg.encoding[4:]
     if not msg.encoding.startswith("32FC") or not depth.isdigit() or not int(depth):
-        raise MessageError("encoding", f"features: encoding {msg.encoding!r}, right is 32FC<D>")
+        raise MessageError("encoding", f"features: got encoding {msg.encoding!r}, expected 32FC<D>")
     values = _floats_from(msg, int(depth), "features")
     return Features(from_time(msg.header.stamp), _origin(msg.header.frame_id), values)
 
@@ -302,7 +312,8 @@ def latent_from_msg(msg: ImageMsg) -> Latent:
     """Return the packed state of a message."""
     if msg.encoding != "32FC1" or msg.height != 1:
         raise MessageError(
-            "encoding", f"latent: {msg.encoding!r} of {msg.height} rows, right is 32FC1 of 1 row"
+            "encoding",
+            f"latent: got {msg.encoding!r} of {msg.height} rows, expected 32FC1 of 1 row",
         )
     values = _floats_from(msg, 1, "latent").reshape(-1)
     return Latent(from_time(msg.header.stamp), _origin(msg.header.frame_id), values)
@@ -333,12 +344,12 @@ def _floats_from(msg: ImageMsg, depth: int, topic: str) -> npt.NDArray[np.float3
     if not msg.height or not row or msg.step != row or len(msg.data) != row * msg.height:
         raise MessageError(
             "size",
-            f"{topic}: {msg.height}x{msg.width} {msg.encoding} needs step {row} and "
-            f"{row * msg.height} bytes, got step {msg.step} and {len(msg.data)} bytes",
+            f"{topic}: got step {msg.step} and {len(msg.data)} bytes, expected step {row} and "
+            f"{row * msg.height} bytes of {msg.height}x{msg.width} {msg.encoding}",
         )
     values = np.frombuffer(msg.data, ">f4" if msg.is_bigendian else "<f4")
     if not np.isfinite(values).all():
-        raise MessageError("non-finite", f"{topic}: values must be finite")
+        raise MessageError("non-finite", f"{topic}: got non-finite values, expected finite ones")
     return values.astype(np.float32, copy=False).reshape(-1, depth)
 
 
@@ -362,7 +373,7 @@ def announcement_from_msg(msg: String) -> Announcement:
     except (ValueError, TypeError) as error:
         raise MessageError(
             "json",
-            f"weights: {error!s:.300}; right is JSON with version, path, sha256, preset, step, "
+            f"weights: {error!s:.300}. Expected: JSON with version, path, sha256, preset, step, "
             "metrics",
         ) from None
 
@@ -375,10 +386,10 @@ def spec_to_msg(spec: LogSpec) -> String:
 def spec_from_msg(msg: String) -> LogSpec:
     """Return what a robot is."""
     try:
-        given = load_object(msg.data, most_bytes=MOST_SPEC)
-        check_spec(given)
-        return LogSpec.from_json(given)
+        spec = load_object(msg.data, most_bytes=MOST_SPEC)
+        check_spec(spec)
+        return LogSpec.from_json(spec)
     except (ValueError, TypeError, KeyError, ArithmeticError, LogSpecError) as error:
         raise MessageError(
-            "json", f"spec: {error!s:.300}; right is what the robot node publishes"
+            "json", f"spec: {error!s:.300}. Expected: what the robot node publishes"
         ) from None

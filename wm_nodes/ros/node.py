@@ -55,7 +55,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
     A subclass names its parameters, as in `CameraNode(ManagedNode[CameraParams])`, sets NAME, and
     implements `configure` (make that object, publishers and subscriptions), `activate`,
     `deactivate` and `cleanup`. UserError raised there ends the program with one line; any other
-    exception with its traceback. (Over 250 lines: rclpy wants every transition as a method.)
+    exception with its traceback. (Over 250 lines: rclpy requires a method for every transition.)
     """
 
     NAME: ClassVar[str]
@@ -67,9 +67,9 @@ class ManagedNode(LifecycleNode, Generic[P]):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for base in vars(cls).get("__orig_bases__", ()):
-            for given in get_args(base):
-                if isinstance(given, type) and issubclass(given, NodeParams):
-                    cls.PARAMS = given
+            for argument in get_args(base):
+                if isinstance(argument, type) and issubclass(argument, NodeParams):
+                    cls.PARAMS = argument
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("namespace", self.NAMESPACE)
@@ -80,7 +80,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self.active = False
         self.was_active = False
         self.owns_process = False  # no other node runs in this process
-        self.finished: Future = Future()
+        self.finished: Future[Any] = Future()
         self.exit_code = 0
         self.graph_conflicts = GraphConflicts(self)
         self._failure: BaseException | None = None
@@ -146,17 +146,17 @@ class ManagedNode(LifecycleNode, Generic[P]):
         return result
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        made = self._try(self.graph_conflicts.refuse_second, None, state)
-        if made != TransitionCallbackReturn.SUCCESS:
-            return made
+        outcome = self._try(self.graph_conflicts.refuse_second, None, state)
+        if outcome != TransitionCallbackReturn.SUCCESS:
+            return outcome
         result = super().on_activate(state)
         self.active = True
-        made = self._try(self.activate, None, state)
-        self.active = made == TransitionCallbackReturn.SUCCESS
+        outcome = self._try(self.activate, None, state)
+        self.active = outcome == TransitionCallbackReturn.SUCCESS
         if self.active:
             self.was_active = True
             self.get_logger().info("active")
-        return result if self.active else made
+        return result if self.active else outcome
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = self._try(self._deactivate, super().on_deactivate, state)
@@ -230,7 +230,9 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     # Parameters ---------------------------------------------------------------------------------
 
-    def set_parameters_atomically(self, parameter_list: list[Parameter]) -> SetParametersResult:
+    def set_parameters_atomically(
+        self, parameter_list: list[Parameter[Any]]
+    ) -> SetParametersResult:
         """Set parameters; those that already have the given value are skipped.
 
         So a dump of all parameters can be loaded, although most of them are read-only.

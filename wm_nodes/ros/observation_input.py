@@ -42,7 +42,7 @@ class ObservationInput:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[Any],
         images: topics.Topic,
         camera: str,
         qos: QoSProfile,

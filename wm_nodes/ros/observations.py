@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.publisher import Publisher
@@ -18,13 +19,13 @@ class ObservationPublisher:
     """Topics `step`, `joint_states`, and of each camera `image_raw` and `camera_info`.
 
     joints: names of the proprioception; None: no joint states. steps: False: no topic `step`.
-    infos: publishes camera_info and knows the frames; None: no camera_info. as_camera: publish
+    infos: publishes camera_info and has the frames; None: no camera_info. as_camera: publish
     `<camera>/image` too. clock: publishes /clock with each observation.
     """
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[Any],
         cameras: Collection[str],
         depths: Collection[str],
         joints: tuple[str, ...] | None,
@@ -79,7 +80,7 @@ class ObservationPublisher:
         if self._infos is not None:
             self._infos.publish(camera, stamp_ns)
 
-    def _publishers(self) -> list[Publisher]:
+    def _publishers(self) -> list[Publisher[Any]]:
         single = [each for each in (self._steps, self._joints) if each is not None]
         images = [publisher for each in self._images.values() for publisher in each]
         infos = self._infos.publishers if self._infos is not None else []

@@ -46,37 +46,37 @@ def param(
 
 
 def declare(node: Node, kind: type[T]) -> T:
-    """Declare every field of `kind` as a parameter of the node and return the values given.
+    """Declare every field of `kind` as a parameter of the node and return their values.
 
     Values come from `--ros-args -p name:=value` and `--params-file`. Parameters are
     read-only while the node runs, except `live` ones. ParamError names the closest parameter to an
     unknown one, and the values expected instead of a wrong one.
     """
     specs = {spec.name: spec for spec in fields(kind)}  # type: ignore[arg-type]
-    given = {name: p.value for name, p in node._parameter_overrides.items()}
-    refuse_unknown(list(given), list(specs), node.get_name())
+    overrides = {name: p.value for name, p in node._parameter_overrides.items()}
+    refuse_unknown(list(overrides), list(specs), node.get_name())
     values = {}
     for name, spec in specs.items():
-        value = checked(spec, given.get(name, _default(spec)), node.get_name())
+        value = checked(spec, overrides.get(name, _default(spec)), node.get_name())
         shown = list(value) if isinstance(value, tuple) else value
         node.declare_parameter(name, shown, _descriptor(spec), ignore_override=True)
         values[name] = value
     return kind(**values)
 
 
-def has_value(node: Node, parameter: Parameter) -> bool:
+def has_value(node: Node, parameter: Parameter[Any]) -> bool:
     """Does the node have this parameter with this value?"""
     if not node.has_parameter(parameter.name):
         return False
-    now, given = node.get_parameter(parameter.name).value, parameter.value
-    if isinstance(given, (list, tuple, array)) and isinstance(now, (list, tuple, array)):
-        return list(now) == list(given)  # the type of an empty array is lost in YAML
-    return type(now) is type(given) and bool(now == given)
+    now, value = node.get_parameter(parameter.name).value, parameter.value
+    if isinstance(value, (list, tuple, array)) and isinstance(now, (list, tuple, array)):
+        return list(now) == list(value)  # the type of an empty array is lost in YAML
+    return type(now) is type(value) and bool(now == value)
 
 
-def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> None:
-    """Raise ParamError for the first given name that is not known."""
-    for name in given:
+def refuse_unknown(names: Sequence[str], known: Sequence[str], node: str) -> None:
+    """Raise ParamError for the first name that is not known."""
+    for name in names:
         if name in known or name in _OWN or name.startswith("qos_overrides."):
             continue
         hint = did_you_mean(name, known)
@@ -85,44 +85,44 @@ def refuse_unknown(given: Sequence[str], known: Sequence[str], node: str) -> Non
         )
 
 
-def checked(spec: Field, given: Any, node: str) -> Any:
-    """Return the given value with the field's type, or raise ParamError."""
+def checked(spec: Field[Any], value: Any, node: str) -> Any:
+    """Return the value with the field's type, or raise ParamError."""
     default = _default(spec)
     if isinstance(default, tuple):
-        items = given.split(",") if isinstance(given, str) else list(given)
+        items = value.split(",") if isinstance(value, str) else list(value)
         kind = type(default[0]) if default else str
         return tuple(_scalar(spec, kind, item, node) for item in items if item != "")
-    return _scalar(spec, type(default), given, node)
+    return _scalar(spec, type(default), value, node)
 
 
-def _scalar(spec: Field, kind: type, given: Any, node: str) -> Any:
-    value = _converted(kind, given, spec.metadata["digits"])
+def _scalar(spec: Field[Any], kind: type, raw: Any, node: str) -> Any:
+    value = _converted(kind, raw, spec.metadata["digits"])
     low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
     fits = value is not None and (not choices or value in choices)
     if fits and kind in (int, float):
         fits = (low is None or value >= low) and (high is None or value <= high)
     if not fits:
         right = _right(spec, kind)
-        if kind is str and isinstance(given, (int, float)):
+        if kind is str and isinstance(raw, (int, float)):
             right += f""" (in quotes if it looks like a number or true: -p "{spec.name}:='0483'")"""
-        raise ParamError(f"{node}: {spec.name}: got {given!r}, expected {right}.")
+        raise ParamError(f"{node}: {spec.name}: got {raw!r}, expected {right}.")
     return value
 
 
-def _converted(kind: type, given: Any, digits: bool) -> Any:
+def _converted(kind: type, value: Any, digits: bool) -> Any:
     """Return the value as `kind`, None where that cannot be."""
-    if kind is bool or isinstance(given, bool):
-        return given if kind is bool and isinstance(given, bool) else None
+    if kind is bool or isinstance(value, bool):
+        return value if kind is bool and isinstance(value, bool) else None
     if kind is str:
-        return str(given) if isinstance(given, (str, int) if digits else str) else None
-    if isinstance(given, str):
+        return str(value) if isinstance(value, (str, int) if digits else str) else None
+    if isinstance(value, str):
         return None
     if kind is int:
-        return int(given) if float(given).is_integer() else None
-    return float(given) if math.isfinite(given) else None
+        return int(value) if float(value).is_integer() else None
+    return float(value) if math.isfinite(value) else None
 
 
-def _right(spec: Field, kind: type) -> str:
+def _right(spec: Field[Any], kind: type) -> str:
     low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
     if choices:
         return f"one of {', '.join(choices)}"
@@ -130,12 +130,12 @@ def _right(spec: Field, kind: type) -> str:
     return _WORDS[kind] + bounds
 
 
-def _default(spec: Field) -> Any:
+def _default(spec: Field[Any]) -> Any:
     assert spec.default is not MISSING, f"{spec.name}: every parameter has a default"
     return spec.default
 
 
-def _descriptor(spec: Field) -> ParameterDescriptor:
+def _descriptor(spec: Field[Any]) -> ParameterDescriptor:
     low, high, choices = (spec.metadata[key] for key in ("low", "high", "choices"))
     default = _default(spec)
     fixed = not spec.metadata["live"]

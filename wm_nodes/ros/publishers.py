@@ -18,14 +18,14 @@ from rclpy.node import Node
 
 from wm_nodes.graphs.launch.process_identity import ProcessIdentity
 
-HEARD_S = 2.0  # a publisher without an identity lives if it was heard so lately
+SENDING_S = 2.0  # a publisher without an identity lives if it has sent a message so lately
 AGAIN_S = 0.5  # until a refused publisher is looked at again
 NAMELESS = "_UNKNOWN_"  # in the names of nodes that are just being discovered
 REMEDY = "Give each run a namespace (ns:=NAME) or a ROS_DOMAIN_ID of its own."
 
 
 class Verdict(Enum):
-    """What is to be done with a message; UNKNOWN: its publisher is just being discovered."""
+    """What to do with a message; UNKNOWN: its publisher is just being discovered."""
 
     USE = "use"
     REFUSE = "refuse"
@@ -47,17 +47,17 @@ class _Source:
     """The publisher whose messages are used on one topic."""
 
     gid: bytes
-    heard_s: float
+    last_message_s: float
 
 
 @dataclass(frozen=True)
 class _Party:
-    """A living process that publishes a topic, or has a node's name. heard: of one without an
+    """A living process that publishes a topic, or has a node's name. sending: of one without an
     identity, whether it has sent a message of late; it may be there without ever sending one."""
 
     name: str
     identity: ProcessIdentity | None
-    heard: bool = True
+    sending: bool = True
 
     def __str__(self) -> str:
         who = self.identity
@@ -78,7 +78,9 @@ class Publishers:
         self._name = _joined(node.get_namespace(), node.get_name())
         self._sources: dict[str, _Source] = {}
         self._refused: dict[tuple[str, bytes], float] = {}  # since when [s]
-        self._heard: dict[tuple[str, bytes], float] = {}  # refused publishers [s]
+        self._refused_last_s: dict[
+            tuple[str, bytes], float
+        ] = {}  # newest message of a refused publisher
 
     def verdict(self, topic: str, gid: bytes, *, patient: bool = True) -> Verdict:
         """Return what to do with a message of this publisher. topic: its full name.
@@ -88,12 +90,12 @@ class Publishers:
         """
         source, now = self._sources.get(topic), time.monotonic()
         if source is not None and source.gid == gid:
-            source.heard_s = now
+            source.last_message_s = now
             return Verdict.USE
         if not gid:
             return Verdict.USE
         key = (topic, gid)
-        self._heard[key] = now
+        self._refused_last_s[key] = now
         if now - self._refused.get(key, -AGAIN_S) < AGAIN_S:
             return Verdict.REFUSE
         verdict = self._judge(topic, gid, now, patient)
@@ -107,10 +109,12 @@ class Publishers:
     def conflicts(self, topics: tuple[str, ...]) -> list[Conflict]:
         """Return who has this node's name, and which topics have several living publishers."""
         now, (nodes, _) = time.monotonic(), self._nodes()
-        self._heard = {key: at for key, at in self._heard.items() if now - at < HEARD_S}
+        self._refused_last_s = {
+            key: at for key, at in self._refused_last_s.items() if now - at < SENDING_S
+        }
         self._refused = {key: at for key, at in self._refused.items() if now - at < AGAIN_S}
         same = [_Party(self._name, who) for who in nodes.get(self._name, ())]
-        found = [
+        conflicts = [
             self._conflict(f"node {self._name}", party, involved=True)
             for party in _without_own(same, self.me)
         ]
@@ -121,8 +125,8 @@ class Publishers:
             foreign = any(self._is_foreign(party) for party in others)
             if len(parties) > 1 or foreign:
                 involved = bool(ours) or foreign
-                found += [self._conflict(f"topic {topic}", party, involved) for party in others]
-        return found
+                conflicts += [self._conflict(f"topic {topic}", party, involved) for party in others]
+        return conflicts
 
     # --------------------------------------------------------------------------------------------
 
@@ -141,7 +145,7 @@ class Publishers:
             if _process(_gid(info)) == _process(gid) or (other in known and not living):
                 continue  # the same process, or a ghost
             if not living or None in living:
-                lives = self._was_heard(topic, _gid(info), now)
+                lives = self._is_sending(topic, _gid(info), now)
             else:
                 lives = len(living) > (other == name)
             if lives:
@@ -154,25 +158,25 @@ class Publishers:
         """Return the living processes that publish a topic."""
         infos = self._node.get_publishers_info_by_topic(topic)
         names = sorted({_full_name(info) for info in infos})
-        found: dict[Any, _Party] = {}
+        parties: dict[Any, _Party] = {}
         for name in names:
             for who in nodes.get(name, ()):
                 if who is not None:
-                    found[who] = _Party(name, who)
+                    parties[who] = _Party(name, who)
         publishes = self._name in names
         for info in infos:
             name, gid = _full_name(info), _gid(info)
             unidentified = None in nodes.get(name, ()) and NAMELESS not in name
-            heard = self._was_heard(topic, gid, now)
-            if unidentified and (publishes or heard):
-                party = _Party(name, None, heard)
-                found[_process(gid)] = max(found.get(_process(gid), party), party, key=_heard)
-        return list(found.values())
+            sending = self._is_sending(topic, gid, now)
+            if unidentified and (publishes or sending):
+                party = _Party(name, None, sending)
+                parties[_process(gid)] = max(parties.get(_process(gid), party), party, key=_sending)
+        return list(parties.values())
 
-    def _was_heard(self, topic: str, gid: bytes, now: float) -> bool:
+    def _is_sending(self, topic: str, gid: bytes, now: float) -> bool:
         source = self._sources.get(topic)
-        used = source is not None and source.gid == gid and now - source.heard_s < HEARD_S
-        return used or now - self._heard.get((topic, gid), -HEARD_S) < HEARD_S
+        used = source is not None and source.gid == gid and now - source.last_message_s < SENDING_S
+        return used or now - self._refused_last_s.get((topic, gid), -SENDING_S) < SENDING_S
 
     def _nodes(self) -> tuple[dict[str, list[ProcessIdentity | None]], set[str]]:
         """Return the identities of the living nodes of each full name, None for those without, and
@@ -202,11 +206,11 @@ class Publishers:
         me, who = self.me, other.identity
         first = involved and me is not None and who is not None and who.rank < me.rank
         text = f"{what}: got a second one, {other}{', which was first' if first else ''}"
-        return Conflict(f"{text}; expected one. {REMEDY}", first, who is None and other.heard)
+        return Conflict(f"{text}; expected one. {REMEDY}", first, who is None and other.sending)
 
 
-def _heard(party: _Party) -> bool:
-    return party.heard
+def _sending(party: _Party) -> bool:
+    return party.sending
 
 
 def _without_own(parties: list[_Party], me: ProcessIdentity | None) -> list[_Party]:

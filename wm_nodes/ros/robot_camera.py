@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wm_datasets.spec import LogSpec
 from wm_nodes.errors import UserError
 from wm_nodes.ros import messages, topics
@@ -17,7 +19,7 @@ class RobotCamera:
     subscribes to; the robot publishes the raw one.
     """
 
-    def __init__(self, node: ManagedNode, camera: str, images: topics.Topic) -> None:
+    def __init__(self, node: ManagedNode[Any], camera: str, images: topics.Topic) -> None:
         self._node, self._camera, self._images = node, camera, images
         self._robot: LogSpec | None = None
         node.listen(topics.SPEC, messages.spec_from_msg, self._on_spec, idle=True)
@@ -40,15 +42,16 @@ class RobotCamera:
         if types:
             other = topics.COMPRESSED if raw else topics.RAW
             raise UserError(
-                f"camera: {name} has type {', '.join(sorted(types))}, expected {expected}. "
-                f"Right: the image's topic, remapped (or transport: {other})."
+                f"camera: {name}: got type {', '.join(sorted(types))}, expected {expected}. Remap "
+                f"the image's topic, or set transport: {other}."
             )
         has = ", ".join(self._robot.cameras) or "none"
         raise UserError(
-            f"camera: {self._robot.robot} has no camera {self._camera!r} and nothing publishes "
-            f"{name}. Right: one of the robot's: {has}."
+            f"camera: got {self._camera!r}, which {self._robot.robot} does not have and no node "
+            f"publishes ({name}), expected one of: {has}."
             if raw
-            else f"camera: nothing publishes {name}. Right: a camera driver, or transport: raw."
+            else f"camera: {name}: got no publisher, expected one. Start a camera driver, or set "
+            "transport: raw."
         )
 
 

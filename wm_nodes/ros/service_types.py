@@ -10,7 +10,7 @@ from typing import Any
 
 from wm_nodes.errors import UserError
 
-ANSWERS = ("success", "ok")  # fields of a response that say whether it was done
+ANSWERS = ("success", "ok")  # fields of a response: whether the call succeeded
 SEQUENCE = re.compile(r"sequence<(.+?)(?:, *(\d+))?>\Z")
 ARRAY = re.compile(r"(.+)\[(\d+)\]\Z")
 INTEGER = re.compile(r"(u?)int(8|16|32|64)\Z")
@@ -25,20 +25,22 @@ def load_service(name: str) -> Any:
     """
     package, _, kind = name.split("/")
     try:
-        found = getattr(importlib.import_module(f"{package}.srv"), kind, None)
+        service = getattr(importlib.import_module(f"{package}.srv"), kind, None)
     except ImportError as error:
         raise UserError(
             f"service type {name}: package {package} cannot be imported ({error}). Install it "
             f"(ros-$ROS_DISTRO-{package.replace('_', '-')}) and source its workspace."
         ) from None
-    if found is None:
-        raise UserError(f"service type {name}: {package} has no service {kind}. Correct the name.")
-    if not set(ANSWERS) & set(found.Response.get_fields_and_field_types()):
+    if service is None:
         raise UserError(
-            f"service type {name}: its response has no field {' or '.join(ANSWERS)}, so whether it "
-            "was done is unknown. Use another service."
+            f"service type {name}: got {kind}, expected a service of {package}. Correct the name."
         )
-    return found
+    if not set(ANSWERS) & set(service.Response.get_fields_and_field_types()):
+        raise UserError(
+            f"service type {name}: got a response without a field {' or '.join(ANSWERS)}, expected "
+            "one, which tells whether the call succeeded. Use another service."
+        )
+    return service
 
 
 def filled(message: Any, fields: Mapping[str, Any], what: str) -> Any:
@@ -53,7 +55,7 @@ def filled(message: Any, fields: Mapping[str, Any], what: str) -> Any:
 
 
 def answered(response: Any) -> tuple[bool, str]:
-    """Return whether a response says that it was done, and its message if it has one."""
+    """Return whether the call succeeded by its response, and the response's message if any."""
     done = next(bool(getattr(response, name)) for name in ANSWERS if hasattr(response, name))
     return done, " ".join(str(getattr(response, "message", "")).split())
 
@@ -62,26 +64,26 @@ def _converted(kind: str, value: Any, what: str) -> Any:
     """Return a value of the YAML as a field of this ROS type."""
     if listed := SEQUENCE.match(kind) or ARRAY.match(kind):
         return _list(kind, listed[1], listed[2], value, what)
-    wanted = f"a value of the ROS type {kind}"
+    expected = f"a value of the ROS type {kind}"
     if kind == "boolean":
         fits = isinstance(value, bool)
     elif whole := INTEGER.match(kind):
         bits = int(whole[2])
         low, high = (0, 2**bits) if whole[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1))
         fits = type(value) is int and low <= value < high
-        wanted = f"a whole number from {low} to {high - 1} (ROS type {kind})"
+        expected = f"a whole number from {low} to {high - 1} (ROS type {kind})"
     elif kind == "octet":
         fits = type(value) is int and 0 <= value <= 255
         value = bytes([value]) if fits else value
-        wanted = "a whole number from 0 to 255 (ROS type octet)"
+        expected = "a whole number from 0 to 255 (ROS type octet)"
     elif kind in LARGEST:
         most = LARGEST[kind]
         fits = type(value) in (int, float) and abs(value) <= most
         value = float(value) if fits else value
-        wanted = f"a finite number from {-most:.6g} to {most:.6g} (ROS type {kind})"
+        expected = f"a finite number from {-most:.6g} to {most:.6g} (ROS type {kind})"
     elif kind.startswith("string"):
         fits = isinstance(value, str) and _encodable(value)
-        wanted = f"text that UTF-8 can encode (ROS type {kind})"
+        expected = f"text that UTF-8 can encode (ROS type {kind})"
     elif "/" in kind:
         if isinstance(value, Mapping):
             package, name = kind.split("/")[0], kind.split("/")[-1]
@@ -91,7 +93,7 @@ def _converted(kind: str, value: Any, what: str) -> Any:
     else:
         fits = False
     if not fits:
-        raise UserError(f"{what}: got {value!r}, expected {wanted}.")
+        raise UserError(f"{what}: got {value!r}, expected {expected}.")
     return value
 
 

@@ -51,8 +51,8 @@ def _owned(path: Path, young_s: float) -> bool:
     if not SEGMENT.fullmatch(path.name):
         return False
     with suppress(OSError):
-        found = path.lstat()
-        return found.st_uid == os.getuid() and time.time() - found.st_ctime > young_s
+        status = path.lstat()
+        return status.st_uid == os.getuid() and time.time() - status.st_ctime > young_s
     return False
 
 
@@ -78,8 +78,8 @@ def _free(lock: Path) -> Iterator[bool]:
 def _mapped(folder: Path) -> frozenset[str]:
     """Return the files of the folder that processes have mapped, as far as this user may look."""
     name = re.compile(rf"{re.escape(str(folder))}/\S+")
-    found: set[str] = set()
+    mapped: set[str] = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
-            found.update(name.findall(maps.read_text(errors="replace")))
-    return frozenset(found)
+            mapped.update(name.findall(maps.read_text(errors="replace")))
+    return frozenset(mapped)

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -40,7 +40,7 @@ SIGNALS = (
 )  # SIGHUP: the terminal was closed
 
 
-def main(kind: Callable[[], ManagedNode]) -> None:
+def main(kind: Callable[[], ManagedNode[Any]]) -> None:
     """Run a node and end the process with its exit code; every node's `main` calls this.
 
     The process ends at once: `run` has closed everything, and freeing torch takes a second.
@@ -66,21 +66,21 @@ def _leave_the_graph() -> None:
     gc.collect()
 
 
-def run(kind: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> int:
+def run(kind: Callable[[], ManagedNode[Any]], args: Sequence[str] | None = None) -> int:
     """Make the node, configure and activate it if `autostart`, spin it; return the exit code."""
     shared_memory.remove_dead()
-    given = list(sys.argv if args is None else args)
+    arguments = list(sys.argv if args is None else args)
     try:
         rclpy.init(
-            args=process_identity.with_enclave(given),
+            args=process_identity.with_enclave(arguments),
             signal_handler_options=SignalHandlerOptions.NO,
         )
     except Exception as error:  # rclpy's own types differ between releases
         return _refuse(
-            f"{_first_lines(error)} Right: --ros-args -p name:=value --params-file FILE."
+            f"{_first_lines(error)} Expected: --ros-args -p name:=value --params-file FILE."
         )
     try:
-        return _spin(kind, given)
+        return _spin(kind, arguments)
     except UserError as error:
         return _refuse(str(error))
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -89,7 +89,7 @@ def run(kind: Callable[[], ManagedNode], args: Sequence[str] | None = None) -> i
         rclpy.try_shutdown()
 
 
-def _spin(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
+def _spin(kind: Callable[[], ManagedNode[Any]], args: Sequence[str]) -> int:
     node = kind()
     node.own_process(process_identity.published(args))
     executor = SingleThreadedExecutor()
@@ -110,7 +110,7 @@ def _spin(kind: Callable[[], ManagedNode], args: Sequence[str]) -> int:
 
 
 @contextmanager
-def _signals(node: ManagedNode) -> Iterator[None]:
+def _signals(node: ManagedNode[Any]) -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP call `node.finish`, so that ROS still works while the node ends.
 
     Further signals do not interrupt a node that was active and is ending: launchers send SIGTERM a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 from wm_nodes.ros.messages import SECOND_NS
 from wm_nodes.ros.node import ManagedNode
@@ -23,7 +24,7 @@ def wrong_stamp(stamp_ns: int, age_s: float) -> str:
 class StampWatch:
     """Counts stamps of one camera that are out of range, as facts `stamps/<camera>/<reason>`."""
 
-    def __init__(self, node: ManagedNode, camera: str) -> None:
+    def __init__(self, node: ManagedNode[Any], camera: str) -> None:
         self._node, self._camera = node, camera
         self._counts: Counter[str] = Counter()
         self.age_s = 0.0  # of the newest stamp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
@@ -20,9 +21,9 @@ from trajectory_msgs.msg import JointTrajectory
 from wm_nodes import namespaces
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks as SubscriptionEventCallbacks
 except ImportError:  # before Iron
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks as SubscriptionEventCallbacks
 
 NAMESPACE = namespaces.ROBOT
 LOCKSTEP, REALTIME = "lockstep", "realtime"
@@ -67,11 +68,11 @@ class Topic:
     qos: QoSProfile
     single: bool = False
 
-    def publisher(self, node: LifecycleNode, **parts: str) -> Publisher:
+    def publisher(self, node: LifecycleNode, **parts: str) -> Publisher[Any]:
         """Make a publisher that is silent while the node is not active."""
         return node.create_lifecycle_publisher(self.type, self.name.format(**parts), self.qos)
 
-    def always(self, node: Node, **parts: str) -> Publisher:
+    def always(self, node: Node, **parts: str) -> Publisher[Any]:
         """Make a publisher that publishes in every state of the node."""
         return node.create_publisher(self.type, self.name.format(**parts), self.qos)
 
@@ -84,7 +85,7 @@ class Topic:
         *,
         raw: bool = False,
         **parts: str,
-    ) -> Subscription:
+    ) -> Subscription[Any]:
         """Subscribe, with the table's quality of service or another; raw: to serialized bytes."""
         name = self.name.format(**parts)
         return node.create_subscription(

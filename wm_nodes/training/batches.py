@@ -20,7 +20,7 @@ from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.training.config import TrainingConfig
 from wm_nodes.training.device_cache import DeviceCache, pinned
 
-DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are worth imitating
+DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are demonstrations
 
 
 class Batches:

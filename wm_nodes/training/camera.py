@@ -1,4 +1,4 @@
-"""Which camera of a log the model sees."""
+"""Which camera of a log the model uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def choose_camera(
     resumed_run: str,
     model: str,
 ) -> str:
-    """Return the log's camera that the model sees.
+    """Return the log's camera that the model uses.
 
     In this order: the `requested` one, the one that the weights were `trained_with`, the first of
     the model's image size, the only one. cameras: name -> (H, W, 3); image_size: (H, W) of the
@@ -25,8 +25,8 @@ def choose_camera(
     """
     if resumed_run and requested not in ("", trained_with):
         raise TrainingError(
-            f"camera: got {requested!r}, but run {resumed_run} learns from {trained_with!r}. "
-            "Leave it out, or start another run."
+            f"camera: got {requested!r}, but run {resumed_run} learns from {trained_with!r}, "
+            "expected the same. Leave it out, or start another run."
         )
     sizes = ", ".join(f"{name!r} of {h}x{w}" for name, (h, w, _) in cameras.items()) or "none"
     if requested and requested not in cameras:
@@ -37,7 +37,7 @@ def choose_camera(
     if fitting or len(cameras) == 1:
         return fitting[0] if fitting else next(iter(cameras))
     raise TrainingError(
-        f"camera: the log has {sizes}, expected one of {image_size[0]}x{image_size[1]}, the size "
-        f"that model {model!r} sees. Name the camera (--camera): images of another size are "
+        f"camera: got {sizes} in the log, expected one of {image_size[0]}x{image_size[1]}, the "
+        f"image size of model {model!r}. Name the camera (--camera): images of another size are "
         "resized."
     )

@@ -70,8 +70,8 @@ class Checkpoints:
         manifest = load_modules(self.store.path(state["version"]), modules)
         if manifest.preset != preset:
             raise WeightsError(
-                f"run {self._run}: it was trained as {manifest.preset!r}, not {preset!r}. Give "
-                "the same model, or another run."
+                f"run {self._run}: got model {preset!r}, expected {manifest.preset!r}, with which "
+                "it was trained. Give the same model, or another run."
             )
         self.version, self.updates = manifest.version, manifest.step
         return manifest, state

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: what is wrong, what was given, what would be right."""
+    """Training cannot continue: what is wrong, got what, expected what."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,6 @@ class TrainingConfig:
     pinned: bool = True  # batches for a GPU lie in pinned memory
     recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: equal odds
     eval_every: int = 0  # updates between evaluations; 0: none
-    camera: str = ""  # of the log, that the model sees; empty: see camera.choose_camera
+    camera: str = ""  # of the log, that the model uses; empty: see camera.choose_camera
     hold_out: float = 0.0  # share of every log's episodes to evaluate on, not to learn from
     allow_mixed: bool = False  # learn from logs whose robot, task or action space differ

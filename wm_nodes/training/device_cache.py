@@ -84,7 +84,7 @@ class _Log:
             for name, field in self._fields.items():
                 try:
                     rows = reader.read_around(field, self.stop, self.stop + count)
-                except LogRowError:  # the capacity dropped them: the next refresh says so
+                except LogRowError:  # the capacity dropped them: the next refresh shows it
                     return
                 self._rings[name][at : at + count].copy_(torch.from_numpy(rows))
             self.stop += count

@@ -12,8 +12,9 @@ from wm_models.interface.embodiment import Body
 
 STILL = 1e-6  # a dimension that varies less is not scaled
 HELD = 0.01  # half the width of the box of an action that has no bounds and never moved
-LEAST = 0.01  # deviation of proprioception, as a share of its range: a joint that stood still in
-# play must not turn the noise of a real one into hundreds of deviations
+# Least deviation of proprioception, as a share of its range: without it the noise of a joint that
+# did not move in the logs would be scaled to hundreds of deviations.
+LEAST = 0.01
 
 
 def measure_embodiment(readers: Sequence[LogReader]) -> Body:
@@ -28,7 +29,9 @@ def measure_embodiment(readers: Sequence[LogReader]) -> Body:
     assert spec.action is not None
     actions = np.concatenate([_actions(reader) for reader in readers])
     if not len(actions):
-        raise LogEmptyError(f"{readers[0].path}: no actions to measure. Record an episode first.")
+        raise LogEmptyError(
+            f"{readers[0].path}: got no actions, expected an episode. Record one first."
+        )
     low, high = np.asarray(spec.action.low), np.asarray(spec.action.high)
     least, most = actions.min(0), actions.max(0)
     low, high = np.where(np.isfinite(low), low, least), np.where(np.isfinite(high), high, most)
@@ -64,7 +67,7 @@ def _actions(reader: LogReader) -> np.ndarray:
 
 
 def _statistics(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of (n, D), 1 for what does not vary."""
+    """Return mean and standard deviation of (n, D); 1 for dimensions that do not vary."""
     wide = values.astype(np.float64)
     std = wide.std(0)
     return wide.mean(0), np.where(std > STILL, std, 1.0)

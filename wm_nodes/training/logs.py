@@ -1,4 +1,4 @@
-"""The logs of a training run: opened, checked, and resized to what the model sees."""
+"""The logs of a training run: opened, checked, and resized for the model."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class TrainingLogs:
             marks = reader.evaluation_rows()
             if len(marks) and marks.all():
                 raise TrainingError(
-                    f"log: all {len(marks)} rows of {place} are of evaluation episodes, "
-                    "which are never learned from. Give a log of training episodes."
+                    f"log: got {place}, whose {len(marks)} rows are all of evaluation episodes, "
+                    "expected training episodes: others are never learned from."
                 )
 
     def require_held_out(self) -> None:
@@ -85,8 +85,8 @@ class TrainingLogs:
         for reader in self.readers:
             if f"image/{camera}" not in reader.spec.fields:
                 raise TrainingError(
-                    f"log: {reader.path} has no camera {camera!r}, which the model sees; it "
-                    f"has {list(reader.spec.cameras)}."
+                    f"log: got {reader.path} with cameras {list(reader.spec.cameras)}, expected "
+                    f"{camera!r}, which the model uses."
                 )
         shape = self.readers[0].spec.cameras[camera]
         self.resized_from = None if shape[:2] == (height, width) else shape[:2]

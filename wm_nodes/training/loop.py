@@ -21,7 +21,7 @@ from wm_nodes.training.metrics import MetricsRecorder, Speed
 from wm_nodes.training.pacing import AgentStepCount, Pacing
 from wm_nodes.training.setup import Setup, build_setup
 
-ROLLBACKS = 3  # returns to the last checkpoint before training gives up
+ROLLBACKS = 3  # returns to the last checkpoint before training ends with an error
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Trainer:
         """Model, learner and batches. TrainingError: the logs do not hold enough rows yet."""
         if self._setup is None:
             raise TrainingError(
-                f"run {self.config.run.name}: its logs do not hold enough rows yet, expected a "
-                "first update. Call step() until it returns True."
+                f"run {self.config.run.name}: got too few rows in its logs, expected enough for an "
+                "update. Call step() until it returns True."
             )
         return self._setup
 

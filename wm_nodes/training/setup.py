@@ -35,7 +35,7 @@ class Setup:
     embodiment: Body
     model: WorldModel
     learner: Learner
-    camera: str  # of the log, that the model sees; empty: it sees no image
+    camera: str  # of the log, that the model uses; empty: it uses no image
     batches: Batches
     returns: EpisodeReturns
     pretrained: Mapping[str, Any]  # entries of the manifest about weights trained elsewhere
@@ -51,7 +51,7 @@ class Setup:
         self.pretrained = {k: manifest.extra[k] for k in PRETRAINED if k in manifest.extra}
 
     def manifest_entries(self, logs: TrainingLogs) -> dict[str, Any]:
-        """Return what a manifest says besides version, parent and metrics."""
+        """Return the entries of a manifest besides version, parent and metrics."""
         spec = logs.readers[0].spec
         return {
             "preset": self.preset.name,
@@ -131,7 +131,7 @@ def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:
     assert action is not None
     if manifest.action_dim != len(action):
         raise WeightsError(
-            f"weights: {folder} are for {manifest.action_dim} action dimensions, the log has "
-            f"{len(action)}: {', '.join(action.names)}."
+            f"weights: got {folder} for {manifest.action_dim} action dimensions, expected "
+            f"{len(action)} as in the log: {', '.join(action.names)}."
         )
     return manifest

@@ -1,5 +1,4 @@
-"""What a log must hold to be learned from, what can use one that lacks it, and which logs may be
-learned from together."""
+"""Which fields a log must have for training, and which logs may be combined."""
 
 from __future__ import annotations
 
@@ -16,15 +15,15 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
     lacking = [name for name in sorted(fields) if name not in spec.fields]
     if "action" in lacking:
         return (
-            f"log: {place} has no actions (plain video), and model {model!r} learns from them. "
-            "Right: a log with actions. Video is for pre-training without actions (APV), which no "
-            "model does here; wm log show, stats and export take it."
+            f"log: got {place} without actions (plain video), expected actions, from which model "
+            f"{model!r} learns. Video is for pre-training without actions (APV), which no model "
+            "here does; wm log show, stats and export take it."
         )
     if lacking:
         without = " dino_wm and dino_wm_cpu need no reward." if lacking == ["reward"] else ""
         return (
-            f"log: {place} has no {', '.join(lacking)}, and model {model!r} learns from it. Right: "
-            f"a log that has it, or another model.{without}"
+            f"log: got {place} without {', '.join(lacking)}, expected it, as model {model!r} "
+            f"learns from it. Give another log, or another model.{without}"
         )
     return ""
 

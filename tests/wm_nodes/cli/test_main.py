@@ -36,7 +36,7 @@ def test_every_command_has_help(command, capsys):
         (["launch", "sim_metaword"], "Closest: sim_metaworld"),
         (["launch", "sim_metaworld", "task:=reach"], "Closest: reach-v3"),
         (["log", "info", "/nowhere"], "no log at /nowhere"),
-        (["log", "inf"], "Right: info"),
+        (["log", "inf"], "expected one of info"),
         (["average", "/nowhere"], "has no weights"),
         (["eval", "--task", "reac-v3"], "Closest: reach-v3"),
         (["eval", "--policy", "agent"], "--weights"),
@@ -44,7 +44,7 @@ def test_every_command_has_help(command, capsys):
         (["train", "--log", "/nowhere"], "got /nowhere, expected a replay log"),
         (["train", "--log", "/nowhere", "--model", "mwm_cp"], "Closest: mwm_cpu"),
         (["report", "/nowhere"], "RUN: got /nowhere, expected a log or a run"),
-        (["demo", "--weights", "nothing"], "no shipped checkpoint 'nothing'"),
+        (["demo", "--weights", "nothing"], "shipped checkpoint: got 'nothing'"),
         (["bench", "speed"], "group: got 'speed', expected"),
         (["train"], "--log: got none"),
         (["train", "--log", "a", "--device", "tpu"], "--device: got 'tpu'"),
@@ -54,8 +54,14 @@ def test_every_command_has_help(command, capsys):
         (["eval", "--weights", "arm-goal", "--robot", "metaworld"], "expected 'arm_sim', the"),
         (["eval", "--weights", "reach", "--task", "push-v3"], "expected 'reach-v3', the task of"),
         (["eval", "--policy", "random", "--weights", "reach"], "got policy random, expected"),
-        (["launch", "sim_metaworld", "weights:=arm-reach"], "which graph 'sim_metaworld'"),
-        (["launch", "sim_metaworld", "weights:=reach", "task:=push-v3"], "task 'reach-v3'"),
+        (
+            ["launch", "sim_metaworld", "weights:=arm-reach"],
+            "expected a task of graph 'sim_metaworld'",
+        ),
+        (
+            ["launch", "sim_metaworld", "weights:=reach", "task:=push-v3"],
+            "expected 'reach-v3', the task",
+        ),
         (["launch", "sim_metaworld", "weights:=reach", "model:=mwm"], "'mwm_cpu_demos'"),
     ],
 )
@@ -99,7 +105,7 @@ def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, cap
     [
         ("GRAPH = 1 +", "invalid syntax"),
         ("import nothing_like_it", "No module named 'nothing_like_it'"),
-        ("GRAPH = 3", "GRAPH of wm_nodes/graphs/mine.py is of type int, right is Graph"),
+        ("GRAPH = 3", "got GRAPH of type int in wm_nodes/graphs/mine.py, expected"),
         ("", "has no attribute 'GRAPH'"),
     ],
 )
@@ -128,7 +134,7 @@ def test_a_log_of_video_is_refused_with_what_can_use_it(tmp_path, monkeypatch, c
     LogWriter(tmp_path / "video", video).close()
     assert main(["train", "--log", str(tmp_path / "video")]) == 2
     error = capsys.readouterr().err
-    assert "no actions (plain video)" in error and "pre-training" in error
+    assert "without actions (plain video)" in error and "pre-training" in error
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["video"]
 

@@ -96,7 +96,7 @@ def test_the_action_knows_when_it_was_seen(active):
     active.accept(plan(100), 10.05)
     due = active.due(10.05)
     assert isinstance(due, Due)
-    assert (due.made_s, due.image_age_s, due.origin) == (10.0, 0.02, ORIGIN)
+    assert (due.observed_s, due.image_age_s, due.origin) == (10.0, 0.02, ORIGIN)
 
 
 def test_a_plan_outlives_the_memory_of_its_observation(active):

@@ -225,7 +225,7 @@ def test_work_with_the_driver_is_answered_in_every_state_and_nothing_moves_in_it
     assert bench.loop.state in REST and moved < STILL_RAD
     assert bench.ask("driver", DriverStep(work, outcome)).text
     if outcome == "done":
-        assert not bench.loop.permission.given and bench.run(1.0) < 2 * STILL_RAD
+        assert not bench.loop.permission.granted and bench.run(1.0) < 2 * STILL_RAD
 
 
 @pytest.mark.parametrize("state", [State.NO_DRIVER, State.HOMING, State.ACTING, State.LATCHED])

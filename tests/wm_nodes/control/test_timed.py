@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from tests.wm_nodes.control.test_lockstep import ACTOR, Output
@@ -13,7 +15,7 @@ from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Schedule, StopCriteria
 from wm_nodes.records import Plan, Transition
 
-PERIOD_S = 0.1
+PERIOD_S = 0.125  # exact in binary: the sums and differences of times are too
 
 
 class Bench:
@@ -25,7 +27,7 @@ class Bench:
         self.plan = ActivePlan(PERIOD_S, max_age_s=PERIOD_S / 2, max_plan_s=2.0)
         self.loop = TimedControl(self.runner, self.output, self.plan, PERIOD_S, self.now_s)
         self.loop.start()
-        self.start_s, self.ticks = self.newest.made_s, 0
+        self.start_s, self.ticks = math.ceil(self.newest.observed_s), 0
 
     def now_s(self) -> float:
         return self.start_s + self.ticks * PERIOD_S

@@ -41,7 +41,7 @@ def test_wilson_s_interval_is_the_published_one(successes, trials, low, high):
 
 
 def test_wilson_refuses_more_successes_than_trials():
-    with pytest.raises(ValueError, match="0 to 3, got 4"):
+    with pytest.raises(ValueError, match="got 4, expected 0 to 3"):
         wilson(4, 3)
 
 
@@ -115,7 +115,7 @@ def test_every_finished_episode_is_told_at_once():
 
 
 def test_no_episodes_are_refused():
-    with pytest.raises(RobotError, match="from 1, got 0"):
+    with pytest.raises(RobotError, match="got 0, expected a whole number from 1"):
         evaluate(PointRobot(), Constant([0.0]), 0, seed=0)
 
 

@@ -39,7 +39,7 @@ def study(tmp_path):
         given = StudySettings(**{"steps": 5000, "episodes": 4, **settings})
         program = (sys.executable, str(RECORDED), str(tmp_path))
         said: list[str] = []
-        found = TaskStudy(tmp_path / "study", given, tasks, program=program, say=said.append)
+        found = TaskStudy(tmp_path / "study", given, tasks, program=program, report=said.append)
         return found, said
 
     return make
@@ -167,7 +167,7 @@ def test_two_processes_cannot_have_one_study(study, tmp_path):
     (tmp_path / "study").mkdir()
 
     def while_it_runs(text):
-        with pytest.raises(StudyError, match="in use by another process"):
+        with pytest.raises(StudyError, match="which another process uses"):
             study("reach-v3")[0].run()
 
     found._say = while_it_runs

@@ -30,12 +30,12 @@ def test_a_model_or_a_script_plans_not_both():
 @pytest.mark.parametrize(
     ("given", "right"),
     [
-        ({"robot": "unknown"}, "there is no"),
+        ({"robot": "unknown"}, "unknown.yaml, which does not exist"),
         ({"robot": "ur5e"}, "hardware:=real"),
         ({"task": "fly"}, "reach, goal, push, lift"),
-        ({"hardware": "real", "robot": "ur5e"}, "reads a simulator"),
+        ({"hardware": "real", "robot": "ur5e"}, "which needs a simulator's state"),
         ({"policy": "model"}, "weights:="),
-        ({"goal": "/nowhere.png"}, "no file"),
+        ({"goal": "/nowhere.png"}, "which does not exist, expected a file"),
     ],
 )
 def test_mistakes_are_refused_before_anything_starts(given, right):

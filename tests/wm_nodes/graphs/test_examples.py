@@ -58,8 +58,8 @@ def test_a_robot_is_found_by_file() -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "there is no file"),
-        ("GRAPH = 1", "has no GRAPH"),
+        (None, "which does not exist, expected a Python file"),
+        ("GRAPH = 1", "got no GRAPH"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("def (", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit"),
@@ -83,5 +83,5 @@ def test_a_robot_that_needs_more_than_the_node_has_is_refused(tmp_path) -> None:
         "class Mine(PointRobot):\n"
         "    def __init__(self, port, limits): ...\n"
     )
-    with pytest.raises(RobotError, match=r"needs port, limits.*or limits:=FILE"):
+    with pytest.raises(RobotError, match=r"requires port, limits.*or limits:=FILE"):
         open_robot(f"{file}:Mine", {"task": "x"})

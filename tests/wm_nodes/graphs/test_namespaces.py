@@ -40,7 +40,7 @@ def test_every_graph_takes_a_namespace_and_refuses_an_illegal_one_in_one_line(na
     for wrong in ("left arm", "/left/", "1st", "", "~x", "/a//b"):
         with pytest.raises(GraphError) as error:
             graph.parse({"ns": wrong})
-        assert re.fullmatch(r"ns: given '.*', right is .+\.", str(error.value))
+        assert re.fullmatch(r"ns: got '.*', expected .+\.", str(error.value))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_drivers_namespace_comes_from_the_robots_file(folder, text, pushed, 
 
 
 def test_an_illegal_namespace_in_the_robots_file_is_refused_before_anything_starts(folder):
-    with pytest.raises(GraphError, match=r"driver_ns of .+: given 'left arm', right is"):
+    with pytest.raises(GraphError, match=r"driver_ns of .+: got 'left arm', expected"):
         open_run(ARM, {**REAL, "robot": robot_file(folder, "driver_ns: left arm")})
     assert not (folder / "runs").exists()
 

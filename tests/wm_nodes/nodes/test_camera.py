@@ -122,7 +122,9 @@ def test_a_camera_that_nothing_publishes_is_a_mistake_of_the_user(graph, monkeyp
     spec = replace(PointRobot().spec.log_spec(), cameras={"front": (8, 8, 3)})
     latched = topics.SPEC.always(graph.probe)
     latched.publish(messages.spec_to_msg(spec))
-    with pytest.raises(UserError, match=r"no camera 'top' and nothing publishes .*: front"):
+    with pytest.raises(
+        UserError, match=r"got 'top', which .* does not have and no node publishes .*: front"
+    ):
         graph.until(lambda: False)
 
 
@@ -175,7 +177,7 @@ def test_images_without_colour_names_are_those_of_opencv(graph, encoding: str, s
     [
         ("raw", topics.IMAGE_COMPRESSED.type, "CompressedImage, expected .*transport: compressed"),
         ("compressed", topics.IMAGE_RAW.type, "/Image, expected .*transport: raw"),
-        ("compressed", None, "nothing publishes top/image_raw/compressed"),
+        ("compressed", None, "top/image_raw/compressed: got no publisher"),
     ],
 )
 def test_images_of_another_type_are_a_mistake_of_the_user(

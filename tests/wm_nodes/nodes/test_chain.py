@@ -360,7 +360,7 @@ def test_a_model_for_another_robot_is_a_mistake_of_the_user(graph, store) -> Non
     graph.joined(topics.STEPS.always(graph.probe)).publish(step)
     image = messages.image_to_msg(np.zeros((64, 64, 3), np.uint8), 100)
     graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP)).publish(image)
-    with pytest.raises(UserError, match="1 dimensions, this robot in 2"):
+    with pytest.raises(UserError, match="for 1 action dimensions, expected 2"):
         graph.spin(3.0)
 
 

@@ -183,7 +183,7 @@ def drive(robot: SimulatedArm, seconds: float) -> bool:
     """Plan motion for a while; return whether the arm moves at its end."""
     for _ in range(round(seconds / robot.period_s)):
         robot.sense()
-        robot.tick(np.float32([0.0, 0.1, 0.0]), made_s=robot._driver.now_s())
+        robot.tick(np.float32([0.0, 0.1, 0.0]), observed_s=robot._driver.now_s())
         robot._driver.wait(robot.period_s)
     return not robot.at_rest()
 

@@ -265,7 +265,7 @@ def test_goals_of_any_size_are_fitted_and_new_ones_count_at_once(weights):
 
 def test_a_model_without_an_actor_says_which_planners_are_right(weights):
     loaded = load_weights(weights, NEEDS, CPU)
-    with pytest.raises(UserError, match=r"dino_tiny has no actor\. Right: cem, mppi, gd"):
+    with pytest.raises(UserError, match=r"dino_tiny has no actor, expected one of cem, mppi, gd"):
         ActionPlanner(5, CPU, action_selector("actor")).can_act(loaded)
     policy = ActionPlanner(5, CPU, action_selector("cem"))
     assert not policy.can_act(loaded)

@@ -301,7 +301,7 @@ def test_in_real_time_plans_of_the_past_or_future_are_not_kept(graph, make) -> N
     [
         ({"adapter": "metawolrd"}, "Did you mean 'metaworld'"),
         ({"adapter": "tests.wm_nodes.point_robot:Nothing"}, "cannot be imported"),
-        ({"adapter": "wm_nodes.ros.diagnostics:NodeDiagnostics"}, "not a Robot"),
+        ({"adapter": "wm_nodes.ros.diagnostics:NodeDiagnostics"}, "expected a subclass of Robot"),
         ({"adapter": "metaworld", "task": "reech-v3"}, "reach-v3"),
         ({"adapter": "metaworld", "limits": "/nowhere.yaml"}, "expected a YAML file"),
     ],

@@ -179,8 +179,8 @@ def test_of_two_started_by_hand_the_first_goes_on(sleeper) -> None:
 
 
 def test_of_other_programs_the_one_that_speaks_is_heard(sleeper, monkeypatch) -> None:
-    silent_s = publishers.HEARD_S
-    monkeypatch.setattr(publishers, "HEARD_S", 600.0)
+    silent_s = publishers.SENDING_S
+    monkeypatch.setattr(publishers, "SENDING_S", 600.0)
     with ExitStack() as stack:
         hearer = Hearer(stack, identity(1, RUN_A))
         one = stack.enter_context(process("planner", None)).create_publisher(String, TOPIC, 10)
@@ -188,7 +188,7 @@ def test_of_other_programs_the_one_that_speaks_is_heard(sleeper, monkeypatch) ->
         assert hearer.verdict(one, "one") is Verdict.USE
         assert hearer.verdict(two, "two") is Verdict.REFUSE  # both speak
         assert all(conflict.stays for conflict in hearer.conflicts(2))
-        monkeypatch.setattr(publishers, "HEARD_S", silent_s)
+        monkeypatch.setattr(publishers, "SENDING_S", silent_s)
         time.sleep(1.05 * silent_s)  # the first is silent: ended, or a ghost
         assert hearer.verdict(two, "two alone") is Verdict.USE
         assert hearer.conflicts(0) == []

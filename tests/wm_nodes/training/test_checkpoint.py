@@ -70,7 +70,9 @@ def test_a_write_that_fails_leaves_the_state_before(tmp_path, module, monkeypatc
 def test_another_model_is_refused(tmp_path, module):
     checkpoints = Checkpoints(tmp_path / "run", keep=3)
     save(checkpoints, module, 5, {})
-    with pytest.raises(WeightsError, match="run run: it was trained as 'tiny', not 'other'"):
+    with pytest.raises(
+        WeightsError, match="run run: got model 'other', expected 'tiny', with which"
+    ):
         checkpoints.load({"part": module}, "other", "cpu")
 
 

@@ -42,11 +42,11 @@ def run(words: Sequence[str]) -> int:
     require("wait-s", options.wait_s, 0.0, 600.0)
     if sum(map(bool, (options.image, options.here, options.keep))) != 1:
         raise UserError("goal: got none or several, expected one of FILE, --here and --keep FILE.")
-    from wm_nodes.ros.goal_client import talking
+    from wm_nodes.ros.goal_client import goal_client
 
     ns = require_namespace("ns", options.ns) if options.ns else ""
     ns = namespace_or_only(ns, 0.0) or ROBOT  # a planner may run without a robot node
-    with talking(ns, options.wait_s) as arm:
+    with goal_client(ns, options.wait_s) as arm:
         if options.image:
             print(f"sending {options.image} until every node has received it", flush=True)
             arm.send(Path(options.image))

@@ -1,8 +1,8 @@
 """Namespaces of running graphs on this computer: each belongs to one launch of a ROS domain.
 
 A graph without a chosen namespace moves to a free one (/robot_2) while another graph has its own;
-a namespace that was given is refused then. Nodes of other users and computers are found by the
-nodes themselves (`wm_nodes/ros/graph_conflicts.py`).
+an explicitly chosen one is refused then. Nodes of other users and computers are detected by
+the nodes themselves (`wm_nodes/ros/graph_conflicts.py`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Claimed:
 
 @contextmanager
 def claimed(graph: Graph, run: Run) -> Iterator[Run]:
-    """Hold the run's namespaces meanwhile; gives the run with those that it has got."""
-    found = claim(graph, run)
+    """Hold the run's namespaces meanwhile; yields the run with the namespaces that it has."""
+    held = claim(graph, run)
     with ExitStack() as stack:
-        for lock in found.locks:
+        for lock in held.locks:
             stack.enter_context(lock)
-        yield found.run
+        yield held.run
 
 
 def claim(graph: Graph, run: Run) -> Claimed:
@@ -49,9 +49,9 @@ def claim(graph: Graph, run: Run) -> Claimed:
     GraphError: another graph has them.
     """
     names = graph.owns(run.values)
-    wanted, user = _take(_moved(run, names, 1), run)
-    if wanted:
-        return Claimed(run, wanted)
+    locks, user = _take(_moved(run, names, 1), run)
+    if locks:
+        return Claimed(run, locks)
     for number in range(2, MOST + 1):
         moved = _moved(run, names, number)
         locks, _ = _take(moved, run)
@@ -65,8 +65,8 @@ def claim(graph: Graph, run: Run) -> Claimed:
     for lock in locks:
         lock.close()
     raise GraphError(
-        f"ns: {run.values[names[0]]} on ROS domain {domain()} is used by run {user}. Right: "
-        f"{places}, or {DOMAIN}={(domain() + 1) % FREE_DOMAINS}, or end that run first."
+        f"ns: got {run.values[names[0]]} on ROS domain {domain()}, which run {user} uses, expected "
+        f"a free one: {places}, or {DOMAIN}={(domain() + 1) % FREE_DOMAINS}. Or end that run first."
     )
 
 
@@ -92,7 +92,7 @@ def _folder() -> Path:
     except OSError as error:
         raise GraphError(f"ns: cannot write {folder} ({error.strerror}). Set TMPDIR.") from None
     if not mine:
-        raise GraphError(f"ns: {folder} belongs to another user. Set TMPDIR.")
+        raise GraphError(f"ns: got {folder} of another user, expected an own one. Set TMPDIR.")
     return folder
 
 
@@ -114,7 +114,7 @@ def _take(namespaces: Mapping[str, str], run: Run) -> tuple[tuple[IO[str], ...],
                 return (), stream.read(NAME_CHARS).strip() or "unknown"
             locks.append(stream)
         for stream in locks:
-            with suppress(OSError):  # the name only helps people
+            with suppress(OSError):  # the name is only information
                 stream.seek(0)
                 stream.truncate()
                 stream.write(f"{run.name}\n")

@@ -16,7 +16,8 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def network_environment(network: str) -> dict[str, str]:
-    """Return what keeps ROS on this computer (`local`) or not (`subnet`), and sizes shared memory.
+    """Return the variables that limit ROS to this computer (`local`) or not (`subnet`), and set the
+    size of shared memory.
 
     A profile that the user has set stays.
     """

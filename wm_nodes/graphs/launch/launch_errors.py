@@ -30,8 +30,8 @@ class LastError:
         handler = OnProcessIO(target_action=node, on_stdout=self._read, on_stderr=self._read)
         return RegisterEventHandler(handler)
 
-    def told(self, what: str) -> str:
-        """Return `what` happened and the newest error line; without one, the last line."""
+    def with_line(self, what: str) -> str:
+        """Return `what` with the newest error line; without one, with the last line."""
         recent = [line for stream in self._streams.values() for line in stream.recent[-1:]]
         line = self._line or next(iter(recent), "")
         return f"{what}: {line}" if line else what

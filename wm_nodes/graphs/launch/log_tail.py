@@ -1,4 +1,4 @@
-"""Follow the log files of processes and pick out what a person must see."""
+"""Follow the log files of processes and pick out the errors in them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Errors:
     """Lines of one node's output -> the errors in it, one line each; tracebacks shortened."""
 
     def __init__(self) -> None:
-        self.recent: list[str] = []  # last lines, for a node that ends without saying [ERROR]
+        self.recent: list[str] = []  # last lines, for a node that ends without an [ERROR] line
         self.shown = 0
         self._rest = ""
         self._in_traceback = False
@@ -74,7 +74,7 @@ class Errors:
         self.shown += len(picked)
         return picked
 
-    def last_words(self) -> list[str]:
+    def last_lines(self) -> list[str]:
         """Return the last lines if none was shown as an error yet."""
         return [] if self.shown else self.recent[-2:]
 

@@ -73,10 +73,10 @@ class ProcessIdentity:
     @classmethod
     def parse(cls, enclave: str) -> ProcessIdentity | None:
         """Return the identity in an enclave; None for one that has another meaning."""
-        found = ENCLAVE.fullmatch(enclave)
-        if found is None:
+        match = ENCLAVE.fullmatch(enclave)
+        if match is None:
             return None
-        started, run, where, pid, ticks = found.groups()
+        started, run, where, pid, ticks = match.groups()
         return cls(int(started, 16), run, where, int(pid), int(ticks))
 
 
@@ -99,9 +99,9 @@ def published(arguments: Sequence[str]) -> ProcessIdentity | None:
 
     None where the user gives an enclave, or where SROS2 takes keys by it.
     """
-    given = {"-e", "--enclave"} & set(arguments)
+    chosen = {"-e", "--enclave"} & set(arguments)
     secured = os.environ.get("ROS_SECURITY_ENABLE", "").lower() == "true"
-    return None if given or secured else own()
+    return None if chosen or secured else own()
 
 
 def with_enclave(arguments: Sequence[str]) -> list[str]:

@@ -40,20 +40,20 @@ from wm_nodes.graphs.launch.run_folder import Run, open_run
 LOCKS = "wm_nodes_locks"  # global of the launch context
 PUSHED = "ros_namespace"  # launch configuration that PushRosNamespace sets
 TO_SIGTERM_S, TO_SIGKILL_S = 4, 1  # Ctrl-C -> SIGINT; after these seconds SIGTERM, then SIGKILL
-OUTPUT_S = 0.2  # launch may hear of a process's end before it has read the rest of its output
+OUTPUT_S = 0.2  # launch may report a process's end before it has read the rest of its output
 
 
 def launch_description(graph: Graph) -> LaunchDescription:
     """Return what `ros2 launch` runs: arguments with descriptions and choices, and the nodes."""
-    # The nodes come before the declarations: then only what the person gave is configured yet.
+    # The nodes come before the declarations: then only the user's own arguments are configured.
     return LaunchDescription(
         [OpaqueFunction(function=partial(_start, graph)), *map(_declared, graph.arguments)]
     )
 
 
 def _declared(argument: Argument) -> DeclareLaunchArgument:
-    told = argument.choices or isinstance(argument.default, str)
-    right = "" if told else f" ({argument.right()})"
+    in_help = argument.choices or isinstance(argument.default, str)
+    right = "" if in_help else f" ({argument.right()})"
     return DeclareLaunchArgument(
         argument.name,
         default_value=argument.shown(),
@@ -63,14 +63,14 @@ def _declared(argument: Argument) -> DeclareLaunchArgument:
 
 
 def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    given = {str(name): str(value) for name, value in context.launch_configurations.items()}
+    texts = {str(name): str(value) for name, value in context.launch_configurations.items()}
     known = [argument.name for argument in graph.arguments]
     # An including launch file may have names of its own.
-    for name in set(given).difference(known, {PUSHED}):
+    for name in set(texts).difference(known, {PUSHED}):
         if closest(name, known, cutoff=0.6):
             raise GraphError(unknown("argument", name, known))
-    pushed = given.get(PUSHED, "")
-    run = open_run(graph, {name: given[name] for name in known if name in given}, pushed)
+    pushed = texts.get(PUSHED, "")
+    run = open_run(graph, {name: texts[name] for name in known if name in texts}, pushed)
     place = claim(graph, run)
     run = place.run
     held = (*getattr(context.locals, LOCKS, ()), run.lock, *place.locks)
@@ -79,11 +79,15 @@ def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
     return [
         *actions,
-        *(action for node in graph.running(run.values) for action in _Life(node, run).begin()),
+        *(
+            action
+            for node in graph.running(run.values)
+            for action in _NodeProcess(node, run).begin()
+        ),
     ]
 
 
-class _Life:
+class _NodeProcess:
     """One node: started again after a crash, never after exit codes 0 and 2 (launch's respawn
     looks at no exit code)."""
 
@@ -125,16 +129,16 @@ class _Life:
                 return None
             end = Shutdown(reason=f"{node.name} is done")
             return [TimerAction(period=node.grace_s, actions=[end])] if node.grace_s else [end]
-        judge = OpaqueFunction(function=partial(self._failed, code))
-        return [TimerAction(period=OUTPUT_S, actions=[judge], cancel_on_shutdown=False)]
+        decide = OpaqueFunction(function=partial(self._failed, code))
+        return [TimerAction(period=OUTPUT_S, actions=[decide], cancel_on_shutdown=False)]
 
     def _failed(self, code: int, context: LaunchContext) -> list[LaunchDescriptionEntity] | None:
         """Start the node again or fail the launch; its whole output has been read."""
-        node, told = self._node, self._error.told
+        node, with_line = self._node, self._error.with_line
         if code == USER_ERROR:
-            raise NodeFailed(told(f"{node.name} refused its arguments"))
+            raise NodeFailed(with_line(f"{node.name} refused its arguments"))
         if not node.restart:
-            ended = told(f"{node.name} ended with {code}")
+            ended = with_line(f"{node.name} ended with {code}")
             if node.on_exit == "shutdown":
                 raise NodeFailed(ended)
             return [LogInfo(msg=ended)]
@@ -144,6 +148,6 @@ class _Life:
         times.append(time.monotonic())
         if len(times) > CRASHES and times[-1] - times[0] < CRASH_WINDOW_S:
             crashed = f"{node.name} crashed {len(times)} times in {CRASH_WINDOW_S:.0f} s"
-            raise NodeFailed(told(f"{crashed}, the last with {code}"))
-        again = told(f"{node.name} crashed ({code}) and is started again")
+            raise NodeFailed(with_line(f"{crashed}, the last with {code}"))
+        again = with_line(f"{node.name} crashed ({code}) and is started again")
         return [LogInfo(msg=again), *self.begin()]

@@ -55,33 +55,33 @@ class Run:
         return _name(self.path)
 
 
-def open_run(graph: Graph, given: Mapping[str, Value], pushed: str = "") -> Run:
-    """Make or resume the run folder and write run.json; refuse what contradicts it.
+def open_run(graph: Graph, arguments: Mapping[str, Value], pushed: str = "") -> Run:
+    """Create or resume the run folder and write run.json; refuse arguments that contradict it.
 
     A run that is running is refused, and its run.json stays as it is. Launches at the same moment
     that name no run get a folder each. pushed: namespace that relative ones are below; empty: none.
     """
-    wanted = graph.parse(with_config(graph.parse(given)))
-    while (run := _open(graph, wanted, pushed)) is None:
+    chosen = graph.parse(with_config(graph.parse(arguments)))
+    while (run := _open(graph, chosen, pushed)) is None:
         pass  # another launch made the folder of that name first
     return run
 
 
-def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
+def _open(graph: Graph, chosen: Mapping[str, Value], pushed: str) -> Run | None:
     """Return the run, locked; None where another launch made the folder meanwhile."""
-    word = str(wanted.get("run", ""))
-    path = _folder(word or _fresh_name(graph, wanted))
+    word = str(chosen.get("run", ""))
+    path = _folder(word or _fresh_name(graph, chosen))
     if path.is_dir() and not word:
         return None
     with ExitStack() as stack:
         lock = stack.enter_context(_lock(path)) if path.is_dir() else None
-        run, arguments = _plan(graph, path, wanted, pushed)
+        run, arguments = _plan(graph, path, chosen, pushed)
         try:
             path.mkdir(parents=True, exist_ok=bool(word))
         except FileExistsError:
             if not word:
                 return None
-            raise GraphError(f"run: cannot write in {path}, which is no folder.") from None
+            raise GraphError(f"run: got {path}, which is no folder, expected one.") from None
         except OSError as error:
             raise GraphError(f"run: cannot make {path} ({error.strerror}).") from None
         if lock is None:
@@ -97,26 +97,26 @@ def _open(graph: Graph, wanted: Mapping[str, Value], pushed: str) -> Run | None:
 
 
 def _plan(
-    graph: Graph, path: Path, wanted: Mapping[str, Value], pushed: str
+    graph: Graph, path: Path, chosen: Mapping[str, Value], pushed: str
 ) -> tuple[dict[str, Any], dict[str, Value]]:
     """Return the run's values, resumed, notes and movable, and the arguments to write."""
     file = path / FILE
     resumed = file.exists()
-    before = _read(file, graph, wanted) if resumed else {}
-    notes = _compare(graph, path, before, wanted) if resumed else []
+    before = _read(file, graph, chosen) if resumed else {}
+    notes = _compare(graph, path, before, chosen) if resumed else []
     if before.get("offline"):
         notes.append(f"learned before, and learns on, from {before['offline']}")
-    given = {**before, **wanted}
+    merged = {**before, **chosen}
     learned = (path / "weights" / "latest").exists()  # newer weights than those to begin with
-    taken = {} if learned else arguments_of(graph, given)
+    taken = {} if learned else arguments_of(graph, merged)
     if taken:
-        told = ", ".join(f"{name}:={show(value)}" for name, value in taken.items())
-        notes.append(f"as the weights were made: {told}")
-    arguments = graph.resolve({**graph.defaults(), **taken, **given, "run": path.name})
+        listed = ", ".join(f"{name}:={show(value)}" for name, value in taken.items())
+        notes.append(f"as the weights were made: {listed}")
+    arguments = graph.resolve({**graph.defaults(), **taken, **merged, "run": path.name})
     values = _complete(graph, path, arguments)
     graph.check(values)
-    chosen = any(name in wanted or _differs(graph, arguments, name) for name in graph.owns(values))
-    movable = graph.moves(values) and not chosen
+    named = any(name in chosen or _differs(graph, arguments, name) for name in graph.owns(values))
+    movable = graph.moves(values) and not named
     values |= graph.namespaces(values, pushed)
     graph.task(values)
     run = {"values": values, "resumed": resumed, "notes": tuple(notes), "movable": movable}
@@ -141,7 +141,8 @@ def _lock(path: Path) -> IO[str]:
     except OSError:
         stream.close()
         raise GraphError(
-            f"run: {_name(path)!r} is running already. Right: another run:=NAME, or end it first."
+            f"run: got {_name(path)!r}, which is running already, expected another run:=NAME. Or "
+            "end it first."
         ) from None
     return stream
 
@@ -154,15 +155,13 @@ def _folder(word: str) -> Path:
     if "/" in word:
         return Path(word).expanduser().resolve()
     if not NAME.fullmatch(word):
-        raise GraphError(
-            f"run: given {word!r}, right is letters, digits, '.', '_', '-' (or a path)."
-        )
+        raise GraphError(f"run: got {word!r}, expected letters, digits, '.', '_', '-' (or a path).")
     return (Path(RUNS) / word).resolve()
 
 
-def _fresh_name(graph: Graph, wanted: Mapping[str, Value]) -> str:
-    taken = arguments_of(graph, wanted)
-    arguments = graph.resolve({**graph.defaults(), **taken, **wanted})
+def _fresh_name(graph: Graph, chosen: Mapping[str, Value]) -> str:
+    taken = arguments_of(graph, chosen)
+    arguments = graph.resolve({**graph.defaults(), **taken, **chosen})
     about = arguments.get("task") or graph.name
     stem = f"{about}-{datetime.now():%Y%m%d-%H%M%S}"
     name, count = stem, 1
@@ -181,32 +180,32 @@ def _complete(graph: Graph, path: Path, arguments: Mapping[str, Value]) -> dict[
     return values
 
 
-def _read(file: Path, graph: Graph, wanted: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the arguments that a run began with; what it did not know yet is as wanted now."""
+def _read(file: Path, graph: Graph, chosen: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the arguments that a run began with; those it did not have yet are as chosen now."""
     try:
         content: dict[str, Any] = json.loads(file.read_text())
         # runs of older versions changed no settings of their preset
         name, arguments = content["graph"], {"set": "", **content["arguments"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphError(
-            f"run: {file} cannot be read ({error}). Right: another run:=NAME, or mend the file."
+            f"run: {file} cannot be read ({error}). Take another run:=NAME, or repair the file."
         ) from None
     if name in graph.continues:
-        if "hold_out" not in wanted and hides_hold_out(file.parent, arguments):
+        if "hold_out" not in chosen and hides_hold_out(file.parent, arguments):
             raise GraphError(
-                f"hold_out: run {file.parent.name!r} held episodes out, but its {FILE}, of an "
-                "older version, does not say which share; expected that share. Give "
-                "hold_out:=SHARE (0.1 where none was given)."
+                f"hold_out: got none, but run {file.parent.name!r} held episodes out and its "
+                f"{FILE}, of an older version, does not record which share; expected that share. "
+                "Give hold_out:=SHARE (0.1 by default)."
             )
-        return {**wanted, **_learned(file.parent, graph, arguments)}
+        return {**chosen, **_learned(file.parent, graph, arguments)}
     if name != graph.name:
-        raise GraphError(f"run: {file} belongs to graph {name!r}, not to {graph.name!r}.")
+        raise GraphError(f"run: got {file} of graph {name!r}, expected one of {graph.name!r}.")
     arguments = {RENAMED.get(key, key): value for key, value in arguments.items()}
     return graph.parse({key: value for key, value in arguments.items() if key in graph.defaults()})
 
 
 def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str, Value]:
-    """Return what a run that has learned off line means for a graph that acts.
+    """Return the arguments of a graph that acts which a run of offline training decides.
 
     The seed is the run's, model and robot are those of its newest weights; the logs it learned
     from go on to be learned from.
@@ -214,20 +213,20 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
     own = str(path / "log")
     logs = arguments.get("logs") or [arguments.get("log")]
     logs = [str(log) for log in logs if log and WeightedLog.parse(str(log)).path != own]
-    found: dict[str, Any] = {"seed": arguments.get("seed", 0)}
-    found |= {name: arguments.get(name) for name in LEARNED}
-    found |= {"offline": ",".join(logs), **_robot(path)}
+    learned: dict[str, Any] = {"seed": arguments.get("seed", 0)}
+    learned |= {name: arguments.get(name) for name in LEARNED}
+    learned |= {"offline": ",".join(logs), **_robot(path)}
     known = {argument.name: argument for argument in graph.arguments}
     kept: dict[str, Value] = {}
-    for name, value in found.items():
+    for name, value in learned.items():
         if name in known and value is not None:
-            with suppress(GraphError):  # of another robot: the person says what is right here
+            with suppress(GraphError):  # of another robot: the user chooses it
                 kept[name] = known[name].parse(value)
     return kept
 
 
 def _robot(path: Path) -> dict[str, Any]:
-    """Return what the newest weights say of model and robot; nothing where there are none."""
+    """Return model and robot settings of the newest weights; empty where there are none."""
     try:
         version = int((path / "weights" / "latest").read_text())
         file = path / "weights" / f"{version:010d}" / "manifest.json"
@@ -239,8 +238,9 @@ def _robot(path: Path) -> dict[str, Any]:
 
 
 def read_training(path: Path) -> dict[str, Any]:
-    """Return what a run learns by, of LEARNED and `seed`, and its `logs` where `wm train` began it;
-    empty for a new run. What run.json of an older version does not say is absent. GraphError."""
+    """Return the training settings of a run, of LEARNED and `seed`, and its `logs` where `wm train`
+    began it; empty for a new run. Those that an older run.json does not have are absent.
+    GraphError."""
     file = path / FILE
     if not file.exists():
         return {}
@@ -250,7 +250,7 @@ def read_training(path: Path) -> dict[str, Any]:
         began = content["graph"] == TRAIN
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphError(
-            f"run: {file} cannot be read ({error}). Right: another --run, or mend the file."
+            f"run: {file} cannot be read ({error}). Take another --run, or repair the file."
         ) from None
     names = (*LEARNED, "seed", *(("logs",) if began else ()))
     whole = {} if began else {"hold_out": 0.0, "recency": 0.0}  # what older graphs learned by
@@ -258,8 +258,8 @@ def read_training(path: Path) -> dict[str, Any]:
 
 
 def hides_hold_out(path: Path, arguments: Mapping[str, Any]) -> bool:
-    """Whether a run was judged on held-out episodes although its arguments do not say which share
-    they are: versions before `hold_out` was in run.json did not."""
+    """Whether a run was evaluated on held-out episodes although its arguments do not have their
+    share: in older versions run.json had no `hold_out`."""
     if "hold_out" in arguments:
         return False
     try:
@@ -269,7 +269,7 @@ def hides_hold_out(path: Path, arguments: Mapping[str, Any]) -> bool:
 
 
 def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
-    """Note what `wm train` learns from, so that a graph can go on with the run; a run that a graph
+    """Record the settings of `wm train`, so that a graph can continue the run. A run that a graph
     has begun stays that graph's."""
     file = path / FILE
     with suppress(OSError, ValueError, TypeError, KeyError):
@@ -280,18 +280,18 @@ def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def _compare(
-    graph: Graph, path: Path, before: Mapping[str, Value], wanted: Mapping[str, Value]
+    graph: Graph, path: Path, before: Mapping[str, Value], chosen: Mapping[str, Value]
 ) -> list[str]:
     notes = []
     for argument in graph.arguments:
         name = argument.name
-        if name == "run" or name not in wanted or wanted[name] == before.get(name):
+        if name == "run" or name not in chosen or chosen[name] == before.get(name):
             continue
-        old, new = show(before.get(name, argument.default)), show(wanted[name])
+        old, new = show(before.get(name, argument.default)), show(chosen[name])
         if argument.fixed and old != new:
             raise GraphError(
-                f"{name}: run {path.name!r} began with {name}:={old}, given {new!r}. "
-                f"Right: leave {name} out, or start another run."
+                f"{name}: got {new!r}, but run {path.name!r} began with {name}:={old}, expected "
+                f"the same. Leave {name} out, or start another run."
             )
         notes.append(f"{name}:={new} (was {old})")
     return notes

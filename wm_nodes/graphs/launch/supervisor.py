@@ -1,8 +1,8 @@
 """Run a graph as plain processes under supervisord: `wm launch` where there is no `ros2`.
 
 supervisord starts the nodes, restarts the crashed and ends the rest; this process shows their
-output, decides when the run is over, and takes the person's Ctrl-C. supervisord ends when this
-process dies and a node ends when supervisord dies (die_with_parent.py): no process is left behind.
+output, ends the run when a node requires it or after Ctrl-C. supervisord ends with this process,
+and a node with supervisord (die_with_parent.py): no process is left behind.
 
 Order of the end: nodes of stop_rank 0 (the robot), then rank 1 together, then rank 2. Exit codes:
 0 the run is over or Ctrl-C, 1 something broke, 2 a wrong argument.
@@ -66,7 +66,7 @@ def launch(graph: Graph, words: Sequence[str]) -> int:
 def _require_ros() -> None:
     if find_spec("rclpy") is None:
         raise GraphError(
-            "ROS 2 is missing (no rclpy). Right: source your ROS 2, or `make setup`, or "
+            "ROS 2: got no rclpy, expected an installation. Source your ROS 2, or `make setup`, or "
             "pip install -c constraints.txt -e '.[ros]'."
         )
 
@@ -96,9 +96,9 @@ class _Session:
             number: signal.signal(number, self._note_signal)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
-        self._say(f"run {self.run.name}{' goes on' if self.run.resumed else ''}: {self.run.path}")
+        self._print(f"run {self.run.name}{' goes on' if self.run.resumed else ''}: {self.run.path}")
         for note in self.run.notes:
-            self._say(note)
+            self._print(note)
         command = [*die_with_parent.prefix(), sys.executable, "-m", "supervisor.supervisord"]
         command += ["-n", "-c", str(self._config)]
         self._process = subprocess.Popen(
@@ -107,7 +107,7 @@ class _Session:
             stdin=subprocess.DEVNULL,
             stdout=(self.logs / "supervisord.out").open("wb"),
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C comes to us alone
+            start_new_session=True,  # the terminal's Ctrl-C reaches this process only
         )
         return self
 
@@ -127,13 +127,13 @@ class _Session:
             if self._signals:
                 code = 0
             elif self._process.poll() is not None:
-                self._complain(f"supervisord ended with {self._process.returncode}: {self.logs}")
+                self._print_error(f"supervisord ended with {self._process.returncode}: {self.logs}")
                 code = 1
             else:
                 code = self._verdict(self._states())
         self._stop()
         self._show_output()
-        self._say(f"run {self.run.name} ended; run:={self.run.name} goes on with it")
+        self._print(f"run {self.run.name} ended; run:={self.run.name} goes on with it")
         return code
 
     # --- what the nodes do ---------------------------------------------------------------------
@@ -147,28 +147,28 @@ class _Session:
 
     def _verdict(self, states: Sequence[Mapping[str, Any]]) -> int | None:
         for state in states:
-            code = self._judge(self.nodes[state["name"]], state)
+            code = self._exit_code(self.nodes[state["name"]], state)
             if code is not None:
                 return code
         over = self._over_at is not None and time.monotonic() >= self._over_at
         return 0 if over else None
 
-    def _judge(self, node: NodeSpec, state: Mapping[str, Any]) -> int | None:
+    def _exit_code(self, node: NodeSpec, state: Mapping[str, Any]) -> int | None:
         name, pid = node.name, int(state["pid"])
         if state["statename"] == "EXITED":
             if state["exitstatus"] == USER_ERROR:
-                self._last_words(name)
+                self._print_last_lines(name)
                 return USER_ERROR
             if state["exitstatus"] == 0:
                 if node.on_exit == "shutdown":
                     end = time.monotonic() + node.grace_s
                     self._over_at = end if self._over_at is None else min(end, self._over_at)
                 return None
-            self._last_words(name)
-            self._complain(f"{name} ended with {state['exitstatus']}; log: {self._log(name)}")
+            self._print_last_lines(name)
+            self._print_error(f"{name} ended with {state['exitstatus']}; log: {self._log(name)}")
             return 1 if node.on_exit == "shutdown" else None
         if state["statename"] == "FATAL":
-            self._complain(f"{name} cannot be started: {state['spawnerr']}")
+            self._print_error(f"{name} cannot be started: {state['spawnerr']}")
             return 1
         if pid and self._pids.get(name, pid) != pid:
             return self._crashed(name, pid)
@@ -178,18 +178,20 @@ class _Session:
 
     def _crashed(self, name: str, pid: int) -> int | None:
         self._pids[name] = pid
-        self._last_words(name)
-        self._complain(f"{name} crashed and was started again; log: {self._log(name)}")
+        self._print_last_lines(name)
+        self._print_error(f"{name} crashed and was started again; log: {self._log(name)}")
         now, crashes = time.monotonic(), self._crashes[name]
         crashes.append(now)
         while crashes and now - crashes[0] > CRASH_WINDOW_S:
             crashes.popleft()
         if len(crashes) <= CRASHES:
             return None
-        self._complain(f"{name} crashed {len(crashes)} times in {CRASH_WINDOW_S:.0f} s; giving up")
+        self._print_error(
+            f"{name} crashed {len(crashes)} times in {CRASH_WINDOW_S:.0f} s; giving up"
+        )
         return 1
 
-    # --- what the person sees ------------------------------------------------------------------
+    # --- output on the terminal ------------------------------------------------------------------
 
     def _show_output(self) -> None:
         for name, tail in self._tails.items():
@@ -202,24 +204,24 @@ class _Session:
                 sys.stdout.flush()
                 continue
             for line in errors:
-                self._complain(f"{name}: {line}")
+                self._print_error(f"{name}: {line}")
 
-    def _last_words(self, name: str) -> None:
+    def _print_last_lines(self, name: str) -> None:
         self._show_output()
         if not self.nodes[name].shown:
-            for line in self._errors[name].last_words():
-                self._complain(f"{name}: {line}")
+            for line in self._errors[name].last_lines():
+                self._print_error(f"{name}: {line}")
         self._errors[name] = Errors()
 
     def _log(self, name: str) -> str:
         return os.path.relpath(self.logs / f"{name}.log")
 
     @staticmethod
-    def _say(text: str) -> None:
+    def _print(text: str) -> None:
         print(f"[launch] {text}", flush=True)
 
     @staticmethod
-    def _complain(text: str) -> None:
+    def _print_error(text: str) -> None:
         print(f"[launch] {text}", file=sys.stderr, flush=True)
 
     # --- the end -------------------------------------------------------------------------------

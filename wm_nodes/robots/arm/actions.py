@@ -1,4 +1,4 @@
-"""An arm's actions: names and bounds, the joint velocities they ask for, what was executed."""
+"""An arm's actions: names and bounds, the joint velocities they command, what was executed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ArmActions:
         self._high = np.array(self.spec.high).astype(np.float32)
 
     def joint_velocities(self, action: Floats, x: Floats) -> Floats:
-        """Return the joint velocities (n,) [rad/s] that an action (A,) means at joints x (n,)."""
+        """Return the joint velocities (n,) [rad/s] of an action (A,) at joints x (n,)."""
         n, count = len(self._config.limits.joints), self._config.arm_joints
         out = np.zeros(n)
         if self._gripper is not None:
@@ -62,7 +62,7 @@ class ArmActions:
     def executed(
         self, begin: PathPoint, end: PathPoint, measured: Floats, seconds: float
     ) -> Vector:
-        """Return what was done between two commands, in the action's terms (A,)."""
+        """Return the action (A,) that was executed between two commands."""
         count = self._config.arm_joints
         if self._of_joints:
             parts = [(end.x - begin.x)[:count] / seconds]

@@ -162,7 +162,7 @@ class Arm(RealtimeRobot):
         if self._outcome is None:
             for _ in range(self._repeat - self._step.periods):
                 self.sense()
-                self.tick(commanded, made_s=self._driver.now_s())
+                self.tick(commanded, observed_s=self._driver.now_s())
                 self._driver.wait(self.period_s)
             self._finish_step()
         assert self._outcome is not None
@@ -234,7 +234,7 @@ class Arm(RealtimeRobot):
         self.motion.sense()
 
     def tick(
-        self, action: npt.ArrayLike | None, made_s: float = np.inf, age_s: float = 0.0
+        self, action: npt.ArrayLike | None, observed_s: float = np.inf, age_s: float = 0.0
     ) -> bool:
         complete = self._step.periods >= self._repeat
         if complete:
@@ -247,7 +247,7 @@ class Arm(RealtimeRobot):
                 target = self.actions.joint_velocities(done.astype(np.float64), x)
             except RobotError:
                 target = np.full(len(self.config.limits.joints), np.nan)
-        setpoint = self.motion.command(target, made_s)
+        setpoint = self.motion.command(target, observed_s)
         self._step.add(commanded, age_s, len(setpoint.why), bool(self.supervisor.stopping))
         return complete
 

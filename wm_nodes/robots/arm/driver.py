@@ -46,7 +46,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Score:
-    """What a simulator computes for this moment: reward, success, and named quantities."""
+    """A simulator's score of this moment: reward, success, and named quantities."""
 
     reward: float = 0.0
     success: bool = False
@@ -92,7 +92,7 @@ class Driver(Protocol):
         """Return the newest score; zeros where none is computed."""
 
     def request_scene(self, seed: int) -> None:
-        """Ask for the scene of the episode with this seed."""
+        """Request the scene of the episode with this seed."""
 
     def scene_is_set(self) -> bool:
         """Return True once the scene is set."""

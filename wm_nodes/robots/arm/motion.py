@@ -159,7 +159,7 @@ class ArmMotion:
     def _may_send(self, now_s: float) -> bool:
         """Command nothing before the driver is ready, nor an arm that does not follow, or rests.
 
-        A driver that comes back, or is released, must not find a position to jump to.
+        A driver that comes back, or is released, must not get a position to jump to.
         """
         supervisor = self.supervisor
         if supervisor.released:
@@ -168,7 +168,7 @@ class ArmMotion:
             return self.driver.settled and not supervisor.latched and supervisor.ready(now_s)
         places = self.config.command.interface in POSITIONS
         supervisor.begins_paused = supervisor.begins_paused and supervisor.driver_speed == PAUSE
-        paused = supervisor.begins_paused  # it must not find an old command when it goes on
+        paused = supervisor.begins_paused  # it must not execute an old command afterwards
         if places and "tracking" in supervisor.latched and not paused:
             return False
         stopped = self.at_rest and supervisor.stopping not in ((), ("plan",))

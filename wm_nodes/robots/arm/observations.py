@@ -59,7 +59,8 @@ class ArmObservations:
         parts = [position, end_effector]
         if self._config.force_torque is not None:
             parts.append(np.zeros(len(wrench.NAMES)) if forces is None else forces)
-        return np.concatenate(parts).astype(np.float32)
+        proprio: Vector = np.concatenate(parts).astype(np.float32)
+        return proprio
 
     def proprio_spec(self) -> VectorSpec:
         config, limits = self._config, self._config.limits

@@ -1,8 +1,8 @@
-"""A camera's intrinsics, and what crop and resize do to them.
+"""A camera's intrinsics, and how crop and resize change them.
 
 Pixels: (0, 0) is the centre of the upper left pixel. A point (x, y, z) of the optical frame (z
-forward, x right, y down) is seen at K (x, y, z) / z without distortion; distortion acts before K
-and is not changed by crop and resize.
+forward, x right, y down) is projected to K (x, y, z) / z without distortion; distortion acts
+before K and is not changed by crop and resize.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Intrinsics:
         """Return a camera without distortion, with square pixels and the axis in the middle.
 
         fovy_deg: angle from the upper to the lower edge. upturned: the order of rows was reversed
-        after the image was made; the image is then mirrored, and K[1, 1] is negative.
+        after the image was rendered; the image is then mirrored, and K[1, 1] is negative.
         """
         focal = 0.5 * height / math.tan(math.radians(fovy_deg) / 2)
         sign = -1.0 if upturned else 1.0

@@ -1,4 +1,4 @@
-"""Images from a device, a file or a URL through OpenCV, read by a thread; the newest wins."""
+"""Images from a device, a file or a URL through OpenCV, read by a thread; the newest is kept."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ class Capture:
         video = cv2.VideoCapture(self._source)
         if not video.isOpened():
             raise CaptureError(
-                f"source: {self._source!r} cannot be opened; right is a device (0, /dev/video0), "
-                "a video file or a URL"
+                f"source: got {self._source!r}, which cannot be opened, expected a device (0, "
+                "/dev/video0), a video file or a URL"
             )
         return video
 
@@ -92,7 +92,7 @@ class Capture:
         return taken_s(self._video.get(cv2.CAP_PROP_POS_MSEC), now)
 
     def _again(self) -> bool:
-        """The source gave nothing: begin a looped file again, reopen a lost device; or end."""
+        """The source returned no frame: restart a looped file, reopen a lost device, or end."""
         if self._file and not self._loop:
             self.ended = True
             return False

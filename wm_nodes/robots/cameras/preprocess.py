@@ -1,4 +1,4 @@
-"""From a camera's image to the model's: crop, resize; and whether a camera is alive."""
+"""From a camera's image to the model's: crop, resize; and detection of dead cameras."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Frame = TypeVar("Frame", Image, Depth)
 
 class ImagePipeline:
     """Crop, then resize to (height, width), as :class:`CropResize` does for logs and training;
-    zeros keep what there is.
+    zeros keep the size.
 
     crop: left, top, right, bottom margins as shares of the image. exact: resize by taking the
-    nearest pixel, as depth needs it, where 0 means that nothing was seen.
+    nearest pixel, as depth needs it, where 0 means that nothing was measured.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ImagePipeline:
 
     def __call__(self, image: Frame) -> Frame:
         """Return (height, width, ...) of the image's type; the same array if nothing changes.
-        MessageError if the crop leaves nothing of it."""
+        MessageError if the crop leaves no pixel."""
         try:
             return cast(Frame, self._change(image))
         except ValueError as error:
@@ -49,27 +49,27 @@ class ImagePipeline:
 
 
 class Liveness:
-    """Tells a silent camera (no images) and a frozen one (the same image again and again)."""
+    """Detects a silent camera (no images) and a frozen one (the same image repeatedly)."""
 
     def __init__(self, stale_s: float, frozen_s: float) -> None:
         self._stale_s, self._frozen_s = stale_s, frozen_s
-        self._seen_at: float | None = None
+        self._received_at: float | None = None
         self._changed_at = 0.0
-        self._print = -1
+        self._hash = -1
 
     def saw(self, image: Image, now_s: float) -> None:
         """Record an image. Times are of any steady clock, in seconds."""
         mark = hash(image[::4, ::4].tobytes())
-        if mark != self._print or self._seen_at is None:
-            self._print, self._changed_at = mark, now_s
-        self._seen_at = now_s
+        if mark != self._hash or self._received_at is None:
+            self._hash, self._changed_at = mark, now_s
+        self._received_at = now_s
 
     def fault(self, now_s: float) -> str | None:
-        """Return what is wrong, None while all is well or nothing has come yet."""
-        if self._seen_at is None:
+        """Return what is wrong; None without a fault, or before the first image."""
+        if self._received_at is None:
             return None
-        if self._stale_s and now_s - self._seen_at > self._stale_s:
-            return f"camera silent for {now_s - self._seen_at:.1f} s"
+        if self._stale_s and now_s - self._received_at > self._stale_s:
+            return f"camera silent for {now_s - self._received_at:.1f} s"
         if self._frozen_s and now_s - self._changed_at > self._frozen_s:
             return f"camera frozen: the same image for {now_s - self._changed_at:.1f} s"
         return None

@@ -50,8 +50,8 @@ def check_task(task: str) -> str:
     name = task.removesuffix("-v2").removesuffix("-v3") + "-v3"
     near = closest(name, names) or list(names[:3])
     raise TaskError(
-        f"task: Meta-World has no {task!r}. Closest: {', '.join(near)}. "
-        f"`{LIST_TASKS}` lists all {len(names)}."
+        f"task: got {task!r}, expected one of Meta-World's {len(names)} tasks (`{LIST_TASKS}`). "
+        f"Closest: {', '.join(near)}."
     )
 
 
@@ -104,7 +104,8 @@ class MetaWorld(Simulator):
     @property
     def privileged_state(self) -> npt.NDArray[np.float64]:
         """Return the simulator's state (39,), goal included."""
-        return self._state.copy()
+        state: npt.NDArray[np.float64] = self._state.copy()
+        return state
 
     def intrinsics(self) -> Mapping[str, Intrinsics]:
         return self._cameras.intrinsics(self._env.data)
@@ -121,9 +122,10 @@ class MetaWorld(Simulator):
         return StepOutcome(reward=float(reward), success=bool(info["success"]))
 
     def _proprio(self) -> Vector:
-        now = self._env._get_curr_obs_combined_no_goal()[:4].astype(np.float32)
+        now: Vector = self._env._get_curr_obs_combined_no_goal()[:4].astype(np.float32)
         now[3] *= GRIPPER_RANGE_M
-        return np.clip(now, *np.array([PROPRIO.low, PROPRIO.high], np.float32))
+        inside: Vector = np.clip(now, *np.array([PROPRIO.low, PROPRIO.high], np.float32))
+        return inside
 
     def _images(self) -> dict[str, Image]:
         return self._cameras.images(self._env.data)
@@ -139,7 +141,7 @@ def _environments() -> dict[str, Any]:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
     except Exception as error:  # a bad MUJOCO_GL raises RuntimeError when mujoco is imported
         raise RobotError(
-            f"metaworld cannot be imported: {error}. Right: `pip install .[sim]`, MUJOCO_GL=egl."
+            f"metaworld cannot be imported: {error}. Run `pip install .[sim]`, set MUJOCO_GL=egl."
         ) from None
     return ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 

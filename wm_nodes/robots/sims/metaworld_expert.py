@@ -18,7 +18,7 @@ class Expert:
         self._script = _script(robot.script_task)
 
     def begin(self) -> None:
-        self._policy = self._script()  # a few scripts remember
+        self._policy = self._script()  # a few scripts have state
 
     def act(self, observation: Observation) -> Vector:
         with warnings.catch_warnings():  # it warns at each action that the bounds will clip

@@ -98,7 +98,8 @@ class Physics:
 
     @property
     def state(self) -> Vector:
-        return np.concatenate([self.data.qpos, self.data.qvel]).astype(np.float32)
+        state: Vector = np.concatenate([self.data.qpos, self.data.qvel]).astype(np.float32)
+        return state
 
 
 class PointMaze(Simulator):
@@ -173,7 +174,7 @@ class PointMaze(Simulator):
 
 
 def is_free(place: npt.ArrayLike) -> bool:
-    """Say whether the ball's middle may be at (x, y)."""
+    """May the ball's middle be at (x, y)?"""
     x, y = np.asarray(place, np.float64) + ORIGIN - 1.0  # cell (i, j) is centred at i, j
     radius = 0.1
     for i, row in enumerate(U_MAP):

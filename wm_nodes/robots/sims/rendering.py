@@ -2,7 +2,7 @@
 
 Presets: `full` is MuJoCo's default (shadows, reflections, antialiasing); `fast` leaves these out,
 about 10 ms instead of 120 ms for a 64x64 frame where GL runs in software. Pixels differ slightly,
-so one log keeps to one preset. `auto` takes full on a GPU, else fast; `none` makes no images.
+so a log has one preset only. `auto` selects full on a GPU, else fast; `none` renders no images.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PRESETS = ("auto", "fast", "full", "none")
 SOFTWARE_GL = ("llvmpipe", "softpipe", "swrast", "swiftshader", "software")
 HELP = (
-    "Right: MUJOCO_GL=egl with `apt-get install libegl1 libgl1 libglx-mesa0 libegl-mesa0`, "
+    "Use MUJOCO_GL=egl with `apt-get install libegl1 libgl1 libglx-mesa0 libegl-mesa0`, "
     "MUJOCO_GL=osmesa with `apt-get install libosmesa6`, or render=none."
 )
 
@@ -80,7 +80,7 @@ def gl_renderer() -> str:
 def resolve(preset: str) -> tuple[str, str]:
     """Return (preset, GL renderer) with `auto` decided: full on a GPU, fast in software."""
     if preset not in PRESETS:
-        raise RenderError(f"render: expected one of {', '.join(PRESETS)}, got {preset!r}.")
+        raise RenderError(f"render: got {preset!r}, expected one of {', '.join(PRESETS)}.")
     if preset == "none":
         return "none", "none"
     name = gl_renderer()
@@ -105,7 +105,7 @@ class Cameras:
 
     @property
     def extra(self) -> dict[str, str]:
-        """Return how the images are made, for the specification's `extra`."""
+        """Return how the images are rendered, for the specification's `extra`."""
         return {"render": self.preset, "gl_renderer": self.gl_renderer}
 
     def images(self, data: mujoco.MjData) -> dict[str, Image]:
@@ -135,13 +135,13 @@ class CameraRenderer:
 
         names = [model.camera(index).name for index in range(model.ncam)]
         if camera not in names:
-            raise RenderError(f"camera: expected one of {', '.join(names)}, got {camera!r}.")
+            raise RenderError(f"camera: got {camera!r}, expected one of {', '.join(names)}.")
         if not 8 <= size <= 2048:
-            raise RenderError(f"size: expected 8 to 2048 pixels, got {size}.")
+            raise RenderError(f"size: got {size}, expected 8 to 2048 pixels.")
         self.camera, self._model, self._size = camera, model, size
         self._intrinsics: dict[bool, Intrinsics] = {}
         quality = model.vis.quality
-        if preset == "fast":  # read when the renderer is made
+        if preset == "fast":  # read when the renderer is created
             quality.offsamples = 0
             quality.shadowsize = 0
         model.vis.global_.offwidth = max(size, model.vis.global_.offwidth)
@@ -179,7 +179,7 @@ class CameraRenderer:
         self._renderer.close()
 
     def _hangs(self, data: mujoco.MjData) -> bool:
-        """Say whether the camera's up axis points at the ground."""
+        """Does the camera's up axis point at the ground?"""
         return bool(data.camera(self.camera).xmat[7] < -0.1)  # z of the camera's y axis
 
 

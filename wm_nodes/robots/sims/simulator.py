@@ -114,14 +114,17 @@ class Simulator(Robot):
 
     def observe(self) -> Observation:
         if self._newest is None:
-            raise RobotError(f"{self.spec.name}: no episode has begun. Call reset first.")
+            raise RobotError(
+                f"{self.spec.name}: observe: got no episode, expected one. Call reset first."
+            )
         return self._newest
 
     def act(self, action: npt.ArrayLike) -> Observation:
         self._require_open()
         if self.observe().is_last:
             raise RobotError(
-                f"{self.spec.name}: the episode ended after {self._steps} agent steps. Call reset."
+                f"{self.spec.name}: act: got an action after the last of {self._steps} agent "
+                "steps, expected an episode that has not ended. Call reset."
             )
         executed, commanded = checked_action(self.spec.action, action, self.spec.name)
         reward, success, ended = 0.0, False, False
@@ -185,7 +188,7 @@ class Simulator(Robot):
         )
 
     def _goal_observation(self, images: dict[str, Image], proprio: Vector) -> Observation:
-        """Return an observation of a goal: only images and proprioception mean anything."""
+        """Return an observation of a goal: only images and proprioception are valid."""
         return Observation(images=images, proprio=proprio, **self._no_action())
 
     def _observation(self, **step: Any) -> Observation:
@@ -206,19 +209,22 @@ class Simulator(Robot):
 
     def _require_open(self) -> None:
         if self._closed:
-            raise RobotError(f"{self.spec.name}: the simulator is closed. Open a new one.")
+            raise RobotError(
+                f"{self.spec.name}: got a closed simulator, expected an open one. Open a new one."
+            )
 
 
 def require_whole(**settings: int) -> None:
     """RobotError for a setting that is no whole number from 1."""
     for name, value in settings.items():
         if not isinstance(value, int) or value < 1:
-            raise RobotError(f"{name}: expected a whole number from 1, got {value!r}.")
+            raise RobotError(f"{name}: got {value!r}, expected a whole number from 1.")
 
 
 def require_task(task: str, tasks: Sequence[str]) -> None:
     """RobotError for a task that the simulator does not have."""
     if task not in tasks:
         raise RobotError(
-            f"task: expected one of {', '.join(tasks)}, got {task!r}. {did_you_mean(task, tasks)}"
+            f"task: got {task!r}, expected one of {', '.join(tasks)}. "
+            f"{did_you_mean(task, tasks)}".rstrip()
         )

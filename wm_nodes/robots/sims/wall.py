@@ -27,6 +27,7 @@ ROOM = 2.0  # px that starts and goals keep from walls
 TINY = 1e-9  # px, stands for no motion
 _LARGE = 1e9
 
+RED = np.array([255.0, 0.0, 0.0])
 ACTION = VectorSpec(("dx", "dy"), ("2px", "2px"), (-1.8, -1.8), (1.8, 1.8))
 PROPRIO = VectorSpec(("x", "y"), ("px", "px"), (LOW, LOW), (HIGH, HIGH))
 
@@ -60,7 +61,8 @@ def move(place: Floats, action: npt.ArrayLike, layout: Layout) -> Floats:
         share = np.where((enter < leave) & (enter >= 0), np.minimum(share, enter), share)
     length = np.linalg.norm(step, axis=-1)
     stopped = np.maximum(share * length - BACK, 0.0) / length
-    return place + step * np.where(share <= 1.0, stopped, 1.0)[..., None]
+    end: Floats = place + step * np.where(share <= 1.0, stopped, 1.0)[..., None]
+    return end
 
 
 class Wall(Simulator):
@@ -146,4 +148,5 @@ class Wall(Simulator):
             free = free & ~((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
         blob = np.exp(-((x - place[0]) ** 2 + (y - place[1]) ** 2) / (2 * DOT**2))[..., None]
         floor = np.where(free, 255.0, 0.0)[..., None]
-        return np.rint(floor * (1 - blob) + np.array([255.0, 0.0, 0.0]) * blob).astype(np.uint8)
+        image: Image = np.rint(floor * (1 - blob) + RED * blob).astype(np.uint8)
+        return image

@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Collection
+from typing import Any
 
 from geometry_msgs.msg import WrenchStamped
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -30,7 +31,7 @@ class ArmSimTopics:
     """Names are relative to the node's namespace. pixels: side of the images."""
 
     def __init__(
-        self, node: ManagedNode, config: ArmConfig, cameras: Collection[str], pixels: int
+        self, node: ManagedNode[Any], config: ArmConfig, cameras: Collection[str], pixels: int
     ) -> None:
         self._config, self._pixels = config, pixels
         self._joints = node.create_publisher(JointState, "joint_states", STATES)

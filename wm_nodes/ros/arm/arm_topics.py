@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from wm_nodes.robots.arm.config.arm_config import ArmConfig, find_config, read_config
 from wm_nodes.robots.robot import RobotError
@@ -18,7 +19,7 @@ class ArmTopics:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[Any],
         config: ArmConfig,
         *,
         tf: str,
@@ -40,7 +41,7 @@ class ArmTopics:
         self._description.close()
 
 
-def arm_config(node: ManagedNode, robot: str, driver_ns: str, rate_hz: float) -> ArmConfig:
+def arm_config(node: ManagedNode[Any], robot: str, driver_ns: str, rate_hz: float) -> ArmConfig:
     """Return the configuration of an arm: a name of config/robots, or the path of a YAML.
 
     rate_hz: control rate; 0: the YAML's. Raises RobotError if the driver's joint states would be on

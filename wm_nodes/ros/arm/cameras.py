@@ -40,7 +40,7 @@ class CameraInputs:
     their headers.
     """
 
-    def __init__(self, robot_node: ManagedNode, config: ArmConfig) -> None:
+    def __init__(self, robot_node: ManagedNode[Any], config: ArmConfig) -> None:
         self._robot_node, self._config = robot_node, config
         self.frames: dict[str, Frame] = {}
         self.raw_sizes: dict[str, tuple[int, int]] = {}

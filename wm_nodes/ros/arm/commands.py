@@ -27,7 +27,7 @@ CreatePublisher = Callable[[type, str], Any]
 class CommandPublishers:
     """Creates publishers of commands. `types`: topic -> message type, the arm's topic first."""
 
-    def __init__(self, node: Node, robot_node: ManagedNode) -> None:
+    def __init__(self, node: Node, robot_node: ManagedNode[Any]) -> None:
         self._node, self._robot_node = node, robot_node
         self.types: dict[str, str] = {}
 
@@ -48,7 +48,7 @@ class ArmOutput(Protocol):
 
 
 def open_arm_output(
-    robot_node: ManagedNode, config: ArmConfig, create: CreatePublisher
+    robot_node: ManagedNode[Any], config: ArmConfig, create: CreatePublisher
 ) -> ArmOutput:
     """Return the output of a robot's command interface."""
     interface = config.command.interface
@@ -111,7 +111,9 @@ class TrajectoryOutput:
 class TwistOutput:
     """Velocities of the end effector, linear [m/s] and angular [rad/s], in `command: frame:`."""
 
-    def __init__(self, robot_node: ManagedNode, config: ArmConfig, create: CreatePublisher) -> None:
+    def __init__(
+        self, robot_node: ManagedNode[Any], config: ArmConfig, create: CreatePublisher
+    ) -> None:
         self._robot_node, self._frame = robot_node, config.command.frame
         self._publisher = create(TwistStamped, config.command.topic)
         self._kinematics = Kinematics(config.model, config.limits.joints, config.hand)

@@ -41,10 +41,10 @@ class DriverConnections:
             *self._node.get_publishers_info_by_topic(self._states),
             *self._node.get_subscriptions_info_by_topic(self._commands),
         ]
-        found = frozenset(endpoints.identifier(info.endpoint_gid) for info in infos)
+        identifiers = frozenset(endpoints.identifier(info.endpoint_gid) for info in infos)
         now = time.monotonic()
-        if found != self._endpoints:
-            self._endpoints, self._since_s = found, now
+        if identifiers != self._endpoints:
+            self._endpoints, self._since_s = identifiers, now
         self.settled = now - self._since_s >= endpoints.DISCOVERY_S
 
     def faults(self) -> dict[str, str]:
@@ -95,9 +95,9 @@ class DriverConnections:
         if any(info.topic_type == self._command_type for info in subscribers):
             return ""
         others = sorted({info.topic_type for info in subscribers})
-        given = f"subscribers of {', '.join(others)}" if others else "no subscriber"
+        got = f"subscribers of {', '.join(others)}" if others else "no subscriber"
         return (
-            f"commands on {self._commands}: got {given}, expected a controller that takes "
+            f"commands on {self._commands}: got {got}, expected a controller that takes "
             f"{self._command_type}. Load and activate it (ros2 control list_controllers)."
         )
 
@@ -124,7 +124,7 @@ class DriverConnections:
         ]
         subscribers = self._command_subscribers()
         if not publishers or not subscribers:
-            return ""  # other faults say so
+            return ""  # other faults report it
         processes = {endpoints.process(info) for info in subscribers}
         if any(endpoints.process(info) in processes for info in publishers):
             return ""

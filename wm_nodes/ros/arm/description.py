@@ -58,7 +58,7 @@ class ArmDescription:
 
     def __init__(
         self,
-        node: ManagedNode,
+        node: ManagedNode[Any],
         config: ArmConfig,
         source: JointSource,
         *,
@@ -114,12 +114,12 @@ class ArmDescription:
     def _others(self, names: Iterable[str]) -> list[str]:
         """Return the other nodes that publish one of these topics."""
         own = self._node.get_fully_qualified_name()
-        found = {
+        publishers = {
             f"{info.node_namespace.rstrip('/')}/{info.node_name}"
             for name in names
             for info in self._node.get_publishers_info_by_topic(name)
         }
-        return sorted(found - {own})
+        return sorted(publishers - {own})
 
     # Transforms ---------------------------------------------------------------------------------
 
@@ -209,15 +209,15 @@ class ArmDescription:
 def tf_type() -> type | None:
     """Return tf2_msgs/msg/TFMessage, None where it is not installed."""
     try:
-        found: type = import_module("tf2_msgs.msg").TFMessage
+        kind: type = import_module("tf2_msgs.msg").TFMessage
     except ImportError:
         return None
-    return found
+    return kind
 
 
-def _refused(given: list[Parameter]) -> SetParametersResult:
+def _refused(parameters: list[Parameter[Any]]) -> SetParametersResult:
     """Refuse to change the description: it is that of the robot's YAML."""
-    if any(parameter.name == DESCRIPTION for parameter in given):
+    if any(parameter.name == DESCRIPTION for parameter in parameters):
         return SetParametersResult(
             successful=False, reason=f"{DESCRIPTION} is that of the robot's YAML: change it there"
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
@@ -44,7 +45,7 @@ class RosDriver:
     commands the arm at the start.
     """
 
-    def __init__(self, robot_node: ManagedNode, config: ArmConfig) -> None:
+    def __init__(self, robot_node: ManagedNode[Any], config: ArmConfig) -> None:
         if not config.command.topic:
             raise UserError(
                 f"robot {config.robot}: command: topic: got an empty name, expected the "

@@ -12,7 +12,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from wm_nodes.errors import MessageError
-from wm_nodes.robots.arm.config.arm_config import Episodes
+from wm_nodes.robots.arm.config.sections import Episodes
 from wm_nodes.robots.arm.driver import Score
 from wm_nodes.ros.arm.raw_subscription import subscribe_raw
 from wm_nodes.ros.node import ManagedNode
@@ -27,10 +27,10 @@ class EpisodeServices:
     Without a score topic the score is zero; without a reset service the scene is always set.
     """
 
-    def __init__(self, node: Node, robot_node: ManagedNode, section: Episodes) -> None:
+    def __init__(self, node: Node, robot_node: ManagedNode[Any], section: Episodes) -> None:
         self.score = Score()
         self._requested = False
-        self._call: Future | None = None
+        self._call: Future[Any] | None = None
         self._called_s = 0.0
         if section.score_topic:
             subscribe_raw(node, robot_node, section.score_topic, JointState, self._on_score)
@@ -72,7 +72,7 @@ class EpisodeServices:
         self.score = Score(facts.get("reward", 0.0), success, facts)
 
 
-def _succeeded(call: Future | None) -> bool:
+def _succeeded(call: Future[Any] | None) -> bool:
     if call is None or not call.done():
         return False
     answer = call.result()

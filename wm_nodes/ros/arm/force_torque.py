@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from geometry_msgs.msg import WrenchStamped
 from rclpy.node import Node
@@ -18,7 +19,9 @@ from wm_nodes.ros.node import ManagedNode
 class ForceTorqueInput:
     """Subscribes to the sensor's topic; `readings.newest` is the last reading that can be used."""
 
-    def __init__(self, node: Node, robot_node: ManagedNode, section: ForceTorqueSection) -> None:
+    def __init__(
+        self, node: Node, robot_node: ManagedNode[Any], section: ForceTorqueSection
+    ) -> None:
         self._node, self._robot_node = node, robot_node
         self._topic = robot_node.resolve_topic_name(section.topic)
         self.readings = WrenchReadings(section)

@@ -93,8 +93,8 @@ class _TopicOutput:
             self._out.publish(Float64MultiArray(data=setpoint.position[part].tolist()))
 
     def look(self) -> None:
-        found = self._node.get_subscriptions_info_by_topic(self._name)
-        if any(info.topic_type == self._type for info in found):
+        subscriptions = self._node.get_subscriptions_info_by_topic(self._name)
+        if any(info.topic_type == self._type for info in subscriptions):
             self.fault = ""
             return
         self.fault = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -24,7 +25,11 @@ class JointStateInput:
     """
 
     def __init__(
-        self, node: Node, robot_node: ManagedNode, config: ArmConfig, on_shared: Callable[[], None]
+        self,
+        node: Node,
+        robot_node: ManagedNode[Any],
+        config: ArmConfig,
+        on_shared: Callable[[], None],
     ) -> None:
         limits = config.limits
         self.readings = JointReadings(limits.joints, config.home, limits.continuous, config.grace_s)

@@ -21,7 +21,7 @@ LARGEST = 64 * 1024  # bytes of a serialized message with measurements
 
 def subscribe_raw(
     node: Node,
-    robot_node: ManagedNode,
+    robot_node: ManagedNode[Any],
     topic: str,
     kind: type,
     handle: Callable[[Any, bytes], None],
@@ -45,7 +45,7 @@ def subscribe_raw(
     node.create_subscription(kind, robot_node.resolve_topic_name(topic), callback, QOS, raw=True)
 
 
-def count_dropped(robot_node: ManagedNode, topic: str, error: MessageError) -> None:
+def count_dropped(robot_node: ManagedNode[Any], topic: str, error: MessageError) -> None:
     """Count a message that could not be used, by topic and reason."""
     robot_node.drop(f"{topic.lstrip('/')}/{error.reason}", str(error))
 

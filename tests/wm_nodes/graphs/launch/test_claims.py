@@ -51,8 +51,8 @@ def test_a_namespace_that_was_given_is_refused_in_one_line(monkeypatch):
     with claimed(SIM, open_run(SIM, {"run": "one"})):
         for given in ({"ns": "robot"}, {"ns": "/robot"}):
             assert refused(SIM, **given) == (
-                "ns: /robot on ROS domain 7 is used by run one. Right: ns:=/robot_2, or "
-                "ROS_DOMAIN_ID=8, or end that run first."
+                "ns: got /robot on ROS domain 7, which run one uses, expected a free one: "
+                "ns:=/robot_2, or ROS_DOMAIN_ID=8. Or end that run first."
             )
         with claimed(SIM, open_run(SIM, {"ns": "/other"})) as other:
             assert other.values["ns"] == "/other"
@@ -64,7 +64,7 @@ def test_a_namespace_that_was_given_is_refused_in_one_line(monkeypatch):
 def test_a_run_with_a_namespace_of_its_own_does_not_move_when_it_goes_on():
     open_run(SIM, {"run": "left", "ns": "/left"})
     with claimed(SIM, open_run(SIM, {"ns": "/left"})):
-        assert refused(SIM, run="left").startswith("ns: /left on")
+        assert refused(SIM, run="left").startswith("ns: got /left on")
 
 
 def test_two_simulators_of_an_arm_do_not_share_a_driver():
@@ -78,4 +78,4 @@ def test_two_simulators_of_an_arm_do_not_share_a_driver():
 def test_a_real_arm_does_not_move():
     real = {"hardware": "real", "robot": "fr3", "policy": "hold"}
     with claimed(ARM, open_run(ARM, real)):
-        assert refused(ARM, **real).startswith("ns: /robot on")
+        assert refused(ARM, **real).startswith("ns: got /robot on")

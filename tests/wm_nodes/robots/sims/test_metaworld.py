@@ -217,17 +217,17 @@ def test_there_are_fifty_tasks_and_each_has_an_expert():
     ],
 )
 def test_an_unknown_task_names_the_closest(given, closest):
-    with pytest.raises(TaskError, match=rf"{given}.*{closest}.*lists all 50"):
+    with pytest.raises(TaskError, match=rf"{given}.*one of Meta-World's 50 tasks.*{closest}"):
         MetaWorld(given)
 
 
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ({"camera": "front"}, RenderError, "corner4.*'front'"),
-        ({"render": "pretty"}, RenderError, "auto, fast, full, none.*'pretty'"),
-        ({"size": 4}, RenderError, "8 to 2048.*4"),
-        ({"time_limit": 0}, RobotError, "time_limit.*from 1.*0"),
+        ({"camera": "front"}, RenderError, "got 'front', expected .*corner4"),
+        ({"render": "pretty"}, RenderError, "got 'pretty', expected .*auto, fast, full, none"),
+        ({"size": 4}, RenderError, "got 4, expected 8 to 2048"),
+        ({"time_limit": 0}, RobotError, "time_limit: got 0, expected .*from 1"),
         ({"action_repeat": 1.5}, RobotError, "action_repeat.*1.5"),
     ],
 )
@@ -256,7 +256,7 @@ def test_without_gl_the_error_says_what_to_install(broken):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
     )
     assert broken["MUJOCO_GL"] in done.stdout
-    assert "Right:" in done.stdout
+    assert "MUJOCO_GL=egl" in done.stdout
     assert len(done.stdout.strip().splitlines()) <= 2
     assert "Traceback" not in done.stderr
 

@@ -43,7 +43,7 @@ class TestPointMazeWithoutImages(SimulatorContract, GoalTaskContract):
 
 
 def test_another_task_is_refused():
-    with pytest.raises(RobotError, match="task: expected one of maze-u, got 'maze-l'"):
+    with pytest.raises(RobotError, match="task: got 'maze-l', expected one of maze-u"):
         PointMaze("maze-l")
 
 

@@ -126,7 +126,9 @@ def test_the_dot_is_where_proprioception_says():
 
 
 def test_another_task_is_refused():
-    with pytest.raises(RobotError, match=r"task: expected one of wall-same.*'wall-dor'.*door"):
+    with pytest.raises(
+        RobotError, match=r"task: got 'wall-dor', expected one of wall-same.*'wall-door'"
+    ):
         Wall("wall-dor")
 
 

@@ -113,15 +113,15 @@ class ArmConfig:
 
 
 def find_config(name: str) -> Path:
-    """Return the YAML of a robot given by name (config/robots) or by path."""
+    """Return the YAML of a robot, by name (config/robots) or by path."""
     path = _expanded(name)
     if path.suffix in (".yaml", ".yml"):
         return path
     folder = shared(FOLDER)
-    found = folder / f"{name}.yaml"
+    shipped = folder / f"{name}.yaml"
     names = sorted(file.stem for file in folder.glob("*.yaml") if _is_arm(file))
-    if found.is_file() and name in names:
-        return found
+    if shipped.is_file() and name in names:
+        return shipped
     raise SpecError(
         f"robot: got {name!r}, expected {', '.join(names)}, or a path that ends in .yaml. "
         f"{did_you_mean(name, names)}".strip()
@@ -135,7 +135,7 @@ def read_config(path: str | Path, driver_ns: str = "") -> ArmConfig:
     file's own.
 
     SpecError, in one line with file, line and remedy, if the file cannot be read, if a value is
-    missing, unknown or implausible, or if the model says otherwise.
+    missing, unknown or implausible, or if it contradicts the model.
     """
     file = read_yaml(path)
     driver_ns = _driver_ns(file, driver_ns)
@@ -151,13 +151,13 @@ def _is_arm(path: Path) -> bool:
     return "joints:" in path.read_text()
 
 
-def _driver_ns(file: YamlFile, given: str) -> str:
-    """Return the driver's absolute namespace: as given, else the file's. An illegal one in the file
-    is refused with the other values."""
-    if given and not legal(given):
-        raise SpecError(refusal("driver_ns", given))
+def _driver_ns(file: YamlFile, namespace: str) -> str:
+    """Return the driver's absolute namespace: `namespace`, else the file's. An illegal one in the
+    file is refused with the other values."""
+    if namespace and not legal(namespace):
+        raise SpecError(refusal("driver_ns", namespace))
     own = file.content.get("driver_ns") if isinstance(file.content, Mapping) else None
-    word = given or (own if isinstance(own, str) and legal(own) else "")
+    word = namespace or (own if isinstance(own, str) and legal(own) else "")
     return absolute(word or ROOT)
 
 
@@ -210,11 +210,11 @@ def _limits(sections: ArmSections) -> ArmLimits:
     )
 
 
-def _expanded(given: str) -> Path:
+def _expanded(path: str) -> Path:
     try:
-        return Path(given).expanduser()
+        return Path(path).expanduser()
     except RuntimeError:  # ~ of a user that does not exist
-        return Path(given)
+        return Path(path)
 
 
 def _check_together(file: YamlFile, sections: ArmSections) -> None:
@@ -227,9 +227,9 @@ def _check_together(file: YamlFile, sections: ArmSections) -> None:
             ("gripper", "joint"), f"{gripper.joint!r}, which is in `joints` too",
             "a joint of its own", "Name it in one of the two only.",
         )  # fmt: skip
-    given = file.content.get("gripper")
+    gripper_table = file.content.get("gripper")
     least_s = sections.watch.driver_s
-    if gripper is not None and "timeout_s" in given and gripper.timeout_s < least_s:
+    if gripper is not None and "timeout_s" in gripper_table and gripper.timeout_s < least_s:
         raise file.error(
             ("gripper", "timeout_s"), f"{gripper.timeout_s:g} s",
             f"at least watch.driver_s, {least_s:g} s: every joint may be silent for so long",

@@ -30,8 +30,8 @@ def wrong(expected: str, fix: str, *, got: str = "", key: str = "") -> PydanticC
 
     `got` replaces the value itself in the message; `key`: which entry of a table is meant.
     """
-    given: dict[str, Any] = {"expected": expected, "fix": fix, "got": got, "key": key}
-    return PydanticCustomError("wrong", "{expected}", given)
+    context: dict[str, Any] = {"expected": expected, "fix": fix, "got": got, "key": key}
+    return PydanticCustomError("wrong", "{expected}", context)
 
 
 def degrees(value: float) -> str:

@@ -100,12 +100,12 @@ def _joint_of(model: Any) -> Any:
 def _chain(model: Any, site: str) -> list[int]:
     """Return the indices of the joints from the world to a site, in that order."""
     body = int(model.site_bodyid[model.site(site).id])
-    found: list[int] = []
+    joints: list[int] = []
     while body:
         first = int(model.body_jntadr[body])
-        found[:0] = range(first, first + int(model.body_jntnum[body]))
+        joints[:0] = range(first, first + int(model.body_jntnum[body]))
         body = int(model.body_parentid[body])
-    return found
+    return joints
 
 
 def _check_names(

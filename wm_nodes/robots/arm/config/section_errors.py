@@ -1,4 +1,4 @@
-"""One clear line for whatever is wrong with the sections of a robot's YAML."""
+"""One-line errors about the sections of a robot's YAML."""
 
 from __future__ import annotations
 
@@ -44,9 +44,11 @@ def parse(file: YamlFile, driver_ns: str = ROOT) -> ArmSections:
             file.content, context={"driver_ns": driver_ns}
         )
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    found.sort(key=lambda each: each["type"] not in UNKNOWN)  # a typo explains what is missing
-    raise _explained(file, found[0])
+        errors = error.errors(include_url=False)
+    errors.sort(
+        key=lambda each: each["type"] not in UNKNOWN
+    )  # a typo is the cause of a missing key
+    raise _explained(file, errors[0])
 
 
 def _explained(file: YamlFile, error: Mapping[str, Any]) -> SpecError:
@@ -56,15 +58,15 @@ def _explained(file: YamlFile, error: Mapping[str, Any]) -> SpecError:
         return _unknown(file, place)
     if kind == "missing":
         return _missing(file, place[:-1])
-    given = error["input"]
+    value = error["input"]
     if kind == "wrong":
         about = error["ctx"]
         at = (*place, about["key"]) if about["key"] else place
-        return file.error(at, about["got"] or shown(given), about["expected"], about["fix"])
+        return file.error(at, about["got"] or shown(value), about["expected"], about["fix"])
     expected, fix = TYPES.get(kind, (f"another value ({error['msg']})", "Correct it."))
     if place and place[0] in LIMITS and expected == "a table":
         fix = f"{fix} {NO_LIMITS}"
-    return file.error(place, shown(given), expected, fix)
+    return file.error(place, shown(value), expected, fix)
 
 
 def _unknown(file: YamlFile, place: Place) -> SpecError:

@@ -84,14 +84,14 @@ class CameraSource:
 
     @model_validator(mode="after")
     def _one_source(self, info: ValidationInfo) -> CameraSource:
-        given = [name for name in ("topic", "preset", "device") if getattr(self, name)]
-        if len(given) != 1:
-            got = " and ".join(given) or "no source"
+        sources = [name for name in ("topic", "preset", "device") if getattr(self, name)]
+        if len(sources) != 1:
+            got = " and ".join(sources) or "no source"
             raise wrong("one of topic, preset, device", "Keep or add one.", got=got)
         if self.preset and self.preset not in CAMERA_TOPICS:
             OneOf(tuple(CAMERA_TOPICS))(self.preset)
         if self.depth and not self.topic:
-            raise wrong("topic", "Give the depth topic.", got=f"{given[0]} of a depth camera")
+            raise wrong("topic", "Give the depth topic.", got=f"{sources[0]} of a depth camera")
         if self.info_topic and self.info_topic == self.topic:
             expected = "the topic of its CameraInfo messages"
             raise wrong(expected, "Correct it, or leave it out.", got="the topic of the images",
@@ -160,7 +160,7 @@ class Watch:
 
 @dataclass(frozen=True, config=STRICT)
 class Episodes:
-    """What begins an episode and judges it where something can (a simulator); empty: a person."""
+    """Service that sets the scene and topic of the score, of a simulator; empty: the operator."""
 
     reset_service: MaybeTopic = ""
     score_topic: MaybeTopic = ""

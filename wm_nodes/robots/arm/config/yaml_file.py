@@ -80,7 +80,7 @@ def read_yaml(path: str | Path) -> YamlFile:
 
 
 def spelled(place: Place) -> str:
-    """Return a place as people write it: joints.joint_1.low, home[2]."""
+    """Return a place as text: joints.joint_1.low, home[2]."""
     out = ""
     for part in place:
         if isinstance(part, int):
@@ -106,10 +106,10 @@ def shown(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes only: their values are made by `_value`."""
+    """Composes nodes only: `_value` builds their values."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # as in its stubs
         tag = getattr(event, "tag", None)
         if isinstance(event, yaml.AliasEvent) or event.anchor or tag:
             got = f"a tag ({tag})" if tag else f"an anchor or alias ({event.anchor})"
@@ -121,7 +121,7 @@ _Loader.yaml_implicit_resolvers = {}
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """What YAML allows and this loader does not."""
+    """YAML that this loader refuses."""
 
     def __init__(self, got: str, expected: str, fix: str, at: Any) -> None:
         super().__init__(problem=f"{got}, expected {expected}. {fix}", problem_mark=at.start_mark)

@@ -8,7 +8,7 @@ half of that.
 These pairs are not checked:
 - a link and the link that it turns on, and links that turn on the same link, such as two fingers:
   they overlap at the joint;
-- pairs that the model excludes (<contact><exclude body1= body2=>), with the reason given there;
+- pairs that the model excludes (<contact><exclude body1= body2=>); the model states the reason;
 - the base and a box: the base stands on one of them.
 """
 
@@ -78,7 +78,7 @@ class CollisionChecker:
 
         Poses are connected by straight lines in joint space. The path is checked at its first pose,
         at its last, and so often between that no point of a link moves more than `margin_m` from
-        one checked pose to the next. So all that touches on the way is found, however thin it is.
+        one checked pose to the next. So every contact on the way is detected, also of a thin part.
 
         allowed: pairs in contact at q[0], from `contacts_at`. Each is ignored as long as it is not
         closer than at q[0]: the arm may leave a contact, and may not go deeper.
@@ -90,8 +90,8 @@ class CollisionChecker:
         for at in range(0, len(path), MANY):
             part = path[at : at + MANY]
             copies = self._few if len(part) <= FEW else self._many
-            for found in copies.distances(part):
-                for pair, distance in found.items():
+            for distances in copies.distances(part):
+                for pair, distance in distances.items():
                     if distance < limit.get(pair, np.inf):
                         return pair
         return ""
@@ -147,7 +147,7 @@ class _Arm:
                 driven.append((list(joints).index(one), other))
         self._joints = [model.joint(f"0_{name}") for _, name in driven]
         self.at = [int(joint.qposadr[0]) for joint in self._joints]
-        self.given = [index for index, _ in driven]  # columns of q that go to `at`
+        self.columns = [index for index, _ in driven]  # columns of q that go to `at`
         self.geoms = [model.geom(index).name[2:] for index in range(model.ngeom)]
         self.bodies = [model.body(int(body)).name[2:] for body in model.geom_bodyid]
         excluded = {frozenset((part.bodyname1, part.bodyname2)) for part in spec.excludes}
@@ -194,7 +194,7 @@ class _Arm:
         geoms = range(self.model.ngeom)
         far = [max(self._far(joint, geom) for geom in geoms) for joint in self._joints]
         slides = [joint.type[0] == SLIDE for joint in self._joints]
-        return np.bincount(self.given, np.where(slides, 1.0, far)).astype(np.float64)
+        return np.bincount(self.columns, np.where(slides, 1.0, far)).astype(np.float64)
 
     def _far(self, joint: Any, geom: int) -> float:
         """Return how far points of a geom are from a joint's axis at most; 0: it does not move.
@@ -214,7 +214,7 @@ class _Arm:
 
 
 class _Copies:
-    """So many copies of the arm in one model. MuJoCo checks the pairs given to it, no others."""
+    """So many copies of the arm in one model. MuJoCo checks the listed pairs only."""
 
     def __init__(self, arm: _Arm, boxes: Sequence[Box], margin: float, count: int) -> None:
         import mujoco
@@ -234,7 +234,7 @@ class _Copies:
         self._model = arm.compiled(spec)
         self._data = mujoco.MjData(self._model)
         self._rows, self._at = self._data.qpos.reshape(count, -1), arm.at
-        self._given = arm.given
+        self._columns = arm.columns
         self._boxes, self._geoms = len(boxes), len(arm.geoms)  # in the model: boxes, then each copy
         named = [*(box.name for box in boxes), *arm.bodies]
         self._names = list(dict.fromkeys([*arm.bodies, *named]))  # in the order of the chain
@@ -242,19 +242,21 @@ class _Copies:
 
     def distances(self, q: Floats) -> list[dict[str, float]]:
         """Return the pairs in contact in each of up to `count` poses q (N, n): name -> [m]."""
-        self._rows[: len(q), self._at] = q[:, self._given]
+        self._rows[: len(q), self._at] = q[:, self._columns]
         self._kinematics(self._model, self._data)
         self._collision(self._model, self._data)
-        found: list[dict[tuple[int, int], float]] = [{} for _ in q]
+        nearest: list[dict[tuple[int, int], float]] = [{} for _ in q]
         if self._data.ncon:
             contact = self._data.contact
             for geoms, distance in zip(contact.geom.tolist(), contact.dist.tolist()):
                 copy = (max(geoms) - self._boxes) // self._geoms
                 if copy < len(q):  # the others are in poses of earlier calls
                     pair = self._pair(*geoms)
-                    found[copy][pair] = min(distance, found[copy].get(pair, distance))
+                    nearest[copy][pair] = min(distance, nearest[copy].get(pair, distance))
         names = self._names
-        return [{f"{names[a]} / {names[b]}": near[a, b] for a, b in sorted(near)} for near in found]
+        return [
+            {f"{names[a]} / {names[b]}": near[a, b] for a, b in sorted(near)} for near in nearest
+        ]
 
     def _pair(self, *geoms: int) -> tuple[int, int]:
         """Return the places of two geoms' names in the order of the chain, the lower first."""

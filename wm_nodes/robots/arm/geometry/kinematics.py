@@ -70,7 +70,8 @@ class Kinematics:
         """Return where the end effector is [m] in each pose: q (N, n) -> (N, 3)."""
         if len(q) == 1:
             self._place(q[0])
-            return self._data.site_xpos[self._site : self._site + 1].copy()
+            position: Floats = self._data.site_xpos[self._site : self._site + 1].copy()
+            return position
         if len(q) <= FEW:
             return self._few.positions(q)
         if len(q) <= MANY:
@@ -87,7 +88,8 @@ class Kinematics:
         if len(q) == 1:
             self._place(q[0])
             site = self._data.site_xpos[self._site : self._site + 1]
-            return np.concatenate([self._data.xpos[self._links], site])[None]
+            origins: Floats = np.concatenate([self._data.xpos[self._links], site])
+            return origins[None]
         if len(q) <= FEW:
             return self._few.links(q)
         if len(q) <= MANY:
@@ -127,7 +129,7 @@ class Kinematics:
         return turned
 
     def _check(self, path: str | Path) -> None:
-        """Refuse a model whose copies are not what it is."""
+        """Refuse a model whose copies differ from it."""
         poses = np.random.default_rng(0).uniform(-1, 1, (MANY + FEW, len(self.joints)))
         single = np.concatenate([self.links(pose[None]) for pose in poses])
         if np.abs(self.links(poses) - single).max() > 1e-9:
@@ -189,11 +191,11 @@ class _Copies:
 
 def _chain(model: Any, site: int) -> list[int]:
     """Return the bodies from the base to the site that a joint moves, in order."""
-    found, body = [], int(model.site_bodyid[site])
+    bodies, body = [], int(model.site_bodyid[site])
     while model.body_weldid[body]:
-        found.append(body)
+        bodies.append(body)
         body = int(model.body_parentid[body])
-    return found[::-1]
+    return bodies[::-1]
 
 
 def _run(indices: list[int]) -> Any:

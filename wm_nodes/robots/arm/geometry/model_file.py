@@ -176,7 +176,10 @@ def _prepared(text: str, path: Path, left_out: tuple[str, ...]) -> tuple[str, li
         for number, part in enumerate(link.findall("collision"), 1):
             part.set("name", f"{PREFIX}{link.get('name')}_{number}")
             for mesh in part.iterfind("geometry/mesh"):
-                mesh.set("filename", _found(mesh.get("filename", ""), link.get("name", ""), path))
+                mesh.set(
+                    "filename",
+                    _collision_mesh(mesh.get("filename", ""), link.get("name", ""), path),
+                )
     for part in robot.findall("mujoco"):
         robot.remove(part)
     options = ET.SubElement(ET.SubElement(robot, "mujoco"), "compiler")
@@ -227,7 +230,7 @@ def _mimics(robot: ET.Element, path: Path) -> Iterator[Mimic]:
         yield Mimic(joint.get("name", ""), leader, factor, offset)
 
 
-def _found(name: str, link: str, path: Path) -> str:
+def _collision_mesh(name: str, link: str, path: Path) -> str:
     """Return the path of a mesh of collision geometry."""
     file = mesh_file(name, path)
     if file is None:
@@ -269,8 +272,8 @@ def _text(path: str | Path) -> str:
 
 
 def _root_tag(text: str) -> str:
-    found = re.search(r"<\s*([A-Za-z_][\w.-]*)", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
-    return found[1] if found else ""
+    match = re.search(r"<\s*([A-Za-z_][\w.-]*)", re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
+    return match[1] if match else ""
 
 
 def _wrong(path: str | Path, got: str, expected: str, fix: str) -> SpecError:

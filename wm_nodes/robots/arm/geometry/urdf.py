@@ -1,8 +1,8 @@
-"""The model of an arm as URDF: as it is where the model file is one, else made from the MJCF.
+"""The model of an arm as URDF: as it is where the model file is one, else converted from MJCF.
 
-What is made of MJCF:
+How MJCF is converted:
 - links: the bodies of the arm, from the one that stands on the world on, in the frames that they
-  have there; the site `hand`; `<camera>_optical_frame` of the given cameras (z forward, y
+  have there; the site `hand`; `<camera>_optical_frame` of the requested cameras (z forward, y
   down). The root is that first body, or `world` where it does not stand at the world's origin.
 - joints: the same names and zero positions. A joint beside its body's origin gets a link of its
   own, `<joint>_frame`. Ranges are the model's, else those of `limits`; velocities are those of
@@ -45,10 +45,10 @@ def describe(
 ) -> Description:
     """Return the URDF of a model file. SpecError, one line: the model cannot be read."""
     if is_urdf(path):
-        given, robot = read_urdf(path)
+        urdf, robot = read_urdf(path)
         children = {child.get("link") for child in robot.findall("joint/child")}
         (root,) = {str(link.get("name")) for link in robot.findall("link")} - children
-        return Description(given, root, hand)
+        return Description(urdf, root, hand)
     return _Writer(Path(path), hand, limits, cameras).description()
 
 
@@ -190,7 +190,7 @@ class _Writer:
         return out
 
     def _effort(self, joint: int) -> float:
-        """Return the greatest force or torque [N, N m] of a joint; 0: no limit is given."""
+        """Return the greatest force or torque [N, N m] of a joint; 0: it has no limit."""
         model = self._model
         if model.jnt_actfrclimited[joint]:
             return float(np.abs(model.jnt_actfrcrange[joint]).max())

@@ -1,4 +1,4 @@
-"""What a link of a URDF consists of, made of a MuJoCo body: its inertial and its geometry.
+"""Inertial and geometry of a URDF's link, converted from a MuJoCo body.
 
 Boxes, spheres, cylinders and meshes (stl, obj) are representable; a capsule becomes a cylinder and
 two spheres; other shapes are left out. Collision geometry is that of the collision checker, and is
@@ -29,7 +29,7 @@ class LinkParts:
         self._model, self._files = model, files
 
     def add(self, link: ET.Element, body: int) -> None:
-        """Add what a body consists of to its link."""
+        """Add a body's inertial and geometry to its link."""
         self._add_inertial(link, body)
         self._add_geometry(link, body)
 

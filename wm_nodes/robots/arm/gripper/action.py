@@ -35,7 +35,7 @@ class GripperAction:
         return min(max(2.0 * share - 1.0, -1.0), 1.0)
 
     def velocity(self, action: float, position: float) -> float:
-        """Return the joint velocity that an action asks for with the path at `position`."""
+        """Return the joint velocity of an action with the path at `position`."""
         if not self.positions:
             return action * self._speed
         width = self._high - self._low

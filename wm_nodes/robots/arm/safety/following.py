@@ -1,7 +1,7 @@
-"""Does the arm follow? Found from commands and measurements of the last 0.3 s, before it lags far.
+"""Does the arm follow? Detected from commands and measurements of the last 0.3 s.
 
 A joint does not follow when it was commanded along one way for some time and has hardly moved in
-all of that time, even if the driver executes each command up to DELAY_S late. That is found
+all of that time, even if the driver executes each command up to DELAY_S late. It is detected
 WINDOW_S after the joint has stopped: sooner than by how far it is behind.
 """
 
@@ -15,7 +15,7 @@ from wm_nodes.robots.arm.safety.limits import Floats
 
 DELAY_S = 0.2  # a healthy driver executes a command, and reports it, at most so late
 WINDOW_S = 0.06  # in which the joint should have moved
-LEAST_RAD = 0.015  # commanded in each WINDOW_S: slower motion proves too little. rad, or m
+LEAST_RAD = 0.015  # commanded in each WINDOW_S: slower motion is not conclusive. rad, or m
 SHARE = 0.2  # of the commanded motion: a joint that moved less stands still. 3 mrad: 4 x the noise
 READINGS = 3  # joint states in the window, each with a time of its own
 BEHIND_RAD = 0.04  # an arm that is nearer to its command than this may be held by friction
@@ -37,12 +37,12 @@ class FollowWatch:
     def commanded(self, position: Floats, now_s: float) -> None:
         """Note a command (n,) that was sent at the steady time `now_s` [s]."""
         self._commanded.append((now_s, position[: self._arm]))
-        _let_go(self._commanded, now_s)
+        _drop_old(self._commanded, now_s)
 
     def measured(self, position: Floats, came_s: float) -> None:
         """Note joint states (n,) that came at `came_s` [s]."""
         self._measured.append((came_s, position[: self._arm]))
-        _let_go(self._measured, came_s)
+        _drop_old(self._measured, came_s)
 
     def lag_of_delayed(self) -> Floats:
         """Return how far each joint is from where it was commanded to be DELAY_S ago (n,) [rad].
@@ -82,7 +82,7 @@ class FollowWatch:
         return int(stands.argmax()) if len(ends) and stands.any() else None
 
 
-def _let_go(past: deque[tuple[float, Floats]], now_s: float) -> None:
+def _drop_old(past: deque[tuple[float, Floats]], now_s: float) -> None:
     while past[0][0] < now_s - KEPT_S:
         past.popleft()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from wm_nodes.robots.arm.config.arm_config import Watch
+from wm_nodes.robots.arm.config.sections import Watch
 
 OLD_S = 3600.0  # the largest age of an image that is reported
 

@@ -1,4 +1,4 @@
-"""Where the arm is by its joint states: which are believed, and whether it stands or is silent."""
+"""Where the arm is by its joint states: which are accepted, and whether it stands or is silent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STILL_RAD, STILL_S = 0.01, 0.2  # an arm stands that stayed so near to one posit
 
 
 class JointWatch:
-    """Takes in joint states. `measured`: the last position (n,) that was believed; None: none yet.
+    """Takes in joint states. `measured`: the last position (n,) that was accepted; None: none yet.
 
-    Positions that jump are not believed unless several in a row agree: a broken or second publisher
+    Positions that jump are not accepted unless several in a row agree: a broken or second publisher
     must neither move the arm nor count as a living driver.
 
     silent_s: joint states older than this are silence [s]; 0: never. grace_s: how much longer than
@@ -36,7 +36,7 @@ class JointWatch:
         self._grace_s = np.asarray(grace_s, np.float64)
         self.measured: Floats | None = None
         self.measured_s = -np.inf  # when it arrived
-        self._claimed: Floats | None = None  # joint states that are not believed yet
+        self._claimed: Floats | None = None  # joint states that are not accepted yet
         self._claimed_s, self._agreed = -np.inf, 0
         self._stand: Floats | None = None  # a position near which the arm has been since then
         self._stand_since_s = np.inf
@@ -44,9 +44,9 @@ class JointWatch:
     def take(self, position: Floats, now_s: float) -> bool:
         """Take in a position (n,) [rad, m] that arrived at the steady time `now_s` [s].
 
-        Returns whether it is believed.
+        Returns whether it is accepted.
         """
-        if not self._believable(position, now_s):
+        if not self._plausible(position, now_s):
             self.forget_rest()
             return False
         silent = self.silent(now_s)
@@ -59,7 +59,7 @@ class JointWatch:
         return True
 
     def silent(self, now_s: float) -> bool:
-        """Is there no believed position, or none that is fresh?"""
+        """Is there no accepted position, or none that is fresh?"""
         return self.measured is None or not 0 <= now_s - self.measured_s <= self._silent_s
 
     def stands(self, now_s: float) -> bool:
@@ -70,7 +70,7 @@ class JointWatch:
         """The arm must be measured to stand for a while again."""
         self._stand, self._stand_since_s = None, np.inf
 
-    def _believable(self, position: Floats, now_s: float) -> bool:
+    def _plausible(self, position: Floats, now_s: float) -> bool:
         if self.measured is not None:
             since = min(max(now_s - self.measured_s, 0.0), SINCE_S) + self._grace_s
             if (np.abs(position - self.measured) <= self._velocity * since + STEP).all():

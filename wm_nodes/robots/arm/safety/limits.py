@@ -69,13 +69,13 @@ class ArmLimits:
         return [float(value) for value in getattr(self, name)]
 
 
-def _vector(given: Any, size: int, name: str, of: tuple[str, ...] | str) -> Floats:
+def _vector(numbers: Any, size: int, name: str, of: tuple[str, ...] | str) -> Floats:
     try:
-        value = np.array(given, np.float64)
+        value = np.array(numbers, np.float64)
     except (TypeError, ValueError):
         value = np.array(np.nan)
     if value.shape != (size,) or not np.isfinite(value).all():
         raise SpecError(
-            f"limits: {name}: got {given!r}, expected {size} finite numbers ({', '.join(of)})."
+            f"limits: {name}: got {numbers!r}, expected {size} finite numbers ({', '.join(of)})."
         )
     return value

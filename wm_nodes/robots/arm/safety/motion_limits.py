@@ -40,7 +40,7 @@ class MotionLimits:
         self.outside = False
 
     def start(self, x: Floats) -> None:
-        """A path starts at x (n,): what touches there may go on touching."""
+        """A path starts at x (n,): contacts there are allowed while they last."""
         self._touching = frozenset()
         if self._contacts is not None:
             self._touching = frozenset(self._contacts.contacts_at(x))

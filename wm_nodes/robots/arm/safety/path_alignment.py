@@ -14,7 +14,7 @@ MOVED = 0.1  # share of a gripper's range: what moved further since a stop was m
 class PathAlignment:
     """Compares measured positions (n,) [rad, m] with the path of a filter, and starts paths.
 
-    arm_joints: the first joints; a gripper that holds something lags behind, rightly.
+    arm_joints: the first joints; a gripper that holds something may lag behind.
     """
 
     def __init__(self, filter: SafetyFilter, arm_joints: int) -> None:

@@ -1,19 +1,20 @@
 """Control points of a safe path: target joint velocities in, one control point per period out.
 
-One promise, kept by induction: after every period a whole stopping motion is available that stays
+One invariant, kept by induction: after every period a whole stopping motion is available that stays
 within position, velocity, acceleration and jerk limits of every joint, keeps the end effector in
 its box and all links below the speed limit, and touches nothing. A step towards the target is taken
 only if such a motion follows it; otherwise the available stop is followed. So the arm can stop at
 any time.
 
 Before that, `TargetShaper` shapes the target (slowed near limits, led along walls of the box), so
-that the check by `MotionLimits` seldom refuses a step. Shaping is comfort, the check is safety.
-Nothing here knows time: `SafetyFilter` samples the path at the true time of each command.
+that the check by `MotionLimits` seldom refuses a step. Shaping makes motion even; the check keeps
+it safe. Nothing here depends on time: `SafetyFilter` samples the path at the true time of each
+command.
 
 The speed scale lowers velocities only. The target is scaled at once; the velocities of a new step
 and of its stop are bounded by a scale that falls within RAMP_S. A step beyond that bound is
-refused, and the available stop is followed until one is within it. The stop itself was found
-within the limits and is never refused, so the promise holds at every scale, also while it changes.
+refused, and the available stop is followed until one is within it. The stop itself was checked
+before and is never refused, so the invariant holds at every scale, also while it changes.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class SafePath:
             self._towards(self._shaper.shape(self.x, target, slow, why), why)
         self.points = np.concatenate([self.points[1:], self.x[None]])
 
-    # The promise --------------------------------------------------------------------------------
+    # The invariant ------------------------------------------------------------------------------
 
     def _towards(self, v: Floats, why: list[str]) -> None:
         """Take the largest tried part of the step towards velocity `v`, or the next of stopping."""
@@ -183,7 +184,9 @@ class SafePath:
         falls = change * self.a < 0.0
         if np.count_nonzero(falls):
             fall = clipped(change, -step, step)
-            return self.a + np.where(falls, fall, _scaled(np.where(falls, 0.0, change), step))
+            rises = _scaled(np.where(falls, 0.0, change), step)
+            meant: Floats = self.a + np.where(falls, fall, rises)
+            return meant
         return self.a + _scaled(change, step)
 
     def _try(self, a: Floats) -> str:

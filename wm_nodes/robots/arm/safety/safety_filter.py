@@ -69,16 +69,16 @@ class TargetCheck:
     def reset(self) -> None:
         self._last = self._still  # the last accepted target
 
-    def accept(self, given: npt.ArrayLike | None, why: list[str]) -> Floats | None:
+    def accept(self, requested: npt.ArrayLike | None, why: list[str]) -> Floats | None:
         """Return the target (n,); None: stop, or it cannot be right, with the reason in `why`."""
-        target = None if given is None else self._checked(given, why)
+        target = None if requested is None else self._checked(requested, why)
         self._last = self._still if target is None else target
         return target
 
-    def _checked(self, given: npt.ArrayLike, why: list[str]) -> Floats | None:
+    def _checked(self, requested: npt.ArrayLike, why: list[str]) -> Floats | None:
         """Return the target (n,), limited in its change; None: it cannot be right."""
         try:
-            target = np.asarray(given, np.float64)
+            target = np.asarray(requested, np.float64)
         except (TypeError, ValueError, OverflowError):
             why.append("shape")
             return None
@@ -89,7 +89,7 @@ class TargetCheck:
             why.append("huge" if np.isfinite(target).all() else "non-finite")
             return None
         change = self._change
-        near = np.minimum(np.maximum(target, self._last - change), self._last + change)
+        near: Floats = np.minimum(np.maximum(target, self._last - change), self._last + change)
         if np.count_nonzero(near != target):
             why.append("target-change")
         return near
@@ -177,7 +177,9 @@ class SafetyFilter:
 
     # One call -----------------------------------------------------------------------------------
 
-    def step(self, given: npt.ArrayLike | None, now_s: float, *, slow: bool = False) -> Setpoint:
+    def step(
+        self, requested: npt.ArrayLike | None, now_s: float, *, slow: bool = False
+    ) -> Setpoint:
         """Return what to command at the steady time `now_s` [s].
 
         given: target joint velocities (n,); None: stop. A target that cannot be right (shape, not
@@ -186,7 +188,7 @@ class SafetyFilter:
         why: list[str] = []
         late = False
         before, clock = self._saved(), self._clock
-        target = self._targets.accept(given, why)
+        target = self._targets.accept(requested, why)
         if clock.last_s is None:
             clock.began_s = now_s - AHEAD * self.period_s
         elif not math.isfinite(now_s) or now_s < clock.last_s:
@@ -227,7 +229,7 @@ class SafetyFilter:
             clock.began_s += self.period_s
         clock.last_s = now_s
         self._sample((now_s - clock.began_s) / self.period_s)
-        return self._made(setpoint.why, moved=True, late=setpoint.late)
+        return self._built(setpoint.why, moved=True, late=setpoint.late)
 
     def _clock_failed(self, now_s: float, why: list[str]) -> Setpoint:
         """Command nothing, and stop: how much time has passed is unknown."""
@@ -270,9 +272,9 @@ class SafetyFilter:
         names = tuple(dict.fromkeys(why))
         if names:
             self.interventions.update(names)
-        return self._made(names, moved=moved, late=late)
+        return self._built(names, moved=moved, late=late)
 
-    def _made(self, why: tuple[str, ...], *, moved: bool, late: bool) -> Setpoint:
+    def _built(self, why: tuple[str, ...], *, moved: bool, late: bool) -> Setpoint:
         place, speed = continued(self._path.points, self._path.stop_points, self._clock.u)
         stop = Stop(place, speed / self.period_s, np.zeros_like(place))
         return Setpoint(self.x.copy(), self.v.copy(), self.a.copy(), why, moved, late, stop)

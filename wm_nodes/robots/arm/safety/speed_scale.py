@@ -68,7 +68,7 @@ class SpeedScale:
     def take(self, scale: float, now_s: float) -> str:
         """Take in the driver's scale; returns "" or the reason why it is dropped.
 
-        now_s: steady time [s]. A value that is dropped does not count as a sign of life.
+        now_s: steady time [s]. A dropped value does not restart the time-out.
         """
         reason = ""
         if not math.isfinite(scale):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from wm_nodes.robots.arm.config.arm_config import Watch
+from wm_nodes.robots.arm.config.sections import Watch
 from wm_nodes.robots.arm.safety.image_watch import ImageWatch
 from wm_nodes.robots.arm.safety.joint_watch import STILL_RAD, JointWatch
 from wm_nodes.robots.arm.safety.limits import Floats
@@ -188,7 +188,7 @@ class Supervisor:
 
     @property
     def measured(self) -> Floats | None:
-        """Where the arm is (n,), by joint states that were believed."""
+        """Where the arm is (n,), by accepted joint states."""
         return self.joints.measured
 
     def ready(self, now_s: float) -> bool:
@@ -235,9 +235,9 @@ class Supervisor:
 
     def _latch_excess(self, now_s: float) -> None:
         """Latch when the arm does not follow, or touches something."""
-        judged = self.began and not (self.dry_run or self.released)
-        judged = judged and not self.joints.silent(now_s)
-        measured = self.joints.measured if judged else None
+        watched = self.began and not (self.dry_run or self.released)
+        watched = watched and not self.joints.silent(now_s)
+        measured = self.joints.measured if watched else None
         if problem := self.tracking.problem(measured, self.joints.stands(now_s), now_s):
             self.latch("tracking", problem)
         if self.forces is not None and (excess := self.forces.excess()):

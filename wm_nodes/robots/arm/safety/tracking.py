@@ -9,8 +9,8 @@ from wm_nodes.robots.arm.safety.safety_filter import SafetyFilter
 from wm_nodes.robots.arm.safety.speed_scale import Slowdown
 
 STUCK_RAD = 0.05  # an arm that stands so far behind its command does not follow
-LAG_S = 0.1  # how long the arm may be too far behind before that is believed
-SLOWER_S = 0.7  # beside the longest stop: until a slower driver's lag is made up for
+LAG_S = 0.1  # how long the arm may be too far behind before it counts as not following
+SLOWER_S = 0.7  # beside the longest stop: until a slower driver's lag is caught up
 
 
 class TrackingWatch:
@@ -34,7 +34,7 @@ class TrackingWatch:
     def problem(self, measured: Floats | None, stands: bool, now_s: float) -> str:
         """Return why the arm counts as not following now, or "".
 
-        measured (n,): None if it must not be judged; stands: it has been at rest for a while.
+        measured (n,): None if it must not be checked; stands: it has been at rest for a while.
         """
         if measured is None or not self._tracking_rad or self.slowdown.lasts(now_s):
             self._lag_s = None

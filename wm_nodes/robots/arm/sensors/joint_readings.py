@@ -109,7 +109,9 @@ class JointReadings:
         first = np.isnan(before)
         near = np.where(first, self._home[joints], before)
         wrapped = self._continuous[joints] & ~(first & (np.abs(place) > WRAPPED))
-        return place + np.where(wrapped, TURN * np.round((near - place) / TURN), 0.0)
+        turns = np.round((near - place) / TURN)
+        unwrapped: Floats = place + np.where(wrapped, TURN * turns, 0.0)
+        return unwrapped
 
     def _computed(self, place: Floats, joints: list[int], came_s: float, stamp_s: float) -> Floats:
         """Return low-pass filtered differences of positions; zero for a joint's first one."""
@@ -119,7 +121,8 @@ class JointReadings:
         usable = np.isfinite(before) & (since > 0)
         raw = np.divide(place - before, since, out=np.zeros(len(joints)), where=usable)
         share = np.where(usable, -np.expm1(-np.maximum(since, 0.0) / SMOOTHING_S), 0.0)
-        return speed + share * (raw - speed)
+        filtered: Floats = speed + share * (raw - speed)
+        return filtered
 
 
 class JointSources:
@@ -134,8 +137,8 @@ class JointSources:
 
     def note(self, source: bytes, names: Sequence[str], now_s: float) -> None:
         """Note a message."""
-        given = frozenset(names)
-        key = (source, given & self._ours if source else given)
+        joints = frozenset(names)
+        key = (source, joints & self._ours if source else joints)
         first, last = self._sent.get(key, (now_s, now_s))
         if now_s - last > RECENT_S:
             first = now_s
@@ -155,25 +158,25 @@ class JointSources:
         publishers; else all joints of ours count as shared.
         """
         recent = self._recent(now_s)
-        found: set[str] = set()
+        joints: set[str] = set()
         for (one, of_one), (other, of_other) in combinations(recent, 2):
             apart = recent[one, of_one][1] < recent[other, of_other][0]
             apart = apart or recent[other, of_other][1] < recent[one, of_one][0]
             if one and other and one != other and not apart:  # not one that took over
-                found |= of_one & of_other
+                joints |= of_one & of_other
         if publishers > 1 and not any(source for source, _ in recent):
             sets = [names for _, names in recent]
             disjoint = sum(map(len, sets)) == len(frozenset().union(*sets))
             if not disjoint or len(sets) < publishers:
-                found |= self._ours
-        return tuple(sorted(found))
+                joints |= self._ours
+        return tuple(sorted(joints))
 
     def _recent(self, now_s: float) -> dict[tuple[bytes, frozenset[str]], tuple[float, float]]:
         return {key: at for key, at in self._sent.copy().items() if now_s - at[1] <= RECENT_S}
 
 
-def _numbers(given: npt.ArrayLike, size: int, what: str) -> Floats:
-    array: Floats = np.asarray(given, np.float64)
+def _numbers(values: npt.ArrayLike, size: int, what: str) -> Floats:
+    array: Floats = np.asarray(values, np.float64)
     if array.shape != (size,):
         raise MessageError(
             "size",

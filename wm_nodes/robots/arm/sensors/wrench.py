@@ -1,8 +1,8 @@
-"""A force-torque sensor: readings that can be used, and what they forbid.
+"""A force-torque sensor: which readings are usable, and when they stop the arm.
 
 Forces and torques are those that the sensor's driver gives, in the sensor's frame: its bias and the
 weight of the tool are in them unless the driver removes them. A sensor may be faster than the
-control loop: each reading carries the largest force and torque since the loop judged one.
+control loop: each reading carries the largest force and torque since the loop checked one.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LARGEST = 1e6  # N, Nm: no sensor measures that
 FUTURE_S, OLDEST_S = 0.1, 10.0  # ages of stamps beyond these come from another clock
 STOP = "force_torque"  # name of the stop while the sensor is silent
 LATCH = "force"  # name of the latch beyond a limit
-PAUSE_S = 1.0  # peaks of a longer time in which nothing was judged do not count: the loop was off
+PAUSE_S = 1.0  # peaks of a longer time in which nothing was checked do not count: the loop was off
 
 
 @dataclass(frozen=True)
 class WrenchReading:
     """Force [N] and torque [Nm], (6,) as in NAMES. taken_s: when, by the steady clock [s].
 
-    peak_force_n, peak_torque_nm: largest norms since a reading was judged. judged: set once this
+    peak_force_n, peak_torque_nm: largest norms since a reading was checked. checked: set once this
     one was, so that the next one carries its own norms only.
     """
 
@@ -40,7 +40,7 @@ class WrenchReading:
     number: int
     peak_force_n: float
     peak_torque_nm: float
-    judged: Event = field(default_factory=Event, compare=False)
+    checked: Event = field(default_factory=Event, compare=False)
 
 
 class WrenchReadings:
@@ -98,7 +98,7 @@ class WrenchReadings:
         last = self.newest
         if last is not None:
             taken_s, number = max(taken_s, last.taken_s), last.number + 1
-            if not last.judged.is_set():
+            if not last.checked.is_set():
                 force, torque = max(force, last.peak_force_n), max(torque, last.peak_torque_nm)
         return WrenchReading(values.copy(), taken_s, number, force, torque)
 
@@ -109,7 +109,7 @@ class ForceWatch:
     def __init__(self, section: ForceTorqueSection) -> None:
         self._section = section
         self.newest: WrenchReading | None = None
-        self._judged: WrenchReading | None = None
+        self._last_checked: WrenchReading | None = None
         self._peaks = (0.0, 0.0)  # N, Nm: of that reading
 
     def silent(self, now_s: float) -> bool:
@@ -119,16 +119,16 @@ class ForceWatch:
         return not 0 <= now_s - self.newest.taken_s <= self._section.timeout_s
 
     def excess(self) -> str:
-        """Return what is beyond its limit, or was since the reading judged before, or ""."""
-        reading, last = self.newest, self._judged
+        """Return what is beyond its limit, or was since the reading checked before, or ""."""
+        reading, last = self.newest, self._last_checked
         if reading is None:
             return ""
         if reading is not last:
             self._peaks = reading.peak_force_n, reading.peak_torque_nm
             if last is None or reading.taken_s - last.taken_s > PAUSE_S:
                 self._peaks = _norms(reading.values)
-            self._judged = reading
-            reading.judged.set()
+            self._last_checked = reading
+            reading.checked.set()
         force, torque = self._peaks
         most_n, most_nm = self._section.max_force_n, self._section.max_torque_nm
         if most_n and force > most_n:

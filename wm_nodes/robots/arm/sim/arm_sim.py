@@ -74,8 +74,8 @@ class SimulatedArm(Arm):
 
     def intrinsics(self) -> Mapping[str, Intrinsics]:
         """Return the intrinsics of the cameras."""
-        found = {name: self.world.intrinsics(name, c.height) for name, c in self._views.items()}
-        return {name: known for name, known in found.items() if known is not None}
+        cameras = {name: self.world.intrinsics(name, c.height) for name, c in self._views.items()}
+        return {name: known for name, known in cameras.items() if known is not None}
 
     def distance(self) -> float:
         """Return how far the task is from done now [m], by the simulator's own state."""

@@ -17,7 +17,7 @@ from wm_nodes.robots.arm.sim.faults import Faults
 from wm_nodes.robots.arm.sim.scene import STEP_S, ArmWorld
 from wm_nodes.robots.arm.sim.sensors import Sensors
 
-SANE = 100.0  # rad, rad/s: beyond it no command was meant
+SANE = 100.0  # rad, rad/s: commands beyond it are refused
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Controller:
     def command(self, kind: str, value: npt.ArrayLike) -> None:
         """Take a command: position, velocity (arm joints), gripper (1,), twist (6,).
 
-        What is mis-shaped, not finite or huge is refused and counted, as good drivers do.
+        A value that is mis-shaped, not finite or huge is refused and counted.
         """
         sizes = {"position": self._arm, "velocity": self._arm, "gripper": 1, "twist": 6}
         array = np.asarray(value, np.float64)

@@ -19,7 +19,7 @@ from wm_nodes.robots.robot import Image
 
 
 class SimDriver:
-    """Joint states are always fresh; images are rendered when they are asked for."""
+    """Joint states are always fresh; images are rendered on request."""
 
     must_yield = False
     settled = True

@@ -78,8 +78,8 @@ class ArmWorld:
     # Episodes -----------------------------------------------------------------------------------
 
     def set_scene(self, seed: int) -> None:
-        """Lay things out as this seed says; the arm stays where it is. Scenes that are done as soon
-        as the arm is at home are drawn again."""
+        """Set the scene of a seed; the arm stays where it is. Scenes in which the task is done as
+        soon as the arm is at home are drawn again."""
         random = np.random.default_rng(seed)
         self.scene = self.task.scene(random)
         while self.task.distance(self._at_home()) < self.task.enough:
@@ -94,7 +94,7 @@ class ArmWorld:
         self._mj.mj_forward(self.model, self.data)
 
     def state(self) -> State:
-        """Return what scripts and judges know."""
+        """Return the state that scripts and scores use."""
         limits = self.config.limits
         opening = self.data.qpos[self._at[-1]] / limits.high[-1] if self.config.gripper else 1.0
         return State(
@@ -109,10 +109,10 @@ class ArmWorld:
         return State(self._home_hand, np.array(self.scene.cube), np.array(self.scene.goal), 1.0)
 
     def things(self) -> list[Floats]:
-        """Return where the ball and the cube are, those that can be seen: places (3,) [m]."""
+        """Return the places (3,) [m] of ball and cube, those that are visible."""
         state, scene = self.state(), self.scene
-        seen = [np.array(scene.marker)] if scene.marker[2] >= 0 else []
-        return [*seen, state.cube] if scene.cube[2] >= 0 else seen
+        visible = [np.array(scene.marker)] if scene.marker[2] >= 0 else []
+        return [*visible, state.cube] if scene.cube[2] >= 0 else visible
 
     def success(self) -> bool:
         state = self.state()
@@ -135,7 +135,7 @@ class ArmWorld:
         return self._cameras[key]
 
     def goal_image(self, pose: Floats, camera: str, size: int) -> Image:
-        """Return what `camera` would see with the arm resting in `pose` (n,); nothing moves."""
+        """Return the image of `camera` with the arm at rest in `pose` (n,); nothing moves."""
         kept = self.data.qpos.copy(), self.data.qvel.copy()
         self.data.qpos[self._at] = pose
         self._mirror_finger()

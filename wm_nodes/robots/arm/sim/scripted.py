@@ -39,7 +39,7 @@ class ArmExpert:
         self._high = np.array(spec.action.high, np.float32)
 
     def begin(self) -> None:
-        """Scripts remember nothing."""
+        """Scripts have no state."""
 
     def act(self, observation: Observation) -> Vector:
         target = self._world.task.script(self._world.state())
@@ -55,7 +55,7 @@ class SmoothPlay:
     """Goes from random place to random place of the workspace with noise that changes slowly.
 
     Every part of the box is visited, at all speeds, with pauses; no task is known. A share `near`
-    of the places is about something that lies in the scene, as people play: the world's `things`.
+    of the places is about an object of the scene: the world's `things`.
     """
 
     origin = RANDOM
@@ -128,7 +128,7 @@ def expert_of(robot: SimulatedArm) -> ArmExpert:
 
 
 def play_of(robot: SimulatedArm, seed: int, near: float) -> SmoothPlay:
-    """Return play, a share `near` of it about what lies in the scene. RobotError: there is none."""
+    """Return play, a share `near` of it about objects of the scene. RobotError: it has none."""
     if near and not robot.world.things():
         raise RobotError(
             f"--near: got {near:g}, but task {robot.spec.task!r} has no objects. Use 0, or task "

@@ -1,4 +1,4 @@
-"""Tasks of the simulated arm: where things lie, what is success, and a script that does it."""
+"""Tasks of the simulated arm: scene, distance to success, and a script that solves it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class State:
-    """What a script may know: everything. Places (3,) [m], opening of the gripper from 0 to 1."""
+    """State of the scene for scripts. Places (3,) [m], opening of the gripper from 0 to 1."""
 
     end_effector: Floats
     cube: Floats

@@ -100,5 +100,5 @@ def test_illegal_namespaces_are_refused_in_one_line(tmp_path):
     for wrong in ("left arm", "/left/", 3, "~/x"):
         with pytest.raises(SpecError, match=r"line \d+: driver_ns: got .+, expected .+\. .+\.$"):
             read_config(written(tmp_path, driver_ns=wrong))
-    with pytest.raises(SpecError, match=r"^driver_ns: given 'left arm', right is [^\n]+\.$"):
+    with pytest.raises(SpecError, match=r"^driver_ns: got 'left arm', expected [^\n]+\.$"):
         read_config(written(tmp_path), "left arm")
