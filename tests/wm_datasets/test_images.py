@@ -249,6 +249,6 @@ def test_a_log_that_grows_grows_resized(tmp_path):
 
 def test_a_log_of_an_import_without_a_size_is_untouched(tmp_path):
     source = source_of("dino_wm", log_of(tmp_path / "log", [3]), tmp_path)
-    assert pickle.loads(pickle.dumps(Options())).given() == []
+    assert pickle.loads(pickle.dumps(Options())).changed() == []
     bring("dino_wm", source, tmp_path / "out")
     assert "resized" not in contents(tmp_path / "out")[0].extra

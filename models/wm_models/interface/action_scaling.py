@@ -39,8 +39,8 @@ class ActionAdapter:
         size = body.action_dim
         if spec.action_dim != size * spec.frameskip:
             raise ModelError(
-                f"actions: expected {size} per robot step, {spec.frameskip} steps side by side, "
-                f"got a model with {spec.action_dim} in all."
+                f"actions: got a model with {spec.action_dim} in all, expected {size} per robot "
+                f"step, {spec.frameskip} steps side by side."
             )
         low, high = spec.action_low[:size], spec.action_high[:size]
         return cls(body.action_low, body.action_high, low, high, spec.frameskip)
@@ -57,8 +57,8 @@ class ActionAdapter:
         """Model actions [..., f A] of ``frameskip`` consecutive robot actions [..., f, A]."""
         if actions.shape[-2:] != (self.frameskip, len(self.robot_low)):
             raise ModelError(
-                f"actions: expected (..., {self.frameskip}, {len(self.robot_low)}), "
-                f"got {tuple(actions.shape)}."
+                f"actions: got {tuple(actions.shape)}, "
+                f"expected (..., {self.frameskip}, {len(self.robot_low)})."
             )
         return self.scale(actions).flatten(-2)
 

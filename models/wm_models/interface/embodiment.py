@@ -33,14 +33,14 @@ class Body:
             object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
         sizes = {len(self.action_low), len(self.action_high), len(self.action_mean)}
         if sizes != {len(self.action_std)} or len(self.proprio_mean) != len(self.proprio_std):
-            raise ModelError(f"body: expected vectors of equal length, got {self}.")
+            raise ModelError(f"embodiment: got {self}, expected vectors of equal length.")
         if any(low >= high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise ModelError(
-                f"body: expected action_low < action_high, got {self.action_low} and "
-                f"{self.action_high}."
+                f"embodiment: got action_low {self.action_low} and action_high "
+                f"{self.action_high}, expected action_low < action_high."
             )
         if min((*self.action_std, *self.proprio_std)) <= 0:
-            raise ModelError(f"body: expected standard deviations > 0, got {self}.")
+            raise ModelError(f"embodiment: got {self}, expected standard deviations > 0.")
 
     @classmethod
     def unit(cls, size: int) -> Body:

@@ -58,17 +58,17 @@ def parse_manifest(path: Path) -> Manifest:
     with path.open("rb") as stream:
         data = stream.read(MOST_BYTES + 1)
     try:
-        given = load_object(data.decode(), finite=False)  # metrics of a bad run
+        entries = load_object(data.decode(), finite=False)  # metrics of a bad run
         known = {spec.name for spec in fields(Manifest)}
-        if given.get("schema", SCHEMA) != SCHEMA:
+        if entries.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(
-                f"got schema {given['schema']!r}, this version reads {SCHEMA}: update wm_nodes"
+                f"got schema {entries['schema']!r}, this version reads {SCHEMA}: update wm_nodes"
             )
-        if unknown := sorted(given.keys() - known):
+        if unknown := sorted(entries.keys() - known):
             raise ValueError(f"got unknown entries {unknown[:3]}")
-        if missing := sorted({"version", "preset", "action_dim"} - given.keys()):
-            raise ValueError(f"expected {', '.join(missing)} too")
-        manifest = Manifest(**given)
+        if missing := sorted({"version", "preset", "action_dim"} - entries.keys()):
+            raise ValueError(f"got no {', '.join(missing)}, expected them too")
+        manifest = Manifest(**entries)
         _check(manifest)
         return manifest
     except (ValueError, TypeError, ModelError) as error:

@@ -176,7 +176,7 @@ class _Parts:
         if not isinstance(opened.content, dict):
             kind = getattr(opened.content, "kind", type(opened.content).__name__)
             raise WeightsError(
-                f"weights: {self.path} holds a {kind}, expected a dict of predictor, decoder, "
+                f"weights: {self.path}: got a {kind}, expected a dict of predictor, decoder, "
                 "action_encoder, proprio_encoder and epoch."
             )
         self.content: Mapping[str, Any] = opened.content
@@ -212,7 +212,7 @@ class _Parts:
         if isinstance(part, Bag):
             if "." in kind and part.kind != kind:
                 raise WeightsError(
-                    f"weights: {self.path}: {name} is a {part.kind}, expected {kind}."
+                    f"weights: {self.path}: {name}: got a {part.kind}, expected {kind}."
                 )
             return self._opened.tensors(part.state_dict())
         if isinstance(part, dict):
@@ -241,7 +241,7 @@ class _Config:
     def __init__(self, path: Path, table: object) -> None:
         self._path, self._table = path, table
         if not isinstance(table, dict):
-            raise WeightsError(f"weights: {path} holds a {type(table).__name__}, expected a table.")
+            raise WeightsError(f"weights: {path}: got a {type(table).__name__}, expected a table.")
 
     def get(self, name: str, default: Any = None) -> Any:
         value: Any = self._table
@@ -268,7 +268,7 @@ class _Config:
 
     def wrong(self, name: str, right: str) -> WeightsError:
         return WeightsError(
-            f"weights: {self._path}: {name} is {self.get(name)!r}, which this package does not "
+            f"weights: {self._path}: {name}: got {self.get(name)!r}, which this package does not "
             f"have, expected {right}."
         )
 

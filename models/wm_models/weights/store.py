@@ -56,7 +56,7 @@ class WeightStore:
             text = stream.read(100).strip()
         if not _number(text):
             raise WeightsError(
-                f"weights: {pointer}: expected the number of a version, got {text!r}."
+                f"weights: {pointer}: got {text!r}, expected the number of a version."
             )
         return int(text)
 

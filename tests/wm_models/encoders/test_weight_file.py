@@ -59,8 +59,8 @@ def write(file: Path, what: str) -> None:
         ("pickle", "is no file of weights|holds a list"),
         ("truncated", "truncated or damaged torch file"),
         ("truncated safetensors", "not a whole safetensors file"),
-        ("nan", "'c' holds NaN or infinity"),
-        ("infinite", "'c' holds NaN or infinity"),
+        ("nan", "'c': got NaN or infinity"),
+        ("infinite", "'c': got NaN or infinity"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".bin"])

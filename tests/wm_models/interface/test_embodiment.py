@@ -76,10 +76,12 @@ def test_equal_boxes_change_no_bit() -> None:
     [{"action_std": (0.0, 1.0)}, {"action_low": (2.0, 2.0)}, {"action_mean": (0.0,)}],
 )
 def test_what_cannot_be_a_body_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
-    with pytest.raises(ModelError, match="body: expected"):
+    with pytest.raises(ModelError, match=r"embodiment: got .*, expected"):
         replace(BODY, **wrong)  # type: ignore[arg-type]
 
 
 def test_another_number_of_actions_is_refused() -> None:
-    with pytest.raises(ModelError, match="expected 2 per robot step, 2 steps"):
+    with pytest.raises(
+        ModelError, match=r"got a model with .* in all, expected 2 per robot step, 2 steps"
+    ):
         ActionAdapter.between(BODY, ModelSpec((-1.0,) * 2, (1.0,) * 2, {}, frameskip=2))

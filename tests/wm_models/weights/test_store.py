@@ -123,7 +123,7 @@ def test_damage_is_told_and_changes_nothing(store, how: str, match: str) -> None
 
 def test_weights_of_another_shape_are_refused(store) -> None:
     store.save(parts(1), manifest(0))
-    with pytest.raises(WeightsError, match=r"'weight' has shape \(2, 3\), expected \(2, 4\)"):
+    with pytest.raises(WeightsError, match=r"'weight': got shape \(2, 3\), expected \(2, 4\)"):
         load_modules(store.folder, parts(2, width=4))
     store.save({"actor": nn.Linear(3, 2, bias=False)}, manifest(1))
     with pytest.raises(WeightsError, match="'bias' is missing"):
@@ -167,7 +167,7 @@ def test_a_pointer_into_the_void(store) -> None:
     with pytest.raises(WeightsError, match="nothing at"):
         read_manifest(store.folder)
     (store.folder / "latest").write_text("")
-    with pytest.raises(WeightsError, match="latest: expected the number of a version, got ''"):
+    with pytest.raises(WeightsError, match="latest: got '', expected the number of a version"):
         read_manifest(store.folder)
 
 

@@ -291,7 +291,7 @@ def test_the_filter_takes_every_second_observation_and_begins_anew_after_a_gap(w
                 filter_.record(step_of(passed))
         tokens = encoder.encode(loaded, picture(tick), joints(tick))
         state = filter_.update(loaded, tokens, step)
-        seen.append(int(state.seen))
+        seen.append(int(state.length))
     assert seen == ([1, 1, 2, 2, 3, 1] if history else [1] * 6)
     if history:  # the actions between frames 1 and 3, in the model's units
         filter_ = StateFilter(0, CPU)

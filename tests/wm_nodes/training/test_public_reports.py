@@ -266,7 +266,7 @@ def test_at_an_episode_s_start_a_model_looks_back_on_that_episode_alone(tmp_path
                     continue  # between two frames of the model nothing changes
                 tokens.append(encoder.encode(weights, image, proprio)[0])
                 count = min(len(tokens), FRAMES)
-                assert state.seen.tolist() == [count]
+                assert state.length.tolist() == [count]
                 torch.testing.assert_close(state.observed[0, :count], torch.stack(tokens[-count:]))
                 assert not state.observed[0, count:].any()
                 assert not state.action[0, count - 1 :].any()

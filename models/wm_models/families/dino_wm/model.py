@@ -50,11 +50,11 @@ class DinoConfig:
         Checked(self).whole("num_hist", "frameskip", "context", high=1000)
         Checked(self).flag("standardise", "residual")
         if not 1 <= self.context <= self.num_hist:
-            raise ModelError(f"context: expected 1 to {self.num_hist}, got {self.context}.")
+            raise ModelError(f"context: got {self.context}, expected 1 to {self.num_hist}.")
         if self.slide not in SLIDES:
-            raise ModelError(f"slide: expected {' or '.join(SLIDES)}, got {self.slide!r}.")
+            raise ModelError(f"slide: got {self.slide!r}, expected {' or '.join(SLIDES)}.")
         if self.frameskip < 1:
-            raise ModelError(f"frameskip: expected at least 1, got {self.frameskip}.")
+            raise ModelError(f"frameskip: got {self.frameskip}, expected at least 1.")
 
 
 class ObservationEncoder(nn.Module):
@@ -183,8 +183,8 @@ class DinoWorldModel(WorldModel):
         *,
         generator: torch.Generator | None = None,
     ) -> DinoState:
-        seen = torch.where(is_first, 0, state.seen)
-        state = history.with_action(state._replace(seen=seen), prev_action)
+        length = torch.where(is_first, 0, state.length)
+        state = history.with_action(state._replace(length=length), prev_action)
         return history.with_frame(state, features, self.config.context)
 
     def pack(self, state: State) -> Tensor:
@@ -245,7 +245,7 @@ class DinoWorldModel(WorldModel):
     ) -> Rollout:
         """Rows with equally many frames are imagined together."""
         self._check_known(want)
-        counts = state.seen.clamp_min(1)
+        counts = state.length.clamp_min(1)
         known = counts.unique().tolist()
         if len(known) == 1:
             return self._imagine(state, actions, want, keep_last, known[0])
@@ -267,24 +267,24 @@ class DinoWorldModel(WorldModel):
         )
 
     def _imagine(
-        self, state: DinoState, actions: Tensor, want: frozenset[str], keep_last: bool, seen: int
+        self, state: DinoState, actions: Tensor, want: frozenset[str], keep_last: bool, length: int
     ) -> Rollout:
-        """Candidates [B, S, H, A] from states of ``seen`` frames each."""
+        """Candidates [B, S, H, A] from states of ``length`` frames each."""
         batch, candidates, horizon, _ = actions.shape
         net, frames = self.dynamics.predictor, self.config.num_hist
         flat = actions.flatten(0, 1)
         cache = None
-        if seen > 1:  # frames with executed actions: the same for all candidates
-            past = self.tokens(state.observed[:, : seen - 1], state.action[:, : seen - 1])
+        if length > 1:  # frames with executed actions: the same for all candidates
+            past = self.tokens(state.observed[:, : length - 1], state.action[:, : length - 1])
             cache = repeat_cache(net.remember(past), candidates)
         start = expand(state, candidates)
-        window = list(start.observed[:, :seen].unbind(1))
-        taken = list(start.action[:, : seen - 1].unbind(1))
+        window = list(start.observed[:, :length].unbind(1))
+        taken = list(start.action[:, : length - 1].unbind(1))
         predicted: list[Tensor] = []
         for t in range(horizon):
             now, taken = window[-1], [*taken, flat[:, t]]
-            if seen + t <= frames:
-                out, cache = net.grow(self.tokens(now, taken[-1]), cache, seen + t - 1)
+            if length + t <= frames:
+                out, cache = net.grow(self.tokens(now, taken[-1]), cache, length + t - 1)
             elif self.config.slide == "cached":
                 assert cache is not None
                 cache = net.forget(cache) if frames > 1 else None
@@ -300,7 +300,7 @@ class DinoWorldModel(WorldModel):
         observed = torch.stack(kept, 1).unflatten(0, (batch, candidates))
         return Rollout(
             feat=self._features(observed, want),
-            approximate=self.config.slide == "cached" and 1 < frames < seen + horizon - 1,
+            approximate=self.config.slide == "cached" and 1 < frames < length + horizon - 1,
             last=history.of_frames(window, taken, frames) if keep_last else None,
         )
 

@@ -40,7 +40,7 @@ class TokenConfig:
 
     def __post_init__(self) -> None:
         if self.concat_dim not in (0, 1):
-            raise ModelError(f"tokens.concat_dim: expected 0 or 1, got {self.concat_dim!r}.")
+            raise ModelError(f"tokens.concat_dim: got {self.concat_dim!r}, expected 0 or 1.")
 
 
 class Embedding(nn.Linear):
@@ -70,7 +70,7 @@ class ProprioEmbedding(nn.Module):
     def scores(self, proprio: Tensor) -> Tensor:
         if proprio.shape[-1:] != self.mean.shape:
             raise ModelError(
-                f"proprio: expected (..., {len(self.mean)}), got {tuple(proprio.shape)}."
+                f"proprio: got {tuple(proprio.shape)}, expected (..., {len(self.mean)})."
             )
         return (proprio.float() - self.mean) / self.std
 

@@ -38,7 +38,7 @@ class TokenViTConfig:
         if self.width % self.heads or self.width % 4:
             check.refuse("width", f"a multiple of 4 and of heads, {self.heads}")
         if self.tokens not in ("all", "cls"):
-            raise ValueError(f"vit.tokens: expected 'all' or 'cls', got {self.tokens!r}.")
+            raise ValueError(f"vit.tokens: got {self.tokens!r}, expected 'all' or 'cls'.")
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,9 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
 
 
 def test_an_encoder_that_cannot_be_trained_is_said() -> None:
-    with pytest.raises(ModelError, match="encoder_updates: expected 0"):
+    with pytest.raises(ModelError, match=r"encoder_updates: got .*, expected 0"):
         DinoLearner(build(decoder=None, standardise=False), DinoLearnerConfig(encoder_updates=3))
-    with pytest.raises(ModelError, match="measure_updates: expected more than 0"):
+    with pytest.raises(ModelError, match=r"measure_updates: got .*, expected more than 0"):
         DinoLearner(build(), DinoLearnerConfig())
 
 

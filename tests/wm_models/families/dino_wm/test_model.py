@@ -252,7 +252,7 @@ def test_the_filter_keeps_its_context_and_the_actions_between() -> None:
     model = build(context=2).eval()
     check = TestChannels()
     state = lived(model, 1, 4)
-    assert state.seen.tolist() == [2]
+    assert state.length.tolist() == [2]
     wanted = torch.stack([model.encode(check.make_obs(model, 1, seed=t)) for t in (2, 3)], 1)
     assert torch.equal(state.observed[:, :2], wanted)
     assert torch.equal(state.action[:, 0], check.actions(model, 1, seed=3))

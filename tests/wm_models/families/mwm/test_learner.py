@@ -151,7 +151,7 @@ def test_the_autoencoder_sees_every_row_equally_often(changed, monkeypatch, join
 
 
 def test_windows_of_one_row_have_no_reward() -> None:
-    with pytest.raises(ValueError, match=r"agent_batch\.length: expected the rows.*got 1"):
+    with pytest.raises(ValueError, match=r"agent_batch\.length: got 1, expected the rows"):
         LearnerConfig(agent_batch=BatchSpec(8, 1))
 
 
