@@ -14,7 +14,7 @@ from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.launch.run_folder import RUNS
 
 if TYPE_CHECKING:
-    from wm_models.interface.embodiment import Body
+    from wm_models.interface.embodiment import Embodiment
     from wm_models.weights.released_dino_wm import ReleasedRun
 
 PERIODS = {"point_maze": 0.05, "pusht": 0.1}  # s; of the other tasks it is not known
@@ -60,10 +60,10 @@ def run_import(words: Sequence[str]) -> int:
         out = wanted.out or Path(RUNS) / f"dino_wm-{released.environment or 'import'}" / "weights"
         if out.exists():
             raise UserError(f"--out: {out} exists. Right: a new folder (nothing is overwritten).")
-        body, source = _body(released, wanted.data)
+        embodiment, source = _embodiment(released, wanted.data)
         made = import_released(
             released,
-            body,
+            embodiment,
             out,
             epoch=wanted.epoch,
             encoder=wanted.encoder,
@@ -77,10 +77,10 @@ def run_import(words: Sequence[str]) -> int:
     return 0
 
 
-def _body(released: ReleasedRun, given: Path | None) -> tuple[Body, str]:
+def _embodiment(released: ReleasedRun, given: Path | None) -> tuple[Embodiment, str]:
     """The statistics of a run's data, and where they are from."""
     from wm_datasets.formats.dino_wm_statistics import pusht_statistics, statistics
-    from wm_models.interface.embodiment import Body
+    from wm_models.interface.embodiment import Embodiment
 
     data = released.data
     normalised = bool(data.get("normalize_action", False))
@@ -101,7 +101,7 @@ def _body(released: ReleasedRun, given: Path | None) -> tuple[Body, str]:
             "--data FOLDER, the dataset that it was trained on (states.pth, actions.pth)."
         )
     period = PERIODS.get(released.environment, 0.0)
-    return Body(**asdict(found), period_s=period), source
+    return Embodiment(**asdict(found), period_s=period), source
 
 
 def _named(data: Mapping[str, Any]) -> Path | None:

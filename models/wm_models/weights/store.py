@@ -159,7 +159,7 @@ def load_model(
 def build(manifest: Manifest) -> WorldModel:
     """Return the model that a manifest describes, with fresh weights. ModelError."""
     try:
-        return preset(manifest.preset).varied(manifest.settings).build(manifest.robot)
+        return preset(manifest.preset).varied(manifest.settings).build(manifest.embodiment)
     except (ValueError, RuntimeError, AssertionError) as error:
         if isinstance(error, (ModelError, WeightsError)):
             raise

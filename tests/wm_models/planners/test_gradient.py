@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
 from wm_models.errors import ModelError
 from wm_models.interface.planner import Planner, PlanState
 from wm_models.interface.state import State
@@ -43,7 +43,7 @@ class TestGDOnDinoWM(PlannerContract):
         return GD(horizon=2, steps=3)
 
     def make_model(self) -> WorldModel:
-        return TINY.build(BODY, 1)
+        return TINY.build(EMBODIMENT, 1)
 
     def states(self, model: WorldModel, batch: int) -> State:
         return WorldModelContract().lived(model, batch)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import preset
 from wm_models.weights.averaging import average
 from wm_models.weights.manifest import Manifest, WeightsError
@@ -22,7 +22,7 @@ def versions(folder: Path, count: int, name: str = NAME, first: int = 1) -> list
     states = []
     for version in range(first, first + count):
         torch.manual_seed(version)
-        model = preset(name).build(Body.unit(4))
+        model = preset(name).build(Embodiment.unit(4))
         made = Manifest(version, name, 4, step=100 * version, extra={"task": "x"})
         WeightStore(folder).save(model.modules_by_name(), made)
         states.append(model.state_dict())

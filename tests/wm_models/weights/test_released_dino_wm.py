@@ -16,13 +16,15 @@ from tests.wm_models.weights import released_run as theirs
 from wm_models.encoders import pretrained
 from wm_models.errors import ModelError
 from wm_models.families.dino_wm.model import DinoWorldModel
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import preset
 from wm_models.weights.manifest import WeightsError
 from wm_models.weights.released_dino_wm import ReleasedRun, import_released
 from wm_models.weights.store import load_model, read_manifest
 
-BODY = Body((-1.0,) * 2, (1.0,) * 2, (0.1, -0.2), (0.3, 0.4), (1.0, 2.0, 3.0, 4.0), (0.5,) * 4, 0.1)
+EMBODIMENT = Embodiment(
+    (-1.0,) * 2, (1.0,) * 2, (0.1, -0.2), (0.3, 0.4), (1.0, 2.0, 3.0, 4.0), (0.5,) * 4, 0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def bring(folder: Path, out: Path, encoder: Path, body: Body = BODY) -> DinoWorldModel:
-    import_released(ReleasedRun.read(folder), body, out, encoder=encoder)
+def bring(
+    folder: Path, out: Path, encoder: Path, embodiment: Embodiment = EMBODIMENT
+) -> DinoWorldModel:
+    import_released(ReleasedRun.read(folder), embodiment, out, encoder=encoder)
     model, _ = load_model(out)
     assert isinstance(model, DinoWorldModel)
     return model
@@ -84,7 +88,7 @@ def test_a_checkpoint_as_released_is_exact(tmp_path: Path) -> None:
     actions = torch.randn(1, 3, 10, generator=g)
     assert_close(model.dynamics.action(actions), action(actions), rtol=0, atol=1e-6)
     raw = torch.randn(1, 3, 4, generator=g)
-    scores = (raw - torch.tensor(BODY.proprio_mean)) / torch.tensor(BODY.proprio_std)
+    scores = (raw - torch.tensor(EMBODIMENT.proprio_mean)) / torch.tensor(EMBODIMENT.proprio_std)
     assert model.encoder.proprio is not None and model.decoder is not None
     assert_close(model.encoder.proprio(raw), proprio(scores), rtol=0, atol=1e-6)
     visual = tokens[:, 0, :, :384]
@@ -184,7 +188,7 @@ def test_what_is_missing_is_said(tmp_path: Path, encoder: Path) -> None:
     with pytest.raises(WeightsError, match=r"no checkpoints/model_3\.pth.*model_latest\.pth"):
         run.checkpoint("3")
     with pytest.raises(ModelError, match="there is no file"):
-        import_released(run, BODY, tmp_path / "out", encoder=tmp_path / "none.pth")
+        import_released(run, EMBODIMENT, tmp_path / "out", encoder=tmp_path / "none.pth")
     (folder / "hydra.yaml").write_text("a: [")
     with pytest.raises(WeightsError, match="cannot be read as YAML"):
         ReleasedRun.read(folder)

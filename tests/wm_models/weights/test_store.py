@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wm_models.errors import ModelError
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import preset
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import WeightStore, load_model, load_modules, read_manifest
@@ -186,12 +186,12 @@ def test_an_unknown_preset_is_named(store) -> None:
         load_model(store.folder)
 
 
-def test_a_body_travels_with_the_weights(tmp_path: Path) -> None:
-    body = Body((-2.0,) * 3, (0.5,) * 3, (0.1,) * 3, (0.7,) * 3, (1.0,), (2.0,), 0.05)
-    manifest = Manifest(1, "mwm_cpu", 3, body=body.to_json())
+def test_an_embodiment_travels_with_the_weights(tmp_path: Path) -> None:
+    embodiment = Embodiment((-2.0,) * 3, (0.5,) * 3, (0.1,) * 3, (0.7,) * 3, (1.0,), (2.0,), 0.05)
+    manifest = Manifest(1, "mwm_cpu", 3, body=embodiment.to_json())
     WeightStore(tmp_path).save({"world_model": nn.Linear(2, 2)}, manifest)
-    assert read_manifest(tmp_path).robot == body
-    assert Manifest(1, "mwm_cpu", 3).robot == Body.unit(3)
+    assert read_manifest(tmp_path).embodiment == embodiment
+    assert Manifest(1, "mwm_cpu", 3).embodiment == Embodiment.unit(3)
 
 
 def test_what_does_not_change_is_stored_once(tmp_path: Path) -> None:

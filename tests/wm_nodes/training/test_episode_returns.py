@@ -60,7 +60,7 @@ class Evolved(Preset):
     def pace(self) -> Pace:
         return Pace(prefill=1, train_every=1)
 
-    def build(self, body: object, seed: int = 0) -> Posed:
+    def build(self, embodiment: object, seed: int = 0) -> Posed:
         torch.manual_seed(seed)
         return Posed()
 

@@ -19,7 +19,7 @@ from wm_models.families.dino_wm.probe import Probe, ProbeConfig
 from wm_models.families.dino_wm.scale import TokenScale
 from wm_models.families.dino_wm.tokens import Embedding, Layout, ProprioEmbedding, TokenConfig
 from wm_models.interface.checked import Checked
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.state import State, expand, index
 from wm_models.interface.world_model import ModelSpec, Rollout, WorldModel
 
@@ -60,13 +60,13 @@ class DinoConfig:
 class ObservationEncoder(nn.Module):
     """Observation to tokens: visual encoder and embedding of proprioception."""
 
-    def __init__(self, config: DinoConfig, layout: Layout, body: Body) -> None:
+    def __init__(self, config: DinoConfig, layout: Layout, embodiment: Embodiment) -> None:
         super().__init__()
         self.picture = config.encoder.make()
         self.scale = TokenScale(layout.count, layout.visual) if config.standardise else None
         self.proprio = None
-        if body.proprio_dim:
-            self.proprio = ProprioEmbedding(config.tokens.proprio, body, layout.proprio)
+        if embodiment.proprio_dim:
+            self.proprio = ProprioEmbedding(config.tokens.proprio, embodiment, layout.proprio)
 
     def visual(self, image: Tensor) -> Tensor:
         """Tokens (B, N, d) of images, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
@@ -88,44 +88,44 @@ class Dynamics(nn.Module):
 class DinoWorldModel(WorldModel):
     """Frozen patch features, predicted frame by frame.
 
-    Actions are z-scored with the body's statistics, ``frameskip`` of them side by side. A rollout
-    is exact, and fast where that costs nothing: frames before the newest are shared between
-    candidates, keys and values are kept while the window grows, and the last block asks for the
-    newest frame alone. Features: "visual" [N, d], "proprio" [p], "feat" both, flat.
+    Actions are z-scored with the embodiment's statistics, ``frameskip`` of them side by side.
+    A rollout is exact, and fast where that costs nothing: frames before the newest are shared
+    between candidates, keys and values are kept while the window grows, and the last block asks for
+    the newest frame alone. Features: "visual" [N, d], "proprio" [p], "feat" both, flat.
     """
 
-    body: Body
+    embodiment: Embodiment
 
-    def __init__(self, config: DinoConfig, body: Body) -> None:
+    def __init__(self, config: DinoConfig, embodiment: Embodiment) -> None:
         super().__init__()
-        self.config, self.body = config, body
+        self.config, self.embodiment = config, embodiment
         grid, size = config.encoder.grid, config.encoder.image_size
         self.layout = Layout.of(
-            config.tokens, grid * grid, config.encoder.width, body.proprio_dim > 0
+            config.tokens, grid * grid, config.encoder.width, embodiment.proprio_dim > 0
         )
-        self.spec = self._spec(config, body)
-        self.encoder = ObservationEncoder(config, self.layout, body)
+        self.spec = self._spec(config, embodiment)
+        self.encoder = ObservationEncoder(config, self.layout, embodiment)
         self.dynamics = Dynamics(config, self.layout, self.spec.action_dim)
         self.decoder = None
         if config.decoder is not None:
             self.decoder = Decoder(config.decoder, config.encoder.width, grid, size)
         self.probe = None
-        if config.probe is not None and body.proprio_dim:
-            self.probe = Probe(config.probe, size, body.proprio_dim)
+        if config.probe is not None and embodiment.proprio_dim:
+            self.probe = Probe(config.probe, size, embodiment.proprio_dim)
 
     @staticmethod
-    def _spec(config: DinoConfig, body: Body) -> ModelSpec:
-        stats = list(zip(body.action_mean, body.action_std, strict=True))
-        low = [(x - m) / s for x, (m, s) in zip(body.action_low, stats, strict=True)]
-        high = [(x - m) / s for x, (m, s) in zip(body.action_high, stats, strict=True)]
+    def _spec(config: DinoConfig, embodiment: Embodiment) -> ModelSpec:
+        stats = list(zip(embodiment.action_mean, embodiment.action_std, strict=True))
+        low = [(x - m) / s for x, (m, s) in zip(embodiment.action_low, stats, strict=True)]
+        high = [(x - m) / s for x, (m, s) in zip(embodiment.action_high, stats, strict=True)]
         size = config.encoder.image_size
-        proprio = {"proprio": (body.proprio_dim,)} if body.proprio_dim else {}
+        proprio = {"proprio": (embodiment.proprio_dim,)} if embodiment.proprio_dim else {}
         return ModelSpec(
             action_low=tuple(low) * config.frameskip,
             action_high=tuple(high) * config.frameskip,
             obs_keys={"image": (3, size, size), **proprio},
             frameskip=config.frameskip,
-            model_dt=body.period_s * config.frameskip,
+            model_dt=embodiment.period_s * config.frameskip,
             context=config.context,
             has_goal=True,
             has_decoder=config.decoder is not None,
@@ -168,8 +168,8 @@ class DinoWorldModel(WorldModel):
             return None
         if "proprio" not in obs:
             raise ModelError(
-                f"proprio: got only {', '.join(sorted(obs))}, expected {self.body.proprio_dim} "
-                "numbers besides the image."
+                f"proprio: got only {', '.join(sorted(obs))}, expected "
+                f"{self.embodiment.proprio_dim} numbers besides the image."
             )
         embedded: Tensor = self.encoder.proprio(obs["proprio"])
         return embedded

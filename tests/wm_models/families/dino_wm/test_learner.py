@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY, build, rows
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY, build, rows
 from wm_models.encoders.feature_cache import BLOCK, FeatureCache
 from wm_models.errors import ModelError
 from wm_models.families.dino_wm.learner import DinoLearner, DinoLearnerConfig
@@ -240,7 +240,7 @@ def test_pictures_are_encoded_in_blocks_of_one_size(images: Tensor) -> None:
     assert set(sizes) == {BLOCK}
 
 
-def test_a_body_decides_the_scale_of_actions() -> None:
-    spec = build(body=replace(BODY, action_mean=(0.0, 0.0), action_std=(2.0, 0.5))).spec
+def test_an_embodiment_decides_the_scale_of_actions() -> None:
+    spec = build(embodiment=replace(EMBODIMENT, action_mean=(0.0, 0.0), action_std=(2.0, 0.5))).spec
     assert spec.action_low == (-0.5, -1.0) * F and spec.action_high == (0.5, 3.0) * F
     assert spec.model_dt == pytest.approx(0.1 * F) and spec.frameskip == F
