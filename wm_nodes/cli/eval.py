@@ -29,6 +29,7 @@ from wm_nodes.robots.registry import ROBOTS, SIMULATED
 from wm_nodes.robots.robot import GoalTask, RobotError
 
 if TYPE_CHECKING:
+    from wm_nodes.agent.action_selection import SearchSettings
     from wm_nodes.agent.in_process import LearnedPolicy
     from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
     from wm_nodes.evaluation.policy import Policy
@@ -71,8 +72,12 @@ class Eval:
     """cem, mppi: candidates per iteration; 0: the model's default."""
     iterations: int = 0
     """Iterations of the search; 0: the model's default."""
+    temperature: float = 0.0
+    """mppi: how much the best candidates outweigh the others; 0: the model's default."""
     execute: int = 0
     """Actions of a plan that are executed before the next search; 0: the model's default."""
+    goal_visual: float = 1.0
+    """Weight of the goal's image in the cost."""
     goal_proprio: float = 1.0
     """Weight of the goal's proprioception in the cost, beside the image. The model predicts it from
     the goal image."""
@@ -254,7 +259,8 @@ def _check(wanted: Eval) -> None:
     for name in ("horizon", "samples", "iterations"):
         require(name, getattr(wanted, name), 0)
     require("execute", wanted.execute, 0)
-    require("goal-proprio", wanted.goal_proprio, 0.0)
+    for name in ("temperature", "goal_visual", "goal_proprio"):
+        require(name.replace("_", "-"), getattr(wanted, name), 0.0)
     for name in ("actuation_delay_s", "delay_s", "thinking_s"):
         require(name.replace("_", "-"), getattr(wanted, name), 0.0, 2.0)
     require_device(wanted.device)
@@ -315,7 +321,6 @@ def _policy(wanted: Eval, robot: Robot) -> Policy:
 def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
-    from wm_nodes.agent.action_selection import SearchSettings
     from wm_nodes.agent.device import pick_device
     from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences, goal_of, only_camera
     from wm_nodes.agent.weights import load_weights
@@ -326,25 +331,32 @@ def _agent(wanted: Eval, robot: Robot) -> LearnedPolicy:
         print(f"wm eval: note: {difference}", file=sys.stderr)
     weights = load_weights(folder, NEEDS, pick_device(wanted.device))
     camera = only_camera(robot.spec, wanted.camera)
-    search = SearchSettings(
-        horizon=wanted.horizon,
-        samples=wanted.samples,
-        iterations=wanted.iterations,
-        execute=wanted.execute,
-        goal_proprio=wanted.goal_proprio,
-        objective=wanted.objective,
-    )
     return LearnedPolicy(
         weights,
         robot.spec,
         seed=wanted.seed,
         planner=wanted.planner,
-        search=search,
+        search=_search_settings(wanted),
         camera=camera,
         goal=goal_of(robot, camera, joints=wanted.goal_joints),
         delay_s=wanted.delay_s,
         thinking_s=wanted.thinking_s,
         compensate=wanted.compensate,
+    )
+
+
+def _search_settings(wanted: Eval) -> SearchSettings:
+    from wm_nodes.agent.action_selection import SearchSettings
+
+    return SearchSettings(
+        horizon=wanted.horizon,
+        samples=wanted.samples,
+        iterations=wanted.iterations,
+        execute=wanted.execute,
+        temperature=wanted.temperature,
+        goal_visual=wanted.goal_visual,
+        goal_proprio=wanted.goal_proprio,
+        objective=wanted.objective,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from tests.wm_nodes.point_robot import PointRobot
-from wm_nodes.cli.eval import Eval, _evaluate, _with_defaults
+from wm_nodes.agent.action_selection import SearchSettings
+from wm_nodes.cli.eval import Eval, _evaluate, _search_settings, _with_defaults
 from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.weights import WeightFacts
@@ -93,6 +94,26 @@ def test_the_json_is_json_and_says_whether_it_was_interrupted(monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert found["interrupted"] is False
     assert found["return_interval_95"] == [None, None]
+
+
+def test_every_setting_of_a_search_but_its_budget_is_an_option():
+    """A budget in wall-clock time would make figures depend on the machine."""
+    others = {
+        "horizon": 3, "samples": 5, "iterations": 2, "execute": 4, "temperature": 0.5,
+        "goal_visual": 2.0, "goal_proprio": 3.0, "objective": "all",
+    }  # fmt: skip
+    assert {field.name for field in fields(SearchSettings)} == {"budget_s", *others}
+    assert _search_settings(Eval()) == SearchSettings()
+    assert _search_settings(Eval(**others)) == SearchSettings(**others)
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--goal-visual", "--goal-proprio"])
+def test_a_negative_setting_of_the_search_is_refused_by_name(option, capsys):
+    from wm_nodes.cli.main import main
+
+    assert main(["eval", "--policy", "random", option, "-0.5"]) == 2
+    error = capsys.readouterr().err
+    assert option in error and "-0.5" in error
 
 
 OWN_ROBOT = "docs/examples/two_joint_arm.py:TwoJointArm"
