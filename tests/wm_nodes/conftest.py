@@ -78,6 +78,12 @@ class Graph:
         self.executor.remove_node(node)
         node.destroy_node()
 
+    def kill(self, node: Any) -> None:
+        """Forget a node without its orderly end, as `kill -9` does: it publishes nothing more."""
+        self.nodes.remove(node)
+        self.executor.remove_node(node)
+        node.destroy_node()
+
     def close(self) -> None:
         for node in list(self.nodes):
             self.remove(node)

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from wm_nodes.cli.arguments import parse
+from wm_nodes.cli.eval import Eval
 from wm_nodes.cli.main import main
 from wm_nodes.evaluation.task_sets import SETS, published
 from wm_nodes.evaluation.task_study import BASELINES, StudyError, StudySettings, TaskStudy
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.graph import split_words
 from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
@@ -69,6 +73,20 @@ def test_every_task_is_measured_learned_and_judged_with_the_same_settings(study,
     assert (row.steps, row.updates, row.end) == (5000, 321, "steps")
     assert row.last_evaluations == 0.75  # of .5, .75 and 1
     assert [line for line in said if line.startswith("reach-v3: success 0.75 [0.30, 0.95]")]
+
+
+def test_the_graph_and_the_evaluation_accept_their_arguments(study, tmp_path):
+    """What the study runs is recorded here; this is what `wm` itself makes of the same words."""
+    study("reach-v3", seed=7, time_limit=50, demos=5, minutes=3.0)[0].run()
+    (launch,) = calls(tmp_path, "launch")
+    _, name, *arguments = launch.split()
+    values = find_graph(name).parse(split_words(arguments))
+    assert (values["task"], values["demos"], values["seed"]) == ("reach-v3", 5, 7)
+    evaluations = [parse(Eval, "eval", line.split()[1:]) for line in calls(tmp_path, "eval")]
+    assert {each.policy for each in evaluations} == {"agent", *BASELINES}
+    assert {(each.episodes, each.seed, each.time_limit) for each in evaluations} == {(4, 7, 50)}
+    tasks = {each.policy: each.task for each in evaluations}
+    assert tasks == {"agent": "", **dict.fromkeys(BASELINES, "reach-v3")}  # "": of the weights
 
 
 def test_a_finished_task_is_not_repeated(study, tmp_path):
