@@ -101,6 +101,7 @@ class WorldModelContract:
         start = model.initial(batch)
         assert all(x.shape[0] == batch for x in leaves(start))
         shapes = [x.shape for x in leaves(start)]
+        assert shapes
         filtered = self.lived(model, batch)
         assert [x.shape for x in leaves(filtered)] == shapes
         stepped = model.step(filtered, self.actions(model, batch), generator=seeded())
@@ -202,7 +203,7 @@ class WorldModelContract:
             assert float(image.min()) >= 0.0 and float(image.max()) <= 1.0
         if spec.has_goal:
             goal = model.encode_goal(self.make_obs(model, 2))
-            assert all(x.shape[0] == 2 for x in goal.values())
+            assert goal and all(x.shape[0] == 2 for x in goal.values())
         lacking: dict[str, tuple[bool, Callable[[], object]]] = {
             "actor": (spec.has_actor, lambda: model.act(state, mode=True)),
             "decoder": (spec.has_decoder, lambda: model.decode(state)),

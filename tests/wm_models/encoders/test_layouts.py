@@ -15,6 +15,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from tests.tensors import assert_same_tensors
 from wm_models.encoders import pretrained
 from wm_models.encoders.layouts import HUB, SMOOTH, fitted, resample_positions
 from wm_models.encoders.timm import TimmConfig
@@ -199,7 +200,7 @@ def test_the_first_key_that_does_not_fit_is_named(foreign, how: str, said: str) 
     text = str(error.value)
     assert "\n" not in text and "layout 'DINOv2 hub'" in text and "some.pth" in text
     assert "facebook/dinov2-small" in text  # what would be right
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert_same_tensors(net.state_dict(), before)
 
 
 def test_heads_of_tasks_are_left_out() -> None:

@@ -33,7 +33,9 @@ def demos(tmp_path):
 
 
 def test_the_physics_follow_from_the_executed_action_not_from_the_meant_one(demos):
-    for episode in episodes(demos):
+    played = episodes(demos)
+    assert len(played) == 8
+    for episode in played:
         x, push = episode["proprio"], episode["action"]
         np.testing.assert_allclose(x[1:], np.clip(x[:-1] + push[:-1], -2, 2), atol=1e-6)
         meant = np.clip(-x[:-1] * (1 + 5 * (abs(x[:-1]) > 0.7)), -1, 1)

@@ -174,8 +174,9 @@ def test_an_absolute_namespace_is_not_below_the_pushed_one():
 
 def test_the_graph_reads_the_shipped_arms_as_the_robot_node_does():
     config = pytest.importorskip("wm_nodes.robots.arm.config.arm_config")
-    for file in sorted(shared("config/robots").glob("*.yaml")):
-        if "joints:" not in file.read_text():
-            continue
+    files = sorted(shared("config/robots").glob("*.yaml"))
+    arms = [file for file in files if "joints:" in file.read_text()]
+    assert {"arm_sim", "fr3"} <= {file.stem for file in arms}
+    for file in arms:
         run = open_run(ARM, {**REAL, "robot": file.stem})
         assert run.values["driver_ns"] == config.read_config(file).driver_ns

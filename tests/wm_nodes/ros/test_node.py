@@ -169,6 +169,7 @@ def test_a_dump_of_all_parameters_can_be_loaded(graph, kind) -> None:
     """As `ros2 param dump` and `ros2 param load` do, through YAML."""
     node = graph.add(kind, begin=False)
     dump = {name: node.get_parameter(name).value for name in node._parameters}
+    assert {field.name for field in fields(kind.PARAMS)} <= dump.keys()
     text = yaml.safe_dump({n: list(v) if isinstance(v, array) else v for n, v in dump.items()})
     for name, value in yaml.safe_load(text).items():
         wire = ParameterMsg(name=name, value=get_parameter_value(yaml.safe_dump(value)))

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
+from tests.tensors import assert_same_tensors
 from tests.wm_models.families.dino_wm.dino_tiny import TINY
 from tests.wm_nodes.tiny import SIZE, record
 from wm_datasets import LogReader
@@ -67,7 +67,7 @@ def test_phases_and_resuming_bit_for_bit(tmp_path, log):
     part = learning(tmp_path / "part", log)
     advance(part, 9)
     ours, theirs = state(part), state(whole)
-    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert_same_tensors(ours, theirs)
     assert part.metrics == whole.metrics
 
 

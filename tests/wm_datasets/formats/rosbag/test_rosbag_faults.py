@@ -109,7 +109,8 @@ def test_a_recorder_whose_clock_was_set_back_is_named(tmp_path, mapping, storage
 def test_with_a_period_too_and_without_waiting_for_the_clock(tmp_path, mapping):
     bag = write_bag(tmp_path / "bag", moved(stamped(4.0), 2.0, 1e8))
     bring("rosbag", bag, tmp_path / "log", topics=mapping, period_s=0.25)
-    assert all(length in (7, 8) for length in lengths(tmp_path / "log"))
+    found = lengths(tmp_path / "log")
+    assert len(found) > 1 and set(found) <= {7, 8}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from tests.tensors import assert_same_tensors
 from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY, build, rows
 from wm_models.encoders.feature_cache import BLOCK, FeatureCache
 from wm_models.errors import ModelError
@@ -148,7 +149,7 @@ def test_an_update_is_a_function_of_its_arguments() -> None:
     torch.rand(3)  # the global generator decides nothing
     assert run(again, 3, 6) == metrics
     ours, theirs = weights(whole.model), weights(model)
-    assert all(torch.equal(ours[k], theirs[k]) for k in ours)
+    assert_same_tensors(ours, theirs)
 
 
 def test_the_global_generator_is_left_alone() -> None:
