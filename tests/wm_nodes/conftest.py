@@ -56,9 +56,9 @@ class Graph:
 
     def hear(self, topic: Any, convert: Callable = lambda msg: msg, **names: str) -> list:
         """Subscribe; return the list that messages will come into."""
-        heard: list = []
-        topic.subscription(self.probe, lambda msg: heard.append(convert(msg)), **names)
-        return heard
+        received: list = []
+        topic.subscription(self.probe, lambda msg: received.append(convert(msg)), **names)
+        return received
 
     def until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
         """Spin until the condition holds."""

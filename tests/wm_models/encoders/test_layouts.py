@@ -185,17 +185,17 @@ def broken(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("missing", r"'blocks\.3\.attn\.qkv\.weight' is missing \(1 missing, 0 of another shape"),
         ("unexpected", r"'blocks\.12\.norm1\.weight' is unexpected"),
         ("shape", r"'blocks\.3\.mlp\.fc1\.bias': got shape \(7,\), expected \(1536,\)"),
     ],
 )
-def test_the_first_key_that_does_not_fit_is_named(foreign, how: str, said: str) -> None:
+def test_the_first_key_that_does_not_fit_is_named(foreign, how: str, message: str) -> None:
     net = pretrained.make_backbone("dinov2_s", 196)
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(ModelError, match=said) as error:
+    with pytest.raises(ModelError, match=message) as error:
         pretrained.fill_backbone("dinov2_s", net, broken(foreign["dinov2_s"], how), "some.pth")
     text = str(error.value)
     assert "\n" not in text and "layout 'DINOv2 hub'" in text and "some.pth" in text

@@ -47,7 +47,7 @@ def write(file: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("empty", "is empty"),
         ("text", "is no file of weights"),
@@ -65,11 +65,11 @@ def write(file: Path, what: str) -> None:
 )
 @pytest.mark.parametrize("suffix", [".pth", ".bin"])
 def test_what_is_no_weights_is_said_in_one_line(
-    tmp_path: Path, what: str, said: str, suffix: str
+    tmp_path: Path, what: str, message: str, suffix: str
 ) -> None:
     file = tmp_path / f"some{suffix}"
     write(file, what)
-    with pytest.raises(ModelError, match=said) as error:
+    with pytest.raises(ModelError, match=message) as error:
         read_tensors(file)
     text = str(error.value)
     assert "\n" not in text and str(file) in text

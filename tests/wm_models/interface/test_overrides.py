@@ -70,7 +70,7 @@ def test_later_changes_come_on_top():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("model.kl.scal", "1", r"got 'model.kl.scal', expected .*Did you mean 'model.kl.scale'"),
         ("learnr.train_every", "1", r"got 'learnr', expected one of model, learner"),
@@ -98,8 +98,8 @@ def test_later_changes_come_on_top():
         ("learner.behavior.actor_grad", "up", r"expected 'dynamics', 'reinforce' or 'both'"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(name, value, said):
-    with pytest.raises(ModelError, match=said) as refused:
+def test_what_is_wrong_is_refused_by_name(name, value, message):
+    with pytest.raises(ModelError, match=message) as refused:
         CPU.varied({name: value})
     assert str(refused.value).startswith("set: ")
 

@@ -37,10 +37,10 @@ def test_each_number_is_the_mean_of_the_newest(tmp_path):
     model, read = load_model(tmp_path / "out")
     assert read == made and WeightStore(tmp_path / "run").versions() == [1, 2, 3]
     for name, value in model.state_dict().items():
-        wanted = states[1][name]
+        expected = states[1][name]
         if value.is_floating_point():
-            wanted = (states[0][name].double() + wanted.double()) / 2
-        assert_close(value.double(), wanted.double(), rtol=0, atol=1e-7, msg=name)
+            expected = (states[0][name].double() + expected.double()) / 2
+        assert_close(value.double(), expected.double(), rtol=0, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("last", [1, 3])

@@ -162,7 +162,7 @@ def broken(parts: dict[str, Any], how: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("absent", "predictor: got nothing"),
         ("class", r"action_encoder: got a models\.dummy\.DummyRepeatActionEncoder"),
@@ -172,10 +172,10 @@ def broken(parts: dict[str, Any], how: str) -> dict[str, Any]:
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
-    tmp_path: Path, encoder: Path, how: str, said: str
+    tmp_path: Path, encoder: Path, how: str, message: str
 ) -> None:
     folder = theirs.write_run(tmp_path / "run", theirs.small(), broken(theirs.small_parts(), how))
-    with pytest.raises(WeightsError, match=said) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         bring(folder, tmp_path / "out", encoder)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 

@@ -96,9 +96,9 @@ def damage(folder: Path, how: str) -> None:
         import hashlib
 
         file.write_bytes(b"something else")
-        told = json.loads((folder / "manifest.json").read_text())
-        told["sha256"][file.name] = hashlib.sha256(b"something else").hexdigest()
-        (folder / "manifest.json").write_text(json.dumps(told))
+        entries = json.loads((folder / "manifest.json").read_text())
+        entries["sha256"][file.name] = hashlib.sha256(b"something else").hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(entries))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_a_whole_model_travels(store) -> None:
     model = preset("mwm_cpu").build(4, seed=3)
     model.critic.scale.fill_(2.0)
     store.save(model.modules_by_name(), manifest(0))
-    loaded, told = load_model(store.folder)
-    assert told.preset == "mwm_cpu" and not loaded.training
+    loaded, travelled = load_model(store.folder)
+    assert travelled.preset == "mwm_cpu" and not loaded.training
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 

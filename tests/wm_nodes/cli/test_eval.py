@@ -64,7 +64,7 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("given", "made", "said"),
+    ("given", "made", "message"),
     [
         ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "made for task 'push-v3'"),
         ({"robot": "wall"}, facts("metaworld", "push-v3"), "made for 'metaworld'"),
@@ -72,8 +72,8 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
         ({"task": "wall-any"}, facts("wall", "wall-same"), "made for task 'wall-same'"),
     ],
 )
-def test_what_contradicts_the_weights_is_refused(given, made, said):
-    with pytest.raises(UserError, match=said):
+def test_what_contradicts_the_weights_is_refused(given, made, message):
+    with pytest.raises(UserError, match=message):
         _with_defaults(replace(Eval(), **given), made)
 
 
@@ -143,7 +143,7 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["eval", "--policy", "random", "--robot", "wal"], "--robot: there is no 'wal'. Right: me"),
         (["eval", "--policy", "random", "--robot", "none.py:Robot"], "there is no file none.py"),
@@ -162,12 +162,12 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
         ),
     ],
 )
-def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, said, capsys):
+def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, message, capsys):
     from wm_nodes.cli.main import main
 
     assert main(words) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output and output.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def words_said(capsys, *words: str) -> str:
 
 def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys):
     same = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
-    said = words_said(capsys, *same, "--policy", "random").splitlines()
-    assert said[0].startswith("wall-same random: success ")
-    assert said[1].startswith("beside it: wall-same hold: success 0.00")
-    assert len(said) == 2
+    message = words_said(capsys, *same, "--policy", "random").splitlines()
+    assert message[0].startswith("wall-same random: success ")
+    assert message[1].startswith("beside it: wall-same hold: success 0.00")
+    assert len(message) == 2
     found = json.loads(words_said(capsys, *same, "--policy", "hold", "--json"))
     assert found["success_rate"] == 0.0 and set(found["baselines"]) == {"random"}
     beside = found["baselines"]["random"]

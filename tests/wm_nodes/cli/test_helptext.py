@@ -95,7 +95,7 @@ def test_weights_are_listed(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "said"),
+    ("command", "words", "message"),
     [
         ("eval", ["--episodes", "many"], "--episodes: right is a whole number, given 'many'"),
         ("eval", ["--delay-s", "x"], "--delay-s: right is a number, given 'x'"),
@@ -106,11 +106,11 @@ def test_weights_are_listed(capsys, monkeypatch, tmp_path):
         ("average", ["a", "b"], "there is no option or argument b"),
     ],
 )
-def test_a_wrong_word_is_one_line(command, words, said):
+def test_a_wrong_word_is_one_line(command, words, message):
     from importlib import import_module
 
     module, _, name = CLASSES[command].partition(":")
     with pytest.raises(UserError) as caught:
         parse(getattr(import_module(f"wm_nodes.cli.{module}"), name), command, words)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -81,7 +81,7 @@ def test_mistakes_are_said_in_one_line(
     folder = run_folder(tmp_path, "wall", 2)
     evil = run_folder(tmp_path, "point_maze", 2, optimizer=Calls(os.system, "false"))
     out = tmp_path / "out"
-    for given, said in (
+    for given, message in (
         (words(folder, encoder, "--out", out), "--data FOLDER, the dataset"),
         (words(tmp_path / "none", encoder), "there is no folder"),
         (words(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
@@ -92,5 +92,5 @@ def test_mistakes_are_said_in_one_line(
     ):
         assert main(given) == 2
         text = capsys.readouterr().err
-        assert said in text and text.count("\n") == 1
+        assert message in text and text.count("\n") == 1
         assert not out.exists()

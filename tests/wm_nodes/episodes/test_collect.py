@@ -97,14 +97,14 @@ def test_more_goes_on_where_the_log_ends(tmp_path, expert):
 
 
 def test_the_result_counts_what_the_log_holds(tmp_path):
-    told = []
+    watched = []
     with SeenPoint() as robot:
         policy = NoisyExpert(Homing(), robot.spec, 0.0, 0)
-        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=told.append)
-    assert result.rows == tuple(told)
+        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=watched.append)
+    assert result.rows == tuple(watched)
     assert result.success_rate == 1
     returns = [float(e["reward"].sum()) for e in episodes(tmp_path / "log")]
-    assert [row.total_reward for row in told] == pytest.approx(returns)
+    assert [row.total_reward for row in watched] == pytest.approx(returns)
 
 
 def test_play_near_nothing_is_refused(tmp_path):

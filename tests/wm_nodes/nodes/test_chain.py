@@ -368,11 +368,11 @@ def test_a_bad_message_is_dropped_and_counted(graph, kind, own, topic, msg, reas
 )
 def test_what_another_version_made_is_never_used(graph, store, kind, topic, msg, reason) -> None:
     node = graph.add(kind, weights=str(store.path(1)))
-    heard = graph.hear(topics.LATENT) if kind is WorldModelNode else graph.hear(topics.PLAN)
+    received = graph.hear(topics.LATENT) if kind is WorldModelNode else graph.hear(topics.PLAN)
     graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
     graph.joined(topic.always(graph.probe)).publish(msg)
     graph.until(lambda: node.diagnostics.drops[reason] == 1)
-    assert heard == []
+    assert received == []
 
 
 @both
@@ -400,7 +400,7 @@ def test_a_model_for_another_robot_is_a_mistake_of_the_user(graph, store) -> Non
 
 def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
     graph.add(AgentNode, **TOP, weights=str(store.path(1)))
-    heard = {
+    received = {
         topic: graph.hear(topic, **names)
         for topic, names in (
             (topics.IMAGE, TOP),
@@ -411,11 +411,11 @@ def test_the_agent_shows_its_thoughts_to_those_who_look(graph, store) -> None:
     }
     robot = robot_for(graph, "fused")
     robot.ask(1, is_first=True)
-    graph.until(lambda: all(heard.values()))
-    assert {messages.from_time(m[0].header.stamp) for m in heard.values()} == {100_000_000}
-    assert heard[topics.FEATURES][0].header.frame_id == "mwm_cpu/autoencoder@1"
-    assert heard[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
-    assert heard[topics.IMAGINATION][0].width == 128
+    graph.until(lambda: all(received.values()))
+    assert {messages.from_time(m[0].header.stamp) for m in received.values()} == {100_000_000}
+    assert received[topics.FEATURES][0].header.frame_id == "mwm_cpu/autoencoder@1"
+    assert received[topics.LATENT][0].header.frame_id == "mwm_cpu/world_model@1"
+    assert received[topics.IMAGINATION][0].width == 128
 
 
 def test_split_and_fused_imagine_alike(graph, store) -> None:
@@ -441,7 +441,7 @@ def test_split_and_fused_imagine_alike(graph, store) -> None:
 
 def test_a_plan_of_a_policy_is_a_valid_message(graph) -> None:
     graph.add(PolicyNode)
-    heard = graph.hear(topics.PLAN)
+    received = graph.hear(topics.PLAN)
     graph.joined(topics.STEPS.always(graph.probe)).publish(a_step())
-    graph.until(lambda: heard)
-    assert isinstance(heard[0], JointTrajectory) and list(heard[0].joint_names) == ["push"]
+    graph.until(lambda: received)
+    assert isinstance(received[0], JointTrajectory) and list(received[0].joint_names) == ["push"]

@@ -127,7 +127,7 @@ both = pytest.mark.parametrize("composition", ["split", "fused"])
 def test_split_and_fused_plan_as_the_cores_alone(graph, weights, composition: str, tmp_path):
     """Plans in robot units, carried out for a model step; then made anew from what is seen."""
     aim = Goal(picture(99), joints(99))
-    wanted = alone(weights, 5, aim)
+    expected = alone(weights, 5, aim)
     brain(graph, composition, weights)
     arm = Arm(graph, composition)
     for topic, msg in (
@@ -137,7 +137,7 @@ def test_split_and_fused_plan_as_the_cores_alone(graph, weights, composition: st
         graph.joined(topic.always(graph.probe)).publish(msg)
         graph.spin(0.3)
     found = [arm.ask(tick) for tick in range(1, 6)]
-    for plan, actions in zip(found, wanted, strict=True):
+    for plan, actions in zip(found, expected, strict=True):
         assert str(plan.origin) == "dino_tiny/cem@1"
         np.testing.assert_allclose(plan.actions, actions, atol=1e-5)
         assert (plan.actions >= EMBODIMENT.action_low).all() and (
@@ -300,5 +300,5 @@ def test_the_filter_takes_every_second_observation_and_begins_anew_after_a_gap(w
         for tick in (1, 2, 3):
             tokens = encoder.encode(loaded, picture(tick), joints(tick))
             state = filter_.update(loaded, tokens, step_of(tick, executed=(0.1 * tick, 0.4)))
-        wanted = loaded.actions.from_robot(torch.tensor([[0.2, 0.4], [0.3, 0.4]]))
-        torch.testing.assert_close(state.action[0, 0], wanted)
+        expected = loaded.actions.from_robot(torch.tensor([[0.2, 0.4], [0.3, 0.4]]))
+        torch.testing.assert_close(state.action[0, 0], expected)

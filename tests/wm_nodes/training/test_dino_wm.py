@@ -107,10 +107,10 @@ def test_actions_are_learned_in_the_model_s_units(tmp_path, log):
     batch = batches.draw(specs)["windows"]
     batches.load_state_dict(before)
     raw = batches.sampler.sample(specs["windows"].batch, specs["windows"].length)
-    wanted = (raw["action"] - here.setup.embodiment.action_mean) / np.array(
+    expected = (raw["action"] - here.setup.embodiment.action_mean) / np.array(
         here.setup.embodiment.action_std
     )
-    np.testing.assert_allclose(batch["action"], wanted, atol=1e-5)
+    np.testing.assert_allclose(batch["action"], expected, atol=1e-5)
     np.testing.assert_array_equal(batch["proprio"], raw["proprio"])
 
 

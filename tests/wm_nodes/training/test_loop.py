@@ -347,7 +347,7 @@ def poison(learning):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"action": None}, "no actions .*'tiny'.*pre-training"),
         ({"reward": False}, "no reward.*'tiny'.*dino_wm"),
@@ -355,7 +355,7 @@ def poison(learning):
 )
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
-    start, tmp_path, log, changes, said, mixed
+    start, tmp_path, log, changes, message, mixed
 ):
     with LogReader(log) as reader:
         spec = replace(reader.spec, **changes)
@@ -367,5 +367,5 @@ def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
         for row in rows:
             writer.append(row)
     logs = ((log, 1.0),) * mixed + ((tmp_path / "other", 1.0),)
-    with pytest.raises(TrainingError, match=rf"log: .*other has {said}"):
+    with pytest.raises(TrainingError, match=rf"log: .*other has {message}"):
         start(logs=logs).step()

@@ -226,8 +226,8 @@ def test_statistics_are_of_single_actions_whatever_the_frameskip(tmp_path, log, 
     assert len(model.spec.action_low) == skip
     chunks = torch.from_numpy(actions[: len(actions) // skip * skip]).reshape(-1, skip, 1)
     scores = adapter.from_robot(chunks)
-    wanted = (chunks - actions.mean()) / actions.std()
-    torch.testing.assert_close(scores, wanted.flatten(1), atol=1e-5, rtol=1e-5)
+    expected = (chunks - actions.mean()) / actions.std()
+    torch.testing.assert_close(scores, expected.flatten(1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(adapter.to_robot(scores), chunks, atol=1e-5, rtol=1e-5)
     low = (embodiment.action_low[0] - actions.mean()) / actions.std()
     np.testing.assert_allclose(model.spec.action_low, [low] * skip, rtol=1e-5)

@@ -133,8 +133,8 @@ def test_actions_of_one_model_step_are_those_after_its_frame() -> None:
     )[1]
     learner.update({"windows": batch})
     for t in range(3):
-        wanted = torch.cat([batch["action"][:, t * F + i] for i in range(F)], -1)
-        assert torch.equal(seen[0][:, t], wanted)
+        expected_value = torch.cat([batch["action"][:, t * F + i] for i in range(F)], -1)
+        assert torch.equal(seen[0][:, t], expected_value)
 
 
 def test_an_update_is_a_function_of_its_arguments() -> None:

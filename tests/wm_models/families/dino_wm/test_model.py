@@ -253,8 +253,8 @@ def test_the_filter_keeps_its_context_and_the_actions_between() -> None:
     check = TestChannels()
     state = lived(model, 1, 4)
     assert state.length.tolist() == [2]
-    wanted = torch.stack([model.encode(check.make_obs(model, 1, seed=t)) for t in (2, 3)], 1)
-    assert torch.equal(state.observed[:, :2], wanted)
+    expected = torch.stack([model.encode(check.make_obs(model, 1, seed=t)) for t in (2, 3)], 1)
+    assert torch.equal(state.observed[:, :2], expected)
     assert torch.equal(state.action[:, 0], check.actions(model, 1, seed=3))
     assert not state.action[:, 1:].any() and not state.observed[:, 2:].any()
 
@@ -264,8 +264,8 @@ def test_proprioception_is_z_scored_and_its_distances_are_kept() -> None:
     assert embed is not None and not any(p.requires_grad for p in embed.parameters())
     a, b = (torch.randn(5, 3, generator=seeded(s)) for s in (1, 2))
     std = torch.tensor(EMBODIMENT.proprio_std)
-    wanted = ((a - b) / std).norm(dim=-1)
-    assert_close((embed(a) - embed(b)).norm(dim=-1), (4 / 3) ** 0.5 * wanted)
+    expected = ((a - b) / std).norm(dim=-1)
+    assert_close((embed(a) - embed(b)).norm(dim=-1), (4 / 3) ** 0.5 * expected)
 
 
 def test_actions_are_z_scored_and_put_side_by_side() -> None:
@@ -322,9 +322,9 @@ def test_a_residual_predictor_begins_with_a_still_world() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [({"context": 4}, "context"), ({"slide": "sometimes"}, "slide"), ({"frameskip": 0}, "frame")],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, object], told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         build(**changes)  # type: ignore[arg-type]

@@ -97,8 +97,12 @@ def test_the_dot_is_where_proprioception_says():
         found = goal_of(world, "top")()
         assert isinstance(found, Goal) and found.image.shape == (64, 64, 3)
         assert found.proprio is None  # a picture tells no more than it shows
-        told = goal_of(world, "top", joints=True)()
-        assert told is not None and told.proprio is not None and len(told.proprio) == 2
+        with_joints = goal_of(world, "top", joints=True)()
+        assert (
+            with_joints is not None
+            and with_joints.proprio is not None
+            and len(with_joints.proprio) == 2
+        )
 
 
 def test_standing_still_solves_no_episode_of_wall():
