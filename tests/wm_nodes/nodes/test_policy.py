@@ -110,7 +110,7 @@ def test_a_wrong_value_is_refused_and_the_old_one_stays(graph, weights):
     for values, reason in (
         ({"samples": -1}, "samples"),
         ({"objective": "best"}, "objective: got 'best', expected "),
-        ({"goal_visual": 0.0, "goal_proprio": 0.0}, "goal_visual: expected more than 0"),
+        ({"goal_visual": 0.0, "goal_proprio": 0.0}, "goal_visual: got 0.0, expected more than 0"),
         ({"samples": 32, "objective": "best"}, "objective"),
         ({"planner": "cem"}, "planner|read-only"),
     ):
