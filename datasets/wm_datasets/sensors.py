@@ -38,10 +38,10 @@ class SensorSpec:
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
         if not isinstance(self.units, str):
             object.__setattr__(self, "units", tuple(str(unit) for unit in self.units))
-        for part, given in (("units", self.units), ("names", self.names)):
-            if given and not isinstance(given, str) and len(given) != shape[-1]:
+        for part, values in (("units", self.units), ("names", self.names)):
+            if values and not isinstance(values, str) and len(values) != shape[-1]:
                 raise LogSpecError(
-                    f"sensor: {part} must be {shape[-1]}, as the last axis is long, got {given}"
+                    f"sensor: {part} must be {shape[-1]}, as the last axis is long, got {values}"
                 )
         if not self.units or len(set(self.names)) != len(self.names):
             raise LogSpecError(

@@ -181,8 +181,8 @@ class LogSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LogSpec:
-        given = (data["proprio"], data["action"], data.get("signals"))
-        proprio, action, signals = (VectorSpec.from_json(v) if v else None for v in given)
+        parts = (data["proprio"], data["action"], data.get("signals"))
+        proprio, action, signals = (VectorSpec.from_json(v) if v else None for v in parts)
         cameras = {k: (s[0], s[1], s[2]) for k, s in data["cameras"].items()}
         sensors = {k: SensorSpec.from_json(s) for k, s in data.get("sensors", {}).items()}
         return cls(data["robot"], data["task"], float(data["control_period_s"]),

@@ -1,12 +1,11 @@
-"""The robot keeps the contract."""
+"""The arm keeps the contract of simulators."""
 
 from __future__ import annotations
 
 from docs.examples.two_joint_arm import TwoJointArm
-from wm_nodes.robots.robot import Robot
-from wm_nodes.robots.testing import RobotContract
+from wm_nodes.robots.testing import SimulatorContract
 
 
-class TestTwoJointArm(RobotContract):
-    def make_robot(self) -> Robot:
+class TestTwoJointArm(SimulatorContract):
+    def make_robot(self) -> TwoJointArm:
         return TwoJointArm(time_limit=5)

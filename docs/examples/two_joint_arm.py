@@ -1,9 +1,10 @@
-"""A robot of your own, with its graph: an arm of two joints whose hand must reach a ball.
+"""A robot of your own, with its graph: an arm of two joints must reach a ball.
 
     wm launch docs/examples/two_joint_arm.py            # learn the task
-    pytest docs/examples/test_two_joint_arm.py          # it fulfils the Robot contract
+    pytest docs/examples/test_two_joint_arm.py          # it fulfils the contract of simulators
 
-A real robot does the same and calls its driver in `reset` and `act`.
+`Simulator` handles seeds, the time limit, errors and stamps. A real robot implements `Robot`
+instead and calls its driver in `reset` and `act`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy.typing as npt
 
 from wm_datasets.spec import VectorSpec
 from wm_nodes.graphs.sim import GraphRobot, simulator_graph
-from wm_nodes.robots.robot import Observation, Robot, RobotError, RobotSpec, checked_action
-from wm_nodes.robots.seeds import episode_seed
+from wm_nodes.robots.robot import Image, Vector
+from wm_nodes.robots.sims.simulator import Simulator, StepOutcome, require_task
 
 TASKS = ("reach", "reach-sparse")
 PERIOD_S = 0.1  # of one agent step
@@ -25,8 +26,9 @@ JOINTS = VectorSpec(("shoulder", "elbow"), ("rad", "rad"), (-3.15, -3.15), (3.15
 SPEEDS = VectorSpec(("shoulder", "elbow"), ("rad/s", "rad/s"), (-1.5, -1.5), (1.5, 1.5))
 
 
-class TwoJointArm(Robot):
-    """reach: the reward is minus the distance of hand and ball [m]; reach-sparse: 1 when near.
+class TwoJointArm(Simulator):
+    """reach: the reward is minus the distance of end effector and ball [m]; reach-sparse: 1 when
+    near.
 
     size: side of the square image [px]. time_limit: agent steps of an episode. limits: bounds of
     the joint velocities; `limits:=FILE` reads them from a YAML.
@@ -40,85 +42,43 @@ class TwoJointArm(Robot):
         size: int = 64,
         limits: VectorSpec = SPEEDS,
     ) -> None:
-        if task not in TASKS:
-            raise RobotError(f"task: got {task!r}, expected one of {', '.join(TASKS)}.")
-        self.spec = RobotSpec(
-            name="two_joint_arm",
-            task=task,
-            control_period_s=PERIOD_S,
+        super().__init__(seed=seed, time_limit=time_limit)
+        require_task(task, TASKS)
+        self._size = size
+        self.spec = self._spec(
+            "two_joint_arm",
+            task,
+            step_s=PERIOD_S,
             cameras={"front": (size, size, 3)},
             proprio=JOINTS,
             action=limits,
         )
-        self._seed, self._limit, self._size = seed, time_limit, size
-        self._episode = self._stamp_ns = 0
-        self._newest: Observation | None = None
-        self._closed = False
 
-    def reset(self, seed: int | None = None) -> Observation:
-        self._require_open()
-        if seed is None:  # the next episode of the robot's own
-            seed = episode_seed(self._seed, self._episode)
-            self._episode += 1
+    def _begin(self, seed: int) -> None:
         random = np.random.default_rng(seed)
         self._joints = random.uniform(-1.5, 1.5, 2)
-        self._ball = hand(random.uniform(-1.5, 1.5, 2))
-        self._left = self._limit
-        zeros = np.zeros(2, np.float32)
-        return self._observe(executed=zeros, commanded=zeros, is_first=True)
+        self._ball = end_effector(random.uniform(-1.5, 1.5, 2))
 
-    def observe(self) -> Observation:
-        if self._newest is None:
-            raise RobotError("two_joint_arm: got no episode, expected one. Call reset first.")
-        return self._newest
-
-    def act(self, action: npt.ArrayLike) -> Observation:
-        self._require_open()
-        if self.observe().is_last:
-            raise RobotError("two_joint_arm: the episode has ended. Call reset first.")
-        executed, commanded = checked_action(self.spec.action, action, self.spec.name)
-        self._joints = np.clip(self._joints + PERIOD_S * executed, JOINTS.low, JOINTS.high)
-        self._left -= 1
-        distance = float(np.linalg.norm(hand(self._joints) - self._ball))
+    def _simulate(self, action: Vector) -> StepOutcome:
+        self._joints = np.clip(self._joints + PERIOD_S * action, JOINTS.low, JOINTS.high)
+        distance = float(np.linalg.norm(end_effector(self._joints) - self._ball))
         near = distance < NEAR_M
-        return self._observe(
-            executed=executed,
-            commanded=commanded,
-            reward=float(near) if self.spec.task == "reach-sparse" else -distance,
-            success=near,
-            is_last=self._left == 0,
-        )
+        sparse = self.spec.task == "reach-sparse"
+        return StepOutcome(reward=float(near) if sparse else -distance, success=near)
 
-    def stop(self) -> None:
-        """Nothing moves between two calls of `act`."""
+    def _proprio(self) -> Vector:
+        return self._joints.astype(np.float32)
 
-    def close(self) -> None:
-        self._closed = True
-
-    def _observe(self, **rest: object) -> Observation:
-        self._stamp_ns += round(PERIOD_S * 1e9)
-        self._newest = Observation(
-            images={"front": self._draw()},
-            proprio=self._joints.astype(np.float32),
-            stamp_ns=self._stamp_ns,
-            **rest,
-        )
-        return self._newest
-
-    def _draw(self) -> npt.NDArray[np.uint8]:
-        """Return (size, size, 3) RGB, viewed from above: the links blue, the ball red."""
+    def _images(self) -> dict[str, Image]:
+        """Return the view from above, (size, size, 3) RGB: the links blue, the ball red."""
         image = np.full((self._size, self._size, 3), 255, np.uint8)
         elbow = LINK_M * direction(self._joints[0])
-        points = np.stack([np.zeros(2), elbow, hand(self._joints), self._ball])
+        points = np.stack([np.zeros(2), elbow, end_effector(self._joints), self._ball])
         pixels = [tuple(p) for p in np.int32((0.5 + 0.5 * points) * self._size)]
         for start, end in ((0, 1), (1, 2)):
             cv2.line(image, pixels[start], pixels[end], (40, 80, 200), max(self._size // 16, 1))
         cv2.circle(image, pixels[3], max(self._size // 16, 1), (220, 40, 40), cv2.FILLED)
-        return image
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise RobotError("two_joint_arm: the robot is closed.")
+        return {"front": image}
 
 
 def direction(angle: float) -> npt.NDArray[np.float64]:
@@ -126,8 +86,8 @@ def direction(angle: float) -> npt.NDArray[np.float64]:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def hand(joints: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the position of the hand (2,) [m] for joint positions (2,) [rad]."""
+def end_effector(joints: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the position of the end effector (2,) [m] for joint positions (2,) [rad]."""
     return LINK_M * (direction(joints[0]) + direction(joints[0] + joints[1]))
 
 

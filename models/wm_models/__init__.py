@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wm_models.errors import ModelError
-    from wm_models.interface.embodiment import Body
+    from wm_models.interface.embodiment import Embodiment
     from wm_models.interface.learner import Learner
     from wm_models.interface.planner import Planner
     from wm_models.interface.world_model import WorldModel
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wm_models.weights.store import load_model
 
 __all__ = [
-    "Body",
+    "Embodiment",
     "Learner",
     "ModelError",
     "Planner",
@@ -32,7 +32,7 @@ __all__ = [
     "preset",
 ]
 _MODULES = {
-    "Body": "interface.embodiment",
+    "Embodiment": "interface.embodiment",
     "Learner": "interface.learner",
     "ModelError": "errors",
     "Planner": "interface.planner",

@@ -15,12 +15,12 @@ class PlanRefused(ModelError):
     """There is no plan: nothing that was imagined has a finite cost. Do not move; say why."""
 
 
-def unknown_name(what: str, given: str, names: Iterable[str]) -> ModelError:
+def unknown_name(what: str, name: str, names: Iterable[str]) -> ModelError:
     """The error for a name that is not one of ``names``; it says which is nearest."""
     known = list(names)
-    near = difflib.get_close_matches(given, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ModelError(f"{what}: got {given!r}, expected one of {', '.join(known)}.{hint}")
+    return ModelError(f"{what}: got {name!r}, expected one of {', '.join(known)}.{hint}")
 
 
 def check_finite(name: str, value: float) -> float:

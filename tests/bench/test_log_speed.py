@@ -43,9 +43,10 @@ def recorded(spec, tmp_path_factory):
 
 
 def test_recording_at_50_hz(recorded):
-    _, seconds = recorded
+    path, seconds = recorded
     print(f"\nappend: {seconds * 1e6:.0f} us of CPU per row, {seconds * 50:.2%} of a core at 50 Hz")
-    assert seconds > 0
+    with LogReader(path) as log:
+        assert log.episodes["length"].tolist() == [500] * (ROWS // 500)
 
 
 def test_a_batch_beside_a_copy_of_its_bytes(recorded):
@@ -58,7 +59,7 @@ def test_a_batch_beside_a_copy_of_its_bytes(recorded):
         copy.append(cpu_seconds(lambda: np.copyto(target, source)))
     ratio = np.median(sample) / np.median(copy)
     print(f"\nsample: {np.median(sample) * 1e3:.2f} ms, {ratio:.2f} times a copy of the frames")
-    assert ratio > 0
+    assert target.shape == (50, 50, 64, 64, 3) and target.any()
 
 
 def cpu_seconds(call):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from wm_models.families.mwm.model import MaskedWorldModel
+from wm_models.interface.state import leading
 from wm_models.planners import planner
 from wm_models.registry import preset
 from wm_nodes.checks.bench import models as bench
@@ -45,7 +46,8 @@ def test_decision(benchmark, model) -> None:
 @pytest.mark.parametrize("part", ["encode", "filter", "act"])
 def test_parts_of_a_decision(benchmark, model, part: str) -> None:
     _, parts = bench.agent_step(model)
-    benchmark.pedantic(parts[part], rounds=20, warmup_rounds=3)
+    result = benchmark.pedantic(parts[part], rounds=20, warmup_rounds=3)
+    assert leading(result).shape[0] == 1 and leading(result).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["actor", "cem", "mppi"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import subprocess
@@ -72,6 +73,24 @@ def test_each_example_is_shown_whole_and_has_a_test():
     shown = re.findall(r'^--8<-- "docs/examples/(\w+\.py)"$', EXTENDING, re.MULTILINE)
     assert sorted(shown) == sorted(examples)
     assert "docs/examples" in (ROOT / "pyproject.toml").read_text()  # among pytest's folders
+
+
+def test_the_site_finds_every_page_of_its_navigation(caplog):
+    """What `mkdocs build --strict` checks before it renders."""
+    pytest.importorskip("mkdocs", reason="needs the [docs] extra")
+    pytest.importorskip("mkdocstrings")
+    from mkdocs.config import load_config
+    from mkdocs.structure.files import get_files
+    from mkdocs.structure.nav import get_navigation
+
+    config = load_config(str(ROOT / "mkdocs.yml"), strict=True)
+    config = config.plugins.on_config(config)
+    files = config.plugins.on_files(get_files(config), config=config)
+    pages = {page.file.src_uri for page in get_navigation(files, config).pages}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert {"index.md", "changelog.md"} <= pages
+    for module in ("wm_nodes/robots/robot", "wm_models/planners/cem", "wm_datasets/log/reader"):
+        assert f"reference/{module}.md" in pages
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ from std_msgs.msg import String
 def main() -> None:
     rclpy.init()
     node = rclpy.create_node("other_host")
-    heard: list[str] = []
-    node.create_subscription(String, sys.argv[1], lambda msg: heard.append(msg.data), 10)
+    received: list[str] = []
+    node.create_subscription(String, sys.argv[1], lambda msg: received.append(msg.data), 10)
     end = time.monotonic() + float(sys.argv[2])
-    while time.monotonic() < end and not heard:
+    while time.monotonic() < end and not received:
         rclpy.spin_once(node, timeout_sec=0.1)
-    print(len(heard), *sorted(set(node.get_node_names()) - {"other_host"}), flush=True)
+    print(len(received), *sorted(set(node.get_node_names()) - {"other_host"}), flush=True)
 
 
 if __name__ == "__main__":

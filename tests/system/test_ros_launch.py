@@ -197,11 +197,11 @@ def test_two_arms_below_pushed_namespaces_record_a_log_each(prefix, tmp_path) ->
     finally:
         running.send_signal(signal.SIGINT)
         code = running.wait(180)
-    said = output.read_text()
-    assert code == 0, said
+    printed = output.read_text()
+    assert code == 0, printed
     for side, log in zip(("left", "right"), logs):
-        assert f"[{side}.robot.robot]: active" in said
-        assert f"[{side}.arm_sim.arm_sim]: active" in said
+        assert f"[{side}.robot.robot]: active" in printed
+        assert f"[{side}.arm_sim.arm_sim]: active" in printed
         with LogReader(log) as reader:
             assert len(reader.episodes) == 1  # not cut by another arm's images
             assert (np.diff(reader.read("stamp", 0, reader.length)) > 0).all()

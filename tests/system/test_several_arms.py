@@ -236,7 +236,7 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected_message"),
     [
         (["stop", "--ns", "left arm"], "--ns: got 'left arm', expected "),
         (["stop", "--all", "--ns", "/a"], "--all: got --ns, expected wm arm stop --all"),
@@ -248,8 +248,10 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
         (["stop", "--wait-s", "0.1"], "no robot node runs within 0.1 s"),
     ],
 )
-def test_what_the_operator_cannot_mean_is_refused_in_one_line(words, said, monkeypatch, capsys):
+def test_what_the_operator_cannot_mean_is_refused_in_one_line(
+    words, expected_message, monkeypatch, capsys
+):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domains.EMPTY))
     assert main(["arm", *words]) == 2
     printed = capsys.readouterr()
-    assert said in printed.err and printed.err.count("\n") == 1 and not printed.out
+    assert expected_message in printed.err and printed.err.count("\n") == 1 and not printed.out

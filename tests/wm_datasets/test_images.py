@@ -45,8 +45,8 @@ def test_a_smaller_image_is_averaged_over_areas_and_a_larger_one_interpolated():
     small = CropResize(8, 8)(image)
     blocks = image.reshape(8, 3, 8, 3, 3).astype(float).mean((1, 3))
     assert np.abs(small - blocks).max() <= 0.5
-    wanted = cv2.resize(image, (48, 48), interpolation=cv2.INTER_LINEAR)
-    assert np.array_equal(CropResize(48, 48)(image), wanted)
+    expected = cv2.resize(image, (48, 48), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(CropResize(48, 48)(image), expected)
 
 
 def test_the_crop_comes_first_and_depth_keeps_its_numbers():
@@ -87,8 +87,8 @@ def test_every_format_crops_and_resizes(tmp_path, name):
     assert spec.cameras[camera] == (9, 6, 3) and len(episodes) == 2
     assert spec.extra["resized"] == {"size": [9, 6], "crop": list(crop)}
     change = CropResize(*size, crop)
-    wanted = np.stack([change(image) for image in plain[f"image/{camera}"]])
-    assert np.array_equal(rows[f"image/{camera}"], wanted)
+    expected = np.stack([change(image) for image in plain[f"image/{camera}"]])
+    assert np.array_equal(rows[f"image/{camera}"], expected)
     for field in before.fields.keys() - {f"image/{camera}"}:
         assert np.array_equal(rows[field], plain[field]), field
     with open_source(name, source, Options(size=size)) as opened:
@@ -120,21 +120,21 @@ def test_frames_of_several_sizes_need_a_size(tmp_path):
         bring("video", tmp_path / "in", tmp_path / "log", crop=(0.1, 0, 0, 0))
     assert not (tmp_path / "log").exists()
     bring("video", tmp_path / "in", tmp_path / "log", size=(8, 8))
-    wanted = [CropResize(8, 8)(image) for name in "ab" for image in images[name]]
-    assert np.array_equal(contents(tmp_path / "log")[2]["image/camera"], np.stack(wanted))
+    expected = [CropResize(8, 8)(image) for name in "ab" for image in images[name]]
+    assert np.array_equal(contents(tmp_path / "log")[2]["image/camera"], np.stack(expected))
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"size": (0, 8)}, "--size: given"),
         ({"crop": (0.5, 0, 0.5, 0)}, "--crop: given"),
         ({"crop": (0.5, 0, 0.49, 0)}, "--crop: image: .* leaves nothing"),
     ],
 )
-def test_what_makes_no_image_is_refused_before_anything_is_written(tmp_path, options, said):
+def test_what_makes_no_image_is_refused_before_anything_is_written(tmp_path, options, message):
     source = source_of("dino_wm", log_of(tmp_path / "log", [3], (4, 6)), tmp_path)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=message):
         bring("dino_wm", source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
@@ -204,16 +204,16 @@ def test_a_resized_log_is_the_log_with_smaller_images(tmp_path):
         small = resized(reader, "front", 8, 8)
         assert small.spec.cameras == {"front": (8, 8, 3)}
         assert (small.length, small.identity) == (plain.length, plain.identity)
-        wanted = np.stack([CropResize(8, 8)(i) for i in plain.read("image/front", 0, 170)])
-        assert np.array_equal(small.read("image/front", 0, 170), wanted)
-        assert np.array_equal(small.read_around("image/front", 65, 131), wanted[65:131])
+        expected = np.stack([CropResize(8, 8)(i) for i in plain.read("image/front", 0, 170)])
+        assert np.array_equal(small.read("image/front", 0, 170), expected)
+        assert np.array_equal(small.read_around("image/front", 65, 131), expected[65:131])
         out = np.zeros((66, 8, 8, 3), np.uint8)
         assert small.read("image/front", 65, 131, out) is out
-        assert np.array_equal(out, wanted[65:131])
+        assert np.array_equal(out, expected[65:131])
         rows, all_rows = small.read_rows(3, 5), plain.read_rows(3, 5)
         assert rows.keys() == all_rows.keys()
         assert np.array_equal(rows["proprio"], all_rows["proprio"])
-        assert np.array_equal(rows["image/front"], wanted[3:5])
+        assert np.array_equal(rows["image/front"], expected[3:5])
         assert resized(small, "front", 8, 8) is small
         assert resized(reader, "front", SIDE, SIDE) is reader
         with pytest.raises(LogSpecError, match="got camera 'side', expected one of"):
@@ -233,8 +233,8 @@ def test_a_sampler_draws_the_same_windows_resized(tmp_path, memory):
             whole, seen = plain.sample(), small.sample()
             assert np.array_equal(whole["proprio"], seen["proprio"])
             images = whole["image/front"].reshape(-1, SIDE, SIDE, 3)
-            wanted = np.stack([CropResize(8, 8)(image) for image in images])
-            assert np.array_equal(seen["image/front"].reshape(wanted.shape), wanted)
+            expected = np.stack([CropResize(8, 8)(image) for image in images])
+            assert np.array_equal(seen["image/front"].reshape(expected.shape), expected)
         plain.close(), small.close()
 
 
@@ -249,6 +249,6 @@ def test_a_log_that_grows_grows_resized(tmp_path):
 
 def test_a_log_of_an_import_without_a_size_is_untouched(tmp_path):
     source = source_of("dino_wm", log_of(tmp_path / "log", [3]), tmp_path)
-    assert pickle.loads(pickle.dumps(Options())).given() == []
+    assert pickle.loads(pickle.dumps(Options())).changed() == []
     bring("dino_wm", source, tmp_path / "out")
     assert "resized" not in contents(tmp_path / "out")[0].extra

@@ -47,9 +47,9 @@ def quantized(metres, quantization=100.0, farthest=10.0):
 )  # fmt: skip
 def test_raw_encodings_become_rgb_without_their_padding(encoding, pixels):
     lines = np.pad(pixels.reshape(6, -1), ((0, 0), (0, 5)))
-    wanted = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else RGB
+    expected = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else RGB
     found = rgb(lines.tobytes(), encoding, 6, 8, lines.shape[1])
-    assert np.array_equal(found, wanted)
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.ui
 
 
 @pytest.mark.parametrize(
-    ("decode", "data", "fmt", "reason", "said"),
+    ("decode", "data", "fmt", "reason", "message"),
     [
         (compressed_distances, DEEP, "16UC1; compressedDepth rvl", "encoding", "RVL is not dec"),
         (compressed_distances, DEEP, "32FC1; compressedDepth png", "data", "depthParam"),
@@ -134,8 +134,8 @@ DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.ui
         (compressed_rgb, b"\0" * 64, "h264", "data", "not a readable image"),
     ],
 )
-def test_what_is_no_image_is_refused_with_its_reason(decode, data, fmt, reason, said):
-    with pytest.raises(ImageError, match=said) as error:
+def test_what_is_no_image_is_refused_with_its_reason(decode, data, fmt, reason, message):
+    with pytest.raises(ImageError, match=message) as error:
         decode(data, fmt)
     assert error.value.reason == reason and "\n" not in str(error.value)
 

@@ -17,15 +17,21 @@ NAMES = itertools.count()
 class Graph:
     """Nodes of one test in one executor, and a plain node `probe` to publish and listen with."""
 
-    def __init__(self, context: Any) -> None:
+    def __init__(self, context: Any, executor: Any = None) -> None:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
 
         self.context, self.namespace = context, f"/test{next(NAMES)}"
-        self.executor = SingleThreadedExecutor(context=context)
+        self.executor = executor or SingleThreadedExecutor(context=context)
         self.nodes: list[Any] = []
+        self.neighbours: list[Graph] = []
         self.probe = Node("probe", context=context, namespace=self.namespace)
         self.executor.add_node(self.probe)
+
+    def neighbour(self) -> Graph:
+        """Return a graph in a namespace of its own, in the same domain and executor."""
+        self.neighbours.append(Graph(self.context, self.executor))
+        return self.neighbours[-1]
 
     def add(self, kind: Callable[..., Any], *, begin: bool = True, **parameters: Any) -> Any:
         """Make a node with parameters; it begins by itself unless told otherwise.
@@ -50,9 +56,9 @@ class Graph:
 
     def hear(self, topic: Any, convert: Callable = lambda msg: msg, **names: str) -> list:
         """Subscribe; return the list that messages will come into."""
-        heard: list = []
-        topic.subscription(self.probe, lambda msg: heard.append(convert(msg)), **names)
-        return heard
+        received: list = []
+        topic.subscription(self.probe, lambda msg: received.append(convert(msg)), **names)
+        return received
 
     def until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
         """Spin until the condition holds."""
@@ -78,10 +84,17 @@ class Graph:
         self.executor.remove_node(node)
         node.destroy_node()
 
+    def kill(self, node: Any) -> None:
+        """Forget a node without its orderly end, as `kill -9` does: it publishes nothing more."""
+        self.nodes.remove(node)
+        self.executor.remove_node(node)
+        node.destroy_node()
+
     def close(self) -> None:
-        for node in list(self.nodes):
-            self.remove(node)
-        self.probe.destroy_node()
+        for graph in (*self.neighbours, self):
+            for node in list(graph.nodes):
+                graph.remove(node)
+            graph.probe.destroy_node()
         self.executor.shutdown()
 
 

@@ -42,6 +42,6 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
 
 def test_a_content_that_is_not_json_keeps_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", [1])
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "a.json", [1, object()])
     assert json.loads((tmp_path / "a.json").read_text()) == [1]

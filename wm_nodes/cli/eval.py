@@ -30,6 +30,7 @@ from wm_nodes.robots.registry import ROBOTS, SIMULATED
 from wm_nodes.robots.robot import GoalTask, RobotError
 
 if TYPE_CHECKING:
+    from wm_nodes.agent.action_selection import SearchSettings
     from wm_nodes.agent.in_process import LearnedPolicy
     from wm_nodes.evaluation.evaluate import EpisodeRow, EvaluationResult
     from wm_nodes.evaluation.policy import Policy
@@ -72,8 +73,12 @@ class Eval:
     """cem, mppi: candidates per iteration; 0: the model's default."""
     iterations: int = 0
     """Iterations of the search; 0: the model's default."""
+    temperature: float = 0.0
+    """mppi: how much the best candidates outweigh the others; 0: the model's default."""
     execute: int = 0
     """Actions of a plan to execute before the next search; 0: the model's default."""
+    goal_visual: float = 1.0
+    """Weight of the goal's image in the cost."""
     goal_proprio: float = 1.0
     """Weight of the goal's proprioception in the cost, beside the image. The model predicts it from
     the goal image."""
@@ -277,7 +282,8 @@ def _check(options: Eval) -> None:
     for name in ("horizon", "samples", "iterations"):
         require(name, getattr(options, name), 0)
     require("execute", options.execute, 0)
-    require("goal-proprio", options.goal_proprio, 0.0)
+    for name in ("temperature", "goal_visual", "goal_proprio"):
+        require(name.replace("_", "-"), getattr(options, name), 0.0)
     for name in ("actuation_delay_s", "delay_s", "thinking_s"):
         require(name.replace("_", "-"), getattr(options, name), 0.0, 2.0)
     require_device(options.device)
@@ -341,7 +347,6 @@ def _policy(options: Eval, robot: Robot) -> Policy:
 def _agent(options: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
-    from wm_nodes.agent.action_selection import SearchSettings
     from wm_nodes.agent.device import pick_device
     from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences, goal_of, only_camera
     from wm_nodes.agent.weights import load_weights
@@ -352,25 +357,32 @@ def _agent(options: Eval, robot: Robot) -> LearnedPolicy:
         print(f"wm eval: note: {difference}", file=sys.stderr)
     weights = load_weights(folder, NEEDS, pick_device(options.device))
     camera = only_camera(robot.spec, options.camera)
-    search = SearchSettings(
-        horizon=options.horizon,
-        samples=options.samples,
-        iterations=options.iterations,
-        execute=options.execute,
-        goal_proprio=options.goal_proprio,
-        objective=options.objective,
-    )
     return LearnedPolicy(
         weights,
         robot.spec,
         seed=options.seed,
         planner=options.planner,
-        search=search,
+        search=_search_settings(options),
         camera=camera,
         goal=goal_of(robot, camera, joints=options.goal_joints),
         delay_s=options.delay_s,
         thinking_s=options.thinking_s,
         compensate=options.compensate,
+    )
+
+
+def _search_settings(options: Eval) -> SearchSettings:
+    from wm_nodes.agent.action_selection import SearchSettings
+
+    return SearchSettings(
+        horizon=options.horizon,
+        samples=options.samples,
+        iterations=options.iterations,
+        execute=options.execute,
+        temperature=options.temperature,
+        goal_visual=options.goal_visual,
+        goal_proprio=options.goal_proprio,
+        objective=options.objective,
     )
 
 

@@ -14,7 +14,7 @@ from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.launch.run_folder import RUNS
 
 if TYPE_CHECKING:
-    from wm_models.interface.embodiment import Body
+    from wm_models.interface.embodiment import Embodiment
     from wm_models.weights.released_dino_wm import ReleasedRun
 
 PERIODS = {"point_maze": 0.05, "pusht": 0.1}  # s; unknown for the other tasks
@@ -60,10 +60,10 @@ def run_import(words: Sequence[str]) -> int:
         out = options.out or Path(RUNS) / f"dino_wm-{released.environment or 'import'}" / "weights"
         if out.exists():
             raise UserError(f"--out: got {out}, which exists, expected a new folder.")
-        body, source = _body(released, options.data)
+        embodiment, source = _embodiment(released, options.data)
         manifest = import_released(
             released,
-            body,
+            embodiment,
             out,
             epoch=options.epoch,
             encoder=options.encoder,
@@ -78,10 +78,10 @@ def run_import(words: Sequence[str]) -> int:
     return 0
 
 
-def _body(released: ReleasedRun, data_folder: Path | None) -> tuple[Body, str]:
+def _embodiment(released: ReleasedRun, data_folder: Path | None) -> tuple[Embodiment, str]:
     """Return the statistics of a run's data, and their source."""
     from wm_datasets.formats.dino_wm_statistics import pusht_statistics, statistics
-    from wm_models.interface.embodiment import Body
+    from wm_models.interface.embodiment import Embodiment
 
     data = released.data
     normalised = bool(data.get("normalize_action", False))
@@ -102,7 +102,7 @@ def _body(released: ReleasedRun, data_folder: Path | None) -> tuple[Body, str]:
             "checkpoint holds no statistics of it. Give --data FOLDER."
         )
     period = PERIODS.get(released.environment, 0.0)
-    return Body(**asdict(stats), period_s=period), source
+    return Embodiment(**asdict(stats), period_s=period), source
 
 
 def _named(data: Mapping[str, Any]) -> Path | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from wm_datasets.errors import LogEmptyError
 from wm_datasets.log.reader import LogReader
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 
 STILL = 1e-6  # a dimension that varies less is not scaled
 HELD = 0.01  # half the width of the box of an action that has no bounds and never moved
@@ -17,7 +17,7 @@ HELD = 0.01  # half the width of the box of an action that has no bounds and nev
 LEAST = 0.01
 
 
-def measure_embodiment(readers: Sequence[LogReader]) -> Body:
+def measure_embodiment(readers: Sequence[LogReader]) -> Embodiment:
     """Return the embodiment of the robot that these logs are of.
 
     The box of actions is the first log's specification; where that is infinite, what was done, or
@@ -47,7 +47,7 @@ def measure_embodiment(readers: Sequence[LogReader]) -> Body:
         proprio_mean, proprio_std = _statistics(np.concatenate(proprio))
         wide = np.asarray(spec.proprio.high) - np.asarray(spec.proprio.low)
         proprio_std = np.maximum(proprio_std, np.where(np.isfinite(wide), LEAST * wide, 0.0))
-    return Body(
+    return Embodiment(
         action_low=tuple(low.tolist()),
         action_high=tuple(high.tolist()),
         action_mean=tuple(mean.tolist()),

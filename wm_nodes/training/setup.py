@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_models.interface.action_scaling import ActionAdapter
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import resolved
 from wm_models.interface.preset import Preset
@@ -32,7 +32,7 @@ class Setup:
     """The parts that one run's updates work on."""
 
     preset: Preset
-    embodiment: Body
+    embodiment: Embodiment
     model: WorldModel
     learner: Learner
     camera: str  # of the log, that the model uses; empty: it uses no image
@@ -89,7 +89,7 @@ def build_setup(
             if resumed or not name.startswith("learner.")
         }
         varied = preset(config.model).varied({**kept, **config.settings})
-    embodiment = manifest.robot if manifest else measure_embodiment(logs.readers)
+    embodiment = manifest.embodiment if manifest else measure_embodiment(logs.readers)
     model = varied.build(embodiment, config.seed)
     camera = ""
     if model.spec.image_size is not None:

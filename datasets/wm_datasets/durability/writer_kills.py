@@ -39,7 +39,7 @@ from wm_datasets.spec import LogSpec
 from wm_datasets.storage.damage import quiet
 
 _ACK = struct.Struct("<qIqd")  # row, its checksum, rows durable, when [s]; row -1: opened
-_SEEN = struct.Struct("<qI")  # row, its checksum
+_READ_ROW = struct.Struct("<qI")  # row, its checksum
 _MAX_FAULTS = 100
 
 
@@ -129,15 +129,15 @@ class _WriterKills:
         self._chance = random.Random(config.seed)
         self._sums: dict[int, int] = {}  # row -> checksum, of all rows that must be there
         self._times: dict[int, float] = {}
-        self._seen, self._seen_at = root.with_name(root.name + ".seen"), 0
+        self._reads, self._reads_offset = root.with_name(root.name + ".seen"), 0
         self._journal = root.with_name(root.name + ".journal")
         self._stash = root.with_name(root.name + ".stash")
         create_log(root, self.spec, config.segment_rows)
 
     def run(self, progress: Callable[[Life, int], None]) -> KillResult:
         begin = time.monotonic()
-        self._seen.unlink(missing_ok=True)
-        reader = None if self.config.power_cut else _fork(lambda: _follow(self.root, self._seen))
+        self._reads.unlink(missing_ok=True)
+        reader = None if self.config.power_cut else _fork(lambda: _follow(self.root, self._reads))
         try:
             for number in range(self.config.kills):
                 life = self._live(number)
@@ -154,7 +154,7 @@ class _WriterKills:
             if reader is not None:
                 os.kill(reader, signal.SIGKILL)
                 os.waitpid(reader, 0)
-            self._seen.unlink(missing_ok=True)
+            self._reads.unlink(missing_ok=True)
             self._journal.unlink(missing_ok=True)
             shutil.rmtree(self._stash, ignore_errors=True)
         self.result.seconds = time.monotonic() - begin
@@ -176,7 +176,7 @@ class _WriterKills:
         if config.power_cut:
             cut_power(self.root, self._journal, self._chance)
             taken = self._take_back(max(durable, first), died)
-        rows_read = self._check_seen()
+        rows_read = self._check_reads()
         rows_found = self._check(first if number % 10 else 0)
         return Life(
             number, rate_hz, lived_s, opened_s, first, acknowledged - first, durable, rows_found,
@@ -266,23 +266,23 @@ class _WriterKills:
                 self._sums[row] = -1  # lost: known to the log
         return ages
 
-    def _check_seen(self) -> int:
+    def _check_reads(self) -> int:
         """What the reader has seen must be what was written; return how many rows are new."""
         if self.config.power_cut:
             return 0
-        with LogReader(self.root) as reader, self._seen.open("rb") as file:
-            file.seek(self._seen_at)
+        with LogReader(self.root) as reader, self._reads.open("rb") as file:
+            file.seek(self._reads_offset)
             data = file.read()
-            whole = len(data) // _SEEN.size * _SEEN.size
-            self._seen_at += whole
-            for row, value in _SEEN.iter_unpack(data[:whole]):
+            whole = len(data) // _READ_ROW.size * _READ_ROW.size
+            self._reads_offset += whole
+            for row, value in _READ_ROW.iter_unpack(data[:whole]):
                 if row < 0:
                     self._fault(f"the reader's log shrank by {value} rows")
                 elif row >= reader.length:
                     self._fault(f"row {row} was seen by the reader and is gone")
                 elif self._sums.get(row, value) != value:
                     self._fault(f"row {row} was seen by the reader with another content")
-        return whole // _SEEN.size
+        return whole // _READ_ROW.size
 
     def _check(self, start: int) -> int:
         """Read rows [start, length) back; return the log's length."""
@@ -337,9 +337,9 @@ def _follow(root: Path, rows_file: Path) -> None:
         while True:
             reader.refresh()
             if reader.length < at:
-                file.write(_SEEN.pack(-1, at - reader.length))
+                file.write(_READ_ROW.pack(-1, at - reader.length))
             sums = checksums(reader, at, reader.length)
-            file.write(b"".join(_SEEN.pack(at + i, value) for i, value in enumerate(sums)))
+            file.write(b"".join(_READ_ROW.pack(at + i, value) for i, value in enumerate(sums)))
             at = reader.length
             time.sleep(0.002)
 

@@ -72,13 +72,13 @@ class Options:
     lossy: bool = False
     layout: str | None = None
 
-    def given(self) -> list[str]:
-        """The options that say something."""
+    def changed(self) -> list[str]:
+        """Names of the options that differ from their defaults."""
         return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
     def refuse_others(self, used: Collection[str], what: str) -> None:
         """FormatError where an option is given that `what` does not use."""
-        for name in self.given():
+        for name in self.changed():
             if name not in used:
                 right = ", ".join(map(flag, sorted(used))) or "none"
                 raise FormatError(

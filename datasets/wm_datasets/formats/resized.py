@@ -35,8 +35,8 @@ class Resized(Importer):
         self._source, spec = source, source.spec
         depths = {name: sensor for name, sensor in spec.sensors.items() if sensor.is_depth}
         if not (spec.cameras or depths):
-            given = "--size" if size else "--crop"
-            raise FormatError(f"{given}: the source has no images. Right: without {given}.")
+            option = "--size" if size else "--crop"
+            raise FormatError(f"{option}: the source has no images. Right: without {option}.")
         self._change = {f"image/{name}": colour for name in spec.cameras}
         self._change |= {f"sensor/{name}": replace(colour, nearest=True) for name in depths}
         try:

@@ -113,8 +113,8 @@ class RowPacker:
                 f"got {value.dtype.name} {value.shape}{self._dimensions(field)}"
             )
         if field.dtype.kind == "f" and not (np.abs(value) <= np.finfo("f4").max).all():
-            given = value.tolist() if value.size <= _SHOWN else f"{value.size} numbers, not all so"
-            raise LogSpecError(f"field '{field.name}': must be finite in float32, got {given}")
+            shown = value.tolist() if value.size <= _SHOWN else f"{value.size} numbers, not all so"
+            raise LogSpecError(f"field '{field.name}': must be finite in float32, got {shown}")
         if field.dtype.kind in "iu" and not exact:
             limits = np.iinfo(field.dtype)
             if not limits.min <= int(value) <= limits.max:

@@ -47,13 +47,13 @@ class BehaviorConfig:
         check.flag("detach_action", "return_norm")
         if self.actor_grad not in ("dynamics", "reinforce", "both"):
             raise ValueError(
-                "behavior.actor_grad: expected 'dynamics', 'reinforce' or 'both', "
-                f"got {self.actor_grad!r}."
+                f"behavior.actor_grad: got {self.actor_grad!r}, expected 'dynamics', 'reinforce' "
+                "or 'both'."
             )
         if self.sample_gradient not in ("exact", "released"):
             raise ValueError(
-                "behavior.sample_gradient: expected 'exact' or 'released', "
-                f"got {self.sample_gradient!r}."
+                f"behavior.sample_gradient: got {self.sample_gradient!r}, expected 'exact' or "
+                "'released'."
             )
 
 

@@ -37,8 +37,8 @@ class ImageEncoder(nn.Module):
         size = self.image_size
         if image.shape[1:] != (3, size, size):
             raise ModelError(
-                f"image: expected (B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float, "
-                f"got {tuple(image.shape)} after moving channels first."
+                f"image: got {tuple(image.shape)} after moving channels first, expected "
+                f"(B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float."
             )
         return (image - self.mean) / self.std
 

@@ -35,8 +35,8 @@ class ConvConfig:
             check.refuse("channels", "numbers from 1 to 16384")
         if self.image_size % 2 ** len(self.channels):
             raise ModelError(
-                f"encoder.image_size: expected a multiple of {2 ** len(self.channels)}, "
-                f"got {self.image_size}."
+                f"encoder.image_size: got {self.image_size}, expected a multiple of "
+                f"{2 ** len(self.channels)}."
             )
 
     @property

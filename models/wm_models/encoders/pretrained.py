@@ -94,20 +94,20 @@ def make_backbone(name: str, input_size: int) -> nn.Module:
     return timm.create_model(known.timm_name, pretrained=False, num_classes=0, **options)
 
 
-def find_weights(name: str, given: str | Path | None = None) -> Path:
+def find_weights(name: str, file: str | Path | None = None) -> Path:
     """The file of weights on this computer; a ModelError lists all places that were looked at."""
     from huggingface_hub import try_to_load_from_cache
 
     known = entry(name)
-    if given is not None:
-        if Path(given).is_file():
-            return Path(given)
-        raise ModelError(f"encoder {name}: weights: there is no file {given}.")
+    if file is not None:
+        if Path(file).is_file():
+            return Path(file)
+        raise ModelError(f"encoder {name}: weights: there is no file {file}.")
     folder = os.environ.get(ENVIRONMENT)
     places = [Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES] if folder else []
     for hub in known.hubs:
-        for file in _HUB_FILES:
-            cached = try_to_load_from_cache(hub, file)
+        for hub_file in _HUB_FILES:
+            cached = try_to_load_from_cache(hub, hub_file)
             places += [Path(cached)] if isinstance(cached, str) else []
     if known.file:
         places.append(Path(torch.hub.get_dir()) / "checkpoints" / known.file)

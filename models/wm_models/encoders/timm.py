@@ -40,15 +40,15 @@ class TimmConfig:
     def __post_init__(self) -> None:
         Checked(self).whole("image_size", "input_size", high=4096)
         if self.tokens not in ("patch", "cls"):
-            raise ModelError(f"encoder.tokens: expected 'patch' or 'cls', got {self.tokens!r}.")
+            raise ModelError(f"encoder.tokens: got {self.tokens!r}, expected 'patch' or 'cls'.")
         if self.positions not in POSITIONS:
             raise ModelError(
-                f"encoder.positions: expected {' or '.join(POSITIONS)}, got {self.positions!r}."
+                f"encoder.positions: got {self.positions!r}, expected {' or '.join(POSITIONS)}."
             )
         if self.input_size % entry(self.name).patch:
             raise ModelError(
-                f"encoder.input_size: expected a multiple of {entry(self.name).patch}, the patch "
-                f"of {self.name}, got {self.input_size}."
+                f"encoder.input_size: got {self.input_size}, expected a multiple of "
+                f"{entry(self.name).patch}, the patch of {self.name}."
             )
 
     @property

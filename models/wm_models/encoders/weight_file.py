@@ -45,7 +45,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             raise ModelError(f"weights: {file}: {key!r} is of type {kind}. {_RIGHT}.")
     if (bad := first_not_finite(state)) is not None:
         raise ModelError(
-            f"weights: {file}: {bad!r} holds NaN or infinity, expected finite numbers. "
+            f"weights: {file}: {bad!r}: got NaN or infinity, expected finite numbers. "
             "Choose a version from before the training diverged."
         )
     return dict(state)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wm_models.errors import ModelError
-from wm_models.interface.embodiment import Body, Numbers
+from wm_models.interface.embodiment import Embodiment, Numbers
 from wm_models.interface.world_model import ModelSpec, WorldModel
 
 
@@ -25,25 +25,25 @@ class ActionAdapter:
 
     @classmethod
     def of(cls, model: WorldModel) -> ActionAdapter:
-        """The adapter of a model to its robot; without a body the two speak alike."""
+        """The adapter of a model to its robot; without an embodiment the two speak alike."""
         spec = model.spec
-        if model.body is not None:
-            return cls.between(model.body, spec)
+        if model.embodiment is not None:
+            return cls.between(model.embodiment, spec)
         size = spec.action_dim // spec.frameskip
         low, high = spec.action_low[:size], spec.action_high[:size]
         return cls(low, high, low, high, spec.frameskip)
 
     @classmethod
-    def between(cls, body: Body, spec: ModelSpec) -> ActionAdapter:
-        """The adapter of a model that was built for ``body``."""
-        size = body.action_dim
+    def between(cls, embodiment: Embodiment, spec: ModelSpec) -> ActionAdapter:
+        """The adapter of a model that was built for ``embodiment``."""
+        size = embodiment.action_dim
         if spec.action_dim != size * spec.frameskip:
             raise ModelError(
-                f"actions: expected {size} per robot step, {spec.frameskip} steps side by side, "
-                f"got a model with {spec.action_dim} in all."
+                f"actions: got a model with {spec.action_dim} in all, expected {size} per robot "
+                f"step, {spec.frameskip} steps side by side."
             )
         low, high = spec.action_low[:size], spec.action_high[:size]
-        return cls(body.action_low, body.action_high, low, high, spec.frameskip)
+        return cls(embodiment.action_low, embodiment.action_high, low, high, spec.frameskip)
 
     def scale(self, action: Tensor) -> Tensor:
         """Robot actions [..., A] in the model's units, step by step."""
@@ -57,8 +57,8 @@ class ActionAdapter:
         """Model actions [..., f A] of ``frameskip`` consecutive robot actions [..., f, A]."""
         if actions.shape[-2:] != (self.frameskip, len(self.robot_low)):
             raise ModelError(
-                f"actions: expected (..., {self.frameskip}, {len(self.robot_low)}), "
-                f"got {tuple(actions.shape)}."
+                f"actions: got {tuple(actions.shape)}, "
+                f"expected (..., {self.frameskip}, {len(self.robot_low)})."
             )
         return self.scale(actions).flatten(-2)
 

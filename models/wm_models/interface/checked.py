@@ -63,9 +63,9 @@ class Checked:
 
     def refuse(self, name: str, expected: str) -> None:
         """Raise the ModelError of a field that is not as expected."""
-        given = getattr(self._owner, name)
+        value = getattr(self._owner, name)
         raise ModelError(
-            f"{type(self._owner).__name__}.{name}: expected {expected}, got {given!r}."
+            f"{type(self._owner).__name__}.{name}: got {value!r}, expected {expected}."
         )
 
 
@@ -73,8 +73,8 @@ def checked_budget(budget_s: float | None) -> float | None:
     """A search's time in seconds, None for no limit; a ModelError if it is neither."""
     if budget_s is not None and not _fits(budget_s, 0.0, math.inf, ""):
         raise ModelError(
-            f"budget_s: expected a finite number of at least 0, or None for no limit, "
-            f"got {budget_s!r}."
+            f"budget_s: got {budget_s!r}, expected a finite number of at least 0, or None for no "
+            "limit."
         )
     return budget_s
 

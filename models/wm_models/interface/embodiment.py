@@ -1,6 +1,6 @@
 """The robot that a model is for: boxes and statistics of its vectors, and the way between units.
 
-A :class:`Body` is measured on the logs when learning begins and travels with the weights.
+An :class:`Embodiment` is measured on the logs when learning begins and travels with the weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Numbers = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Body:
+class Embodiment:
     """What the logs say about a robot's actions [A] and proprioception [P], in its own units."""
 
     action_low: Numbers  # the box that its actions were drawn from; finite
@@ -33,27 +33,27 @@ class Body:
             object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
         sizes = {len(self.action_low), len(self.action_high), len(self.action_mean)}
         if sizes != {len(self.action_std)} or len(self.proprio_mean) != len(self.proprio_std):
-            raise ModelError(f"body: expected vectors of equal length, got {self}.")
+            raise ModelError(f"embodiment: got {self}, expected vectors of equal length.")
         if any(low >= high for low, high in zip(self.action_low, self.action_high, strict=True)):
             raise ModelError(
-                f"body: expected action_low < action_high, got {self.action_low} and "
-                f"{self.action_high}."
+                f"embodiment: got action_low {self.action_low} and action_high "
+                f"{self.action_high}, expected action_low < action_high."
             )
         if min((*self.action_std, *self.proprio_std)) <= 0:
-            raise ModelError(f"body: expected standard deviations > 0, got {self}.")
+            raise ModelError(f"embodiment: got {self}, expected standard deviations > 0.")
 
     @classmethod
-    def unit(cls, size: int) -> Body:
+    def unit(cls, size: int) -> Embodiment:
         """A robot whose ``size`` actions lie in -1..1 and of which nothing else is known."""
         return cls((-1.0,) * size, (1.0,) * size, (0.0,) * size, (1.0,) * size)
 
     @classmethod
-    def of(cls, body: Body | int) -> Body:
-        """A body, or the unit body of that many actions."""
-        return cls.unit(body) if isinstance(body, int) else body
+    def of(cls, embodiment: Embodiment | int) -> Embodiment:
+        """An embodiment, or the unit embodiment of that many actions."""
+        return cls.unit(embodiment) if isinstance(embodiment, int) else embodiment
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Body:
+    def from_json(cls, fields: Mapping[str, Any]) -> Embodiment:
         return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def _changed(owner: Any, prefix: str, known: Sequence[str], tree: Mapping[str, A
     try:
         return replace(owner, **new)
     except (ValueError, TypeError) as error:
-        given = ", ".join(f"{prefix}{head}" for head in new)
-        raise ModelError(f"set: {given}: {error}") from None
+        names = ", ".join(f"{prefix}{head}" for head in new)
+        raise ModelError(f"set: {names}: {error}") from None
 
 
 def _leaf(name: str, path: Sequence[str]) -> ModelError:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wm_models.interface.checked import Checked
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import overridden, plain
 from wm_models.interface.world_model import WorldModel
@@ -92,10 +92,10 @@ class Preset:
         changed: Preset = overridden(self, settings)
         return replace(changed, settings={**self.settings, **plain(changed, settings)})
 
-    def build(self, body: Body | int, seed: int = 0) -> WorldModel:
+    def build(self, embodiment: Embodiment | int, seed: int = 0) -> WorldModel:
         """The model with freshly drawn weights; equal seeds give equal weights.
 
-        ``body`` is the robot it is for, or just the number of its actions in -1..1.
+        ``embodiment`` is the robot it is for, or just the number of its actions in -1..1.
         """
         raise NotImplementedError
 

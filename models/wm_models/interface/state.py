@@ -53,7 +53,7 @@ def leading(state: State) -> Tensor:
     """Some leaf [B, ...] of a state, for its batch size, dtype and device."""
     leaves = [x for x in tree_leaves(state) if isinstance(x, Tensor)]
     if not leaves:
-        raise ModelError("state: expected a pytree of tensors [B, ...], got one without tensors.")
+        raise ModelError("state: got a pytree without tensors, expected tensors [B, ...].")
     return next((x for x in leaves if x.is_floating_point()), leaves[0])
 
 

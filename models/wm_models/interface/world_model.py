@@ -21,7 +21,7 @@ from wm_models.errors import ModelError
 from wm_models.interface.state import State, expand
 
 if TYPE_CHECKING:
-    from wm_models.interface.embodiment import Body
+    from wm_models.interface.embodiment import Embodiment
 
 VERBS = ("encode", "filter", "act", "plan", "decode")  # what a node may need a model for
 SCALARS = frozenset({"reward", "value", "cont", "disagreement"})  # of a rollout; not features
@@ -88,7 +88,9 @@ class WorldModel(nn.Module):
     """Filter, imagine, read out. Subclasses set ``spec`` and implement the abstract verbs."""
 
     spec: ModelSpec
-    body: Body | None = None  # the robot it is for; None: robot and model actions are the same
+    embodiment: Embodiment | None = (
+        None  # the robot it is for; None: robot and model actions are the same
+    )
 
     # filter ---------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"width: expected a multiple of {heads} heads, got {width}.")
+            raise ValueError(f"width: got {width}, expected a multiple of {heads} heads.")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -139,7 +139,7 @@ def sincos_2d(width: int, grid: int) -> tuple[Tensor, Tensor]:
     [sin(p w_i) for all i, cos(p w_i) for all i] with w_i = 10000^(-i / (width / 4)).
     """
     if width % 4:
-        raise ValueError(f"sincos_2d: width must be a multiple of 4, got {width}.")
+        raise ValueError(f"sincos_2d: got width {width}, expected a multiple of 4.")
     omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width / 4))
     angle = torch.arange(grid + 1, dtype=torch.float64)[:, None] * omega
     axis = torch.cat([angle.sin(), angle.cos()], 1)  # (grid + 1, width / 2)

@@ -147,7 +147,7 @@ class RSSM(nn.Module):
         c = self.config
         if flat.shape[-1] != c.feat:
             raise ValueError(
-                f"latent: expected {c.feat} numbers for this preset, got {flat.shape[-1]}."
+                f"latent: got {flat.shape[-1]} numbers, expected {c.feat} for this preset."
             )
         deter, stoch = flat.split([c.deter, c.stoch * c.classes], -1)
         return RSSMState(deter, stoch.unflatten(-1, (c.stoch, c.classes)))

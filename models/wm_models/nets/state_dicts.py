@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from torch import Tensor
 
 
-def misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """The first key that keeps ``given`` from being loaded strictly; "" where every key fits.
+def misfit(own: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> str:
+    """The first key that keeps the state ``loaded`` from fitting strictly; "" where every key fits.
 
     ``own`` is the module's state dict. A missing key comes first, then one of another shape, then
     an unexpected one, each in the order of its dict; the other such keys are counted.
     """
-    missing = [key for key in own if key not in given]
-    shaped = [key for key in own if key in given and own[key].shape != given[key].shape]
-    extra = [key for key in given if key not in own]
+    missing = [key for key in own if key not in loaded]
+    shaped = [key for key in own if key in loaded and own[key].shape != loaded[key].shape]
+    extra = [key for key in loaded if key not in own]
     if missing:
         problem = f"{missing[0]!r} is missing"
     elif shaped:
-        got, right = (tuple(state[shaped[0]].shape) for state in (given, own))
-        problem = f"{shaped[0]!r} has shape {got}, expected {right}"
+        got, right = (tuple(state[shaped[0]].shape) for state in (loaded, own))
+        problem = f"{shaped[0]!r}: got shape {got}, expected {right}"
     elif extra:
         problem = f"{extra[0]!r} is unexpected"
     else:

@@ -117,13 +117,13 @@ class GoalCost(Summable):
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ModelError(
-                f"GoalCost.metric: expected {', '.join(METRICS)}, got {self.metric!r}."
+                f"GoalCost.metric: got {self.metric!r}, expected one of {', '.join(METRICS)}."
             )
         check = Checked(self)
         check.choice("reduce", REDUCTIONS)
         check.number("base", low=0.0, open_ends="low")
         if not self.keys:
-            raise ModelError("GoalCost.keys: expected at least one feature name, got none.")
+            raise ModelError("GoalCost.keys: got none, expected at least one feature name.")
         if not all(math.isfinite(weight) for weight in self.keys.values()):
             check.refuse("keys", "finite weights")
 
@@ -135,7 +135,7 @@ class GoalCost(Summable):
         self, rollout: Rollout, goal: Mapping[str, Tensor] | None, actions: Tensor
     ) -> Tensor:
         if goal is None:
-            raise ModelError("GoalCost: no goal was given; pass goal=model.encode_goal(...).")
+            raise ModelError("GoalCost: got no goal, expected goal=model.encode_goal(...).")
         return torch.stack(
             [w * self._distance(name, rollout, goal) for name, w in self.keys.items()]
         ).sum(0)
@@ -152,7 +152,7 @@ class GoalCost(Summable):
             feat = feat[:, :, -1:]
         if feat.shape[3:] != aim.shape[3:] or feat.shape[0] != aim.shape[0]:
             raise ModelError(
-                f"GoalCost: goal {name!r} has shape {tuple(goal[name].shape)}, expected "
+                f"GoalCost: goal {name!r}: got shape {tuple(goal[name].shape)}, expected "
                 f"{(feat.shape[0], *feat.shape[3:])} as the model imagines it."
             )
         each = self._metric(feat, aim).flatten(3).mean(-1)  # (B, S, H) or (B, S, 1)

@@ -317,7 +317,7 @@ class Scorer:
         self._want = required_readouts(model, cost, goal)
         limit = model.spec.max_horizon
         if limit is not None and horizon > limit:
-            raise ModelError(f"horizon: this model imagines at most {limit} steps, got {horizon}.")
+            raise ModelError(f"horizon: got {horizon}, expected at most {limit} for this model.")
         self._model, self._state, self._cost, self._goal = model, state, cost, goal
         self._repeats = repeats if model.spec.stochastic else 1
         self._chunk = chunk
@@ -334,8 +334,8 @@ class Scorer:
         each = self._cost(rollout, self._goal, many).float()
         if each.shape != many.shape[:2]:
             raise ModelError(
-                f"{type(self._cost).__name__}: expected costs {tuple(many.shape[:2])}, "
-                f"got {tuple(each.shape)}."
+                f"{type(self._cost).__name__}: got costs of shape {tuple(each.shape)}, expected "
+                f"{tuple(many.shape[:2])}."
             )
         if repeats > 1:
             each = each.unflatten(1, (-1, repeats)).mean(-1)
@@ -373,7 +373,7 @@ def required_readouts(
         )
     if getattr(cost, "goal", False) and goal is None:
         hint = "pass goal=model.encode_goal(...)" if spec.has_goal else "this model takes no goals"
-        raise ModelError(f"{name}: no goal was given; {hint}.")
+        raise ModelError(f"{name}: got no goal, expected one: {hint}.")
     optional = frozenset(getattr(cost, "optional", ()))
     return frozenset(cost.needs) | {x for x in optional if able.get(x, False)}
 
@@ -391,7 +391,7 @@ def policy_candidates(
     if not count:
         return None
     if not model.spec.has_actor:
-        raise ModelError(f"n_policy: expected 0 for a model without an actor, got {count}.")
+        raise ModelError(f"n_policy: got {count}, expected 0 for a model without an actor.")
     state = expand(state, count)
     actions = []
     for t in range(search.horizon):
@@ -413,8 +413,8 @@ def per_dim(value: PerDim, like: Tensor, name: str) -> Tensor:
     tensor = like.new_tensor(value)
     if tensor.ndim and tensor.shape != like.shape[-1:]:
         raise ModelError(
-            f"{name}: expected one number or {like.shape[-1]} (one per action dimension), "
-            f"got {tensor.shape[0]}."
+            f"{name}: got {tensor.shape[0]} numbers, expected one, or {like.shape[-1]} (one per "
+            "action dimension)."
         )
     return tensor
 
@@ -427,15 +427,15 @@ def start_mean(warm: PlanState | None, goal: Mapping[str, Tensor] | None, zero: 
     return torch.where(warm.serves(goal)[:, None, None], mean, zero)
 
 
-def fitted(given: Tensor, like: Tensor) -> Tensor:
-    """``given`` [B, h, A] cut or padded with zeros to the shape of ``like`` [B, H, A]."""
-    if given.ndim != 3 or given.shape[0] != like.shape[0] or given.shape[2] != like.shape[2]:
+def fitted(plan: Tensor, like: Tensor) -> Tensor:
+    """``plan`` [B, h, A] cut or padded with zeros to the shape of ``like`` [B, H, A]."""
+    if plan.ndim != 3 or plan.shape[0] != like.shape[0] or plan.shape[2] != like.shape[2]:
         raise ModelError(
-            f"warm: expected (B, H, A) = ({like.shape[0]}, any, {like.shape[2]}), "
-            f"got {tuple(given.shape)}."
+            f"warm: got {tuple(plan.shape)}, expected (B, H, A) = "
+            f"({like.shape[0]}, any, {like.shape[2]})."
         )
-    tail = torch.zeros_like(like[:, given.shape[1] :])
-    return torch.cat([given[:, : like.shape[1]], tail], 1)
+    tail = torch.zeros_like(like[:, plan.shape[1] :])
+    return torch.cat([plan[:, : like.shape[1]], tail], 1)
 
 
 def _pairs(low: PerDim, high: PerDim) -> list[tuple[float, float]]:

@@ -101,18 +101,19 @@ class WorldModelContract:
         start = model.initial(batch)
         assert all(x.shape[0] == batch for x in leaves(start))
         shapes = [x.shape for x in leaves(start)]
-        seen = self.lived(model, batch)
-        assert [x.shape for x in leaves(seen)] == shapes
-        stepped = model.step(seen, self.actions(model, batch), generator=seeded())
+        assert shapes
+        filtered = self.lived(model, batch)
+        assert [x.shape for x in leaves(filtered)] == shapes
+        stepped = model.step(filtered, self.actions(model, batch), generator=seeded())
         assert [x.shape for x in leaves(stepped)] == shapes
 
     def test_observe_is_filter_of_encode(self, model: WorldModel) -> None:
         state, obs, action = self.lived(model, 3), self.make_obs(model, 3), self.actions(model, 3)
         first = torch.tensor([False, True, False])
-        seen = model.observe(state, action, obs, first, generator=seeded())
+        observed = model.observe(state, action, obs, first, generator=seeded())
         features = model.encode(obs)
         assert features.ndim == 3 and features.shape[0] == 3
-        assert_close(model.filter(state, action, features, first, generator=seeded()), seen)
+        assert_close(model.filter(state, action, features, first, generator=seeded()), observed)
 
     def test_is_first_forgets_everything_before(self, model: WorldModel) -> None:
         obs, action = self.make_obs(model, 3), self.actions(model, 3)
@@ -188,7 +189,7 @@ class WorldModelContract:
             assert_close(leaves(same), leaves(state), rtol=0, atol=0)
         assert model.pack(state).shape[0] == 3 and model.pack(state).ndim == 2
 
-    def test_spec_says_what_the_model_can_do(self, model: WorldModel) -> None:
+    def test_spec_matches_what_the_model_can_do(self, model: WorldModel) -> None:
         state, spec = self.lived(model, 2), model.spec
         if spec.has_actor:
             low, high = spec.bounds(torch.zeros(()))
@@ -202,7 +203,7 @@ class WorldModelContract:
             assert float(image.min()) >= 0.0 and float(image.max()) <= 1.0
         if spec.has_goal:
             goal = model.encode_goal(self.make_obs(model, 2))
-            assert all(x.shape[0] == 2 for x in goal.values())
+            assert goal and all(x.shape[0] == 2 for x in goal.values())
         lacking: dict[str, tuple[bool, Callable[[], object]]] = {
             "actor": (spec.has_actor, lambda: model.act(state, mode=True)),
             "decoder": (spec.has_decoder, lambda: model.decode(state)),

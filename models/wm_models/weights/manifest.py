@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wm_models.errors import ModelError
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.weights.bounded_json import MOST_BYTES, load_object
 
 SCHEMA = 1
@@ -42,9 +42,13 @@ class Manifest:
     schema: int = SCHEMA
 
     @property
-    def robot(self) -> Body:
-        """The body that the model was built for."""
-        return Body.unit(self.action_dim) if self.body is None else Body.from_json(self.body)
+    def embodiment(self) -> Embodiment:
+        """The embodiment that the model was built for."""
+        return (
+            Embodiment.unit(self.action_dim)
+            if self.body is None
+            else Embodiment.from_json(self.body)
+        )
 
     @property
     def digest(self) -> str:
@@ -58,17 +62,17 @@ def parse_manifest(path: Path) -> Manifest:
     with path.open("rb") as stream:
         data = stream.read(MOST_BYTES + 1)
     try:
-        given = load_object(data.decode(), finite=False)  # metrics of a bad run
+        entries = load_object(data.decode(), finite=False)  # metrics of a bad run
         known = {spec.name for spec in fields(Manifest)}
-        if given.get("schema", SCHEMA) != SCHEMA:
+        if entries.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(
-                f"got schema {given['schema']!r}, this version reads {SCHEMA}: update wm_nodes"
+                f"got schema {entries['schema']!r}, this version reads {SCHEMA}: update wm_nodes"
             )
-        if unknown := sorted(given.keys() - known):
+        if unknown := sorted(entries.keys() - known):
             raise ValueError(f"got unknown entries {unknown[:3]}")
-        if missing := sorted({"version", "preset", "action_dim"} - given.keys()):
-            raise ValueError(f"expected {', '.join(missing)} too")
-        manifest = Manifest(**given)
+        if missing := sorted({"version", "preset", "action_dim"} - entries.keys()):
+            raise ValueError(f"got no {', '.join(missing)}, expected them too")
+        manifest = Manifest(**entries)
         _check(manifest)
         return manifest
     except (ValueError, TypeError, ModelError) as error:
@@ -76,7 +80,7 @@ def parse_manifest(path: Path) -> Manifest:
 
 
 def _check(m: Manifest) -> None:
-    """Raise ValueError for the first entry of a wrong type or size; ModelError for the body."""
+    """Raise ValueError for the first entry of a wrong type or size; ModelError for `body`."""
     _whole("version", m.version)
     _whole("action_dim", m.action_dim, 1, MOST_ACTIONS)
     _whole("step", m.step)
@@ -90,7 +94,7 @@ def _check(m: Manifest) -> None:
     _check_entries(m)
     _typed("settings", m.settings, dict, "an object")
     if m.body is not None:
-        _check_body(m.body, m.action_dim)
+        _check_embodiment(m.body, m.action_dim)
 
 
 def _check_entries(m: Manifest) -> None:
@@ -107,16 +111,16 @@ def _typed(name: str, value: object, kind: type, expected: str) -> None:
         raise ValueError(f"got {name} {value!r:.80}, expected {expected}")
 
 
-def _check_body(body: object, action_dim: int) -> None:
-    if type(body) is not dict:
-        raise ValueError(f"got body of type {type(body).__name__}, expected an object")
-    for name, value in body.items():
+def _check_embodiment(entries: object, action_dim: int) -> None:
+    if type(entries) is not dict:
+        raise ValueError(f"got body of type {type(entries).__name__}, expected an object")
+    for name, value in entries.items():
         numbers = value if type(value) is list else [value]
-        if name not in Body.__dataclass_fields__ or len(numbers) > MOST_ACTIONS:
+        if name not in Embodiment.__dataclass_fields__ or len(numbers) > MOST_ACTIONS:
             raise ValueError(f"got body entry {name!r}, expected those of a robot")
         if any(type(n) not in (int, float) or not abs(n) < LARGEST for n in numbers):
             raise ValueError(f"got body {name} {value!r}, expected finite numbers")
-    if (size := Body.from_json(body).action_dim) != action_dim:
+    if (size := Embodiment.from_json(entries).action_dim) != action_dim:
         raise ValueError(f"got a body with {size} actions, and action_dim {action_dim}")
 
 

@@ -3,7 +3,7 @@
 A run's folder there holds hydra.yaml, the whole configuration, and checkpoints/model_<epoch>.pth:
 pickled modules of predictor, decoder, action and proprioception encoder, and their optimisers. The
 encoder is only in it where it was trained. Statistics of the data are not in it at all: they are
-given as a :class:`Body`.
+given as an :class:`Embodiment`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from wm_models.encoders.pretrained import fill_backbone
 from wm_models.encoders.timm import TimmEncoder
 from wm_models.families.dino_wm.model import DinoWorldModel
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.nets.state_dicts import first_not_finite, misfit
 from wm_models.registry import preset
 from wm_models.weights.manifest import Manifest, WeightsError
@@ -109,7 +109,7 @@ class ReleasedRun:
 
 def import_released(
     run: ReleasedRun,
-    body: Body,
+    embodiment: Embodiment,
     out: Path,
     *,
     epoch: str = "latest",
@@ -118,12 +118,12 @@ def import_released(
 ) -> Manifest:
     """Write the weights of a released run as one version into the store ``out``.
 
-    ``body`` holds the statistics of its data. The frozen encoder's weights come from the file
+    ``embodiment`` holds the statistics of its data. The frozen encoder's weights come from the file
     ``encoder``, or are looked for on this computer (see ``dino_wm.zoo``), unless the checkpoint has
     them. WeightsError and ModelError, in one line, name what does not fit.
     """
     file = run.checkpoint(epoch)
-    model = preset(PRESET).varied(run.settings).build(body)
+    model = preset(PRESET).varied(run.settings).build(embodiment)
     assert isinstance(model, DinoWorldModel)
     with TorchFile(file) as opened:
         parts = _Parts(opened)
@@ -140,8 +140,8 @@ def import_released(
         Manifest(
             version=1,
             preset=PRESET,
-            action_dim=body.action_dim,
-            body=body.to_json(),
+            action_dim=embodiment.action_dim,
+            body=embodiment.to_json(),
             settings=dict(run.settings),
             source_log=Path(str(run.data.get("data_path", ""))).name,
             extra={
@@ -176,7 +176,7 @@ class _Parts:
         if not isinstance(opened.content, dict):
             kind = getattr(opened.content, "kind", type(opened.content).__name__)
             raise WeightsError(
-                f"weights: {self.path} holds a {kind}, expected a dict of predictor, decoder, "
+                f"weights: {self.path}: got a {kind}, expected a dict of predictor, decoder, "
                 "action_encoder, proprio_encoder and epoch."
             )
         self.content: Mapping[str, Any] = opened.content
@@ -212,7 +212,7 @@ class _Parts:
         if isinstance(part, Bag):
             if "." in kind and part.kind != kind:
                 raise WeightsError(
-                    f"weights: {self.path}: {name} is a {part.kind}, expected {kind}."
+                    f"weights: {self.path}: {name}: got a {part.kind}, expected {kind}."
                 )
             return self._opened.tensors(part.state_dict())
         if isinstance(part, dict):
@@ -241,7 +241,7 @@ class _Config:
     def __init__(self, path: Path, table: object) -> None:
         self._path, self._table = path, table
         if not isinstance(table, dict):
-            raise WeightsError(f"weights: {path} holds a {type(table).__name__}, expected a table.")
+            raise WeightsError(f"weights: {path}: got a {type(table).__name__}, expected a table.")
 
     def get(self, name: str, default: Any = None) -> Any:
         value: Any = self._table
@@ -268,7 +268,7 @@ class _Config:
 
     def wrong(self, name: str, right: str) -> WeightsError:
         return WeightsError(
-            f"weights: {self._path}: {name} is {self.get(name)!r}, which this package does not "
+            f"weights: {self._path}: {name}: got {self.get(name)!r}, which this package does not "
             f"have, expected {right}."
         )
 

@@ -56,7 +56,7 @@ class WeightStore:
             text = stream.read(100).strip()
         if not _number(text):
             raise WeightsError(
-                f"weights: {pointer}: expected the number of a version, got {text!r}."
+                f"weights: {pointer}: got {text!r}, expected the number of a version."
             )
         return int(text)
 
@@ -159,7 +159,7 @@ def load_model(
 def build(manifest: Manifest) -> WorldModel:
     """Return the model that a manifest describes, with fresh weights. ModelError."""
     try:
-        return preset(manifest.preset).varied(manifest.settings).build(manifest.robot)
+        return preset(manifest.preset).varied(manifest.settings).build(manifest.embodiment)
     except (ValueError, RuntimeError, AssertionError) as error:
         if isinstance(error, (ModelError, WeightsError)):
             raise

@@ -59,11 +59,11 @@ def test_a_log_that_root_has_touched_is_whole_when_its_user_may_read_it_again(ow
     assert in_child(lambda: write(path, [10] * 5)) == "None"
     assert in_child(lambda: write(path, [10] * 2), user=0, umask=0o077) == "None"
     before = contents(path)
-    said = in_child(lambda: write(path, [10]))
-    assert said.startswith("LogReadError: cannot read ")
-    assert "Permission denied" in said
-    assert "give this user the right to read it" in said
-    assert "\n" not in said
+    output = in_child(lambda: write(path, [10]))
+    assert output.startswith("LogReadError: cannot read ")
+    assert "Permission denied" in output
+    assert "give this user the right to read it" in output
+    assert "\n" not in output
     assert contents(path) == before
     for file in path.rglob("*"):
         os.chown(file, NOBODY, NOBODY)

@@ -237,6 +237,7 @@ def test_a_capacity_in_bytes_opens_no_chunk_for_its_size(make_log, monkeypatch):
 
     monkeypatch.setattr(Path, "open", refuse)
     with LogWriter(path, make_spec(), capacity_bytes=1 << 30) as writer:
+        assert "image/front" in writer._sealer._rows
         for name, column in writer._sealer._rows.items():
             sizes = [f.stat().st_size for f in (path / name).glob("c.*")]
             assert sorted(column.sizes.values()) == sorted(sizes)

@@ -84,5 +84,5 @@ def test_a_log_of_ours_keeps_its_own(tmp_path, make_log, name):
     export(name, log, tmp_path / "there")
     bring(name, tmp_path / "there", tmp_path / "back")
     with LogReader(log) as one, LogReader(tmp_path / "back") as other:
-        wanted = one.read("is_terminal", 0, 9)
-        assert np.array_equal(other.read("is_terminal", 0, 9), wanted)
+        expected = one.read("is_terminal", 0, 9)
+        assert np.array_equal(other.read("is_terminal", 0, 9), expected)

@@ -44,8 +44,8 @@ def test_files_become_a_log_without_actions_with_every_pixel_and_stamp(tmp_path)
 
 def test_frames_and_cameras_of_a_log_come_back_exactly(make_log, tmp_path):
     log = make_log([5, 17])
-    said = export("video", log, tmp_path / "films")
-    assert "action, commanded, reward" in said[0]
+    losses = export("video", log, tmp_path / "films")
+    assert "action, commanded, reward" in losses[0]
     bring("video", tmp_path / "films", tmp_path / "out")
     (spec, episodes, rows), (spec2, episodes2, rows2) = contents(log), contents(tmp_path / "out")
     assert spec2.cameras == spec.cameras
@@ -163,11 +163,11 @@ def test_frames_are_turned_as_the_file_says(tmp_path, matrix, filters):
     film(tmp_path / "a.mp4", 3, lossy=True)
     a, b, c, d = (65536 * n for n in matrix)
     patch(tmp_path / "a.mp4", b"tkhd", 40, ">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    wanted = shown_by_ffmpeg(tmp_path / "a.mp4", filters)
+    expected = shown_by_ffmpeg(tmp_path / "a.mp4", filters)
     bring("video", tmp_path / "a.mp4", tmp_path / "log")
     spec, _, rows = contents(tmp_path / "log")
-    assert spec.cameras["camera"] == wanted.shape[1:]
-    assert np.abs(rows["image/camera"].astype(int) - wanted).max() <= 2  # of 4:2:0, turned
+    assert spec.cameras["camera"] == expected.shape[1:]
+    assert np.abs(rows["image/camera"].astype(int) - expected).max() <= 2  # of 4:2:0, turned
 
 
 def test_a_turn_by_an_odd_angle_is_refused(tmp_path):

@@ -36,8 +36,8 @@ def test_files_in_wal_of_other_names_are_ignored_and_named(path, capsys):
     assert list(report.ignored) == strays == list(describe(path).ignored)
     assert main.main(["log", "verify", str(path)]) == 0
     assert main.main(["log", "info", str(path)]) == 0
-    said = capsys.readouterr().out
-    assert all(said.count(f"{stray}: no segment") == 2 for stray in strays)
+    output = capsys.readouterr().out
+    assert all(output.count(f"{stray}: no segment") == 2 for stray in strays)
     with LogReader(path) as reader:
         check_rows(reader)
         assert reader.length == 20

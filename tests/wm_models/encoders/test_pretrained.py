@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT
 from wm_models.encoders import pretrained
 from wm_models.encoders.timm import TimmConfig
 from wm_models.errors import ModelError
@@ -74,7 +74,7 @@ def test_where_there_are_none_all_places_are_named(tmp_path: Path) -> None:
         pretrained.find_weights("dinov2_s", tmp_path / "none.pt")
     with pytest.raises(ModelError, match="Did you mean 'dinov2_s'"):
         pretrained.entry("dinov2s")
-    model = PRESETS["dino_wm"].build(BODY)
+    model = PRESETS["dino_wm"].build(EMBODIMENT)
     with pytest.raises(ModelError, match="none are downloaded"):
         PRESETS["dino_wm"].pretrain(model)
 

@@ -47,7 +47,7 @@ def write(file: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("empty", "is empty"),
         ("text", "is no file of weights"),
@@ -59,17 +59,17 @@ def write(file: Path, what: str) -> None:
         ("pickle", "is no file of weights|holds a list"),
         ("truncated", "truncated or damaged torch file"),
         ("truncated safetensors", "not a whole safetensors file"),
-        ("nan", "'c' holds NaN or infinity"),
-        ("infinite", "'c' holds NaN or infinity"),
+        ("nan", "'c': got NaN or infinity"),
+        ("infinite", "'c': got NaN or infinity"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".bin"])
 def test_what_is_no_weights_is_said_in_one_line(
-    tmp_path: Path, what: str, said: str, suffix: str
+    tmp_path: Path, what: str, message: str, suffix: str
 ) -> None:
     file = tmp_path / f"some{suffix}"
     write(file, what)
-    with pytest.raises(ModelError, match=said) as error:
+    with pytest.raises(ModelError, match=message) as error:
         read_tensors(file)
     text = str(error.value)
     assert "\n" not in text and str(file) in text

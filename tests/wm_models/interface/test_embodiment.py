@@ -13,10 +13,10 @@ from torch.testing import assert_close
 
 from wm_models.errors import ModelError
 from wm_models.interface.action_scaling import ActionAdapter
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.world_model import ModelSpec
 
-BODY = Body(
+EMBODIMENT = Embodiment(
     action_low=(-0.5, 2.0),
     action_high=(1.5, 2.5),
     action_mean=(0.3, 2.2),
@@ -27,24 +27,24 @@ BODY = Body(
 )
 
 
-def normalised(body: Body, frameskip: int) -> ModelSpec:
+def normalised(embodiment: Embodiment, frameskip: int) -> ModelSpec:
     """A model whose actions are z-scores."""
-    stats = list(zip(body.action_mean, body.action_std, strict=True))
-    low = [(x - m) / s for x, (m, s) in zip(body.action_low, stats, strict=True)]
-    high = [(x - m) / s for x, (m, s) in zip(body.action_high, stats, strict=True)]
+    stats = list(zip(embodiment.action_mean, embodiment.action_std, strict=True))
+    low = [(x - m) / s for x, (m, s) in zip(embodiment.action_low, stats, strict=True)]
+    high = [(x - m) / s for x, (m, s) in zip(embodiment.action_high, stats, strict=True)]
     return ModelSpec(tuple(low) * frameskip, tuple(high) * frameskip, {}, frameskip=frameskip)
 
 
-def test_a_body_survives_json() -> None:
-    assert Body.from_json(json.loads(json.dumps(BODY.to_json()))) == BODY
+def test_an_embodiment_survives_json() -> None:
+    assert Embodiment.from_json(json.loads(json.dumps(EMBODIMENT.to_json()))) == EMBODIMENT
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(1, 3))
 def test_actions_come_back_as_they_went(shares: list[float], frameskip: int) -> None:
-    adapter = ActionAdapter.between(BODY, normalised(BODY, frameskip))
+    adapter = ActionAdapter.between(EMBODIMENT, normalised(EMBODIMENT, frameskip))
     share = torch.tensor(shares).reshape(3, 2)[:frameskip]
-    low, high = torch.tensor(BODY.action_low), torch.tensor(BODY.action_high)
+    low, high = torch.tensor(EMBODIMENT.action_low), torch.tensor(EMBODIMENT.action_high)
     actions = low + (high - low) * share
     model = adapter.from_robot(actions)
     assert model.shape == (2 * frameskip,)
@@ -52,20 +52,20 @@ def test_actions_come_back_as_they_went(shares: list[float], frameskip: int) -> 
 
 
 def test_z_scores_are_what_the_boxes_say() -> None:
-    adapter = ActionAdapter.between(BODY, normalised(BODY, 1))
+    adapter = ActionAdapter.between(EMBODIMENT, normalised(EMBODIMENT, 1))
     action = torch.tensor([[0.7, 2.05]])
-    expected = (action - torch.tensor(BODY.action_mean)) / torch.tensor(BODY.action_std)
+    expected = (action - torch.tensor(EMBODIMENT.action_mean)) / torch.tensor(EMBODIMENT.action_std)
     assert_close(adapter.scale(action), expected)
 
 
 def test_robot_actions_stay_in_the_robot_s_box() -> None:
-    adapter = ActionAdapter.between(BODY, normalised(BODY, 2))
+    adapter = ActionAdapter.between(EMBODIMENT, normalised(EMBODIMENT, 2))
     wild = adapter.to_robot(torch.tensor([100.0, -100.0, -100.0, 100.0]))
     assert_close(wild, torch.tensor([[1.5, 2.0], [-0.5, 2.5]]))
 
 
 def test_equal_boxes_change_no_bit() -> None:
-    unit = Body.unit(3)
+    unit = Embodiment.unit(3)
     adapter = ActionAdapter.between(unit, ModelSpec((-1.0,) * 3, (1.0,) * 3, {}))
     x = torch.rand(7, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert torch.equal(adapter.scale(x), x) and torch.equal(adapter.unscale(x), x)
@@ -75,11 +75,13 @@ def test_equal_boxes_change_no_bit() -> None:
     "wrong",
     [{"action_std": (0.0, 1.0)}, {"action_low": (2.0, 2.0)}, {"action_mean": (0.0,)}],
 )
-def test_what_cannot_be_a_body_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
-    with pytest.raises(ModelError, match="body: expected"):
-        replace(BODY, **wrong)  # type: ignore[arg-type]
+def test_what_cannot_be_an_embodiment_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+    with pytest.raises(ModelError, match=r"embodiment: got .*, expected"):
+        replace(EMBODIMENT, **wrong)  # type: ignore[arg-type]
 
 
 def test_another_number_of_actions_is_refused() -> None:
-    with pytest.raises(ModelError, match="expected 2 per robot step, 2 steps"):
-        ActionAdapter.between(BODY, ModelSpec((-1.0,) * 2, (1.0,) * 2, {}, frameskip=2))
+    with pytest.raises(
+        ModelError, match=r"got a model with .* in all, expected 2 per robot step, 2 steps"
+    ):
+        ActionAdapter.between(EMBODIMENT, ModelSpec((-1.0,) * 2, (1.0,) * 2, {}, frameskip=2))

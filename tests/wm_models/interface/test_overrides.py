@@ -70,7 +70,7 @@ def test_later_changes_come_on_top():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("model.kl.scal", "1", r"got 'model.kl.scal', expected .*Did you mean 'model.kl.scale'"),
         ("learnr.train_every", "1", r"got 'learnr', expected one of model, learner"),
@@ -80,26 +80,26 @@ def test_later_changes_come_on_top():
         ("model.gamma", "x", r"model.gamma: got 'x', expected a number"),
         ("model.gamma", "", r"model.gamma: got '', expected a number"),
         ("model.gamma", None, r"model.gamma: got None, expected a number"),
-        ("model.gamma", "nan", r"finite number of more than 0 and at most 1, got nan"),
+        ("model.gamma", "nan", r"got nan, expected a finite number of more than 0 and at most 1"),
         ("model.gamma", "0", r"more than 0"),
-        ("model.gamma", "1.1", r"at most 1, got 1.1"),
+        ("model.gamma", "1.1", r"got 1.1, expected .* at most 1"),
         ("model.gamma", True, r"got True, expected a number"),
         ("learner.train_every", "2.5", r"got '2.5', expected a whole number"),
         ("learner.train_every", 2.5, r"got 2.5, expected a whole number"),
-        ("learner.train_every", "0", r"at least 1, got 0"),
-        ("learner.agent_batch.length", "1", r"learner.agent_batch.length: expected"),
+        ("learner.train_every", "0", r"got 0, expected at least 1"),
+        ("learner.agent_batch.length", "1", r"learner.agent_batch.length: got 1, expected"),
         ("model.discount", "maybe", r"got 'maybe', expected true or false"),
         ("model.discount", 1, r"got 1, expected true or false"),
         ("model.autoencoder.channels", "[4,8]", r"expected \[3 whole numbers\]"),
         ("model.autoencoder.channels", "[4,8,0]", r"three numbers from 1 to"),
         ("model.vit.heads", "5", r"a multiple of 4 and of heads, 5"),
         ("model.rssm.deter", "1000000000", r"at most 16384"),
-        ("learner.actor.eps", "0", r"more than 0, got 0"),
+        ("learner.actor.eps", "0", r"got 0.0, expected .* more than 0"),
         ("learner.behavior.actor_grad", "up", r"expected 'dynamics', 'reinforce' or 'both'"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(name, value, said):
-    with pytest.raises(ModelError, match=said) as refused:
+def test_what_is_wrong_is_refused_by_name(name, value, message):
+    with pytest.raises(ModelError, match=message) as refused:
         CPU.varied({name: value})
     assert str(refused.value).startswith("set: ")
 

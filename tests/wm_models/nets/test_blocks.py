@@ -39,7 +39,7 @@ def test_position_table() -> None:
     assert_close(grid[3 * 8 + 5], expected(3, 5))
     assert_close(corner, expected(8, 8))
     assert len(torch.cat([grid, corner[None]]).unique(dim=0)) == 65
-    with pytest.raises(ValueError, match="multiple of 4, got 6"):
+    with pytest.raises(ValueError, match="got width 6, expected a multiple of 4"):
         sincos_2d(6, 8)
 
 
@@ -68,5 +68,5 @@ def test_the_block_is_timm_s(width: int, heads: int, ratio: float) -> None:
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="a multiple of 3 heads, got 64"):
+    with pytest.raises(ValueError, match="got 64, expected a multiple of 3 heads"):
         Block(64, 3, 4.0)

@@ -135,5 +135,5 @@ def test_packed_states_come_back(net) -> None:
     flat = net.pack(state)
     assert flat.shape == (3, net.config.feat)
     assert_close(net.unpack(flat), state)
-    with pytest.raises(ValueError, match="expected 24 numbers for this preset, got 23"):
+    with pytest.raises(ValueError, match="got 23 numbers, expected 24 for this preset"):
         net.unpack(flat[:, :-1])

@@ -70,13 +70,13 @@ def test_goal_reduction_and_weights() -> None:
 
 def test_goal_errors_say_what_is_missing() -> None:
     rollout = Rollout(feat={"feat": torch.zeros(1, 1, 1, 3)})
-    with pytest.raises(ModelError, match="no goal was given"):
+    with pytest.raises(ModelError, match="GoalCost: got no goal, expected goal="):
         GoalCost()(rollout, None, ACTIONS)
     with pytest.raises(ModelError, match=r"'visual' must be in.*rollout has \['feat'\]"):
         GoalCost()(rollout, {"visual": torch.zeros(1, 3)}, ACTIONS)
-    with pytest.raises(ModelError, match=r"has shape \(1, 4\), expected \(1, 3\)"):
+    with pytest.raises(ModelError, match=r"got shape \(1, 4\), expected \(1, 3\)"):
         GoalCost(keys={"feat": 1.0})(rollout, {"feat": torch.zeros(1, 4)}, ACTIONS)
-    with pytest.raises(ModelError, match="expected mse, l1, cos, got 'l2'"):
+    with pytest.raises(ModelError, match="got 'l2', expected one of mse, l1, cos"):
         GoalCost(metric="l2")
 
 

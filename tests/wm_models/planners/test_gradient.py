@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
 from wm_models.errors import ModelError
 from wm_models.interface.planner import Planner, PlanState
 from wm_models.interface.state import State
@@ -43,7 +43,7 @@ class TestGDOnDinoWM(PlannerContract):
         return GD(horizon=2, steps=3)
 
     def make_model(self) -> WorldModel:
-        return TINY.build(BODY, 1)
+        return TINY.build(EMBODIMENT, 1)
 
     def states(self, model: WorldModel, batch: int) -> State:
         return WorldModelContract().lived(model, batch)
@@ -62,7 +62,7 @@ class _ToOneGoal:
         self.inner, self.horizon = inner, inner.horizon
 
     def plan(self, model, state, cost, goal=None, **options):  # type: ignore[no-untyped-def]
-        batch = len(state.seen)
+        batch = len(state.length)
         goal = model.encode_goal(WorldModelContract().make_obs(model, batch))
         return self.inner.plan(model, state, cost, goal, **options)
 
@@ -153,9 +153,9 @@ def test_the_best_plan_so_far_is_given_when_the_time_is_over(pendulum, monkeypat
 
 def test_what_cannot_be_is_refused(pendulum) -> None:
     assert planner("gd", lr=0.5) == GD(lr=0.5)
-    with pytest.raises(ModelError, match=r"GD\.optimiser: expected sgd or adam"):
+    with pytest.raises(ModelError, match=r"GD\.optimiser: got 'lbfgs', expected sgd or adam"):
         GD(optimiser="lbfgs")
-    with pytest.raises(ModelError, match=r"GD\.restarts: expected at least 1"):
+    with pytest.raises(ModelError, match=r"GD\.restarts: got 0, expected at least 1"):
         GD(restarts=0)
     pendulum.spec = replace(pendulum.spec, differentiable=False)
     with pytest.raises(ModelError, match="no gradient passes"):

@@ -82,7 +82,7 @@ def test_the_next_search_starts_where_the_last_plan_is_now(reuse: str, expected)
 
 
 def test_receding_settings_are_checked() -> None:
-    with pytest.raises(ModelError, match="expected 1 to 6, the planner's horizon, got 7"):
+    with pytest.raises(ModelError, match="got 7, expected 1 to 6, the planner's horizon"):
         Receding(CEM(), execute_k=7)
-    with pytest.raises(ModelError, match="'shift' or 'none', got 'roll'"):
+    with pytest.raises(ModelError, match="got 'roll', expected 'shift' or 'none'"):
         Receding(CEM(), reuse="roll")

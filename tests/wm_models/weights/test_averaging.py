@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import preset
 from wm_models.weights.averaging import average
 from wm_models.weights.manifest import Manifest, WeightsError
@@ -22,7 +22,7 @@ def versions(folder: Path, count: int, name: str = NAME, first: int = 1) -> list
     states = []
     for version in range(first, first + count):
         torch.manual_seed(version)
-        model = preset(name).build(Body.unit(4))
+        model = preset(name).build(Embodiment.unit(4))
         made = Manifest(version, name, 4, step=100 * version, extra={"task": "x"})
         WeightStore(folder).save(model.modules_by_name(), made)
         states.append(model.state_dict())
@@ -37,10 +37,10 @@ def test_each_number_is_the_mean_of_the_newest(tmp_path):
     model, read = load_model(tmp_path / "out")
     assert read == made and WeightStore(tmp_path / "run").versions() == [1, 2, 3]
     for name, value in model.state_dict().items():
-        wanted = states[1][name]
+        expected = states[1][name]
         if value.is_floating_point():
-            wanted = (states[0][name].double() + wanted.double()) / 2
-        assert_close(value.double(), wanted.double(), rtol=0, atol=1e-7, msg=name)
+            expected = (states[0][name].double() + expected.double()) / 2
+        assert_close(value.double(), expected.double(), rtol=0, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("last", [1, 3])

@@ -16,13 +16,15 @@ from tests.wm_models.weights import released_run as theirs
 from wm_models.encoders import pretrained
 from wm_models.errors import ModelError
 from wm_models.families.dino_wm.model import DinoWorldModel
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import preset
 from wm_models.weights.manifest import WeightsError
 from wm_models.weights.released_dino_wm import ReleasedRun, import_released
 from wm_models.weights.store import load_model, read_manifest
 
-BODY = Body((-1.0,) * 2, (1.0,) * 2, (0.1, -0.2), (0.3, 0.4), (1.0, 2.0, 3.0, 4.0), (0.5,) * 4, 0.1)
+EMBODIMENT = Embodiment(
+    (-1.0,) * 2, (1.0,) * 2, (0.1, -0.2), (0.3, 0.4), (1.0, 2.0, 3.0, 4.0), (0.5,) * 4, 0.1
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def bring(folder: Path, out: Path, encoder: Path, body: Body = BODY) -> DinoWorldModel:
-    import_released(ReleasedRun.read(folder), body, out, encoder=encoder)
+def bring(
+    folder: Path, out: Path, encoder: Path, embodiment: Embodiment = EMBODIMENT
+) -> DinoWorldModel:
+    import_released(ReleasedRun.read(folder), embodiment, out, encoder=encoder)
     model, _ = load_model(out)
     assert isinstance(model, DinoWorldModel)
     return model
@@ -84,7 +88,7 @@ def test_a_checkpoint_as_released_is_exact(tmp_path: Path) -> None:
     actions = torch.randn(1, 3, 10, generator=g)
     assert_close(model.dynamics.action(actions), action(actions), rtol=0, atol=1e-6)
     raw = torch.randn(1, 3, 4, generator=g)
-    scores = (raw - torch.tensor(BODY.proprio_mean)) / torch.tensor(BODY.proprio_std)
+    scores = (raw - torch.tensor(EMBODIMENT.proprio_mean)) / torch.tensor(EMBODIMENT.proprio_std)
     assert model.encoder.proprio is not None and model.decoder is not None
     assert_close(model.encoder.proprio(raw), proprio(scores), rtol=0, atol=1e-6)
     visual = tokens[:, 0, :, :384]
@@ -121,14 +125,14 @@ def test_encoder_facts_go_into_the_manifest(tmp_path: Path, encoder: Path) -> No
     ("changes", "named"),
     [
         ({"encoder___target_": "models.encoder.r3m.load_r3m"}, "models.encoder.r3m.load_r3m"),
-        ({"encoder__unit_norm": True}, "encoder.unit_norm is True"),
-        ({"num_pred": 2}, "num_pred is 2"),
-        ({"has_predictor": False}, "has_predictor is False"),
+        ({"encoder__unit_norm": True}, "encoder.unit_norm: got True"),
+        ({"num_pred": 2}, "num_pred: got 2"),
+        ({"has_predictor": False}, "has_predictor: got False"),
         ({"model___target_": "models.other.Model"}, "models.other.Model"),
         ({"predictor___target_": "models.other.Net"}, "models.other.Net"),
         ({"action_encoder___target_": "models.dummy.Dummy"}, "models.dummy.Dummy"),
-        ({"num_hist": "three"}, "num_hist is 'three'"),
-        ({"decoder": {**theirs.CONFIG["decoder"], "quantize": True}}, "decoder.quantize is True"),
+        ({"num_hist": "three"}, "num_hist: got 'three'"),
+        ({"decoder": {**theirs.CONFIG["decoder"], "quantize": True}}, "decoder.quantize: got True"),
         ({"encoder": {**theirs.CONFIG["encoder"], "name": "dinov2_vitg14"}}, "dinov2_vitg14"),
     ],
 )
@@ -158,20 +162,20 @@ def broken(parts: dict[str, Any], how: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("absent", "predictor: got nothing"),
-        ("class", r"action_encoder is a models\.dummy\.DummyRepeatActionEncoder"),
-        ("size", r"action_encoder .*'weight' has shape \(10, 3\), expected \(10, 2\)"),
+        ("class", r"action_encoder: got a models\.dummy\.DummyRepeatActionEncoder"),
+        ("size", r"action_encoder .*'weight': got shape \(10, 3\), expected \(10, 2\)"),
         ("depth", r"'blocks\.1\.norm\.weight' is unexpected"),
         ("nan", "'bias' of proprio_encoder holds NaN"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
-    tmp_path: Path, encoder: Path, how: str, said: str
+    tmp_path: Path, encoder: Path, how: str, message: str
 ) -> None:
     folder = theirs.write_run(tmp_path / "run", theirs.small(), broken(theirs.small_parts(), how))
-    with pytest.raises(WeightsError, match=said) as error:
+    with pytest.raises(WeightsError, match=message) as error:
         bring(folder, tmp_path / "out", encoder)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
@@ -184,7 +188,7 @@ def test_what_is_missing_is_said(tmp_path: Path, encoder: Path) -> None:
     with pytest.raises(WeightsError, match=r"no checkpoints/model_3\.pth.*model_latest\.pth"):
         run.checkpoint("3")
     with pytest.raises(ModelError, match="there is no file"):
-        import_released(run, BODY, tmp_path / "out", encoder=tmp_path / "none.pth")
+        import_released(run, EMBODIMENT, tmp_path / "out", encoder=tmp_path / "none.pth")
     (folder / "hydra.yaml").write_text("a: [")
     with pytest.raises(WeightsError, match="cannot be read as YAML"):
         ReleasedRun.read(folder)

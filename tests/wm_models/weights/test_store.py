@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wm_models.errors import ModelError
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import preset
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import WeightStore, load_model, load_modules, read_manifest
@@ -96,9 +96,9 @@ def damage(folder: Path, how: str) -> None:
         import hashlib
 
         file.write_bytes(b"something else")
-        told = json.loads((folder / "manifest.json").read_text())
-        told["sha256"][file.name] = hashlib.sha256(b"something else").hexdigest()
-        (folder / "manifest.json").write_text(json.dumps(told))
+        entries = json.loads((folder / "manifest.json").read_text())
+        entries["sha256"][file.name] = hashlib.sha256(b"something else").hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(entries))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_damage_is_told_and_changes_nothing(store, how: str, match: str) -> None
 
 def test_weights_of_another_shape_are_refused(store) -> None:
     store.save(parts(1), manifest(0))
-    with pytest.raises(WeightsError, match=r"'weight' has shape \(2, 3\), expected \(2, 4\)"):
+    with pytest.raises(WeightsError, match=r"'weight': got shape \(2, 3\), expected \(2, 4\)"):
         load_modules(store.folder, parts(2, width=4))
     store.save({"actor": nn.Linear(3, 2, bias=False)}, manifest(1))
     with pytest.raises(WeightsError, match="'bias' is missing"):
@@ -167,7 +167,7 @@ def test_a_pointer_into_the_void(store) -> None:
     with pytest.raises(WeightsError, match="nothing at"):
         read_manifest(store.folder)
     (store.folder / "latest").write_text("")
-    with pytest.raises(WeightsError, match="latest: expected the number of a version, got ''"):
+    with pytest.raises(WeightsError, match="latest: got '', expected the number of a version"):
         read_manifest(store.folder)
 
 
@@ -175,8 +175,8 @@ def test_a_whole_model_travels(store) -> None:
     model = preset("mwm_cpu").build(4, seed=3)
     model.critic.scale.fill_(2.0)
     store.save(model.modules_by_name(), manifest(0))
-    loaded, told = load_model(store.folder)
-    assert told.preset == "mwm_cpu" and not loaded.training
+    loaded, travelled = load_model(store.folder)
+    assert travelled.preset == "mwm_cpu" and not loaded.training
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
@@ -186,12 +186,12 @@ def test_an_unknown_preset_is_named(store) -> None:
         load_model(store.folder)
 
 
-def test_a_body_travels_with_the_weights(tmp_path: Path) -> None:
-    body = Body((-2.0,) * 3, (0.5,) * 3, (0.1,) * 3, (0.7,) * 3, (1.0,), (2.0,), 0.05)
-    manifest = Manifest(1, "mwm_cpu", 3, body=body.to_json())
+def test_an_embodiment_travels_with_the_weights(tmp_path: Path) -> None:
+    embodiment = Embodiment((-2.0,) * 3, (0.5,) * 3, (0.1,) * 3, (0.7,) * 3, (1.0,), (2.0,), 0.05)
+    manifest = Manifest(1, "mwm_cpu", 3, body=embodiment.to_json())
     WeightStore(tmp_path).save({"world_model": nn.Linear(2, 2)}, manifest)
-    assert read_manifest(tmp_path).robot == body
-    assert Manifest(1, "mwm_cpu", 3).robot == Body.unit(3)
+    assert read_manifest(tmp_path).embodiment == embodiment
+    assert Manifest(1, "mwm_cpu", 3).embodiment == Embodiment.unit(3)
 
 
 def test_what_does_not_change_is_stored_once(tmp_path: Path) -> None:

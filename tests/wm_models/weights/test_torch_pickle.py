@@ -83,7 +83,7 @@ def test_functions_of_known_packages_are_not_called_either(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("what", "message"),
     [
         ("empty", "is empty"),
         ("text", "truncated, or no torch file"),
@@ -93,7 +93,7 @@ def test_functions_of_known_packages_are_not_called_either(tmp_path: Path) -> No
         ("pickle", "in its pickle"),
     ],
 )
-def test_what_is_no_torch_file_is_said_in_one_line(tmp_path: Path, what: str, said: str) -> None:
+def test_what_is_no_torch_file_is_said_in_one_line(tmp_path: Path, what: str, message: str) -> None:
     path = tmp_path / "a.pth"
     torch.save({"a": torch.zeros(9)}, path, _use_new_zipfile_serialization=what != "old")
     if what in ("empty", "text"):
@@ -103,7 +103,7 @@ def test_what_is_no_torch_file_is_said_in_one_line(tmp_path: Path, what: str, sa
     elif what in ("zip", "pickle"):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a/data.pkl" if what == "pickle" else "a/other", b"\x80\x02(broken")
-    with pytest.raises(WeightsError, match=said) as error, TorchFile(path):
+    with pytest.raises(WeightsError, match=message) as error, TorchFile(path):
         pass
     assert "\n" not in str(error.value)
 

@@ -171,7 +171,7 @@ def test_candidates_of_the_actor_are_the_preset_s_and_fit(planned) -> None:
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(name: str, value: object) -> None:
-    with pytest.raises(ModelError, match=rf"SearchSettings\.{name}: expected .*, got "):
+    with pytest.raises(ModelError, match=rf"SearchSettings\.{name}: got .*, expected "):
         SearchSettings(**{name: value})
 
 

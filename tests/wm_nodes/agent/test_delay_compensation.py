@@ -30,17 +30,17 @@ def step(tick: int, action: float = 0.0) -> Step:
 
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 9), st.integers(0, 9))
 def test_what_is_underway_is_what_was_done_last_and_what_was_planned_next(
-    before, after, heard, left
+    before, after, received, left
 ):
     delay = DelayCompensator(before * PERIOD_S)
-    for tick in range(heard + 1):
+    for tick in range(received + 1):
         delay.record(step(tick, tick))
         delay.record(step(tick, tick))  # said again: counts once
     delay.record_planning_time(after * PERIOD_S)
     rest = np.arange(100, 100 + left, dtype=np.float32)[:, None]
     underway, commanded = delay.pending_actions(rest, PERIOD_S)
     assert commanded == before and underway.shape == (before + after, 1)
-    past = [0.0] * before + [float(tick) for tick in range(1, heard + 1)]
+    past = [0.0] * before + [float(tick) for tick in range(1, received + 1)]
     coming = [*rest[:, 0].tolist(), *[0.0] * after][:after]
     assert underway[:, 0].tolist() == past[len(past) - before :] + coming
 

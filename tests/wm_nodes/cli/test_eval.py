@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from tests.wm_nodes.point_robot import PointRobot
-from wm_nodes.cli.eval import Eval, _evaluate, _with_defaults
+from wm_nodes.agent.action_selection import SearchSettings
+from wm_nodes.cli.eval import Eval, _evaluate, _search_settings, _with_defaults
 from wm_nodes.cli.progress_bar import Bar
 from wm_nodes.errors import UserError
 from wm_nodes.graphs.weights import WeightFacts
@@ -63,7 +64,7 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("given", "made", "said"),
+    ("given", "made", "message"),
     [
         ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "got 'reach-v3', expected 'push-v3'"),
         ({"robot": "wall"}, facts("metaworld", "push-v3"), "got 'wall', expected 'metaworld'"),
@@ -71,8 +72,8 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
         ({"task": "wall-any"}, facts("wall", "wall-same"), "expected 'wall-same', the task of"),
     ],
 )
-def test_what_contradicts_the_weights_is_refused(given, made, said):
-    with pytest.raises(UserError, match=said):
+def test_what_contradicts_the_weights_is_refused(given, made, message):
+    with pytest.raises(UserError, match=message):
         _with_defaults(replace(Eval(), **given), made)
 
 
@@ -93,6 +94,26 @@ def test_the_json_is_json_and_says_whether_it_was_interrupted(monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert found["interrupted"] is False
     assert found["return_interval_95"] == [None, None]
+
+
+def test_every_setting_of_a_search_but_its_budget_is_an_option():
+    """A budget in wall-clock time would make figures depend on the machine."""
+    others = {
+        "horizon": 3, "samples": 5, "iterations": 2, "execute": 4, "temperature": 0.5,
+        "goal_visual": 2.0, "goal_proprio": 3.0, "objective": "all",
+    }  # fmt: skip
+    assert {field.name for field in fields(SearchSettings)} == {"budget_s", *others}
+    assert _search_settings(Eval()) == SearchSettings()
+    assert _search_settings(Eval(**others)) == SearchSettings(**others)
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--goal-visual", "--goal-proprio"])
+def test_a_negative_setting_of_the_search_is_refused_by_name(option, capsys):
+    from wm_nodes.cli.main import main
+
+    assert main(["eval", "--policy", "random", option, "-0.5"]) == 2
+    error = capsys.readouterr().err
+    assert option in error and "-0.5" in error
 
 
 OWN_ROBOT = "docs/examples/two_joint_arm.py:TwoJointArm"
@@ -122,7 +143,7 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["eval", "--policy", "random", "--robot", "wal"], "--robot: got 'wal', expected one"),
         (["eval", "--policy", "random", "--robot", "none.py:Robot"], "there is no file none.py"),
@@ -141,12 +162,12 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
         ),
     ],
 )
-def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, said, capsys):
+def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, message, capsys):
     from wm_nodes.cli.main import main
 
     assert main(words) == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert message in output and output.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -171,10 +192,10 @@ def words_said(capsys, *words: str) -> str:
 
 def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys):
     same = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
-    said = words_said(capsys, *same, "--policy", "random").splitlines()
-    assert said[0].startswith("wall-same random: success ")
-    assert said[1].startswith("baseline: wall-same hold: success 0.00")
-    assert len(said) == 2
+    message = words_said(capsys, *same, "--policy", "random").splitlines()
+    assert message[0].startswith("wall-same random: success ")
+    assert message[1].startswith("baseline: wall-same hold: success 0.00")
+    assert len(message) == 2
     found = json.loads(words_said(capsys, *same, "--policy", "hold", "--json"))
     assert found["success_rate"] == 0.0 and set(found["baselines"]) == {"random"}
     beside = found["baselines"]["random"]

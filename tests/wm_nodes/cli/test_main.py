@@ -30,7 +30,7 @@ def test_every_command_has_help(command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["lunch"], "Closest: launch"),
         (["launch", "sim_metaword"], "Closest: sim_metaworld"),
@@ -65,11 +65,11 @@ def test_every_command_has_help(command, capsys):
         (["launch", "sim_metaworld", "weights:=reach", "model:=mwm"], "'mwm_cpu_demos'"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, said, capsys, tmp_path, monkeypatch):
+def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -101,7 +101,7 @@ def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, cap
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("GRAPH = 1 +", "invalid syntax"),
         ("import nothing_like_it", "No module named 'nothing_like_it'"),
@@ -110,7 +110,7 @@ def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, cap
     ],
 )
 def test_a_broken_graph_file_is_named_and_leaves_the_others(
-    content, said, monkeypatch, tmp_path, capsys
+    content, message, monkeypatch, tmp_path, capsys
 ):
     (tmp_path / "mine.py").write_text(content)
     monkeypatch.setattr("wm_nodes.graphs.__path__", [*graphs.__path__, str(tmp_path)])
@@ -118,12 +118,12 @@ def test_a_broken_graph_file_is_named_and_leaves_the_others(
     monkeypatch.setattr("wm_nodes.cli.launch.NAMES", (*graphs.NAMES, "mine"))
     monkeypatch.delitem(sys.modules, "wm_nodes.graphs.mine", raising=False)
     assert main(["launch", "--help"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "Train from a recorded log." in told
-    assert "BROKEN: graph 'mine' cannot be read" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "Train from a recorded log." in output
+    assert "BROKEN: graph 'mine' cannot be read" in output
     assert main(["launch", "mine", "--show-args"]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert main(["launch", "replay", "--show-args"]) == 0
 
@@ -227,6 +227,6 @@ def test_the_summary_names_the_baselines_beaten(tmp_path, capsys):
 
 def test_an_agent_is_judged_on_what_its_weights_were_made_with(capsys):
     assert main(["eval", "--weights", "reach", "--episodes", "1", "--time-limit", "2"]) == 0
-    said = capsys.readouterr()
-    assert said.out.startswith("reach-v3 agent")
-    assert "camera" not in said.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("reach-v3 agent")
+    assert "camera" not in printed.err

@@ -112,7 +112,7 @@ def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun,
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--hold-out", "0.1"], "--hold-out: got 0.1, but run 'one' began with 0.3"),
         (["--hold-out", "0"], "--hold-out: got 0.0, but run 'one' began with 0.3"),
@@ -125,10 +125,10 @@ def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun,
         (["--log", "a:0.5"], "a:0.5, but run 'one' began with .*a:1"),
     ],
 )
-def test_another_value_is_refused_with_both_and_the_way_out(begun, tmp_path, words, said):
+def test_another_value_is_refused_with_both_and_the_way_out(begun, tmp_path, words, message):
     before = (tmp_path / "runs" / "one" / "run.json").read_text()
     version = WeightStore(tmp_path / "runs" / "one" / "weights").latest()
-    with pytest.raises(UserError, match=rf"{said}.*start another run"):
+    with pytest.raises(UserError, match=rf"{message}.*start another run"):
         begun(*words, "--steps", "9")
     assert (tmp_path / "runs" / "one" / "run.json").read_text() == before
     assert WeightStore(tmp_path / "runs" / "one" / "weights").latest() == version
@@ -248,7 +248,7 @@ def test_settings_may_stand_in_a_file_and_options_come_on_top(wm_train, configs,
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("preset: other", "--model: got 'tiny', but c.yaml has preset 'other'"),
         ("model: {gama: 0.9}", "set: got 'model.gama'.*Did you mean 'model.gamma'"),
@@ -257,10 +257,10 @@ def test_settings_may_stand_in_a_file_and_options_come_on_top(wm_train, configs,
         ("preset: nothing", "model"),
     ],
 )
-def test_a_wrong_file_is_refused_before_anything_is_written(wm_train, tmp_path, text, said):
+def test_a_wrong_file_is_refused_before_anything_is_written(wm_train, tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     model = () if "nothing" in text else ("--model", "tiny")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         wm_train("--log", "a", *model, "--config", "c.yaml")
     assert not (tmp_path / "runs").exists()
 

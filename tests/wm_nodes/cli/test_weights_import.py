@@ -58,7 +58,7 @@ def test_statistics_of_the_dataset_are_in_the_weights(
     model, manifest = load_model("runs/dino_wm-wall/weights")
     actions = torch.load(wall / "actions.pth", weights_only=True).flatten(0, 1)
     assert manifest.extra["statistics"] == "wall_single"
-    torch.testing.assert_close(torch.tensor(manifest.robot.action_std), actions.std(0))
+    torch.testing.assert_close(torch.tensor(manifest.embodiment.action_std), actions.std(0))
     low = (actions.amin(0) - actions.mean(0)) / actions.std(0)  # the box, in z-scores
     torch.testing.assert_close(torch.tensor(model.spec.action_low), low)
     assert main(["weights"]) == 0
@@ -71,8 +71,8 @@ def test_pusht_needs_no_dataset(tmp_path: Path, encoder: Path) -> None:
     folder, out = run_folder(tmp_path, "pusht", 4), tmp_path / "out"
     assert main(words(folder, encoder, "--out", out)) == 0
     _, manifest = load_model(out)
-    assert manifest.robot.action_mean == (-0.0087, 0.0068)
-    assert manifest.robot.proprio_dim == 4 and manifest.robot.period_s == 0.1
+    assert manifest.embodiment.action_mean == (-0.0087, 0.0068)
+    assert manifest.embodiment.proprio_dim == 4 and manifest.embodiment.period_s == 0.1
 
 
 def test_mistakes_are_said_in_one_line(
@@ -81,7 +81,7 @@ def test_mistakes_are_said_in_one_line(
     folder = run_folder(tmp_path, "wall", 2)
     evil = run_folder(tmp_path, "point_maze", 2, optimizer=Calls(os.system, "false"))
     out = tmp_path / "out"
-    for given, said in (
+    for given, message in (
         (words(folder, encoder, "--out", out), "Give --data FOLDER"),
         (words(tmp_path / "none", encoder), "expected the folder of a training run"),
         (words(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
@@ -92,5 +92,5 @@ def test_mistakes_are_said_in_one_line(
     ):
         assert main(given) == 2
         text = capsys.readouterr().err
-        assert said in text and text.count("\n") == 1
+        assert message in text and text.count("\n") == 1
         assert not out.exists()

@@ -34,7 +34,7 @@ def test_a_disk_that_refuses_is_an_error_and_the_old_record_stays(tmp_path):
     record = SafetyRecord(tmp_path / "arm.json")
     record.store(lambda: LATCHED)
     (tmp_path / ".arm.json.part").mkdir()  # nothing can be written there
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError):
         record.store(lambda: Record())
     assert SafetyRecord(record.path).load() == LATCHED
 

@@ -33,7 +33,9 @@ def demos(tmp_path):
 
 
 def test_the_physics_follow_from_the_executed_action_not_from_the_meant_one(demos):
-    for episode in episodes(demos):
+    played = episodes(demos)
+    assert len(played) == 8
+    for episode in played:
         x, push = episode["proprio"], episode["action"]
         np.testing.assert_allclose(x[1:], np.clip(x[:-1] + push[:-1], -2, 2), atol=1e-6)
         meant = np.clip(-x[:-1] * (1 + 5 * (abs(x[:-1]) > 0.7)), -1, 1)
@@ -95,14 +97,14 @@ def test_more_goes_on_where_the_log_ends(tmp_path, expert):
 
 
 def test_the_result_counts_what_the_log_holds(tmp_path):
-    told = []
+    watched = []
     with SeenPoint() as robot:
         policy = NoisyExpert(Homing(), robot.spec, 0.0, 0)
-        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=told.append)
-    assert result.rows == tuple(told)
+        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=watched.append)
+    assert result.rows == tuple(watched)
     assert result.success_rate == 1
     returns = [float(e["reward"].sum()) for e in episodes(tmp_path / "log")]
-    assert [row.total_reward for row in told] == pytest.approx(returns)
+    assert [row.total_reward for row in watched] == pytest.approx(returns)
 
 
 def test_play_near_nothing_is_refused(tmp_path):

@@ -109,9 +109,9 @@ def test_one_episode_has_no_interval():
 
 
 def test_every_finished_episode_is_told_at_once():
-    told = []
-    result = evaluate(PointRobot(), Homing(), 3, seed=1, done=told.append)
-    assert tuple(told) == result.rows
+    finished = []
+    result = evaluate(PointRobot(), Homing(), 3, seed=1, done=finished.append)
+    assert tuple(finished) == result.rows
 
 
 def test_no_episodes_are_refused():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tensors import assert_same_tensors
 from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, Sampler
 from wm_models.registry import PRESETS
@@ -69,7 +69,7 @@ def test_judging_leaves_learning_as_it_was(tmp_path, log):
         judged.evaluation
     )
     ours, theirs = judged.model.state_dict(), plain.model.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert_same_tensors(ours, theirs)
     judged.close()
     lines = (tmp_path / "judged" / "metrics" / "train.csv").read_text().splitlines()
     assert {x.split(",")[1] for x in lines if "heldout/mse," in x} == {"2", "4", "6", "8"}

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from wm_nodes.cli.arguments import parse
+from wm_nodes.cli.eval import Eval
 from wm_nodes.cli.main import main
 from wm_nodes.evaluation.task_sets import SETS, published
 from wm_nodes.evaluation.task_study import BASELINES, StudyError, StudySettings, TaskStudy
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.graph import split_words
 from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
@@ -38,9 +42,9 @@ def study(tmp_path):
     def make(*tasks, **settings):
         given = StudySettings(**{"steps": 5000, "episodes": 4, **settings})
         program = (sys.executable, str(RECORDED), str(tmp_path))
-        said: list[str] = []
-        found = TaskStudy(tmp_path / "study", given, tasks, program=program, report=said.append)
-        return found, said
+        messages: list[str] = []
+        found = TaskStudy(tmp_path / "study", given, tasks, program=program, report=messages.append)
+        return found, messages
 
     return make
 
@@ -52,7 +56,7 @@ def calls(folder: Path, kind: str = "") -> list[str]:
 
 
 def test_every_task_is_measured_learned_and_judged_with_the_same_settings(study, tmp_path):
-    found, said = study("reach-v3", "door-open-v3", seed=7, time_limit=50, demos=5)
+    found, messages = study("reach-v3", "door-open-v3", seed=7, time_limit=50, demos=5)
     rows = found.run()
     launches = calls(tmp_path, "launch")
     assert [word for line in launches for word in line.split() if word.startswith("task:=")] == [
@@ -68,7 +72,21 @@ def test_every_task_is_measured_learned_and_judged_with_the_same_settings(study,
     assert (row.low, row.high) == (0.3006, 0.9544)  # Wilson, 3 of 4
     assert (row.steps, row.updates, row.end) == (5000, 321, "steps")
     assert row.last_evaluations == 0.75  # of .5, .75 and 1
-    assert [line for line in said if line.startswith("reach-v3: success 0.75 [0.30, 0.95]")]
+    assert [line for line in messages if line.startswith("reach-v3: success 0.75 [0.30, 0.95]")]
+
+
+def test_the_graph_and_the_evaluation_accept_their_arguments(study, tmp_path):
+    """What the study runs is recorded here; this is what `wm` itself makes of the same words."""
+    study("reach-v3", seed=7, time_limit=50, demos=5, minutes=3.0)[0].run()
+    (launch,) = calls(tmp_path, "launch")
+    _, name, *arguments = launch.split()
+    values = find_graph(name).parse(split_words(arguments))
+    assert (values["task"], values["demos"], values["seed"]) == ("reach-v3", 5, 7)
+    evaluations = [parse(Eval, "eval", line.split()[1:]) for line in calls(tmp_path, "eval")]
+    assert {each.policy for each in evaluations} == {"agent", *BASELINES}
+    assert {(each.episodes, each.seed, each.time_limit) for each in evaluations} == {(4, 7, 50)}
+    tasks = {each.policy: each.task for each in evaluations}
+    assert tasks == {"agent": "", **dict.fromkeys(BASELINES, "reach-v3")}  # "": of the weights
 
 
 def test_a_finished_task_is_not_repeated(study, tmp_path):
@@ -175,7 +193,7 @@ def test_two_processes_cannot_have_one_study(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--minutes", "5"], "--minutes: got 5.0, but run 'one' began with 9"),
         (["--demos", "3"], "--demos: got 3, but run 'one' began with 20"),
@@ -184,13 +202,13 @@ def test_two_processes_cannot_have_one_study(study, tmp_path):
         (["--tasks", ","], "--tasks: got no task"),
     ],
 )
-def test_settings_are_fixed_when_a_study_begins(tmp_path, monkeypatch, capsys, words, said):
+def test_settings_are_fixed_when_a_study_begins(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TaskStudy, "run", lambda self: [])
     Path("one").mkdir()
     Path("one/study.json").write_text('{"minutes": 9.0, "demos": 20, "baselines": true}')
     assert main(["study", "tasks", "--folder", "one", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert main(["study", "tasks", "--folder", "one"]) == 0
 
 

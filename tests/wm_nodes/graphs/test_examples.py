@@ -56,7 +56,7 @@ def test_a_robot_is_found_by_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "which does not exist, expected a Python file"),
         ("GRAPH = 1", "got no GRAPH"),
@@ -65,11 +65,11 @@ def test_a_robot_is_found_by_file() -> None:
         ("raise SystemExit(3)", "SystemExit"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line(tmp_path, content: str | None, says: str) -> None:
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, content: str | None, message: str) -> None:
     file = tmp_path / "mine.py"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(GraphError, match=says) as error:
+    with pytest.raises(GraphError, match=message) as error:
         find_graph(str(file))
     assert "\n" not in str(error.value)
     with pytest.raises(RobotError, match="cannot be imported"):

@@ -39,7 +39,7 @@ def test_models_are_the_presets():
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("task:=window-clos-v3", "Closest: window-close-v3"),
         ("tsk:=reach-v3", "Closest: task"),
@@ -50,10 +50,10 @@ def test_models_are_the_presets():
         ("action_repeat:=0", "from 1 to 20"),
     ],
 )
-def test_a_wrong_word_is_refused_with_what_is_right(word, said):
+def test_a_wrong_word_is_refused_with_what_is_right(word, message):
     with pytest.raises(GraphError) as error:
         find_graph("sim_metaworld").parse(split_words([word]))
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value)) < 320
 
 

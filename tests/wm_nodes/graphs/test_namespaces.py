@@ -63,11 +63,11 @@ def test_robot_and_driver_are_below_what_was_pushed(given, pushed, ns, driver_ns
     found = places(run)
     assert found.pop("arm_sim", driver_ns) == driver_ns
     assert set(found.values()) == {ns}
-    told = {node.name: dict(node.parameters(run.values)) for node in ARM.running(run.values)}
-    assert told["robot"]["driver_ns"] == driver_ns
-    assert told["scripted_policy"]["score"] == f"{driver_ns.rstrip('/')}/score"
-    if "arm_sim" in told:
-        assert told["arm_sim"]["robot_ns"] == ns
+    parameters = {node.name: dict(node.parameters(run.values)) for node in ARM.running(run.values)}
+    assert parameters["robot"]["driver_ns"] == driver_ns
+    assert parameters["scripted_policy"]["score"] == f"{driver_ns.rstrip('/')}/score"
+    if "arm_sim" in parameters:
+        assert parameters["arm_sim"]["robot_ns"] == ns
 
 
 def robot_file(folder: Path, text: str) -> str:
@@ -162,8 +162,8 @@ def test_two_arms_are_included_below_pushed_namespaces():
         assert found["arm_sim"][0] == f"/cell/{side}/arm_sim"
         others = {place for name, (place, _) in found.items() if name != "arm_sim"}
         assert others == {f"/cell/{side}/robot"}
-        told = Path(found["robot"][1]).read_text()
-        assert f"driver_ns: /cell/{side}/arm_sim" in told
+        text = Path(found["robot"][1]).read_text()
+        assert f"driver_ns: /cell/{side}/arm_sim" in text
     assert len(list(Path("runs").iterdir())) == 2
 
 
@@ -174,8 +174,9 @@ def test_an_absolute_namespace_is_not_below_the_pushed_one():
 
 def test_the_graph_reads_the_shipped_arms_as_the_robot_node_does():
     config = pytest.importorskip("wm_nodes.robots.arm.config.arm_config")
-    for file in sorted(shared("config/robots").glob("*.yaml")):
-        if "joints:" not in file.read_text():
-            continue
+    files = sorted(shared("config/robots").glob("*.yaml"))
+    arms = [file for file in files if "joints:" in file.read_text()]
+    assert {"arm_sim", "fr3"} <= {file.stem for file in arms}
+    for file in arms:
         run = open_run(ARM, {**REAL, "robot": file.stem})
         assert run.values["driver_ns"] == config.read_config(file).driver_ns

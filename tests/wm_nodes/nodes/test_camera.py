@@ -27,7 +27,7 @@ TOP = {"camera": "top"}
 @pytest.fixture
 def pictures(graph):
     """Return a function that publishes a picture, and what the node makes of them."""
-    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    received = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
     publisher = topics.IMAGE_RAW.always(graph.probe, **TOP)
 
     def show(stamp_ns: int, value: int = 0, shape: tuple = (48, 64, 3)) -> None:
@@ -35,7 +35,7 @@ def pictures(graph):
         image = np.full(shape, value, np.uint8)
         publisher.publish(messages.image_to_msg(image, stamp_ns))
 
-    return show, heard
+    return show, received
 
 
 def video(path: Path, frames: int = 6) -> Path:
@@ -47,30 +47,30 @@ def video(path: Path, frames: int = 6) -> Path:
 
 
 def test_a_picture_leaves_in_the_models_size_with_its_stamp(graph, pictures) -> None:
-    show, heard = pictures
+    show, received = pictures
     graph.add(CameraNode, **TOP, height=16, width=32)
     show(123)
-    graph.until(lambda: heard)
-    assert heard[0][0] == 123 and heard[0][1].shape == (16, 32, 3)
+    graph.until(lambda: received)
+    assert received[0][0] == 123 and received[0][1].shape == (16, 32, 3)
 
 
 def test_in_lockstep_every_picture_leaves_in_order(graph, pictures) -> None:
-    show, heard = pictures
+    show, received = pictures
     graph.add(CameraNode, **TOP)
     for stamp in range(1, 51):
         show(stamp)
-    graph.until(lambda: len(heard) == 50)
-    assert [stamp for stamp, _ in heard] == list(range(1, 51))
+    graph.until(lambda: len(received) == 50)
+    assert [stamp for stamp, _ in received] == list(range(1, 51))
 
 
 def test_in_real_time_the_rate_is_bounded(graph, pictures) -> None:
-    show, heard = pictures
+    show, received = pictures
     graph.add(CameraNode, **TOP, mode="realtime", rate_hz=5.0)
     for stamp in range(1, 31):
         show(stamp)
         graph.spin(0.02)
     graph.spin(0.1)
-    assert 1 <= len(heard) <= 12
+    assert 1 <= len(received) <= 12
 
 
 def test_a_silent_and_a_frozen_camera_are_faults_until_they_are_back(graph, pictures) -> None:
@@ -89,18 +89,18 @@ def test_a_silent_and_a_frozen_camera_are_faults_until_they_are_back(graph, pict
 
 
 def test_a_file_plays_to_its_end_and_the_node_ends(graph, pictures, tmp_path) -> None:
-    _, heard = pictures
+    _, received = pictures
     node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")))
     graph.until(node.finished.done)
-    assert node.exit_code == 0 and heard
-    stamps = [stamp for stamp, _ in heard]
-    assert stamps == sorted(stamps) and heard[0][1].shape == (64, 64, 3)
+    assert node.exit_code == 0 and received
+    stamps = [stamp for stamp, _ in received]
+    assert stamps == sorted(stamps) and received[0][1].shape == (64, 64, 3)
 
 
 def test_a_file_may_be_played_again_and_again(graph, pictures, tmp_path) -> None:
-    _, heard = pictures
+    _, received = pictures
     node = graph.add(CameraNode, **TOP, source=str(video(tmp_path / "a.avi")), loop=True)
-    graph.until(lambda: len(heard) > 8)
+    graph.until(lambda: len(received) > 8)
     assert not node.finished.done()
 
 
@@ -130,7 +130,7 @@ def test_a_camera_that_nothing_publishes_is_a_mistake_of_the_user(graph, monkeyp
 
 def test_a_camera_with_a_publisher_of_its_own_is_waited_for(graph, pictures, monkeypatch) -> None:
     monkeypatch.setattr(robot_camera, "WAIT_S", 0.1)
-    show, heard = pictures
+    show, received = pictures
     node = graph.add(CameraNode, **TOP)
     graph.until(lambda: node.count_publishers("top/image_raw"))
     spec = replace(PointRobot().spec.log_spec(), cameras={"front": (8, 8, 3)})
@@ -138,7 +138,7 @@ def test_a_camera_with_a_publisher_of_its_own_is_waited_for(graph, pictures, mon
     graph.until(lambda: node._robot._robot is not None)
     graph.spin(0.3)
     show(1)
-    graph.until(lambda: heard)
+    graph.until(lambda: received)
 
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
@@ -147,33 +147,33 @@ BGR = np.ascontiguousarray(RGB[:, :, ::-1])
 
 @pytest.mark.parametrize("fmt", ["png", "rgb8; png compressed bgr8"])
 def test_compressed_images_are_decoded_and_bad_ones_counted(graph, fmt: str) -> None:
-    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    received = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
     node = graph.add(CameraNode, **TOP, transport="compressed", height=0, width=0)
     publisher = graph.joined(topics.IMAGE_COMPRESSED.always(graph.probe, **TOP))
     data = cv2.imencode(".png", BGR)[1].tobytes()
     publisher.publish(CompressedImage(format=fmt, data=data[:-20]))
     publisher.publish(CompressedImage(format="16UC1; compressedDepth rvl", data=data))
     publisher.publish(CompressedImage(header=messages.header(7), format=fmt, data=data))
-    graph.until(lambda: heard)
-    assert heard[0][0] == 7 and np.array_equal(heard[0][1], RGB)
+    graph.until(lambda: received)
+    assert received[0][0] == 7 and np.array_equal(received[0][1], RGB)
     for reason in ("data", "encoding"):
         assert node.diagnostics.drops[f"top/image_raw/compressed/{reason}"] == 1
 
 
 @pytest.mark.parametrize(("encoding", "sent"), [("8UC3", BGR), ("8UC1", RGB[:, :, 0])])
 def test_images_without_colour_names_are_those_of_opencv(graph, encoding: str, sent) -> None:
-    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    received = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
     graph.add(CameraNode, **TOP, height=0, width=0)
     publisher = graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP))
     msg = ImageMsg(encoding=encoding, height=6, width=8, step=sent[0].size, data=sent.tobytes())
     publisher.publish(msg)
-    graph.until(lambda: heard)
-    wanted = RGB if encoding == "8UC3" else np.repeat(RGB[:, :, :1], 3, axis=2)
-    assert np.array_equal(heard[0][1], wanted)
+    graph.until(lambda: received)
+    expected = RGB if encoding == "8UC3" else np.repeat(RGB[:, :, :1], 3, axis=2)
+    assert np.array_equal(received[0][1], expected)
 
 
 @pytest.mark.parametrize(
-    ("transport", "sends", "said"),
+    ("transport", "sends", "message"),
     [
         ("raw", topics.IMAGE_COMPRESSED.type, "CompressedImage, expected .*transport: compressed"),
         ("compressed", topics.IMAGE_RAW.type, "/Image, expected .*transport: raw"),
@@ -181,7 +181,7 @@ def test_images_without_colour_names_are_those_of_opencv(graph, encoding: str, s
     ],
 )
 def test_images_of_another_type_are_a_mistake_of_the_user(
-    graph, monkeypatch, request, transport: str, sends, said: str
+    graph, monkeypatch, request, transport: str, sends, message: str
 ) -> None:
     monkeypatch.setattr(robot_camera, "WAIT_S", 0.3)
     node = graph.add(CameraNode, **TOP, transport=transport)
@@ -196,5 +196,5 @@ def test_images_of_another_type_are_a_mistake_of_the_user(
     cameras = {"front" if transport == "raw" else "top": (8, 8, 3)}
     spec = replace(PointRobot().spec.log_spec(), cameras=cameras)
     topics.SPEC.always(graph.probe).publish(messages.spec_to_msg(spec))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         graph.until(lambda: False)

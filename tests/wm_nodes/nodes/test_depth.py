@@ -63,10 +63,10 @@ def pixels(values: np.ndarray, encoding: str, big: bool = False, pad: int = 0) -
 @pytest.mark.parametrize("pad", [0, 3])
 @pytest.mark.parametrize("encoding", ["16UC1", "mono16", "32FC1"])
 def test_every_encoding_says_the_same_millimetres(encoding, pad, big) -> None:
-    wanted = np.arange(0, 24 * 2700, 2700, dtype=np.uint16).reshape(SHAPE)
-    sent = wanted if encoding != "32FC1" else (wanted / 1000).astype(np.float32)
+    expected = np.arange(0, 24 * 2700, 2700, dtype=np.uint16).reshape(SHAPE)
+    sent = expected if encoding != "32FC1" else (expected / 1000).astype(np.float32)
     found = messages.depth_from_msg(pixels(sent, encoding, big, pad))[1]
-    assert found.dtype == np.uint16 and np.array_equal(found, wanted)
+    assert found.dtype == np.uint16 and np.array_equal(found, expected)
 
 
 def test_what_is_no_distance_is_not_seen() -> None:

@@ -66,18 +66,18 @@ def test_any_frame_and_any_clock_may_be_allowed():
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "message"),
     [
         ([36.0, 0, 48.1, 0, 0, 0], "60.1 N, beyond 60 N"),
         ([0, 0, 0, 3.0, 4.1, 0], "5.08 Nm, beyond 5 Nm"),
         ([36.0, 0, 47.9, 3.0, 3.9, 0], ""),
     ],
 )
-def test_limits_are_of_the_vectors_lengths(values, says):
+def test_limits_are_of_the_vectors_lengths(values, message):
     watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
     readings.take(values, "wrist", 10.0, 0.0)
     watch.newest = readings.newest
-    assert says in watch.excess() and bool(says) == bool(watch.excess())
+    assert message in watch.excess() and bool(message) == bool(watch.excess())
     unwatched = ForceWatch(ForceTorqueSection("/w"))
     unwatched.newest = readings.newest
     assert unwatched.excess() == ""
@@ -86,9 +86,9 @@ def test_limits_are_of_the_vectors_lengths(values, says):
 PEAKS = [([0, 61.0, 0, 0, 0, 0], "61.0 N"), ([0, 0, 0, 0, 0, -5.5], "5.50 Nm")]
 
 
-@pytest.mark.parametrize(("peak", "says"), PEAKS)
+@pytest.mark.parametrize(("peak", "message"), PEAKS)
 @pytest.mark.parametrize("at", [0, 7, 19])
-def test_a_peak_between_two_looks_is_judged_once_and_not_recorded(peak, says, at):
+def test_a_peak_between_two_looks_is_judged_once_and_not_recorded(peak, message, at):
     watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
 
     def look(since_s: float, peak_at: int) -> str:
@@ -99,7 +99,7 @@ def test_a_peak_between_two_looks_is_judged_once_and_not_recorded(peak, says, at
         return watch.excess()
 
     assert look(10.0, -1) == ""
-    assert says in look(10.02, at) and says in watch.excess()
+    assert message in look(10.02, at) and message in watch.excess()
     if at < 19:
         assert readings.newest.values.tolist() == FORCE
     assert look(10.04, -1) == ""
@@ -222,14 +222,14 @@ def test_nothing_begins_before_the_first_reading():
         assert robot.waiting_for() == ""
 
 
-@pytest.mark.parametrize(("peak", "says"), PEAKS)
-def test_a_peak_between_two_periods_latches_and_can_be_cleared(peak, says):
+@pytest.mark.parametrize(("peak", "message"), PEAKS)
+def test_a_peak_between_two_periods_latches_and_can_be_cleared(peak, message):
     with arm() as robot:
         robot.reset(0)
         assert drive(robot, 0.4)
         robot._sim_driver._wrenches.take(peak, "wrist", robot._driver.now_s(), 0.0)
         assert not drive(robot, 1.0)
-        assert says in robot.latched()["force"]
+        assert message in robot.latched()["force"]
         assert robot.clear() == "" and drive(robot, 0.4)
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
 from tests.wm_nodes.nodes.test_chain import CHAIN, TOP
 from wm_models.encoders.conv import ConvConfig
 from wm_models.registry import PRESETS
@@ -36,7 +36,7 @@ from wm_nodes.ros import messages, topics
 CPU = torch.device("cpu")
 NAMES = ("dx", "dy")
 JOINTS = ("x", "y", "z")
-PERIOD_NS = round(BODY.period_s * 1e9)
+PERIOD_NS = round(EMBODIMENT.period_s * 1e9)
 SEARCH = {"horizon": 2, "samples": 8, "iterations": 2}
 SMALL = ConvConfig(image_size=64, channels=(4, 4, 8, 8), width=12)
 
@@ -47,8 +47,8 @@ def weights(request, tmp_path, monkeypatch):
     model = replace(TINY.model, encoder=SMALL, context=request.param)
     preset = replace(TINY, model=model, samples=20)
     monkeypatch.setitem(PRESETS, "dino_tiny", preset)
-    manifest = Manifest(1, "dino_tiny", action_dim=2, body=BODY.to_json())
-    WeightStore(tmp_path / "w").save(preset.build(BODY, 3).modules_by_name(), manifest)
+    manifest = Manifest(1, "dino_tiny", action_dim=2, body=EMBODIMENT.to_json())
+    WeightStore(tmp_path / "w").save(preset.build(EMBODIMENT, 3).modules_by_name(), manifest)
     return tmp_path / "w"
 
 
@@ -127,7 +127,7 @@ both = pytest.mark.parametrize("composition", ["split", "fused"])
 def test_split_and_fused_plan_as_the_cores_alone(graph, weights, composition: str, tmp_path):
     """Plans in robot units, carried out for a model step; then made anew from what is seen."""
     aim = Goal(picture(99), joints(99))
-    wanted = alone(weights, 5, aim)
+    expected = alone(weights, 5, aim)
     brain(graph, composition, weights)
     arm = Arm(graph, composition)
     for topic, msg in (
@@ -137,10 +137,12 @@ def test_split_and_fused_plan_as_the_cores_alone(graph, weights, composition: st
         graph.joined(topic.always(graph.probe)).publish(msg)
         graph.spin(0.3)
     found = [arm.ask(tick) for tick in range(1, 6)]
-    for plan, actions in zip(found, wanted, strict=True):
+    for plan, actions in zip(found, expected, strict=True):
         assert str(plan.origin) == "dino_tiny/cem@1"
         np.testing.assert_allclose(plan.actions, actions, atol=1e-5)
-        assert (plan.actions >= BODY.action_low).all() and (plan.actions <= BODY.action_high).all()
+        assert (plan.actions >= EMBODIMENT.action_low).all() and (
+            plan.actions <= EMBODIMENT.action_high
+        ).all()
     lengths = [len(plan.actions) for plan in found]
     assert lengths == [4, 3, 4, 3, 4]  # two model steps of two decisions; one is done
     np.testing.assert_array_equal(found[1].actions, found[0].actions[1:])
@@ -291,12 +293,12 @@ def test_the_filter_takes_every_second_observation_and_begins_anew_after_a_gap(w
                 filter_.record(step_of(passed))
         tokens = encoder.encode(loaded, picture(tick), joints(tick))
         state = filter_.update(loaded, tokens, step)
-        seen.append(int(state.seen))
+        seen.append(int(state.length))
     assert seen == ([1, 1, 2, 2, 3, 1] if history else [1] * 6)
     if history:  # the actions between frames 1 and 3, in the model's units
         filter_ = StateFilter(0, CPU)
         for tick in (1, 2, 3):
             tokens = encoder.encode(loaded, picture(tick), joints(tick))
             state = filter_.update(loaded, tokens, step_of(tick, executed=(0.1 * tick, 0.4)))
-        wanted = loaded.actions.from_robot(torch.tensor([[0.2, 0.4], [0.3, 0.4]]))
-        torch.testing.assert_close(state.action[0, 0], wanted)
+        expected = loaded.actions.from_robot(torch.tensor([[0.2, 0.4], [0.3, 0.4]]))
+        torch.testing.assert_close(state.action[0, 0], expected)

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy")
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
 from tests.wm_nodes.nodes.test_goals import CPU, SEARCH, SMALL, Arm, brain, joints, picture, step_of
 from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest
@@ -39,8 +39,8 @@ def weights(tmp_path, monkeypatch):
     """A store with one version of a model with a frameskip of 2."""
     preset = replace(TINY, model=replace(TINY.model, encoder=SMALL, context=1), samples=20)
     monkeypatch.setitem(PRESETS, "dino_tiny", preset)
-    manifest = Manifest(1, "dino_tiny", action_dim=2, body=BODY.to_json())
-    WeightStore(tmp_path / "w").save(preset.build(BODY, 3).modules_by_name(), manifest)
+    manifest = Manifest(1, "dino_tiny", action_dim=2, body=EMBODIMENT.to_json())
+    WeightStore(tmp_path / "w").save(preset.build(EMBODIMENT, 3).modules_by_name(), manifest)
     return tmp_path / "w"
 
 
@@ -109,8 +109,8 @@ def test_a_wrong_value_is_refused_and_the_old_one_stays(graph, weights):
     before = node.params
     for values, reason in (
         ({"samples": -1}, "samples"),
-        ({"objective": "best"}, "objective: expected .*, got 'best'"),
-        ({"goal_visual": 0.0, "goal_proprio": 0.0}, "goal_visual: expected more than 0"),
+        ({"objective": "best"}, "objective: got 'best', expected "),
+        ({"goal_visual": 0.0, "goal_proprio": 0.0}, "goal_visual: got 0.0, expected more than 0"),
         ({"samples": 32, "objective": "best"}, "objective"),
         ({"planner": "cem"}, "planner|read-only"),
     ):

@@ -81,21 +81,21 @@ def test_an_answer_that_never_comes_does_not_stop_the_episode(graph, log) -> Non
     how = {"retry_s": 0.1, "patience_s": 3.0, "rate": 0.0}
     node = graph.add(ReplayNode, log=str(log), answers=["recorded", "plan"], **how)
     graph.until(node.finished.done)
-    wanted = logged_stamps(log, -1)
-    graph.until(lambda: list(dict.fromkeys(step.stamp_ns for step in steps)) == wanted)
+    expected = logged_stamps(log, -1)
+    graph.until(lambda: list(dict.fromkeys(step.stamp_ns for step in steps)) == expected)
     stamps = [step.stamp_ns for step in steps]
-    assert stamps.count(wanted[0]) > 1  # said again until patience ended
-    assert all(stamps.count(stamp) == 1 for stamp in wanted[1:])
+    assert stamps.count(expected[0]) > 1  # said again until patience ended
+    assert all(stamps.count(stamp) == 1 for stamp in expected[1:])
     assert "answer" in node.diagnostics.active_faults
 
 
 def test_the_timing_is_the_log_s_divided_by_the_rate(graph, log) -> None:
-    heard: list[float] = []
-    graph.hear(topics.STEPS, lambda msg: heard.append(time.perf_counter()))
+    received: list[float] = []
+    graph.hear(topics.STEPS, lambda msg: received.append(time.perf_counter()))
     node = graph.add(ReplayNode, log=str(log), rate=2.0)
     graph.until(node.finished.done)
-    graph.until(lambda: len(heard) == ACTIONS + 1)
-    assert 0.9 * ACTIONS * 0.1 / 2.0 < heard[-1] - heard[0] < 30.0  # a loaded machine is late
+    graph.until(lambda: len(received) == ACTIONS + 1)
+    assert 0.9 * ACTIONS * 0.1 / 2.0 < received[-1] - received[0] < 30.0  # a loaded machine is late
 
 
 def test_stamps_are_of_the_present_if_asked_for(graph, log) -> None:
@@ -108,22 +108,22 @@ def test_stamps_are_of_the_present_if_asked_for(graph, log) -> None:
 
 
 def test_with_use_sim_time_the_logged_stamps_are_the_clock(graph, log) -> None:
-    heard: list[int] = []
+    received: list[int] = []
     graph.probe.create_subscription(
-        Clock, "/clock", lambda msg: heard.append(messages.from_time(msg.clock)), 10
+        Clock, "/clock", lambda msg: received.append(messages.from_time(msg.clock)), 10
     )
     node = graph.add(
         ReplayNode, log=str(log), episode=0, answers=["plan"], rate=0.0, use_sim_time=True
     )
-    graph.until(lambda: heard)
+    graph.until(lambda: received)
     Answering(graph)
     graph.until(node.finished.done)
-    graph.until(lambda: sorted(set(heard)) == logged_stamps(log, 0))
-    assert heard == sorted(heard) and "clock" not in node.diagnostics.active_faults
+    graph.until(lambda: sorted(set(received)) == logged_stamps(log, 0))
+    assert received == sorted(received) and "clock" not in node.diagnostics.active_faults
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"log": "/nowhere"}, "no log at /nowhere"),
         ({"episode": 2}, "expected 0 to 1, or -1"),
@@ -131,8 +131,8 @@ def test_with_use_sim_time_the_logged_stamps_are_the_clock(graph, log) -> None:
         ({"rate": -1.0}, "from 0"),
     ],
 )
-def test_a_mistake_is_refused_in_a_line(graph, log, settings, said) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_mistake_is_refused_in_a_line(graph, log, settings, message) -> None:
+    with pytest.raises(UserError, match=message):
         graph.add(ReplayNode, **{"log": str(log), **settings})
 
 

@@ -212,6 +212,25 @@ def test_estop_latches_until_a_person_clears_it(graph, make) -> None:
     assert "estop" not in node.diagnostics.active_faults
 
 
+def test_two_robots_in_one_domain_obey_their_own_plans_and_stops(graph) -> None:
+    left, right = Brain(graph), Brain(graph.neighbour())
+    nodes = [brain.graph.add(RobotNode, **POINT) for brain in (left, right)]
+    for brain in (left, right):
+        graph.joined(brain.plans)
+        graph.until(lambda brain=brain: brain.steps)
+
+    def decisions() -> list[int]:
+        return [node.runner.counts.decisions for node in nodes]
+
+    left.play(1)
+    assert decisions() == [1, 0]
+    call(graph, "estop", SetBool, data=True)
+    left.plan()
+    right.play(2)
+    assert decisions() == [1, 2]
+    assert ["estop" in node.diagnostics.active_faults for node in nodes] == [True, False]
+
+
 def test_a_person_labels_the_next_step(graph, make) -> None:
     _, brain = make()
     call(graph, "success", SetBool, data=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("rclpy")
 
 from tests.wm_nodes.tiny import TINY, record
 from wm_models.registry import PRESETS
-from wm_models.weights.store import read_manifest
+from wm_models.weights.store import WeightStore, read_manifest
+from wm_nodes.cli import train as train_command
 from wm_nodes.errors import UserError
+from wm_nodes.graphs import find_graph
+from wm_nodes.graphs.launch.run_folder import open_run
 from wm_nodes.nodes.trainer import TrainerNode
 from wm_nodes.ros import messages, topics
 from wm_nodes.training.config import TrainingError
@@ -83,6 +88,35 @@ def test_stopped_it_saves_and_started_again_it_announces_and_goes_on(
     graph.until(lambda: again._learning.progress.updates > newest.step)
     graph.until(lambda: news)
     assert news[0] == newest
+
+
+def test_a_run_learned_off_line_goes_on_with_its_graph(graph, tmp_path, monkeypatch) -> None:
+    """`wm train --run one`, then the trainer of sim_metaworld as `run:=one` starts it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PRESETS, "mwm_cpu", replace(TINY, name="mwm_cpu"))
+    monkeypatch.setattr(train_command.signal, "signal", lambda *given: None)
+    record(tmp_path / "play", 5)
+    words = ["--log", "play", "--run", "one", "--model", "mwm_cpu", "--device", "cpu"]
+    assert train_command.run([*words, "--steps", "8"]) == 0
+    store = WeightStore(tmp_path / "runs" / "one" / "weights")
+    offline = store.latest()
+    assert offline is not None and read_manifest(store.path(offline)).step == 8
+
+    sim = find_graph("sim_metaworld")
+    run = open_run(sim, {"run": "one"})
+    (trainer,) = [node for node in sim.nodes if node.name == "trainer"]
+    node = graph.add(TrainerNode, **{**trainer.parameters(run.values), "device": "cpu"})
+
+    def learned_on() -> bool:
+        record(run.path / "log", 1, seed=1)  # the robot acts: updates follow its steps
+        graph.spin(0.1)
+        return node._learning.progress.updates > 8
+
+    graph.until(learned_on)
+    graph.remove(node)
+    run.lock.close()
+    online = read_manifest(store.path(store.latest()))
+    assert online.step > 8 and online.parent == offline
 
 
 def test_a_log_of_another_image_size_is_learned_from(graph, train, tmp_path) -> None:

@@ -75,9 +75,9 @@ def camera(graph):
         node = graph.add(kind)
         topic = f"{graph.namespace}/driver/camera_info"
         driver = graph.probe.create_publisher(CameraInfo, source.info_topic or topic, 10)
-        heard = graph.hear(topics.CAMERA_INFO, camera="front")
+        received = graph.hear(topics.CAMERA_INFO, camera="front")
         graph.joined(node.infos.publishers[0])
-        return node, driver, heard
+        return node, driver, received
 
     return made
 
@@ -87,12 +87,12 @@ def fact(node) -> str:
 
 
 def test_intrinsics_of_the_driver_are_adjusted_and_carry_the_images_stamp(graph, camera) -> None:
-    node, driver, heard = camera()
+    node, driver, received = camera()
     graph.joined(driver).publish(info())
     graph.until(lambda: node.views.intrinsics("front"))
     node.infos.publish("front", 12_000_000_034)
-    graph.until(lambda: heard)
-    msg, scale = heard[0], 64 / 480
+    graph.until(lambda: received)
+    msg, scale = received[0], 64 / 480
     assert (msg.header.stamp.sec, msg.header.stamp.nanosec) == (12, 34)
     assert msg.header.frame_id == node.infos.frame_id("front") == "driver_frame"
     assert (msg.width, msg.height, list(msg.d)) == (64, 64, D)
@@ -112,7 +112,7 @@ def test_a_topic_of_the_yaml_is_taken(graph, camera) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "expected_message"),
     [
         (None, "none: no CameraInfo on "),
         (info(k=[0.0] * 9), "none: the camera is not calibrated"),
@@ -120,23 +120,23 @@ def test_a_topic_of_the_yaml_is_taken(graph, camera) -> None:
     ],
 )
 def test_without_calibration_there_is_none_and_the_diagnostics_say_why(
-    graph, camera, message, says
+    graph, camera, message, expected_message
 ) -> None:
-    node, driver, heard = camera()
+    node, driver, received = camera()
     if message is not None:
         graph.joined(driver).publish(message)
         graph.until(lambda: "front" in node.views._sent)
     node.infos.publish("front", 1)
     graph.spin(0.1)
-    assert not heard
-    assert says in fact(node)
+    assert not received
+    assert expected_message in fact(node)
 
 
 def test_a_device_without_a_topic_has_none(graph, camera) -> None:
-    node, _, heard = camera(topic="", device="0")
+    node, _, received = camera(topic="", device="0")
     node.infos.publish("front", 1)
     graph.spin(0.1)
-    assert not heard
+    assert not received
     assert "set `info_topic`" in fact(node)
 
 

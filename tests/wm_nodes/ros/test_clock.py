@@ -64,11 +64,11 @@ def test_without_use_sim_time_nothing_is_wrong(graph, monkeypatch) -> None:
 @pytest.mark.parametrize("mode", topics.MODES)
 def test_a_simulator_with_use_sim_time_makes_the_time(graph, mode) -> None:
     """/clock has the stamps of its observations, one control period apart."""
-    told: list[int] = []
+    clocks: list[int] = []
     graph.probe.create_subscription(
         Clock,
         clock.TOPIC,
-        lambda msg: told.append(messages.from_time(msg.clock)),
+        lambda msg: clocks.append(messages.from_time(msg.clock)),
         QoSProfile(depth=50),
     )
     steps = graph.hear(topics.STEPS, messages.step_from_msg)
@@ -79,10 +79,10 @@ def test_a_simulator_with_use_sim_time_makes_the_time(graph, mode) -> None:
         graph.until(lambda: steps)
         plan = Plan(steps[-1].stamp_ns, Origin("m", "actor", 1), ("push",), [[0.0]], 0.1)
         plans.publish(messages.plan_to_msg(plan))
-    graph.until(lambda: len({step.stamp_ns for step in steps}) > 1 and len(set(told)) > 1)
+    graph.until(lambda: len({step.stamp_ns for step in steps}) > 1 and len(set(clocks)) > 1)
     stamps = sorted({step.stamp_ns for step in steps})
     assert {round(0.1 * messages.SECOND_NS)} == {b - a for a, b in pairwise(stamps)}
-    graph.until(lambda: set(told) & set(stamps))
+    graph.until(lambda: set(clocks) & set(stamps))
     assert stamps[-1] < messages.SECOND_NS * 1000  # simulated, not this computer's
     assert "clock" not in node.diagnostics.active_faults
 
@@ -96,10 +96,10 @@ def test_the_simulated_arm_makes_the_time_from_0(graph) -> None:
     pytest.importorskip("mujoco")
     from wm_nodes.nodes.arm_sim import ArmSimNode
 
-    told: list[int] = []
+    clocks: list[int] = []
     stamps: list[int] = []
     graph.probe.create_subscription(
-        Clock, clock.TOPIC, lambda msg: told.append(messages.from_time(msg.clock)), 10
+        Clock, clock.TOPIC, lambda msg: clocks.append(messages.from_time(msg.clock)), 10
     )
     graph.probe.create_subscription(
         JointState,
@@ -108,6 +108,6 @@ def test_the_simulated_arm_makes_the_time_from_0(graph) -> None:
         10,
     )
     graph.add(ArmSimNode, render="none", use_sim_time=True)
-    graph.until(lambda: len(told) > 5 and len(stamps) > 5)
-    assert told == sorted(told) and told[-1] < 1000 * messages.SECOND_NS
+    graph.until(lambda: len(clocks) > 5 and len(stamps) > 5)
+    assert clocks == sorted(clocks) and clocks[-1] < 1000 * messages.SECOND_NS
     assert stamps[-1] < 1000 * messages.SECOND_NS

@@ -201,11 +201,11 @@ def test_nothing_is_called_while_the_arm_moves(plant, work):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "expected_message"),
     [("refuses", "refused (brakes are on)"), ("late", "no answer"), ("absent", "no such service"),
      ("type", "no such service")],
 )  # fmt: skip
-def test_a_failure_is_one_line_ends_the_work_and_changes_nothing(plant, wrong, says):
+def test_a_failure_is_one_line_ends_the_work_and_changes_nothing(plant, wrong, expected_message):
     first = ServiceCall("/driver/unlock", TRIGGER, timeout_s=SHORT_S if wrong == "late" else LONG_S)
     if wrong == "absent":
         first = ServiceCall("/driver/nowhere", TRIGGER, timeout_s=SHORT_S)
@@ -220,7 +220,7 @@ def test_a_failure_is_one_line_ends_the_work_and_changes_nothing(plant, wrong, s
     arm.stop("protective stop")
     latched = dict(arm.supervisor.latched)
     answer = arm.call("recover")
-    assert not answer.success and says in answer.message and "\n" not in answer.message
+    assert not answer.success and expected_message in answer.message and "\n" not in answer.message
     assert ("clear", None) not in arm.driver.calls
     assert arm.supervisor.latched == latched and not arm.loop.waiting_for().startswith(
         "the driver is"
@@ -289,7 +289,7 @@ def test_an_activation_that_fails_leaves_the_arm_as_it_was(plant):
     arm.driver.answers["switch"] = False, "no such controller"
     answer = arm.call("activate")
     assert not answer.success and "no such controller" in answer.message
-    assert "deactivated" not in arm.supervisor.stopping or arm.moved(0.2) < STILL_RAD
+    assert arm.moved(0.2) < STILL_RAD
     assert arm.ask("resume").done and arm.goes_on()
     arm.stop("pause")
     arm.driver.answers["switch"] = True, ""
@@ -336,24 +336,26 @@ def test_the_drivers_speed_counts_and_wrong_values_are_dropped_and_named(plant, 
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("kind", "expected_message"),
     [("no_such_msgs/srv/Trigger", "package no_such_msgs cannot be imported"),
      ("std_srvs/srv/Triger", "got Triger, expected a service of std_srvs"),
      ("std_srvs/srv/Empty", "no field success or ok")],
 )  # fmt: skip
-def test_a_service_type_that_cannot_be_used_is_one_line_at_the_start(plant, kind, says):
-    with pytest.raises(UserError, match=says) as raised:
+def test_a_service_type_that_cannot_be_used_is_one_line_at_the_start(plant, kind, expected_message):
+    with pytest.raises(UserError, match=expected_message) as raised:
         plant(recover=(ServiceCall("/driver/unlock", kind),))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("request_", "says"),
+    ("request_", "expected_message"),
     [({"dat": True}, "activate.request: got the field 'dat', expected one of: data"),
      ({"data": 1}, "activate.request.data: got 1, expected a value of the ROS type boolean")],
 )  # fmt: skip
-def test_a_request_that_does_not_fit_its_type_is_one_line_at_the_start(plant, request_, says):
-    with pytest.raises(UserError, match=says):
+def test_a_request_that_does_not_fit_its_type_is_one_line_at_the_start(
+    plant, request_, expected_message
+):
+    with pytest.raises(UserError, match=expected_message):
         plant(activate=ServiceCall("/driver/switch", SET_BOOL, request_))
 
 

@@ -74,7 +74,7 @@ def test_cleaning_up_leaves_nothing_and_a_node_may_be_configured_again(graph) ->
 
 def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
     node = graph.add(Listener)
-    heard = graph.hear(topics.DIAGNOSTICS, statuses)
+    received = graph.hear(topics.DIAGNOSTICS, statuses)
     publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
     for data in ("", "{", "[]"):
         publisher.publish(String(data=data))
@@ -83,7 +83,7 @@ def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
     graph.until(lambda: node.diagnostics.drops["weights/json"] == 3)
     assert node.heard == []
     name = f"{graph.namespace}/listener"
-    graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in heard))
+    graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in received))
 
 
 def test_an_inactive_node_heeds_nothing(graph) -> None:
@@ -169,6 +169,7 @@ def test_a_dump_of_all_parameters_can_be_loaded(graph, kind) -> None:
     """As `ros2 param dump` and `ros2 param load` do, through YAML."""
     node = graph.add(kind, begin=False)
     dump = {name: node.get_parameter(name).value for name in node._parameters}
+    assert {field.name for field in fields(kind.PARAMS)} <= dump.keys()
     text = yaml.safe_dump({n: list(v) if isinstance(v, array) else v for n, v in dump.items()})
     for name, value in yaml.safe_load(text).items():
         wire = ParameterMsg(name=name, value=get_parameter_value(yaml.safe_dump(value)))

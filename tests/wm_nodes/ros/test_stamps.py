@@ -43,14 +43,14 @@ def test_the_camera_node_counts_and_reports_stamps_out_of_range(
 ) -> None:
     """Lock-step stamps are simulated time: any is right."""
     node = graph.add(CameraNode, mode=mode, **TOP)
-    heard = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
+    received = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
     publisher = graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP))
     now_ns = node.get_clock().now().nanoseconds
     stamp_ns = 0 if offset_s is None else now_ns + round(offset_s * SECOND)
     image = np.zeros((8, 8, 3), np.uint8)
     publisher.publish(messages.image_to_msg(image, stamp_ns))
-    graph.until(lambda: heard)
-    assert heard[0][0] == stamp_ns  # it travels, whatever it is
+    graph.until(lambda: received)
+    assert received[0][0] == stamp_ns  # it travels, whatever it is
     assert node.diagnostics.facts.get(f"stamps/top/{reason}", 0) == counted
     assert ("camera_clock" in node.diagnostics.active_faults) == bool(counted)
     publisher.publish(messages.image_to_msg(image, node.get_clock().now().nanoseconds))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
+from tests.tensors import assert_same_tensors
 from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader
 from wm_models.interface.action_scaling import ActionAdapter
@@ -59,6 +59,6 @@ def test_a_state_continues_the_sequence_exactly(batches, options):
     first.draw(SPECS)
     second.load_state_dict(first.state_dict())
     ours, theirs = first.draw(SPECS), second.draw(SPECS)
+    assert ours.keys() == theirs.keys() == SPECS.keys()
     for name, batch in ours.items():
-        assert batch.keys() == theirs[name].keys()
-        assert all(torch.equal(values, theirs[name][field]) for field, values in batch.items())
+        assert_same_tensors(batch, theirs[name])

@@ -107,8 +107,8 @@ def test_open_loop_predictions_see_them_too(tmp_path):
         rows = {"image": "image/top", "action": "action", "proprio": "proprio"}
         rows = {name: reader.read(field, 0, 9) for name, field in rows.items()}
     truth = predict(here.model, rows, context=2).truth
-    wanted = [ImagePipeline(SIZE, SIZE)(image) for image in rows["image"][::2]]
-    np.testing.assert_array_equal(truth, np.stack(wanted))
+    expected = [ImagePipeline(SIZE, SIZE)(image) for image in rows["image"][::2]]
+    np.testing.assert_array_equal(truth, np.stack(expected))
 
 
 def test_logs_of_several_sizes_are_mixed_and_judged(tmp_path):

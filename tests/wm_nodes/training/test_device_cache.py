@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tensors import assert_same_tensors
 from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, LogReadError, Sampler
 from wm_models.registry import PRESETS
@@ -96,7 +97,7 @@ def test_learning_from_resident_rows_is_the_same_bit_for_bit(logs, tmp_path, mon
         return learning.model.state_dict()
 
     plain, resident = learn("plain"), learn("resident", resident_bytes=budget)
-    assert all(torch.equal(resident[name], value) for name, value in plain.items())
+    assert_same_tensors(resident, plain)
 
 
 def test_batches_can_lie_in_memory_of_the_caller_s_choice(logs):

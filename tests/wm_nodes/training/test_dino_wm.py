@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
+from tests.tensors import assert_same_tensors
 from tests.wm_models.families.dino_wm.dino_tiny import TINY
 from tests.wm_nodes.tiny import SIZE, record
 from wm_datasets import LogReader
 from wm_models.encoders.conv import ConvConfig
 from wm_models.interface.action_scaling import ActionAdapter
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import WeightStore, load_model, read_manifest
@@ -67,7 +67,7 @@ def test_phases_and_resuming_bit_for_bit(tmp_path, log):
     part = learning(tmp_path / "part", log)
     advance(part, 9)
     ours, theirs = state(part), state(whole)
-    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert_same_tensors(ours, theirs)
     assert part.metrics == whole.metrics
 
 
@@ -81,21 +81,21 @@ def test_the_robot_is_measured_once_and_travels(tmp_path, log):
         done = actions[~reader.read("is_last", rows.start, rows.stop)]
         seen = reader.read("proprio", rows.start, rows.stop)
         spec = reader.spec
-    body = read_manifest(tmp_path / "run/weights").robot
-    np.testing.assert_allclose(body.action_mean, done.mean(0), atol=1e-6)
-    np.testing.assert_allclose(body.proprio_std, seen.std(0), rtol=1e-5)
-    assert (body.action_low, body.action_high) == (spec.action.low, spec.action.high)
-    assert body.period_s == spec.control_period_s
+    embodiment = read_manifest(tmp_path / "run/weights").embodiment
+    np.testing.assert_allclose(embodiment.action_mean, done.mean(0), atol=1e-6)
+    np.testing.assert_allclose(embodiment.proprio_std, seen.std(0), rtol=1e-5)
+    assert (embodiment.action_low, embodiment.action_high) == (spec.action.low, spec.action.high)
+    assert embodiment.period_s == spec.control_period_s
 
     record(log, 3, seed=9)  # more to learn from: the scale of numbers stays
     again = learning(tmp_path / "run", log)
     advance(again, 5)
-    assert again.setup.embodiment == body
+    assert again.setup.embodiment == embodiment
     other = learning(tmp_path / "other", log, weights=tmp_path / "run/weights")
     advance(other, 3)
-    assert other.setup.embodiment == body and other.progress.phase == "world_model"
+    assert other.setup.embodiment == embodiment and other.progress.phase == "world_model"
     model, _ = load_model(tmp_path / "run/weights")
-    assert model.body == body
+    assert model.embodiment == embodiment
 
 
 def test_actions_are_learned_in_the_model_s_units(tmp_path, log):
@@ -107,10 +107,10 @@ def test_actions_are_learned_in_the_model_s_units(tmp_path, log):
     batch = batches.draw(specs)["windows"]
     batches.load_state_dict(before)
     raw = batches.sampler.sample(specs["windows"].batch, specs["windows"].length)
-    wanted = (raw["action"] - here.setup.embodiment.action_mean) / np.array(
+    expected = (raw["action"] - here.setup.embodiment.action_mean) / np.array(
         here.setup.embodiment.action_std
     )
-    np.testing.assert_allclose(batch["action"], wanted, atol=1e-5)
+    np.testing.assert_allclose(batch["action"], expected, atol=1e-5)
     np.testing.assert_array_equal(batch["proprio"], raw["proprio"])
 
 
@@ -125,9 +125,11 @@ def test_an_unbounded_robot_has_the_box_of_what_it_did(log):
 
     with Unbounded(log) as reader:
         done = reader.read("action", reader.first, reader.length)
-        body = measure_embodiment([reader])
-    np.testing.assert_allclose([body.action_low[0], body.action_high[0]], [done.min(), done.max()])
-    assert isinstance(body, Body)
+        embodiment = measure_embodiment([reader])
+    np.testing.assert_allclose(
+        [embodiment.action_low[0], embodiment.action_high[0]], [done.min(), done.max()]
+    )
+    assert isinstance(embodiment, Embodiment)
 
 
 def test_another_robot_s_weights_are_refused(tmp_path, log):
@@ -159,10 +161,12 @@ def test_settings_of_weights_are_kept_by_what_learns_on(tmp_path, log):
     """Weights that differ from their preset (imported ones may) are trained on, and resumed, as
     they are."""
     with LogReader(log) as reader:
-        body = measure_embodiment([reader])
+        embodiment = measure_embodiment([reader])
     settings = {"num_hist": 4, "depth": 1}
-    model = DINO.varied({"num_hist": 4}).varied({"depth": 1}).build(body)
-    manifest = Manifest(1, "dino_tiny", body.action_dim, body=body.to_json(), settings=settings)
+    model = DINO.varied({"num_hist": 4}).varied({"depth": 1}).build(embodiment)
+    manifest = Manifest(
+        1, "dino_tiny", embodiment.action_dim, body=embodiment.to_json(), settings=settings
+    )
     WeightStore(tmp_path / "weights").save(model.modules_by_name(), manifest)
     for last in (2, 3):
         part = learning(tmp_path / "run", log, weights=tmp_path / "weights")

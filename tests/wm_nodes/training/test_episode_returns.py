@@ -60,7 +60,7 @@ class Evolved(Preset):
     def pace(self) -> Pace:
         return Pace(prefill=1, train_every=1)
 
-    def build(self, body: object, seed: int = 0) -> Posed:
+    def build(self, embodiment: object, seed: int = 0) -> Posed:
         torch.manual_seed(seed)
         return Posed()
 
@@ -128,9 +128,9 @@ def test_versions_that_take_turns_are_none(begin, monkeypatch) -> None:
 def test_returns_of_held_out_episodes_are_not_told(begin) -> None:
     log, _ = begin
     with LogReader(log) as reader:
-        told = EpisodeReturns(reader, episodes=lambda table: table["start"] > 0)
-        assert [(e.total, e.length, e.weights) for e in told.new()] == returns(log)[1:]
-        assert told.new() == []
+        later = EpisodeReturns(reader, episodes=lambda table: table["start"] > 0)
+        assert [(e.total, e.length, e.weights) for e in later.new()] == returns(log)[1:]
+        assert later.new() == []
 
 
 def test_learning_does_not_tell_returns_of_held_out_episodes(begin) -> None:

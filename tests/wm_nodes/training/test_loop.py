@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tensors import assert_same_tensors
 from tests.wm_nodes.tiny import TINY, record
 from wm_datasets import LogReader, LogWriter
 from wm_models.registry import PRESETS
@@ -62,7 +63,7 @@ def test_the_losses_fall(start):
         learning.step()
         losses.append(learning.metrics["ae/pixel_loss"])
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
-    assert all(np.isfinite(value) for value in learning.metrics.values())
+    assert np.isfinite(list(learning.metrics.values())).all()
 
 
 def test_phases_follow_each_other(start):
@@ -85,7 +86,7 @@ def test_a_run_that_was_interrupted_is_the_same_bit_for_bit(start):
     part = start("parts")
     advance(part, 11)
     ours, theirs = weights(part), weights(whole)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert_same_tensors(ours, theirs)
     assert part.metrics == whole.metrics
 
 
@@ -101,7 +102,7 @@ def test_a_kill_between_two_saves_costs_only_what_came_after(start):
     assert again.progress.version == learning.progress.version == 2
     back = start()
     back._open()
-    assert all(torch.equal(value, weights(back)[name]) for name, value in kept.items())
+    assert_same_tensors(weights(back), kept)
 
 
 def test_a_non_finite_loss_goes_back_to_the_last_good_version(start):
@@ -113,7 +114,7 @@ def test_a_non_finite_loss_goes_back_to_the_last_good_version(start):
     poison(learning)
     assert learning.step()
     assert (learning.progress.updates, learning.progress.rollbacks) == (7, 1)
-    assert all(torch.equal(value, kept[name]) for name, value in weights(learning).items())
+    assert_same_tensors(weights(learning), kept)
     advance(learning, 9)
 
 
@@ -250,7 +251,7 @@ def test_a_run_learned_off_line_goes_on_on_line_at_the_ratio(tmp_path, start, lo
     online = start(logs=both, pace=True)
     assert not online.step()  # what was learned off line is no debt, and no credit
     assert online.progress.updates == INITIAL + 7 and online.covered_steps == 9
-    assert all(torch.equal(value, weights(online)[name]) for name, value in kept.items())
+    assert_same_tensors(weights(online), kept)
     record(growing, 2)
     while online.step():
         pass
@@ -305,7 +306,7 @@ def test_evaluation_episodes_are_neither_learned_from_nor_counted(tmp_path, star
     assert runs[0].progress.agent_steps == runs[1].progress.agent_steps == 27
     assert runs[0].progress.updates == runs[1].progress.updates > INITIAL
     ours, theirs = map(weights, runs)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert_same_tensors(ours, theirs)
     again = start("b", logs=((mixed, 1.0),), pace=True)
     assert not again.step() and again.progress.agent_steps == 27
     evaluate(mixed, log, 5)
@@ -350,7 +351,7 @@ def poison(learning):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"action": None}, "actions .*'tiny'.*pre-training"),
         ({"reward": False}, "reward.*'tiny'.*dino_wm"),
@@ -358,7 +359,7 @@ def poison(learning):
 )
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
-    start, tmp_path, log, changes, said, mixed
+    start, tmp_path, log, changes, message, mixed
 ):
     with LogReader(log) as reader:
         spec = replace(reader.spec, **changes)
@@ -370,5 +371,5 @@ def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
         for row in rows:
             writer.append(row)
     logs = ((log, 1.0),) * mixed + ((tmp_path / "other", 1.0),)
-    with pytest.raises(TrainingError, match=rf"log: .*other without {said}"):
+    with pytest.raises(TrainingError, match=rf"log: .*other without {message}"):
         start(logs=logs).step()

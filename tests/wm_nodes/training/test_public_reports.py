@@ -100,10 +100,15 @@ def with_still_dimensions(log, path, bounds):
 def test_a_dimension_that_never_moves_is_learned_and_acted_with(tmp_path, log, model, bounds):
     still = with_still_dimensions(log, tmp_path / "still", bounds)
     with LogReader(still) as reader:
-        body = measure_embodiment([reader])
-    numbers = [*body.action_std, *body.proprio_std, *body.action_mean, *body.proprio_mean]
+        embodiment = measure_embodiment([reader])
+    numbers = [
+        *embodiment.action_std,
+        *embodiment.proprio_std,
+        *embodiment.action_mean,
+        *embodiment.proprio_mean,
+    ]
     assert all(math.isfinite(number) for number in numbers)
-    assert body.action_std[1] == 1.0 and body.action_mean[1] == pytest.approx(0.3)
+    assert embodiment.action_std[1] == 1.0 and embodiment.action_mean[1] == pytest.approx(0.3)
     here = learning(tmp_path / "run", still, model)
     advance(here, 8)
     assert all(math.isfinite(value) for value in here.metrics.values())
@@ -212,19 +217,19 @@ def test_only_the_state_that_an_end_led_to_is_terminal(tmp_path, log):
 @pytest.mark.parametrize("skip", [1, 2, 5])
 def test_statistics_are_of_single_actions_whatever_the_frameskip(tmp_path, log, skip):
     with LogReader(log) as reader:
-        body = measure_embodiment([reader])
+        embodiment = measure_embodiment([reader])
         last = reader.read("is_last", 0, reader.length)
         actions = reader.read("action", 0, reader.length)[~last]
     preset = replace(DINO, model=replace(DINO.model, frameskip=skip))
-    model = preset.build(body)
+    model = preset.build(embodiment)
     adapter = ActionAdapter.of(model)
     assert len(model.spec.action_low) == skip
     chunks = torch.from_numpy(actions[: len(actions) // skip * skip]).reshape(-1, skip, 1)
     scores = adapter.from_robot(chunks)
-    wanted = (chunks - actions.mean()) / actions.std()
-    torch.testing.assert_close(scores, wanted.flatten(1), atol=1e-5, rtol=1e-5)
+    expected = (chunks - actions.mean()) / actions.std()
+    torch.testing.assert_close(scores, expected.flatten(1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(adapter.to_robot(scores), chunks, atol=1e-5, rtol=1e-5)
-    low = (body.action_low[0] - actions.mean()) / actions.std()
+    low = (embodiment.action_low[0] - actions.mean()) / actions.std()
     np.testing.assert_allclose(model.spec.action_low, [low] * skip, rtol=1e-5)
 
 
@@ -266,7 +271,7 @@ def test_at_an_episode_s_start_a_model_looks_back_on_that_episode_alone(tmp_path
                     continue  # between two frames of the model nothing changes
                 tokens.append(encoder.encode(weights, image, proprio)[0])
                 count = min(len(tokens), FRAMES)
-                assert state.seen.tolist() == [count]
+                assert state.length.tolist() == [count]
                 torch.testing.assert_close(state.observed[0, :count], torch.stack(tokens[-count:]))
                 assert not state.observed[0, count:].any()
                 assert not state.action[0, count - 1 :].any()

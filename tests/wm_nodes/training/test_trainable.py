@@ -50,18 +50,20 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), CHANGES)
+@pytest.mark.parametrize(("changes", "message"), CHANGES)
 def test_the_trainer_refuses_them_naming_both_logs_and_the_difference(
-    tmp_path, logs, changes, said
+    tmp_path, logs, changes, message
 ):
     first, second = logs(**changes)
-    with pytest.raises(TrainingError, match=rf"{first} and {second} differ: {said}.*allow_mixed"):
+    with pytest.raises(
+        TrainingError, match=rf"{first} and {second} differ: {message}.*allow_mixed"
+    ):
         learning(tmp_path, (first, second)).step()
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("changes", "said"), CHANGES)
-def test_it_learns_from_them_where_that_is_allowed(tmp_path, logs, changes, said):
+@pytest.mark.parametrize(("changes", "message"), CHANGES)
+def test_it_learns_from_them_where_that_is_allowed(tmp_path, logs, changes, message):
     assert learning(tmp_path, logs(**changes), allow_mixed=True).step()
 
 
@@ -74,5 +76,5 @@ def test_another_number_of_action_dimensions_is_refused_even_then(tmp_path, logs
     with LogReader(first) as reader:
         spec = reader.spec
     wide = replace(spec, action=VectorSpec(("a", "b"), ("1", "1"), (-1, -1), (1, 1)))
-    said = mixture([("here", spec), ("there", wide)], True)
-    assert "here has 1 action dimensions" in said and "there has 2 (a, b)" in said
+    message = mixture([("here", spec), ("there", wide)], True)
+    assert "here has 1 action dimensions" in message and "there has 2 (a, b)" in message

@@ -22,6 +22,6 @@ def _rate(robot: Robot, preset: str, agent_steps: int) -> Row:
     robot.reset()
     middle = [(a + b) / 2 for a, b in zip(robot.spec.action.low, robot.spec.action.high)]
     timing = measure(lambda: robot.act(middle), repeats=agent_steps)
-    drawn = robot.spec.extra.get("gl", "")
+    renderer = robot.spec.extra["gl_renderer"]
     what = "decisions without images" if preset == "none" else f"decisions, render={preset}"
-    return timing.rate_row("simulator", what, "1/s", note=str(drawn))
+    return timing.rate_row("simulator", what, "1/s", note=str(renderer))

@@ -173,8 +173,8 @@ class Import(Importer):
         rate = kwargs.get("control_freq")
         if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf:
             return 1 / rate
-        given = f" (control_freq: {rate!r})" if "control_freq" in kwargs else ""
-        raise FormatError(f"{self._path} does not say its rate{given}. Right: --period SECONDS.")
+        value = f" (control_freq: {rate!r})" if "control_freq" in kwargs else ""
+        raise FormatError(f"{self._path} does not say its rate{value}. Right: --period SECONDS.")
 
     def _action_spec(self, size: int) -> VectorSpec:
         """Bounds of 1, as robomimic has it, of the dimensions that keep them in every demo."""

@@ -51,8 +51,8 @@ def read_actions(demo: Any) -> np.ndarray:
     """Return the actions (T, A) of a demo; (T,) in the file is one dimension."""
     actions = demo["actions"]
     if not is_numbers(actions) or actions.ndim > 2 or 0 in actions.shape:
-        given = f"{actions.dtype} {actions.shape}" if hasattr(actions, "dtype") else "a group"
-        raise ValueError(f"actions: got {given}, right are numbers (T, A)")
+        stored = f"{actions.dtype} {actions.shape}" if hasattr(actions, "dtype") else "a group"
+        raise ValueError(f"actions: got {stored}, right are numbers (T, A)")
     values: np.ndarray = actions[()]
     return values.reshape(len(values), -1)
 
@@ -71,9 +71,9 @@ def read_per_step(demo: Any, name: str) -> np.ndarray:
     return values.reshape(-1)
 
 
-def words(given: Any) -> list[str]:
+def words(value: Any) -> list[str]:
     """Return a word, or a list of words; nothing where it is neither."""
-    words = given if isinstance(given, list) else [given]
+    words = value if isinstance(value, list) else [value]
     return words if all(isinstance(word, str) for word in words) else []
 
 
@@ -93,7 +93,7 @@ def read_observation(demo: Any, name: str, whole: bool) -> np.ndarray:
 
 
 def padded(value: np.ndarray, rows: int) -> np.ndarray:
-    """Return float32 with a row of zeros behind, where that many rows are wanted."""
+    """Return float32 with a row of zeros behind, up to that many rows."""
     return float32(np.concatenate([value, np.zeros_like(value[:1])])[:rows])
 
 

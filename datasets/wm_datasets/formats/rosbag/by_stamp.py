@@ -115,9 +115,9 @@ class _Join:
         self._near = near
         self._cameras = {topic: camera for camera, topic in fields.cameras.items()}
         self._depths = {topic: name for name, topic in fields.depths.items()}
-        self._wanted = {f"image/{camera}" for camera in fields.cameras}
-        self._wanted |= {f"sensor/{name}" for name in fields.depths}
-        self._wanted |= {"proprio"} if fields.proprio else set()
+        self._required = {f"image/{camera}" for camera in fields.cameras}
+        self._required |= {f"sensor/{name}" for name in fields.depths}
+        self._required |= {"proprio"} if fields.proprio else set()
         self._waiting = {stamp: _Waiting() for stamp in take.stamps}
         self._begun = False
         self.whole = 0  # behind the first that waits
@@ -167,7 +167,7 @@ class _Join:
         for stamp, waiting in self._waiting.items():
             lasts = [w.step is not None and w.step["is_last"] for w in self._waiting.values()]
             if not self._begun or any(lasts) or self.whole > 0:
-                missing = sorted(self._wanted - waiting.parts.keys()) or ["step"]
+                missing = sorted(self._required - waiting.parts.keys()) or ["step"]
                 raise CorruptInputError(
                     self._bag.path, f"the observation of {stamp} ns misses {missing}"
                 )
@@ -185,7 +185,7 @@ class _Join:
         at.parts[name] = frame
 
     def _is_whole(self, waiting: _Waiting) -> bool:
-        return waiting.step is not None and waiting.parts.keys() == self._wanted
+        return waiting.step is not None and waiting.parts.keys() == self._required
 
     def _arrival(self, stamp: int, whole: _Waiting) -> Arrival:
         step, spec = whole.step or {}, self._spec

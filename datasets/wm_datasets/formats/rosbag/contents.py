@@ -196,8 +196,8 @@ class Contents:
 
     def _origin(self) -> dict[str, Any]:
         """Which topics the fields came from."""
-        parts = {k: [f"{p.topic}: {', '.join(p.fields)}" for p in self.names if p in given]
-                 for k, given in (("proprio", self._mapping.proprio),
+        parts = {k: [f"{p.topic}: {', '.join(p.fields)}" for p in self.names if p in mapped]
+                 for k, mapped in (("proprio", self._mapping.proprio),
                                   ("action", self._mapping.action))}  # fmt: skip
         return {"cameras": dict(self.cameras), **parts}
 
@@ -251,8 +251,8 @@ def _is_of(name: str, fields: tuple[str, ...]) -> bool:
     return field in fields if divided else "position" in fields
 
 
-def _each(given: tuple[T, ...], names: tuple[str, ...]) -> tuple[T, ...]:
-    return given * len(names) if len(given) == 1 else given
+def _each(values: tuple[T, ...], names: tuple[str, ...]) -> tuple[T, ...]:
+    return values * len(names) if len(values) == 1 else values
 
 
 def _free(names: list[str]) -> VectorSpec:

@@ -112,58 +112,58 @@ def load_mapping(path: Path | None) -> Mapping:
 
 def _mapping(data: Any) -> Mapping:
     _check_keys("file", data, {part.name for part in fields(Mapping)})
-    given = dict(data)
-    given["cameras"] = {k: _camera(k, v) for k, v in (given.get("cameras") or {}).items()}
-    depths = given.get("depths") or {}
-    given["depths"] = {name: CameraTopic(_texts(topic)) for name, topic in depths.items()}
+    entries = dict(data)
+    entries["cameras"] = {k: _camera(k, v) for k, v in (entries.get("cameras") or {}).items()}
+    depths = entries.get("depths") or {}
+    entries["depths"] = {name: CameraTopic(_texts(topic)) for name, topic in depths.items()}
     for name in ("proprio", "action"):
-        given[name] = tuple(_part(name, part) for part in given.get(name) or ())
-    given["ignore"] = tuple(given.get("ignore") or ())
+        entries[name] = tuple(_part(name, part) for part in entries.get(name) or ())
+    entries["ignore"] = tuple(entries.get("ignore") or ())
     for name, right in (("images", ENCODINGS), ("stamps", STAMPS)):
-        if name in given and given[name] not in right:
-            raise ValueError(f"{name}: given {given[name]!r}, right: {', '.join(right)}")
+        if name in entries and entries[name] not in right:
+            raise ValueError(f"{name}: given {entries[name]!r}, right: {', '.join(right)}")
     for name in ("period_s", "max_age_s"):
-        if given.get(name) is not None and not float(given[name]) > 0:
-            raise ValueError(f"{name}: given {given[name]!r}, right: seconds > 0")
-    return Mapping(**given)
+        if entries.get(name) is not None and not float(entries[name]) > 0:
+            raise ValueError(f"{name}: given {entries[name]!r}, right: seconds > 0")
+    return Mapping(**entries)
 
 
-def _camera(name: str, given: Any) -> CameraTopic:
-    if not isinstance(given, dict):
-        return CameraTopic(_texts(given))
-    _check_keys(f"cameras: {name}", given, {"topic", "depth_m"}, {"topic"})
-    depth = given.get("depth_m")
+def _camera(name: str, entry: Any) -> CameraTopic:
+    if not isinstance(entry, dict):
+        return CameraTopic(_texts(entry))
+    _check_keys(f"cameras: {name}", entry, {"topic", "depth_m"}, {"topic"})
+    depth = entry.get("depth_m")
     if depth is not None:
         near, far = (float(x) for x in depth)
         if not 0 <= near < far:
             raise ValueError(f"cameras: {name}: depth_m: given {depth}, right: [near, far] in m")
         depth = (near, far)
-    return CameraTopic(_texts(given["topic"]), depth)
+    return CameraTopic(_texts(entry["topic"]), depth)
 
 
-def _part(where: str, given: Any) -> Part:
+def _part(where: str, entry: Any) -> Part:
     right = {"topic", "field", "names", "unit", "low", "high"}
-    _check_keys(where, given, right, {"topic", "field"})
-    low, high = (_numbers(given.get(k, s * math.inf)) for k, s in (("low", -1), ("high", 1)))
-    names = _texts(given["names"]) if given.get("names") else None
-    return Part(str(given["topic"]), _texts(given["field"]), names,
-                _texts(given.get("unit", "")), low, high)  # fmt: skip
+    _check_keys(where, entry, right, {"topic", "field"})
+    low, high = (_numbers(entry.get(k, s * math.inf)) for k, s in (("low", -1), ("high", 1)))
+    names = _texts(entry["names"]) if entry.get("names") else None
+    return Part(str(entry["topic"]), _texts(entry["field"]), names,
+                _texts(entry.get("unit", "")), low, high)  # fmt: skip
 
 
 def _check_keys(
-    where: str, given: Any, right: set[str], required: set[str] | frozenset[str] = frozenset()
+    where: str, entry: Any, right: set[str], required: set[str] | frozenset[str] = frozenset()
 ) -> None:
-    if not isinstance(given, MappingOf):
-        raise ValueError(f"{where}: given {given!r}, right: a mapping of {sorted(right)}")
-    if unknown := sorted(set(given) - right):
+    if not isinstance(entry, MappingOf):
+        raise ValueError(f"{where}: given {entry!r}, right: a mapping of {sorted(right)}")
+    if unknown := sorted(set(entry) - right):
         raise ValueError(f"{where}: unknown {unknown}, right: {sorted(right)}")
-    if missing := sorted(required - set(given)):
+    if missing := sorted(required - set(entry)):
         raise ValueError(f"{where}: {missing} missing")
 
 
-def _texts(given: Any) -> tuple[str, ...]:
-    return tuple(str(x) for x in given) if isinstance(given, list) else (str(given),)
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(x) for x in value) if isinstance(value, list) else (str(value),)
 
 
-def _numbers(given: Any) -> tuple[float, ...]:
-    return tuple(float(x) for x in given) if isinstance(given, list) else (float(given),)
+def _numbers(value: Any) -> tuple[float, ...]:
+    return tuple(float(x) for x in value) if isinstance(value, list) else (float(value),)

@@ -191,9 +191,9 @@ def _arrival(
         parts["proprio"] = np.concatenate(vectors)
     led = nothing_led(spec) | {"source": Source.PERSON}
     if spec.action is not None:
-        given = [command.before_tick(tick) for command in commands]
-        known = [value for value in given if value is not None]
-        if len(known) < len(given):
+        values = [command.before_tick(tick) for command in commands]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
             return Arrival(tick, parts)
         led["action"] = led["commanded"] = np.concatenate(known)
     return Arrival(tick, parts, led)

@@ -9,20 +9,20 @@ from torch import Tensor
 
 
 class DinoState(NamedTuple):
-    """The last frames, oldest first; row b has ``seen[b]`` of them, zeros follow."""
+    """The last frames, oldest first; row b has ``length[b]`` of them, zeros follow."""
 
     observed: Tensor  # [B, h, M, W], h = num_hist
     action: Tensor  # [B, h, A], taken at each frame; zeros at the newest
-    seen: Tensor  # [B] int64, how many
+    length: Tensor  # [B] int64
 
     @property
     def newest(self) -> Tensor:
         """Index [B] of the newest frame; 0 before the first one."""
-        return (self.seen - 1).clamp_min(0)
+        return (self.length - 1).clamp_min(0)
 
     def newest_frame(self) -> Tensor:
         """The newest frame [B, M, W]."""
-        rows = torch.arange(len(self.seen), device=self.seen.device)
+        rows = torch.arange(len(self.length), device=self.length.device)
         return self.observed[rows, self.newest]
 
 
@@ -39,15 +39,15 @@ def empty(
 
 def with_action(state: DinoState, action: Tensor) -> DinoState:
     """``action`` [B, A] is taken at the newest frame."""
-    newest = _slots(state) == state.seen[:, None] - 1
+    newest = _slots(state) == state.length[:, None] - 1
     return state._replace(action=torch.where(newest[..., None], action[:, None], state.action))
 
 
 def with_frame(state: DinoState, observed: Tensor, most: int) -> DinoState:
     """One more frame [B, M, W]; the oldest ones are dropped where there are more than ``most``."""
     slots = _slots(state)
-    drop = (state.seen - (most - 1)).clamp_min(0)[:, None]
-    kept = state.seen[:, None] - drop  # frames that stay, and the new one's slot
+    drop = (state.length - (most - 1)).clamp_min(0)[:, None]
+    kept = state.length[:, None] - drop  # frames that stay, and the new one's slot
     source = (slots + drop).clamp_max(slots.shape[1] - 1)
     rows = torch.arange(len(slots), device=slots.device)[:, None]
     old, new = slots < kept, slots == kept
@@ -68,27 +68,27 @@ def of_frames(frames: list[Tensor], actions: list[Tensor], size: int) -> DinoSta
     blank, idle = torch.zeros_like(recent[0]), torch.zeros_like(actions[-1])
     observed = [*recent, *[blank] * (size - len(recent))]
     action = [*between, *[idle] * (size - len(between))]
-    seen = torch.full((len(blank),), len(recent), device=blank.device)
-    return DinoState(torch.stack(observed, 1), torch.stack(action, 1), seen)
+    length = torch.full((len(blank),), len(recent), device=blank.device)
+    return DinoState(torch.stack(observed, 1), torch.stack(action, 1), length)
 
 
 def pack(state: DinoState) -> Tensor:
     """The state as flat numbers [B, h M W + h A + 1]."""
-    flat = [state.observed.flatten(1), state.action.flatten(1), state.seen[:, None]]
+    flat = [state.observed.flatten(1), state.action.flatten(1), state.length[:, None]]
     return torch.cat([x.float() for x in flat], 1)
 
 
 def unpack(flat: Tensor, frames: int, observed: tuple[int, int], action_dim: int) -> DinoState:
     """Inverse of :func:`pack`."""
     sizes = [frames * observed[0] * observed[1], frames * action_dim, 1]
-    tokens, action, seen = flat.split(sizes, 1)
+    tokens, action, length = flat.split(sizes, 1)
     return DinoState(
         tokens.unflatten(1, (frames, *observed)),
         action.unflatten(1, (frames, -1)),
-        seen[:, 0].round().long(),
+        length[:, 0].round().long(),
     )
 
 
 def _slots(state: DinoState) -> Tensor:
     batch, frames = state.action.shape[:2]
-    return torch.arange(frames, device=state.seen.device).expand(batch, -1)
+    return torch.arange(frames, device=state.length.device).expand(batch, -1)

@@ -72,13 +72,13 @@ class DinoLearner:
         own = model.config.encoder.trains
         if (config.measure_updates > 0) != (model.encoder.scale is not None):
             raise ModelError(
-                "measure_updates: expected more than 0 where the model standardises, and only "
-                f"there, got {config.measure_updates}."
+                f"measure_updates: got {config.measure_updates}, expected more than 0 where the "
+                "model standardises, else 0."
             )
         if config.encoder_updates and not (own and model.decoder is not None):
             raise ModelError(
-                "encoder_updates: expected 0 unless the encoder is our own and there is a decoder "
-                f"to train it with, got {config.encoder_updates}."
+                f"encoder_updates: got {config.encoder_updates}, expected 0 unless the encoder is "
+                "our own and there is a decoder to train it with."
             )
         self.device = torch.device(device)
         self.model = model.to(self.device).train()

@@ -19,7 +19,7 @@ from wm_models.families.dino_wm.probe import Probe, ProbeConfig
 from wm_models.families.dino_wm.scale import TokenScale
 from wm_models.families.dino_wm.tokens import Embedding, Layout, ProprioEmbedding, TokenConfig
 from wm_models.interface.checked import Checked
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.state import State, expand, index
 from wm_models.interface.world_model import ModelSpec, Rollout, WorldModel
 
@@ -50,23 +50,23 @@ class DinoConfig:
         Checked(self).whole("num_hist", "frameskip", "context", high=1000)
         Checked(self).flag("standardise", "residual")
         if not 1 <= self.context <= self.num_hist:
-            raise ModelError(f"context: expected 1 to {self.num_hist}, got {self.context}.")
+            raise ModelError(f"context: got {self.context}, expected 1 to {self.num_hist}.")
         if self.slide not in SLIDES:
-            raise ModelError(f"slide: expected {' or '.join(SLIDES)}, got {self.slide!r}.")
+            raise ModelError(f"slide: got {self.slide!r}, expected {' or '.join(SLIDES)}.")
         if self.frameskip < 1:
-            raise ModelError(f"frameskip: expected at least 1, got {self.frameskip}.")
+            raise ModelError(f"frameskip: got {self.frameskip}, expected at least 1.")
 
 
 class ObservationEncoder(nn.Module):
     """Observation to tokens: visual encoder and embedding of proprioception."""
 
-    def __init__(self, config: DinoConfig, layout: Layout, body: Body) -> None:
+    def __init__(self, config: DinoConfig, layout: Layout, embodiment: Embodiment) -> None:
         super().__init__()
         self.picture = config.encoder.make()
         self.scale = TokenScale(layout.count, layout.visual) if config.standardise else None
         self.proprio = None
-        if body.proprio_dim:
-            self.proprio = ProprioEmbedding(config.tokens.proprio, body, layout.proprio)
+        if embodiment.proprio_dim:
+            self.proprio = ProprioEmbedding(config.tokens.proprio, embodiment, layout.proprio)
 
     def visual(self, image: Tensor) -> Tensor:
         """Tokens (B, N, d) of images, uint8 (B, H, W, 3) or float 0..1 (B, 3, H, W)."""
@@ -88,44 +88,44 @@ class Dynamics(nn.Module):
 class DinoWorldModel(WorldModel):
     """Frozen patch features, predicted frame by frame.
 
-    Actions are z-scored with the body's statistics, ``frameskip`` of them side by side. A rollout
-    is exact, and fast where that costs nothing: frames before the newest are shared between
-    candidates, keys and values are kept while the window grows, and the last block asks for the
-    newest frame alone. Features: "visual" [N, d], "proprio" [p], "feat" both, flat.
+    Actions are z-scored with the embodiment's statistics, ``frameskip`` of them side by side.
+    A rollout is exact, and fast where that costs nothing: frames before the newest are shared
+    between candidates, keys and values are kept while the window grows, and the last block asks for
+    the newest frame alone. Features: "visual" [N, d], "proprio" [p], "feat" both, flat.
     """
 
-    body: Body
+    embodiment: Embodiment
 
-    def __init__(self, config: DinoConfig, body: Body) -> None:
+    def __init__(self, config: DinoConfig, embodiment: Embodiment) -> None:
         super().__init__()
-        self.config, self.body = config, body
+        self.config, self.embodiment = config, embodiment
         grid, size = config.encoder.grid, config.encoder.image_size
         self.layout = Layout.of(
-            config.tokens, grid * grid, config.encoder.width, body.proprio_dim > 0
+            config.tokens, grid * grid, config.encoder.width, embodiment.proprio_dim > 0
         )
-        self.spec = self._spec(config, body)
-        self.encoder = ObservationEncoder(config, self.layout, body)
+        self.spec = self._spec(config, embodiment)
+        self.encoder = ObservationEncoder(config, self.layout, embodiment)
         self.dynamics = Dynamics(config, self.layout, self.spec.action_dim)
         self.decoder = None
         if config.decoder is not None:
             self.decoder = Decoder(config.decoder, config.encoder.width, grid, size)
         self.probe = None
-        if config.probe is not None and body.proprio_dim:
-            self.probe = Probe(config.probe, size, body.proprio_dim)
+        if config.probe is not None and embodiment.proprio_dim:
+            self.probe = Probe(config.probe, size, embodiment.proprio_dim)
 
     @staticmethod
-    def _spec(config: DinoConfig, body: Body) -> ModelSpec:
-        stats = list(zip(body.action_mean, body.action_std, strict=True))
-        low = [(x - m) / s for x, (m, s) in zip(body.action_low, stats, strict=True)]
-        high = [(x - m) / s for x, (m, s) in zip(body.action_high, stats, strict=True)]
+    def _spec(config: DinoConfig, embodiment: Embodiment) -> ModelSpec:
+        stats = list(zip(embodiment.action_mean, embodiment.action_std, strict=True))
+        low = [(x - m) / s for x, (m, s) in zip(embodiment.action_low, stats, strict=True)]
+        high = [(x - m) / s for x, (m, s) in zip(embodiment.action_high, stats, strict=True)]
         size = config.encoder.image_size
-        proprio = {"proprio": (body.proprio_dim,)} if body.proprio_dim else {}
+        proprio = {"proprio": (embodiment.proprio_dim,)} if embodiment.proprio_dim else {}
         return ModelSpec(
             action_low=tuple(low) * config.frameskip,
             action_high=tuple(high) * config.frameskip,
             obs_keys={"image": (3, size, size), **proprio},
             frameskip=config.frameskip,
-            model_dt=body.period_s * config.frameskip,
+            model_dt=embodiment.period_s * config.frameskip,
             context=config.context,
             has_goal=True,
             has_decoder=config.decoder is not None,
@@ -168,8 +168,8 @@ class DinoWorldModel(WorldModel):
             return None
         if "proprio" not in obs:
             raise ModelError(
-                f"proprio: got only {', '.join(sorted(obs))}, expected {self.body.proprio_dim} "
-                "numbers besides the image."
+                f"proprio: got only {', '.join(sorted(obs))}, expected "
+                f"{self.embodiment.proprio_dim} numbers besides the image."
             )
         embedded: Tensor = self.encoder.proprio(obs["proprio"])
         return embedded
@@ -183,8 +183,8 @@ class DinoWorldModel(WorldModel):
         *,
         generator: torch.Generator | None = None,
     ) -> DinoState:
-        seen = torch.where(is_first, 0, state.seen)
-        state = history.with_action(state._replace(seen=seen), prev_action)
+        length = torch.where(is_first, 0, state.length)
+        state = history.with_action(state._replace(length=length), prev_action)
         return history.with_frame(state, features, self.config.context)
 
     def pack(self, state: State) -> Tensor:
@@ -245,7 +245,7 @@ class DinoWorldModel(WorldModel):
     ) -> Rollout:
         """Rows with equally many frames are imagined together."""
         self._check_known(want)
-        counts = state.seen.clamp_min(1)
+        counts = state.length.clamp_min(1)
         known = counts.unique().tolist()
         if len(known) == 1:
             return self._imagine(state, actions, want, keep_last, known[0])
@@ -267,24 +267,24 @@ class DinoWorldModel(WorldModel):
         )
 
     def _imagine(
-        self, state: DinoState, actions: Tensor, want: frozenset[str], keep_last: bool, seen: int
+        self, state: DinoState, actions: Tensor, want: frozenset[str], keep_last: bool, length: int
     ) -> Rollout:
-        """Candidates [B, S, H, A] from states of ``seen`` frames each."""
+        """Candidates [B, S, H, A] from states of ``length`` frames each."""
         batch, candidates, horizon, _ = actions.shape
         net, frames = self.dynamics.predictor, self.config.num_hist
         flat = actions.flatten(0, 1)
         cache = None
-        if seen > 1:  # frames with executed actions: the same for all candidates
-            past = self.tokens(state.observed[:, : seen - 1], state.action[:, : seen - 1])
+        if length > 1:  # frames with executed actions: the same for all candidates
+            past = self.tokens(state.observed[:, : length - 1], state.action[:, : length - 1])
             cache = repeat_cache(net.remember(past), candidates)
         start = expand(state, candidates)
-        window = list(start.observed[:, :seen].unbind(1))
-        taken = list(start.action[:, : seen - 1].unbind(1))
+        window = list(start.observed[:, :length].unbind(1))
+        taken = list(start.action[:, : length - 1].unbind(1))
         predicted: list[Tensor] = []
         for t in range(horizon):
             now, taken = window[-1], [*taken, flat[:, t]]
-            if seen + t <= frames:
-                out, cache = net.grow(self.tokens(now, taken[-1]), cache, seen + t - 1)
+            if length + t <= frames:
+                out, cache = net.grow(self.tokens(now, taken[-1]), cache, length + t - 1)
             elif self.config.slide == "cached":
                 assert cache is not None
                 cache = net.forget(cache) if frames > 1 else None
@@ -300,7 +300,7 @@ class DinoWorldModel(WorldModel):
         observed = torch.stack(kept, 1).unflatten(0, (batch, candidates))
         return Rollout(
             feat=self._features(observed, want),
-            approximate=self.config.slide == "cached" and 1 < frames < seen + horizon - 1,
+            approximate=self.config.slide == "cached" and 1 < frames < length + horizon - 1,
             last=history.of_frames(window, taken, frames) if keep_last else None,
         )
 

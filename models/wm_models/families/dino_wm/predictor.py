@@ -73,10 +73,11 @@ class PredictorBlock(nn.Module):
             key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
         dropout = self.dropout if self.training else 0.0
         if frame is None:
-            seen = F.scaled_dot_product_attention(query, key, value, mask, dropout).transpose(1, 2)
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+            mixed = mixed.transpose(1, 2)
         else:
-            seen = _frame_by_frame(query, key, value, frame, dropout)
-        x = x + self.out(seen.flatten(2))
+            mixed = _frame_by_frame(query, key, value, frame, dropout)
+        x = x + self.out(mixed.flatten(2))
         return x + self.mlp(x), (key, value)
 
     def _split(self, x: Tensor) -> Tensor:
@@ -121,16 +122,16 @@ class Predictor(nn.Module):
         y, how = self._placed(x, 0), self._causal(x.shape[1])
         cache: Cache = []
         for block in self.blocks:
-            y, seen = block(y, **how)
-            cache.append(seen)
+            y, keys_values = block(y, **how)
+            cache.append(keys_values)
         return cache
 
     def grow(self, x: Tensor, cache: Cache | None, place: int) -> tuple[Tensor, Cache]:
         """One more frame [B, M, D] at ``place`` of the window, after those in ``cache``."""
         y, grown = self._placed(x[:, None], place), []
         for i, block in enumerate(self.blocks):
-            y, seen = block(y, None if cache is None else cache[i])
-            grown.append(seen)
+            y, keys_values = block(y, None if cache is None else cache[i])
+            grown.append(keys_values)
         return self.norm(y), grown
 
     def forget(self, cache: Cache) -> Cache:

@@ -17,7 +17,7 @@ from wm_models.families.dino_wm.predictor import PredictorConfig
 from wm_models.families.dino_wm.probe import ProbeConfig
 from wm_models.families.dino_wm.settings import configured
 from wm_models.families.dino_wm.tokens import EmbeddingConfig, TokenConfig
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.preset import Pace, Planning, Preset, Sampling
 from wm_models.interface.world_model import WorldModel
 from wm_models.nets.images import IMAGENET_MEAN, IMAGENET_STD
@@ -91,10 +91,10 @@ class DinoPreset(Preset):
         dotted = {name: value for name, value in settings.items() if "." in name}
         return super(DinoPreset, changed).varied(dotted)  # type: ignore[return-value]
 
-    def build(self, body: Body | int, seed: int = 0) -> DinoWorldModel:
+    def build(self, embodiment: Embodiment | int, seed: int = 0) -> DinoWorldModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return DinoWorldModel(self.model, Body.of(body))
+            return DinoWorldModel(self.model, Embodiment.of(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

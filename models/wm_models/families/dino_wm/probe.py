@@ -33,8 +33,8 @@ class Probe(ImageEncoder):
         shrink, width = 2 ** len(config.channels), config.channels[-1]
         if image_size % shrink:
             raise ModelError(
-                f"probe.channels: expected an image side that is a multiple of {shrink}, got "
-                f"{image_size}."
+                f"probe.channels: got an image side of {image_size}, expected a multiple of "
+                f"{shrink}."
             )
         self.look = ConvStem(config.channels, width)
         self.read = nn.Sequential(

@@ -39,14 +39,13 @@ def configured(config: DinoConfig, settings: Mapping[str, Any]) -> DinoConfig:
     """
     for name, value in settings.items():
         _check(name, value)
-    given = dict(settings)
     encoder = config.encoder
-    if given.keys() & {"encoder", "tokens", "image_size"}:
-        encoder = _encoder(encoder, given)
+    if settings.keys() & {"encoder", "tokens", "image_size"}:
+        encoder = _encoder(encoder, settings)
     tokens = config.tokens
-    proprio = _renamed(given, {"width": "proprio_width", "repeat": "proprio_repeat"})
-    action = _renamed(given, {"width": "action_width", "repeat": "action_repeat"})
-    concat = _renamed(given, {"concat_dim": "concat_dim"})
+    proprio = _renamed(settings, {"width": "proprio_width", "repeat": "proprio_repeat"})
+    action = _renamed(settings, {"width": "action_width", "repeat": "action_repeat"})
+    concat = _renamed(settings, {"concat_dim": "concat_dim"})
     tokens = replace(
         tokens,
         proprio=replace(tokens.proprio, **proprio),
@@ -59,29 +58,29 @@ def configured(config: DinoConfig, settings: Mapping[str, Any]) -> DinoConfig:
         config,
         encoder=encoder,
         tokens=tokens,
-        predictor=replace(config.predictor, **_renamed(given, shape)),
-        decoder=config.decoder if given.get("decoder", True) else None,
-        **_renamed(given, frames),
+        predictor=replace(config.predictor, **_renamed(settings, shape)),
+        decoder=config.decoder if settings.get("decoder", True) else None,
+        **_renamed(settings, frames),
     )
 
 
-def _encoder(encoder: object, given: Mapping[str, Any]) -> TimmConfig:
+def _encoder(encoder: object, settings: Mapping[str, Any]) -> TimmConfig:
     if not isinstance(encoder, TimmConfig):
         raise ModelError("settings: encoder, tokens and image_size need a preset with DINOv2.")
-    name = given.get("encoder", encoder.name)
-    size = given.get("image_size", encoder.image_size)
+    name = settings.get("encoder", encoder.name)
+    size = settings.get("image_size", encoder.image_size)
     known = entry(name)
     return replace(
         encoder,
         name=name,
-        tokens=given.get("tokens", encoder.tokens),
+        tokens=settings.get("tokens", encoder.tokens),
         image_size=size,
         input_size=size // 16 * known.patch if known.resizes else size,
     )
 
 
-def _renamed(given: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {ours: given[theirs] for ours, theirs in names.items() if theirs in given}
+def _renamed(settings: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
 
 
 def _check(name: str, value: object) -> None:

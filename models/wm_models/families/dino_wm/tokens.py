@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wm_models.errors import ModelError
 from wm_models.interface.checked import Checked
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TokenConfig:
 
     def __post_init__(self) -> None:
         if self.concat_dim not in (0, 1):
-            raise ModelError(f"tokens.concat_dim: expected 0 or 1, got {self.concat_dim!r}.")
+            raise ModelError(f"tokens.concat_dim: got {self.concat_dim!r}, expected 0 or 1.")
 
 
 class Embedding(nn.Linear):
@@ -56,21 +56,21 @@ class Embedding(nn.Linear):
 
 
 class ProprioEmbedding(nn.Module):
-    """z-scores proprioception [..., P] with the body's statistics and embeds it to [..., p]."""
+    """z-scores proprioception [..., P] with its statistics and embeds it to [..., p]."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: EmbeddingConfig, body: Body, width: int) -> None:
+    def __init__(self, config: EmbeddingConfig, embodiment: Embodiment, width: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(body.proprio_mean), persistent=False)
-        self.register_buffer("std", torch.tensor(body.proprio_std), persistent=False)
-        self.linear = Embedding(body.proprio_dim, width, config.fixed)
+        self.register_buffer("mean", torch.tensor(embodiment.proprio_mean), persistent=False)
+        self.register_buffer("std", torch.tensor(embodiment.proprio_std), persistent=False)
+        self.linear = Embedding(embodiment.proprio_dim, width, config.fixed)
 
     def scores(self, proprio: Tensor) -> Tensor:
         if proprio.shape[-1:] != self.mean.shape:
             raise ModelError(
-                f"proprio: expected (..., {len(self.mean)}), got {tuple(proprio.shape)}."
+                f"proprio: got {tuple(proprio.shape)}, expected (..., {len(self.mean)})."
             )
         return (proprio.float() - self.mean) / self.std
 

@@ -68,18 +68,18 @@ class AutoencoderConfig:
             check.refuse("channels", "three numbers from 1 to 16384")
         if self.image_size % PATCH:
             raise ValueError(
-                f"autoencoder.image_size: expected a multiple of {PATCH}, got {self.image_size}."
+                f"autoencoder.image_size: got {self.image_size}, expected a multiple of {PATCH}."
             )
         if not 0.0 <= self.mask_ratio < 1.0:
             raise ValueError(
-                f"autoencoder.mask_ratio: expected 0 <= ratio < 1, got {self.mask_ratio}."
+                f"autoencoder.mask_ratio: got {self.mask_ratio}, expected 0 <= ratio < 1."
             )
         if self.stem not in ("conv", "patch"):
-            raise ValueError(f"autoencoder.stem: expected 'conv' or 'patch', got {self.stem!r}.")
+            raise ValueError(f"autoencoder.stem: got {self.stem!r}, expected 'conv' or 'patch'.")
         if self.reward_from not in ("token", "last_patch"):
             raise ValueError(
-                "autoencoder.reward_from: expected 'token' or 'last_patch', "
-                f"got {self.reward_from!r}."
+                f"autoencoder.reward_from: got {self.reward_from!r}, expected 'token' or "
+                "'last_patch'."
             )
 
 
@@ -139,8 +139,8 @@ class MaskedAutoencoder(nn.Module):
         shape = image.permute(0, 3, 1, 2).shape if raw else image.shape
         if shape[1:] != (3, size, size):
             raise ValueError(
-                f"image: expected (B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float, "
-                f"got {tuple(shape)} after moving channels first."
+                f"image: got {tuple(shape)} after moving channels first, expected "
+                f"(B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float."
             )
         if not raw:
             return (image - self.mean) / self.std

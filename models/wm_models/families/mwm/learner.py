@@ -56,8 +56,8 @@ class LearnerConfig:
             length = getattr(self, name).length
             if length < 2:
                 raise ValueError(
-                    f"learner.{name}.length: expected the rows to learn from and one more, 2 or "
-                    f"more, got {length}."
+                    f"learner.{name}.length: got {length}, expected the rows to learn from and "
+                    "one more, 2 or more."
                 )
 
 

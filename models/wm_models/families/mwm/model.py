@@ -12,7 +12,7 @@ from wm_models.behaviors.actor_critic import Imagination
 from wm_models.behaviors.imitation import likelihood_loss
 from wm_models.families.mwm.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.interface.checked import Checked
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.state import State
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
 from wm_models.nets.blocks import Transformer, glorot_, sincos_2d
@@ -38,7 +38,7 @@ class TokenViTConfig:
         if self.width % self.heads or self.width % 4:
             check.refuse("width", f"a multiple of 4 and of heads, {self.heads}")
         if self.tokens not in ("all", "cls"):
-            raise ValueError(f"vit.tokens: expected 'all' or 'cls', got {self.tokens!r}.")
+            raise ValueError(f"vit.tokens: got {self.tokens!r}, expected 'all' or 'cls'.")
 
 
 @dataclass(frozen=True)
@@ -197,9 +197,9 @@ class Dynamics(nn.Module):
 class MaskedWorldModel(WorldModel):
     """MWM behind the world-model contract: autoencoder, dynamics, actor and critic."""
 
-    def __init__(self, config: MWMConfig, body: Body) -> None:
+    def __init__(self, config: MWMConfig, embodiment: Embodiment) -> None:
         super().__init__()
-        self.body, action_dim = body, body.action_dim
+        self.embodiment, action_dim = embodiment, embodiment.action_dim
         feat = config.rssm.feat
         self.config = config
         self.autoencoder = MaskedAutoencoder(config.autoencoder, action_dim)
@@ -212,7 +212,7 @@ class MaskedWorldModel(WorldModel):
             action_low=low,
             action_high=high,
             obs_keys={"image": (3, size, size)},
-            model_dt=body.period_s,
+            model_dt=embodiment.period_s,
             has_reward=True,
             has_value=True,
             has_actor=True,

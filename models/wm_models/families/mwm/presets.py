@@ -10,7 +10,7 @@ from wm_models.behaviors.actor_critic import BehaviorConfig
 from wm_models.families.mwm.autoencoder import AutoencoderConfig
 from wm_models.families.mwm.learner import LearnerConfig, MWMLearner
 from wm_models.families.mwm.model import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import BatchSpec
 from wm_models.interface.preset import Pace, Planning, Preset, Sampling
 from wm_models.interface.world_model import WorldModel
@@ -42,10 +42,10 @@ class MWMPreset(Preset):
         """Imagined rewards are discounted as the critic is trained to."""
         return Planning(gamma=self.model.gamma)
 
-    def build(self, body: Body | int, seed: int = 0) -> MaskedWorldModel:
+    def build(self, embodiment: Embodiment | int, seed: int = 0) -> MaskedWorldModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MaskedWorldModel(self.model, Body.of(body))
+            return MaskedWorldModel(self.model, Embodiment.of(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

@@ -53,8 +53,8 @@ def test_a_log_comes_back_bit_equal_and_nothing_is_lost(tmp_path, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_video_is_announced_and_all_else_comes_back(tmp_path, version):
     log = filmed_log(tmp_path / "log", [9, 2, 5])
-    said = export("lerobot", log, tmp_path / "set", version=version, lossy=True)
-    assert "exact pixels" in said[0]
+    losses = export("lerobot", log, tmp_path / "set", version=version, lossy=True)
+    assert "exact pixels" in losses[0]
     bring("lerobot", tmp_path / "set", tmp_path / "out")
     assert_same(log, tmp_path / "out", without=["image/front"])
     one, other = assert_close_pictures(log, tmp_path / "out")
@@ -127,8 +127,8 @@ def test_what_lerobot_wrote_is_read(tmp_path, version):
     assert (rows["image/wrist"] == (10 * e + t)[:, None, None, None]).all()
     y, x = np.mgrid[:64, :96]
     for row in range(15):  # every frame is the right one: blue tells them apart
-        wanted = np.stack([2 * x, 3 * y, np.full_like(x, 40 * e[row] + 10 * t[row])], -1)
-        away = np.abs(rows["image/top"][row].astype(int) - wanted)
+        expected = np.stack([2 * x, 3 * y, np.full_like(x, 40 * e[row] + 10 * t[row])], -1)
+        away = np.abs(rows["image/top"][row].astype(int) - expected)
         assert away.mean() < 6 and abs(away[..., 2].mean()) < 5, row
 
 
@@ -264,8 +264,10 @@ def test_features_that_a_log_has_no_place_for_are_listed(broken, tmp_path):
     info["splits"] = {"train": "0:2", "test": "2:3"}
     (broken / "meta/info.json").write_text(json.dumps(info))
     with load_format("lerobot").Import(broken, Options()) as importer:
-        said = " ".join(importer.losses)
-    assert all(w in said for w in ("complementary_info.note", "float32: action", "splits", "task"))
+        message = " ".join(importer.losses)
+    assert all(
+        w in message for w in ("complementary_info.note", "float32: action", "splits", "task")
+    )
 
 
 def test_versions_that_are_not_written_are_refused(make_log):
@@ -298,7 +300,7 @@ def edit_episodes(root, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda rows: rows[:1] + rows[2:], "2 episodes are listed, .* says 3; not listed: 1"),
         (lambda rows: [*rows, rows[1]], "listed more than once: 1"),
@@ -306,9 +308,9 @@ def edit_episodes(root, change):
         (lambda rows: [*rows[:2], rows[2] | {"length": 4}], "have 14 frames, .* says 15"),
     ],
 )
-def test_episodes_that_contradict_info_are_refused(broken, tmp_path, change, said):
+def test_episodes_that_contradict_info_are_refused(broken, tmp_path, change, message):
     edit_episodes(broken, change)
-    with pytest.raises(CorruptInputError, match=rf"meta/episodes.*: .*{said}.*whole"):
+    with pytest.raises(CorruptInputError, match=rf"meta/episodes.*: .*{message}.*whole"):
         bring("lerobot", broken, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -361,8 +363,8 @@ def test_a_feature_that_does_not_say_its_shape_is_listed_and_left_out(broken, tm
     odd = {n: feature for n in ("observation.more", "observation.images.wrist", "timestamp")}
     edit_info(broken, features=odd)
     with load_format("lerobot").Import(broken, Options()) as importer:
-        (said,) = [line for line in importer.losses if "type and shape" in line]
-    assert "observation.more" in said and "wrist" in said and "timestamp" not in said
+        (message,) = [line for line in importer.losses if "type and shape" in line]
+    assert "observation.more" in message and "wrist" in message and "timestamp" not in message
     bring("lerobot", broken, tmp_path / "out")
     spec, episodes, _ = contents(tmp_path / "out")
     assert list(spec.cameras) == ["top"] and episodes["length"].tolist() == [6, 4, 5]

@@ -70,8 +70,8 @@ def foreign(tmp_path):
 
 def test_a_foreign_file_keeps_names_rates_and_order_and_says_what_goes(foreign, tmp_path):
     with load_format("robomimic").Import(foreign, Options()) as importer:
-        said = " ".join(importer.losses)
-    assert all(word in said for word in ("states", "float32", "train", "model_file"))
+        output = " ".join(importer.losses)
+    assert all(word in output for word in ("states", "float32", "train", "model_file"))
     bring("robomimic", foreign, tmp_path / "out")
     spec, episodes, rows = contents(tmp_path / "out")
     assert (spec.robot, spec.task, spec.control_period_s) == ("Panda", "Lift", 0.05)
@@ -80,8 +80,8 @@ def test_a_foreign_file_keeps_names_rates_and_order_and_says_what_goes(foreign, 
     assert episodes["length"].tolist() == [8, 3, 4]  # demo_0, demo_2, demo_10
     assert not rows["is_terminal"].any()  # every demo ends with a done: its end, no more
     with h5py.File(foreign) as file:
-        wanted = file["data/demo_0/next_obs/robot0_eef_pos"][-1]
-        assert np.array_equal(rows["proprio"][7, :3], wanted.astype("f4"))
+        expected = file["data/demo_0/next_obs/robot0_eef_pos"][-1]
+        assert np.array_equal(rows["proprio"][7, :3], expected.astype("f4"))
         assert np.array_equal(rows["action"][:7], file["data/demo_0/actions"][()].astype("f4"))
     assert np.diff(rows["stamp"][:8]).tolist() == [50_000_000] * 7
 
@@ -293,8 +293,8 @@ def test_flip_turns_every_frame_and_is_not_mixed_with_the_rest(foreign, tmp_path
     spec, _, rows = contents(out)
     assert spec.extra["flipped"] is True
     with h5py.File(foreign) as file:
-        wanted = file["data/demo_0/obs/agentview_image"][()]
-        assert np.array_equal(rows["image/agentview_image"][:7], wanted[:, ::-1])
+        expected = file["data/demo_0/obs/agentview_image"][()]
+        assert np.array_equal(rows["image/agentview_image"][:7], expected[:, ::-1])
         assert np.array_equal(rows["proprio"][0, :3],
                               file["data/demo_0/obs/robot0_eef_pos"][0].astype("f4"))  # fmt: skip
     with pytest.raises(LogSpecError, match="flipped"):

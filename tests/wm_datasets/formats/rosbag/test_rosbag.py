@@ -90,8 +90,8 @@ def test_pictures_as_png_are_exact_and_as_jpeg_are_announced(tmp_path):
     assert "JPEG" in export("rosbag", log, tmp_path / "jpeg", lossy=True)[0]
     bring("rosbag", tmp_path / "jpeg", tmp_path / "out2")
     assert_same(log, tmp_path / "out2", without=["image/front", "image/wrist"])
-    frames, wanted = (contents(p)[2]["image/wrist"] for p in (tmp_path / "out2", log))
-    assert np.abs(frames.astype(int) - wanted).max() <= 3  # of one colour: JPEG keeps them
+    frames, expected = (contents(p)[2]["image/wrist"] for p in (tmp_path / "out2", log))
+    assert np.abs(frames.astype(int) - expected).max() <= 3  # of one colour: JPEG keeps them
 
 
 def test_a_cut_episode_stays_cut(tmp_path):
@@ -159,8 +159,8 @@ def test_the_step_is_what_the_nodes_understand(tmp_path):
 
     export("rosbag", recorded_log(tmp_path / "log", [3]), tmp_path / "bag")
     with AnyReader([tmp_path / "bag"]) as reader:
-        wanted = [c for c in reader.connections if c.topic == "/robot/step"]
-        raws = [raw for _, _, raw in reader.messages(wanted)]
+        expected = [c for c in reader.connections if c.topic == "/robot/step"]
+        raws = [raw for _, _, raw in reader.messages(expected)]
     steps = [messages.step_from_msg(deserialize_message(raw, JointState)) for raw in raws]
     assert [s.is_first for s in steps] == [True, False, False]
     assert (steps[2].is_last, steps[2].weights, steps[2].names) == (True, 3, ("dx", "grip"))
@@ -273,8 +273,10 @@ def foreign_messages(seconds=1.0, late_ns=30_000_000):
 def test_a_foreign_bag_is_synchronised_to_a_camera(tmp_path, mapping, storage):
     bag = write_bag(tmp_path / "demo", foreign_messages(), storage)
     with load_format("rosbag").Import(bag, Options(topics=mapping)) as importer:
-        said = " ".join(importer.losses)
-    assert all(word in said for word in ("/rosout", "/joint_states at", "grey", "float32"))
+        expected_message = " ".join(importer.losses)
+    assert all(
+        word in expected_message for word in ("/rosout", "/joint_states at", "grey", "float32")
+    )
     bring("rosbag", bag, tmp_path / "out", topics=mapping, robot="arm")
     spec, episodes, rows = contents(tmp_path / "out")
     assert (spec.robot, spec.task, spec.control_period_s) == ("arm", "demo", 0.1)
@@ -327,7 +329,7 @@ def test_a_command_stamped_as_its_observation_belongs_to_that_row(tmp_path, mapp
 
 
 @pytest.mark.parametrize(
-    ("message", "wanted"),
+    ("message", "expected"),
     [
         (lambda s: image(s, np.full((4, 6, 3), [1, 2, 3], "u1"), "rgb8"), [1, 2, 3]),
         (lambda s: image(s, np.full((4, 6, 4), [3, 2, 1, 9], "u1"), "bgra8"), [1, 2, 3]),
@@ -340,15 +342,15 @@ def test_a_command_stamped_as_its_observation_belongs_to_that_row(tmp_path, mapp
          [128, 128, 128]),
     ],
 )  # fmt: skip
-def test_pictures_of_all_encodings(tmp_path, message, wanted):
+def test_pictures_of_all_encodings(tmp_path, message, expected):
     made = [message(BEGIN + i * SECOND // 10) for i in range(3)]
     bag = write_bag(tmp_path / "demo", [(BEGIN + i, "/eye", m) for i, m in enumerate(made)])
-    deep = ", depth_m: [0, 2]" if wanted[0] == 128 else ""
+    deep = ", depth_m: [0, 2]" if expected[0] == 128 else ""
     (tmp_path / "t.yaml").write_text(f"cameras: {{eye: {{topic: /eye{deep}}}}}")
     bring("rosbag", bag, tmp_path / "out", topics=tmp_path / "t.yaml")
     spec, _, rows = contents(tmp_path / "out")
     assert (spec.action, spec.proprio, len(rows["stamp"])) == (None, None, 3)
-    assert (rows["image/eye"] == wanted).all()
+    assert (rows["image/eye"] == expected).all()
 
 
 def test_silence_of_a_topic_is_said_and_an_episode_ends_with_it(tmp_path, mapping):
@@ -413,7 +415,7 @@ def test_a_step_without_its_picture_is_named_but_not_where_the_recording_ends(tm
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_message"),
     [
         ("cameras: {eye: /nowhere}", r"no \['eye'\].*It has: /rosout \(std_msgs/msg/String\)"),
         ("camera: {eye: /rosout}", r"unknown \['camera'\]"),
@@ -422,10 +424,10 @@ def test_a_step_without_its_picture_is_named_but_not_where_the_recording_ends(tm
         ("]", "is not YAML"),
     ],
 )
-def test_mistakes_in_the_mapping_are_said(tmp_path, text, said):
+def test_mistakes_in_the_mapping_are_said(tmp_path, text, expected_message):
     bag = write_bag(tmp_path / "demo", [(0, "/rosout", T["std_msgs/msg/String"]("hello"))])
     (tmp_path / "t.yaml").write_text(text)
-    with pytest.raises(FormatError, match=said):
+    with pytest.raises(FormatError, match=expected_message):
         bring("rosbag", bag, tmp_path / "out", topics=tmp_path / "t.yaml")
     assert not (tmp_path / "out").exists()
 
@@ -448,8 +450,8 @@ def test_an_empty_log_is_an_empty_bag(tmp_path):
     with AnyReader([tmp_path / "bag"]) as reader:
         assert reader.message_count == 1
         raw = next(iter(reader.messages()))[2]
-        said = json.loads(reader.deserialize(raw, "std_msgs/msg/String").data)
-    assert said == make_spec().to_json()
+        expected_message = json.loads(reader.deserialize(raw, "std_msgs/msg/String").data)
+    assert expected_message == make_spec().to_json()
 
 
 def test_stamps_that_ros_has_no_time_for_are_refused(tmp_path):

@@ -83,8 +83,8 @@ def lengths(log):
 )
 def test_a_clock_jump_begins_an_episode(tmp_path, mapping, by_s, received):
     bag = write_bag(tmp_path / "bag", moved(stamped(4.0), 2.0, by_s, received=received))
-    keys, said = losses(bag, mapping)
-    assert keys == ["bag#0", "bag#1"] and "becomes 2 episodes" in said
+    keys, expected_message = losses(bag, mapping)
+    assert keys == ["bag#0", "bag#1"] and "becomes 2 episodes" in expected_message
     assert bring("rosbag", bag, tmp_path / "log", topics=mapping).episodes == 2
     _, episodes, rows = contents(tmp_path / "log")
     assert episodes["length"].tolist() == [20, 20] and episodes["complete"].all()
@@ -109,11 +109,12 @@ def test_a_recorder_whose_clock_was_set_back_is_named(tmp_path, mapping, storage
 def test_with_a_period_too_and_without_waiting_for_the_clock(tmp_path, mapping):
     bag = write_bag(tmp_path / "bag", moved(stamped(4.0), 2.0, 1e8))
     bring("rosbag", bag, tmp_path / "log", topics=mapping, period_s=0.25)
-    assert all(length in (7, 8) for length in lengths(tmp_path / "log"))
+    found = lengths(tmp_path / "log")
+    assert len(found) > 1 and set(found) <= {7, 8}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected_message"),
     [
         (lambda m: moved(m, 2.0, -5.0, only="color"), "color/image_raw jump by -4.9 s .* do not"),
         (lambda m: [(at, t, x.twist if t == "/cmd_vel" else x) for at, t, x in moved(m, 2.0, -5)],
@@ -128,18 +129,20 @@ def test_with_a_period_too_and_without_waiting_for_the_clock(tmp_path, mapping):
          "2 names for 1 numbers"),
     ],
 )  # fmt: skip
-def test_a_bag_that_is_wrong_is_named_and_can_be_skipped(tmp_path, mapping, change, said):
+def test_a_bag_that_is_wrong_is_named_and_can_be_skipped(
+    tmp_path, mapping, change, expected_message
+):
     folder = tmp_path / "bags"
     folder.mkdir()
     whole = stamped(4.0)
-    plain = MAPPING if "cmd_vel" in said else mapping.read_text()
+    plain = MAPPING if "cmd_vel" in expected_message else mapping.read_text()
     mapping.write_text(plain)
     for name in "abc":
         messages = change(whole) if name == "b" else whole
         if plain is MAPPING:
             messages = [(at, t, getattr(x, "twist", x)) for at, t, x in messages]
         write_bag(folder / name, messages)
-    with pytest.raises(CorruptInputError, match=f"bags/b: .*{said}") as error:
+    with pytest.raises(CorruptInputError, match=f"bags/b: .*{expected_message}") as error:
         bring("rosbag", folder, tmp_path / "log", topics=mapping)
     assert "\n" not in str(error.value)
     assert lengths(tmp_path / "log") == [40]  # nothing of b
@@ -204,9 +207,12 @@ def test_messages_that_come_late_are_joined_by_their_stamps(tmp_path, mapping):
 
 def test_stamps_in_the_future_are_named(tmp_path, mapping):
     bag = write_bag(tmp_path / "bag", moved(stamped(2.0), 0.0, 0.4, only="color"))
-    said = losses(bag, mapping)[1]
-    assert "bag: /camera/color/image_raw has stamps up to 0.4 s after their reception" in said
-    assert "synchronise the clocks" in said and "stamps: received" in said
+    expected_message = losses(bag, mapping)[1]
+    assert (
+        "bag: /camera/color/image_raw has stamps up to 0.4 s after their reception"
+        in expected_message
+    )
+    assert "synchronise the clocks" in expected_message and "stamps: received" in expected_message
     assert (
         "after their reception" not in losses(write_bag(tmp_path / "b", stamped(2.0)), mapping)[1]
     )
@@ -268,9 +274,13 @@ def test_joints_of_two_publishers_are_all_kept(tmp_path, first):
 
 
 def test_names_that_are_left_out_are_counted(tmp_path, mapping):
-    said = losses(write_bag(tmp_path / "bag", stamped(1.0)), mapping)[1]
-    assert "numbers of /joint_states, in how many of its 200 messages: " in said
-    assert "hip (100)" in said and "gripper (100)" in said and "elbow" not in said
+    expected_message = losses(write_bag(tmp_path / "bag", stamped(1.0)), mapping)[1]
+    assert "numbers of /joint_states, in how many of its 200 messages: " in expected_message
+    assert (
+        "hip (100)" in expected_message
+        and "gripper (100)" in expected_message
+        and "elbow" not in expected_message
+    )
 
 
 def test_a_publisher_that_falls_silent_and_comes_back_is_named(tmp_path):

@@ -15,11 +15,11 @@ from wm_models.families.dino_wm.predictor import PredictorConfig
 from wm_models.families.dino_wm.presets import DinoPreset
 from wm_models.families.dino_wm.probe import ProbeConfig
 from wm_models.families.dino_wm.tokens import EmbeddingConfig, TokenConfig
-from wm_models.interface.embodiment import Body
+from wm_models.interface.embodiment import Embodiment
 from wm_models.nets.optimizer import OptimizerConfig
 
 SIZE = 16
-BODY = Body(
+EMBODIMENT = Embodiment(
     action_low=(-1.0, -0.5),
     action_high=(1.0, 1.5),
     action_mean=(0.1, 0.2),
@@ -57,10 +57,10 @@ TINY = DinoPreset(
 )
 
 
-def build(seed: int = 0, body: Body = BODY, **changes: object) -> DinoWorldModel:
+def build(seed: int = 0, embodiment: Embodiment = EMBODIMENT, **changes: object) -> DinoWorldModel:
     """TINY's model with some fields of its configuration changed."""
     model = replace(TINY.model, **changes)  # type: ignore[arg-type]
-    return replace(TINY, model=model).build(body, seed)
+    return replace(TINY, model=model).build(embodiment, seed)
 
 
 def rows(batch: int, length: int, seed: int = 0) -> dict[str, Tensor]:

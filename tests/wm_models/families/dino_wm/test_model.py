@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from tests.wm_models.families.dino_wm.dino_tiny import BODY, TINY, build, rows
+from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY, build, rows
 from wm_models.errors import ModelError
 from wm_models.families.dino_wm.history import DinoState
 from wm_models.families.dino_wm.model import DinoWorldModel
@@ -75,8 +75,8 @@ def parameters(module: nn.Module | None) -> int:
 
 @pytest.fixture(scope="module")
 def reference() -> DinoWorldModel:
-    body = replace(BODY, proprio_mean=(0.0,) * 4, proprio_std=(1.0,) * 4)
-    return PRESETS["dino_wm_repo"].build(body).requires_grad_(False)  # type: ignore[return-value]
+    embodiment = replace(EMBODIMENT, proprio_mean=(0.0,) * 4, proprio_std=(1.0,) * 4)
+    return PRESETS["dino_wm_repo"].build(embodiment).requires_grad_(False)  # type: ignore[return-value]
 
 
 def test_sizes_as_published(reference: DinoWorldModel) -> None:
@@ -91,13 +91,13 @@ def test_sizes_as_published(reference: DinoWorldModel) -> None:
 def test_size_with_whole_tokens() -> None:
     repo = PRESETS["dino_wm_repo"]
     model = replace(repo.model, tokens=TokenConfig(concat_dim=0))  # type: ignore[attr-defined]
-    built = replace(repo, model=model).build(BODY)  # type: ignore[call-arg]
+    built = replace(repo, model=model).build(EMBODIMENT)  # type: ignore[call-arg]
     assert built.layout.tokens == (198, 384)  # type: ignore[attr-defined]
     assert parameters(built.dynamics.predictor) == 19_129_344  # type: ignore[attr-defined]
 
 
 def test_the_small_preset_is_small() -> None:
-    assert parameters(PRESETS["dino_wm_cpu"].build(BODY)) < 1e6
+    assert parameters(PRESETS["dino_wm_cpu"].build(EMBODIMENT)) < 1e6
 
 
 def window(model: DinoWorldModel, batch: int = 2, frames: int = 3) -> tuple[Tensor, Tensor]:
@@ -252,9 +252,9 @@ def test_the_filter_keeps_its_context_and_the_actions_between() -> None:
     model = build(context=2).eval()
     check = TestChannels()
     state = lived(model, 1, 4)
-    assert state.seen.tolist() == [2]
-    wanted = torch.stack([model.encode(check.make_obs(model, 1, seed=t)) for t in (2, 3)], 1)
-    assert torch.equal(state.observed[:, :2], wanted)
+    assert state.length.tolist() == [2]
+    expected = torch.stack([model.encode(check.make_obs(model, 1, seed=t)) for t in (2, 3)], 1)
+    assert torch.equal(state.observed[:, :2], expected)
     assert torch.equal(state.action[:, 0], check.actions(model, 1, seed=3))
     assert not state.action[:, 1:].any() and not state.observed[:, 2:].any()
 
@@ -263,15 +263,15 @@ def test_proprioception_is_z_scored_and_its_distances_are_kept() -> None:
     embed = build().encoder.proprio
     assert embed is not None and not any(p.requires_grad for p in embed.parameters())
     a, b = (torch.randn(5, 3, generator=seeded(s)) for s in (1, 2))
-    std = torch.tensor(BODY.proprio_std)
-    wanted = ((a - b) / std).norm(dim=-1)
-    assert_close((embed(a) - embed(b)).norm(dim=-1), (4 / 3) ** 0.5 * wanted)
+    std = torch.tensor(EMBODIMENT.proprio_std)
+    expected = ((a - b) / std).norm(dim=-1)
+    assert_close((embed(a) - embed(b)).norm(dim=-1), (4 / 3) ** 0.5 * expected)
 
 
 def test_actions_are_z_scored_and_put_side_by_side() -> None:
-    adapter = ActionAdapter.between(BODY, build().spec)
+    adapter = ActionAdapter.between(EMBODIMENT, build().spec)
     actions = torch.tensor([[0.3, 0.9], [-1.0, 1.5]])
-    mean, std = torch.tensor(BODY.action_mean), torch.tensor(BODY.action_std)
+    mean, std = torch.tensor(EMBODIMENT.action_mean), torch.tensor(EMBODIMENT.action_std)
     assert_close(adapter.from_robot(actions), ((actions - mean) / std).flatten())
 
 
@@ -289,9 +289,11 @@ def test_goals_of_a_picture_alone() -> None:
 
 
 def test_a_robot_without_proprioception() -> None:
-    body = replace(BODY, proprio_mean=(), proprio_std=())
+    embodiment = replace(EMBODIMENT, proprio_mean=(), proprio_std=())
     for concat_dim in (0, 1):
-        model = build(body=body, tokens=replace(TINY.model.tokens, concat_dim=concat_dim)).eval()
+        model = build(
+            embodiment=embodiment, tokens=replace(TINY.model.tokens, concat_dim=concat_dim)
+        ).eval()
         state = lived(model, 1, 2)
         actions = TestChannels().actions(model, 1, 2, 2)
         rollout = model.rollout(state, actions, want=frozenset({"feat", "visual"}))
@@ -320,9 +322,9 @@ def test_a_residual_predictor_begins_with_a_still_world() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [({"context": 4}, "context"), ({"slide": "sometimes"}, "slide"), ({"frameskip": 0}, "frame")],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, object], told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         build(**changes)  # type: ignore[arg-type]

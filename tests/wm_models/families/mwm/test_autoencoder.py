@@ -89,7 +89,7 @@ def test_uint8_and_float_pictures_are_one(shaped) -> None:
 
 
 def test_a_wrong_picture_is_refused_with_the_right_shape(shaped) -> None:
-    with pytest.raises(ValueError, match=r"expected \(B, 64, 64, 3\).*got \(1, 3, 32, 32\)"):
+    with pytest.raises(ValueError, match=r"got \(1, 3, 32, 32\).*expected \(B, 64, 64, 3\)"):
         shaped.encode(images(1, 32))
 
 

@@ -56,10 +56,10 @@ def test_training_resumes_exactly(changed, batches) -> None:
 
 
 @pytest.mark.parametrize(
-    ("behavior_every", "wanted"),
+    ("behavior_every", "expected"),
     [(1, ["A", "A", "AW", "WB", "AWB", "WB"]), (2, ["A", "A", "AW", "WB", "AW", "WB"])],
 )
-def test_parts_start_one_after_the_other(changed, batches, behavior_every, wanted) -> None:
+def test_parts_start_one_after_the_other(changed, batches, behavior_every, expected) -> None:
     schedule = {"autoencoder_init": 2, "world_model_init": 1, "autoencoder_every": 2}
     preset = changed(learner={**schedule, "behavior_every": behavior_every})
     learner = preset.build_learner(preset.build(3))
@@ -68,7 +68,7 @@ def test_parts_start_one_after_the_other(changed, batches, behavior_every, wante
     for i in range(6):
         metrics = learner.update(batches(learner, i))
         seen.append("".join(k for k, key in _PARTS.items() if key in metrics))
-    assert seen == wanted
+    assert seen == expected
 
 
 _PARTS = {"A": "ae/pixel_loss", "W": "wm/kl", "B": "ac/actor_loss"}
@@ -76,7 +76,7 @@ _PARTS = {"A": "ae/pixel_loss", "W": "wm/kl", "B": "ac/actor_loss"}
 
 def test_each_optimiser_moves_its_own_part(changed, batches) -> None:
     learner = changed().build_learner(changed().build(3, seed=1))
-    wanted = batches(learner)
+    expected = batches(learner)
 
     def moved(run) -> set[str]:
         parts = learner.model.modules_by_name()
@@ -88,8 +88,8 @@ def test_each_optimiser_moves_its_own_part(changed, batches) -> None:
             if not all(p.equal(q) for p, q in zip(m.parameters(), before[k], strict=True))
         }
 
-    assert moved(lambda: learner.update_autoencoder(wanted["autoencoder"])) == {"autoencoder"}
-    batch = learner._prepare(wanted["agent"])
+    assert moved(lambda: learner.update_autoencoder(expected["autoencoder"])) == {"autoencoder"}
+    batch = learner._prepare(expected["agent"])
     post = []
     assert moved(lambda: post.append(learner.update_world_model(batch)[0])) == {"world_model"}
     assert moved(lambda: learner.update_behavior(post[0], batch)) == {"actor", "critic"}
@@ -151,7 +151,7 @@ def test_the_autoencoder_sees_every_row_equally_often(changed, monkeypatch, join
 
 
 def test_windows_of_one_row_have_no_reward() -> None:
-    with pytest.raises(ValueError, match=r"agent_batch\.length: expected the rows.*got 1"):
+    with pytest.raises(ValueError, match=r"agent_batch\.length: got 1, expected the rows"):
         LearnerConfig(agent_batch=BatchSpec(8, 1))
 
 

@@ -245,7 +245,7 @@ def test_every_ablation_trains_and_acts(changed, batches, name: str) -> None:
 
 
 def test_settings_are_checked() -> None:
-    with pytest.raises(ValueError, match="'all' or 'cls', got 'both'"):
+    with pytest.raises(ValueError, match="got 'both', expected 'all' or 'cls'"):
         TokenViTConfig(tokens="both")
 
 

@@ -13,12 +13,12 @@ from wm_nodes.errors import UserError
 
 
 def test_rows_reach_the_table_and_the_files(tmp_path) -> None:
-    said: list[str] = []
-    rows = run(["machine", "sampler", "log"], quick=True, folder=tmp_path, show=said.append)
+    output: list[str] = []
+    rows = run(["machine", "sampler", "log"], quick=True, folder=tmp_path, show=output.append)
     assert {row.group for row in rows} == {"machine", "sampler", "log"}
     assert all(row.value > 0 for row in rows)
-    assert "cores" in said[0]
-    assert all(row.name in "\n".join(said) for row in rows)
+    assert "cores" in output[0]
+    assert all(row.name in "\n".join(output) for row in rows)
     kept = json.loads((tmp_path / "bench.json").read_text())
     assert kept["machine"]["cpu"] and len(kept["rows"]) == len(rows)
     with (tmp_path / "bench.csv").open() as file:

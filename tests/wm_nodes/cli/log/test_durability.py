@@ -28,9 +28,9 @@ def test_verify_names_a_damaged_file_and_its_rows(path, capsys):
     chunk.write_bytes(whole[:-1])
     try:
         assert log.run(["verify", str(path)]) == 1
-        said = capsys.readouterr().out
-        assert f"damage: {chunk}, rows 0 to " in said
-        assert "1 faults in" in said
+        output = capsys.readouterr().out
+        assert f"damage: {chunk}, rows 0 to " in output
+        assert "1 faults in" in output
         assert log.run(["verify", str(path), "--json"]) == 1
         (fault,) = json.loads(capsys.readouterr().out)["faults"]
         assert fault["path"] == str(chunk)

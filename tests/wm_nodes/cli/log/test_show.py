@@ -209,9 +209,9 @@ def test_rerun_reads_back_what_was_sent(sensing, tmp_path, capsys):
     assert main(["log", "show", str(sensing), "--rerun", str(path)]) == 0
     capsys.readouterr()
     words = [sys.executable, "-m", "rerun", "rrd", "print", str(path)]
-    told = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    output = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
     for entity in ("sensor/depth", "sensor/force/fx", "signal/latency", "signal/stops"):
-        assert f"/{entity}" in told, entity
+        assert f"/{entity}" in output, entity
 
 
 def test_a_damaged_episode_is_left_out_of_what_is_counted(log, capsys):
@@ -231,16 +231,16 @@ def test_without_rerun_it_says_what_to_install(log, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["log", "show", "/nowhere"], "no log at /nowhere"),
         (["log", "stats", "/nowhere"], "no log at /nowhere"),
     ],
 )
-def test_a_log_that_is_not_there_is_said_in_a_line(words, said, capsys):
+def test_a_log_that_is_not_there_is_said_in_a_line(words, message, capsys):
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert said in error and "Traceback" not in error
+    assert message in error and "Traceback" not in error
 
 
 def test_an_episode_that_is_not_there_is_refused(log, capsys):

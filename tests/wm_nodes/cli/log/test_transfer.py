@@ -35,8 +35,8 @@ def test_a_script_says_yes_to_what_is_lost_or_nothing_is_written(source, tmp_pat
         file["data/demo_0/states"] = np.zeros(3)
     words = ["log", "import", "robomimic", str(source), str(tmp_path / "log")]
     assert main(words) == 2
-    said = capsys.readouterr()
-    assert "states" in said.out and "--yes" in said.err
+    message = capsys.readouterr()
+    assert "states" in message.out and "--yes" in message.err
     assert not (tmp_path / "log").exists()
     assert main([*words, "--yes"]) == 0
     with LogReader(tmp_path / "log") as reader:
@@ -60,9 +60,9 @@ def test_images_that_may_be_upside_down_are_mentioned_and_turned(source, tmp_pat
             demo["actions"][0, 1] = 1.5
     words = ["log", "import", "robomimic", str(source), "--yes"]
     assert main([*words, str(tmp_path / "log")]) == 0
-    said = capsys.readouterr().out
-    assert "note: env_name 'Libero_Living_Room'" in said and "--flip turns them" in said
-    assert "note: actions go beyond 1" in said and "action[1] 1.5" in said
+    message = capsys.readouterr().out
+    assert "note: env_name 'Libero_Living_Room'" in message and "--flip turns them" in message
+    assert "note: actions go beyond 1" in message and "action[1] 1.5" in message
     assert main([*words, str(tmp_path / "turned"), "--flip"]) == 0
     assert "upside down" not in capsys.readouterr().out
     with LogReader(tmp_path / "log") as one, LogReader(tmp_path / "turned") as other:
@@ -127,16 +127,16 @@ def _done(log):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["import", "robomimc", ".", "/tmp/x"], "Closest: robomimic"),
         (["import", "robomimic", "/nowhere", "/tmp/x"], "SRC: got /nowhere, expected an existing"),
         (["export", "robomimic", "/nowhere", "/tmp/x"], "no log at /nowhere"),
     ],
 )
-def test_mistakes_are_said(words, said, capsys):
+def test_mistakes_are_said(words, message, capsys):
     assert main(["log", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_images_are_cropped_and_resized_and_other_options_refused(source, tmp_path, capsys):

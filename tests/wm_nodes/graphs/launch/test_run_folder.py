@@ -122,7 +122,7 @@ def test_what_is_given_stays_where_it_does_not_contradict_the_weights():
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "said"),
+    ("name", "given", "message"),
     [
         (
             "sim_metaworld",
@@ -138,8 +138,8 @@ def test_what_is_given_stays_where_it_does_not_contradict_the_weights():
         ("arm_mpc", {"weights": "arm-goal", "task": "push"}, "expected 'goal', the task of"),
     ],
 )
-def test_what_contradicts_the_weights_is_refused_and_leaves_no_run(tmp_path, name, given, said):
-    with pytest.raises(GraphError, match=said):
+def test_what_contradicts_the_weights_is_refused_and_leaves_no_run(tmp_path, name, given, message):
+    with pytest.raises(GraphError, match=message):
         open_run(find_graph(name), given)
     assert not (tmp_path / "runs").exists()
 
@@ -164,16 +164,18 @@ def test_offline_training_passes_camera_and_settings_to_the_trainer(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ({"set": "learner.trainevery=4"}, "Did you mean 'learner.train_every'"),
-        ({"set": "learner.train_every=0"}, "at least 1, got 0"),
+        ({"set": "learner.train_every=0"}, "got 0, expected at least 1"),
         ({"set": "learner.train_every"}, "expected NAME=VALUE"),
         ({"set": "learner.batch=8"}, "got 'learner.batch'"),
     ],
 )
-def test_wrong_settings_of_the_preset_are_refused_before_anything_is_written(tmp_path, words, said):
-    with pytest.raises(GraphError, match=said):
+def test_wrong_settings_of_the_preset_are_refused_before_anything_is_written(
+    tmp_path, words, message
+):
+    with pytest.raises(GraphError, match=message):
         open_run(find_graph("sim_metaworld"), {**words, "run": str(tmp_path / "one")})
     assert not (tmp_path / "one").exists()
 
@@ -190,9 +192,9 @@ def test_settings_are_checked_against_the_run_s_own_model_and_stay(tmp_path):
 def test_a_run_of_an_older_version_takes_no_settings(tmp_path):
     graph, run = find_graph("sim_metaworld"), tmp_path / "one"
     open_run(graph, {"run": str(run)})
-    told = json.loads((run / "run.json").read_text())
-    del told["arguments"]["set"]
-    (run / "run.json").write_text(json.dumps(told))
+    content = json.loads((run / "run.json").read_text())
+    del content["arguments"]["set"]
+    (run / "run.json").write_text(json.dumps(content))
     with pytest.raises(GraphError, match="set"):
         open_run(graph, {"run": str(run), "set": "learner.train_every=4"})
     assert open_run(graph, {"run": str(run)}).values["set"] == ""

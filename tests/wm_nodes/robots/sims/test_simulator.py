@@ -118,7 +118,7 @@ def test_a_reset_that_fails_leaves_no_episode():
     with Listed() as robot:
         robot.reset()
         robot.fails = True
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="the physics diverged"):
             robot.reset()
         with pytest.raises(RobotError, match="observe: got no episode"):
             robot.act([0.0])

@@ -613,8 +613,8 @@ def test_stamps_of_another_clock_are_a_fault_and_no_fresh_image(bench, age, text
 
     bench.until(lambda: "camera_clock" in bus.faults(), every=publish)
     assert bus.frames()["front"].taken_s == -math.inf
-    told = bus.faults()["camera_clock"]
-    assert "front" in told and text in told and "chrony" in told and "stamps: arrival" in told
+    fault = bus.faults()["camera_clock"]
+    assert "front" in fault and text in fault and "chrony" in fault and "stamps: arrival" in fault
     assert bus.shell.diagnostics.facts[f"stamps/front/{reason}"] >= 1
     if age > 0:  # the stamps advance: the clocks were synchronised
         bench.until(

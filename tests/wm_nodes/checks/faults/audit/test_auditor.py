@@ -135,9 +135,9 @@ class Nominal(SafetyFilter):
 
     calls = 0
 
-    def step(self, wanted, now_s, *, slow=False):
+    def step(self, target, now_s, *, slow=False):
         self.calls += 1
-        return super().step(wanted, PERIOD_S * self.calls, slow=slow)
+        return super().step(target, PERIOD_S * self.calls, slow=slow)
 
 
 class Jumping(SafetyFilter):
@@ -200,10 +200,10 @@ class Bench:
             noisy = place + self.random.normal(0.0, 0.0005, 7)
             self.auditor.take_measurement(noisy, self.now, source)
 
-    def tick(self, gap: float, wanted: np.ndarray | None) -> None:
+    def tick(self, gap: float, target: np.ndarray | None) -> None:
         """Call the filter after a gap in periods, and let its command be heard."""
         self.now += gap * PERIOD_S
-        setpoint = self.filter.step(wanted, self.now)
+        setpoint = self.filter.step(target, self.now)
         if setpoint.moved:
             self.say(setpoint)
 
