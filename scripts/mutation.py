@@ -6,27 +6,30 @@
 cosmic-ray changes one place of one file at a time, in a clone of the last commit; this checkout
 stays as it is. A mutant is killed when a test fails or takes more than ten times as long as without
 it. One that survives is a hint that a test is missing, or a change that means the same. The tests
-of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`; a file without
-tests of its own name is tested by all of its folder's. Unions (`X | None`) are left alone: in
-annotations they mean nothing at run time.
+of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`, then the quick ones
+of that folder; a file without tests of its own name is tested by all in the nearest folder. Unions
+(`X | None`) are left alone: in annotations they mean nothing at run time.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import math
 import os
 import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cosmic_ray.commands import init
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome
+from cosmic_ray.work_item import MutationSpec
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "results" / "mutation.md"
@@ -37,8 +40,11 @@ PACKAGES = (
     "wm_nodes/control",
     "wm_nodes/robots/arm",
 )
+ROOTS = ("models", "datasets", "wm_nodes")
 LEFT_ALONE = "ReplaceBinaryOperator_BitOr"
-SLOWER = 10.0  # times the tests' own duration
+QUICK, WITH_PROCESSES = "not slow and not processes", "not slow and processes"
+SLOWER, AT_LEAST_S = 10.0, 20.0  # a limit: times the tests' own duration, and no less than
+SURVIVED = (0, 5)  # pytest: all passed; no tests with this mark
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,47 @@ class Mutant:
     """One change, and what the tests made of it."""
 
     change: MutationSpec
-    outcome: TestOutcome
+    line: str  # as changed
+    killed: bool
 
     def __str__(self) -> str:
-        operator = self.change.operator_name.removeprefix("core/")
         place = f"{self.change.module_path}:{self.change.start_pos[0]}"
-        return f"`{place}` {operator} ({self.change.definition_name or 'module'})"
+        return f"`{place}` in {self.change.definition_name or 'the module'}: `{self.line}`"
+
+
+class Pytest:
+    """pytest in a clone, in forks of one process (forked_tests.py); SystemExit if a test fails."""
+
+    def __init__(self, python: str) -> None:
+        # Bytecode is told from older by second and size alone: two changes can look like one.
+        self._process = subprocess.Popen(
+            [python, "scripts/forked_tests.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            text=True,
+        )
+        self._limits: dict[str, float] = {}
+
+    def measure(self, tests: str) -> None:
+        """Run tests without a change, once: they must pass, and their duration is the measure."""
+        if tests in self._limits:
+            return
+        begin = time.monotonic()
+        code = self._exit_code(tests, 3600.0)
+        if code not in SURVIVED:
+            raise SystemExit(f"pytest {tests}: got exit code {code} without a change; expected 0.")
+        self._limits[tests] = max(AT_LEAST_S, SLOWER * (time.monotonic() - begin))
+
+    def fails(self, tests: str) -> bool:
+        """Return whether measured tests fail or take too long now."""
+        return self._exit_code(tests, self._limits[tests]) not in SURVIVED
+
+    def _exit_code(self, tests: str, seconds: float) -> int:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{seconds} -q -x -p no:cacheprovider {tests}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
 
 
 def main() -> None:
@@ -69,20 +110,16 @@ def main() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(
             f"{folder}/{p}" for p in ("", "models", "datasets")
         )
-        rows, survivors = [], []
+        subprocess.run([given.python, "-m", "compileall", "-q", *ROOTS], check=True)
+        pytest, mutants = Pytest(given.python), []
         for package in given.packages:
             changes = changes_of(Path(package))
             sample = random.Random(given.seed).sample(changes, min(given.sample, len(changes)))
-            mutants = list(tested(sample, given.python))
-            alive = [m for m in mutants if m.outcome == TestOutcome.SURVIVED]
-            count = len(mutants)
-            rows.append((package, len(changes), count, count - len(alive), len(alive)))
-            survivors += alive
-            print(f"{package}: {count - len(alive)} of {count} killed", flush=True)
-            for mutant in alive:
-                print(f"  {mutant}", flush=True)
+            tested = [mutant_of(change, pytest) for change in sample]
+            print(row(package, tested), flush=True)
+            mutants += tested
     if given.write:
-        PAGE.write_text(page(rows, survivors, given.sample, given.seed))
+        PAGE.write_text(page(given.packages, mutants, given.sample, given.seed))
 
 
 def changes_of(package: Path) -> list[MutationSpec]:
@@ -95,51 +132,70 @@ def changes_of(package: Path) -> list[MutationSpec]:
     return sorted(kept, key=lambda c: (str(c.module_path), c.operator_name, c.occurrence))
 
 
-def tested(sample: Iterable[MutationSpec], python: str) -> Iterable[Mutant]:
-    """Yield each change with its outcome; SystemExit where tests fail without a change."""
-    limits: dict[str, float] = {}
-    for change in sample:
-        tests = tests_of(change.module_path)
-        command = f"{python} -m pytest -q -x -p no:cacheprovider -m 'not slow' {tests}"
-        if command not in limits:
-            begin = time.monotonic()
-            subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
-            limits[command] = SLOWER * (time.monotonic() - begin)
-        result = mutate_and_test([change], command, limits[command])
-        assert result.test_outcome is not None, result.output
-        yield Mutant(change, result.test_outcome)
+def mutant_of(change: MutationSpec, pytest: Pytest) -> Mutant:
+    """Make one change, test it, undo it."""
+    begin = time.monotonic()
+    stages = stages_of(change.module_path)
+    for tests in stages:
+        pytest.measure(tests)
+    operator = get_operator(change.operator_name)(**change.operator_args)
+    with use_mutation(change.module_path, operator, change.occurrence) as (before, after):
+        killed = any(pytest.fails(tests) for tests in stages)
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
+    line = next((line for line in lines if line.startswith("+ ")), "+ (a line less)")
+    mutant = Mutant(change, line[2:].strip(), killed)
+    seconds = time.monotonic() - begin
+    print(f"  {seconds:3.0f} s {'' if killed else 'SURVIVED '}{mutant}", flush=True)
+    return mutant
 
 
-def tests_of(module: Path) -> Path:
-    """Return the tests that mirror a file: those of its name, else those of its folder."""
+def stages_of(module: Path) -> list[str]:
+    """Return pytest's arguments, in order: the likeliest and quickest tests of a file come first.
+
+    Those of its name and the quick ones beside them, or all of the nearest folder.
+    """
     parts = module.parts[1:] if module.parts[0] in ("models", "datasets") else module.parts
     folder = Path("tests", *parts[:-1])
-    file = folder / f"test_{module.stem}.py"
-    return file if file.is_file() else folder
+    while not list(folder.glob("test_*.py")):
+        folder = folder.parent
+    beside = " ".join(sorted(map(str, folder.glob("test_*.py"))))
+    own = folder / f"test_{module.stem}.py"
+    if own.is_file():
+        return [f"-m '{QUICK}' {own}", f"-m '{WITH_PROCESSES}' {own}", f"-m '{QUICK}' {beside}"]
+    return [f"-m '{QUICK}' {beside}", f"-m '{WITH_PROCESSES}' {beside}"]
 
 
-def page(
-    rows: Iterable[tuple[object, ...]], survivors: Iterable[Mutant], sample: int, seed: int
-) -> str:
+def row(package: str, mutants: Sequence[Mutant]) -> str:
+    """Return a package's line of the table, with Wilson's 95 % interval."""
+    count, killed = len(mutants), sum(mutant.killed for mutant in mutants)
+    rate, z2 = killed / count, 1.96**2
+    middle = rate + z2 / 2 / count
+    spread = math.sqrt(z2 * (rate * (1 - rate) + z2 / 4 / count) / count)
+    low, high = ((middle + side) / (1 + z2 / count) for side in (-spread, spread))
+    return f"| {package} | {count} | {killed} | {rate:.0%} ({low:.0%} to {high:.0%}) |"
+
+
+def page(packages: Iterable[str], mutants: Sequence[Mutant], sample: int, seed: int) -> str:
     """Return the page of results."""
-    date = subprocess.check_output(
-        ["git", "log", "-1", "--format=%cs"], cwd=ROOT, text=True
+    commit = subprocess.check_output(
+        ["git", "log", "-1", "--format=%h of %cs"], cwd=ROOT, text=True
     ).strip()
-    head = ("package", "possible mutants", "sampled", "killed", "survived")
-    table = [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *rows)]
+    of = {p: [m for m in mutants if m.change.module_path.is_relative_to(p)] for p in packages}
     lines = [
         "# Mutants",
         "",
-        f"`python scripts/mutation.py --sample {sample} --seed {seed} --write`, code of {date}.",
+        f"`python scripts/mutation.py --sample {sample} --seed {seed} --write`, commit {commit}.",
         "A mutant is one change to one file (cosmic-ray). It is killed when a test that mirrors",
-        "the file fails or does not end. How to run it:",
+        "the file fails or does not end. No figure depends on the machine. How to run it:",
         "[CONTRIBUTING](../../CONTRIBUTING.md#mutants).",
         "",
-        *table,
+        "| package | sampled | killed | rate (Wilson's 95 % interval) |",
+        "| --- | --- | --- | --- |",
+        *(row(package, tested) for package, tested in of.items()),
         "",
         "Survivors, each a test that may be missing or a change that means the same:",
         "",
-        *(f"- {mutant}" for mutant in survivors),
+        *(f"- {mutant}" for mutant in mutants if not mutant.killed),
     ]
     return "\n".join(lines) + "\n"
 
