@@ -7,6 +7,7 @@ with a line: pytest's exit code, or -9 where the time was up.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import signal
@@ -24,6 +25,8 @@ for slow in ("torch", "mujoco", "rclpy.node"):
 
 def main() -> None:
     """Answer until standard input ends."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(["--version"])  # imports the plugins
     for line in sys.stdin:
         seconds, *arguments = shlex.split(line)
         child = os.fork()

@@ -6,9 +6,9 @@
 cosmic-ray changes one place of one file at a time, in a clone of the last commit; this checkout
 stays as it is. A mutant is killed when a test fails or takes more than ten times as long as without
 it. One that survives is a hint that a test is missing, or a change that means the same. The tests
-of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`, then the quick ones
-of that folder; a file without tests of its own name is tested by all in the nearest folder. Unions
-(`X | None`) are left alone: in annotations they mean nothing at run time.
+of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`; a file without
+tests of its own name is tested by all in the nearest folder. Unions (`X | None`) are left alone: in
+annotations they mean nothing at run time.
 """
 
 from __future__ import annotations
@@ -150,18 +150,15 @@ def mutant_of(change: MutationSpec, pytest: Pytest) -> Mutant:
 
 
 def stages_of(module: Path) -> list[str]:
-    """Return pytest's arguments, in order: the likeliest and quickest tests of a file come first.
-
-    Those of its name and the quick ones beside them, or all of the nearest folder.
-    """
+    """Return pytest's arguments: the tests of a file's name, or the nearest folder's, quick first."""
     parts = module.parts[1:] if module.parts[0] in ("models", "datasets") else module.parts
     folder = Path("tests", *parts[:-1])
+    own = folder / f"test_{module.stem}.py"
+    if own.is_file():
+        return [f"-m 'not slow' {own}"]
     while not list(folder.glob("test_*.py")):
         folder = folder.parent
     beside = " ".join(sorted(map(str, folder.glob("test_*.py"))))
-    own = folder / f"test_{module.stem}.py"
-    if own.is_file():
-        return [f"-m '{QUICK}' {own}", f"-m '{WITH_PROCESSES}' {own}", f"-m '{QUICK}' {beside}"]
     return [f"-m '{QUICK}' {beside}", f"-m '{WITH_PROCESSES}' {beside}"]
 
 
