@@ -7,7 +7,7 @@ cosmic-ray changes one place of one file at a time, in a clone of the last commi
 stays as it is. A mutant is killed when a test fails or takes more than ten times as long as without
 it. One that survives is a hint that a test is missing, or a change that means the same. The tests
 of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`; a file without
-tests of its own name is tested by all in the nearest folder. Unions (`X | None`) are left alone: in
+tests of its own name is tested by all of its folder. Unions (`X | None`) are left alone: in
 annotations they mean nothing at run time.
 """
 
@@ -115,7 +115,7 @@ def main() -> None:
         for package in given.packages:
             changes = changes_of(Path(package))
             sample = random.Random(given.seed).sample(changes, min(given.sample, len(changes)))
-            tested = [mutant_of(change, pytest) for change in sample]
+            tested = [mutant_of(change, Path(package), pytest) for change in sample]
             print(row(package, tested), flush=True)
             mutants += tested
     if given.write:
@@ -132,10 +132,10 @@ def changes_of(package: Path) -> list[MutationSpec]:
     return sorted(kept, key=lambda c: (str(c.module_path), c.operator_name, c.occurrence))
 
 
-def mutant_of(change: MutationSpec, pytest: Pytest) -> Mutant:
+def mutant_of(change: MutationSpec, package: Path, pytest: Pytest) -> Mutant:
     """Make one change, test it, undo it."""
     begin = time.monotonic()
-    stages = stages_of(change.module_path)
+    stages = stages_of(change.module_path, package)
     for tests in stages:
         pytest.measure(tests)
     operator = get_operator(change.operator_name)(**change.operator_args)
@@ -149,17 +149,23 @@ def mutant_of(change: MutationSpec, pytest: Pytest) -> Mutant:
     return mutant
 
 
-def stages_of(module: Path) -> list[str]:
-    """Return pytest's arguments: the tests of a file's name, or the nearest folder's, quick first."""
-    parts = module.parts[1:] if module.parts[0] in ("models", "datasets") else module.parts
-    folder = Path("tests", *parts[:-1])
+def stages_of(module: Path, package: Path) -> list[str]:
+    """Return pytest's arguments: the tests of a file's name, or all from its folder's up to the
+    package's, quick ones first."""
+    folder = tests_folder(module.parent)
     own = folder / f"test_{module.stem}.py"
     if own.is_file():
         return [f"-m 'not slow' {own}"]
-    while not list(folder.glob("test_*.py")):
-        folder = folder.parent
-    beside = " ".join(sorted(map(str, folder.glob("test_*.py"))))
+    top = tests_folder(package)
+    folders = [one for one in (folder, *folder.parents) if one.is_relative_to(top)]
+    beside = " ".join(str(file) for one in folders for file in sorted(one.glob("test_*.py")))
     return [f"-m '{QUICK}' {beside}", f"-m '{WITH_PROCESSES}' {beside}"]
+
+
+def tests_folder(folder: Path) -> Path:
+    """Return the folder of tests that mirrors a folder of modules."""
+    first, *rest = folder.parts
+    return Path("tests", *(rest if first in ("models", "datasets") else folder.parts))
 
 
 def row(package: str, mutants: Sequence[Mutant]) -> str:
