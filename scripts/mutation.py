@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cosmic_ray.commands import init
@@ -64,12 +65,14 @@ class Pytest:
     """pytest in a clone, in forks of one process (forked_tests.py); SystemExit if a test fails."""
 
     def __init__(self, python: str) -> None:
-        # Bytecode is told from older by second and size alone: two changes can look like one.
+        # Bytecode is told from older by second and size alone: two changes can look like one. And
+        # plugins that are not needed take longer than most tests.
         self._process = subprocess.Popen(
             [python, "scripts/forked_tests.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            env=os.environ
+            | {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
             text=True,
         )
         self._limits: dict[str, float] = {}
@@ -114,8 +117,9 @@ def main() -> None:
         pytest, mutants = Pytest(given.python), []
         for package in given.packages:
             changes = changes_of(Path(package))
-            sample = random.Random(given.seed).sample(changes, min(given.sample, len(changes)))
-            tested = [mutant_of(change, Path(package), pytest) for change in sample]
+            shuffled = random.Random(given.seed).sample(changes, len(changes))
+            mutants_of = (mutant_of(change, Path(package), pytest) for change in shuffled)
+            tested = list(islice(filter(None, mutants_of), given.sample))
             print(row(package, tested), flush=True)
             mutants += tested
     if given.write:
@@ -132,14 +136,16 @@ def changes_of(package: Path) -> list[MutationSpec]:
     return sorted(kept, key=lambda c: (str(c.module_path), c.operator_name, c.occurrence))
 
 
-def mutant_of(change: MutationSpec, package: Path, pytest: Pytest) -> Mutant:
-    """Make one change, test it, undo it."""
+def mutant_of(change: MutationSpec, package: Path, pytest: Pytest) -> Mutant | None:
+    """Make one change, test it, undo it; None where the change is no valid Python."""
     begin = time.monotonic()
     stages = stages_of(change.module_path, package)
     for tests in stages:
         pytest.measure(tests)
     operator = get_operator(change.operator_name)(**change.operator_args)
     with use_mutation(change.module_path, operator, change.occurrence) as (before, after):
+        if not compiles(after):
+            return None
         killed = any(pytest.fails(tests) for tests in stages)
     lines = difflib.ndiff(before.splitlines(), after.splitlines())
     line = next((line for line in lines if line.startswith("+ ")), "+ (a line less)")
@@ -147,6 +153,15 @@ def mutant_of(change: MutationSpec, package: Path, pytest: Pytest) -> Mutant:
     seconds = time.monotonic() - begin
     print(f"  {seconds:3.0f} s {'' if killed else 'SURVIVED '}{mutant}", flush=True)
     return mutant
+
+
+def compiles(code: str) -> bool:
+    """Is it valid Python? The star of keyword-only parameters counts as an operator, too."""
+    try:
+        compile(code, "", "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def stages_of(module: Path, package: Path) -> list[str]:
