@@ -43,9 +43,10 @@ def silent_tests(arguments: list[str]) -> int:
 
 
 def exit_code(child: int, seconds: float) -> int:
-    """Wait for a child; kill it and the processes it started when the time is up."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Wait for a child; kill it and the processes it started when the time is up, or the program
+    that asked for it has ended."""
+    end, parent = time.monotonic() + seconds, os.getppid()
+    while time.monotonic() < end and os.getppid() == parent:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)

@@ -134,6 +134,18 @@ def test_unfinished_files_and_dropped_chunks_are_removed_at_opening(path, make_s
     assert not any(file.exists() for file in left) and all(file.exists() for file in kept)
 
 
+def test_copies_of_damaged_files_go_when_all_their_rows_are_dropped(path, make_sealer):
+    make_sealer(capacity_steps=8).seal(records(0, [4, 4, 4, 4]))
+    assert load_manifest(path).first == 8
+    folder = path / "damaged"
+    folder.mkdir()
+    for name in ("0-4.reward.c.0", "0-7.reward.c.0", "4-9.reward.c.1", "8-8.episode.start.c.0"):
+        (folder / name).touch()
+    make_sealer()
+    left = sorted(file.name for file in folder.iterdir())
+    assert left == ["4-9.reward.c.1", "8-8.episode.start.c.0"]
+
+
 def test_a_damaged_last_chunk_is_kept_aside_and_its_rows_are_lost(path, make_sealer):
     make_sealer().seal(records(0, [4, 2]))
     column = load_manifest(path).columns(path)["image/front"]

@@ -240,6 +240,16 @@ def test_a_failed_append_leaves_the_segment_as_it_was(tmp_path, monkeypatch, rea
     writer.close()
 
 
+def test_records_are_read_in_pieces_of_any_size(write, read, monkeypatch):
+    write(3)
+    whole, pread = read().poll(), os.pread
+    for most in (1, 7, 4096):
+        monkeypatch.setattr(
+            os, "pread", lambda fd, count, at, most=most: pread(fd, min(count, most), at)
+        )
+        assert (read().poll() == whole).all()
+
+
 def test_a_segment_that_cannot_be_begun_does_not_stay(tmp_path, monkeypatch):
     def full(fd, data, at):
         raise OSError(28, "no space")
