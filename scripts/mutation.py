@@ -5,10 +5,10 @@
 
 cosmic-ray changes one place of one file at a time, in a clone of the last commit; this checkout
 stays as it is. A mutant is killed when a test fails, or all of them do not end in two minutes; so
-without a change they must pass (`make test`). One that survives is a hint that a test is missing, or a change that means the same. The tests
-of `wm_nodes/control/realtime.py` are `tests/wm_nodes/control/test_realtime.py`; a file without
-tests of its own name is tested by all of its folder. Unions (`X | None`) are left alone: in
-annotations they mean nothing at run time.
+without a change they must pass (`make test`). One that survives is a hint that a test is missing,
+or a change that means the same. The tests of `wm_nodes/control/realtime.py` are
+`tests/wm_nodes/control/test_realtime.py`; a file without tests of its own name is tested by all of
+its folder. Unions (`X | None`) are left alone: in annotations they mean nothing at run time.
 """
 
 from __future__ import annotations
