@@ -1,6 +1,7 @@
 """What a damaged file costs: the episodes whose rows it held, and nothing else."""
 
 import errno
+import logging
 import os
 import time
 from pathlib import Path
@@ -23,7 +24,15 @@ from wm_datasets import (
     describe,
 )
 from wm_datasets.log.verify import verify
-from wm_datasets.storage.damage import Damage, read_around
+from wm_datasets.storage.damage import (
+    Damage,
+    KnownDamage,
+    episodes_hit,
+    known_rows,
+    merge,
+    quiet,
+    read_around,
+)
 
 FIELDS = ["proprio", "is_first", "is_last", "image/front"]
 
@@ -47,6 +56,74 @@ def one_chunk(path, name):
     """The second chunk of a field's array, or its first where it has one only."""
     chunks = sorted((path / name).glob("c.*"), key=lambda p: int(p.name.split(".")[1]))
     return chunks[min(1, len(chunks) - 1)]
+
+
+def test_ranges_are_merged_where_they_touch_and_cut_at_the_first_row():
+    assert merge([(5, 7), (1, 3), (3, 5)]) == ((1, 7),)
+    assert merge([(1, 3), (4, 5)]) == ((1, 3), (4, 5))
+    assert merge([(1, 9), (2, 3)]) == ((1, 9),)
+    assert merge([(1, 4), (4, 6), (8, 9)], first=3) == ((3, 6), (8, 9))
+    assert merge([(1, 3), (3, 4)], first=3) == ((3, 4),)
+    assert merge([(1, 3)], first=3) == merge([]) == ()
+
+
+@pytest.mark.parametrize(
+    ("lost", "known"),
+    [
+        ([(12, 14)], [1, 1, 0, 0, 1]),
+        ([(5, 11), (14, 99)], [0, 1, 1, 1, 0]),
+        ([(3, 10), (15, 20)], [1, 1, 1, 1, 1]),
+        ([(0, 99)], [0] * 5),
+        ([], [1] * 5),
+    ],
+)
+def test_rows_are_known_that_are_not_lost(lost, known):
+    damage = [Damage(Path("x"), start, stop, "") for start, stop in lost]
+    assert known_rows(damage, 10, 15).tolist() == [bool(one) for one in known]
+
+
+@pytest.mark.parametrize(
+    ("lost", "hit"),
+    [
+        ((4, 5), [1, 0, 0]),
+        ((6, 7), [1, 0, 0]),
+        ((7, 8), [0, 1, 0]),
+        ((6, 8), [1, 1, 0]),
+        ((0, 4), [0, 0, 0]),
+        ((9, 10), [0, 1, 0]),
+        ((10, 12), [0, 0, 1]),
+        ((12, 13), [0, 0, 0]),
+        ((0, 99), [1, 1, 1]),
+    ],
+)
+def test_episodes_are_hit_that_hold_a_lost_row(lost, hit):
+    table = np.array([(4, 3), (7, 3), (10, 2)], [("start", "i8"), ("length", "i8")])
+    damage = [Damage(Path("x"), *lost, "")]
+    assert episodes_hit(table, damage).tolist() == [bool(one) for one in hit]
+
+
+def test_damage_is_logged_once_and_forgotten_with_its_rows(caplog):
+    known = KnownDamage()
+    chunk = Damage(Path("/log/c.0"), 4, 8, "it is gone")
+    table = Damage(Path("/log/episode"), 0, 0, "no rows")
+    wal = Damage(Path("/log/wal/000000000000.seg"), 2, 3, "cut")
+    for damage in (chunk, table, wal, chunk, Damage(Path("/log/c.0"), 4, 9, "again")):
+        known.note(damage)
+    assert len(known) == 3 and caplog.text.count("are lost") == 3
+    assert "/log/c.0 is damaged, rows 4 to 8 are lost: it is gone" in caplog.text
+    assert known.since(0) == [chunk, table, wal]
+    assert known.since(3) == known.since(7) == [chunk, table]
+    assert known.since(8) == [table]
+    assert known.of_segments() == [wal]
+
+
+def test_quiet_is_for_its_block_alone():
+    log = logging.getLogger("wm_datasets")
+    before = log.level
+    with pytest.raises(KeyError), quiet():
+        assert log.level == logging.CRITICAL
+        raise KeyError
+    assert log.level == before
 
 
 @everyway

@@ -12,16 +12,161 @@ import pytest
 from tests.wm_datasets.log_rows import EPISODE_ROWS, append_episode, check_rows, make_row, make_spec
 from wm_datasets import LogError, LogFullError, LogReader, LogWriter
 from wm_datasets.storage import segment
+from wm_datasets.storage.index import read_table
+from wm_datasets.storage.manifest import Manifest, load_manifest
+from wm_datasets.storage.row_packer import RowPacker
+from wm_datasets.storage.sealer import Sealer
 from wm_datasets.storage.segment import SegmentReader, SegmentWriter, record_dtype
 
 ROWS = 16  # of a segment
 BOUND = 4 * 16 * ROWS  # rows in full segments that may wait
 
 
+def records(start, lengths, *, open_rows=0):
+    """Records of complete episodes of so many rows, and of one that goes on."""
+    packer, made = RowPacker(make_spec()), []
+    for rows, complete in [*((rows, True) for rows in lengths), (open_rows, False)]:
+        for step in range(rows):
+            row = start + len(made)
+            made.append(packer.pack(make_row(row, step, complete and step == rows - 1), row).copy())
+    return np.concatenate(made)
+
+
+@pytest.fixture
+def make_sealer(path):
+    """Return a function that opens the sealer of one log, as often as it is called."""
+    path.mkdir()
+    new = Manifest.new(make_spec())
+    new.create_folders(path)
+    new.commit(path)
+    return lambda **capacity: Sealer(path, load_manifest(path), **capacity)
+
+
+def table(path):
+    return read_table(path, load_manifest(path)).tolist()
+
+
+def test_sealed_rows_are_on_the_disk_with_their_episodes(path, make_sealer):
+    sealer = make_sealer()
+    sealer.seal(records(0, [3, 5]))
+    sealer.seal(records(8, [4], open_rows=2))
+    manifest = load_manifest(path)
+    assert manifest == sealer.manifest and (manifest.sealed, manifest.episodes) == (14, 3)
+    assert table(path) == [(0, 3, True), (3, 5, True), (8, 4, True), (12, 2, False)]
+    assert manifest.columns(path)["proprio"].read(0, 14)[:, 0].tolist() == list(range(14))
+
+
+def test_an_open_episode_goes_on_until_it_is_ended(path, make_sealer):
+    make_sealer().seal(records(0, [3], open_rows=2))
+    sealer = make_sealer()
+    more = records(5, [2])
+    more["is_first"][0] = False
+    sealer.seal(more)
+    assert table(path) == [(0, 3, True), (3, 4, True)]
+    sealer.seal(records(7, [], open_rows=2))
+    assert load_manifest(path).episodes == 2
+    sealer.seal(more[:0], end_open=True)
+    assert load_manifest(path).episodes == 3
+    assert table(path) == [(0, 3, True), (3, 4, True), (7, 2, False)]
+
+
+def test_nothing_to_seal_writes_nothing(path, make_sealer):
+    sealer = make_sealer()
+    sealer.seal(records(0, [3]))
+    before = (path / "zarr.json").stat()
+    sealer.seal(records(3, [1])[:0])
+    assert (path / "zarr.json").stat() == before
+
+
+@pytest.mark.parametrize(
+    ("steps", "first"), [(99, 0), (12, 0), (11, 4), (8, 4), (7, 8), (4, 8), (3, 8), (0, 8)]
+)
+def test_the_newest_episodes_that_fit_are_kept_and_always_the_last(path, make_sealer, steps, first):
+    make_sealer(capacity_steps=steps).seal(records(0, [4, 4, 4]))
+    manifest = load_manifest(path)
+    assert (manifest.first, manifest.first_episode) == (first, first // 4)
+    assert (manifest.sealed, manifest.episodes) == (12, 3)
+    assert [entry[0] for entry in table(path)] == list(range(first, 12, 4))
+    for column in manifest.columns(path).values():
+        kept = [column.chunk_path(i).exists() for i in range(-(-12 // column.chunk))]
+        assert kept == [(i + 1) * column.chunk > first for i in range(len(kept))]
+
+
+def test_capacity_in_bytes_counts_the_chunks_that_stay(path, make_sealer):
+    make_sealer().seal(records(0, [4, 4, 4]))
+    manifest = load_manifest(path)
+    columns = manifest.columns(path).values()
+
+    def size_from(row):
+        return sum(
+            column.chunk_path(i).stat().st_size
+            for column in columns
+            for i in range(row // column.chunk, -(-12 // column.chunk))
+        )
+
+    sizes = {row: size_from(row) for row in (0, 4, 8)}
+    for row, size in sizes.items():
+        sealer = make_sealer(capacity_bytes=size)
+        drop = sealer._count_dropped(np.array([0, 4, 8]), 12)
+        assert sizes[(0, 4, 8)[drop]] <= size and drop <= row // 4
+        assert drop == 0 or sizes[(0, 4, 8)[drop - 1]] > size
+    assert make_sealer(capacity_bytes=0)._count_dropped(np.array([0, 4, 8]), 12) == 2
+    assert make_sealer(capacity_bytes=0)._count_dropped(np.array([], int), 0) == 0
+
+
+def test_rows_whose_records_only_stand_in_are_declared_lost(path, make_sealer):
+    sealer = make_sealer()
+    sealer.seal(records(0, [4]), lost=[1, 2])
+    sealer.seal(records(4, [4]), lost=[4, 7])
+    assert load_manifest(path).lost == ((1, 3), (4, 5), (7, 8))
+
+
+def test_unfinished_files_and_dropped_chunks_are_removed_at_opening(path, make_sealer):
+    make_sealer(capacity_steps=8).seal(records(0, [4, 4, 4, 4]))
+    manifest = load_manifest(path)
+    assert manifest.first == 8
+    left = [path / "zarr.json.tmp", path / "episode" / "x.tmp", path / "proprio" / "c.0.0.tmp"]
+    left += [path / "image" / "front" / "c.0.0.0.0", path / "episode" / "start" / "c.1.tmp"]
+    kept = [path / "proprio" / "notes", path / "image" / "front" / "c.2.0.0.0"]
+    for file in left + kept[:1]:
+        file.touch()
+    make_sealer()
+    assert not any(file.exists() for file in left) and all(file.exists() for file in kept)
+
+
+def test_copies_of_damaged_files_go_when_all_their_rows_are_dropped(path, make_sealer):
+    make_sealer(capacity_steps=8).seal(records(0, [4, 4, 4, 4]))
+    assert load_manifest(path).first == 8
+    folder = path / "damaged"
+    folder.mkdir()
+    for name in ("0-4.reward.c.0", "0-7.reward.c.0", "4-9.reward.c.1", "8-8.episode.start.c.0"):
+        (folder / name).touch()
+    make_sealer()
+    left = sorted(file.name for file in folder.iterdir())
+    assert left == ["4-9.reward.c.1", "8-8.episode.start.c.0"]
+
+
+def test_a_damaged_last_chunk_is_kept_aside_and_its_rows_are_lost(path, make_sealer):
+    make_sealer().seal(records(0, [4, 2]))
+    column = load_manifest(path).columns(path)["image/front"]
+    chunk = column.chunk_path(6 // column.chunk)
+    chunk.write_bytes(b"broken")
+    start = 6 // column.chunk * column.chunk
+    sealer = make_sealer()
+    assert [(d.start, d.stop) for d in sealer.damage] == [(start, 6)]
+    sealer.seal(records(6, [2])[:0])
+    assert load_manifest(path).lost == ((start, 6),) and chunk.read_bytes() == b"broken"
+    sealer.seal(records(6, [2]))
+    (copy,) = (path / "damaged").iterdir()
+    assert copy.name.startswith(f"{start}-6.image.front") and copy.read_bytes() == b"broken"
+    assert load_manifest(path).lost == ((start, 6),)
+    pixels = load_manifest(path).columns(path)["image/front"].read(0, 8)
+    assert not pixels[start:6].any() and pixels[6:].any()
+
+
 @pytest.fixture
 def gate(monkeypatch):
     """Sealing waits for this event."""
-    from wm_datasets.storage.sealer import Sealer
 
     gate, seal = threading.Event(), Sealer.seal
 
@@ -86,8 +231,6 @@ def test_an_append_that_waits_ends_when_the_log_is_closed(path, gate):
 def test_an_append_that_waits_hears_of_a_full_disk(path, monkeypatch):
     def full(self, *args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    from wm_datasets.storage.sealer import Sealer
 
     writer = LogWriter(path, make_spec(), durable_s=0.05)
     seal = Sealer.seal

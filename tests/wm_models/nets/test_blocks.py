@@ -10,7 +10,17 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from wm_models.nets.blocks import Block, glorot_, patchify, sincos_2d, unpatchify
+from wm_models.nets.blocks import (
+    Block,
+    ConvStem,
+    PatchStem,
+    Transformer,
+    glorot_,
+    mlp,
+    patchify,
+    sincos_2d,
+    unpatchify,
+)
 
 
 def test_patches_are_in_row_column_channel_order() -> None:
@@ -70,3 +80,29 @@ def test_the_block_is_timm_s(width: int, heads: int, ratio: float) -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="got 64, expected a multiple of 3 heads"):
         Block(64, 3, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "shapes"),
+    [(0, [(3, 7)]), (1, [(5, 7), (3, 5)]), (3, [(5, 7), (5, 5), (5, 5), (3, 5)])],
+)
+def test_an_mlp_has_so_many_hidden_layers_and_a_linear_output(layers: int, shapes: list) -> None:
+    net = mlp(7, 5, layers, 3, "relu")
+    assert [tuple(m.weight.shape) for m in net if isinstance(m, nn.Linear)] == shapes
+    assert len(net) == 2 * layers + 1 and all(isinstance(m, nn.ReLU) for m in net[1::2])
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_the_position_table_is_that_of_its_size(size: int) -> None:
+    grid, corner = sincos_2d(8, size)
+    whole, _ = sincos_2d(8, 9)
+    assert grid.reshape(size, size, 8).equal(whole.reshape(9, 9, 8)[:size, :size])
+    assert corner.equal(whole.reshape(9, 9, 8)[size, size])
+
+
+def test_stems_give_one_token_per_patch() -> None:
+    image = torch.rand(2, 3, 16, 32)
+    assert ConvStem((4, 5, 6), 7)(image).shape == (2, 2 * 4, 7)
+    stem = PatchStem(8, 7)
+    assert_close(stem(image), stem.proj(patchify(image, 8)))
+    assert len(Transformer(8, 3, 2)) == 4

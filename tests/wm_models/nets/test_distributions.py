@@ -168,3 +168,11 @@ def test_bernoulli_loss_is_lowest_at_its_target() -> None:
     at = bernoulli_loss(torch.logit(target), target)
     assert at < bernoulli_loss(torch.logit(target) + 0.5, target)
     assert at < bernoulli_loss(torch.logit(target) - 0.5, target)
+
+
+@pytest.mark.parametrize("u", [0.0, 1.0])
+@pytest.mark.parametrize("mean", [-1.0, 0.0, 1.0])
+def test_the_ends_of_the_generators_range_give_finite_samples(monkeypatch, u, mean) -> None:
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, u))
+    sample = TruncatedNormal(torch.tensor([mean]), torch.tensor([0.1])).sample()
+    assert bool(sample.isfinite().all()) and float(sample.abs()) <= 1.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
+from wm_models.errors import ModelError
 from wm_models.nets.distributions import symexp, symlog
-from wm_models.nets.heads import Actor, Critic, HeadConfig, ScalarHead
+from wm_models.nets.heads import Actor, Critic, HeadConfig, ScalarHead, small_output_
 
 SMALL = HeadConfig(units=16, layers=2)
 
@@ -53,3 +56,21 @@ def test_actor_std_has_a_floor_and_a_ceiling() -> None:
         actor.std.bias.copy_(torch.tensor([-50.0, 50.0]))
         policy = actor(torch.randn(3, 8))
     assert_close(policy.std, torch.tensor([0.1, 1.0]).expand(3, 2))
+
+
+def test_output_layers_begin_small() -> None:
+    """Uniform, with the variance of the fan average times the scale."""
+    layer = nn.Linear(60, 20)
+    nn.init.ones_(layer.bias)
+    for scale in (0.1, 0.9):
+        small_output_(layer, scale)
+        bound = (3.0 * scale / 40.0) ** 0.5
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.min() < -0.9 * bound and not layer.bias.any()
+
+
+def test_heads_are_checked_up_to_their_ends() -> None:
+    HeadConfig(units=1, layers=1)
+    for wrong in ({"units": 0}, {"layers": 0}, {"units": 16385}, {"layers": 2.5}):
+        with pytest.raises(ModelError, match=next(iter(wrong))):
+            HeadConfig(**wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 
 from wm_models.nets import rssm as module
@@ -58,6 +59,17 @@ def test_update_gate_starts_mostly_closed(net) -> None:
     state = random_state(net, 2)
     h = net.recur(state, net.project_action(torch.zeros(2, 2)))
     assert_close(h, torch.sigmoid(torch.tensor(1.0)) * state.deter, atol=1e-5, rtol=0)
+
+
+def test_the_posterior_is_a_network_of_h_and_the_embedding(net) -> None:
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=seeded(1)))
+    state, action, embed = random_state(net, 2), torch.rand(2, 1, 2), torch.rand(2, 1, 7)
+    seen, logits = net.observe(state, action, embed, torch.zeros(2, 1).bool(), seeded())
+    both = torch.cat([seen.deter[:, 0], embed[:, 0]], 1)
+    expected = net.post_out(F.elu(net.post_in(both))).unflatten(1, (3, 4))
+    assert_close(logits[:, 0], expected)
 
 
 def test_padded_inputs_do_nothing(net) -> None:
@@ -135,5 +147,6 @@ def test_packed_states_come_back(net) -> None:
     flat = net.pack(state)
     assert flat.shape == (3, net.config.feat)
     assert_close(net.unpack(flat), state)
-    with pytest.raises(ValueError, match="got 23 numbers, expected 24 for this preset"):
-        net.unpack(flat[:, :-1])
+    for size in (23, 25):
+        with pytest.raises(ValueError, match=f"got {size} numbers, expected 24 for this preset"):
+            net.unpack(torch.zeros(3, size))

@@ -111,3 +111,35 @@ def test_only_costs_of_the_last_step_ask_for_the_last_step_alone() -> None:
     }  # fmt: skip
     assert (last + 2.0 * whole).needs == {"visual"}
     assert ReturnCost().needs == {"reward", "value"}
+
+
+def test_settings_are_checked_up_to_their_ends() -> None:
+    for gamma in (0.0, 1.0):
+        ReturnCost(gamma=gamma)
+    for gamma in (-0.01, 1.01, float("nan")):
+        with pytest.raises(ModelError, match="gamma"):
+            ReturnCost(gamma=gamma)
+    GoalCost(base=1e-9)
+    for base in (0.0, -1.0):
+        with pytest.raises(ModelError, match="base"):
+            GoalCost(base=base)
+    with pytest.raises(ModelError, match="at least one feature name, got none"):
+        GoalCost(keys={})
+    for weight in (float("nan"), float("inf")):
+        with pytest.raises(ModelError, match="finite weights"):
+            GoalCost(keys={"feat": 1.0, "visual": weight})
+    with pytest.raises(ModelError, match="'last' or 'all'"):
+        GoalCost(reduce="first")
+
+
+def test_a_goal_of_another_batch_is_refused() -> None:
+    rollout = Rollout(feat={"visual": torch.zeros(2, 1, 1, 3)})
+    with pytest.raises(ModelError, match=r"has shape \(3, 3\), expected \(2, 3\)"):
+        GoalCost()(rollout, {"visual": torch.zeros(3, 3)}, ACTIONS)
+
+
+def test_a_single_action_has_no_rate() -> None:
+    single = torch.full((1, 1, 1, 2), 2.0)
+    assert_close(ActionPenalty(0.5, rate=9.0)(Rollout(), None, single), torch.tensor([[2.0]]))
+    double = torch.tensor([[[[1.0], [3.0]]]])
+    assert_close(ActionPenalty(0.5, rate=2.0)(Rollout(), None, double), torch.tensor([[10.5]]))

@@ -15,6 +15,7 @@ from wm_models.interface.planner import Planner, PlanState
 from wm_models.interface.state import State
 from wm_models.interface.world_model import WorldModel
 from wm_models.planners import CEM, GD, GoalCost, Receding, ReturnCost, planner
+from wm_models.planners.gradient import _gradient
 from wm_models.testing.contracts import PlannerContract, WorldModelContract, seeded
 from wm_models.testing.linear_model import LinearModel
 
@@ -160,3 +161,79 @@ def test_what_cannot_be_is_refused(pendulum) -> None:
     pendulum.spec = replace(pendulum.spec, differentiable=False)
     with pytest.raises(ModelError, match="no gradient passes"):
         GD().plan(pendulum, pendulum.initial(1), RETURN)
+
+
+def test_a_first_step_is_reckoned_as_three_scorings_and_each_later_one_as_one(
+    pendulum, monkeypatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    class Slow(LinearModel):
+        def rollout(self, *args, **kwargs):
+            now[0] += 0.02
+            return super().rollout(*args, **kwargs)
+
+    slow, gd = Slow(pendulum.f, pendulum.g, pendulum.aim), GD(horizon=3, steps=5)
+    for budget_s, steps in ((0.0, 0), (0.0799, 0), (0.0801, 3), (0.0999, 3), (0.1001, 4), (9, 5)):
+        _, _, info = gd.plan(slow, slow.initial(2), RETURN, budget_s=budget_s, generator=seeded())
+        assert int(info["iterations"]) == steps, budget_s
+        assert info["best_cost"].shape == (steps + 1, 2)
+        assert_close(float(info["floor_s"]), 0.02)
+
+
+def test_starts_lie_around_the_warm_start() -> None:
+    middle, box = torch.full((2, 3, 2), 0.5), (torch.tensor(-0.6), torch.tensor(0.6))
+    gd = GD(horizon=3, restarts=400, init=(0.0, 0.25))
+    starts = gd._start(middle, None, seeded())
+    assert starts.shape == (2, 400, 3, 2) and starts[:, 0].equal(middle)
+    assert starts[..., 0].equal(torch.full((2, 400, 3), 0.5))
+    assert_close(starts[..., 1].mean(), torch.tensor(0.5), atol=0.03, rtol=0)
+    assert_close(starts[..., 1].std(), torch.tensor(0.25), atol=0.02, rtol=0)
+    assert_close(gd._start(middle, box, seeded()), starts.clamp(-0.6, 0.6))
+    drawn = replace(gd, from_warm=False)._start(middle, None, seeded())
+    assert not drawn[:, 0].equal(middle) and drawn[:, 1:].equal(starts[:, 1:])
+
+
+def test_after_a_step_lost_restarts_are_drawn_again_around_the_middle() -> None:
+    middle, box = torch.full((1, 2, 1), 0.5), (torch.tensor(-0.6), torch.tensor(0.6))
+    costs = torch.tensor([[1.0, torch.inf, torch.nan]])
+    gd = GD(horizon=2, restarts=3, init=0.01)
+    actions = torch.full((1, 3, 2, 1), 5.0)
+    gd._after_step(actions, costs, middle, None, seeded())
+    assert actions[0, 0].eq(5.0).all()
+    assert (actions[0, 1:] - 0.5).abs().max() < 0.1 and not actions[0, 1].equal(actions[0, 2])
+    gd._after_step(actions, torch.zeros(1, 3), middle, box, seeded())
+    assert_close(actions[0, 0], torch.full((2, 1), 0.6))
+
+
+def test_noise_after_a_step_has_the_given_width() -> None:
+    middle, actions = torch.zeros(1, 5, 2), torch.full((1, 400, 5, 2), 3.0)
+    gd = GD(horizon=5, restarts=400, noise=0.2)
+    gd._after_step(actions, torch.zeros(1, 400), middle, None, seeded())
+    assert_close(actions.mean(), torch.tensor(3.0), atol=0.02, rtol=0)
+    assert_close(actions.std(), torch.tensor(0.2), atol=0.01, rtol=0)
+
+
+def test_the_last_restart_is_given_where_the_best_is_not_asked_for(pendulum) -> None:
+    """With steps that are far too long the start is the best candidate, and the last is not."""
+    warm = PlanState(pendulum.best_plan(torch.zeros(1, 2), horizon=4, gamma=0.99))
+    wild = GD(horizon=4, steps=3, lr=50.0, optimiser="sgd", restarts=1, noise=0.3)
+    x = {"x": torch.zeros(1, 2)}
+    best, _, info = wild.plan(pendulum, x, RETURN, warm=warm, generator=seeded())
+    assert_close(best, warm.mean)
+    assert_close(info["cost"], info["start_cost"])
+    last, after, info = replace(wild, output="last").plan(
+        pendulum, x, RETURN, warm=warm, generator=seeded()
+    )
+    assert float(info["cost"]) > float(info["start_cost"]) and after.mean.equal(last)
+
+
+def test_candidates_that_are_not_finite_have_no_gradient() -> None:
+    actions = torch.tensor([[[[2.0]], [[3.0]]]], requires_grad=True)
+    costs = actions.flatten(2).square().sum(-1) * torch.tensor([1.0, torch.nan])
+    gradient = _gradient(costs, actions, RETURN)
+    assert gradient.flatten().tolist() == [4.0, 0.0]
+    for none in (costs.detach(), torch.ones(1, 2, requires_grad=True) * 2.0):
+        with pytest.raises(ModelError, match="got no gradient of ReturnCost"):
+            _gradient(none, actions, RETURN)

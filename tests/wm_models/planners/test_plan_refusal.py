@@ -149,3 +149,22 @@ def test_an_actor_that_diverged_is_refused(model) -> None:
     search = CEM(horizon=2, samples=8, elites=4, n_policy=4)  # the actor only proposes
     plan, _, _ = search.plan(model, state, ReturnCost(use_value=False), generator=seeded())
     assert bool(plan.isfinite().all())
+
+
+@pytest.mark.parametrize("name", [*SEARCHES, *DESCENTS])
+def test_a_refusal_counts_the_candidates_and_names_the_rows(point, name: str) -> None:
+    """48 in each of 3 iterations; 16 restarts at the start and after each of 8 steps."""
+
+    @dataclass(frozen=True)
+    class SecondRow:
+        needs = frozenset[str]()
+
+        def __call__(self, rollout: object, goal: object, actions: Tensor) -> Tensor:
+            cost = actions.square().sum((-2, -1))
+            return cost + torch.tensor([[0.0], [math.inf], [0.0]])
+
+    planner = (SEARCHES | DESCENTS)[name]
+    with pytest.raises(PlanRefused, match=r"among 144 candidates in batch rows \[1\], expected"):
+        planner.plan(point, point.initial(3), SecondRow(), generator=seeded())
+    with pytest.raises(PlanRefused, match=r"among 144 candidates, expected"):
+        planner.plan(point, point.initial(1), Nothing(), generator=seeded())

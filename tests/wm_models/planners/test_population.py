@@ -22,6 +22,7 @@ from wm_models.planners import (
     ReturnCost,
     planner,
 )
+from wm_models.planners.population import Best, Deadline
 from wm_models.planners.receding_horizon import Receding
 from wm_models.testing.contracts import seeded
 from wm_models.testing.linear_model import LinearModel
@@ -363,3 +364,46 @@ def test_planners_by_name() -> None:
     assert planner("mppi", temperature=2.0) == MPPI(temperature=2.0)
     with pytest.raises(ModelError, match=r"one of actor, cem, mppi, gd.*'cem'\?"):
         planner("cen")
+
+
+def test_the_first_of_equal_plans_is_kept_in_each_row() -> None:
+    best = Best()
+    one, other = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    best.update(one, torch.tensor([1.0, 2.0, torch.inf]))
+    best.update(other, torch.tensor([1.0, 1.5, 5.0]))
+    assert best.plan.flatten().tolist() == [0.0, 1.0, 1.0]
+    assert best.cost.tolist() == [1.0, 1.5, 5.0]
+    plan, cost = best.unless_finite(other * 7, torch.tensor([9.0, torch.nan, -torch.inf]))
+    assert plan.flatten().tolist() == [7.0, 1.0, 1.0] and cost.tolist() == [9.0, 1.5, 5.0]
+
+
+def test_there_is_room_for_what_ends_in_time_by_the_longest_so_far(monkeypatch) -> None:
+    now = [8.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    deadline = Deadline(4.0, torch.device("cpu"))
+    for moment in (8.5, 9.5, 9.75):
+        now[0] = moment
+        deadline.lap()
+    assert deadline.first == 0.5
+    now[0] = 10.0  # 2 s of 4 are spent, and the longest scoring took 1 s
+    assert deadline.room_for(2) and not deadline.room_for(2.01)
+    assert Deadline(None, torch.device("cpu")).room_for(1e9)
+
+
+def test_costs_of_another_shape_are_refused(point) -> None:
+    @dataclass
+    class Odd:
+        needs = frozenset[str]()
+
+        def __call__(self, rollout, goal, actions):
+            return actions.sum((-1, -2, -3))
+
+    with pytest.raises(ModelError, match=r"Odd: expected costs \(2, 64\), got \(2,\)"):
+        CEM().plan(point, point.initial(2), Odd())
+
+
+def test_a_horizon_beyond_the_models_is_refused(point) -> None:
+    point.spec = replace(point.spec, max_horizon=3)
+    CEM(horizon=3, iterations=1).plan(point, point.initial(1), RETURN)
+    with pytest.raises(ModelError, match="imagines at most 3 steps, got 4"):
+        CEM(horizon=4).plan(point, point.initial(1), RETURN)

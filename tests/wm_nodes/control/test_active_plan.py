@@ -107,3 +107,52 @@ def test_a_plan_outlives_the_memory_of_its_observation(active):
     assert isinstance(active.due(10.0 + 2 * KEPT / 100), str)
     assert isinstance(active.due(10.05), Due)
     assert active.age_s(11.0) == 1.0
+
+
+def test_every_limit_belongs_to_what_it_allows(active):
+    """Exactly at a limit a plan still counts; the figures here are exact in binary."""
+    assert active.accept(plan(100, points=1, period_s=2.0), 12.0) == ("", "")
+    assert action(active, 12.0) == 0
+    assert "2 s at most" in str(active.due(np.nextafter(12.0, 13.0)))
+    assert active.accept(plan(100), np.nextafter(12.0, 13.0))[0] == "late"
+    assert active.accept(plan(100, period_s=np.nextafter(2.0, 3.0)), 10.0)[0] == "spacing"
+    held = ActivePlan(0.25, max_age_s=0.5, max_plan_s=2.0)
+    held.observed(100, 10.0, 0.0)
+    held.begin(100)
+    held.accept(plan(100, points=2, period_s=0.0), 10.0)  # the robot's own period
+    assert action(held, 11.0) == 1
+    assert "stale" in str(held.due(np.nextafter(11.0, 12.0)))
+
+
+def test_an_observation_of_the_moment_of_a_stop_counts(active):
+    active.invalidate(10.0)
+    assert active.accept(plan(100), 10.0) == ("", "")
+
+
+def test_a_plan_of_the_same_observation_replaces_the_one_before(active):
+    active.accept(plan(100), 10.0)
+    assert active.accept(plan(100, points=1), 10.0) == ("", "")
+    assert "stale" in str(active.due(10.3))
+
+
+def test_the_newest_observations_are_kept_and_no_others():
+    active = ActivePlan(0.1, 0.0, 1e9)
+    for stamp_ns in range(KEPT + 1):
+        active.observed(stamp_ns, 10.0, 0.0)
+    active.begin(0)
+    assert active.accept(plan(0), 10.0)[0] == "stamp"
+    assert active.accept(plan(1), 10.0) == ("", "")
+
+
+def test_an_episode_begins_without_a_plan_and_with_its_first_observation(active):
+    active.accept(plan(100), 10.0)
+    active.observed(200, 10.1, 0.0)
+    active.begin(200)
+    assert "no plan yet" in str(active.due(10.1)) and active.age_s(99.0) == 0.0
+    assert active.accept(plan(100), 10.1)[0] == "old"
+    assert active.accept(plan(200), 10.1) == ("", "")
+
+
+def test_the_age_of_a_plan_is_that_of_its_observation(active):
+    active.accept(plan(100), 10.5)
+    assert active.age_s(10.75) == 0.75

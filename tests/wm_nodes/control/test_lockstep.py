@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -119,6 +121,59 @@ def test_an_unanswered_observation_is_published_again_each_retry_s() -> None:
     for repeated in (0, 1, 1, 2):
         bench.pass_time(0.3)
         assert bench.output.repeated == repeated
+
+
+def test_every_time_of_the_settings_has_passed_when_it_is_reached() -> None:
+    """The figures here are exact in binary."""
+    bench = Bench(retry_s=0.5, timeout_s=0.75)
+    bench.pass_time(0.5)
+    assert bench.output.repeated == 1 and not bench.output.faults
+    bench.pass_time(0.25)
+    assert bench.output.faults
+    bench.output.faults.clear()
+    bench.pass_time(0.5)
+    assert not bench.output.faults  # reported again only after another timeout_s
+    bench.pass_time(0.25)
+    assert "no plan for 2 s" in bench.output.faults["plan"]
+    bench = Bench(pace_hz=4.0)
+    bench.answer()
+    bench.pass_time(0.25)
+    assert bench.steps == 1
+    bench = Bench(await_recorder_s=0.5)
+    bench.answer()
+    bench.pass_time(0.5)
+    assert bench.steps == 1 and bench.output.faults
+
+
+def test_evaluation_episodes_do_not_wait_for_the_trainer() -> None:
+    bench = Bench(time_limit=100, ahead=1)
+    bench.loop.set_learned_steps(0)
+    bench.runner.newest = replace(bench.newest, step=replace(bench.newest.step, explore=False))
+    bench.runner.counts.decisions = 50
+    bench.answer()
+    assert bench.steps == 51
+
+
+def test_a_stopped_loop_neither_executes_nor_publishes() -> None:
+    bench = Bench(retry_s=0.5)
+    bench.loop.stop()
+    assert bench.answer() == ("", "")
+    bench.pass_time(60.0)
+    bench.loop.confirm_recorded(bench.newest.step.stamp_ns)
+    assert bench.steps == 0 and not bench.output.repeated and not bench.output.faults
+    assert not bench.loop.request("reset").done
+
+
+def test_every_call_of_the_operator_is_answered() -> None:
+    bench = Bench()
+    assert (bench.loop.request("pause").text, bench.loop.request("resume").text) == (
+        "paused",
+        "resumed",
+    )
+    assert bench.loop.estop(on=True).text == "stopped"
+    assert bench.loop.estop(on=False).text == "cleared"
+    assert bench.loop.request("reset").text == "the next episode has begun"
+    assert "only an arm" in bench.loop.request("speed_scale", 0.5).text
 
 
 def test_a_missing_plan_is_a_fault_until_one_is_received() -> None:

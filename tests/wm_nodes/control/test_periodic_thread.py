@@ -11,7 +11,16 @@ from statistics import median
 
 import pytest
 
-from wm_nodes.control.periodic_thread import CLOSEST, OTHERS, OWN, PeriodicThread, threads
+from wm_nodes.control import periodic_thread
+from wm_nodes.control.periodic_thread import (
+    CLOSEST,
+    OTHERS,
+    OWN,
+    SPIN_S,
+    SPIN_SHARE,
+    PeriodicThread,
+    threads,
+)
 
 PERIOD_S = 0.01
 
@@ -43,6 +52,126 @@ def test_after_a_late_beat_no_burst_makes_up_for_it() -> None:
     assert median(after) >= 0.95 * PERIOD_S  # a whole period, of a new beat; may begin late
     assert max(cadence.intervals_s()) >= 3.5 * PERIOD_S
     assert float(cadence.figures()["jitter_max"]) >= 2.5
+
+
+class Clock:
+    """Steady time that passes only while something waits for it, and a little with each look."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waits: list[float] = []
+        self.late_s: list[float] = []  # how much longer than asked the next waits are
+
+    def monotonic(self) -> float:
+        self.now += 1e-7
+        return self.now
+
+
+class End:
+    """The event that ends the thread: set after so many calls of `tick`."""
+
+    def __init__(self, clock: Clock, cadence: PeriodicThread, ticks: int) -> None:
+        self.clock, self.cadence, self.ticks = clock, cadence, ticks
+
+    def is_set(self) -> bool:
+        return self.cadence.ticks >= self.ticks
+
+    def wait(self, seconds: float) -> bool:
+        self.clock.waits.append(seconds)
+        late_s = self.clock.late_s
+        self.clock.now += seconds + (late_s.pop(0) if late_s else 0.0)
+        return False
+
+
+def simulated(
+    monkeypatch, busy_s: list[float], late_s: tuple[float, ...] = (), period_s: float = 0.1
+) -> tuple[list[float], list[float]]:
+    """Return intervals and waits between calls that take `busy_s` each, in simulated time.
+
+    late_s: how much longer than asked the waits are.
+    """
+    clock, left = Clock(), iter(busy_s)
+    clock.late_s = list(late_s)
+
+    def tick() -> None:
+        clock.now += next(left)
+
+    cadence = PeriodicThread(period_s, tick)
+    cadence._end = End(clock, cadence, len(busy_s))
+    monkeypatch.setattr(periodic_thread, "time", clock)
+    monkeypatch.setattr(periodic_thread, "take_priority", lambda own, others: False)
+    cadence._run()
+    assert cadence.error is None and cadence.ticks == len(busy_s)
+    return cadence.intervals_s(), clock.waits
+
+
+def test_calls_are_a_period_apart_however_long_they_take(monkeypatch):
+    intervals, _ = simulated(monkeypatch, [0.01, 0.03, 0.0, 0.06, 0.02])
+    assert intervals == pytest.approx([0.1] * 4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("late_s", "intervals"),
+    [
+        (0.02, [0.12, 0.08]),  # the next call follows sooner, in the old schedule
+        (0.0299, [0.1299, 0.0701]),
+        (0.0301, [0.1301, 0.1]),  # it would follow too soon: a new schedule
+        (0.25, [0.35, 0.1]),
+    ],
+)
+def test_after_a_late_call_the_next_is_sooner_but_not_too_soon(monkeypatch, late_s, intervals):
+    found, _ = simulated(monkeypatch, [0.0] * 4, (0.0, late_s + SPIN_S))
+    assert found == pytest.approx([0.1, *intervals], abs=1e-5)
+
+
+def test_after_a_call_longer_than_a_period_the_next_follows_at_once(monkeypatch):
+    intervals, _ = simulated(monkeypatch, [0.0, 0.12, 0.0, 0.0])
+    assert intervals == pytest.approx([0.1, 0.12, 0.1], abs=1e-5)
+
+
+@pytest.mark.parametrize(("period_s", "spin_s"), [(0.1, SPIN_S), (0.001, SPIN_SHARE * 0.001)])
+def test_the_end_of_a_wait_is_busy_and_only_the_end(monkeypatch, period_s, spin_s):
+    _, waits = simulated(monkeypatch, [0.25 * period_s] * 3, period_s=period_s)
+    assert waits == pytest.approx([0.75 * period_s - spin_s] * 3, abs=1e-5)
+
+
+def test_the_figures_are_of_the_newest_calls():
+    cadence = PeriodicThread(0.01, lambda: None)
+    assert cadence.figures() == {}
+    cadence._intervals.append(0.01)
+    assert cadence.figures() == {}
+    cadence._intervals.append(0.015)
+    cadence._busy.extend([0.001, 0.003])
+    cadence.ticks, cadence.realtime = 3, True
+    assert cadence.figures() == {
+        "period_ms": "12.500",
+        "jitter_p99": "0.4950",
+        "jitter_max": "0.5000",
+        "busy_p99_ms": "2.980",
+        "beats": "3",
+        "realtime": "true",
+    }
+    cadence._intervals.append(0.004)
+    assert cadence.figures()["jitter_max"] == "0.6000"
+
+
+def test_no_call_follows_one_that_failed_and_the_owner_is_told() -> None:
+    told = threading.Event()
+
+    def beat() -> None:
+        raise SystemExit
+
+    cadence = run(beat, failed=told.set)
+    assert isinstance(cadence.error, SystemExit) and cadence.ticks == 1
+    assert told.is_set() and not cadence._thread.is_alive()
+
+
+def test_it_can_be_stopped_before_it_is_started_and_by_its_own_call() -> None:
+    PeriodicThread(PERIOD_S, lambda: None).stop()
+    cadence = PeriodicThread(PERIOD_S, lambda: cadence.stop())
+    cadence.start()
+    cadence._thread.join(60.0)
+    assert cadence.ticks == 1 and cadence.error is None
 
 
 def test_an_error_ends_it_and_is_kept() -> None:

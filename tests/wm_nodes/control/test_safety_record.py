@@ -28,6 +28,24 @@ def test_a_record_that_cannot_be_read_is_a_latch(tmp_path, content):
     path.write_text(content)
     found = SafetyRecord(path).load()
     assert UNREADABLE in found.latched and str(path) in found.latched[UNREADABLE]
+    assert found.running  # nothing is known: as after an unclean end
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_both_ends_of_a_run_are_loaded(tmp_path, running):
+    record = SafetyRecord(tmp_path / "arm.json")
+    record.store(lambda: Record({}, running))
+    assert SafetyRecord(record.path).load() == Record({}, running)
+
+
+def test_an_equal_record_is_not_written_again_and_a_changed_one_is(tmp_path):
+    record = SafetyRecord(tmp_path / "arm.json")
+    record.store(lambda: LATCHED)
+    record.path.unlink()
+    record.store(lambda: LATCHED)
+    assert not record.path.exists()
+    record.store(lambda: Record())
+    assert SafetyRecord(record.path).load() == Record()
 
 
 def test_a_disk_that_refuses_is_an_error_and_the_old_record_stays(tmp_path):
@@ -62,7 +80,16 @@ def test_two_robots_and_two_graphs_have_their_own_records(monkeypatch, tmp_path)
         ("fr3", "1", "/robot"),
         ("fr3", "0", "/"),
     ]
+    assert default_path("fr3", "0", "/robot/left").name == "fr3@0_robot.left.json"
+    assert default_path("fr3", "0", "/").name == "fr3@0_..json"
     paths = {default_path(*name) for name in names}
     assert len(paths) == len(names)
     assert all(path.is_relative_to(tmp_path) for path in paths)
     assert all(os.sep not in path.name for path in paths)
+
+
+def test_records_are_in_the_users_state_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_STATE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".local" / "state" / "wm_nodes" / "robots"
+    assert default_path("fr3", "0", "/robot").parent == folder
