@@ -11,7 +11,7 @@ NODES = (
     "arm_sim scripted_policy plan_recorder"
 ).split()
 
-# torch and torchvision come plain, so that each machine keeps a build of its own.
+# torch and torchvision have no exact version, so that each machine keeps its own build.
 CORE = [
     "huggingface_hub",
     "numcodecs",

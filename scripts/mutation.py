@@ -7,8 +7,8 @@ cosmic-ray changes one place of one file at a time, in a clone of the last commi
 not changed. A mutant is killed when a test fails, or when the tests do not end within ten minutes;
 without a change they must pass (`make test`). A surviving mutant shows a missing test, or is
 equivalent to the original code. The tests of `wm_nodes/control/realtime.py` are
-`tests/wm_nodes/control/test_realtime.py`; a file without tests of its name is tested by all tests of
-its folder. Unions (`X | None`) are not changed: in annotations they have no effect at run time.
+`tests/wm_nodes/control/test_realtime.py`; a file without tests of its name is tested by all tests
+of its folder. Unions (`X | None`) are not changed: in annotations they have no effect at run time.
 """
 
 from __future__ import annotations

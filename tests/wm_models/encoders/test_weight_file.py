@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,33 +19,30 @@ from wm_models.errors import ModelError
 GOOD = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 
 
-def write(file: Path, what: str) -> None:
-    if what == "empty":
-        file.write_bytes(b"")
-    elif what == "text":
-        file.write_text("nothing of the kind\n" * 20)
-    elif what == "list":
-        torch.save([torch.zeros(2)], file)
-    elif what == "tensor":
-        torch.save(torch.zeros(2), file)
-    elif what == "empty dict":
-        torch.save({}, file)
-    elif what == "numbers":
-        torch.save({**GOOD, "epoch": 3}, file)
-    elif what == "module":
-        torch.save(nn.Linear(2, 2), file)
-    elif what == "pickle":
-        file.write_bytes(pickle.dumps(GOOD["b"].tolist()))
-    elif what == "truncated":
-        torch.save(GOOD, file)
-        file.write_bytes(file.read_bytes()[:-200])
-    elif what == "truncated safetensors":
-        save_file(GOOD, file)
-        file.write_bytes(file.read_bytes()[:-4])
-    elif what == "nan":
-        torch.save({**GOOD, "c": torch.tensor([1.0, math.nan])}, file)
-    elif what == "infinite":
-        save_file({**GOOD, "c": torch.tensor([1.0, math.inf])}, file)
+def shortened(save: Callable[[Any, Path], None], by: int) -> Callable[[Path], object]:
+    """Return a function that writes a file of weights without its last bytes."""
+
+    def write(file: Path) -> None:
+        save(GOOD, file)
+        file.write_bytes(file.read_bytes()[:-by])
+
+    return write
+
+
+BAD_FILES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("not a weight file\n" * 20),
+    "list": lambda file: torch.save([torch.zeros(2)], file),
+    "tensor": lambda file: torch.save(torch.zeros(2), file),
+    "empty dict": lambda file: torch.save({}, file),
+    "numbers": lambda file: torch.save({**GOOD, "epoch": 3}, file),
+    "module": lambda file: torch.save(nn.Linear(2, 2), file),
+    "pickle": lambda file: file.write_bytes(pickle.dumps(GOOD["b"].tolist())),
+    "truncated": shortened(torch.save, 200),
+    "truncated safetensors": shortened(save_file, 4),
+    "nan": lambda file: torch.save({**GOOD, "c": torch.tensor([1.0, math.nan])}, file),
+    "infinite": lambda file: save_file({**GOOD, "c": torch.tensor([1.0, math.inf])}, file),
+}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +67,7 @@ def test_what_is_no_weights_is_said_in_one_line(
     tmp_path: Path, what: str, message: str, suffix: str
 ) -> None:
     file = tmp_path / f"some{suffix}"
-    write(file, what)
+    BAD_FILES[what](file)
     with pytest.raises(ModelError, match=message) as error:
         read_tensors(file)
     text = str(error.value)
