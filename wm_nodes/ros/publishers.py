@@ -18,7 +18,7 @@ from rclpy.node import Node
 
 from wm_nodes.graphs.launch.process_identity import ProcessIdentity
 
-SENDING_S = 2.0  # a publisher without an identity lives if it has sent a message so lately
+SENDING_S = 2.0  # a publisher without an identity is alive if it sent a message within this time
 AGAIN_S = 0.5  # until a refused publisher is looked at again
 NAMELESS = "_UNKNOWN_"  # in the names of nodes that are just being discovered
 REMEDY = "Give each run a namespace (ns:=NAME) or a ROS_DOMAIN_ID of its own."
@@ -53,7 +53,7 @@ class _Source:
 @dataclass(frozen=True)
 class _Party:
     """A living process that publishes a topic, or has a node's name. sending: of one without an
-    identity, whether it has sent a message of late; it may be there without ever sending one."""
+    identity, whether it has sent a message within SENDING_S; it may exist without sending any."""
 
     name: str
     identity: ProcessIdentity | None

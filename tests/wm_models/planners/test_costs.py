@@ -123,7 +123,7 @@ def test_settings_are_checked_up_to_their_ends() -> None:
     for base in (0.0, -1.0):
         with pytest.raises(ModelError, match="base"):
             GoalCost(base=base)
-    with pytest.raises(ModelError, match="at least one feature name, got none"):
+    with pytest.raises(ModelError, match="got none, expected at least one feature name"):
         GoalCost(keys={})
     for weight in (float("nan"), float("inf")):
         with pytest.raises(ModelError, match="finite weights"):
@@ -134,7 +134,7 @@ def test_settings_are_checked_up_to_their_ends() -> None:
 
 def test_a_goal_of_another_batch_is_refused() -> None:
     rollout = Rollout(feat={"visual": torch.zeros(2, 1, 1, 3)})
-    with pytest.raises(ModelError, match=r"has shape \(3, 3\), expected \(2, 3\)"):
+    with pytest.raises(ModelError, match=r"got shape \(3, 3\), expected \(2, 3\)"):
         GoalCost()(rollout, {"visual": torch.zeros(3, 3)}, ACTIONS)
 
 

@@ -398,12 +398,12 @@ def test_costs_of_another_shape_are_refused(point) -> None:
         def __call__(self, rollout, goal, actions):
             return actions.sum((-1, -2, -3))
 
-    with pytest.raises(ModelError, match=r"Odd: expected costs \(2, 64\), got \(2,\)"):
+    with pytest.raises(ModelError, match=r"Odd: got costs of shape \(2,\), expected \(2, 64\)"):
         CEM().plan(point, point.initial(2), Odd())
 
 
 def test_a_horizon_beyond_the_models_is_refused(point) -> None:
     point.spec = replace(point.spec, max_horizon=3)
     CEM(horizon=3, iterations=1).plan(point, point.initial(1), RETURN)
-    with pytest.raises(ModelError, match="imagines at most 3 steps, got 4"):
+    with pytest.raises(ModelError, match="horizon: got 4, expected at most 3"):
         CEM(horizon=4).plan(point, point.initial(1), RETURN)

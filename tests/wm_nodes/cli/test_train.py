@@ -163,7 +163,7 @@ def test_a_run_of_an_older_version_does_not_drop_its_hold_out_silently(begun, tm
     with pytest.raises(UserError, match=r"--hold-out: run 'one' held episodes out.*--eval-every N"):
         begun("--steps", "9")
     graph = find_graph("sim_metaworld")
-    with pytest.raises(GraphError, match="hold_out: run 'one' held episodes out"):
+    with pytest.raises(GraphError, match="hold_out: got none, but run 'one' held episodes out"):
         open_run(graph, {"run": "one"})
     run = open_run(graph, {"run": "one", "hold_out": "0.3"})
     assert run.values["hold_out"] == 0.3
@@ -189,7 +189,7 @@ def test_a_graph_that_goes_on_keeps_them_held_out(begun, tmp_path):
     assert trainer.parameters(run.values)["hold_out"] == 0.3
     run.lock.close()
     for name in ("hold_out", "recency"):
-        with pytest.raises(GraphError, match=f"{name}: run 'one' began with"):
+        with pytest.raises(GraphError, match=f"{name}: got .*, but run 'one' began with"):
             open_run(graph, {"run": "one", name: "0.2"})
 
 
@@ -253,7 +253,7 @@ def test_settings_may_stand_in_a_file_and_options_come_on_top(wm_train, configs,
         ("preset: other", "--model: got 'tiny', but c.yaml has preset 'other'"),
         ("model: {gama: 0.9}", "set: got 'model.gama'.*Did you mean 'model.gamma'"),
         ("- model", "--config: c.yaml: got list, expected"),
-        ("model: {", "--config: c.yaml cannot be read"),
+        ("model: {", "--config: got c.yaml, which cannot be read"),
         ("preset: nothing", "model"),
     ],
 )

@@ -160,7 +160,7 @@ def test_latches_of_an_earlier_process_hold_and_its_unclean_end_needs_the_operat
     SafetyRecord(tmp_path / "line.json").store(lambda: before)
     bench = make()
     assert bench.robot.latches == dict(before.latched)
-    assert bench.control.loop.permission.given != restarted
+    assert bench.control.loop.permission.granted != restarted
 
 
 def test_episodes_follow_each_other_until_the_run_is_over(make) -> None:
@@ -339,7 +339,7 @@ def test_a_request_without_an_answer_is_not_executed_later(make, monkeypatch) ->
     assert not answer.done and "did not answer within 0.01 s" in answer.text
     monkeypatch.undo()
     assert bench.control.request("speed_scale", 0.5).text  # a later one is
-    assert bench.control.loop.permission.given
+    assert bench.control.loop.permission.granted
 
 
 def test_an_emergency_stop_is_on_the_disk_when_it_is_answered(make, monkeypatch) -> None:

@@ -188,7 +188,7 @@ def test_two_processes_cannot_have_one_study(study, tmp_path):
         with pytest.raises(StudyError, match="which another process uses"):
             study("reach-v3")[0].run()
 
-    found._say = while_it_runs
+    found._report = while_it_runs
     found.run()
 
 

@@ -164,7 +164,7 @@ def test_who_does_not_is_found_out(log):
 
 
 def test_context_must_leave_something_to_imagine(log):
-    with pytest.raises(ValueError, match="1 to 24 of 25 frames, got 25"):
+    with pytest.raises(ValueError, match="context: got 25, expected 1 to 24 of 25 frames"):
         predict(KnowsThePoint(), rows_of(log, 1), context=25)
 
 

@@ -49,8 +49,8 @@ REFERENCE = {
 @pytest.mark.parametrize(
     ("make", "task", "message"),
     [
-        (Wall, "wall-dor", r"task: expected one of wall-same.*'wall-dor'.*door"),
-        (PointMaze, "maze-l", "task: expected one of maze-u, got 'maze-l'"),
+        (Wall, "wall-dor", r"task: got 'wall-dor', expected one of wall-same.*'wall-door'"),
+        (PointMaze, "maze-l", "task: got 'maze-l', expected one of maze-u"),
     ],
 )
 def test_another_task_is_refused(make, task, message):
