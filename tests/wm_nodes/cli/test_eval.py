@@ -146,7 +146,10 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
     ("words", "message"),
     [
         (["eval", "--policy", "random", "--robot", "wal"], "--robot: got 'wal', expected one"),
-        (["eval", "--policy", "random", "--robot", "none.py:Robot"], "got 'none.py', which does not exist"),
+        (
+            ["eval", "--policy", "random", "--robot", "none.py:Robot"],
+            "got 'none.py', which does not exist",
+        ),
         (["eval", "--policy", "expert", "--robot", OWN_ROBOT], "has no script"),
         (
             ["eval", "--policy", "random", "--robot", OWN_ROBOT, "--action-repeat", "2"],
