@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
+from tests.wm_models.planners.slow_model import slowed
 from wm_models.errors import ModelError
 from wm_models.interface.planner import Planner, PlanState
 from wm_models.interface.state import State
@@ -136,15 +136,7 @@ def test_it_works_within_inference_mode(pendulum) -> None:
 
 
 def test_the_best_plan_so_far_is_given_when_the_time_is_over(pendulum, monkeypatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    class Slow(LinearModel):
-        def rollout(self, *args, **kwargs):
-            now[0] += 0.02
-            return super().rollout(*args, **kwargs)
-
-    slow = Slow(pendulum.f, pendulum.g, pendulum.aim)
+    slow = slowed(pendulum, monkeypatch)
     _, _, info = GD(horizon=3, steps=500).plan(
         slow, slow.initial(1), RETURN, budget_s=0.11, generator=seeded()
     )
@@ -166,15 +158,7 @@ def test_what_cannot_be_is_refused(pendulum) -> None:
 def test_a_first_step_is_reckoned_as_three_scorings_and_each_later_one_as_one(
     pendulum, monkeypatch
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-
-    class Slow(LinearModel):
-        def rollout(self, *args, **kwargs):
-            now[0] += 0.02
-            return super().rollout(*args, **kwargs)
-
-    slow, gd = Slow(pendulum.f, pendulum.g, pendulum.aim), GD(horizon=3, steps=5)
+    slow, gd = slowed(pendulum, monkeypatch), GD(horizon=3, steps=5)
     for budget_s, steps in ((0.0, 0), (0.0799, 0), (0.0801, 3), (0.0999, 3), (0.1001, 4), (9, 5)):
         _, _, info = gd.plan(slow, slow.initial(2), RETURN, budget_s=budget_s, generator=seeded())
         assert int(info["iterations"]) == steps, budget_s
