@@ -339,7 +339,7 @@ def test_the_drivers_speed_counts_and_wrong_values_are_dropped_and_named(plant, 
     ("kind", "expected_message"),
     [("no_such_msgs/srv/Trigger", "package no_such_msgs cannot be imported"),
      ("std_srvs/srv/Triger", "got Triger, expected a service of std_srvs"),
-     ("std_srvs/srv/Empty", "no field success or ok")],
+     ("std_srvs/srv/Empty", "without a field success or ok")],
 )  # fmt: skip
 def test_a_service_type_that_cannot_be_used_is_one_line_at_the_start(plant, kind, expected_message):
     with pytest.raises(UserError, match=expected_message) as raised:

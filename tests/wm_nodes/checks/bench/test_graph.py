@@ -61,7 +61,7 @@ def test_computing_times_are_complete_or_the_missing_node_is_named(monkeypatch) 
     reports.update({"/robot/encoder": {"latency_p50_ms": "2.5"}})
     nodes = ("encoder", "policy")
     assert graph._computing_ms(reports, nodes) == {"encoder": 2.5, "policy": 1.5}
-    monkeypatch.setattr(graph, "TELLING_S", 0.0)
+    monkeypatch.setattr(graph, "REPORT_S", 0.0)
     with pytest.raises(RuntimeError, match="nothing on /diagnostics from camera"):
         graph._computing_ms(reports, ("camera", *nodes))
 
