@@ -119,6 +119,15 @@ def test_without_a_finite_cost_there_is_no_plan(point, name: str, oddity: float)
     assert issubclass(PlanRefused, ModelError)
 
 
+def test_a_refusal_counts_the_candidates_of_all_iterations_and_restarts(point) -> None:
+    for search, candidates in (
+        (GD(horizon=2, steps=4, restarts=3), 15),
+        (CEM(samples=20, elites=4, horizon=2, iterations=3), 60),
+    ):
+        with pytest.raises(PlanRefused, match=f"among {candidates} candidates"):
+            search.plan(point, point.initial(1), Nothing(math.nan), generator=seeded())
+
+
 @pytest.mark.parametrize("name", [*SEARCHES, *DESCENTS])
 def test_one_row_without_a_plan_is_named(point, name: str) -> None:
     class Second:

@@ -122,6 +122,14 @@ def test_dimensions_that_are_not_free_stay(point) -> None:
     assert_close(after.mean[..., 1], torch.full((1, 2), 0.1))
 
 
+def test_the_width_is_the_unbiased_deviation_of_the_elites() -> None:
+    elites = torch.randn(2, 7, 3, 2, generator=seeded())
+    old = torch.zeros(2, 3, 2)
+    mean, std = CEM(samples=20, elites=7)._refit(elites, torch.zeros(2, 7), old, old)
+    assert_close(mean, elites.mean(1))
+    assert_close(std, elites.std(1, unbiased=True))
+
+
 def test_width_per_dimension_has_a_floor_and_a_ceiling(point) -> None:
     cem = CEM(horizon=1, sigma0=(0.01, 9.0), sigma_min=0.2, sigma_max=0.7, iterations=1)
     _, std = cem._start(point, point.initial(1), None)
