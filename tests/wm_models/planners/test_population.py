@@ -178,15 +178,18 @@ def test_exploration_changes_the_first_action_only(point) -> None:
     assert a[:, 1:].equal(b[:, 1:])
 
 
-def test_the_actors_ideas_are_candidates(model) -> None:
-    """With one iteration and nothing but the actor's sequences, the plan is one of them."""
+def test_the_actors_sequences_are_candidates(model) -> None:
+    """With one iteration and only the actor's sequences, the plan is one of them: each action is
+    chosen in the state that the model predicts for the actions before it."""
     state = model.initial(1)
     cem = CEM(horizon=3, samples=4, n_policy=4, elites=1, iterations=1, include_mean=False)
-    got, _, _ = replace(cem, output="best").plan(model, state, ReturnCost(), generator=seeded())
-    generator, wide = seeded(), model.initial(4)
+    plan, _, _ = replace(cem, output="best").plan(model, state, ReturnCost(), generator=seeded())
+    generator, states, actions = seeded(), model.initial(4), []
     with torch.no_grad():
-        first = model.act(wide, mode=False, generator=generator)
-    assert any(torch.allclose(got[0, 0], x) for x in first)
+        for _ in range(3):
+            actions.append(model.act(states, mode=False, generator=generator))
+            states = model.step(states, actions[-1], generator=generator)
+    assert any(torch.allclose(plan[0], sequence) for sequence in torch.stack(actions, 1))
 
 
 def test_repeats_average_noise_away() -> None:
