@@ -12,15 +12,18 @@ from wm_models.testing.linear_model import LinearModel
 ROLLOUT_S = 0.02
 
 
-def slowed(model: LinearModel, monkeypatch: pytest.MonkeyPatch) -> LinearModel:
-    """Return the model with a clock that advances by ROLLOUT_S at each rollout, and only then."""
+class SlowModel(LinearModel):
+    """now_s: the simulated clock; it advances by ROLLOUT_S at each rollout, and only then."""
+
     now_s = 0.0
-    monkeypatch.setattr(time, "perf_counter", lambda: now_s)
 
-    class SlowModel(LinearModel):
-        def rollout(self, *args: Any, **kwargs: Any) -> Any:
-            nonlocal now_s
-            now_s += ROLLOUT_S
-            return super().rollout(*args, **kwargs)
+    def rollout(self, *args: Any, **kwargs: Any) -> Any:
+        self.now_s += ROLLOUT_S
+        return super().rollout(*args, **kwargs)
 
-    return SlowModel(model.f, model.g, model.aim)
+
+def slowed(model: LinearModel, monkeypatch: pytest.MonkeyPatch) -> SlowModel:
+    """Return a slow copy of the model, whose clock replaces `time.perf_counter`."""
+    slow = SlowModel(model.f, model.g, model.aim)
+    monkeypatch.setattr(time, "perf_counter", lambda: slow.now_s)
+    return slow

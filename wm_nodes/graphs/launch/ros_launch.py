@@ -75,7 +75,7 @@ def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity
     run = place.run
     held = (*getattr(context.locals, LOCKS, ()), run.lock, *place.locks)
     context.extend_globals({LOCKS: held})  # open, and so held, as long as the launch lives
-    about = f"run {run.name}{' goes on' if run.resumed else ''}: {run.path}"
+    about = f"run {run.name}{' continues' if run.resumed else ''}: {run.path}"
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
     return [
         *actions,

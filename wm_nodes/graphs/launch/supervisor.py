@@ -96,7 +96,9 @@ class _Session:
             number: signal.signal(number, self._note_signal)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         }
-        self._print(f"run {self.run.name}{' goes on' if self.run.resumed else ''}: {self.run.path}")
+        self._print(
+            f"run {self.run.name}{' continues' if self.run.resumed else ''}: {self.run.path}"
+        )
         for note in self.run.notes:
             self._print(note)
         command = [*die_with_parent.prefix(), sys.executable, "-m", "supervisor.supervisord"]
@@ -133,7 +135,7 @@ class _Session:
                 code = self._verdict(self._states())
         self._stop()
         self._show_output()
-        self._print(f"run {self.run.name} ended; run:={self.run.name} goes on with it")
+        self._print(f"run {self.run.name} ended; run:={self.run.name} continues it")
         return code
 
     # --- what the nodes do ---------------------------------------------------------------------

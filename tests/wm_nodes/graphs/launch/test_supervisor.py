@@ -181,7 +181,7 @@ def test_the_end_of_the_robot_ends_the_run(launched):
     code, out, _ = launch.end()
     assert code == 0
     assert launch.left() == []
-    assert "goes on with it" in out
+    assert "continues it" in out
 
 
 def test_a_killed_node_is_started_again(launched):

@@ -45,9 +45,8 @@ def parse(file: YamlFile, driver_ns: str = ROOT) -> ArmSections:
         )
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    errors.sort(
-        key=lambda each: each["type"] not in UNKNOWN
-    )  # a typo is the cause of a missing key
+    # Unknown keys first: a misspelt key is the cause of a missing one.
+    errors.sort(key=lambda each: each["type"] not in UNKNOWN)
     raise _explained(file, errors[0])
 
 
