@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from wm_nodes.assets import shared
 from wm_nodes.graphs import NAMES, find_graph
@@ -162,8 +163,8 @@ def test_two_arms_are_included_below_pushed_namespaces():
         assert found["arm_sim"][0] == f"/cell/{side}/arm_sim"
         others = {place for name, (place, _) in found.items() if name != "arm_sim"}
         assert others == {f"/cell/{side}/robot"}
-        text = Path(found["robot"][1]).read_text()
-        assert f"driver_ns: /cell/{side}/arm_sim" in text
+        parameters = yaml.safe_load(Path(found["robot"][1]).read_text())["/**"]["ros__parameters"]
+        assert parameters["driver_ns"] == f"/cell/{side}/arm_sim"
     assert len(list(Path("runs").iterdir())) == 2
 
 

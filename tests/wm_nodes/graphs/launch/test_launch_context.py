@@ -40,9 +40,9 @@ def test_a_launch_holds_its_run_and_its_namespace_until_it_ends(tmp_path, monkey
         ),
     )
     gc.collect()
-    with pytest.raises(GraphError, match="'one' is running already"):
+    with pytest.raises(GraphError, match="got 'one', which is running already"):
         open_run(ARM, {"run": "one"})
-    with pytest.raises(GraphError, match="used by run one"):
+    with pytest.raises(GraphError, match="which run one uses"):
         claim(ARM, open_run(ARM, {**given, "run": "two", "ns": "robot"}))
     del context
     gc.collect()
