@@ -40,7 +40,8 @@ REPORT_S = 20.0  # the nodes report once a second
 def run(*, model: str = "mwm_cpu", agent_steps: int = 400) -> list[Row]:
     """Latency of lock-step agent steps through the split and the fused graph, and ROS's part in it.
 
-    From an observation until its action is executed. ROS's part is all time outside the cores of
+    From an observation until its action is executed, over at least `agent_steps` steps: the last
+    episode is completed. ROS's part is all time outside the cores of
     the nodes: messages, transport, wake-ups, process switches.
     """
     rows = []

@@ -75,5 +75,5 @@ def test_both_compositions_plan() -> None:
     assert dict(os.environ) == before
     for composition in COMPOSITIONS:
         whole = rows[f"{composition}: observation to action"]
-        assert whole.samples == 40 and whole.value > 0
-        assert whole.value >= rows[f"{composition}: ROS's part"].value >= 0
+        assert whole.samples >= 40  # the last episode is completed
+        assert whole.value >= rows[f"{composition}: ROS's part"].value > 0
