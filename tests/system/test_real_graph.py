@@ -83,7 +83,7 @@ def test_an_episode_goes_from_the_simulator_into_the_log(launch, tmp_path, compo
 
 
 @pytest.mark.timeout(600)
-def test_ctrl_c_ends_a_learning_run_with_all_rows_kept_and_the_same_command_goes_on(
+def test_ctrl_c_ends_a_learning_run_with_all_rows_kept_and_the_same_command_continues_it(
     launch, tmp_path
 ):
     process = launch("time_limit:=30", "composition:=fused")
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_a_learning_run_with_all_rows_kept_and_the_same_command_goes
     wait_for_rows(tmp_path, again, before + 5)
     again.send_signal(signal.SIGINT)
     output, _ = again.communicate(timeout=START_S)
-    assert "goes on" in output
+    assert "run one continues" in output
     with LogReader(tmp_path / "runs/one/log") as log:
         assert log.episodes["length"][0] == 31
         assert log.read("is_first", before, before + 1).all()  # a restart begins a new episode
