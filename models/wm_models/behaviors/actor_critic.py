@@ -15,7 +15,7 @@ from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
 from wm_models.errors import check_finite
 from wm_models.interface.checked import Checked
 from wm_models.interface.state import State, detach, flatten_time, index
-from wm_models.nets.distributions import TruncatedNormal
+from wm_models.nets.distributions import ActionDistribution
 from wm_models.nets.heads import Actor, Critic
 
 
@@ -154,7 +154,7 @@ class Behavior(nn.Module):
             rollout,
             reward=world.reward(rollout.feat),
             discount=self._discount(world, rollout.feat, terminal.flatten()[rows]),
-            value=self.target(rollout.feat),
+            value=self.target.normalized(rollout.feat),
         )
 
     @torch.no_grad()
@@ -205,7 +205,7 @@ class Behavior(nn.Module):
         if c.actor_grad == "dynamics":
             return returns[1:]
         advantage = (returns[1:] - value[:-2]).detach()
-        policy: TruncatedNormal = actor(rollout.feat[:-2].detach())
+        policy: ActionDistribution = actor(rollout.feat[:-2].detach())
         action = rollout.action[:-1].detach() if c.detach_action else rollout.action[:-1]
         reinforce = policy.log_prob(action) * advantage
         if c.actor_grad == "reinforce":

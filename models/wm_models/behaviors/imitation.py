@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from wm_models.nets.distributions import TruncatedNormal
+from wm_models.nets.distributions import ActionDistribution
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ def demonstrated(batch: Mapping[str, Tensor]) -> Tensor:
     return batch["demo"] & ~batch["is_last"] if "is_last" in batch else batch["demo"]
 
 
-def likelihood_loss(policy: TruncatedNormal, batch: Mapping[str, Tensor]) -> Tensor:
+def likelihood_loss(policy: ActionDistribution, batch: Mapping[str, Tensor]) -> Tensor:
     """Negative log likelihood of demonstrated actions, per action dimension.
 
     ``batch`` in arrival form: demo (B, T) bool, next_action (B, T, A).

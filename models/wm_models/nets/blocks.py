@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS = {"none": nn.Identity, "elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
+NORMS = ("none", "layer")  # in front of an activation
+NORM_EPS = 1e-3
+_TRUNCATED_STD = 0.87962566103423978  # of a standard normal that is cut at 2
 
 
 def glorot_(module: nn.Module) -> None:
@@ -20,11 +23,52 @@ def glorot_(module: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
 
 
-def mlp(width_in: int, units: int, layers: int, width_out: int, act: str = "elu") -> nn.Sequential:
-    """``layers`` hidden layers of ``units`` with ``act``, and a linear output."""
+def truncated_normal_(module: nn.Module) -> None:
+    """Truncated-normal weights of fan-average variance and zero biases (DreamerV3, 2023)."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            std = fan_average(m) ** -0.5 / _TRUNCATED_STD
+            nn.init.trunc_normal_(m.weight, std=std, a=-2.0 * std, b=2.0 * std)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+INITIALIZERS = {"glorot": glorot_, "truncated_normal": truncated_normal_}
+
+
+def fan_average(layer: nn.Module) -> float:
+    """Mean number of inputs and outputs of a linear layer or a convolution."""
+    if isinstance(layer, nn.Linear):
+        return (layer.in_features + layer.out_features) / 2.0
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    pixels = layer.kernel_size[0] * layer.kernel_size[1]
+    return pixels * (layer.in_channels + layer.out_channels) / 2.0
+
+
+def uniform_(layer: nn.Module, scale: float) -> None:
+    """Uniform weights of variance ``scale`` over the fan average, and zero biases: 1 is Glorot's
+    initialisation, 0.1 that of MWM's output layers, 0 makes every output 0."""
+    assert isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
+    bound = (3.0 * scale / fan_average(layer)) ** 0.5
+    nn.init.uniform_(layer.weight, -bound, bound)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def hidden(width_in: int, width_out: int, act: str, norm: str = "none") -> list[nn.Module]:
+    """A hidden layer: linear, norm, activation. With a norm the linear layer has no bias."""
+    linear = nn.Linear(width_in, width_out, bias=norm == "none")
+    norms = [nn.LayerNorm(width_out, eps=NORM_EPS)] if norm == "layer" else []
+    return [linear, *norms, ACTIVATIONS[act]()]
+
+
+def mlp(
+    width_in: int, units: int, layers: int, width_out: int, act: str = "elu", norm: str = "none"
+) -> nn.Sequential:
+    """``layers`` hidden layers of ``units`` with ``norm`` and ``act``, and a linear output."""
     widths = [width_in, *[units] * layers]
-    hidden = [part for a, b in pairwise(widths) for part in (nn.Linear(a, b), ACTIVATIONS[act]())]
-    return nn.Sequential(*hidden, nn.Linear(widths[-1], width_out))
+    parts = [part for a, b in pairwise(widths) for part in hidden(a, b, act, norm)]
+    return nn.Sequential(*parts, nn.Linear(widths[-1], width_out))
 
 
 class Attention(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,26 @@ from torch import Tensor
 
 _LOG_SQRT_2PI_E = 0.5 * math.log(2 * math.pi * math.e)
 _SQRT2 = math.sqrt(2.0)
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class ActionDistribution(Protocol):
+    """What an actor outputs: a distribution of actions [..., A]. ``limit``: the largest absolute
+    value of an entry whose density is finite."""
+
+    limit: float
+
+    def sample(self, generator: torch.Generator | None = None, gradient: str = "exact") -> Tensor:
+        """A sample [..., A] that gradients pass through; ``gradient`` as in TruncatedNormal."""
+
+    def mode(self) -> Tensor:
+        """The action [..., A] for evaluation."""
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, summed over A: [...]."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density or log probability of actions [..., A]: [...]."""
 
 
 def symlog(x: Tensor) -> Tensor:
@@ -50,11 +71,13 @@ def categorical_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     return (p_log.exp() * (p_log - q_log)).sum((-2, -1))
 
 
-def balanced_kl(post_logits: Tensor, prior_logits: Tensor, balance: float) -> Tensor:
-    """``balance`` KL(sg(post) || prior) + (1 - balance) KL(post || sg(prior)), per step [...]."""
-    to_prior = categorical_kl(post_logits.detach(), prior_logits)
-    to_post = categorical_kl(post_logits, prior_logits.detach())
-    return balance * to_prior + (1.0 - balance) * to_post
+def unimix(logits: Tensor, share: float) -> Tensor:
+    """Logits of categoricals mixed with a ``share`` of the uniform distribution (DreamerV3):
+    ln((1 - share) softmax(logits) + share / C) over the last dimension."""
+    logits = logits.float()
+    if not share:
+        return logits
+    return torch.log((1.0 - share) * logits.softmax(-1) + share / logits.shape[-1])
 
 
 class TruncatedNormal:
@@ -102,6 +125,91 @@ class TruncatedNormal:
         z = (x - self.mean) / self.std
         each = -0.5 * z.square() - 0.5 * math.log(2 * math.pi) - torch.log(self.std * self._mass)
         return each.sum(-1)
+
+
+class ClippedNormal:
+    """Independent normals whose samples are pulled back to [-1, 1] (DreamerV3, 2023).
+
+    mean, std: [..., A]. A sample outside is divided by its absolute value, as a constant: its
+    gradient shrinks, but it does not vanish. Density and entropy are those of the plain normal.
+    """
+
+    limit = 1.0
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self.mean, self.std = mean.float(), std.float()
+
+    def sample(self, generator: torch.Generator | None = None, gradient: str = "exact") -> Tensor:
+        """A sample a [..., A] within [-1, 1]; there is only one ``gradient``."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        x = self.mean + self.std * noise
+        return x * (1.0 / x.abs().clamp_min(1.0)).detach()
+
+    def mode(self) -> Tensor:
+        return self.mean.clamp(-1.0, 1.0)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, summed over A: [...]."""
+        return (_LOG_SQRT_2PI_E + torch.log(self.std)).sum(-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density of the plain normal, summed over A: [...]."""
+        z = (x - self.mean) / self.std
+        return (-0.5 * z.square() - _LOG_SQRT_2PI - torch.log(self.std)).sum(-1)
+
+
+class OneHot:
+    """One of A discrete actions, as one-hot vectors [..., A]. logits: [..., A]."""
+
+    limit = 1.0
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_p = logits.float().log_softmax(-1)
+
+    def sample(self, generator: torch.Generator | None = None, gradient: str = "exact") -> Tensor:
+        """A straight-through sample [..., A]; there is only one ``gradient``."""
+        return sample_onehot(self.log_p, gumbel(self.log_p.shape, self.log_p, generator))
+
+    def mode(self) -> Tensor:
+        return sample_onehot(self.log_p, torch.zeros_like(self.log_p))
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats: [...]. At most ln A."""
+        return -(self.log_p.exp() * self.log_p).sum(-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log probability of one-hot actions [..., A]: [...]."""
+        return (self.log_p * x).sum(-1)
+
+
+class TwoHot:
+    """Numbers as a categorical over ``BINS`` bins, even in symlog space between -20 and 20
+    (DreamerV3, 2023). logits: [..., BINS]."""
+
+    BINS = 255
+    LOW, HIGH = -20.0, 20.0
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_p = logits.float().log_softmax(-1)
+
+    @classmethod
+    def bins(cls, like: Tensor) -> Tensor:
+        """The bins [BINS], in symlog space."""
+        return torch.linspace(cls.LOW, cls.HIGH, cls.BINS, device=like.device)
+
+    def mean(self) -> Tensor:
+        """symexp of the expected bin: [...]."""
+        return symexp((self.log_p.exp() * self.bins(self.log_p)).sum(-1))
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy [...] of plain numbers [...], each split between its two nearest bins."""
+        step = (self.HIGH - self.LOW) / (self.BINS - 1)
+        place = (symlog(target.float()).clamp(self.LOW, self.HIGH) - self.LOW) / step
+        below = place.floor().clamp(0, self.BINS - 2)
+        above = (place - below)[..., None]
+        low = below.long()[..., None]
+        log_low, log_high = self.log_p.gather(-1, low), self.log_p.gather(-1, low + 1)
+        return -((1.0 - above) * log_low + above * log_high).squeeze(-1)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:

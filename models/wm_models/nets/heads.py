@@ -8,55 +8,92 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.interface.checked import Checked
-from wm_models.nets.blocks import glorot_, mlp
-from wm_models.nets.distributions import TruncatedNormal, symexp, symlog
+from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORMS, mlp, uniform_
+from wm_models.nets.distributions import (
+    ActionDistribution,
+    ClippedNormal,
+    OneHot,
+    TruncatedNormal,
+    TwoHot,
+    bernoulli_loss,
+    symexp,
+    symlog,
+    unimix,
+)
+
+FORMS = ("mse", "half_mse", "symlog", "twohot", "bernoulli")
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Hidden layers of every head, ELU between them. The defaults are MWM's."""
+    """Hidden layers of every head. The defaults are MWM's."""
 
     units: int = 512
     layers: int = 4
+    act: str = "elu"
+    norm: str = "none"  # "layer": LayerNorm in front of each activation, and no bias
+    init: str = "glorot"  # of hidden layers; "truncated_normal" in DreamerV3
 
     def __post_init__(self) -> None:
-        Checked(self).whole("units", "layers", high=16384)
+        check = Checked(self)
+        check.whole("units", "layers", high=16384)
+        check.choice("act", tuple(ACTIVATIONS))
+        check.choice("norm", NORMS)
+        check.choice("init", tuple(INITIALIZERS))
 
+    def net(self, width_in: int, width_out: int) -> nn.Sequential:
+        """The hidden layers and a linear output."""
+        return mlp(width_in, self.units, self.layers, width_out, self.act, self.norm)
 
-def small_output_(layer: nn.Module, scale: float = 0.1) -> None:
-    """Uniform fan-average initialisation with ``scale`` (MWM's output layers)."""
-    assert isinstance(layer, nn.Linear)
-    bound = (3.0 * scale / ((layer.in_features + layer.out_features) / 2.0)) ** 0.5
-    nn.init.uniform_(layer.weight, -bound, bound)
-    nn.init.zeros_(layer.bias)
+    def initialize_(self, head: nn.Module) -> None:
+        """Draw the initial weights of a head, as those of hidden layers."""
+        INITIALIZERS[self.init](head)
 
 
 class ScalarHead(nn.Module):
-    """One number per state. ``squash`` "symlog" regresses symlog targets, "none" plain ones."""
+    """One number per state. ``form`` says what the output means and what its loss is:
 
-    def __init__(self, width_in: int, config: HeadConfig, squash: str = "none") -> None:
+    mse: the number; squared error without the 0.5 (MWM, as released). half_mse: the same with it,
+    the likelihood of a normal of variance 1 (DreamerV2, APV). symlog: symlog of the number; squared
+    error there. twohot: a categorical over bins (DreamerV3). bernoulli: a logit; cross-entropy.
+    ``output_scale``: of the output layer's initial weights, see :func:`~blocks.uniform_`.
+    """
+
+    def __init__(
+        self, width_in: int, config: HeadConfig, form: str = "mse", *, output_scale: float = 0.1
+    ) -> None:
         super().__init__()
-        self.squash = squash
-        self.net = mlp(width_in, config.units, config.layers, 1)
-        glorot_(self)
-        small_output_(self.net[-1])
+        if form not in FORMS:
+            raise ValueError(f"form: got {form!r}, expected one of {', '.join(FORMS)}.")
+        self.form = form
+        self.net = config.net(width_in, TwoHot.BINS if form == "twohot" else 1)
+        config.initialize_(self)
+        uniform_(self.net[-1], output_scale)
 
     def forward(self, feat: Tensor) -> Tensor:
-        """The raw output (...,), float32: a logit, a symlog value or a value."""
-        out: Tensor = self.net(feat).squeeze(-1).float()
-        return out
+        """The raw output, float32: (...,), a number, symlog value or logit; (..., BINS), logits of
+        "twohot"."""
+        out: Tensor = self.net(feat)
+        return (out if self.form == "twohot" else out.squeeze(-1)).float()
 
     def predict(self, feat: Tensor) -> Tensor:
-        """The predicted number (...,) in its own scale."""
+        """The predicted number (...,) in its own scale; of "bernoulli" the probability."""
         out = self(feat)
-        return symexp(out) if self.squash == "symlog" else out
+        if self.form == "symlog":
+            return symexp(out)
+        if self.form == "twohot":
+            return TwoHot(out).mean()
+        return torch.sigmoid(out) if self.form == "bernoulli" else out
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
-        """Squared error (...,) in the squashed scale, without the 0.5 (as released)."""
-        if self.squash == "symlog":
-            target = symlog(target)
-        error: Tensor = self(feat) - target
-        return error.square()
+        """Loss (...,) of target numbers (...,) in their own scale."""
+        out = self(feat)
+        if self.form == "twohot":
+            return TwoHot(out).loss(target)
+        if self.form == "bernoulli":
+            return bernoulli_loss(out, target)
+        error = out - (symlog(target) if self.form == "symlog" else target)
+        return 0.5 * error.square() if self.form == "half_mse" else error.square()
 
 
 class Critic(ScalarHead):
@@ -64,28 +101,76 @@ class Critic(ScalarHead):
 
     scale: Tensor
 
-    def __init__(self, width_in: int, config: HeadConfig) -> None:
-        super().__init__(width_in, config)
+    def __init__(
+        self, width_in: int, config: HeadConfig, form: str = "mse", *, output_scale: float = 0.1
+    ) -> None:
+        super().__init__(width_in, config, form, output_scale=output_scale)
         self.register_buffer("scale", torch.ones(()))
 
+    def normalized(self, feat: Tensor) -> Tensor:
+        """The value (...,) of normalised rewards."""
+        return super().predict(feat)
+
     def predict(self, feat: Tensor) -> Tensor:
-        value: Tensor = self(feat) * self.scale
-        return value
+        return self.normalized(feat) * self.scale
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """The distribution of actions. The defaults are MWM's.
+
+    kind: "truncated_normal" (MWM, DreamerV2, APV), "clipped_normal" (DreamerV3, 2023), both with
+    mean tanh(m) and std ``std_low`` + ``std_span`` sigmoid(``std_slope`` s + ``std_shift``), or
+    "onehot", for discrete actions.
+    """
+
+    kind: str = "truncated_normal"
+    std_low: float = 0.1
+    std_span: float = 0.9
+    std_slope: float = 1.0
+    std_shift: float = 0.0
+    unimix: float = 0.0  # share of the uniform distribution in "onehot"
+    output_scale: float = 0.1  # of the initial weights of means or logits
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.choice("kind", (*NORMALS, "onehot"))
+        check.number("std_low", "std_span", "std_slope", low=0.0, open_ends="low")
+        check.number("std_shift")
+        check.number("unimix", low=0.0, high=1.0)
+        check.number("output_scale", low=0.0)
+
+    @property
+    def discrete(self) -> bool:
+        return self.kind == "onehot"
+
+
+NORMALS: dict[str, type[TruncatedNormal | ClippedNormal]] = {
+    "truncated_normal": TruncatedNormal,
+    "clipped_normal": ClippedNormal,
+}
 
 
 class Actor(nn.Module):
-    """State features -> truncated normal on [-1, 1]^A: mean tanh(m), std 0.9 sigmoid(s) + 0.1."""
+    """State features -> distribution of actions (..., A), in [-1, 1]^A or one-hot."""
 
-    def __init__(self, width_in: int, action_dim: int, config: HeadConfig) -> None:
+    def __init__(
+        self, width_in: int, action_dim: int, config: HeadConfig, actor: ActorConfig | None = None
+    ) -> None:
         super().__init__()
-        body = mlp(width_in, config.units, config.layers, action_dim)
-        self.body, self.mean = body[:-1], body[-1]
-        self.std = nn.Linear(config.units, action_dim)
-        glorot_(self)
-        small_output_(self.mean)
+        self.config = actor or ActorConfig()
+        net = config.net(width_in, action_dim)
+        self.body, self.mean = net[:-1], net[-1]
+        self.std = None if self.config.discrete else nn.Linear(config.units, action_dim)
+        config.initialize_(self)
+        uniform_(self.mean, self.config.output_scale)
+        if self.std is not None and config.init != "glorot":  # Glorot's is an output layer's
+            uniform_(self.std, 1.0)
 
-    def forward(self, feat: Tensor) -> TruncatedNormal:
-        x = self.body(feat)
-        return TruncatedNormal(
-            torch.tanh(self.mean(x).float()), 0.9 * torch.sigmoid(self.std(x).float()) + 0.1
-        )
+    def forward(self, feat: Tensor) -> ActionDistribution:
+        c, x = self.config, self.body(feat)
+        mean = self.mean(x).float()
+        if self.std is None:
+            return OneHot(unimix(mean, c.unimix))
+        std = torch.sigmoid(c.std_slope * self.std(x).float() + c.std_shift)
+        return NORMALS[c.kind](torch.tanh(mean), c.std_span * std + c.std_low)

@@ -1,4 +1,4 @@
-"""Recurrent state-space model with discrete latents (DreamerV2, as released with MWM)."""
+"""Recurrent state-space model with discrete latents (DreamerV2, DreamerV3, MWM, APV, MuDreamer)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_models.interface.checked import Checked
-from wm_models.nets.blocks import glorot_
-from wm_models.nets.distributions import gumbel, sample_onehot
+from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORM_EPS, NORMS, hidden, uniform_
+from wm_models.nets.distributions import gumbel, sample_onehot, unimix
 
 
 class RSSMState(NamedTuple):
@@ -28,19 +28,32 @@ class RSSMState(NamedTuple):
 
 @dataclass(frozen=True)
 class RSSMConfig:
-    """Sizes of the recurrent state-space model. The defaults are MWM's."""
+    """Sizes and layers of the recurrent state-space model. The defaults are MWM's."""
 
     deter: int = 1024
     hidden: int = 1024
     stoch: int = 32
     classes: int = 32
-    action_pad: int = 50  # actions are padded with zeros to this many inputs
-    img_in_act: str = "none"  # "elu" in DreamerV2 and APV; absent in MWM's release
+    action_pad: int = 50  # actions are padded with zeros to this many inputs; 0: they are not
+    act: str = "elu"  # of the hidden layers of prior and posterior
+    img_in_act: str = "none"  # behind img_in; `act` in all models but MWM's release
+    norm: str = "none"  # "layer": LayerNorm in front of each activation, and no bias
+    posterior_norm: str = "same"  # as `norm`, or "batch": BatchNorm in the posterior (MuDreamer)
+    unimix: float = 0.0  # share of the uniform distribution in every categorical; .01 in DreamerV3
+    initial: str = "zeros"  # "learned": h_0 is learned, z_0 is the prior's mode there (DreamerV3)
+    init: str = "glorot"  # of the weights; "truncated_normal" in DreamerV3
 
     def __post_init__(self) -> None:
         check = Checked(self)
-        check.whole("deter", "hidden", "stoch", "classes", "action_pad", high=16384)
-        check.choice("img_in_act", ("none", "elu"))
+        check.whole("deter", "hidden", "stoch", "classes", high=16384)
+        check.whole("action_pad", low=0, high=16384)
+        check.choice("act", tuple(ACTIVATIONS))
+        check.choice("img_in_act", tuple(ACTIVATIONS))
+        check.choice("norm", NORMS)
+        check.choice("posterior_norm", ("same", "batch"))
+        check.number("unimix", low=0.0, high=1.0)
+        check.choice("initial", ("zeros", "learned"))
+        check.choice("init", tuple(INITIALIZERS))
 
     @property
     def feat(self) -> int:
@@ -54,27 +67,43 @@ class RSSM(nn.Module):
     def __init__(self, config: RSSMConfig, action_dim: int, embed_dim: int) -> None:
         super().__init__()
         c = self.config = config
-        if action_dim > c.action_pad:
+        if 0 < c.action_pad < action_dim:
             raise ValueError(
-                f"rssm.action_pad: {c.action_pad} is less than the {action_dim} action dimensions."
+                f"rssm.action_pad: got {c.action_pad}, expected 0 or at least the {action_dim} "
+                "action dimensions."
             )
-        latent = c.stoch * c.classes
+        latent, bias = c.stoch * c.classes, c.norm == "none"
         self.action_dim = action_dim
-        self.img_in = nn.Linear(latent + c.action_pad, c.hidden)
-        self.img_in_act = nn.ELU() if c.img_in_act == "elu" else nn.Identity()
-        self.gru = nn.Linear(c.hidden + c.deter, 3 * c.deter)
-        self.gru_norm = nn.LayerNorm(3 * c.deter, eps=1e-3)
+        self.img_in = nn.Linear(latent + (c.action_pad or action_dim), c.hidden, bias=bias)
+        self.img_in_norm = _norm(c.norm, c.hidden)
+        self.img_in_act = ACTIVATIONS[c.img_in_act]()
+        self.gru = nn.Linear(c.hidden + c.deter, 3 * c.deter, bias=bias)
+        self.gru_norm = nn.LayerNorm(3 * c.deter, eps=NORM_EPS)
         self.prior = nn.Sequential(
-            nn.Linear(c.deter, c.hidden), nn.ELU(), nn.Linear(c.hidden, latent)
+            *hidden(c.deter, c.hidden, c.act, c.norm), nn.Linear(c.hidden, latent)
         )
-        self.post_in = nn.Linear(c.deter + embed_dim, c.hidden)
+        posterior_norm = c.norm if c.posterior_norm == "same" else c.posterior_norm
+        self.post_in = nn.Linear(c.deter + embed_dim, c.hidden, bias=posterior_norm == "none")
+        self.post_norm = _norm(posterior_norm, c.hidden)
+        self.post_act = ACTIVATIONS[c.act]()
         self.post_out = nn.Linear(c.hidden, latent)
-        glorot_(self)
+        INITIALIZERS[c.init](self)
+        if c.init != "glorot":  # Glorot's is an output layer's
+            uniform_(self.prior[-1], 1.0)
+            uniform_(self.post_out, 1.0)
+        self.deter_0 = nn.Parameter(torch.zeros(c.deter)) if c.initial == "learned" else None
 
     def initial(self, batch: int, like: Tensor) -> RSSMState:
-        """All zeros."""
+        """The state before an episode: zeros, or the learned one."""
         c = self.config
-        return RSSMState(like.new_zeros(batch, c.deter), like.new_zeros(batch, c.stoch, c.classes))
+        if self.deter_0 is None:
+            return RSSMState(
+                like.new_zeros(batch, c.deter), like.new_zeros(batch, c.stoch, c.classes)
+            )
+        deter = torch.tanh(self.deter_0)[None]
+        logits = self.prior_logits(deter)
+        stoch = sample_onehot(logits, torch.zeros_like(logits)).detach()
+        return RSSMState(deter.expand(batch, -1), stoch.expand(batch, -1, -1))
 
     def project_action(self, action: Tensor) -> Tensor:
         """The action's share of ``img_in``, bias included: (..., A) -> (..., hidden)."""
@@ -87,7 +116,8 @@ class RSSM(nn.Module):
         """h_t (B, D) from s_{t-1} and the projected action (B, hidden)."""
         latent = self.config.stoch * self.config.classes
         x = action_in + F.linear(state.stoch.flatten(-2), self.img_in.weight[:, :latent])
-        parts = self.gru_norm(self.gru(torch.cat([self.img_in_act(x), state.deter], -1)).float())
+        x = self.img_in_act(self.img_in_norm(x))
+        parts = self.gru_norm(self.gru(torch.cat([x, state.deter], -1)).float())
         reset, cand, update = parts.chunk(3, -1)
         update = torch.sigmoid(update - 1.0)
         cand = torch.tanh(torch.sigmoid(reset) * cand)
@@ -118,7 +148,7 @@ class RSSM(nn.Module):
     ) -> tuple[RSSMState, Tensor]:
         """Filter over time. action (B, T, A) led to embed (B, T, E); is_first (B, T) bool.
 
-        Gives states with leaves (B, T, ...) and posterior logits (B, T, S, C). A step is T = 1.
+        Returns states with leaves (B, T, ...) and posterior logits (B, T, S, C). A step is T = 1.
         """
         c = self.config
         keep = (~is_first).to(embed.dtype)[..., None]  # (B, T, 1)
@@ -126,13 +156,13 @@ class RSSM(nn.Module):
         embed_in = F.linear(embed, self.post_in.weight[:, c.deter :], self.post_in.bias)
         weight_h = self.post_in.weight[:, : c.deter]
         noise = gumbel((*embed.shape[:2], c.stoch, c.classes), embed, generator)
+        start = None if self.deter_0 is None else self.initial(1, embed)
         deters, stochs, logits = [], [], []
         for t in range(embed.shape[1]):
-            state = RSSMState(state.deter * keep[:, t], state.stoch * keep[:, t, :, None])
+            state = _reset(state, keep[:, t], start)
             deter = self.recur(state, action_in[:, t])
-            logit = self._categories(
-                self.post_out(F.elu(F.linear(deter, weight_h) + embed_in[:, t]))
-            )
+            x = self.post_act(self.post_norm(F.linear(deter, weight_h) + embed_in[:, t]))
+            logit = self._categories(self.post_out(x))
             state = RSSMState(deter, sample_onehot(logit, noise[:, t]))
             deters.append(state.deter)
             stochs.append(state.stoch)
@@ -154,4 +184,20 @@ class RSSM(nn.Module):
 
     def _categories(self, flat: Tensor) -> Tensor:
         logits: Tensor = flat.float().unflatten(-1, (self.config.stoch, self.config.classes))
-        return logits
+        return unimix(logits, self.config.unimix)
+
+
+def _norm(kind: str, width: int) -> nn.Module:
+    """The norm in front of an activation."""
+    if kind == "batch":
+        return nn.BatchNorm1d(width)
+    return nn.LayerNorm(width, eps=NORM_EPS) if kind == "layer" else nn.Identity()
+
+
+def _reset(state: RSSMState, keep: Tensor, start: RSSMState | None) -> RSSMState:
+    """The state, replaced by ``start`` (None: zeros) in the rows of which ``keep`` (B, 1) is 0."""
+    deter, stoch = state.deter * keep, state.stoch * keep[..., None]
+    if start is None:
+        return RSSMState(deter, stoch)
+    new = 1.0 - keep
+    return RSSMState(deter + start.deter * new, stoch + start.stoch * new[..., None])

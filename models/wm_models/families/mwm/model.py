@@ -16,8 +16,8 @@ from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.state import State
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
 from wm_models.nets.blocks import Transformer, glorot_, sincos_2d
-from wm_models.nets.distributions import balanced_kl, bernoulli_loss
 from wm_models.nets.heads import Actor, Critic, HeadConfig, ScalarHead
+from wm_models.nets.kl import MixedClipKL
 from wm_models.nets.rssm import RSSM, RSSMConfig, RSSMState
 
 
@@ -42,20 +42,6 @@ class TokenViTConfig:
 
 
 @dataclass(frozen=True)
-class KLConfig:
-    """KL term of the world model's loss (DreamerV2's balancing, MWM's free bits)."""
-
-    scale: float = 1.0
-    balance: float = 0.8  # weight of the term that trains the prior
-    free: float = 0.01  # nats per step, after mixing and scaling
-    clip: float = 100.0  # steps above get no gradient; as released
-
-    def __post_init__(self) -> None:
-        Checked(self).number("scale", "free", "clip", low=0.0)
-        Checked(self).number("balance", low=0.0, high=1.0)
-
-
-@dataclass(frozen=True)
 class MWMConfig:
     """Everything that decides the shape of the weights and of the losses."""
 
@@ -63,7 +49,7 @@ class MWMConfig:
     vit: TokenViTConfig = field(default_factory=TokenViTConfig)
     rssm: RSSMConfig = field(default_factory=RSSMConfig)
     heads: HeadConfig = field(default_factory=HeadConfig)
-    kl: KLConfig = field(default_factory=KLConfig)
+    kl: MixedClipKL = field(default_factory=MixedClipKL)
     discount: bool = False  # episodes can terminate: learn a discount head (RLBench)
     gamma: float = 0.99
     reward_scale: float = 1.0  # weight of the reward loss
@@ -150,7 +136,9 @@ class Dynamics(nn.Module):
         self.rssm = RSSM(config.rssm, action_dim, config.vit.width)
         self.decoder = TokenDecoder(config.vit, feat, ae.width, ae.grid)
         self.reward = ScalarHead(feat, config.heads, "symlog")
-        self.discount = ScalarHead(feat, config.heads) if config.discount else None
+        self.discount = (
+            ScalarHead(feat, config.heads, "bernoulli") if config.discount else None
+        )
         self.demonstrator = Actor(feat, action_dim, config.heads) if config.demonstrations else None
 
     def loss(
@@ -164,29 +152,28 @@ class Dynamics(nn.Module):
         )
         feat = post.feat
         known = batch["reward_known"].float()
-        kl = balanced_kl(post_logits, self.rssm.prior_logits(post.deter), c.kl.balance)
-        scaled = (c.kl.scale * kl).clamp(c.kl.free, c.kl.clip)
+        kl_loss, kl = c.kl.loss(post_logits, self.rssm.prior_logits(post.deter))
         losses = {
             "wm/feature_loss": self._feature_loss(feat, tokens),
             "wm/reward_loss": (self.reward.loss(feat, batch["reward"]) * known).sum()
             / known.sum().clamp_min(1),
-            "wm/kl_loss": scaled.mean(),
+            "wm/kl_loss": kl_loss,
         }
         if self.discount is not None:
             target = c.gamma * (~batch["is_terminal"]).float()
-            losses["wm/discount_loss"] = bernoulli_loss(self.discount(feat), target).mean()
+            losses["wm/discount_loss"] = self.discount.loss(feat, target).mean()
         if self.demonstrator is not None and "demo" in batch:
             losses["wm/demonstration_loss"] = likelihood_loss(self.demonstrator(feat), batch)
         weights = {"wm/reward_loss": c.reward_scale, "wm/demonstration_loss": c.demonstrations}
         total: Tensor = sum(  # type: ignore[assignment]
             weights.get(name, 1.0) * value for name, value in losses.items()
         )
-        return total, post, {**losses, "wm/kl": kl.mean()}
+        return total, post, {**losses, "wm/kl": kl}
 
     def imagined_discount(self, feat: Tensor) -> Tensor:
         """The discount head's prediction (...,): gamma times the probability of going on."""
         assert self.discount is not None
-        return torch.sigmoid(self.discount(feat))
+        return self.discount.predict(feat)
 
     def _feature_loss(self, feat: Tensor, tokens: Tensor) -> Tensor:
         """Squared error of predicted tokens: summed over D, averaged over tokens and frames."""

@@ -9,12 +9,13 @@ import torch
 from wm_models.behaviors.actor_critic import BehaviorConfig
 from wm_models.families.mwm.autoencoder import AutoencoderConfig
 from wm_models.families.mwm.learner import LearnerConfig, MWMLearner
-from wm_models.families.mwm.model import KLConfig, MaskedWorldModel, MWMConfig, TokenViTConfig
+from wm_models.families.mwm.model import MaskedWorldModel, MWMConfig, TokenViTConfig
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import BatchSpec
 from wm_models.interface.preset import Pace, Planning, Preset, Sampling
 from wm_models.interface.world_model import WorldModel
 from wm_models.nets.heads import HeadConfig
+from wm_models.nets.kl import MixedClipKL
 from wm_models.nets.optimizer import keras_adam
 from wm_models.nets.rssm import RSSMConfig
 from wm_models.registry import SUMMARIES
@@ -76,7 +77,7 @@ MWM_DMC = MWMPreset(
 MWM_RLBENCH = MWMPreset(
     "mwm_rlbench",
     SUMMARIES["mwm_rlbench"],
-    model=replace(_RELEASED, kl=KLConfig(scale=0.1, free=0.1), discount=True),
+    model=replace(_RELEASED, kl=MixedClipKL(scale=0.1, free=0.1), discount=True),
     learner=LearnerConfig(sampling=Sampling(per_episode=True, ends=1)),
 )
 
@@ -105,7 +106,7 @@ MWM_CPU = MWMPreset(
         vit=TokenViTConfig(width=32, encoder_layers=1, decoder_layers=1),
         rssm=RSSMConfig(deter=256, hidden=256, stoch=16, classes=16),
         heads=HeadConfig(units=128, layers=2),
-        kl=KLConfig(scale=0.1),
+        kl=MixedClipKL(scale=0.1),
     ),
     learner=LearnerConfig(
         autoencoder_batch=BatchSpec(64, 2),
