@@ -1,4 +1,4 @@
-"""Actor and critic trained in imagination (DreamerV2; MWM, appendix A)."""
+"""Actor and critic trained in imagination (DreamerV2, MWM, APV, DreamerV3, MuDreamer)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from wm_models.errors import check_finite
 from wm_models.interface.checked import Checked
 from wm_models.interface.state import State, detach, flatten_time, index
 from wm_models.nets.distributions import ActionDistribution
+from wm_models.nets.freezing import frozen
 from wm_models.nets.heads import Actor, Critic
 
 
@@ -35,15 +36,26 @@ class BehaviorConfig:
     detach_action: bool = False
     reward_norm: float = 0.99  # momentum of the reward normaliser; 1 turns it off
     return_norm: bool = False  # divide by the 5..95 percentile range of returns (DreamerV3)
+    # What a value is of: "arrival" counts the reward of arriving in the state (DreamerV2:
+    # V_k = r_k + d_k V_{k+1}), "next" what follows (DreamerV3: R_k = r_{k+1} + d_{k+1} R_{k+1});
+    # with "next" the actor's objective is the advantage R_k - v_k.
+    returns: str = "arrival"
+    bootstrap: str = "slow"  # critic within returns: "slow", or "online" (DreamerV3)
+    target: str = "copy"  # slow critic: a "copy" once in a while, or an "ema" (DreamerV3)
     target_every: int = 100  # critic updates between copies into the slow critic
+    target_rate: float = 0.02  # share of the critic in each step of the "ema"
+    slow_regularizer: float = 0.0  # weight of the loss towards the slow critic; 1 in DreamerV3
     imitation: float = 0.0  # weight of the likelihood of demonstrated actions in the actor's loss
 
     def __post_init__(self) -> None:
         check = Checked(self)
         check.whole("horizon", "target_every")
         check.whole("starts", low=0)
-        check.number("lam", "mix", "reward_norm", low=0.0, high=1.0)
-        check.number("entropy", "imitation", low=0.0)
+        check.number("lam", "mix", "reward_norm", "target_rate", low=0.0, high=1.0)
+        check.number("entropy", "imitation", "slow_regularizer", low=0.0)
+        check.choice("returns", ("arrival", "next"))
+        check.choice("bootstrap", ("slow", "online"))
+        check.choice("target", ("copy", "ema"))
         check.flag("detach_action", "return_norm")
         if self.actor_grad not in ("dynamics", "reinforce", "both"):
             raise ValueError(
@@ -86,7 +98,7 @@ class Trajectory(NamedTuple):
     rollout: Imagined
     reward: Tensor  # predicted, not normalised
     discount: Tensor
-    value: Tensor  # of the slow critic, for normalised rewards
+    value: Tensor  # of the critic that returns bootstrap from, for normalised rewards
 
 
 class Behavior(nn.Module):
@@ -137,6 +149,7 @@ class Behavior(nn.Module):
         self,
         world: Imagination,
         actor: Actor,
+        critic: Critic,
         post: State,
         terminal: Tensor,
         generator: torch.Generator | None,
@@ -150,11 +163,14 @@ class Behavior(nn.Module):
         rows = self.start_rows(terminal.numel(), generator, terminal.device)
         start = detach(index(flatten_time(post), rows))
         rollout = self.imagine(world, actor, start, generator)
+        bootstrap = critic if self.config.bootstrap == "online" else self.target
+        with frozen(bootstrap):
+            value = bootstrap.normalized(rollout.feat)
         return Trajectory(
             rollout,
             reward=world.reward(rollout.feat),
             discount=self._discount(world, rollout.feat, terminal.flatten()[rows]),
-            value=self.target.normalized(rollout.feat),
+            value=value,
         )
 
     @torch.no_grad()
@@ -172,7 +188,7 @@ class Behavior(nn.Module):
     def losses(
         self, actor: Actor, critic: Critic, trajectory: Trajectory
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Actor and critic loss of a trajectory, and metrics (MWM, appendix A)."""
+        """Actor and critic loss of a trajectory, and metrics."""
         c, rollout, discount = self.config, trajectory.rollout, trajectory.discount
         weight = torch.cumprod(
             torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0
@@ -180,10 +196,13 @@ class Behavior(nn.Module):
         returns = self._returns(trajectory)  # (H, N)
         scale = self.return_scale.divisor if c.return_norm else returns.new_ones(())
         objective = self._objective(actor, rollout, returns / scale, trajectory.value / scale)
-        actor_loss = -(weight[:-2] * (objective + c.entropy * rollout.entropy[:-1])).mean()
-        critic_loss = (
-            weight[:-1] * critic.loss(rollout.feat[:-1].detach(), returns.detach())
-        ).mean()
+        count = len(objective)  # of states whose action the objective is of
+        actor_loss = -(weight[:count] * (objective + c.entropy * rollout.entropy[:count])).mean()
+        feat = rollout.feat[:-1].detach()
+        critic_loss = (weight[:-1] * critic.loss(feat, returns.detach())).mean()
+        if c.slow_regularizer:
+            slow = (weight[:-1] * critic.loss(feat, self.target.normalized(feat))).mean()
+            critic_loss = critic_loss + c.slow_regularizer * slow
         metrics = {
             "ac/actor_loss": actor_loss,
             "ac/critic_loss": critic_loss,
@@ -196,21 +215,30 @@ class Behavior(nn.Module):
 
     def _returns(self, trajectory: Trajectory) -> Tensor:
         """Lambda-returns (H, N) of normalised rewards."""
-        reward = self.reward_norm(trajectory.reward)
-        return lambda_return(reward, trajectory.discount, trajectory.value, self.config.lam)
+        reward, discount = self.reward_norm(trajectory.reward), trajectory.discount
+        if self.config.returns == "next":
+            reward, discount = _next(reward), _next(discount)
+        return lambda_return(reward, discount, trajectory.value, self.config.lam)
 
     def _objective(self, actor: Actor, rollout: Imagined, returns: Tensor, value: Tensor) -> Tensor:
-        """The actor's objective at each imagined state but the last: (H - 1, N)."""
+        """The actor's objective at each imagined state whose action changes a return: (H, N) of
+        "next", (H - 1, N) of "arrival"."""
         c = self.config
+        if c.returns == "next":
+            advantage = returns - value[:-1]
+            pathwise = advantage
+        else:
+            advantage, pathwise = returns[1:] - value[:-2], returns[1:]
         if c.actor_grad == "dynamics":
-            return returns[1:]
-        advantage = (returns[1:] - value[:-2]).detach()
-        policy: ActionDistribution = actor(rollout.feat[:-2].detach())
-        action = rollout.action[:-1].detach() if c.detach_action else rollout.action[:-1]
-        reinforce = policy.log_prob(action) * advantage
+            return pathwise
+        count = len(advantage)
+        policy: ActionDistribution = actor(rollout.feat[:count].detach())
+        action = rollout.action[:count]
+        log_prob = policy.log_prob(action.detach() if c.detach_action else action)
+        reinforce = log_prob * advantage.detach()
         if c.actor_grad == "reinforce":
             return reinforce
-        return c.mix * returns[1:] + (1 - c.mix) * reinforce
+        return c.mix * pathwise + (1 - c.mix) * reinforce
 
     def _discount(self, world: Imagination, feat: Tensor, ended: Tensor) -> Tensor:
         """Discounts d_k (H + 1, N): gamma, or the discount head's; true ones at replayed states."""
@@ -225,8 +253,19 @@ class Behavior(nn.Module):
         """
         return likelihood_loss(actor(post.feat.detach()), batch)
 
+    @torch.no_grad()
     def update_target(self, critic: Critic) -> None:
-        """Copy the critic into the slow critic at updates 0, target_every, 2 target_every, ..."""
-        if int(self.updates) % self.config.target_every == 0:
+        """Move the slow critic: a copy at updates 0, target_every, 2 target_every, ..., or a step
+        of the exponential moving average."""
+        if self.config.target == "ema":
+            pairs = zip(self.target.parameters(), critic.parameters(), strict=True)
+            for slow, parameter in pairs:
+                slow.lerp_(parameter, self.config.target_rate)
+        elif int(self.updates) % self.config.target_every == 0:
             self.target.load_state_dict(critic.state_dict())
         self.updates += 1
+
+
+def _next(x: Tensor) -> Tensor:
+    """Each step's successor (H + 1, N); the last, which has none, is never used."""
+    return torch.cat([x[1:], x[-1:]])

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig, Imagined, Trajectory
 from wm_models.behaviors.returns import ReturnScale, StreamNorm, lambda_return
-from wm_models.families.mwm.learner import frozen
+from wm_models.nets.freezing import frozen
 from wm_models.nets.rssm import RSSMState
 
 

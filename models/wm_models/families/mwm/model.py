@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from wm_models.behaviors.actor_critic import Imagination
+from wm_models.behaviors.dreamer_agent import DreamerAgent
 from wm_models.behaviors.imitation import likelihood_loss
 from wm_models.families.mwm.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.state import State
-from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
+from wm_models.interface.world_model import ModelSpec, symmetric_box
 from wm_models.nets.blocks import Transformer, glorot_, sincos_2d
+from wm_models.nets.dreamer_world import DreamerWorld
 from wm_models.nets.heads import Actor, Critic, HeadConfig, ScalarHead
 from wm_models.nets.kl import MixedClipKL
 from wm_models.nets.rssm import RSSM, RSSMConfig, RSSMState
@@ -125,64 +126,51 @@ def cls_first(tokens: Tensor) -> Tensor:
     return torch.cat([tokens[:, -1:], tokens[:, :-1]], 1)
 
 
-class Dynamics(nn.Module):
+class Dynamics(DreamerWorld):
     """The trainable world model on frozen tokens: ViTs, RSSM, reward and discount heads."""
 
     def __init__(self, config: MWMConfig, action_dim: int) -> None:
-        super().__init__()
+        super().__init__(
+            config.kl,
+            config.gamma,
+            continues_as=config.gamma,
+            weights={
+                "wm/reward_loss": config.reward_scale,
+                "wm/demonstration_loss": config.demonstrations,
+            },
+        )
         ae, feat = config.autoencoder, config.rssm.feat
-        self.config = config
         self.encoder = TokenEncoder(config.vit, ae.width, ae.grid)
         self.rssm = RSSM(config.rssm, action_dim, config.vit.width)
         self.decoder = TokenDecoder(config.vit, feat, ae.width, ae.grid)
         self.reward = ScalarHead(feat, config.heads, "symlog")
-        self.discount = (
-            ScalarHead(feat, config.heads, "bernoulli") if config.discount else None
-        )
+        self.discount = ScalarHead(feat, config.heads, "bernoulli") if config.discount else None
         self.demonstrator = Actor(feat, action_dim, config.heads) if config.demonstrations else None
 
-    def loss(
-        self, tokens: Tensor, batch: Mapping[str, Tensor], generator: torch.Generator | None = None
-    ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
-        """Loss on tokens (B, T, N, D) and ``batch`` in arrival form, and the posterior states."""
-        c = self.config
-        start = self.rssm.initial(tokens.shape[0], tokens)
-        post, post_logits = self.rssm.observe(
-            start, batch["action"], self.encoder(tokens), batch["is_first"], generator
-        )
-        feat = post.feat
-        known = batch["reward_known"].float()
-        kl_loss, kl = c.kl.loss(post_logits, self.rssm.prior_logits(post.deter))
-        losses = {
-            "wm/feature_loss": self._feature_loss(feat, tokens),
-            "wm/reward_loss": (self.reward.loss(feat, batch["reward"]) * known).sum()
-            / known.sum().clamp_min(1),
-            "wm/kl_loss": kl_loss,
-        }
-        if self.discount is not None:
-            target = c.gamma * (~batch["is_terminal"]).float()
-            losses["wm/discount_loss"] = self.discount.loss(feat, target).mean()
-        if self.demonstrator is not None and "demo" in batch:
-            losses["wm/demonstration_loss"] = likelihood_loss(self.demonstrator(feat), batch)
-        weights = {"wm/reward_loss": c.reward_scale, "wm/demonstration_loss": c.demonstrations}
-        total: Tensor = sum(  # type: ignore[assignment]
-            weights.get(name, 1.0) * value for name, value in losses.items()
-        )
-        return total, post, {**losses, "wm/kl": kl}
+    def embed(self, features: Tensor) -> Tensor:
+        embedding: Tensor = self.encoder(features)
+        return embedding
 
-    def imagined_discount(self, feat: Tensor) -> Tensor:
-        """The discount head's prediction (...,): gamma times the probability of going on."""
-        assert self.discount is not None
-        return self.discount.predict(feat)
-
-    def _feature_loss(self, feat: Tensor, tokens: Tensor) -> Tensor:
+    def target_losses(
+        self, features: Tensor, post: RSSMState, batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Squared error of predicted tokens: summed over D, averaged over tokens and frames."""
-        loss: Tensor = (self.decoder(feat).float() - tokens.float()).square().sum(-1).mean()
-        return loss
+        error = self.decoder(post.feat).float() - features.float()
+        return {"wm/feature_loss": error.square().sum(-1).mean()}
+
+    def extra_losses(
+        self, features: Tensor, post: RSSMState, batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The likelihood of demonstrated actions."""
+        if self.demonstrator is None or "demo" not in batch:
+            return {}
+        return {"wm/demonstration_loss": likelihood_loss(self.demonstrator(post.feat), batch)}
 
 
-class MaskedWorldModel(WorldModel):
+class MaskedWorldModel(DreamerAgent):
     """MWM behind the world-model contract: autoencoder, dynamics, actor and critic."""
+
+    dynamics: Dynamics
 
     def __init__(self, config: MWMConfig, embodiment: Embodiment) -> None:
         super().__init__()
@@ -217,92 +205,13 @@ class MaskedWorldModel(WorldModel):
             "critic": self.critic,
         }
 
-    def parts_for(self, *verbs: str) -> tuple[str, ...]:
-        needed = {
-            "encode": {"autoencoder"},
-            "filter": {"world_model"},
-            "act": {"actor"},
-            "plan": {"world_model", "actor", "critic"},
-            "decode": {"autoencoder", "world_model"},
-        }
-        return self._parts(needed, verbs)
-
-    @property
-    def imagination(self) -> Imagination:
-        """What actor and critic learn from."""
-        dynamics = self.dynamics
-        return Imagination(
-            step=dynamics.rssm.imagine,
-            reward=dynamics.reward.predict,
-            discount=dynamics.imagined_discount if dynamics.discount is not None else None,
-            gamma=self.config.gamma,
-        )
-
-    def initial(self, batch: int, device: torch.device | str | None = None) -> RSSMState:
-        like = self.autoencoder.cls if device is None else self.autoencoder.cls.to(device)
-        return self.dynamics.rssm.initial(batch, like.detach())
-
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         return self.autoencoder.encode(obs["image"])
 
-    def filter(
-        self,
-        state: State,
-        prev_action: Tensor,
-        features: Tensor,
-        is_first: Tensor,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> RSSMState:
-        embed = self.dynamics.encoder(features)
-        states, _ = self.dynamics.rssm.observe(
-            state, prev_action[:, None], embed[:, None], is_first[:, None], generator
-        )
-        return RSSMState(states.deter[:, 0], states.stoch[:, 0])
-
-    def step(
-        self, state: State, action: Tensor, *, generator: torch.Generator | None = None
-    ) -> RSSMState:
-        return self.dynamics.rssm.imagine(state, action, generator)
-
-    def readout(
-        self,
-        state: State,
-        want: frozenset[str],
-        *,
-        generator: torch.Generator | None = None,
-    ) -> dict[str, Tensor]:
-        self._check_want(want)
-        feat: Tensor = state.feat
-        heads: dict[str, Callable[[], Tensor]] = {
-            "feat": lambda: feat,
-            "reward": lambda: self.dynamics.reward.predict(feat),
-            "value": lambda: self._value_after(feat),
-            "cont": lambda: self._continue(feat),
-        }
-        return {name: heads[name]() for name in want if name in heads}
-
-    def _value_after(self, feat: Tensor) -> Tensor:
-        """Value of what follows the state: the critic's V_k = r_k + d_k V_{k+1} counts, as Dreamer
-        does, the reward of arriving too, which a rollout has in its own ``reward`` already."""
-        going_on = self._continue(feat).clamp_min(1e-3) if self.config.discount else 1.0
-        after = self.critic.predict(feat) - self.dynamics.reward.predict(feat)
-        return after / (self.config.gamma * going_on)
-
-    def _continue(self, feat: Tensor) -> Tensor:
-        """Probability of going on; the discount head predicts gamma times that."""
-        return (self.dynamics.imagined_discount(feat) / self.config.gamma).clamp(0.0, 1.0)
-
-    def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
-        policy = self.actor(state.feat)
-        action: Tensor = policy.mode() if mode else policy.sample(generator)
-        return action
+    def features(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Tokens (B, T, N, D) of a batch; the autoencoder learns by itself."""
+        with torch.no_grad():
+            return super().features(batch).float()
 
     def decode(self, state: State) -> dict[str, Tensor]:
         return {"image": self.autoencoder.image(self.dynamics.decoder(state.feat))}
-
-    def pack(self, state: State) -> Tensor:
-        return self.dynamics.rssm.pack(state)
-
-    def unpack(self, flat: Tensor) -> RSSMState:
-        return self.dynamics.rssm.unpack(flat)

@@ -1,0 +1,200 @@
+"""Training of the Dreamer family: world model, then actor and critic in its imagination."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig
+from wm_models.behaviors.dreamer_agent import DreamerAgent
+from wm_models.interface.checked import Checked
+from wm_models.interface.learner import BatchSpec, arrival, without_context
+from wm_models.interface.preset import Sampling
+from wm_models.nets.freezing import frozen
+from wm_models.nets.optimizer import Optimizer, OptimizerConfig
+from wm_models.nets.rssm import RSSMState
+
+FIELDS = frozenset(
+    {"image", "action", "commanded", "reward", "is_first", "is_last", "is_terminal", "demo"}
+)
+
+
+@dataclass(frozen=True)
+class DreamerLearnerConfig:
+    """How world model, actor and critic are trained.
+
+    A window has one row more than is learned from: its first row is there for the action and the
+    reward of the second.
+    """
+
+    agent_batch: BatchSpec = field(default_factory=lambda: BatchSpec(50, 51))
+    world_model: OptimizerConfig = field(default_factory=OptimizerConfig)
+    actor: OptimizerConfig = field(default_factory=OptimizerConfig)
+    critic: OptimizerConfig = field(default_factory=OptimizerConfig)
+    behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
+    world_model_init: int = 0  # first updates of the world model, without behaviour
+    behavior_every: int = 1  # after its start, one update of actor and critic per this many
+    prefill: int = 5000  # random steps before training starts
+    train_every: int = 5  # agent steps per update once all parts are training
+    sampling: Sampling = field(default_factory=lambda: Sampling(per_episode=True))
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("behavior_every", "train_every")
+        check.whole("world_model_init", "prefill", low=0)
+        require_context(self, "agent_batch")
+
+
+def require_context(config: Any, *names: str) -> None:
+    """ValueError for windows that have no row in front of those to learn from."""
+    for name in names:
+        length = getattr(config, name).length
+        if length < 2:
+            raise ValueError(
+                f"learner.{name}.length: got {length}, expected the rows to learn from and "
+                "one more, 2 or more."
+            )
+
+
+AgentT = TypeVar("AgentT", bound=DreamerAgent)
+ConfigT = TypeVar("ConfigT", bound=DreamerLearnerConfig)
+
+
+class DreamerLearner(Generic[AgentT, ConfigT]):
+    """Owns the optimisers, the slow critic, the normalisers and the random generator.
+
+    One :meth:`update` is a function of the weights, this object's :meth:`state_dict` and the
+    batches alone: equal inputs give equal weights, bit for bit on CPU.
+    """
+
+    def __init__(
+        self,
+        model: AgentT,
+        config: ConfigT,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.config = config
+        self.fields = FIELDS
+        self.behavior = Behavior(model.critic, config.behavior).to(self.device)
+        self.updates = 0
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.optimizers = self.make_optimizers()
+
+    def make_optimizers(self) -> dict[str, Optimizer]:
+        """The optimisers by name: encoder and world model share one."""
+        model, c = self.model, self.config
+        encoder = model.modules_by_name()[model.spec.encoder_module]
+        return {
+            "wm": Optimizer("wm", [encoder, model.dynamics], c.world_model),
+            "actor": Optimizer("actor", [model.actor], c.actor),
+            "critic": Optimizer("critic", [model.critic], c.critic),
+        }
+
+    @property
+    def batch_specs(self) -> Mapping[str, BatchSpec]:
+        """The batches of log rows that the next :meth:`update` needs."""
+        return {"agent": self.config.agent_batch}
+
+    @property
+    def initial_updates(self) -> int:
+        """Updates that precede behaviour learning; they do not wait for new experience."""
+        return self.config.world_model_init
+
+    @property
+    def phase(self) -> str:
+        return "world_model" if self.updates < self.initial_updates else "behaviour"
+
+    def begin_with(self, step: int) -> None:
+        self.behavior.target.load_state_dict(self.model.critic.state_dict())
+        self.updates = min(step, self.initial_updates)
+
+    def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
+        """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8,
+        action (B, T, A), reward, is_first, is_terminal (B, T); optionally commanded (B, T, A) and
+        demo (B, T) bool, which marks the rows whose commanded action is worth imitating.
+
+        Raises FloatingPointError, before the step at fault, when a loss or gradient is not finite.
+        """
+        metrics: dict[str, float] = {}
+        if "agent" in batches:
+            batch = without_context(self.prepare(batches["agent"]), self.keep_resets)
+            post, metrics = self.update_world_model(batch)
+            since = self.updates - self.initial_updates
+            if since >= 0 and since % self.config.behavior_every == 0:
+                metrics |= self.update_behavior(post, batch)
+        self.updates += 1
+        return metrics
+
+    def update_world_model(self, batch: Mapping[str, Tensor]) -> tuple[RSSMState, dict[str, float]]:
+        """One step on windows in arrival form; returns the posterior states for behaviour."""
+        with self.autocast():
+            features = self.model.features(batch)
+            loss, post, metrics = self.model.dynamics.loss(features, batch, self.generator)
+        return post, numbers(metrics) | self.optimizers["wm"].step(loss)
+
+    def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        """One step of actor and critic from one rollout of the just updated world model."""
+        model, behavior = self.model, self.behavior
+        with frozen(model.dynamics), self.autocast():
+            trajectory = behavior.trajectory(
+                model.imagination,
+                model.actor,
+                model.critic,
+                post,
+                batch["is_terminal"],
+                self.generator,
+            )
+            behavior.update_scales(trajectory, model.critic)
+            actor_loss, critic_loss, metrics = behavior.losses(
+                model.actor, model.critic, trajectory
+            )
+            if self.config.behavior.imitation and "demo" in batch:
+                loss = behavior.imitation_loss(model.actor, post, batch)
+                actor_loss = actor_loss + self.config.behavior.imitation * loss
+                metrics["ac/imitation_loss"] = loss
+            result = numbers(metrics) | self.optimizers["actor"].step(actor_loss)
+        result |= self.optimizers["critic"].step(critic_loss)
+        behavior.update_target(model.critic)
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything besides the weights that decides the next update."""
+        return {
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+            "behavior": self.behavior.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.generator.set_state(state["generator"].cpu())
+        self.behavior.load_state_dict(state["behavior"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+
+    @property
+    def keep_resets(self) -> bool:
+        """See :func:`without_context`: do windows go on into the next episode by exception only?"""
+        return self.config.sampling.per_episode or not self.config.sampling.join
+
+    def prepare(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Log rows on the device, in arrival form."""
+        return arrival({k: v.to(self.device, non_blocking=True) for k, v in batch.items()})
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 on CUDA; on CPU, where it is far slower than float32, nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+
+def numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Metrics as plain numbers."""
+    return {k: float(v.detach()) for k, v in metrics.items()}
