@@ -116,8 +116,9 @@ class DreamerAgent(WorldModel):
     def features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Features (B, T, N, D) of a batch of log rows (B, T, ...); gradients reach the encoder
         where it learns with the world model."""
-        flat = self.encode({"image": batch["image"].flatten(0, 1)})
-        return flat.unflatten(0, batch["image"].shape[:2])
+        lead = batch["is_first"].shape
+        obs = {name: batch[name].flatten(0, 1) for name in self.spec.obs_keys}
+        return self.encode(obs).unflatten(0, lead)
 
     def pack(self, state: State) -> Tensor:
         return self.dynamics.rssm.pack(state)

@@ -19,8 +19,8 @@ from wm_models.nets.optimizer import Optimizer, OptimizerConfig
 from wm_models.nets.rssm import RSSMState
 
 FIELDS = frozenset(
-    {"image", "action", "commanded", "reward", "is_first", "is_last", "is_terminal", "demo"}
-)
+    {"action", "commanded", "reward", "is_first", "is_last", "is_terminal", "demo"}
+)  # besides the parts of the observation
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.config = config
-        self.fields = FIELDS
+        self.fields = FIELDS | model.spec.obs_keys.keys()
         self.behavior = Behavior(model.critic, config.behavior).to(self.device)
         self.updates = 0
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -117,9 +117,10 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         self.updates = min(step, self.initial_updates)
 
     def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
-        """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8,
-        action (B, T, A), reward, is_first, is_terminal (B, T); optionally commanded (B, T, A) and
-        demo (B, T) bool, which marks the rows whose commanded action is worth imitating.
+        """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8 and
+        proprio (B, T, P) where the model takes them, action (B, T, A), reward, is_first, is_terminal (B, T); optionally commanded (B, T, A) and
+        demo (B, T) bool, which marks the rows whose commanded action is
+        worth imitating.
 
         Raises FloatingPointError, before the step at fault, when a loss or gradient is not finite.
         """

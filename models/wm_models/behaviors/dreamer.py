@@ -1,0 +1,167 @@
+"""The plain Dreamer: an encoder, an RSSM that reconstructs observations, and the heads.
+
+DreamerV2 and DreamerV3 (2023) are two settings of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.behaviors.dreamer_agent import DreamerAgent
+from wm_models.behaviors.dreamer_learner import DreamerLearner, DreamerLearnerConfig
+from wm_models.interface.checked import Checked
+from wm_models.interface.embodiment import Embodiment
+from wm_models.interface.preset import Pace, Planning, Preset, Sampling
+from wm_models.interface.state import State
+from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
+from wm_models.nets.dreamer_world import DreamerWorld
+from wm_models.nets.heads import FORMS, Actor, ActorConfig, Critic, HeadConfig, ScalarHead
+from wm_models.nets.kl import AveragedFreeKL, EachFreeKL
+from wm_models.nets.observation import ObservationConfig, ObservationDecoder, ObservationEncoder
+from wm_models.nets.rssm import RSSM, RSSMConfig, RSSMState
+
+
+@dataclass(frozen=True)
+class DreamerConfig:
+    """Everything that decides the shape of the weights and of the losses: DreamerV2's defaults."""
+
+    observation: ObservationConfig = field(default_factory=ObservationConfig)
+    rssm: RSSMConfig = field(default_factory=lambda: RSSMConfig(img_in_act="elu"))
+    heads: HeadConfig = field(default_factory=lambda: HeadConfig(units=400))
+    actor: ActorConfig = field(
+        default_factory=lambda: ActorConfig(std_span=2.0, std_slope=0.5, output_scale=1.0)
+    )
+    kl: AveragedFreeKL | EachFreeKL = field(default_factory=AveragedFreeKL)
+    reward: str = "half_mse"  # form of the reward head, see ScalarHead
+    critic: str = "half_mse"  # form of the critic
+    output_scale: float = 1.0  # of the initial output weights of reward and critic
+    discount: bool = False  # learn where episodes terminate
+    gamma: float = 0.99
+    continues_as_gamma: bool = True  # the discount head predicts gamma (DreamerV2) or 1 (V3)
+    image_scale: float = 0.5  # weight of the squared error of observations
+    reward_scale: float = 1.0  # weight of the reward loss
+    discount_scale: float = 1.0  # weight of the discount loss
+    critic_counts_arrival: bool = True  # as `returns: arrival` of the behaviour (DreamerV2)
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.choice("reward", FORMS[:-1])
+        check.choice("critic", FORMS[:-1])
+        check.flag("discount", "continues_as_gamma", "critic_counts_arrival")
+        check.number("gamma", low=0.0, high=1.0, open_ends="low")
+        check.number("output_scale", "image_scale", "reward_scale", "discount_scale", low=0.0)
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {
+            "wm/image_loss": self.image_scale,
+            "wm/proprio_loss": self.image_scale,
+            "wm/reward_loss": self.reward_scale,
+            "wm/discount_loss": self.discount_scale,
+        }
+
+
+class ReconstructingWorld(DreamerWorld):
+    """An RSSM whose states reconstruct the observation."""
+
+    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+        c, feat = config, config.rssm.feat
+        super().__init__(
+            c.kl,
+            c.gamma,
+            continues_as=c.gamma if c.continues_as_gamma else 1.0,
+            weights=c.loss_weights,
+        )
+        self.rssm = RSSM(c.rssm, embodiment.action_dim, c.observation.width)
+        self.decoder = ObservationDecoder(c.observation, embodiment, feat)
+        self.reward = ScalarHead(feat, c.heads, c.reward, output_scale=c.output_scale)
+        self.discount = (
+            ScalarHead(feat, c.heads, "bernoulli", output_scale=1.0) if c.discount else None
+        )
+
+    def target_losses(
+        self, features: Tensor, post: RSSMState, batch: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return self.decoder.losses(post.feat, batch)
+
+
+class Dreamer(DreamerAgent):
+    """A plain Dreamer behind the world-model contract."""
+
+    dynamics: ReconstructingWorld
+
+    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+        super().__init__()
+        c, feat, action_dim = config, config.rssm.feat, embodiment.action_dim
+        self.config, self.embodiment = config, embodiment
+        self.critic_counts_arrival = c.critic_counts_arrival
+        obs_keys = c.observation.obs_keys(embodiment)
+        self.encoder = ObservationEncoder(c.observation, embodiment)
+        self.dynamics = ReconstructingWorld(c, embodiment)
+        self.actor = Actor(feat, action_dim, c.heads, c.actor)
+        self.critic = Critic(feat, c.heads, c.critic, output_scale=c.output_scale)
+        low, high = symmetric_box(action_dim)
+        self.spec = ModelSpec(
+            action_low=low,
+            action_high=high,
+            obs_keys=obs_keys,
+            model_dt=embodiment.period_s,
+            has_reward=True,
+            has_value=True,
+            has_actor=True,
+            has_continue=c.discount,
+            has_decoder=c.observation.images,
+            stochastic=True,
+        )
+
+    def modules_by_name(self) -> dict[str, nn.Module]:
+        return {
+            "encoder": self.encoder,
+            "world_model": self.dynamics,
+            "actor": self.actor,
+            "critic": self.critic,
+        }
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        features: Tensor = self.encoder(obs)
+        return features
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        return {"image": self.dynamics.decoder.image(state.feat)}
+
+
+@dataclass(frozen=True)
+class DreamerPreset(Preset):
+    """A plain Dreamer and how it is trained."""
+
+    model: DreamerConfig = field(default_factory=DreamerConfig)
+    learner: DreamerLearnerConfig = field(default_factory=DreamerLearnerConfig)
+
+    @property
+    def pace(self) -> Pace:
+        c = self.learner
+        return Pace(c.prefill, c.train_every, c.world_model_init)
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.learner.sampling
+
+    @property
+    def planning(self) -> Planning:
+        """Imagined rewards are discounted as the critic is trained to."""
+        return Planning(gamma=self.model.gamma)
+
+    def build(self, embodiment: Embodiment | int, seed: int = 0) -> WorldModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Dreamer(self.model, Embodiment.of(embodiment))
+
+    def build_learner(
+        self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> DreamerLearner[Dreamer, DreamerLearnerConfig]:
+        assert isinstance(model, Dreamer)
+        return DreamerLearner(model, self.learner, seed=seed, device=device)

@@ -1,0 +1,148 @@
+"""Convolutional encoders and decoders of the Dreamer family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from wm_models.interface.checked import Checked
+from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORM_EPS, NORMS, uniform_
+
+CENTRE = 0.5  # images are shifted by this, to -0.5..0.5
+SMALLEST = 4  # side of the grid behind the last "same" convolution
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """Convolutions with kernel 4 and stride 2. The defaults are DreamerV2's.
+
+    padding: "valid", four convolutions of 64 x 64 pixels down to 2 x 2; the decoder has kernels 5,
+    5, 6, 6 (DreamerV2, APV). "same": each convolution halves the side, down to 4 (DreamerV3). Each
+    layer has twice the channels of the one before, ``depth`` in the first.
+    """
+
+    image_size: int = 64
+    depth: int = 48
+    padding: str = "valid"
+    act: str = "elu"
+    norm: str = "none"  # "layer": LayerNorm over the channels of each pixel, and no bias
+    init: str = "glorot"
+
+    def __post_init__(self) -> None:
+        check = Checked(self)
+        check.whole("image_size", "depth", high=16384)
+        check.choice("padding", ("valid", "same"))
+        check.choice("act", tuple(ACTIVATIONS))
+        check.choice("norm", NORMS)
+        check.choice("init", tuple(INITIALIZERS))
+        if self.padding == "valid" and self.image_size != 64:
+            check.refuse("image_size", "64 with padding 'valid'; use padding 'same'")
+        if self.padding == "same" and self.image_size != SMALLEST * 2**self.layers:
+            check.refuse("image_size", "a power of two from 8 with padding 'same'")
+
+    @property
+    def layers(self) -> int:
+        if self.padding == "valid":
+            return 4
+        return max((self.image_size // SMALLEST).bit_length() - 1, 1)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Output channels of each convolution of the encoder."""
+        return tuple(self.depth * 2**i for i in range(self.layers))
+
+    @property
+    def grid(self) -> int:
+        """Side of the encoder's last grid."""
+        return 2 if self.padding == "valid" else SMALLEST
+
+    @property
+    def width(self) -> int:
+        """Numbers that the encoder makes of an image."""
+        return self.channels[-1] * self.grid**2
+
+
+class CNNEncoder(nn.Module):
+    """Images to numbers: uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), -> (B, width)."""
+
+    def __init__(self, config: CNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        pad = 0 if config.padding == "valid" else 1
+        layers: list[nn.Module] = []
+        for a, b in pairwise((3, *config.channels)):
+            conv = nn.Conv2d(a, b, 4, 2, pad, bias=config.norm == "none")
+            layers += [conv, *_norm(config, b), ACTIVATIONS[config.act]()]
+        self.net = nn.Sequential(*layers)
+        INITIALIZERS[config.init](self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        flat: Tensor = self.net(centred(image, self.config.image_size)).flatten(1)
+        return flat
+
+
+class CNNDecoder(nn.Module):
+    """State features (..., F) -> images around 0, -0.5..0.5: (..., 3, H, W)."""
+
+    def __init__(self, config: CNNConfig, feat: int) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.channels[::-1]
+        if config.padding == "valid":
+            self.shape = (4 * channels[0], 1, 1)
+            widths = (4 * channels[0], *channels[1:], 3)
+            kernels, pad = (5, 5, 6, 6), 0
+        else:
+            self.shape = (channels[0], SMALLEST, SMALLEST)
+            widths = (*channels, 3)
+            kernels, pad = (4,) * config.layers, 1
+        self.inputs = nn.Linear(feat, self.shape[0] * self.shape[1] * self.shape[2])
+        layers: list[nn.Module] = []
+        for (a, b), kernel in zip(pairwise(widths[:-1]), kernels[:-1], strict=True):
+            conv = nn.ConvTranspose2d(a, b, kernel, 2, pad, bias=config.norm == "none")
+            layers += [conv, *_norm(config, b), ACTIVATIONS[config.act]()]
+        layers.append(nn.ConvTranspose2d(widths[-2], widths[-1], kernels[-1], 2, pad))
+        self.net = nn.Sequential(*layers)
+        INITIALIZERS[config.init](self)
+        if config.init != "glorot":  # Glorot's is an output layer's
+            uniform_(self.inputs, 1.0)
+            uniform_(self.net[-1], 1.0)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        lead = feat.shape[:-1]
+        x = self.inputs(feat.reshape(-1, feat.shape[-1]))
+        if self.config.padding == "same":  # the release's order of the first layer's outputs
+            x = x.unflatten(-1, (SMALLEST, SMALLEST, -1)).permute(0, 3, 1, 2)
+        image: Tensor = self.net(x.reshape(-1, *self.shape))
+        return image.reshape(*lead, *image.shape[1:])
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each pixel, (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
+
+
+def _norm(config: CNNConfig, channels: int) -> list[nn.Module]:
+    return [ChannelNorm(channels)] if config.norm == "layer" else []
+
+
+def centred(image: Tensor, size: int) -> Tensor:
+    """uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), as float -0.5..0.5 (B, 3, H, W)."""
+    raw = image.dtype == torch.uint8
+    x = image.permute(0, 3, 1, 2) if raw else image
+    if x.shape[1:] != (3, size, size):
+        raise ValueError(
+            f"image: got {tuple(x.shape)} after moving channels first, expected "
+            f"(B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float."
+        )
+    return (x.float() / 255.0 if raw else x) - CENTRE
