@@ -118,9 +118,9 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
 
     def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         """One update of all that is due now. Batches of log rows: image (B, T, H, W, 3) uint8 and
-        proprio (B, T, P) where the model takes them, action (B, T, A), reward, is_first, is_terminal (B, T); optionally commanded (B, T, A) and
-        demo (B, T) bool, which marks the rows whose commanded action is
-        worth imitating.
+        proprio (B, T, P) where the model takes them, action (B, T, A), reward, is_first,
+        is_terminal (B, T); optionally commanded (B, T, A) and demo (B, T) bool, which marks the
+        rows whose commanded action is worth imitating.
 
         Raises FloatingPointError, before the step at fault, when a loss or gradient is not finite.
         """
