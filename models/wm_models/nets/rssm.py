@@ -35,8 +35,8 @@ class RSSMConfig:
     stoch: int = 32
     classes: int = 32
     action_pad: int = 50  # actions are padded with zeros to this many inputs; 0: they are not
-    act: str = "elu"  # of the hidden layers of prior and posterior
     img_in_act: str = "none"  # behind img_in; `act` in all models but MWM's release
+    act: str = "elu"  # of the hidden layers of prior and posterior
     norm: str = "none"  # "layer": LayerNorm in front of each activation, and no bias
     posterior_norm: str = "same"  # as `norm`, or "batch": BatchNorm in the posterior (MuDreamer)
     unimix: float = 0.0  # share of the uniform distribution in every categorical; .01 in DreamerV3

@@ -93,7 +93,9 @@ def trajectory_of(model, behavior: Behavior, batch: int = 2, length: int = 3) ->
     post = model.dynamics.rssm.initial(batch, torch.zeros(1))
     post = RSSMState(*(x[:, None].expand(-1, length, *x.shape[1:]).clone() for x in post))
     terminal = torch.zeros(batch, length).bool()
-    return behavior.trajectory(model.imagination, model.actor, post, terminal, seeded())
+    return behavior.trajectory(
+        model.imagination, model.actor, model.critic, post, terminal, seeded()
+    )
 
 
 def imagined_losses(model, config: BehaviorConfig, batch: int = 2, length: int = 3):
@@ -279,3 +281,66 @@ def test_settings_are_checked() -> None:
         ValueError, match=r"sample_gradient: got .*, expected 'exact' or 'released'"
     ):
         BehaviorConfig(sample_gradient="inverse")
+
+
+NEXT = {"returns": "next", "bootstrap": "online", "target": "ema", "slow_regularizer": 1.0}
+
+
+def test_returns_of_what_follows(model) -> None:
+    """R_k = r_{k+1} + d_{k+1} ((1 - lam) v_{k+1} + lam R_{k+1}), R_H = v_H (DreamerV3)."""
+    behavior = Behavior(model.critic, BehaviorConfig(horizon=3, lam=0.7, reward_norm=1.0, **NEXT))
+    with torch.no_grad():
+        t = trajectory_of(model, behavior)
+        got = behavior._returns(t)
+        last = t.value[3]
+        for k in (2, 1, 0):
+            last = t.reward[k + 1] + t.discount[k + 1] * (0.3 * t.value[k + 1] + 0.7 * last)
+            assert_close(got[k], last)
+        assert_close(t.value, model.critic.normalized(t.rollout.feat))
+
+
+def test_the_objective_of_what_follows_is_the_advantage_of_every_imagined_action(model) -> None:
+    config = BehaviorConfig(horizon=3, return_norm=True, entropy=0.5, **NEXT)
+    behavior = Behavior(model.critic, config)
+    with frozen(model.dynamics):
+        t = trajectory_of(model, behavior)
+        behavior.update_scales(t, model.critic)
+        actor_loss, critic_loss, _ = behavior.losses(model.actor, model.critic, t)
+    returns, scale = behavior._returns(t), behavior.return_scale.divisor
+    weight = torch.cumprod(torch.cat([torch.ones_like(t.discount[:1]), t.discount[:-1]]), 0)[:-1]
+    advantage = (returns - t.value[:-1]) / scale
+    assert_close(actor_loss, -(weight * (advantage + 0.5 * t.rollout.entropy)).mean())
+    feat = t.rollout.feat[:-1].detach()
+    both = model.critic.loss(feat, returns) + model.critic.loss(feat, behavior.target(feat))
+    assert_close(critic_loss, (weight * both).mean())
+    critic_loss.backward()
+    actor_loss.backward()
+    assert all(p.grad is not None for p in model.critic.parameters())
+    assert all(p.grad is None for p in behavior.target.parameters())
+
+
+def test_the_actors_loss_leaves_the_online_critic_alone(model) -> None:
+    actor_loss, _, _ = imagined_losses(model, BehaviorConfig(horizon=3, **NEXT))
+    actor_loss.backward()
+    assert all(p.grad is None for p in model.critic.parameters())
+    assert all(p.requires_grad for p in model.critic.parameters())
+
+
+def test_an_ema_critic_follows_every_update(model) -> None:
+    behavior = Behavior(model.critic, BehaviorConfig(target="ema", target_rate=0.02))
+    before = [p.clone() for p in behavior.target.parameters()]
+    with torch.no_grad():
+        for p in model.critic.parameters():
+            p.add_(1.0)
+    for _ in range(2):
+        behavior.update_target(model.critic)
+    for slow, old in zip(behavior.target.parameters(), before, strict=True):
+        assert_close(slow, old + 1.0 - 0.98**2, atol=1e-5, rtol=0)
+
+
+def test_gradients_of_both_kinds_of_return_reach_the_actor(model) -> None:
+    for kind in ("dynamics", "reinforce", "both"):
+        model.zero_grad(set_to_none=True)
+        loss, _, _ = imagined_losses(model, BehaviorConfig(horizon=3, actor_grad=kind, **NEXT))
+        loss.backward()
+        assert model.actor.mean.weight.grad.abs().sum() > 0

@@ -19,6 +19,8 @@ from wm_models.nets.blocks import (
     mlp,
     patchify,
     sincos_2d,
+    truncated_normal_,
+    uniform_,
     unpatchify,
 )
 
@@ -106,3 +108,32 @@ def test_stems_give_one_token_per_patch() -> None:
     stem = PatchStem(8, 7)
     assert_close(stem(image), stem.proj(patchify(image, 8)))
     assert len(Transformer(8, 3, 2)) == 4
+
+
+def test_output_layers_begin_as_small_as_their_scale() -> None:
+    """Uniform, with the variance of the fan average times the scale."""
+    layer = nn.Linear(60, 20)
+    nn.init.ones_(layer.bias)
+    for scale in (0.1, 0.9):
+        uniform_(layer, scale)
+        bound = (3.0 * scale / 40.0) ** 0.5
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.min() < -0.9 * bound and not layer.bias.any()
+    uniform_(layer, 0.0)
+    assert not layer.weight.any()
+
+
+def test_truncated_normal_weights() -> None:
+    """Variance 1 / fan average although the tails are cut, and no value beyond two std."""
+    conv = nn.Conv2d(30, 50, 4)
+    nn.init.ones_(conv.bias)
+    truncated_normal_(conv)
+    fan = 16 * (30 + 50) / 2
+    assert_close(conv.weight.std(), torch.tensor(fan**-0.5), rtol=0.02, atol=0)
+    assert conv.weight.abs().max() <= 2 * fan**-0.5 / 0.8796 and not conv.bias.any()
+
+
+def test_a_normed_hidden_layer_has_no_bias() -> None:
+    net = mlp(4, 8, 2, 3, "silu", "layer")
+    assert [type(m).__name__ for m in net] == [*["Linear", "LayerNorm", "SiLU"] * 2, "Linear"]
+    assert net[0].bias is None and net[-1].bias is not None

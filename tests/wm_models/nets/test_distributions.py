@@ -9,14 +9,17 @@ import torch
 from torch.testing import assert_close
 
 from wm_models.nets.distributions import (
+    ClippedNormal,
+    OneHot,
     TruncatedNormal,
-    balanced_kl,
+    TwoHot,
     bernoulli_loss,
     categorical_kl,
     gumbel,
     sample_onehot,
     symexp,
     symlog,
+    unimix,
 )
 
 
@@ -43,16 +46,6 @@ def test_kl_of_one_hot_against_uniform() -> None:
     assert_close(
         categorical_kl(hot, torch.zeros_like(hot)), torch.tensor([110.9]), atol=0.01, rtol=0
     )
-
-
-def test_kl_balance_splits_the_gradient() -> None:
-    g = seeded()
-    post, prior = (torch.randn(4, 8, 8, generator=g).requires_grad_() for _ in range(2))
-    plain = torch.autograd.grad(categorical_kl(post, prior).sum(), (post, prior))
-    mixed = torch.autograd.grad(balanced_kl(post, prior, 0.8).sum(), (post, prior))
-    assert_close(balanced_kl(post, prior, 0.8), categorical_kl(post, prior))
-    assert_close(mixed[0], 0.2 * plain[0])
-    assert_close(mixed[1], 0.8 * plain[1])
 
 
 def test_straight_through_is_one_hot_with_the_gradient_of_probabilities() -> None:
@@ -176,3 +169,71 @@ def test_the_ends_of_the_generators_range_give_finite_samples(monkeypatch, u, me
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, u))
     sample = TruncatedNormal(torch.tensor([mean]), torch.tensor([0.1])).sample()
     assert bool(sample.isfinite().all()) and float(sample.abs()) <= 1.0
+
+
+def test_two_hot_figures() -> None:
+    """Decoding what was encoded, the bins' width, and the loss of equal logits: ln 255."""
+    bins = TwoHot.bins(torch.zeros(()))
+    assert_close(bins[1] - bins[0], torch.tensor(40 / 254))
+    x = torch.tensor([0.0, 0.3, -7.0, 1e3, -1e6])
+    logits = torch.zeros(5, TwoHot.BINS, requires_grad=True)
+    assert_close(TwoHot(logits).mean(), torch.zeros(5), atol=1e-4, rtol=0)
+    loss = TwoHot(logits).loss(x)
+    assert_close(loss, torch.full((5,), math.log(255)))
+    # the gradient of a cross-entropy is softmax - target: with equal logits it shows the target
+    target = 1 / 255 - torch.autograd.grad(loss.sum(), logits)[0]
+    assert_close(target.sum(-1), torch.ones(5), atol=1e-5, rtol=0)
+    assert ((target > 1e-6).sum(-1) <= 2).all()
+    assert_close(symexp((target * bins).sum(-1)), x, rtol=1e-4, atol=1e-5)
+
+
+def test_two_hot_numbers_beyond_the_bins_fall_on_the_last() -> None:
+    far = symexp(torch.tensor([30.0, -30.0])) * 1e9
+    logits = torch.zeros(2, TwoHot.BINS, requires_grad=True)
+    target = 1 / 255 - torch.autograd.grad(TwoHot(logits).loss(far).sum(), logits)[0]
+    assert_close(target[0, -1], torch.tensor(1.0), atol=1e-5, rtol=0)
+    assert_close(target[1, 0], torch.tensor(1.0), atol=1e-5, rtol=0)
+
+
+def test_unimix_keeps_every_category_possible() -> None:
+    logits = torch.tensor([[1000.0, 0.0, 0.0, 0.0]])
+    probs = unimix(logits, 0.01).softmax(-1)
+    assert_close(probs, torch.tensor([[0.9925, 0.0025, 0.0025, 0.0025]]))
+    gap = unimix(torch.tensor([1000.0, *[0.0] * 31]), 0.01)
+    assert_close(gap[0] - gap[1], torch.tensor(8.06), atol=5e-3, rtol=0)
+    assert unimix(logits, 0.0).equal(logits)
+
+
+def test_clipped_normal_shrinks_the_gradient_of_what_it_clips() -> None:
+    mean = torch.tensor([0.0, 0.9]).expand(4000, 2).clone().requires_grad_()
+    policy = ClippedNormal(mean, torch.tensor([0.1, 1.0]).expand(4000, 2))
+    x = policy.sample(seeded())
+    assert x.abs().max() <= 1.0 + 1e-6
+    (grad,) = torch.autograd.grad(x.sum(), mean)
+    clipped = x.detach().abs() > 1.0 - 1e-6
+    assert clipped[:, 1].any()
+    assert_close(grad[~clipped], torch.ones_like(grad[~clipped]))
+    assert ((grad[clipped] > 0) & (grad[clipped] < 1)).all()
+    plain = torch.distributions.Normal(mean, torch.tensor([0.1, 1.0]))
+    assert_close(policy.entropy(), plain.entropy().sum(-1))
+    assert_close(policy.log_prob(x), plain.log_prob(x).sum(-1))
+
+
+def test_entropy_of_dreamer_v3s_first_policy() -> None:
+    std = 0.9 * torch.sigmoid(torch.tensor([2.0])) + 0.1
+    assert_close(std, torch.tensor([0.893]), atol=1e-3, rtol=0)
+    entropy = ClippedNormal(torch.zeros(1), std).entropy()
+    assert_close(entropy, torch.tensor(1.305), atol=1e-3, rtol=0)
+
+
+def test_discrete_actions() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    policy = OneHot(logits.expand(20_000, 3))
+    x = policy.sample(seeded())
+    assert_close(x.mean(0), logits[0].softmax(-1), atol=0.01, rtol=0)
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    assert OneHot(logits).mode().equal(torch.tensor([[1.0, 0.0, 0.0]]))
+    plain = torch.distributions.Categorical(logits=logits)
+    assert_close(OneHot(logits).entropy(), plain.entropy())
+    action = torch.tensor([[0.0, 1.0, 0.0]])
+    assert_close(OneHot(logits).log_prob(action), plain.log_prob(torch.tensor([1])))

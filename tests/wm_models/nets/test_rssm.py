@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from wm_models.errors import ModelError
 from wm_models.nets import rssm as module
 from wm_models.nets.rssm import RSSM, RSSMConfig, RSSMState
 
@@ -78,7 +79,7 @@ def test_padded_inputs_do_nothing(net) -> None:
     with torch.no_grad():
         net.img_in.weight[:, -3:] += 1.0
     assert net.project_action(action).equal(before)
-    with pytest.raises(ValueError, match=r"action_pad: 5 is less than the 6"):
+    with pytest.raises(ValueError, match=r"action_pad: got 5, expected 0 or at least the 6"):
         RSSM(RSSMConfig(action_pad=5), 6, 7)
 
 
@@ -150,3 +151,82 @@ def test_packed_states_come_back(net) -> None:
     for size in (23, 25):
         with pytest.raises(ValueError, match=f"got {size} numbers, expected 24 for this preset"):
             net.unpack(torch.zeros(3, size))
+
+
+LAYERED = RSSMConfig(
+    deter=12,
+    hidden=10,
+    stoch=3,
+    classes=4,
+    action_pad=0,
+    img_in_act="silu",
+    act="silu",
+    norm="layer",
+    unimix=0.01,
+    initial="learned",
+    init="truncated_normal",
+)
+
+
+def test_dreamer_v3s_layers_are_linear_norm_activation_without_bias() -> None:
+    torch.manual_seed(0)
+    net = RSSM(LAYERED, 2, 7)
+    state, action, embed = random_state(net, 2), torch.rand(2, 1, 2), torch.rand(2, 1, 7)
+    x = torch.cat([state.stoch.flatten(1), action[:, 0]], 1)
+    x = F.silu(net.img_in_norm(F.linear(x, net.img_in.weight)))
+    r, c, u = net.gru_norm(F.linear(torch.cat([x, state.deter], 1), net.gru.weight)).split(12, -1)
+    u = torch.sigmoid(u - 1)
+    deter = u * torch.tanh(torch.sigmoid(r) * c) + (1 - u) * state.deter
+    states, logits = net.observe(state, action, embed, torch.zeros(2, 1).bool(), seeded())
+    assert_close(states.deter[:, 0], deter)
+    both = torch.cat([deter, embed[:, 0]], 1)
+    raw = net.post_out(F.silu(net.post_norm(F.linear(both, net.post_in.weight))))
+    probs = raw.unflatten(1, (3, 4)).softmax(-1)
+    assert_close(logits[:, 0].softmax(-1), 0.99 * probs + 0.01 / 4)
+    assert net.img_in.bias is net.gru.bias is net.post_in.bias is None
+    assert net.prior[0].bias is None and net.prior[-1].bias is not None
+
+
+def test_a_learned_start_replaces_the_state_of_every_first_row() -> None:
+    torch.manual_seed(0)
+    net = RSSM(LAYERED, 2, 7)
+    with torch.no_grad():
+        net.deter_0.copy_(torch.randn(12, generator=seeded(3)))
+    start = net.initial(2, torch.zeros(1))
+    assert_close(start.deter, torch.tanh(net.deter_0).expand(2, -1))
+    assert start.stoch.argmax(-1).equal(net.prior_logits(start.deter).argmax(-1))
+    args = torch.rand(2, 3, 2), torch.rand(2, 3, 7)
+    first = torch.tensor([[True, False, True], [False, True, False]])
+    mixed, _ = net.observe(random_state(net, 2), *args, first, seeded())
+    action = torch.where(first[..., None], 0.0, args[0])
+    deter = net.recur(start, net.project_action(action[:, 2]))
+    assert_close(mixed.deter[0, 2], deter[0])
+    grad = torch.autograd.grad(mixed.deter[1, 2].sum(), net.deter_0, retain_graph=True)[0]
+    assert grad.any()  # the start is learned through what follows
+
+
+def test_batch_norm_stands_in_the_posterior_alone() -> None:
+    torch.manual_seed(0)
+    net = RSSM(RSSMConfig(12, 10, 3, 4, 0, norm="layer", posterior_norm="batch"), 2, 7)
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    assert norms == [net.post_norm]
+    args = torch.rand(6, 2, 2), torch.rand(6, 2, 7), torch.zeros(6, 2).bool()
+    net.train().observe(random_state(net, 6), *args, seeded())
+    assert net.post_norm.num_batches_tracked == 2  # a batch of rows at each step
+    before = net.post_norm.running_mean.clone()
+    net.eval().observe(random_state(net, 6), *args, seeded())
+    assert net.post_norm.running_mean.equal(before)
+
+
+def test_actions_without_padding_have_inputs_of_their_own() -> None:
+    net = RSSM(RSSMConfig(8, 8, 2, 3, 0), 56, 5)
+    assert net.img_in.in_features == 2 * 3 + 56
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"act": "gelu2"}, {"norm": "rms"}, {"unimix": 1.5}, {"initial": "ones"}, {"init": "he"}],
+)
+def test_layers_are_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ModelError, match=next(iter(wrong))):
+        RSSMConfig(**wrong)
