@@ -118,7 +118,8 @@ class DreamerAgent(WorldModel):
         where it learns with the world model."""
         lead = batch["is_first"].shape
         obs = {name: batch[name].flatten(0, 1) for name in self.spec.obs_keys}
-        return self.encode(obs).unflatten(0, lead)
+        features: Tensor = self.encode(obs).unflatten(0, lead)
+        return features
 
     def pack(self, state: State) -> Tensor:
         return self.dynamics.rssm.pack(state)

@@ -94,7 +94,8 @@ class CNNDecoder(nn.Module):
         if config.padding == "valid":
             self.shape = (4 * channels[0], 1, 1)
             widths = (4 * channels[0], *channels[1:], 3)
-            kernels, pad = (5, 5, 6, 6), 0
+            kernels: tuple[int, ...] = (5, 5, 6, 6)
+            pad = 0
         else:
             self.shape = (channels[0], SMALLEST, SMALLEST)
             widths = (*channels, 3)

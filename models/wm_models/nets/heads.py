@@ -92,7 +92,7 @@ class ScalarHead(nn.Module):
             return TwoHot(out).loss(target)
         if self.form == "bernoulli":
             return bernoulli_loss(out, target)
-        error = out - (symlog(target) if self.form == "symlog" else target)
+        error: Tensor = out - (symlog(target) if self.form == "symlog" else target)
         return 0.5 * error.square() if self.form == "half_mse" else error.square()
 
 

@@ -131,4 +131,5 @@ class ObservationDecoder(nn.Module):
         """The image (..., 3, H, W) in 0..1. ModelError: the model sees none."""
         if self.cnn is None:
             raise ModelError("decode: this model sees no images (inputs is 'proprio').")
-        return (self.cnn(feat) + CENTRE).clamp(0.0, 1.0)
+        image: Tensor = self.cnn(feat) + CENTRE
+        return image.clamp(0.0, 1.0)
