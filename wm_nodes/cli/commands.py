@@ -15,6 +15,7 @@ CLASSES: Mapping[str, str] = {
     "collect": "collect:Collect",
     "eval": "eval:Eval",
     "study tasks": "study:Tasks",
+    "compare": "compare:Compare",
     "report": "report:Report",
     "replay": "replay:Replay",
     "models": "models:Models",

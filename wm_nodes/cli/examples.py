@@ -40,6 +40,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "wm study tasks --set easy --minutes 30",
         "wm study tasks --tasks coffee-button,door-open --demos 20 --folder runs/four",
     ),
+    "compare": (
+        "wm compare runs/mwm_s0 runs/mwm_s1 runs/dreamer_v3_s0 runs/dreamer_v3_s1",
+        "wm compare runs/cartpole_* --metric return --out cartpole",
+    ),
     "report": ("wm report NAME", "wm report runs/NAME --last 20 --out report"),
     "replay": ("wm replay runs/NAME --episode 3",),
     "models": ("wm models", "wm models show mwm_cpu"),

@@ -18,6 +18,7 @@ COMMANDS = {
     "collect": "record demonstrations or play into a replay log, without ROS",
     "eval": "success and return of a policy, with confidence intervals",
     "study": "learn a set of tasks with the same settings; a table beside blind baselines",
+    "compare": "methods over seeds and tasks: a table with intervals, and curves",
     "report": "video, plot and figures of a run",
     "replay": "play a logged episode onto a robot's topics",
     "models": "list the model presets",
