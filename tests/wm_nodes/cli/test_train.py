@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.wm_nodes.tiny import TINY, SeenPoint, record
+from tests.wm_nodes.tiny import TINY, LargeImagePoint, record
 from wm_datasets import LogReader
 from wm_models.registry import PRESETS
 from wm_models.weights.store import WeightStore, load_model
@@ -206,7 +206,7 @@ def test_a_run_that_a_graph_began_holds_nothing_out(wm_train, tmp_path):
 
 
 def test_logs_of_different_tasks_are_refused_before_anything_is_written(wm_train, tmp_path):
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         robot.spec = replace(robot.spec, task="elsewhere")
         collect(robot, HeldRandom(robot.spec, 2.0, 0), tmp_path / "c", 2, 0)
     words = ("--log", "a", "--log", "c", "--model", "tiny", "--steps", "2")

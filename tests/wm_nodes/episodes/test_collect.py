@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.wm_nodes.tiny import Homing, SeenPoint, record
+from tests.wm_nodes.tiny import Homing, LargeImagePoint, record
 from wm_datasets import LogReader
 from wm_datasets.spec import Source
 from wm_nodes.cli.collect import run
@@ -48,7 +48,7 @@ def test_one_episode_in_four_is_demonstrated_cleanly(demos):
 
 
 def test_noise_has_the_asked_deviation_and_changes_slowly():
-    with SeenPoint(time_limit=4000) as robot:
+    with LargeImagePoint(time_limit=4000) as robot:
         policy = NoisyExpert(Homing(), robot.spec, 0.2, seed=0)
         policy.begin(1)
         seen = robot.reset(0)
@@ -64,7 +64,7 @@ def test_noise_has_the_asked_deviation_and_changes_slowly():
 
 
 def test_without_noise_the_expert_does_what_it_means(tmp_path):
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         collect(robot, NoisyExpert(Homing(), robot.spec, 0.0, 0), tmp_path / "log", 2, 0)
     data = rows(tmp_path / "log")
     np.testing.assert_array_equal(data["action"], data["commanded"])
@@ -78,7 +78,7 @@ def test_the_log_says_who_acted(tmp_path, demos):
 
 
 def test_held_actions_last_as_long_as_asked_in_the_mean():
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         policy, seen = HeldRandom(robot.spec, 5.0, seed=0), robot.reset(0)
         policy.begin(0)
         actions = np.array([policy.choose(seen)[1] for _ in range(5000)])
@@ -98,7 +98,7 @@ def test_more_goes_on_where_the_log_ends(tmp_path, expert):
 
 def test_the_result_counts_what_the_log_holds(tmp_path):
     watched = []
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         policy = NoisyExpert(Homing(), robot.spec, 0.0, 0)
         result = collect(robot, policy, tmp_path / "log", 3, 0, watch=watched.append)
     assert result.rows == tuple(watched)

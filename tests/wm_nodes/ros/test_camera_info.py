@@ -75,8 +75,8 @@ def camera(graph):
         node = graph.add(kind)
         topic = f"{graph.namespace}/driver/camera_info"
         driver = graph.probe.create_publisher(CameraInfo, source.info_topic or topic, 10)
-        received = graph.hear(topics.CAMERA_INFO, camera="front")
-        graph.joined(node.infos.publishers[0])
+        received = graph.subscribe(topics.CAMERA_INFO, camera="front")
+        graph.matched(node.infos.publishers[0])
         return node, driver, received
 
     return made
@@ -88,7 +88,7 @@ def fact(node) -> str:
 
 def test_intrinsics_of_the_driver_are_adjusted_and_carry_the_images_stamp(graph, camera) -> None:
     node, driver, received = camera()
-    graph.joined(driver).publish(info())
+    graph.matched(driver).publish(info())
     graph.until(lambda: node.views.intrinsics("front"))
     node.infos.publish("front", 12_000_000_034)
     graph.until(lambda: received)
@@ -107,7 +107,7 @@ def test_intrinsics_of_the_driver_are_adjusted_and_carry_the_images_stamp(graph,
 
 def test_a_topic_of_the_yaml_is_taken(graph, camera) -> None:
     node, driver, _ = camera(info_topic=f"{graph.namespace}/calibration/front")
-    graph.joined(driver).publish(info())
+    graph.matched(driver).publish(info())
     graph.until(lambda: node.views.intrinsics("front"))
 
 
@@ -124,7 +124,7 @@ def test_without_calibration_there_is_none_and_the_diagnostics_say_why(
 ) -> None:
     node, driver, received = camera()
     if message is not None:
-        graph.joined(driver).publish(message)
+        graph.matched(driver).publish(message)
         graph.until(lambda: "front" in node.views._sent)
     node.infos.publish("front", 1)
     graph.spin(0.1)
@@ -152,7 +152,7 @@ def test_a_device_without_a_topic_has_none(graph, camera) -> None:
 )
 def test_bad_messages_are_dropped_and_the_last_good_one_stays(graph, camera, bad) -> None:
     node, driver, _ = camera()
-    graph.joined(driver).publish(info())
+    graph.matched(driver).publish(info())
     graph.until(lambda: node.views.intrinsics("front"))
     good = node.views.intrinsics("front")
     driver.publish(bad)
@@ -162,7 +162,7 @@ def test_bad_messages_are_dropped_and_the_last_good_one_stays(graph, camera, bad
 
 def test_the_newest_calibration_counts_and_equal_ones_cost_nothing(graph, camera) -> None:
     node, driver, _ = camera()
-    graph.joined(driver).publish(info())
+    graph.matched(driver).publish(info())
     graph.until(lambda: node.views.intrinsics("front"))
     first = node.views.intrinsics("front")
     for _ in range(3):
@@ -236,7 +236,9 @@ def pairs(images: list[Image], infos: list[CameraInfo]) -> list[tuple[Image, Cam
 
 def test_the_robot_node_says_what_the_simulated_driver_says(graph, gl, monkeypatch) -> None:
     monkeypatch.setattr(endpoints, "DISCOVERY_S", 0.2)
-    images, infos = (graph.hear(t, camera="front") for t in (topics.IMAGE_RAW, topics.CAMERA_INFO))
+    images, infos = (
+        graph.subscribe(t, camera="front") for t in (topics.IMAGE_RAW, topics.CAMERA_INFO)
+    )
     graph.add(ArmSimNode, camera_px=96)
     graph.add(RobotNode, adapter="arm", mode="realtime", home=False, dry_run=True)
     graph.until(lambda: len(pairs(images, infos)) > 1)
@@ -251,7 +253,7 @@ def test_the_robot_node_says_what_the_simulated_driver_says(graph, gl, monkeypat
 def test_metaworld_in_lock_step_has_it_too(graph, gl) -> None:
     pytest.importorskip("metaworld")
     both = (topics.IMAGE_RAW, topics.CAMERA_INFO)
-    images, infos = (graph.hear(topic, camera="corner4") for topic in both)
+    images, infos = (graph.subscribe(topic, camera="corner4") for topic in both)
     node = graph.add(RobotNode, adapter="metaworld", task="reach-v3", frame_prefix="sim_")
     graph.until(lambda: pairs(images, infos))
     image, seen = pairs(images, infos)[0]
@@ -262,7 +264,9 @@ def test_metaworld_in_lock_step_has_it_too(graph, gl) -> None:
 
 
 def test_a_robot_that_does_not_know_its_camera_says_so(graph) -> None:
-    infos, images = (graph.hear(t, camera="top") for t in (topics.CAMERA_INFO, topics.IMAGE_RAW))
+    infos, images = (
+        graph.subscribe(t, camera="top") for t in (topics.CAMERA_INFO, topics.IMAGE_RAW)
+    )
     node = graph.add(RobotNode, adapter="wall", task="wall-any")
     graph.until(lambda: images)
     graph.spin(0.1)

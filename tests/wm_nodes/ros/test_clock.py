@@ -29,7 +29,7 @@ def watched(graph, monkeypatch):
     """Return a node with use_sim_time, and what sets its time [s]."""
     monkeypatch.setattr(clock, "STANDS_S", 0.3)
     node = graph.add(Plain, use_sim_time=True)
-    publisher = graph.joined(graph.probe.create_publisher(Clock, clock.TOPIC, 10))
+    publisher = graph.matched(graph.probe.create_publisher(Clock, clock.TOPIC, 10))
 
     def tell(seconds: float) -> None:
         publisher.publish(Clock(clock=messages.to_time(round(seconds * messages.SECOND_NS))))
@@ -71,10 +71,10 @@ def test_a_simulator_with_use_sim_time_makes_the_time(graph, mode) -> None:
         lambda msg: clocks.append(messages.from_time(msg.clock)),
         QoSProfile(depth=50),
     )
-    steps = graph.hear(topics.STEPS, messages.step_from_msg)
+    steps = graph.subscribe(topics.STEPS, messages.step_from_msg)
     plans = topics.PLAN.always(graph.probe)
     node = graph.add(RobotNode, **POINT, mode=mode, use_sim_time=True)
-    graph.joined(plans)
+    graph.matched(plans)
     if mode == topics.LOCKSTEP:
         graph.until(lambda: steps)
         plan = Plan(steps[-1].stamp_ns, Origin("m", "actor", 1), ("push",), [[0.0]], 0.1)

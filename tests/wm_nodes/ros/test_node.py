@@ -74,8 +74,8 @@ def test_cleaning_up_leaves_nothing_and_a_node_may_be_configured_again(graph) ->
 
 def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
     node = graph.add(Listener)
-    received = graph.hear(topics.DIAGNOSTICS, statuses)
-    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    received = graph.subscribe(topics.DIAGNOSTICS, statuses)
+    publisher = graph.matched(topics.ANNOUNCEMENTS.always(graph.probe))
     for data in ("", "{", "[]"):
         publisher.publish(String(data=data))
         graph.until(lambda: True)
@@ -89,7 +89,7 @@ def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
 def test_an_inactive_node_heeds_nothing(graph) -> None:
     node = graph.add(Listener, autostart=False)
     node.trigger_configure()
-    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    publisher = graph.matched(topics.ANNOUNCEMENTS.always(graph.probe))
     publisher.publish(String(data="{"))
     graph.spin(0.2)
     assert not node.diagnostics.drops

@@ -43,8 +43,8 @@ def test_the_camera_node_counts_and_reports_stamps_out_of_range(
 ) -> None:
     """Lock-step stamps are simulated time: any is right."""
     node = graph.add(CameraNode, mode=mode, **TOP)
-    received = graph.hear(topics.IMAGE, messages.image_from_msg, **TOP)
-    publisher = graph.joined(topics.IMAGE_RAW.always(graph.probe, **TOP))
+    received = graph.subscribe(topics.IMAGE, messages.image_from_msg, **TOP)
+    publisher = graph.matched(topics.IMAGE_RAW.always(graph.probe, **TOP))
     now_ns = node.get_clock().now().nanoseconds
     stamp_ns = 0 if offset_s is None else now_ns + round(offset_s * SECOND)
     image = np.zeros((8, 8, 3), np.uint8)

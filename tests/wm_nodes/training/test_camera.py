@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.wm_models.families.dino_wm.dino_tiny import TINY as TINY_DINO
-from tests.wm_nodes.tiny import SIZE, TINY, SeenPoint, record
+from tests.wm_nodes.tiny import SIZE, TINY, LargeImagePoint, record
 from wm_datasets import LogReader, LogWriter
 from wm_models.encoders.conv import ConvConfig
 from wm_models.registry import PRESETS
@@ -51,7 +51,7 @@ def advance(learning, updates):
 
 
 def record_long(log, size, episodes=2):
-    with SeenPoint(size=size, time_limit=24) as robot:
+    with LargeImagePoint(size=size, time_limit=24) as robot:
         collect(robot, HeldRandom(robot.spec, 2.0, 0), log, episodes, 0)
     return log
 
@@ -84,7 +84,7 @@ def test_training_and_the_acting_agent_see_the_same_pixels(tmp_path, monkeypatch
         return encode(self, weights, image, proprio)
 
     monkeypatch.setattr(Encoder, "encode", noting)
-    with SeenPoint(size=size) as robot, LogReader(log) as reader:
+    with LargeImagePoint(size=size) as robot, LogReader(log) as reader:
         policy = LearnedPolicy.load(tmp_path / "run/weights", robot.spec, planner="cem",
                                     device="cpu", goal=None)  # fmt: skip
         seen = robot.reset(0)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.wm_models.families.dino_wm.dino_tiny import TINY as TINY_DINO
-from tests.wm_nodes.tiny import SIZE, TINY, SeenPoint, record
+from tests.wm_nodes.tiny import SIZE, TINY, LargeImagePoint, record
 from wm_datasets import LogReader, LogWriter, Sampler, VectorSpec
 from wm_models.behaviors.actor_critic import Behavior
 from wm_models.behaviors.returns import lambda_return
@@ -284,7 +284,7 @@ def test_at_an_episode_s_start_a_model_looks_back_on_that_episode_alone(tmp_path
 def test_windows_of_a_model_with_frameskip_stay_in_one_episode(tmp_path):
     """Its frames lie `frameskip` rows apart: a window over an end would join two episodes that no
     flag tells apart."""
-    with SeenPoint(time_limit=8) as robot:
+    with LargeImagePoint(time_limit=8) as robot:
         collect(robot, HeldRandom(robot.spec, 2.0, 0), tmp_path / "log", 12, 0)
     numbered = tmp_path / "numbered"
     with LogReader(tmp_path / "log") as reader, LogWriter(numbered, reader.spec) as writer:

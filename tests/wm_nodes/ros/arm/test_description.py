@@ -164,8 +164,11 @@ def robot(graph, monkeypatch):
 def test_the_robot_node_describes_its_arm_and_says_where_it_is(graph, robot) -> None:
     node = robot(frame_prefix="left_")
     graph.spin(0.2)
-    late = graph.hear(topics.ROBOT_DESCRIPTION)
-    links, poses = graph.hear(topics.LINK_TRANSFORMS), graph.hear(topics.END_EFFECTOR_POSE)
+    late = graph.subscribe(topics.ROBOT_DESCRIPTION)
+    links, poses = (
+        graph.subscribe(topics.LINK_TRANSFORMS),
+        graph.subscribe(topics.END_EFFECTOR_POSE),
+    )
     graph.until(lambda: late and links and poses)
     (text,) = {msg.data for msg in late}
     names = {link.get("name") for link in ET.fromstring(text).findall("link")}
@@ -191,10 +194,13 @@ def test_a_urdf_is_published_as_it_is(graph, described) -> None:
     joints = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3", "finger")
     limits = replace(CONFIG.limits, joints=joints)
     node = described(replace(CONFIG, model=URDF, hand="tool0", limits=limits))
-    received, links = graph.hear(topics.ROBOT_DESCRIPTION), graph.hear(topics.LINK_TRANSFORMS)
+    received, links = (
+        graph.subscribe(topics.ROBOT_DESCRIPTION),
+        graph.subscribe(topics.LINK_TRANSFORMS),
+    )
     graph.until(lambda: received)
     assert received[0].data == URDF.read_text()
-    graph.joined(node.description._links)
+    graph.matched(node.description._links)
     q = np.array([0.1, -0.5, 0.9, 0.3, 4.0, -1.0, 0.03])
     node.source.say(q)
     graph.until(lambda: links)
@@ -242,8 +248,8 @@ def test_a_description_that_is_there_already_is_not_published_again(graph, descr
 
 def test_nothing_is_published_without_new_joint_states(graph, described) -> None:
     node = described(rate_hz=50.0)
-    links = graph.hear(topics.LINK_TRANSFORMS)
-    graph.joined(node.description._links)
+    links = graph.subscribe(topics.LINK_TRANSFORMS)
+    graph.matched(node.description._links)
     graph.spin(0.15)
     assert not links
     for _ in range(3):
@@ -258,8 +264,8 @@ def test_nothing_is_published_without_new_joint_states(graph, described) -> None
 
 def test_joint_states_of_several_publishers_are_not_shown(graph, described) -> None:
     node = described()
-    links = graph.hear(topics.LINK_TRANSFORMS)
-    graph.joined(node.description._links)
+    links = graph.subscribe(topics.LINK_TRANSFORMS)
+    graph.matched(node.description._links)
     node.source.wrong = {"joint_sources": "two"}
     node.source.say(CONFIG.home)
     graph.spin(0.15)
@@ -270,8 +276,8 @@ def test_joint_states_of_several_publishers_are_not_shown(graph, described) -> N
 
 def test_no_more_transforms_than_the_rate(graph, described) -> None:
     node = described(rate_hz=10.0)
-    links = graph.hear(topics.LINK_TRANSFORMS)
-    graph.joined(node.description._links)
+    links = graph.subscribe(topics.LINK_TRANSFORMS)
+    graph.matched(node.description._links)
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
         node.source.say(CONFIG.home)
@@ -345,10 +351,10 @@ def test_tf_always_without_tf2_msgs_is_refused_in_one_line(graph, described) -> 
 def test_a_message_takes_little_time(graph, described) -> None:
     """About 0.3 ms for 9 links; the bound is far above, for slow machines."""
     node = described()
-    graph.hear(topics.LINK_TRANSFORMS)
-    graph.hear(topics.END_EFFECTOR_POSE)
-    graph.joined(node.description._links)
-    graph.joined(node.description._pose)
+    graph.subscribe(topics.LINK_TRANSFORMS)
+    graph.subscribe(topics.END_EFFECTOR_POSE)
+    graph.matched(node.description._links)
+    graph.matched(node.description._pose)
     best = np.inf
     for _ in range(30):
         node.source.say(CONFIG.home)

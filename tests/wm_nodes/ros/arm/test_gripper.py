@@ -14,7 +14,7 @@ pytest.importorskip("rclpy")
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from tests.wm_nodes.nodes.test_arm import ARM, Brain
+from tests.wm_nodes.nodes.test_arm import ARM, ArmPlanner
 from tests.wm_nodes.ros.arm.test_driver import HOME, bench, setpoint, state
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.arm_sim import ArmSimNode
@@ -112,7 +112,7 @@ def test_a_planned_opening_is_reached_and_kept_when_plans_end(graph, monkeypatch
     path = tmp_path / "robot.yaml"
     path.write_text(yaml.safe_dump(values))
     graph.add(ArmSimNode, task="goal", camera_px=32)
-    brain, openings = Brain(graph), []
+    brain, openings = ArmPlanner(graph), []
     topic = f"/arm_sim/{values['gripper']['topic']}"
     graph.probe.create_subscription(
         Float64MultiArray, topic, lambda msg: openings.append(msg.data[0]), 50
