@@ -275,7 +275,7 @@ def test_after_activation_the_path_begins_at_the_measured_position_and_resume_al
     assert arm.call("deactivate").success and arm.driver.calls == [("switch", False)]
     assert "deactivated" in arm.supervisor.stopping
     with arm.lock:  # moved by hand, while another controller is active
-        driver = arm.bench.bus
+        driver = arm.bench.driver
         target = driver.world.positions()
         target[0] += 0.4
         driver.controller.command("position", target[:6])
