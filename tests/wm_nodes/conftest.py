@@ -29,7 +29,7 @@ class Graph:
         self.executor.add_node(self.probe)
 
     def neighbour(self) -> Graph:
-        """Return a graph in a namespace of its own, in the same domain and executor."""
+        """Return a graph in another namespace, in the same domain and executor."""
         self.neighbours.append(Graph(self.context, self.executor))
         return self.neighbours[-1]
 
@@ -78,14 +78,14 @@ class Graph:
         return publisher
 
     def remove(self, node: Any) -> None:
-        """End a node and forget it."""
+        """End a node and remove it."""
         node.end()
         self.nodes.remove(node)
         self.executor.remove_node(node)
         node.destroy_node()
 
     def kill(self, node: Any) -> None:
-        """Forget a node without its orderly end, as `kill -9` does: it publishes nothing more."""
+        """Remove a node without its orderly end, as after `kill -9`: it publishes no more."""
         self.nodes.remove(node)
         self.executor.remove_node(node)
         node.destroy_node()

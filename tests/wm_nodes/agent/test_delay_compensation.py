@@ -58,7 +58,7 @@ class Line(WorldModel):
         self.spec = ModelSpec(
             *bounds, {"image": (3, 4, 4)}, frameskip=3, model_dt=3 * PERIOD_S, has_goal=True
         )
-        self.one = torch.nn.Parameter(torch.ones(()))
+        self.parameter = torch.nn.Parameter(torch.ones(()))
 
     def step(self, state, action, *, generator=None):
         return {"x": state["x"] + PERIOD_S * action.sum(-1, keepdim=True)}

@@ -67,7 +67,7 @@ def test_a_restart_continues_with_the_same_episodes(tmp_path: Path, stop_after: 
     before = run(first, limit=stop_after)[:stop_after]
     progress = CountsFile(str(tmp_path / "deep" / "progress.json"))
     progress.save(first.counts)
-    # the episode that was begun at the limit is the next one again
+    # the episode that was begun at the limit is repeated
     after = run(Schedule(criteria, 0, progress.load()))
     assert (before + after)[: len(uninterrupted)] == uninterrupted
 

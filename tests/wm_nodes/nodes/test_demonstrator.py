@@ -35,7 +35,7 @@ def test_demonstrations_of_an_own_task_have_its_rewards(graph, tmp_path, monkeyp
     with LogReader(run.path / "demos") as log:
         assert log.spec.task == "reach-sparse"
         rewards = log.read("reward", 0, log.length)
-        assert set(rewards.tolist()) == {0.0, 1.0}  # Meta-World's own lie in between
+        assert set(rewards.tolist()) == {0.0, 1.0}  # those of Meta-World are in between
 
 
 def test_a_robot_without_a_script_is_refused(graph, tmp_path):

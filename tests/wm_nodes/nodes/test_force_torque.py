@@ -250,7 +250,7 @@ def test_too_much_force_stops_within_the_limits_and_latches():
         assert (acceleration <= limits.acceleration * 1.001).all()
         assert "beyond 60 N" in robot.clear()  # the cause is still there
         robot.switches.wrench_bias_n = 0.0
-        assert not drive(robot, 0.5) and robot.latched()  # it does not go on by itself
+        assert not drive(robot, 0.5) and robot.latched()  # it stays stopped
         assert robot.clear() == "" and not robot.latched()
         assert drive(robot, 0.3)
 

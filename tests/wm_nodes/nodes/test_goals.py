@@ -43,7 +43,7 @@ SMALL = ConvConfig(image_size=64, channels=(4, 4, 8, 8), width=12)
 
 @pytest.fixture(params=[1, 3], ids=["one-frame", "history"])
 def weights(request, tmp_path, monkeypatch):
-    """A store with one version; the model looks at one frame, or at three."""
+    """A store with one version; the context of the model is one frame, or three."""
     model = replace(TINY.model, encoder=SMALL, context=request.param)
     preset = replace(TINY, model=model, samples=20)
     monkeypatch.setitem(PRESETS, "dino_tiny", preset)

@@ -104,7 +104,7 @@ def test_a_bag_of_the_running_graph_holds_the_rows_of_its_log(graph, tmp_path, s
     log, imported = LogReader(tmp_path / "log"), LogReader(tmp_path / "imported")
     assert log.spec.differences(imported.spec) == []
     stamps = log.read("stamp", 0, log.length).tolist()
-    first = stamps.index(int(imported.read("stamp", 0, 1)[0]))  # the bag was begun later
+    first = stamps.index(int(imported.read("stamp", 0, 1)[0]))  # the bag begins later
     assert imported.length == log.length - first >= 8
     for name in log.spec.fields:
         actual, expected = (

@@ -195,7 +195,7 @@ def test_of_other_programs_the_one_that_publishes_is_used(sleeper, monkeypatch) 
         assert subscriber.verdict(second_pub, "two") is Verdict.REFUSE  # both publish
         assert all(conflict.stays for conflict in subscriber.conflicts(2))
         monkeypatch.setattr(publishers, "SENDING_S", silent_s)
-        time.sleep(1.05 * silent_s)  # the first is silent: ended, or a ghost
+        time.sleep(1.05 * silent_s)  # the first no longer publishes
         assert subscriber.verdict(second_pub, "two alone") is Verdict.USE
         assert subscriber.conflicts(0) == []
 

@@ -26,7 +26,7 @@ from wm_nodes.training.loop import Trainer
 
 
 class Evolution:
-    """Learns from returns alone, as World Models' controller does."""
+    """Learns from returns only, as the controller of World Models does."""
 
     initial_updates, phase = 0, "controller"
     fields = frozenset({"proprio", "action"})
@@ -135,7 +135,7 @@ def test_returns_of_held_out_episodes_are_not_read(run) -> None:
 
 def test_returns_of_held_out_episodes_are_not_learned_from(run) -> None:
     log, start = run
-    trainer = start(hold_out=0.7)  # the episode at row 0 lies at .62
+    trainer = start(hold_out=0.7)  # the share of the episode at row 0 is .62
     assert trainer.step()
     assert set(trainer.learner.returns).isdisjoint(returns(log)[:1])
     assert len(trainer.learner.returns) < 3

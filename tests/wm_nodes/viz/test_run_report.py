@@ -199,7 +199,7 @@ def test_a_log_without_an_episode_is_refused(tmp_path):
 
 @pytest.fixture
 def trained(log, tmp_path):
-    """A run as `wm train` leaves it: run.json and metrics, no log of its own."""
+    """A run as `wm train` writes it: run.json and metrics, without a log."""
     run = tmp_path / "runs" / "trained"
     (run / "metrics").mkdir(parents=True)
     rows = [f"1.0,{update},wm/loss,{1 / update}\n" for update in (25, 50, 75)]

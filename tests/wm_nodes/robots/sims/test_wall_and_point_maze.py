@@ -70,7 +70,7 @@ def test_episodes_of_a_seed_are_those_of_earlier_logs(task):
     [(partial(SMALL_WALL, "wall-same"), wall.SUCCESS), (MAZE_WITHOUT_IMAGES, point_maze.SUCCESS_M)],
 )
 def test_no_episode_begins_at_its_goal(make_robot, success):
-    """5 of 100 episodes of wall-same began within success of the goal: standing still 'solved'
+    """5 of 100 episodes of wall-same began within success distance of the goal: standing still 'solved'
     them. Such starts are drawn again."""
     with make_robot() as robot:
         for index in range(100):
@@ -145,8 +145,8 @@ CHEAP = CEM(horizon=4, samples=40, elites=6, iterations=3, sigma0=1.0)  # MuJoCo
 def test_a_planner_that_knows_the_dynamics_reaches_its_goals(
     make_robot, make_dynamics, search, episodes, min_success
 ):
-    """Where a wall lies between, the straight distance leads into it: most of them. If this fails
-    the planner is wrong, not the model."""
+    """With a wall in between, the straight distance leads into it, so not every goal is reached.
+    As the model is exact, a failure is an error of the planner."""
     model, noise = make_dynamics(), torch.Generator().manual_seed(0)
     with make_robot(seed=5) as world:
         reached = [_reaches(world, model, search, noise) for _ in range(episodes)]

@@ -250,10 +250,10 @@ def test_only_the_configured_node_may_publish_the_joints(bench, full):
     assert "/wrong" in text and name in text and "driver_node" in text
     bench.nodes.remove(wrong_node := next(n for n in bench.nodes if n.get_name() == "wrong"))
     wrong_node.destroy_node()
-    right, device = bench.joint_states_pub("broadcaster"), bench.joint_states_pub("device")
+    configured, device = bench.joint_states_pub("broadcaster"), bench.joint_states_pub("device")
 
     def publish() -> None:
-        right.publish(joint_state())
+        configured.publish(joint_state())
         device.publish(joint_state(["wheel"]))
 
     bench.until(lambda: "joint_sources" not in driver.faults(), every=publish)
