@@ -54,7 +54,7 @@ def assembler(**settings) -> RowAssembler:
 
 
 def check(rows: list[dict]) -> None:
-    """The parts of a row have its stamp, its outcome is that of the next row, its episode is closed."""
+    """The parts of a row have its stamp, the outcome is of the next row, the episode is closed."""
     for row, next_row in zip(rows, [*rows[1:], None]):
         stamp = row["stamp"]
         assert row["image/top"][0, 0, 0] == stamp // 10 and row["proprio"] == [stamp]

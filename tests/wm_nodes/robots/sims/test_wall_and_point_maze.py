@@ -70,8 +70,8 @@ def test_episodes_of_a_seed_are_those_of_earlier_logs(task):
     [(partial(SMALL_WALL, "wall-same"), wall.SUCCESS), (MAZE_WITHOUT_IMAGES, point_maze.SUCCESS_M)],
 )
 def test_no_episode_begins_at_its_goal(make_robot, success):
-    """5 of 100 episodes of wall-same began within success distance of the goal: standing still 'solved'
-    them. Such starts are drawn again."""
+    """5 of 100 episodes of wall-same began within success distance of the goal: standing still
+    'solved' them. Such starts are drawn again."""
     with make_robot() as robot:
         for index in range(100):
             start = robot.reset(episode_seed(0, index, "evaluation")).proprio[:2]
