@@ -15,7 +15,7 @@ NAMES = itertools.count()
 
 
 class Graph:
-    """Nodes of one test in one executor, and a plain node `probe` to publish and listen with."""
+    """Nodes of one test in one executor, and a plain node `probe` that publishes and subscribes."""
 
     def __init__(self, context: Any, executor: Any = None) -> None:
         from rclpy.executors import SingleThreadedExecutor
@@ -29,14 +29,14 @@ class Graph:
         self.executor.add_node(self.probe)
 
     def neighbour(self) -> Graph:
-        """Return a graph in a namespace of its own, in the same domain and executor."""
+        """Return a graph in another namespace, in the same domain and executor."""
         self.neighbours.append(Graph(self.context, self.executor))
         return self.neighbours[-1]
 
     def add(self, kind: Callable[..., Any], *, begin: bool = True, **parameters: Any) -> Any:
-        """Make a node with parameters; it begins by itself unless told otherwise.
+        """Make a node with parameters and, with `begin`, activate it.
 
-        It lives in the test's namespace; a simulator, which is no node of the robot, in its own.
+        It is in the test's namespace; a simulator, which is no node of the robot, in its own.
         """
         from rclpy.parameter import Parameter
 
@@ -54,8 +54,8 @@ class Graph:
             node.begin()
         return node
 
-    def hear(self, topic: Any, convert: Callable = lambda msg: msg, **names: str) -> list:
-        """Subscribe; return the list that messages will come into."""
+    def subscribe(self, topic: Any, convert: Callable = lambda msg: msg, **names: str) -> list:
+        """Subscribe to a topic; return the list to which its messages are appended."""
         received: list = []
         topic.subscription(self.probe, lambda msg: received.append(convert(msg)), **names)
         return received
@@ -64,7 +64,7 @@ class Graph:
         """Spin until the condition holds."""
         end = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < end, "it did not happen in time"
+            assert time.monotonic() < end, "the condition did not hold in time"
             self.executor.spin_once(timeout_sec=0.02)
 
     def spin(self, seconds: float) -> None:
@@ -72,20 +72,20 @@ class Graph:
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.01)
 
-    def joined(self, publisher: Any, count: int = 1) -> Any:
-        """Return the publisher when so many subscriptions have found it."""
+    def matched(self, publisher: Any, count: int = 1) -> Any:
+        """Wait for `count` subscriptions of a publisher; return the publisher."""
         self.until(lambda: publisher.get_subscription_count() >= count)
         return publisher
 
     def remove(self, node: Any) -> None:
-        """End a node and forget it."""
+        """End a node and remove it."""
         node.end()
         self.nodes.remove(node)
         self.executor.remove_node(node)
         node.destroy_node()
 
     def kill(self, node: Any) -> None:
-        """Forget a node without its orderly end, as `kill -9` does: it publishes nothing more."""
+        """Remove a node without its orderly end, as after `kill -9`: it publishes no more."""
         self.nodes.remove(node)
         self.executor.remove_node(node)
         node.destroy_node()
@@ -103,9 +103,9 @@ def graph() -> Iterator[Graph]:
     rclpy = pytest.importorskip("rclpy")
     context = rclpy.Context()
     rclpy.init(context=context)
-    made = Graph(context)
-    yield made
-    made.close()
+    test_graph = Graph(context)
+    yield test_graph
+    test_graph.close()
     rclpy.try_shutdown(context=context)
 
 
@@ -116,9 +116,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     from wm_models.weights.manifest import Manifest
     from wm_models.weights.store import WeightStore
 
-    found = WeightStore(tmp_path_factory.mktemp("weights"))
+    weight_store = WeightStore(tmp_path_factory.mktemp("weights"))
     for version in (1, 2):
         model = preset("mwm_cpu").build(1, seed=version)
         manifest = Manifest(version=version, preset="mwm_cpu", action_dim=1)
-        found.save(model.modules_by_name(), manifest)
-    return found
+        weight_store.save(model.modules_by_name(), manifest)
+    return weight_store

@@ -1,4 +1,4 @@
-"""Parameters that nodes are started with, held against what the nodes declare."""
+"""Parameters that nodes are started with, compared with those that the nodes declare."""
 
 from __future__ import annotations
 

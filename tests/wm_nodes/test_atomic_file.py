@@ -1,4 +1,4 @@
-"""A file is whole or absent, whatever happens while it is written."""
+"""A file is complete or absent, whatever happens during writing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from wm_nodes.atomic_file import replacing, write_json
 
 
-def test_the_file_appears_when_the_block_ends_and_nothing_else_stays(tmp_path):
-    path = tmp_path / "made" / "table.csv"
-    with replacing(path) as aside:
-        aside.write_text("new")
+def test_the_file_appears_when_the_block_ends_and_no_other_stays(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    with replacing(path) as part:
+        part.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
@@ -22,19 +22,19 @@ def test_the_file_appears_when_the_block_ends_and_nothing_else_stays(tmp_path):
 def test_an_error_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(type(error)), replacing(path) as aside:
-        aside.write_text("ne")
+    with pytest.raises(type(error)), replacing(path) as part:
+        part.write_text("ne")
         raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_writer_left_is_written_over(tmp_path):
+def test_the_partial_file_of_a_killed_writer_is_overwritten(tmp_path):
     path = tmp_path / "counts.json"
-    with pytest.raises(ZeroDivisionError), replacing(path) as aside:
-        left = aside
+    with pytest.raises(ZeroDivisionError), replacing(path) as part:
+        leftover = part
         raise ZeroDivisionError
-    left.write_text('{"half":')
+    leftover.write_text('{"half":')
     write_json(path, {"episodes": 3})
     assert json.loads(path.read_text()) == {"episodes": 3}
     assert list(tmp_path.iterdir()) == [path]

@@ -20,15 +20,15 @@ TEXTS = st.text("ab_/0-~ .{}\n\u00e9", max_size=12)
 
 
 @given(st.one_of(TEXTS, NAMESPACES, NAMESPACES.map(lambda text: text[1:])))
-def test_legal_is_what_ros_takes(text):
+def test_legal_namespaces_are_those_of_ros(text):
     rclpy = pytest.importorskip("rclpy")
     from rclpy.validate_namespace import validate_namespace
 
     try:
-        taken = bool(text) and validate_namespace(absolute(text))
+        accepted = bool(text) and validate_namespace(absolute(text))
     except rclpy.exceptions.InvalidNamespaceException:
-        taken = False
-    assert legal(text) == taken
+        accepted = False
+    assert legal(text) == accepted
 
 
 @given(NAMESPACES, PARTS)
@@ -51,9 +51,9 @@ def test_the_root_and_names_private_to_a_node():
 
 
 @given(NAMESPACES, NAMESPACES)
-def test_two_namespaces_never_share_a_record(one, other):
-    paths = {default_path("fr3", "0", ns) for ns in (one, other, "/")}
-    assert len(paths) == len({one, other, "/"})
+def test_two_namespaces_never_share_a_record(first, second):
+    paths = {default_path("fr3", "0", ns) for ns in (first, second, "/")}
+    assert len(paths) == len({first, second, "/"})
 
 
 @pytest.mark.parametrize("text", ["left arm", "/left/", "//left", "1st", "/a-b", "", "x" * 300])

@@ -1,4 +1,4 @@
-"""Small cores: joining by stamp, due actions, pictures, liveness, noise, swapping, metering."""
+"""Small parts: synchronizing by stamp, due actions, images, liveness, noise, switching."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def step(stamp_ns: int, **rest) -> Step:
 # Synchronizer
 
 
-def test_a_full_set_is_handed_out_whatever_comes_first() -> None:
+def test_a_complete_set_is_returned_in_any_order() -> None:
     for order in (("a", "b"), ("b", "a")):
-        join = Synchronizer(("a", "b"))
-        assert join.put(order[0], 1, order[0]) is None
-        assert join.put(order[1], 1, order[1]) == {"a": "a", "b": "b"}
+        synchronizer = Synchronizer(("a", "b"))
+        assert synchronizer.put(order[0], 1, order[0]) is None
+        assert synchronizer.put(order[1], 1, order[1]) == {"a": "a", "b": "b"}
 
 
 def test_stamps_do_not_mix() -> None:
-    join = Synchronizer(("a", "b"))
-    join.put("a", 1, "old")
-    assert join.put("b", 2, "new") is None
+    synchronizer = Synchronizer(("a", "b"))
+    synchronizer.put("a", 1, "old")
+    assert synchronizer.put("b", 2, "new") is None
 
 
 def test_incomplete_stamps_are_bounded_and_the_oldest_is_dropped() -> None:
     dropped: list[int] = []
-    join = Synchronizer(("a", "b"), size=3, on_drop=dropped.append)
+    synchronizer = Synchronizer(("a", "b"), size=3, on_drop=dropped.append)
     for stamp in range(5):
-        join.put("a", stamp, None)
+        synchronizer.put("a", stamp, None)
     assert dropped == [0, 1]
 
 
@@ -70,15 +70,15 @@ def test_unknown_dimensions_are_refused(names: tuple) -> None:
 @pytest.mark.parametrize(
     ("age_ms", "index", "overdue_ms"), [(0, 0, -200), (99, 0, -101), (100, 1, -100), (250, 1, 50)]
 )
-def test_the_point_whose_time_has_come(age_ms: int, index: int, overdue_ms: int) -> None:
+def test_the_due_point_of_a_plan(age_ms: int, index: int, overdue_ms: int) -> None:
     action, overdue = due_action(plan([[0, 0], [1, 1]]), age_ms / 1e3, 0.1)
     assert action.tolist() == [index] * 2 and overdue == pytest.approx(overdue_ms / 1e3)
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_of_the_right_size_is_passed_on_untouched() -> None:
+def test_an_image_of_the_right_size_is_passed_on_unchanged() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     assert np.shares_memory(ImagePipeline(64, 64)(image), image)
 
@@ -91,20 +91,20 @@ def test_crop_comes_before_resize() -> None:
 
 
 @pytest.mark.parametrize("crop", [(-0.1, 0, 0, 0), (0.5, 0, 0.5, 0), (0, 1, 0, 0)])
-def test_a_crop_that_leaves_nothing_is_refused(crop: tuple) -> None:
+def test_a_crop_that_leaves_no_pixel_is_refused(crop: tuple) -> None:
     with pytest.raises(ValueError, match="crop"):
         ImagePipeline(8, 8, crop)
 
 
-def test_a_silent_and_a_frozen_camera_are_told_apart() -> None:
-    alive = Liveness(stale_s=1.0, frozen_s=2.0)
-    assert alive.fault(100.0) is None  # nothing has come yet
+def test_a_silent_and_a_frozen_camera_are_distinguished() -> None:
+    liveness = Liveness(stale_s=1.0, frozen_s=2.0)
+    assert liveness.fault(100.0) is None  # no image has been received yet
     for tick in range(30):
-        alive.saw(np.full((8, 8, 3), min(tick, 5), np.uint8), tick / 10)
-    assert "frozen" in (alive.fault(2.9) or "")
-    alive.saw(np.full((8, 8, 3), 99, np.uint8), 3.0)
-    assert alive.fault(3.1) is None
-    assert "silent" in (alive.fault(4.5) or "")
+        liveness.saw(np.full((8, 8, 3), min(tick, 5), np.uint8), tick / 10)
+    assert "frozen" in (liveness.fault(2.9) or "")
+    liveness.saw(np.full((8, 8, 3), 99, np.uint8), 3.0)
+    assert liveness.fault(3.1) is None
+    assert "silent" in (liveness.fault(4.5) or "")
 
 
 # Noise
@@ -113,11 +113,11 @@ def test_a_silent_and_a_frozen_camera_are_told_apart() -> None:
 def test_noise_depends_on_seed_role_and_stamp_only() -> None:
     seeds = {noise_seed(s, r, t) for s in range(5) for r in ("a", "b") for t in range(5)}
     assert len(seeds) == 50 and noise_seed(1, "a", 2) == noise_seed(1, "a", 2)
-    one, two = torch.Generator(), torch.Generator()
-    torch.rand(7, generator=two)  # earlier draws do not matter
+    first, second = torch.Generator(), torch.Generator()
+    torch.rand(7, generator=second)  # earlier draws do not matter
     assert torch.equal(
-        torch.rand(3, generator=torch_noise(one, 0, "a", 9)),
-        torch.rand(3, generator=torch_noise(two, 0, "a", 9)),
+        torch.rand(3, generator=torch_noise(first, 0, "a", 9)),
+        torch.rand(3, generator=torch_noise(second, 0, "a", 9)),
     )
     assert numpy_noise(0, "a", 9).random() == numpy_noise(0, "a", 9).random()
 
@@ -128,51 +128,51 @@ OLD, NEW = SimpleNamespace(version=1), SimpleNamespace(version=2)
 
 
 def test_new_weights_wait_for_an_episodes_start() -> None:
-    swap = VersionSwitch()
-    assert swap.at(step(0, is_first=True), OLD) is OLD
-    assert swap.at(step(1), NEW) is OLD
-    assert swap.at(step(2, is_first=True), NEW) is NEW
+    switch = VersionSwitch()
+    assert switch.at(step(0, is_first=True), OLD) is OLD
+    assert switch.at(step(1), NEW) is OLD
+    assert switch.at(step(2, is_first=True), NEW) is NEW
 
 
 def test_a_block_of_evaluation_keeps_its_weights() -> None:
-    swap = VersionSwitch()
-    assert swap.at(step(0, is_first=True), OLD) is OLD
-    assert swap.at(step(1, is_first=True, explore=False), OLD) is OLD
-    assert swap.at(step(2, is_first=True, explore=False), NEW) is OLD
-    assert swap.at(step(3, is_first=True), NEW) is NEW
+    switch = VersionSwitch()
+    assert switch.at(step(0, is_first=True), OLD) is OLD
+    assert switch.at(step(1, is_first=True, explore=False), OLD) is OLD
+    assert switch.at(step(2, is_first=True, explore=False), NEW) is OLD
+    assert switch.at(step(3, is_first=True), NEW) is NEW
 
 
 def test_a_block_of_evaluation_begins_with_the_newest() -> None:
-    swap = VersionSwitch()
-    swap.at(step(0, is_first=True), OLD)
-    assert swap.at(step(1, is_first=True, explore=False), NEW) is NEW
+    switch = VersionSwitch()
+    switch.at(step(0, is_first=True), OLD)
+    assert switch.at(step(1, is_first=True, explore=False), NEW) is NEW
 
 
 def test_the_first_weights_are_used_at_once() -> None:
-    swap = VersionSwitch()
-    assert swap.at(step(0, is_first=True), None) is None
-    assert swap.at(step(1), NEW) is NEW
+    switch = VersionSwitch()
+    assert switch.at(step(0, is_first=True), None) is None
+    assert switch.at(step(1), NEW) is NEW
 
 
 def test_swap_now_does_not_wait() -> None:
-    swap = VersionSwitch("now")
-    swap.at(step(0, is_first=True), OLD)
-    assert swap.at(step(1), NEW) is NEW
+    switch = VersionSwitch("now")
+    switch.at(step(0, is_first=True), OLD)
+    assert switch.at(step(1), NEW) is NEW
 
 
 # EpisodeTracker
 
 
-def test_an_episode_is_measured_once_and_whole() -> None:
+def test_a_complete_episode_is_measured_once() -> None:
     tracker = EpisodeTracker()
     assert tracker.step(step(0, reward=5.0, is_last=True)) is None  # joined midway
     tracker.step(step(1, is_first=True))
     for stamp in (2, 2, 3):
         assert tracker.step(step(stamp, reward=1.0, success=stamp == 3)) is None
-    seen = tracker.step(step(4, reward=2.0, is_last=True, explore=False, weights=3))
-    assert seen is not None
-    assert (seen.length, seen.total_reward, seen.success) == (3, 4.0, True)
-    assert (seen.first_success, seen.explore, seen.weights) == (2, False, 3)
+    stats = tracker.step(step(4, reward=2.0, is_last=True, explore=False, weights=3))
+    assert stats is not None
+    assert (stats.length, stats.total_reward, stats.success) == (3, 4.0, True)
+    assert (stats.first_success, stats.explore, stats.weights) == (2, False, 3)
 
 
 # Origin

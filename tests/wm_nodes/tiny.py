@@ -1,4 +1,4 @@
-"""The smallest model with every mechanism, a robot whose images it sees, and a log of it."""
+"""The smallest model with every mechanism, a robot with images of its size, and a log of it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TINY = MWMPreset(
 )
 
 
-class SeenPoint(PointRobot):
+class LargeImagePoint(PointRobot):
     """The point robot with images of 32 x 32."""
 
     def __init__(self, seed: int = 0, time_limit: int = 8, size: int = SIZE) -> None:
@@ -71,7 +71,7 @@ class Homing:
 
 def record(log: Path, episodes: int = 4, *, seed: int = 0, expert: bool = False, size: int = SIZE):
     """Add episodes of a random or an expert point to a log; return the log."""
-    with SeenPoint(size=size) as robot:
+    with LargeImagePoint(size=size) as robot:
         if expert:
             policy = NoisyExpert(Homing(), robot.spec, 0.5, seed)
         else:

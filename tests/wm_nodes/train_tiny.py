@@ -1,4 +1,4 @@
-"""`wm train` with the model `tiny`, as a process of its own:  python train_tiny.py WORDS..."""
+"""`wm train` with the model `tiny`, as a separate process:  python train_tiny.py ARGUMENTS..."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An agent without ROS decides as the graph's parts do; what does not fit is said."""
+"""An agent without ROS acts as the nodes of the graph do; differences are reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.wm_nodes.tiny import TINY, SeenPoint
+from tests.wm_nodes.tiny import TINY, LargeImagePoint
 from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest
 from wm_models.weights.store import WeightStore
@@ -35,70 +35,78 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("planner", ["actor", "cem"])
-def test_it_acts_as_the_graph_s_parts_in_evaluation_episodes(folder, planner):
+def test_it_acts_as_the_nodes_of_a_graph_in_evaluation_episodes(folder, planner):
     """The robot node's runner, the split nodes' packed states, and this loop: the same actions."""
     weights = load_weights(folder, NEEDS, CPU)
-    encoder, filter_ = Encoder(), StateFilter(3, CPU)
+    encoder, state_filter = Encoder(), StateFilter(3, CPU)
     policy = ActionPlanner(3, CPU, action_selector(planner))
-    graph = []
-    with SeenPoint(time_limit=4) as robot:
+    graph_actions = []
+    with LargeImagePoint(time_limit=4) as robot:
         runner = EpisodeRunner(robot, Schedule(StopCriteria(episodes=2, evaluate=True), seed=3))
         transition = runner.begin()
         while transition is not None:
             step = transition.step
             tokens = encoder.encode(weights, transition.images["top"])
-            state = filter_.update(weights, tokens, step)
+            state = state_filter.update(weights, tokens, step)
             if step.is_last:
                 transition = runner.begin()
                 continue
             flat = torch.from_numpy(weights.model.pack(state).numpy())
             action = policy.act(weights, weights.model.unpack(flat), step)[0]
             transition = runner.execute(action, weights.origin(policy.module))
-            graph.append(transition.step.executed)
-    alone = []
-    with SeenPoint(time_limit=4) as robot:
-        learned = LearnedPolicy.load(folder, robot.spec, seed=3, planner=planner, device="cpu")
-        seen = alone.append
-        evaluate(robot, learned, 2, seed=3, watch=lambda o: o.is_first or seen(o.executed))
-    assert len(graph) == 8
-    np.testing.assert_array_equal(graph, alone)
+            graph_actions.append(transition.step.executed)
+    actions = []
+    with LargeImagePoint(time_limit=4) as robot:
+        learned_policy = LearnedPolicy.load(
+            folder, robot.spec, seed=3, planner=planner, device="cpu"
+        )
+        append = actions.append
+        evaluate(
+            robot,
+            learned_policy,
+            2,
+            seed=3,
+            watch=lambda observation: observation.is_first or append(observation.executed),
+        )
+    assert len(graph_actions) == 8
+    np.testing.assert_array_equal(graph_actions, actions)
 
 
 def test_begin_forgets_the_last_episode(folder):
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         policy = LearnedPolicy.load(folder, robot.spec, device="cpu")
         first = evaluate(robot, policy, 1, seed=0).rows
-    with SeenPoint() as robot:  # the same clock, so the same noise
+    with LargeImagePoint() as robot:  # the same clock, so the same noise
         policy.begin()
         assert evaluate(robot, policy, 1, seed=0).rows == first
 
 
 def test_exploring_differs_from_the_mode(folder):
     weights = load_weights(folder, NEEDS, CPU)
-    with SeenPoint() as robot:
-        seen = robot.reset(0)
+    with LargeImagePoint() as robot:
+        observation = robot.reset(0)
         actions = {
-            explore: LearnedPolicy(weights, robot.spec, explore=explore).act(seen)
+            explore: LearnedPolicy(weights, robot.spec, explore=explore).act(observation)
             for explore in (False, True)
         }
     assert actions[False] != actions[True]
 
 
-def test_larger_pictures_are_made_smaller(folder):
-    with SeenPoint(size=64) as robot:
+def test_larger_images_are_resized(folder):
+    with LargeImagePoint(size=64) as robot:
         action = LearnedPolicy.load(folder, robot.spec, device="cpu").act(robot.reset(0))
     assert action.shape == (1,)
     assert abs(action).max() <= 1
 
 
-def test_what_differs_from_training_is_said(folder):
-    with SeenPoint() as robot:
+def test_differences_from_training_are_reported(folder):
+    with LargeImagePoint() as robot:
         assert differences(folder, robot.spec) == ["task: trained with elsewhere, this is origin"]
 
 
 def test_unknown_camera_and_planner_are_refused(folder):
     weights = load_weights(folder, NEEDS, CPU)
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         with pytest.raises(RobotError, match=r"camera: got 'side', expected one of \['top'\]"):
             LearnedPolicy(weights, robot.spec, camera="side")
         with pytest.raises(RobotError, match="got 'mpc', expected one of actor, cem, mppi, gd"):

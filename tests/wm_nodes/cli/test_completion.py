@@ -1,4 +1,4 @@
-"""The completion script in a real bash: what it offers for a line that is typed."""
+"""The completion script in a real bash: its completions of a typed line."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def script(tmp_path_factory) -> Path:
     return path
 
 
-def offers(script: Path, line: str, cwd: Path | None = None) -> list[str]:
+def completions(script: Path, line: str, cwd: Path | None = None) -> list[str]:
     command = [BASH, "--norc", "-c", DRIVER, "bash", str(script), line]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
-    assert done.stderr == ""
-    return done.stdout.split()
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    assert result.stderr == ""
+    return result.stdout.split()
 
 
 @pytest.mark.parametrize(
@@ -61,24 +61,24 @@ def offers(script: Path, line: str, cwd: Path | None = None) -> list[str]:
         ("wm launch arm_mpc nothing_like_it", []),
     ],
 )
-def test_words_are_completed(script, line, expected, tmp_path):
-    assert offers(script, line, tmp_path) == expected
+def test_arguments_are_completed(script, line, expected, tmp_path):
+    assert completions(script, line, tmp_path) == expected
 
 
 def test_all_graphs_and_shipped_weights_are_offered(script, tmp_path):
-    assert set(NAMES) < set(offers(script, "wm launch ", tmp_path))
-    assert set(offers(script, "wm eval --weights ", tmp_path)) == set(pretrained())
-    assert set(offers(script, "wm launch arm_mpc weights:=", tmp_path)) == set(pretrained())
+    assert set(NAMES) < set(completions(script, "wm launch ", tmp_path))
+    assert set(completions(script, "wm eval --weights ", tmp_path)) == set(pretrained())
+    assert set(completions(script, "wm launch arm_mpc weights:=", tmp_path)) == set(pretrained())
 
 
-def test_files_are_completed_where_a_path_is_taken(script, tmp_path):
+def test_files_are_completed_where_a_path_is_expected(script, tmp_path):
     (tmp_path / "runs").mkdir()
-    assert offers(script, "wm report ru", tmp_path) == ["runs"]
-    assert offers(script, "wm eval --csv ru", tmp_path) == ["runs"]
-    assert offers(script, "wm launch replay log:=ru", tmp_path) == ["runs"]
-    assert offers(script, "wm eval --planner ru", tmp_path) == []
+    assert completions(script, "wm report ru", tmp_path) == ["runs"]
+    assert completions(script, "wm eval --csv ru", tmp_path) == ["runs"]
+    assert completions(script, "wm launch replay log:=ru", tmp_path) == ["runs"]
+    assert completions(script, "wm eval --planner ru", tmp_path) == []
 
 
 def test_a_command_with_options_may_have_a_subcommand(script, tmp_path):
-    assert {"--json", "import"} <= set(offers(script, "wm weights ", tmp_path))
-    assert offers(script, "wm weights import --ep", tmp_path) == ["--epoch"]
+    assert {"--json", "import"} <= set(completions(script, "wm weights ", tmp_path))
+    assert completions(script, "wm weights import --ep", tmp_path) == ["--epoch"]

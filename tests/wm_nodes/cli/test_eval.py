@@ -1,4 +1,4 @@
-"""`wm eval`: what comes from the weights, what is shown, what Ctrl-C keeps."""
+"""`wm eval`: defaults from the weights, output, and results after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -38,33 +38,33 @@ def test_ctrl_c_keeps_finished_episodes(capsys):
     assert "0 of 5 episodes" in capsys.readouterr().err  # a line at once, more every 5 s
 
 
-def test_ctrl_c_before_the_first_episode_is_the_end():
+def test_ctrl_c_before_the_end_of_the_first_episode_ends_the_command():
     policy = Interrupted()
     policy.episodes = 2
     with pytest.raises(KeyboardInterrupt):
         _evaluate(PointRobot(), policy, Eval(episodes=5, policy="hold"))
 
 
-def facts(robot: str, task: str, **made_with: object) -> WeightFacts:
-    return WeightFacts(Path(), 1, "mwm_cpu", {"robot": robot, "task": task, **made_with})
+def facts(robot: str, task: str, **extra: object) -> WeightFacts:
+    return WeightFacts(Path(), 1, "mwm_cpu", {"robot": robot, "task": task, **extra})
 
 
-def test_robot_task_camera_and_pace_come_from_the_weights():
-    made = facts("metaworld", "push-v3", camera="corner", action_repeat=4)
-    filled = _with_defaults(Eval(), made)
-    assert (filled.robot, filled.task, filled.camera, filled.action_repeat) == (
+def test_robot_task_camera_and_action_repeat_are_those_of_the_weights():
+    weight_facts = facts("metaworld", "push-v3", camera="corner", action_repeat=4)
+    completed = _with_defaults(Eval(), weight_facts)
+    assert (completed.robot, completed.task, completed.camera, completed.action_repeat) == (
         "metaworld",
         "push-v3",
         "corner",
         4,
     )
-    assert _with_defaults(Eval(task="push-v3"), made).task == "push-v3"
-    assert _with_defaults(Eval(camera="topview"), made).camera == "topview"
+    assert _with_defaults(Eval(task="push-v3"), weight_facts).task == "push-v3"
+    assert _with_defaults(Eval(camera="topview"), weight_facts).camera == "topview"
     assert _with_defaults(Eval(), facts("arm_sim", "goal")).robot == "arm_sim"
 
 
 @pytest.mark.parametrize(
-    ("given", "made", "message"),
+    ("options", "weight_facts", "message"),
     [
         ({"task": "reach-v3"}, facts("metaworld", "push-v3"), "got 'reach-v3', expected 'push-v3'"),
         ({"robot": "wall"}, facts("metaworld", "push-v3"), "got 'wall', expected 'metaworld'"),
@@ -72,28 +72,28 @@ def test_robot_task_camera_and_pace_come_from_the_weights():
         ({"task": "wall-any"}, facts("wall", "wall-same"), "expected 'wall-same', the task of"),
     ],
 )
-def test_what_contradicts_the_weights_is_refused(given, made, message):
+def test_options_that_contradict_the_weights_are_refused(options, weight_facts, message):
     with pytest.raises(UserError, match=message):
-        _with_defaults(replace(Eval(), **given), made)
+        _with_defaults(replace(Eval(), **options), weight_facts)
 
 
-def test_weights_of_the_general_task_are_judged_by_its_parts():
+def test_weights_of_the_general_task_are_evaluated_on_its_parts():
     assert _with_defaults(Eval(task="wall-door"), facts("wall", "wall-any")).task == "wall-door"
 
 
-def test_weights_of_a_real_arm_may_be_judged_on_the_simulated_one():
-    filled = _with_defaults(Eval(robot="arm_sim", task="push"), facts("ur5e", "stack"))
-    assert (filled.robot, filled.task) == ("arm_sim", "push")
+def test_weights_of_a_real_arm_may_be_evaluated_on_the_simulated_one():
+    completed = _with_defaults(Eval(robot="arm_sim", task="push"), facts("ur5e", "stack"))
+    assert (completed.robot, completed.task) == ("arm_sim", "push")
 
 
-def test_the_json_is_json_and_says_whether_it_was_interrupted(monkeypatch, capsys):
+def test_the_output_is_json_and_states_whether_it_was_interrupted(monkeypatch, capsys):
     from wm_nodes.cli.main import main
 
-    words = ["eval", "--policy", "random", "--episodes", "1", "--time-limit", "2", "--json"]
-    assert main([*words, "--robot", "wall"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["interrupted"] is False
-    assert found["return_interval_95"] == [None, None]
+    arguments = ["eval", "--policy", "random", "--episodes", "1", "--time-limit", "2", "--json"]
+    assert main([*arguments, "--robot", "wall"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["interrupted"] is False
+    assert result["return_interval_95"] == [None, None]
 
 
 def test_every_setting_of_a_search_but_its_budget_is_an_option():
@@ -119,31 +119,43 @@ def test_a_negative_setting_of_the_search_is_refused_by_name(option, capsys):
 OWN_ROBOT = "docs/examples/two_joint_arm.py:TwoJointArm"
 
 
-def test_a_robot_of_ones_own_is_judged_with_its_own_defaults(capsys):
+def test_an_own_robot_is_evaluated_with_its_defaults(capsys):
     from wm_nodes.cli.main import main
 
-    words = ["eval", "--robot", OWN_ROBOT, "--policy", "random", "--episodes", "2", "--json"]
-    assert main([*words, "--task", "reach-sparse"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["task"] == "reach-sparse" and found["episodes"] == 2
-    filled = _with_defaults(Eval(robot=OWN_ROBOT), facts("two_joint_arm", "reach", camera="front"))
-    assert (filled.task, filled.camera, filled.time_limit) == ("reach", "front", 0)
+    arguments = ["eval", "--robot", OWN_ROBOT, "--policy", "random", "--episodes", "2", "--json"]
+    assert main([*arguments, "--task", "reach-sparse"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["task"] == "reach-sparse" and result["episodes"] == 2
+    completed = _with_defaults(
+        Eval(robot=OWN_ROBOT), facts("two_joint_arm", "reach", camera="front")
+    )
+    assert (completed.task, completed.camera, completed.time_limit) == ("reach", "front", 0)
 
 
-def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_path):
+def test_demonstrations_of_a_subclass_of_metaworld_use_the_script_of_its_task(tmp_path):
     from wm_datasets import LogReader
     from wm_nodes.cli.main import main
 
     robot = "docs/examples/sparse_reach.py:SparseReach"
     log, sizes = tmp_path / "log", ["--size", "16", "--episodes", "1", "--time-limit", "40"]
-    words = ["collect", "--robot", robot, "--task", "reach-v3", "--noise", "0", "--out", str(log)]
-    assert main([*words, *sizes]) == 0
+    arguments = [
+        "collect",
+        "--robot",
+        robot,
+        "--task",
+        "reach-v3",
+        "--noise",
+        "0",
+        "--out",
+        str(log),
+    ]
+    assert main([*arguments, *sizes]) == 0
     with LogReader(log) as reader:
         assert reader.spec.task == "reach-v3" and set(reader.read("reward", 0, 40)) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["eval", "--policy", "random", "--robot", "wal"], "--robot: got 'wal', expected one"),
         (
@@ -165,10 +177,10 @@ def test_demonstrations_of_a_subclass_of_metaworld_are_by_its_tasks_script(tmp_p
         ),
     ],
 )
-def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, message, capsys):
+def test_errors_with_an_own_robot_are_one_line(arguments, message, capsys):
     from wm_nodes.cli.main import main
 
-    assert main(words) == 2
+    assert main(arguments) == 2
     output = capsys.readouterr().err
     assert message in output and output.count("\n") == 1
 
@@ -182,31 +194,31 @@ def test_mistakes_with_a_robot_of_ones_own_are_one_line(words, message, capsys):
         (7, 0, "7 updates"),
     ],
 )
-def test_a_bar_never_says_more_than_all(done, total, line):
+def test_a_bar_never_shows_more_than_its_total(done, total, line):
     assert Bar(total, "updates").line(done, 0.0, "") == line
 
 
-def words_said(capsys, *words: str) -> str:
+def eval_output(capsys, *arguments: str) -> str:
     from wm_nodes.cli.main import main
 
-    assert main(["eval", *words]) == 0
+    assert main(["eval", *arguments]) == 0
     return capsys.readouterr().out
 
 
-def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys):
-    same = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
-    message = words_said(capsys, *same, "--policy", "random").splitlines()
+def test_a_goal_task_has_baselines_of_random_actions_and_holding(capsys):
+    arguments = ["--robot", "wall", "--task", "wall-same", "--episodes", "4", "--time-limit", "6"]
+    message = eval_output(capsys, *arguments, "--policy", "random").splitlines()
     assert message[0].startswith("wall-same random: success ")
     assert message[1].startswith("baseline: wall-same hold: success 0.00")
     assert len(message) == 2
-    found = json.loads(words_said(capsys, *same, "--policy", "hold", "--json"))
-    assert found["success_rate"] == 0.0 and set(found["baselines"]) == {"random"}
-    beside = found["baselines"]["random"]
-    assert (beside["episodes"], beside["task"], beside["seed"]) == (4, "wall-same", 0)
-    alone = json.loads(words_said(capsys, *same, "--policy", "random", "--json"))
-    assert beside["mean_return"] == alone["mean_return"]  # the same episodes and actions
+    result = json.loads(eval_output(capsys, *arguments, "--policy", "hold", "--json"))
+    assert result["success_rate"] == 0.0 and set(result["baselines"]) == {"random"}
+    baseline = result["baselines"]["random"]
+    assert (baseline["episodes"], baseline["task"], baseline["seed"]) == (4, "wall-same", 0)
+    random = json.loads(eval_output(capsys, *arguments, "--policy", "random", "--json"))
+    assert baseline["mean_return"] == random["mean_return"]  # the same episodes and actions
 
 
-def test_a_task_without_a_goal_has_no_such_figures(capsys):
-    words = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
-    assert "baseline" not in words_said(capsys, *words)
+def test_a_task_without_a_goal_has_no_baselines(capsys):
+    arguments = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
+    assert "baseline" not in eval_output(capsys, *arguments)

@@ -1,4 +1,4 @@
-"""Help has one form for all commands, and what it shows is accepted."""
+"""Help has one form for all commands, and its examples are accepted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wm_nodes.graphs.graph import split_words
 GROUPS = ("arm", "log", "study", "launch")
 
 
-def helped(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+def help_text(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     try:
         code = main([*command.split(), "--help"])
     except SystemExit as end:
@@ -36,18 +36,20 @@ def test_every_command_is_in_the_table_or_a_group():
 
 @pytest.mark.parametrize("command", ["", *GROUPS, *CLASSES])
 def test_help_has_one_form(command, capsys):
-    text = helped(command, capsys)
+    text = help_text(command, capsys)
     assert text.startswith(f"usage: wm {command}".rstrip())
-    parts = [part.splitlines()[0] for part in text.split("\n\n")]
-    assert "examples:" in parts
-    assert parts[1:] and any(part in parts for part in ("options:", "commands:", "graphs:"))
+    sections = [section.splitlines()[0] for section in text.split("\n\n")]
+    assert "examples:" in sections
+    assert sections[1:] and any(
+        section in sections for section in ("options:", "commands:", "graphs:")
+    )
     assert max(map(len, text.splitlines())) <= 110
     assert not set("│╭╰─") & set(text)
 
 
 @pytest.mark.parametrize("command", CLASSES)
-def test_help_tells_every_option_with_a_text(command, capsys):
-    text = " ".join(helped(command, capsys).split())
+def test_help_lists_every_option_with_a_text(command, capsys):
+    text = " ".join(help_text(command, capsys).split())
     options = options_of(command)
     assert bool(options) == (command != "models")  # which only lists them
     for option in options:
@@ -60,14 +62,18 @@ def test_help_tells_every_option_with_a_text(command, capsys):
 def test_examples_are_accepted(command):
     for line in EXAMPLES[command]:
         assert f"wm {command}".strip() in line, line
-        words = shlex.split(line.split("wm ", 1)[1].split(" > ")[0].split(" && ")[0].rstrip(")"))
-        if words[0] == "launch":
-            find_graph(words[1]).parse(split_words([w for w in words[2:] if w != "--show-args"]))
+        arguments = shlex.split(
+            line.split("wm ", 1)[1].split(" > ")[0].split(" && ")[0].rstrip(")")
+        )
+        if arguments[0] == "launch":
+            find_graph(arguments[1]).parse(
+                split_words([w for w in arguments[2:] if w != "--show-args"])
+            )
             continue
-        pair = " ".join(words[:2])
-        full = pair if words[0] in GROUPS or pair in CLASSES else words[0]
-        flags = {word for option in options_of(full) for word in option.words}
-        assert {word for word in words if word.startswith("--")} <= flags, line
+        pair = " ".join(arguments[:2])
+        full = pair if arguments[0] in GROUPS or pair in CLASSES else arguments[0]
+        flags = {argument for option in options_of(full) for argument in option.words}
+        assert {argument for argument in arguments if argument.startswith("--")} <= flags, line
 
 
 def test_the_version_is_the_package_s(capsys):
@@ -95,7 +101,7 @@ def test_weights_are_listed(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "message"),
+    ("command", "arguments", "message"),
     [
         ("eval", ["--episodes", "many"], "--episodes: got 'many', expected a whole number"),
         ("eval", ["--delay-s", "x"], "--delay-s: got 'x', expected a number"),
@@ -106,11 +112,11 @@ def test_weights_are_listed(capsys, monkeypatch, tmp_path):
         ("average", ["a", "b"], "there is no option or argument b"),
     ],
 )
-def test_a_wrong_word_is_one_line(command, words, message):
+def test_a_wrong_argument_is_one_line(command, arguments, message):
     from importlib import import_module
 
     module, _, name = CLASSES[command].partition(":")
     with pytest.raises(UserError) as caught:
-        parse(getattr(import_module(f"wm_nodes.cli.{module}"), name), command, words)
+        parse(getattr(import_module(f"wm_nodes.cli.{module}"), name), command, arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

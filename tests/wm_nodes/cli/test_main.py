@@ -1,4 +1,4 @@
-"""`wm` for people: help, mistakes as one line with exit code 2, no traceback."""
+"""`wm` for users: help, errors as one line with exit code 2, no traceback."""
 
 import json
 import subprocess
@@ -14,9 +14,9 @@ from wm_nodes.cli.demo import Card, choose, show_summary
 from wm_nodes.cli.main import COMMANDS, main
 
 
-def wm(*words: str) -> subprocess.CompletedProcess[str]:
+def wm(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExit(main())"]
-    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=180)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=180)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -30,7 +30,7 @@ def test_every_command_has_help(command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["lunch"], "Closest: launch"),
         (["launch", "sim_metaword"], "Closest: sim_metaworld"),
@@ -65,9 +65,11 @@ def test_every_command_has_help(command, capsys):
         (["launch", "sim_metaworld", "weights:=reach", "model:=mwm"], "'mwm_cpu_demos'"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys, tmp_path, monkeypatch):
+def test_a_user_error_is_one_line_and_exit_code_2(
+    arguments, message, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    assert main(words) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -75,8 +77,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(words, message, capsys, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_escapes_is_one_line_with_the_path_of_its_traceback(monkeypatch, capsys, tmp_path):
-    def broken(words):
+def test_an_unexpected_error_is_one_line_with_the_path_of_its_traceback(
+    monkeypatch, capsys, tmp_path
+):
+    def broken(arguments):
         raise RuntimeError("a tensor\nof 3 rows")
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -91,11 +95,13 @@ def test_what_escapes_is_one_line_with_the_path_of_its_traceback(monkeypatch, ca
     assert "Traceback (most recent call last)" in path.read_text()
 
 
-def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, capsys, tmp_path):
+def test_an_unexpected_error_is_reported_where_no_file_can_be_written(
+    monkeypatch, capsys, tmp_path
+):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "file"))
-    monkeypatch.setattr("wm_nodes.cli.models.run", lambda words: 1 / 0)
+    monkeypatch.setattr("wm_nodes.cli.models.run", lambda arguments: 1 / 0)
     assert main(["models"]) == 1
     assert "ZeroDivisionError: division by zero. Traceback: no log file" in capsys.readouterr().err
 
@@ -109,7 +115,7 @@ def test_what_escapes_is_told_even_where_nothing_can_be_written(monkeypatch, cap
         ("", "has no attribute 'GRAPH'"),
     ],
 )
-def test_a_broken_graph_file_is_named_and_leaves_the_others(
+def test_a_broken_graph_file_is_named_and_the_others_work(
     content, message, monkeypatch, tmp_path, capsys
 ):
     (tmp_path / "mine.py").write_text(content)
@@ -140,20 +146,20 @@ def test_a_log_of_video_is_refused_with_what_can_use_it(tmp_path, monkeypatch, c
 
 
 def test_a_wrong_type_is_refused_by_the_process():
-    done = wm("eval", "--episodes", "many")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr + done.stdout
-    assert "many" in done.stderr + done.stdout
+    result = wm("eval", "--episodes", "many")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr + result.stdout
+    assert "many" in result.stderr + result.stdout
 
 
 def test_a_closed_pipe_is_no_error():
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m wm_nodes.cli.main launch | head -1"],
         capture_output=True,
         text=True,
         timeout=180,
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture
@@ -181,13 +187,13 @@ def log(tmp_path):
     return tmp_path / "run"
 
 
-def test_log_info_takes_the_log_or_its_run(log, capsys):
+def test_log_info_accepts_the_log_or_its_run(log, capsys):
     assert main(["log", "info", str(log)]) == 0
-    of_run = capsys.readouterr().out
+    run_output = capsys.readouterr().out
     assert main(["log", "info", str(log / "log")]) == 0
-    assert capsys.readouterr().out == of_run
-    assert "1 complete, success 1.00, mean return 3.0" in of_run
-    assert "source random" in of_run
+    assert capsys.readouterr().out == run_output
+    assert "1 complete, success 1.00, mean return 3.0" in run_output
+    assert "source random" in run_output
 
 
 def test_log_info_as_json(log, capsys):
@@ -210,7 +216,7 @@ def test_the_demo_prefers_a_solved_vision_task():
 
 def test_the_summary_names_the_baselines_beaten(tmp_path, capsys):
     (tmp_path / "metrics").mkdir()
-    found = {
+    summary = {
         "success_rate": 0.9,
         "success_interval_95": [0.6, 0.98],
         "episodes_judged": 10,
@@ -218,14 +224,14 @@ def test_the_summary_names_the_baselines_beaten(tmp_path, capsys):
         "latency_p50_ms": 5.0,
         "latency_p99_ms": 9.0,
     }
-    (tmp_path / "metrics" / "summary.json").write_text(json.dumps(found))
+    (tmp_path / "metrics" / "summary.json").write_text(json.dumps(summary))
     assert show_summary(tmp_path, card("w", True, 0.85)) == 0
     out = capsys.readouterr().out
     assert "0.90 [0.60, 0.98]" in out
     assert "random" in out
 
 
-def test_an_agent_is_judged_on_what_its_weights_were_made_with(capsys):
+def test_an_agent_is_evaluated_on_the_task_of_its_weights(capsys):
     assert main(["eval", "--weights", "reach", "--episodes", "1", "--time-limit", "2"]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("reach-v3 agent")

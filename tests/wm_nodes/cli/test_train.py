@@ -1,4 +1,4 @@
-"""What changes what is learned is fixed in run.json: a run of `wm train` that goes on keeps it."""
+"""Settings of learning are fixed in run.json: a continued run of `wm train` keeps them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.wm_nodes.tiny import TINY, SeenPoint, record
+from tests.wm_nodes.tiny import TINY, LargeImagePoint, record
 from wm_datasets import LogReader
 from wm_models.registry import PRESETS
 from wm_models.weights.store import WeightStore, load_model
@@ -22,53 +22,53 @@ from wm_nodes.graphs.launch.run_folder import open_run
 from wm_nodes.training.batches import Batches
 from wm_nodes.training.loop import Trainer
 
-BEGUN = ["--eval-every", "3", "--hold-out", "0.3", "--seed", "3", "--recency", "50"]
+START_OPTIONS = ["--eval-every", "3", "--hold-out", "0.3", "--seed", "3", "--recency", "50"]
 
 
 @pytest.fixture
 def configs(monkeypatch):
-    """Every configuration that learning is started with."""
-    found = []
+    """The configuration of each trainer that is made."""
+    configs_of_trainers = []
     begin = Trainer.__init__
 
-    def noted(self, config, *rest, **more):
-        found.append(config)
-        begin(self, config, *rest, **more)
+    def init(self, config, *rest, **options):
+        configs_of_trainers.append(config)
+        begin(self, config, *rest, **options)
 
-    monkeypatch.setattr(Trainer, "__init__", noted)
-    return found
+    monkeypatch.setattr(Trainer, "__init__", init)
+    return configs_of_trainers
 
 
 @pytest.fixture
 def wm_train(tmp_path, monkeypatch):
-    """Run `wm train WORDS` in this process, on tiny models, in a folder with logs a and b."""
+    """A function that runs `wm train` in this process on tiny models, in a folder with two logs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     monkeypatch.setitem(PRESETS, "other", replace(TINY, name="other"))
     monkeypatch.setattr(train, "MODELS", ("tiny", "other"))
-    monkeypatch.setattr(train.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(train.signal, "signal", lambda *arguments: None)
     record(tmp_path / "a", 20)
     record(tmp_path / "b", 3, seed=1)
 
-    def run(*words):
-        return train.run(["--run", "one", "--device", "cpu", *words])
+    def run(*arguments):
+        return train.run(["--run", "one", "--device", "cpu", *arguments])
 
     return run
 
 
 @pytest.fixture
-def begun(wm_train, tmp_path):
-    """The same, and a run has begun on log a with held-out episodes."""
-    assert wm_train("--log", "a", "--model", "tiny", "--steps", "6", *BEGUN) == 0
+def continue_run(wm_train, tmp_path):
+    """The same function, after a run has begun on log a with held-out episodes."""
+    assert wm_train("--log", "a", "--model", "tiny", "--steps", "6", *START_OPTIONS) == 0
     return wm_train
 
 
-def told(tmp_path):
+def stored_arguments(tmp_path):
     return json.loads((tmp_path / "runs" / "one" / "run.json").read_text())["arguments"]
 
 
-def test_run_json_has_all_that_changes_what_is_learned(begun, tmp_path):
-    assert told(tmp_path) == {
+def test_run_json_has_all_settings_of_the_learning(continue_run, tmp_path):
+    assert stored_arguments(tmp_path) == {
         "model": "tiny",
         "seed": 3,
         "recency": 50.0,
@@ -80,31 +80,33 @@ def test_run_json_has_all_that_changes_what_is_learned(begun, tmp_path):
 
 
 @pytest.mark.parametrize("log", [[], ["--log", "a"]])
-def test_a_run_goes_on_with_what_it_began_with(begun, configs, tmp_path, log):
-    before = told(tmp_path)
-    assert begun(*log, "--steps", "9") == 0
+def test_a_run_continues_with_its_settings(continue_run, configs, tmp_path, log):
+    before = stored_arguments(tmp_path)
+    assert continue_run(*log, "--steps", "9") == 0
     (config,) = configs
     assert (config.hold_out, config.seed, config.recency) == (0.3, 3, 50.0)
     assert (config.model, config.eval_every) == ("tiny", 0)
     assert config.logs == ((config.logs[0][0], 1.0),) and config.logs[0][0].name == "a"
-    assert told(tmp_path) == before
+    assert stored_arguments(tmp_path) == before
 
 
-def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun, monkeypatch):
-    seen = []
+def test_held_out_episodes_are_never_learned_from_in_a_continued_run(continue_run, monkeypatch):
+    samplers = []
     draw = Batches.draw
 
-    def noted(self, specs):
-        seen.append(self.sampler)
+    def draw_and_keep_sampler(self, specs):
+        samplers.append(self.sampler)
         return draw(self, specs)
 
-    monkeypatch.setattr(Batches, "draw", noted)
-    assert begun("--steps", "9") == 0
-    sampler = seen[-1]
+    monkeypatch.setattr(Batches, "draw", draw_and_keep_sampler)
+    assert continue_run("--steps", "9") == 0
+    sampler = samplers[-1]
     with LogReader("a") as reader:
-        held = reader.episodes[HeldOut(0.3).held(reader.episodes)]
-        assert len(held) > 1
-        spans = [(start, start + length) for start, length in held[["start", "length"]].tolist()]
+        held_out = reader.episodes[HeldOut(0.3).held(reader.episodes)]
+        assert len(held_out) > 1
+        spans = [
+            (start, start + length) for start, length in held_out[["start", "length"]].tolist()
+        ]
         for _ in range(200):
             _, rows = sampler.draw(8, 3)
             for row in rows.flatten().tolist():
@@ -112,7 +114,7 @@ def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun,
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--hold-out", "0.1"], "--hold-out: got 0.1, but run 'one' began with 0.3"),
         (["--hold-out", "0"], "--hold-out: got 0.0, but run 'one' began with 0.3"),
@@ -125,20 +127,22 @@ def test_held_out_episodes_are_never_learned_from_whatever_is_given_later(begun,
         (["--log", "a:0.5"], "a:0.5, but run 'one' began with .*a:1"),
     ],
 )
-def test_another_value_is_refused_with_both_and_the_way_out(begun, tmp_path, words, message):
+def test_another_value_is_refused_with_both_values_and_a_remedy(
+    continue_run, tmp_path, arguments, message
+):
     before = (tmp_path / "runs" / "one" / "run.json").read_text()
     version = WeightStore(tmp_path / "runs" / "one" / "weights").latest()
     with pytest.raises(UserError, match=rf"{message}.*start another run"):
-        begun(*words, "--steps", "9")
+        continue_run(*arguments, "--steps", "9")
     assert (tmp_path / "runs" / "one" / "run.json").read_text() == before
     assert WeightStore(tmp_path / "runs" / "one" / "weights").latest() == version
 
 
-def test_the_same_values_given_again_are_no_contradiction(begun):
-    assert begun("--log", "a", "--model", "tiny", "--steps", "9", *BEGUN) == 0
+def test_equal_values_are_accepted_again(continue_run):
+    assert continue_run("--log", "a", "--model", "tiny", "--steps", "9", *START_OPTIONS) == 0
 
 
-def test_a_run_that_holds_nothing_out_has_nothing_to_evaluate_on(wm_train):
+def test_a_run_without_held_out_episodes_has_no_evaluation(wm_train):
     assert wm_train("--log", "a", "--model", "tiny", "--steps", "3") == 0
     with pytest.raises(UserError, match=r"learns from every episode.*--eval-episodes"):
         wm_train("--eval-every", "3", "--steps", "6")
@@ -146,22 +150,22 @@ def test_a_run_that_holds_nothing_out_has_nothing_to_evaluate_on(wm_train):
         wm_train("--eval-every", "3", "--hold-out", "0.2", "--steps", "6")
 
 
-def test_a_run_of_an_older_version_goes_on_as_it_is_told(begun, configs, tmp_path):
+def test_a_run_of_an_older_version_continues_with_its_arguments(continue_run, configs, tmp_path):
     file = tmp_path / "runs" / "one" / "run.json"
     content = json.loads(file.read_text())
     del content["arguments"]["hold_out"], content["arguments"]["recency"]
     file.write_text(json.dumps(content))
-    assert begun("--eval-every", "3", "--hold-out", "0.2", "--steps", "9") == 0
-    assert configs[-1].hold_out == 0.2 and told(tmp_path)["hold_out"] == 0.2
+    assert continue_run("--eval-every", "3", "--hold-out", "0.2", "--steps", "9") == 0
+    assert configs[-1].hold_out == 0.2 and stored_arguments(tmp_path)["hold_out"] == 0.2
 
 
-def test_a_run_of_an_older_version_does_not_drop_its_hold_out_silently(begun, tmp_path):
+def test_a_run_of_an_older_version_does_not_drop_its_hold_out_silently(continue_run, tmp_path):
     file = tmp_path / "runs" / "one" / "run.json"
     content = json.loads(file.read_text())
     del content["arguments"]["hold_out"], content["arguments"]["recency"]
     file.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"--hold-out: run 'one' held episodes out.*--eval-every N"):
-        begun("--steps", "9")
+        continue_run("--steps", "9")
     graph = find_graph("sim_metaworld")
     with pytest.raises(GraphError, match="hold_out: got none, but run 'one' held episodes out"):
         open_run(graph, {"run": "one"})
@@ -170,18 +174,18 @@ def test_a_run_of_an_older_version_does_not_drop_its_hold_out_silently(begun, tm
     run.lock.close()
 
 
-def test_weights_never_lie_in_a_run_without_run_json(wm_train, tmp_path, monkeypatch):
+def test_weights_are_never_in_a_run_without_run_json(wm_train, tmp_path, monkeypatch):
     save = WeightStore.save
 
-    def checked(self, *given):
+    def check_and_save(self, *arguments):
         assert (tmp_path / "runs" / "one" / "run.json").exists()
-        return save(self, *given)
+        return save(self, *arguments)
 
-    monkeypatch.setattr(WeightStore, "save", checked)
+    monkeypatch.setattr(WeightStore, "save", check_and_save)
     assert wm_train("--log", "a", "--model", "tiny", "--steps", "1") == 0
 
 
-def test_a_graph_that_goes_on_keeps_them_held_out(begun, tmp_path):
+def test_a_graph_that_continues_a_run_keeps_episodes_held_out(continue_run, tmp_path):
     graph = find_graph("sim_metaworld")
     run = open_run(graph, {"run": "one"})
     assert (run.values["hold_out"], run.values["recency"]) == (0.3, 50.0)
@@ -193,7 +197,7 @@ def test_a_graph_that_goes_on_keeps_them_held_out(begun, tmp_path):
             open_run(graph, {"run": "one", name: "0.2"})
 
 
-def test_a_run_that_a_graph_began_holds_nothing_out(wm_train, tmp_path):
+def test_a_run_that_a_graph_began_holds_no_episode_out(wm_train, tmp_path):
     open_run(find_graph("sim_metaworld"), {"run": "one", "seed": "5"}).lock.close()
     file = tmp_path / "runs" / "one" / "run.json"
     file.write_text(file.read_text().replace("mwm_cpu", "tiny"))
@@ -206,45 +210,45 @@ def test_a_run_that_a_graph_began_holds_nothing_out(wm_train, tmp_path):
 
 
 def test_logs_of_different_tasks_are_refused_before_anything_is_written(wm_train, tmp_path):
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         robot.spec = replace(robot.spec, task="elsewhere")
         collect(robot, HeldRandom(robot.spec, 2.0, 0), tmp_path / "c", 2, 0)
-    words = ("--log", "a", "--log", "c", "--model", "tiny", "--steps", "2")
+    arguments = ("--log", "a", "--log", "c", "--model", "tiny", "--steps", "2")
     with pytest.raises(UserError, match="differ: task 'origin' and 'elsewhere'"):
-        wm_train(*words)
+        wm_train(*arguments)
     assert not (tmp_path / "runs").exists()
-    assert wm_train(*words, "--allow-mixed") == 0
+    assert wm_train(*arguments, "--allow-mixed") == 0
     assert wm_train("--steps", "3") == 0  # it stays allowed
 
 
-CHANGED = ("--set", "learner.agent_batch.batch=3", "--set", "model.kl.scale=0.3, model.gamma=0.9")
-WRITTEN = "learner.agent_batch.batch=3,model.gamma=0.9,model.kl.scale=0.3"
+SETTINGS = ("--set", "learner.agent_batch.batch=3", "--set", "model.kl.scale=0.3, model.gamma=0.9")
+STORED_SETTINGS = "learner.agent_batch.batch=3,model.gamma=0.9,model.kl.scale=0.3"
 
 
 def test_settings_of_the_preset_are_changed_kept_and_resumed(wm_train, configs, tmp_path):
-    assert wm_train("--log", "a", "--model", "tiny", "--steps", "26", *CHANGED) == 0
-    assert told(tmp_path)["set"] == WRITTEN
+    assert wm_train("--log", "a", "--model", "tiny", "--steps", "26", *SETTINGS) == 0
+    assert stored_arguments(tmp_path)["set"] == STORED_SETTINGS
     model, manifest = load_model(tmp_path / "runs" / "one" / "weights")
     assert (model.config.gamma, model.config.kl.scale) == (0.9, 0.3)
     assert manifest.settings["learner.agent_batch.batch"] == 3
-    whole = manifest.extra["config"]
-    assert (whole["model.gamma"], whole["learner.actor.lr"]) == (0.9, TINY.learner.actor.lr)
+    config = manifest.extra["config"]
+    assert (config["model.gamma"], config["learner.actor.lr"]) == (0.9, TINY.learner.actor.lr)
     summary = make_training(tmp_path / "runs" / "one", tmp_path / "report")
     assert (summary["preset"], summary["set"]) == ("tiny", dict(manifest.settings))
-    assert json.loads((tmp_path / "report/summary.json").read_text())["config"] == whole
+    assert json.loads((tmp_path / "report/summary.json").read_text())["config"] == config
     assert wm_train("--steps", "28") == 0
     assert configs[1].settings == configs[0].settings
     with pytest.raises(UserError, match=r"--set: got model.gamma=0.8, but run 'one' began with le"):
         wm_train("--steps", "30", "--set", "model.gamma=0.8")
 
 
-def test_settings_may_stand_in_a_file_and_options_come_on_top(wm_train, configs, tmp_path):
+def test_settings_may_be_in_a_file_and_options_override_them(wm_train, configs, tmp_path):
     (tmp_path / "c.yaml").write_text(
         "preset: tiny\nmodel: {gamma: 0.9, kl: {scale: 0.5}}\nlearner: {agent_batch: {batch: 3}}\n"
     )
-    words = ("--log", "a", "--steps", "3", "--config", "c.yaml", "--set", "model.kl.scale=0.3")
-    assert wm_train(*words) == 0
-    assert (configs[0].model, told(tmp_path)["set"]) == ("tiny", WRITTEN)
+    arguments = ("--log", "a", "--steps", "3", "--config", "c.yaml", "--set", "model.kl.scale=0.3")
+    assert wm_train(*arguments) == 0
+    assert (configs[0].model, stored_arguments(tmp_path)["set"]) == ("tiny", STORED_SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -265,10 +269,10 @@ def test_a_wrong_file_is_refused_before_anything_is_written(wm_train, tmp_path, 
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_graph_goes_on_with_the_settings_that_a_run_learned_by(wm_train, tmp_path):
-    assert wm_train("--log", "a", "--model", "tiny", "--steps", "3", *CHANGED) == 0
+def test_a_graph_continues_with_the_settings_of_a_run(wm_train, tmp_path):
+    assert wm_train("--log", "a", "--model", "tiny", "--steps", "3", *SETTINGS) == 0
     (tmp_path / "runs/one/run.json").write_text(
         (tmp_path / "runs/one/run.json").read_text().replace('"tiny"', '"mwm_cpu"')
     )
     run = open_run(find_graph("sim_metaworld"), {"run": "one"})
-    assert run.values["set"] == WRITTEN
+    assert run.values["set"] == STORED_SETTINGS

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.wm_models.weights import released_run as theirs
+from tests.wm_models.weights import released_run
 from tests.wm_models.weights.test_torch_pickle import Calls
 from wm_models.encoders import pretrained
 from wm_models.weights.store import load_model
@@ -36,13 +36,21 @@ def wall(tmp_path: Path) -> Path:
 
 
 def run_folder(tmp_path: Path, env: str, proprio: int, **parts: Any) -> Path:
-    hydra = theirs.small(env__name=env, env__dataset__data_path=str(tmp_path / "elsewhere"))
-    made = {**theirs.small_parts(proprio=proprio), **parts}
-    return theirs.write_run(tmp_path / "outputs" / env, hydra, made)
+    hydra = released_run.small(env__name=env, env__dataset__data_path=str(tmp_path / "elsewhere"))
+    checkpoint = {**released_run.small_parts(proprio=proprio), **parts}
+    return released_run.write_run(tmp_path / "outputs" / env, hydra, checkpoint)
 
 
-def words(folder: Path, encoder: Path, *more: object) -> list[str]:
-    return ["weights", "import", "dino_wm", str(folder), "--encoder", str(encoder), *map(str, more)]
+def arguments(folder: Path, encoder: Path, *options: object) -> list[str]:
+    return [
+        "weights",
+        "import",
+        "dino_wm",
+        str(folder),
+        "--encoder",
+        str(encoder),
+        *map(str, options),
+    ]
 
 
 def test_statistics_of_the_dataset_are_in_the_weights(
@@ -51,7 +59,7 @@ def test_statistics_of_the_dataset_are_in_the_weights(
 ) -> None:  # fmt: skip
     folder = run_folder(tmp_path, "wall", 2)
     monkeypatch.chdir(tmp_path)
-    assert main(words(folder, encoder, "--data", wall)) == 0
+    assert main(arguments(folder, encoder, "--data", wall)) == 0
     out = capsys.readouterr().out
     assert "statistics of wall_single" in out and "runs/dino_wm-wall/weights" in out
     assert "note: decoder" in out and "epoch 7" in out
@@ -63,34 +71,34 @@ def test_statistics_of_the_dataset_are_in_the_weights(
     torch.testing.assert_close(torch.tensor(model.spec.action_low), low)
     assert main(["weights"]) == 0
     assert "runs/dino_wm-wall/weights" in capsys.readouterr().out
-    assert main(words(folder, encoder, "--data", wall)) == 2  # it is there
+    assert main(arguments(folder, encoder, "--data", wall)) == 2  # it exists
     assert "which exists, expected a new folder" in capsys.readouterr().err
 
 
 def test_pusht_needs_no_dataset(tmp_path: Path, encoder: Path) -> None:
     folder, out = run_folder(tmp_path, "pusht", 4), tmp_path / "out"
-    assert main(words(folder, encoder, "--out", out)) == 0
+    assert main(arguments(folder, encoder, "--out", out)) == 0
     _, manifest = load_model(out)
     assert manifest.embodiment.action_mean == (-0.0087, 0.0068)
     assert manifest.embodiment.proprio_dim == 4 and manifest.embodiment.period_s == 0.1
 
 
-def test_mistakes_are_said_in_one_line(
+def test_errors_are_one_line(
     tmp_path: Path, wall: Path, encoder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_folder(tmp_path, "wall", 2)
-    evil = run_folder(tmp_path, "point_maze", 2, optimizer=Calls(os.system, "false"))
+    malicious = run_folder(tmp_path, "point_maze", 2, optimizer=Calls(os.system, "false"))
     out = tmp_path / "out"
-    for given, message in (
-        (words(folder, encoder, "--out", out), "Give --data FOLDER"),
-        (words(tmp_path / "none", encoder), "expected the folder of a training run"),
-        (words(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
-        (words(evil, encoder, "--data", wall, "--out", out), "posix.system"),
-        (words(folder, encoder, "--data", encoder.parent, "--out", out), "holds no states.pth"),
-        (words(folder, encoder, "--data", wall, "--out", out, "--epoch", "9"), "model_9.pth"),
+    for command, message in (
+        (arguments(folder, encoder, "--out", out), "Give --data FOLDER"),
+        (arguments(tmp_path / "none", encoder), "expected the folder of a training run"),
+        (arguments(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
+        (arguments(malicious, encoder, "--data", wall, "--out", out), "posix.system"),
+        (arguments(folder, encoder, "--data", encoder.parent, "--out", out), "holds no states.pth"),
+        (arguments(folder, encoder, "--data", wall, "--out", out, "--epoch", "9"), "model_9.pth"),
         (["weights", "import", "dreamer", str(folder)], "dino_wm"),
     ):
-        assert main(given) == 2
+        assert main(command) == 2
         text = capsys.readouterr().err
         assert message in text and text.count("\n") == 1
         assert not out.exists()

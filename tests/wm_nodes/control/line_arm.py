@@ -12,7 +12,7 @@ from wm_nodes.robots.robot import Observation, RealtimeRobot
 
 
 class LineArm(RealtimeRobot):
-    """Its attributes are what it answers; `calls` holds what was called, but for every period."""
+    """Its attributes are its responses; `calls` has the calls except those of every period."""
 
     def __init__(self, time_limit: int = 5) -> None:
         self._point = PointRobot(time_limit=time_limit)
@@ -21,7 +21,7 @@ class LineArm(RealtimeRobot):
         self.ready, self.rest, self.watchdog, self.done = True, True, False, False
         self.waiting, self.refuses_clear = "", ""
         self.latches: dict[str, str] = {}
-        self.wrong: dict[str, str] = {}
+        self.fault_texts: dict[str, str] = {}
         self.image_age = 0.0
         self.fails: Exception | None = None
 
@@ -106,7 +106,7 @@ class LineArm(RealtimeRobot):
         return self.image_age
 
     def faults(self) -> Mapping[str, str]:
-        return dict(self.wrong)
+        return dict(self.fault_texts)
 
     def facts(self) -> Mapping[str, object]:
         return {"joints": 1}

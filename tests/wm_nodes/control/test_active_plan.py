@@ -19,10 +19,10 @@ def plan(stamp_ns: int, points: int = 4, period_s: float = 0.1) -> Plan:
 @pytest.fixture
 def active() -> ActivePlan:
     """An episode that began at 10 s with the observation of stamp 100."""
-    made = ActivePlan(0.1, max_age_s=0.05, max_plan_s=2.0)
-    made.observed(100, 10.0, 0.02)
-    made.begin(100)
-    return made
+    active_plan = ActivePlan(0.1, max_age_s=0.05, max_plan_s=2.0)
+    active_plan.observed(100, 10.0, 0.02)
+    active_plan.begin(100)
+    return active_plan
 
 
 def action(active: ActivePlan, now_s: float) -> float | str:
@@ -54,7 +54,7 @@ def test_points_too_far_apart_are_refused(active):
     assert reason == "spacing" and "expected at most max_plan_s" in text
 
 
-def test_a_repeated_stamp_makes_nothing_newer(active):
+def test_a_repeated_stamp_renews_no_observation(active):
     active.accept(plan(100), 10.0)
     active.observed(100, 15.0, 0.0)
     assert active.accept(plan(100), 15.0)[0] == "late"
@@ -92,15 +92,15 @@ def test_after_a_stop_only_plans_of_later_observations_count(active):
     assert active.accept(plan(200), 10.15) == ("", "")
 
 
-def test_the_action_knows_when_it_was_seen(active):
+def test_an_action_has_the_time_of_its_observation(active):
     active.accept(plan(100), 10.05)
     due = active.due(10.05)
     assert isinstance(due, Due)
     assert (due.observed_s, due.image_age_s, due.origin) == (10.0, 0.02, ORIGIN)
 
 
-def test_a_plan_outlives_the_memory_of_its_observation(active):
-    """A planner that has gone must not make the control loop fail."""
+def test_a_plan_stays_valid_after_its_observation_is_forgotten(active):
+    """A planner that has ended must not make the control loop fail."""
     active.accept(plan(100), 10.0)
     for index in range(2 * KEPT):
         active.observed(200 + index, 10.0 + index / 100, 0.0)
@@ -109,7 +109,7 @@ def test_a_plan_outlives_the_memory_of_its_observation(active):
     assert active.age_s(11.0) == 1.0
 
 
-def test_every_limit_belongs_to_what_it_allows(active):
+def test_every_limit_is_inclusive(active):
     """Exactly at a limit a plan still counts; the figures here are exact in binary."""
     assert active.accept(plan(100, points=1, period_s=2.0), 12.0) == ("", "")
     assert action(active, 12.0) == 0
@@ -124,7 +124,7 @@ def test_every_limit_belongs_to_what_it_allows(active):
     assert "stale" in str(held.due(np.nextafter(11.0, 12.0)))
 
 
-def test_an_observation_of_the_moment_of_a_stop_counts(active):
+def test_an_observation_at_the_time_of_a_stop_counts(active):
     active.invalidate(10.0)
     assert active.accept(plan(100), 10.0) == ("", "")
 

@@ -1,4 +1,4 @@
-"""Work with the driver: one task at a time, only while the robot stands, motion allowed by none."""
+"""Work with the driver: one task at a time, only while the robot stands; none allows motion."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Bench:
     def step(
         self, task: DriverTask, phase: str, *, moving: bool = False, permitted: bool = False
     ) -> Answer:
-        given = DriverStep(task, phase)  # type: ignore[arg-type]
-        return self.work.execute(given, moving=moving, permitted=permitted)
+        driver_step = DriverStep(task, phase)  # type: ignore[arg-type]
+        return self.work.execute(driver_step, moving=moving, permitted=permitted)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -30,14 +30,14 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_the_record_says_whether_the_robot_may_move(tmp_path) -> None:
+def test_the_record_states_whether_the_robot_may_move(tmp_path) -> None:
     bench = Bench(tmp_path)
     for running in (True, False):
         assert bench.writer.store(running=running) == ""
         assert bench.stored == Record({}, running)
 
 
-def test_a_disk_that_refuses_is_a_fault_until_it_takes_the_record(tmp_path) -> None:
+def test_a_failed_write_is_a_fault_until_the_record_is_written(tmp_path) -> None:
     bench = Bench(tmp_path)
     bench.blocked.mkdir()
     refused = bench.writer.store(running=True)

@@ -1,4 +1,4 @@
-"""The steady beat: every period, never in bursts, and in real time where that is allowed."""
+"""The periodic thread: one tick per period, never in bursts, in real time where allowed."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from wm_nodes.control.periodic_thread import (
 PERIOD_S = 0.01
 
 
-def run(beat, beats: int = 50, **options) -> PeriodicThread:
-    cadence = PeriodicThread(PERIOD_S, beat, **options)
-    cadence.start()
+def run(tick, ticks: int = 50, **options) -> PeriodicThread:
+    periodic = PeriodicThread(PERIOD_S, tick, **options)
+    periodic.start()
     end = time.monotonic() + 60.0
-    while cadence.ticks < beats and cadence.error is None:
-        assert time.monotonic() < end, f"{cadence.ticks} of {beats} beats"
+    while periodic.ticks < ticks and periodic.error is None:
+        assert time.monotonic() < end, f"{periodic.ticks} of {ticks} ticks"
         time.sleep(PERIOD_S)
-    cadence.stop()
-    return cadence
+    periodic.stop()
+    return periodic
 
 
-def test_after_a_late_beat_no_burst_makes_up_for_it() -> None:
+def test_a_late_tick_is_not_followed_by_a_burst() -> None:
     count = 0
 
-    def beat() -> None:
+    def tick() -> None:
         nonlocal count
         count += 1
         if count % 10 == 0:
             time.sleep(3.5 * PERIOD_S)
 
-    cadence = run(beat)
-    assert count == cadence.ticks > 10
-    assert min(cadence.intervals_s()) >= CLOSEST * PERIOD_S - 1e-4
-    after = [b for a, b in pairwise(cadence.intervals_s()) if a > 3 * PERIOD_S]
-    assert median(after) >= 0.95 * PERIOD_S  # a whole period, of a new beat; may begin late
-    assert max(cadence.intervals_s()) >= 3.5 * PERIOD_S
-    assert float(cadence.figures()["jitter_max"]) >= 2.5
+    periodic = run(tick)
+    assert count == periodic.ticks > 10
+    assert min(periodic.intervals_s()) >= CLOSEST * PERIOD_S - 1e-4
+    after = [b for a, b in pairwise(periodic.intervals_s()) if a > 3 * PERIOD_S]
+    assert median(after) >= 0.95 * PERIOD_S  # a whole period, of a new tick; may begin late
+    assert max(periodic.intervals_s()) >= 3.5 * PERIOD_S
+    assert float(periodic.figures()["jitter_max"]) >= 2.5
 
 
 class Clock:
@@ -70,11 +70,11 @@ class Clock:
 class End:
     """The event that ends the thread: set after so many calls of `tick`."""
 
-    def __init__(self, clock: Clock, cadence: PeriodicThread, ticks: int) -> None:
-        self.clock, self.cadence, self.ticks = clock, cadence, ticks
+    def __init__(self, clock: Clock, periodic: PeriodicThread, ticks: int) -> None:
+        self.clock, self.periodic, self.ticks = clock, periodic, ticks
 
     def is_set(self) -> bool:
-        return self.cadence.ticks >= self.ticks
+        return self.periodic.ticks >= self.ticks
 
     def wait(self, seconds: float) -> bool:
         self.clock.waits.append(seconds)
@@ -90,19 +90,19 @@ def simulated(
 
     late_s: how much longer than asked the waits are.
     """
-    clock, left = Clock(), iter(busy_s)
+    clock, durations = Clock(), iter(busy_s)
     clock.late_s = list(late_s)
 
     def tick() -> None:
-        clock.now += next(left)
+        clock.now += next(durations)
 
-    cadence = PeriodicThread(period_s, tick)
-    cadence._end = End(clock, cadence, len(busy_s))
+    periodic = PeriodicThread(period_s, tick)
+    periodic._end = End(clock, periodic, len(busy_s))
     monkeypatch.setattr(periodic_thread, "time", clock)
     monkeypatch.setattr(periodic_thread, "take_priority", lambda own, others: False)
-    cadence._run()
-    assert cadence.error is None and cadence.ticks == len(busy_s)
-    return cadence.intervals_s(), clock.waits
+    periodic._run()
+    assert periodic.error is None and periodic.ticks == len(busy_s)
+    return periodic.intervals_s(), clock.waits
 
 
 def test_calls_are_a_period_apart_however_long_they_take(monkeypatch):
@@ -120,8 +120,8 @@ def test_calls_are_a_period_apart_however_long_they_take(monkeypatch):
     ],
 )
 def test_after_a_late_call_the_next_is_sooner_but_not_too_soon(monkeypatch, late_s, intervals):
-    found, _ = simulated(monkeypatch, [0.0] * 4, (0.0, late_s + SPIN_S))
-    assert found == pytest.approx([0.1, *intervals], abs=1e-5)
+    actual, _ = simulated(monkeypatch, [0.0] * 4, (0.0, late_s + SPIN_S))
+    assert actual == pytest.approx([0.1, *intervals], abs=1e-5)
 
 
 def test_after_a_call_longer_than_a_period_the_next_follows_at_once(monkeypatch):
@@ -136,14 +136,14 @@ def test_the_end_of_a_wait_is_busy_and_only_the_end(monkeypatch, period_s, spin_
 
 
 def test_the_figures_are_of_the_newest_calls():
-    cadence = PeriodicThread(0.01, lambda: None)
-    assert cadence.figures() == {}
-    cadence._intervals.append(0.01)
-    assert cadence.figures() == {}
-    cadence._intervals.append(0.015)
-    cadence._busy.extend([0.001, 0.003])
-    cadence.ticks, cadence.realtime = 3, True
-    assert cadence.figures() == {
+    periodic = PeriodicThread(0.01, lambda: None)
+    assert periodic.figures() == {}
+    periodic._intervals.append(0.01)
+    assert periodic.figures() == {}
+    periodic._intervals.append(0.015)
+    periodic._busy.extend([0.001, 0.003])
+    periodic.ticks, periodic.realtime = 3, True
+    assert periodic.figures() == {
         "period_ms": "12.500",
         "jitter_p99": "0.4950",
         "jitter_max": "0.5000",
@@ -151,55 +151,55 @@ def test_the_figures_are_of_the_newest_calls():
         "beats": "3",
         "realtime": "true",
     }
-    cadence._intervals.append(0.004)
-    assert cadence.figures()["jitter_max"] == "0.6000"
+    periodic._intervals.append(0.004)
+    assert periodic.figures()["jitter_max"] == "0.6000"
 
 
-def test_no_call_follows_one_that_failed_and_the_owner_is_told() -> None:
-    told = threading.Event()
+def test_after_a_failed_tick_the_thread_ends_and_notifies_its_owner() -> None:
+    notified = threading.Event()
 
-    def beat() -> None:
+    def tick() -> None:
         raise SystemExit
 
-    cadence = run(beat, failed=told.set)
-    assert isinstance(cadence.error, SystemExit) and cadence.ticks == 1
-    assert told.is_set() and not cadence._thread.is_alive()
+    periodic = run(tick, failed=notified.set)
+    assert isinstance(periodic.error, SystemExit) and periodic.ticks == 1
+    assert notified.is_set() and not periodic._thread.is_alive()
 
 
 def test_it_can_be_stopped_before_it_is_started_and_by_its_own_call() -> None:
     PeriodicThread(PERIOD_S, lambda: None).stop()
-    cadence = PeriodicThread(PERIOD_S, lambda: cadence.stop())
-    cadence.start()
-    cadence._thread.join(60.0)
-    assert cadence.ticks == 1 and cadence.error is None
+    periodic = PeriodicThread(PERIOD_S, lambda: periodic.stop())
+    periodic.start()
+    periodic._thread.join(60.0)
+    assert periodic.ticks == 1 and periodic.error is None
 
 
-def test_an_error_ends_it_and_is_kept() -> None:
-    def beat() -> None:
+def test_an_error_ends_the_thread_and_is_kept() -> None:
+    def tick() -> None:
         raise ValueError("no")
 
-    cadence = run(beat)
-    assert isinstance(cadence.error, ValueError) and cadence.ticks == 1
+    periodic = run(tick)
+    assert isinstance(periodic.error, ValueError) and periodic.ticks == 1
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_real_time_is_for_the_beat_and_only_if_asked_for_the_rest(alone: bool) -> None:
-    end, kinds = threading.Event(), dict[int, int]()
+def test_real_time_priority_is_for_the_tick_and_optionally_for_other_threads(alone: bool) -> None:
+    end, priorities = threading.Event(), dict[int, int]()
     other = threading.Thread(target=end.wait)
     other.start()
 
-    def beat() -> None:
-        kinds[0] = os.sched_getparam(0).sched_priority
-        kinds[1] = os.sched_getparam(other.native_id).sched_priority
+    def tick() -> None:
+        priorities[0] = os.sched_getparam(0).sched_priority
+        priorities[1] = os.sched_getparam(other.native_id).sched_priority
 
     before = {thread: os.sched_getscheduler(thread) for thread in threads()}
     try:
-        cadence = run(beat, 5, alone=alone)
+        periodic = run(tick, 5, alone=alone)
     finally:
         end.set()
         for thread in set(threads()) & set(before):
             with suppress(ProcessLookupError):  # it has ended meanwhile
                 os.sched_setscheduler(thread, before[thread], os.sched_param(0))
-    if not cadence.realtime:
+    if not periodic.realtime:
         pytest.skip("this user may not have real-time priority")
-    assert kinds == {0: OWN, 1: OTHERS if alone else 0}
+    assert priorities == {0: OWN, 1: OTHERS if alone else 0}

@@ -1,4 +1,4 @@
-"""Plans: made with the robot's bounds and period, checked by name, read by time."""
+"""Plans: created with the robot's bounds and period, checked by name, read by time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wm_nodes.errors import MessageError
 from wm_nodes.records import Origin, Plan, Step
 
 ORIGIN = Origin("mwm", "actor", 1)
-TWO = VectorSpec(("x", "y"), ("m", "m"), (-1.0, -2.0), (1.0, 2.0))
+XY = VectorSpec(("x", "y"), ("m", "m"), (-1.0, -2.0), (1.0, 2.0))
 
 
 def plan(names: tuple[str, ...], actions: list[list[float]], period_s: float = 0.25) -> Plan:
@@ -24,22 +24,22 @@ def step(names: tuple[str, ...]) -> Step:
     return Step(7, names, zeros, zeros)
 
 
-def test_bounds_and_period_are_the_robots_once_it_has_said_them() -> None:
+def test_bounds_and_period_are_those_of_the_robots_spec() -> None:
     maker, actions = PlanMaker(), np.zeros((3, 1), np.float32)
     assert [bound.tolist() for bound in maker.bounds(step(("x", "y")))] == [[-1, -1], [1, 1]]
     spec = PointRobot().spec.log_spec()
     maker.learn(spec)
     low, high = maker.bounds(step(spec.action.names))
     assert (low.tolist(), high.tolist()) == (list(spec.action.low), list(spec.action.high))
-    made = maker.plan(step(spec.action.names), ORIGIN, actions)
-    assert (made.stamp_ns, made.origin, made.names) == (7, ORIGIN, spec.action.names)
-    assert made.actions is actions and made.period_s == spec.control_period_s
+    result = maker.plan(step(spec.action.names), ORIGIN, actions)
+    assert (result.stamp_ns, result.origin, result.names) == (7, ORIGIN, spec.action.names)
+    assert result.actions is actions and result.period_s == spec.control_period_s
 
 
 def test_a_checked_plan_has_its_dimensions_in_the_robots_order() -> None:
-    same = plan(("x", "y"), [[1, 2]])
-    assert check_plan(same, TWO) is same
-    swapped = check_plan(plan(("y", "x"), [[1, 2], [3, 4]]), TWO)
+    ordered = plan(("x", "y"), [[1, 2]])
+    assert check_plan(ordered, XY) is ordered
+    swapped = check_plan(plan(("y", "x"), [[1, 2], [3, 4]]), XY)
     assert swapped.names == ("x", "y") and swapped.actions.tolist() == [[2, 1], [4, 3]]
     assert (swapped.stamp_ns, swapped.origin, swapped.period_s) == (7, ORIGIN, 0.25)
 
@@ -47,7 +47,7 @@ def test_a_checked_plan_has_its_dimensions_in_the_robots_order() -> None:
 @pytest.mark.parametrize("names", [("x",), ("x", "z"), ("x", "y", "y"), ("x", "y", "z")])
 def test_other_dimensions_are_refused(names) -> None:
     with pytest.raises(MessageError, match=r"plan: got dimensions .*, expected \["):
-        check_plan(plan(names, [[0.0] * len(names)]), TWO)
+        check_plan(plan(names, [[0.0] * len(names)]), XY)
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,13 @@ def test_other_dimensions_are_refused(names) -> None:
         (9.0, 1, 8.5),
     ],
 )
-def test_point_i_is_due_from_i_periods_on_and_the_last_one_stays(age_s, index, overdue_s) -> None:
-    given = plan(("x",), [[10], [11]])
-    action, overdue = due_action(given, age_s, period_s=100.0)
+def test_point_i_is_due_after_i_periods_and_the_last_one_stays(age_s, index, overdue_s) -> None:
+    two_points = plan(("x",), [[10], [11]])
+    action, overdue = due_action(two_points, age_s, period_s=100.0)
     assert (action.tolist(), overdue) == ([10.0 + index], overdue_s)
 
 
-def test_a_plan_without_a_period_has_the_robots() -> None:
-    given = plan(("x",), [[10], [11]], period_s=0.0)
-    action, overdue = due_action(given, 0.5, period_s=0.5)
+def test_a_plan_without_a_period_has_that_of_the_robot() -> None:
+    two_points = plan(("x",), [[10], [11]], period_s=0.0)
+    action, overdue = due_action(two_points, 0.5, period_s=0.5)
     assert (action.tolist(), overdue) == ([11.0], -0.5)

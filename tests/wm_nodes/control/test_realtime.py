@@ -1,4 +1,4 @@
-"""The control loop with the simulated arm: what moves it, what stops it, what never moves it."""
+"""The control loop with the simulated arm: what moves it, what stops it, and where it rests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wm_nodes.records import Answer, DriverStep, Origin, Plan
 from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
 ORIGIN = Origin("script", "test")
-STILL_RAD = 0.01  # a controller that begins to hold the arm where it is measured lets it sag
+STILL_RAD = 0.01  # the arm sags when a controller begins to hold the measured position
 
 
 class Bench:
@@ -25,14 +25,14 @@ class Bench:
 
     def __init__(self, *, away: bool = False, home: bool = True, **options) -> None:
         self.arm = SimulatedArm("goal", render="none", time_limit=10**6, action_repeat=5)
-        bus = self.arm.motion.driver
-        if away:  # moved there by its driver
+        driver = self.arm.motion.driver
+        if away:  # moved by its driver to another position
             pose = self.arm.config.home[:6] + np.array([0.8, 0.2, -0.2, 0, 0, 0.5])
-            bus.controller.command("position", pose)
-            bus.wait(3.0)
+            driver.controller.command("position", pose)
+            driver.wait(3.0)
         active = ActivePlan(self.arm.spec.control_period_s, 0.0, 2.0)
-        self.loop = RealtimeLoop(self.arm, active, home=home, clock=bus.now_s, **options)
-        self.bus, self.plans, self.speed = bus, True, 0.1
+        self.loop = RealtimeLoop(self.arm, active, home=home, clock=driver.now_s, **options)
+        self.driver, self.plans, self.speed = driver, True, 0.1
         self.stamp, self.latches = itertools.count(1), 0
         self.planned_ns = 0
         with self.loop.lock:
@@ -40,7 +40,7 @@ class Bench:
 
     def tick(self) -> None:
         """One control period, with what the node does after it."""
-        loop, now_s = self.loop, self.bus.now_s()
+        loop, now_s = self.loop, self.driver.now_s()
         if loop.tick():
             if not loop.acting:
                 self.arm.reset(0)
@@ -55,10 +55,10 @@ class Bench:
                     loop.prepare(0)
             if self.plans:
                 self.plan()
-        self.bus.wait(self.arm.period_s)
+        self.driver.wait(self.arm.period_s)
 
     def plan(self, stamp_ns: int | None = None) -> str:
-        """Give a plan for an observation; returns why it is dropped."""
+        """Send a plan for an observation; returns the reason if it is dropped."""
         stamp_ns = self.observed if stamp_ns is None else stamp_ns
         actions = np.repeat(np.float32([[0.0, self.speed, 0.0]]), 20, axis=0)
         return self.loop.plan.accept(
@@ -67,10 +67,10 @@ class Bench:
 
     @property
     def now(self) -> float:
-        return self.bus.now_s()
+        return self.driver.now_s()
 
     def run(self, seconds: float) -> float:
-        """Let time pass; returns how far any joint moved in it [rad]."""
+        """Let time pass; returns the largest displacement of a joint [rad]."""
         before = self.arm.world.positions()
         for _ in range(round(seconds / self.arm.period_s)):
             self.tick()
@@ -101,7 +101,7 @@ class Bench:
         return self
 
     def release(self) -> None:
-        """What the operator does after a stop, but for the last call."""
+        """What the operator does after a stop, except for the last call."""
         if self.arm.latched():
             assert self.ask("clear").done
 
@@ -116,7 +116,7 @@ def test_it_goes_home_and_follows_plans():
 
 @pytest.mark.parametrize("how", STOPS)
 @pytest.mark.parametrize("during", [State.HOMING, State.ACTING])
-def test_after_a_stop_nothing_moves_before_the_operators_call(during, how):
+def test_after_a_stop_the_arm_rests_until_the_operators_call(during, how):
     """Not by itself, not by plans made before or after, not by scheduled homing, not by a clear."""
     bench = Bench(away=True).until(during)
     bench.run(0.4)
@@ -144,7 +144,7 @@ def test_after_resume_only_a_plan_of_a_later_observation_counts(how):
     assert bench.run(1.0) > 0.02
 
 
-def test_a_restarted_node_moves_nothing_before_the_operators_call():
+def test_after_a_restart_the_arm_rests_until_the_operators_call():
     bench = Bench(away=True, restarted=True)
     assert bench.run(2.0) < STILL_RAD
     assert "restarted" in bench.loop.waiting_for()
@@ -188,8 +188,8 @@ def test_every_request_is_answered_in_every_state(state, name):
         bench.until(State.HOMING).stop("estop")
     elif state is not State.NO_DRIVER:
         bench.until(state)
-    answer = bench.ask(name)
-    assert answer.text and isinstance(answer.done, bool)
+    response = bench.ask(name)
+    assert response.text and isinstance(response.done, bool)
     bench.run(1.0)
 
 
@@ -197,10 +197,10 @@ REST = (State.NO_DRIVER, State.STANDING, State.STOPPING, State.LATCHED)
 
 
 @pytest.mark.parametrize("outcome", ["done", "failed"])
-@pytest.mark.parametrize("work", ["recover", "activate", "deactivate"])
+@pytest.mark.parametrize("task", ["recover", "activate", "deactivate"])
 @pytest.mark.parametrize("state", list(State))
-def test_work_with_the_driver_is_answered_in_every_state_and_nothing_moves_in_it(
-    state, work, outcome
+def test_driver_tasks_are_answered_in_every_state_and_the_arm_rests_during_them(
+    state, task, outcome
 ):
     bench = Bench(away=True)
     if state is State.LATCHED:
@@ -214,16 +214,16 @@ def test_work_with_the_driver_is_answered_in_every_state_and_nothing_moves_in_it
         bench.until(State.STOPPING)
     elif state is not State.NO_DRIVER:
         bench.until(state)
-    begun = bench.ask("driver", DriverStep(work, "begin"))
-    assert begun.text and begun.done == (state not in (*MOVING, State.STOPPING))
-    if not begun.done:
+    response = bench.ask("driver", DriverStep(task, "begin"))
+    assert response.text and response.done == (state not in (*MOVING, State.STOPPING))
+    if not response.done:
         return
     for name in ("resume", "go_home"):
         assert not bench.ask(name).done
     assert not bench.ask("driver", DriverStep("recover", "begin")).done
-    moved = bench.run(1.0)
-    assert bench.loop.state in REST and moved < STILL_RAD
-    assert bench.ask("driver", DriverStep(work, outcome)).text
+    displacement = bench.run(1.0)
+    assert bench.loop.state in REST and displacement < STILL_RAD
+    assert bench.ask("driver", DriverStep(task, outcome)).text
     if outcome == "done":
         assert not bench.loop.permission.granted and bench.run(1.0) < 2 * STILL_RAD
 
@@ -246,7 +246,7 @@ def test_reset_ends_the_episode_and_the_next_one_begins():
     bench.until(State.HOMING).until(State.ACTING)
 
 
-def test_a_driver_that_goes_silent_brings_it_to_rest():
+def test_a_driver_without_joint_states_brings_it_to_rest():
     bench = Bench().until(State.ACTING)
     bench.arm.switches.driver_dead = True
     bench.until(State.NO_DRIVER)
@@ -256,13 +256,13 @@ def test_a_driver_that_goes_silent_brings_it_to_rest():
 
 
 def test_latches_are_reported_when_they_change():
-    seen: list[dict[str, str]] = []
-    bench = Bench(on_latch=lambda: seen.append(dict(bench.arm.latched()))).until(State.ACTING)
+    reported: list[dict[str, str]] = []
+    bench = Bench(on_latch=lambda: reported.append(dict(bench.arm.latched()))).until(State.ACTING)
     bench.loop.estop()
     assert bench.loop.latched() == {"estop": "called by the operator"}  # before the next period too
     bench.run(1.5)
     bench.ask("clear")
-    assert [list(one) for one in seen] == [["estop"], []]
+    assert [list(latches) for latches in reported] == [["estop"], []]
 
 
 def test_the_emergency_stop_brakes_in_the_next_period():
@@ -274,7 +274,7 @@ def test_the_emergency_stop_brakes_in_the_next_period():
     assert np.linalg.norm(bench.arm.motion.filter.v) < 0.7 * speed
 
 
-def test_the_end_comes_to_rest_whatever_was_called():
+def test_at_the_end_it_comes_to_rest_after_any_call():
     bench = Bench(away=True, confirm_home=True)
     bench.run(1.0)
     assert bench.ask("go_home").done
@@ -288,10 +288,10 @@ def test_the_end_comes_to_rest_whatever_was_called():
     assert bench.run(1.0) < STILL_RAD
 
 
-def test_a_request_that_failed_for_its_caller_does_not_happen_later():
+def test_a_cancelled_request_is_not_executed_later():
     bench = Bench().until(State.ACTING).stop("estop")
-    late = bench.loop.ask("clear")
-    assert late.cancel()  # the caller waited long enough
+    request = bench.loop.ask("clear")
+    assert request.cancel()  # the caller waited long enough
     bench.run(0.5)
     assert "estop" in bench.arm.latched()
 
@@ -304,7 +304,7 @@ def test_a_clear_from_before_an_emergency_stop_does_not_end_it():
     assert "estop" in bench.arm.latched()
 
 
-def test_a_call_of_go_home_that_was_interrupted_is_over():
+def test_an_interrupted_call_of_go_home_is_not_resumed():
     bench = Bench(away=True, confirm_home=True)
     bench.run(1.0)
     assert bench.ask("go_home").done
@@ -317,11 +317,11 @@ def test_a_call_of_go_home_that_was_interrupted_is_over():
     assert bench.run(2.0) < STILL_RAD
 
 
-def test_a_command_held_up_for_too_long_is_not_what_the_next_one_is_compared_with(monkeypatch):
-    """Sampled 28 ms after the last command, held up beyond 30 ms: not sent. The next is at once."""
+def test_an_unsent_command_is_not_the_reference_of_the_next_one(monkeypatch):
+    """Sampled 28 ms after the last command, delayed beyond 30 ms: not sent. The next is at once."""
     bench = Bench().until(State.ACTING)
     bench.run(1.0)
-    motion, clock = bench.arm.motion, bench.bus.now_s
+    motion, clock = bench.arm.motion, bench.driver.now_s
     late_s, samples = 8e-3, []
 
     def resample(setpoint, at_s):
@@ -333,7 +333,7 @@ def test_a_command_held_up_for_too_long_is_not_what_the_next_one_is_compared_wit
     original = motion.filter.resample
     before = motion.filter.x.copy()
     monkeypatch.setattr(motion.filter, "resample", resample)
-    monkeypatch.setattr(bench.bus, "now_s", lambda: clock() + late_s)
+    monkeypatch.setattr(bench.driver, "now_s", lambda: clock() + late_s)
     motion.command(motion.filter.limits.velocity * 0.1)
     assert [sample.moved for sample in samples] == [True, False]
     unsent = np.abs(samples[0].position - before)
@@ -343,10 +343,10 @@ def test_a_command_held_up_for_too_long_is_not_what_the_next_one_is_compared_wit
     assert samples[-1].moved and not bench.arm.latched()
 
 
-def test_a_command_held_up_before_it_is_sent_is_sampled_again(monkeypatch):
+def test_a_command_delayed_before_sending_is_sampled_again(monkeypatch):
     bench = Bench().until(State.ACTING)
-    motion, clock = bench.arm.motion, bench.bus.now_s
-    sampled, sent, held_up = [], [], [2e-3, 1e-3]  # s, by another thread
+    motion, clock = bench.arm.motion, bench.driver.now_s
+    sampled, sent, delays_s = [], [], [2e-3, 1e-3]  # s, by another thread
     late_s = 0.0
 
     def now_s() -> float:
@@ -355,14 +355,14 @@ def test_a_command_held_up_before_it_is_sent_is_sampled_again(monkeypatch):
     def resample(setpoint, at_s):
         nonlocal late_s
         sampled.append(at_s)
-        made = original(setpoint, at_s)
-        late_s += held_up.pop(0) if held_up else 0.0
-        return made
+        sample = original(setpoint, at_s)
+        late_s += delays_s.pop(0) if delays_s else 0.0
+        return sample
 
-    original, send = motion.filter.resample, bench.bus.send
-    monkeypatch.setattr(bench.bus, "now_s", now_s)
+    original, send = motion.filter.resample, bench.driver.send
+    monkeypatch.setattr(bench.driver, "now_s", now_s)
     monkeypatch.setattr(motion.filter, "resample", resample)
-    monkeypatch.setattr(bench.bus, "send", lambda s: (sent.append(now_s()), send(s)))
+    monkeypatch.setattr(bench.driver, "send", lambda s: (sent.append(now_s()), send(s)))
     bench.tick()
     assert len(sent) == 1 and len(sampled) == 3
     assert sampled[-1] == sent[0] and sampled[-1] - sampled[0] == pytest.approx(3e-3)

@@ -1,6 +1,6 @@
 """The control loop as the robot node runs it, with the smallest robot that is called in real time.
 
-The loop's own thread runs; the tests wait for what it does, however long that takes.
+The loop runs in its thread; the tests wait for its effects without a time limit that matters.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from wm_nodes.records import Answer, Origin, Plan
 LATCH = {"estop": "before the restart"}
 
 
-class Node(Output):
-    """What the robot node does for the loop: keeps everything, faults with their severity."""
+class NodeOutput(Output):
+    """A stub of the robot node: it keeps all outputs of the loop, faults with their severity."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,12 +51,14 @@ class Node(Output):
 
 class Bench:
     def __init__(self, folder: Path, episodes: int = 0, time_limit: int = 2, **settings) -> None:
-        self.record, self.output = folder / "line.json", Node()
+        self.record, self.output = folder / "line.json", NodeOutput()
         self.robot = LineArm(time_limit)
         runner = EpisodeRunner(self.robot, Schedule(StopCriteria(episodes=episodes), seed=0))
         self.plan = ActivePlan(0.1, max_age_s=60.0, max_plan_s=600.0)
-        chosen = RealtimeSettings(record=self.record, **{"home": False, **settings})
-        self.control = RealtimeControl(runner, self.robot, self.plan, self.output, chosen)
+        realtime_settings = RealtimeSettings(record=self.record, **{"home": False, **settings})
+        self.control = RealtimeControl(
+            runner, self.robot, self.plan, self.output, realtime_settings
+        )
 
     @property
     def stored(self) -> Record:
@@ -75,7 +77,7 @@ class Bench:
         self.robot.done = True
         self.control.on_wake()
 
-    def answer(self) -> tuple[str, str]:
+    def send_plan(self) -> tuple[str, str]:
         stamp_ns = self.output.published[-1].step.stamp_ns
         return self.control.accept(
             Plan(stamp_ns, Origin("mwm", "actor", 1), ("push",), np.float32([[0.5]]), 0.1)
@@ -90,7 +92,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def ordinary(monkeypatch) -> None:
+def ordinary_priority(monkeypatch) -> None:
     """The process that runs the tests keeps its priority and its switch interval."""
     monkeypatch.setattr(realtime_control, "realtime_allowed", lambda: True)
     monkeypatch.setattr("wm_nodes.control.periodic_thread.take_priority", lambda own, others: True)
@@ -98,14 +100,14 @@ def ordinary(monkeypatch) -> None:
 
 
 @pytest.fixture
-def make(tmp_path) -> Iterator[Callable[..., Bench]]:
+def make_bench(tmp_path) -> Iterator[Callable[..., Bench]]:
     benches: list[Bench] = []
 
-    def made(**options) -> Bench:
+    def make(**options) -> Bench:
         benches.append(Bench(tmp_path, **options))
         return benches[-1]
 
-    yield made
+    yield make
     for bench in benches:
         bench.control.stop()
 
@@ -115,34 +117,34 @@ def make(tmp_path) -> Iterator[Callable[..., Bench]]:
     [
         (True, True, True, True),
         (True, False, True, False),
-        (True, False, False, True),  # the memory of others is left alone
+        (True, False, False, True),  # the memory of other processes is not locked
         (False, True, True, False),
         (False, True, False, False),
     ],
 )
 def test_real_time_needs_priority_and_in_a_process_of_its_own_locked_memory(
-    make, monkeypatch, allowed, lockable, owns, realtime
+    make_bench, monkeypatch, allowed, lockable, owns, realtime
 ) -> None:
     monkeypatch.setattr(realtime_control, "realtime_allowed", lambda: allowed)
     monkeypatch.setattr(realtime_control, "lock_memory", lambda: lockable)
-    assert make(owns_process=owns).control.realtime == realtime
+    assert make_bench(owns_process=owns).control.realtime == realtime
     if realtime:
-        make(owns_process=owns, require_realtime=True)
+        make_bench(owns_process=owns, require_realtime=True)
         return
     with pytest.raises(UserError, match="require_realtime"):
-        make(owns_process=owns, require_realtime=True)
+        make_bench(owns_process=owns, require_realtime=True)
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_the_lack_of_real_time_is_a_fault(make, monkeypatch, allowed) -> None:
+def test_the_lack_of_real_time_is_a_fault(make_bench, monkeypatch, allowed) -> None:
     monkeypatch.setattr(realtime_control, "realtime_allowed", lambda: allowed)
-    bench = make().begin()
+    bench = make_bench().begin()
     bench.control.tick()
     assert bench.output.faults.get("realtime") == (None if allowed else NO_REALTIME)
 
 
-def test_nothing_is_done_before_the_start(make) -> None:
-    bench = make()
+def test_before_the_start_no_call_has_an_effect(make_bench) -> None:
+    bench = make_bench()
     control = bench.control
     assert not control.alive and control.request("pause") == Answer(False, NOT_RUNNING)
     control.tick()
@@ -151,20 +153,20 @@ def test_nothing_is_done_before_the_start(make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "restarted"),
+    ("record", "restarted"),
     [(Record({}, False), False), (Record({}, True), True), (Record(LATCH, False), True)],
 )
 def test_latches_of_an_earlier_process_hold_and_its_unclean_end_needs_the_operator(
-    make, tmp_path, before, restarted
+    make_bench, tmp_path, record, restarted
 ) -> None:
-    SafetyRecord(tmp_path / "line.json").store(lambda: before)
-    bench = make()
-    assert bench.robot.latches == dict(before.latched)
+    SafetyRecord(tmp_path / "line.json").store(lambda: record)
+    bench = make_bench()
+    assert bench.robot.latches == dict(record.latched)
     assert bench.control.loop.permission.granted != restarted
 
 
-def test_episodes_follow_each_other_until_the_run_is_over(make) -> None:
-    bench = make(episodes=2, time_limit=2).begin()
+def test_episodes_follow_each_other_until_the_run_is_over(make_bench) -> None:
+    bench = make_bench(episodes=2, time_limit=2).begin()
     assert [call for call, *_ in bench.robot.calls] == ["prepare", "reset"]
     bench.control.on_wake()  # no agent step is complete
     assert len(bench.output.published) == 1
@@ -179,20 +181,20 @@ def test_episodes_follow_each_other_until_the_run_is_over(make) -> None:
     bench.step()
     bench.step()
     assert bench.output.saved == 2 and bench.output.ended
-    firsts = [transition.step.is_first for transition in bench.output.published]
-    assert firsts == [True, False, False] * 2
+    first_marks = [transition.step.is_first for transition in bench.output.published]
+    assert first_marks == [True, False, False] * 2
     assert not bench.control.loop.acting and not bench.control.loop.ready
 
 
-def test_a_run_that_is_over_does_not_start(make) -> None:
-    bench = make(episodes=1)
+def test_a_run_that_is_over_does_not_start(make_bench) -> None:
+    bench = make_bench(episodes=1)
     bench.control._runner.schedule.counts.episodes = 1
     bench.control.start()
     assert bench.output.ended and not bench.control.alive
 
 
-def test_an_episode_waits_for_a_planner_but_no_longer_than_it_may(make) -> None:
-    bench = make(await_planner_s=3600.0)
+def test_an_episode_waits_for_a_planner(make_bench) -> None:
+    bench = make_bench(await_planner_s=3600.0)
     bench.output.planner = False
     bench.control.start()
     until(lambda: bench.control.loop.ready)
@@ -203,43 +205,43 @@ def test_an_episode_waits_for_a_planner_but_no_longer_than_it_may(make) -> None:
     assert len(bench.output.published) == 1
 
 
-def test_without_a_wait_an_episode_needs_no_planner(make) -> None:
-    bench = make(await_planner_s=0.0)
+def test_without_a_wait_an_episode_needs_no_planner(make_bench) -> None:
+    bench = make_bench(await_planner_s=0.0)
     bench.output.planner = False
     bench.begin()
 
 
-def test_the_loop_wakes_the_node_when_an_episode_may_begin(make) -> None:
-    bench, woken = make(), []
+def test_the_loop_wakes_the_node_when_an_episode_may_begin(make_bench) -> None:
+    bench, woken = make_bench(), []
     bench.control.wake = lambda: woken.append(True)
     bench.control.start()
     until(lambda: bool(woken))
 
 
-def test_the_latency_of_an_accepted_plan_is_counted_and_no_other(make) -> None:
-    bench = make()
+def test_only_the_latency_of_accepted_plans_is_recorded(make_bench) -> None:
+    bench = make_bench()
     bench.begin()
-    assert bench.answer() == ("", "")
+    assert bench.send_plan() == ("", "")
     assert len(bench.output.diagnostics.latencies) == 1
     assert 0.0 <= bench.output.diagnostics.latencies[0] < 600.0
     bench.control.loop.plan.end()
-    assert bench.answer()[0] == "phase"
+    assert bench.send_plan()[0] == "phase"
     assert len(bench.output.diagnostics.latencies) == 1
 
 
 @pytest.mark.parametrize("age_s", [10_000.0, -10_000.0])
-def test_the_age_of_an_action_counts_from_when_its_images_were_taken(make, age_s) -> None:
-    bench = make()
+def test_the_age_of_an_action_counts_from_when_its_images_were_taken(make_bench, age_s) -> None:
+    bench = make_bench()
     bench.robot.image_age = age_s
     bench.begin()
-    bench.answer()
+    bench.send_plan()
     due = bench.plan.due(time.monotonic())
     assert isinstance(due, Due)
     assert max(age_s, 0.0) - 600.0 < due.image_age_s <= max(age_s, 0.0)
 
 
-def test_facts_hold_the_state_the_robots_and_the_ages_of_images_in_ms(make) -> None:
-    bench = make()
+def test_facts_hold_the_state_the_robots_and_the_ages_of_images_in_ms(make_bench) -> None:
+    bench = make_bench()
     bench.begin()
     until(lambda: bench.control.loop.state is State.ACTING)
     bench.control.tick()
@@ -252,29 +254,29 @@ def test_facts_hold_the_state_the_robots_and_the_ages_of_images_in_ms(make) -> N
     assert facts["camera_to_command_p99_ms"] == "745.0"
 
 
-def test_an_action_that_is_executed_has_an_age(make) -> None:
-    bench = make()
+def test_an_action_that_is_executed_has_an_age(make_bench) -> None:
+    bench = make_bench()
     bench.begin()
-    bench.answer()
+    bench.send_plan()
     until(lambda: len(bench.control._ages) > 0)
 
 
-def test_faults_are_reported_while_they_last_and_only_the_operators_are_errors(make) -> None:
-    bench = make()
+def test_faults_are_reported_while_they_last_and_only_the_operators_are_errors(make_bench) -> None:
+    bench = make_bench()
     bench.begin()
-    bench.robot.wrong = {"bus": "silent", "lag": "late", "tracking": "off"}
+    bench.robot.fault_texts = {"bus": "silent", "lag": "late", "tracking": "off"}
     bench.robot.latches = {"tracking": "off"}
     bench.control.tick()
-    assert bench.robot.wrong.items() <= bench.output.faults.items()
+    assert bench.robot.fault_texts.items() <= bench.output.faults.items()
     assert bench.output.errors == {"bus", "tracking"} and "bus" in BLOCKING
-    bench.robot.wrong = {"lag": "late"}
+    bench.robot.fault_texts = {"lag": "late"}
     bench.control.tick()
     assert "lag" in bench.output.faults and "bus" not in bench.output.faults
 
 
-def test_a_missing_plan_is_a_fault_only_while_acting(make) -> None:
-    bench = make()
-    bench.robot.wrong = {"plan": "the robot's"}
+def test_a_missing_plan_is_a_fault_only_while_acting(make_bench) -> None:
+    bench = make_bench()
+    bench.robot.fault_texts = {"plan": "the robot's"}
     bench.control.start()
     until(lambda: bench.control.loop.ready)
     bench.control.tick()
@@ -285,8 +287,8 @@ def test_a_missing_plan_is_a_fault_only_while_acting(make) -> None:
     assert bench.output.faults["plan"] == bench.control.loop.due_text
 
 
-def test_what_an_episode_waits_for_is_a_fault(make) -> None:
-    bench = make()
+def test_the_condition_that_an_episode_waits_for_is_a_fault(make_bench) -> None:
+    bench = make_bench()
     bench.robot.waiting = "the scene is being built"
     bench.control.start()
     bench.control.tick()
@@ -296,8 +298,8 @@ def test_what_an_episode_waits_for_is_a_fault(make) -> None:
     assert "waiting" not in bench.output.faults
 
 
-def test_a_failed_control_thread_halts_the_robot_and_is_raised(make) -> None:
-    bench = make().begin()
+def test_a_failed_control_thread_halts_the_robot_and_is_raised(make_bench) -> None:
+    bench = make_bench().begin()
     bench.robot.fails = RuntimeError("the bus is gone")
     until(lambda: not bench.control.alive)
     until(lambda: ("halt",) in bench.robot.calls)
@@ -308,8 +310,8 @@ def test_a_failed_control_thread_halts_the_robot_and_is_raised(make) -> None:
     assert bench.stored.running  # the next process asks the operator
 
 
-def test_the_end_halts_the_robot_and_is_clean(make) -> None:
-    bench = make().begin()
+def test_the_end_halts_the_robot_and_is_clean(make_bench) -> None:
+    bench = make_bench().begin()
     assert bench.control.alive and bench.stored.running
     bench.control.stop()
     assert bench.robot.calls[-1] == ("halt",) and not bench.control.alive
@@ -317,34 +319,34 @@ def test_the_end_halts_the_robot_and_is_clean(make) -> None:
     assert bench.control.loop.waiting_for() == "" and not bench.control.loop.acting
 
 
-def test_a_robot_that_does_not_come_to_rest_has_not_ended_cleanly(make, monkeypatch) -> None:
+def test_a_robot_that_does_not_come_to_rest_has_not_ended_cleanly(make_bench, monkeypatch) -> None:
     monkeypatch.setattr(realtime_control, "STOP_S", 0.01)
-    bench = make().begin()
+    bench = make_bench().begin()
     bench.robot.rest = False
     bench.control.stop()
     assert bench.stored.running
 
 
-def test_a_request_is_executed_by_the_loop(make) -> None:
-    bench = make().begin()
+def test_a_request_is_executed_by_the_loop(make_bench) -> None:
+    bench = make_bench().begin()
     assert bench.control.request("pause").done
     assert "paused" in bench.control.loop.waiting_for()
 
 
-def test_a_request_without_an_answer_is_not_executed_later(make, monkeypatch) -> None:
-    bench = make().begin()
+def test_a_request_without_an_answer_is_not_executed_later(make_bench, monkeypatch) -> None:
+    bench = make_bench().begin()
     monkeypatch.setattr(realtime_control, "ANSWER_S", 0.01)
     with bench.control.loop.lock:
-        answer = bench.control.request("pause")
-    assert not answer.done and "did not answer within 0.01 s" in answer.text
+        response = bench.control.request("pause")
+    assert not response.done and "did not answer within 0.01 s" in response.text
     monkeypatch.undo()
-    assert bench.control.request("speed_scale", 0.5).text  # a later one is
+    assert bench.control.request("speed_scale", 0.5).text  # a later request is executed
     assert bench.control.loop.permission.granted
 
 
-def test_an_emergency_stop_is_on_the_disk_when_it_is_answered(make, monkeypatch) -> None:
+def test_an_emergency_stop_is_on_the_disk_when_it_is_answered(make_bench, monkeypatch) -> None:
     monkeypatch.setattr(realtime_control, "ESTOP_S", 60.0)
-    bench = make().begin()
+    bench = make_bench().begin()
     assert bench.control.estop(on=True) == Answer(True, "stopped and latched")
     assert bench.robot.latches and bench.stored.latched == bench.robot.latches
     assert ("halt",) not in bench.robot.calls
@@ -352,29 +354,29 @@ def test_an_emergency_stop_is_on_the_disk_when_it_is_answered(make, monkeypatch)
     assert not bench.robot.latches and bench.stored == Record({}, running=True)
 
 
-def test_a_refused_clear_leaves_the_latch(make) -> None:
-    bench = make().begin()
+def test_a_refused_clear_leaves_the_latch(make_bench) -> None:
+    bench = make_bench().begin()
     bench.control.estop(on=True)
     bench.robot.refuses_clear = "the driver reports an error"
     assert bench.control.estop(on=False) == Answer(False, "the driver reports an error")
     assert bench.robot.latches and bench.stored.latched
 
 
-def test_without_a_loop_an_emergency_stop_halts_the_robot_and_says_so(make) -> None:
-    bench = make()
-    answer = bench.control.estop(on=True)
-    assert not answer.done and "use the arm's own emergency stop" in answer.text
+def test_without_a_loop_an_emergency_stop_halts_the_robot_and_reports_it(make_bench) -> None:
+    bench = make_bench()
+    response = bench.control.estop(on=True)
+    assert not response.done and "use the arm's own emergency stop" in response.text
     assert bench.robot.calls == [("halt",)] and "estop" in bench.stored.latched
 
 
-def test_a_latch_that_cannot_be_stored_holds_and_the_answer_says_so(make, tmp_path) -> None:
-    bench = make().begin()
+def test_a_latch_that_cannot_be_stored_holds_and_is_reported(make_bench, tmp_path) -> None:
+    bench = make_bench().begin()
     (tmp_path / ".line.json.part").mkdir()
-    answer = bench.control.estop(on=True)
-    assert not answer.done and "latched, but latches cannot be stored" in answer.text
+    response = bench.control.estop(on=True)
+    assert not response.done and "latched, but latches cannot be stored" in response.text
     until(lambda: bool(bench.robot.latches))
     (tmp_path / ".line.json.part").rmdir()
     assert bench.control.estop(on=True).done
     (tmp_path / ".line.json.part").mkdir()
-    answer = bench.control.estop(on=False)
-    assert answer.done and ", but latches cannot be stored" in answer.text
+    response = bench.control.estop(on=False)
+    assert response.done and ", but latches cannot be stored" in response.text

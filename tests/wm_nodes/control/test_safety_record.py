@@ -1,4 +1,4 @@
-"""Latches survive the process, and what cannot be read counts as latched."""
+"""Latches survive the process, and an unreadable record counts as latched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wm_nodes.control.safety_record import UNREADABLE, Record, SafetyRecord, def
 LATCHED = Record({"estop": "called by the operator"}, running=True)
 
 
-def test_what_was_stored_is_loaded(tmp_path):
+def test_a_stored_record_is_loaded(tmp_path):
     record = SafetyRecord(tmp_path / "deep" / "arm.json")
     assert record.load() == Record()
     record.store(lambda: LATCHED)
@@ -26,9 +26,9 @@ def test_what_was_stored_is_loaded(tmp_path):
 def test_a_record_that_cannot_be_read_is_a_latch(tmp_path, content):
     path = tmp_path / "arm.json"
     path.write_text(content)
-    found = SafetyRecord(path).load()
-    assert UNREADABLE in found.latched and str(path) in found.latched[UNREADABLE]
-    assert found.running  # nothing is known: as after an unclean end
+    record = SafetyRecord(path).load()
+    assert UNREADABLE in record.latched and str(path) in record.latched[UNREADABLE]
+    assert record.running  # nothing is known: as after an unclean end
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -48,7 +48,7 @@ def test_an_equal_record_is_not_written_again_and_a_changed_one_is(tmp_path):
     assert SafetyRecord(record.path).load() == Record()
 
 
-def test_a_disk_that_refuses_is_an_error_and_the_old_record_stays(tmp_path):
+def test_a_failed_write_is_an_error_and_the_old_record_stays(tmp_path):
     record = SafetyRecord(tmp_path / "arm.json")
     record.store(lambda: LATCHED)
     (tmp_path / ".arm.json.part").mkdir()  # nothing can be written there
@@ -57,7 +57,7 @@ def test_a_disk_that_refuses_is_an_error_and_the_old_record_stays(tmp_path):
     assert SafetyRecord(record.path).load() == LATCHED
 
 
-def test_kill_9_just_after_the_answer_loses_nothing(tmp_path):
+def test_kill_9_after_store_loses_no_latch(tmp_path):
     """The latch is on the disk when `store` returns."""
     path = tmp_path / "arm.json"
     code = (
@@ -67,8 +67,8 @@ def test_kill_9_just_after_the_answer_loses_nothing(tmp_path):
         "SafetyRecord(Path(sys.argv[1])).store(lambda: Record({'estop': 'x'}, True))\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
-    assert done.returncode == -9
+    result = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert result.returncode == -9
     assert SafetyRecord(path).load().latched == {"estop": "x"}
 
 

@@ -1,4 +1,4 @@
-"""The states of a robot in real time: what forbids motion always wins, whatever came before."""
+"""The states of a robot in real time: a condition that forbids motion always takes precedence."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from wm_nodes.control.states import ALLOWED, MOVING, Conditions, State, next_sta
 
 FLAGS = [field.name for field in fields(Conditions)]
 ALL = [Conditions(*values) for values in itertools.product([False, True], repeat=len(FLAGS))]
-EVERY = [(state, c) for state in State for c in ALL]
+CASES = [(state, c) for state in State for c in ALL]
 
 
 def may_move(c: Conditions) -> bool:
     return c.driver and c.permitted and not c.latched and not c.stopped
 
 
-def test_every_transition_is_in_the_table_and_every_one_of_the_table_happens():
-    seen: dict[State, set[State]] = {state: set() for state in State}
-    for state, c in EVERY:
+def test_the_table_has_exactly_the_possible_transitions():
+    transitions: dict[State, set[State]] = {state: set() for state in State}
+    for state, c in CASES:
         after = next_state(state, c)
         if after is not state:
-            seen[state].add(after)
-    assert seen == {state: set(after) for state, after in ALLOWED.items()}
+            transitions[state].add(after)
+    assert transitions == {state: set(after) for state, after in ALLOWED.items()}
 
 
 def test_no_motion_without_driver_permission_or_under_a_stop():
-    for state, c in EVERY:
+    for state, c in CASES:
         after = next_state(state, c)
         if after in MOVING:
             assert may_move(c), (state, c)
@@ -37,14 +37,14 @@ def test_no_motion_without_driver_permission_or_under_a_stop():
 
 
 def test_motion_begins_only_from_standing():
-    for state, c in EVERY:
+    for state, c in CASES:
         after = next_state(state, c)
         if after in MOVING and after is not state:
             assert state is State.STANDING and c.at_rest
 
 
-def test_what_moves_is_brought_to_rest_before_anything_else():
-    for state, c in EVERY:
+def test_a_moving_robot_is_brought_to_rest_first():
+    for state, c in CASES:
         if not c.at_rest and not may_move(c):
             assert next_state(state, c) in (State.STOPPING, _resting_goal(c)), (state, c)
         if state in MOVING and not may_move(c):
@@ -65,7 +65,7 @@ def test_a_latch_holds_until_it_is_cleared():
 
 
 def test_under_constant_conditions_a_state_is_reached_and_kept():
-    for state, c in EVERY:
+    for state, c in CASES:
         if not c.at_rest:
             continue
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""A simulator in real time with a clock of the test's own: one step per period, plan or not."""
+"""A simulator in real time with a simulated clock: one step per period, with or without a plan."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Bench:
         self.ticks += 1
         return float(self.newest.step.executed[0])
 
-    def answer(self, *pushes: float, stamp_ns: int | None = None) -> tuple[str, str]:
-        """Send a plan for an observation; here it is as old as the clock says, not the machine."""
+    def send_plan(self, *pushes: float, stamp_ns: int | None = None) -> tuple[str, str]:
+        """Send a plan for an observation, whose age is set by the simulated clock."""
         stamp_ns = self.newest.step.stamp_ns if stamp_ns is None else stamp_ns
         if stamp_ns in self.plan._observed:
             self.plan._observed[stamp_ns] = (self.now_s(), 0.0)
@@ -60,18 +60,18 @@ def test_without_a_plan_the_robot_holds_still_and_time_passes() -> None:
 
 def test_the_actions_of_a_plan_are_executed_in_their_time_and_then_it_is_over() -> None:
     bench = Bench()
-    assert bench.answer(0.25, -0.5) == ("", "")
+    assert bench.send_plan(0.25, -0.5) == ("", "")
     # The last action is held up to max_age_s after its period.
     assert [bench.tick() for _ in range(4)] == [0.25, -0.5, -0.5, 0.0]
     assert "plan" in bench.output.faults
-    bench.answer(0.125)
+    bench.send_plan(0.125)
     assert bench.tick() == 0.125 and "plan" not in bench.output.faults
     assert bench.newest.step.weights == ACTOR.version
 
 
 def test_a_plan_for_no_observation_is_refused() -> None:
     bench = Bench()
-    assert bench.answer(1.0, stamp_ns=10**15)[0] == "stamp"
+    assert bench.send_plan(1.0, stamp_ns=10**15)[0] == "stamp"
     assert bench.tick() == 0.0
 
 
@@ -81,11 +81,11 @@ def test_pause_and_emergency_stop_void_the_plan() -> None:
         (lambda loop: loop.estop(on=True), lambda loop: loop.estop(on=False)),
     ):
         bench = Bench()
-        bench.answer(*[0.5] * 10)
+        bench.send_plan(*[0.5] * 10)
         assert bench.tick() == 0.5
         assert hold(bench.loop).done and bench.tick() == 0.0
         assert release(bench.loop).done and bench.tick() == 0.0  # a new plan is needed
-        bench.answer(0.25)
+        bench.send_plan(0.25)
         assert bench.tick() == 0.25
 
 

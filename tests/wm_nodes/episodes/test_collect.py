@@ -1,11 +1,11 @@
-"""What is recorded is what was done; what was meant stands beside it; more adds, never repeats."""
+"""Logs have executed and intended actions; collecting more continues a log without repetition."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tests.wm_nodes.tiny import Homing, SeenPoint, record
+from tests.wm_nodes.tiny import Homing, LargeImagePoint, record
 from wm_datasets import LogReader
 from wm_datasets.spec import Source
 from wm_nodes.cli.collect import run
@@ -32,14 +32,14 @@ def demos(tmp_path):
     return record(tmp_path / "demos", 8, expert=True)
 
 
-def test_the_physics_follow_from_the_executed_action_not_from_the_meant_one(demos):
-    played = episodes(demos)
-    assert len(played) == 8
-    for episode in played:
+def test_the_physics_follow_from_the_executed_action_not_from_the_intended_one(demos):
+    logged = episodes(demos)
+    assert len(logged) == 8
+    for episode in logged:
         x, push = episode["proprio"], episode["action"]
         np.testing.assert_allclose(x[1:], np.clip(x[:-1] + push[:-1], -2, 2), atol=1e-6)
-        meant = np.clip(-x[:-1] * (1 + 5 * (abs(x[:-1]) > 0.7)), -1, 1)
-        np.testing.assert_allclose(episode["commanded"][:-1], meant, atol=1e-6)
+        intended = np.clip(-x[:-1] * (1 + 5 * (abs(x[:-1]) > 0.7)), -1, 1)
+        np.testing.assert_allclose(episode["commanded"][:-1], intended, atol=1e-6)
 
 
 def test_one_episode_in_four_is_demonstrated_cleanly(demos):
@@ -47,68 +47,73 @@ def test_one_episode_in_four_is_demonstrated_cleanly(demos):
     assert disturbed == [False, True, True, True] * 2
 
 
-def test_noise_has_the_asked_deviation_and_changes_slowly():
-    with SeenPoint(time_limit=4000) as robot:
+def test_noise_has_the_set_deviation_and_changes_slowly():
+    with LargeImagePoint(time_limit=4000) as robot:
         policy = NoisyExpert(Homing(), robot.spec, 0.2, seed=0)
         policy.begin(1)
-        seen = robot.reset(0)
+        observation = robot.reset(0)
         pushes = []
-        while not seen.is_last:
-            seen = robot.observe()
-            seen = type(seen)(seen.images, np.zeros(1, np.float32), seen.executed, seen.commanded)
-            intended, executed = policy.choose(seen)
+        while not observation.is_last:
+            observation = robot.observe()
+            observation = type(observation)(
+                observation.images,
+                np.zeros(1, np.float32),
+                observation.executed,
+                observation.commanded,
+            )
+            intended, executed = policy.choose(observation)
             pushes.append(float(executed[0] - intended[0]))
-            seen = robot.act(executed)
+            observation = robot.act(executed)
     assert np.std(pushes) == pytest.approx(0.2, rel=0.1)
     assert np.corrcoef(pushes[1:], pushes[:-1])[0, 1] == pytest.approx(0.8, abs=0.05)
 
 
-def test_without_noise_the_expert_does_what_it_means(tmp_path):
-    with SeenPoint() as robot:
+def test_without_noise_the_intended_action_is_executed(tmp_path):
+    with LargeImagePoint() as robot:
         collect(robot, NoisyExpert(Homing(), robot.spec, 0.0, 0), tmp_path / "log", 2, 0)
     data = rows(tmp_path / "log")
     np.testing.assert_array_equal(data["action"], data["commanded"])
 
 
-def test_the_log_says_who_acted(tmp_path, demos):
+def test_the_log_has_the_source_of_actions(tmp_path, demos):
     play = record(tmp_path / "play", 1)
     assert set(rows(demos)["source"]) == {Source.SCRIPT}
     assert set(rows(play)["source"]) == {Source.RANDOM}
     assert set(rows(demos)["weights"]) == {-1}
 
 
-def test_held_actions_last_as_long_as_asked_in_the_mean():
-    with SeenPoint() as robot:
-        policy, seen = HeldRandom(robot.spec, 5.0, seed=0), robot.reset(0)
+def test_held_actions_have_the_set_mean_duration():
+    with LargeImagePoint() as robot:
+        policy, observation = HeldRandom(robot.spec, 5.0, seed=0), robot.reset(0)
         policy.begin(0)
-        actions = np.array([policy.choose(seen)[1] for _ in range(5000)])
+        actions = np.array([policy.choose(observation)[1] for _ in range(5000)])
     changes = int((actions[1:] != actions[:-1]).sum())
     assert 5000 / changes == pytest.approx(5, rel=0.15)
     assert abs(actions).max() <= 1
 
 
 @pytest.mark.parametrize("expert", [True, False])
-def test_more_goes_on_where_the_log_ends(tmp_path, expert):
-    whole = rows(record(tmp_path / "whole", 5, expert=expert))
+def test_collecting_more_continues_the_log(tmp_path, expert):
+    at_once = rows(record(tmp_path / "whole", 5, expert=expert))
     record(tmp_path / "parts", 2, expert=expert)
-    parts = rows(record(tmp_path / "parts", 3, expert=expert))
-    for name, values in whole.items():
-        np.testing.assert_array_equal(parts[name], values, err_msg=name)
+    in_parts = rows(record(tmp_path / "parts", 3, expert=expert))
+    for name, values in at_once.items():
+        np.testing.assert_array_equal(in_parts[name], values, err_msg=name)
 
 
 def test_the_result_counts_what_the_log_holds(tmp_path):
-    watched = []
-    with SeenPoint() as robot:
+    reported = []
+    with LargeImagePoint() as robot:
         policy = NoisyExpert(Homing(), robot.spec, 0.0, 0)
-        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=watched.append)
-    assert result.rows == tuple(watched)
+        result = collect(robot, policy, tmp_path / "log", 3, 0, watch=reported.append)
+    assert result.rows == tuple(reported)
     assert result.success_rate == 1
     returns = [float(e["reward"].sum()) for e in episodes(tmp_path / "log")]
-    assert [row.total_reward for row in watched] == pytest.approx(returns)
+    assert [row.total_reward for row in reported] == pytest.approx(returns)
 
 
-def test_play_near_nothing_is_refused(tmp_path):
-    words = ["--robot", "arm_sim", "--task", "goal", "--policy", "play", "--near", "0.5"]
+def test_play_near_objects_without_objects_is_refused(tmp_path):
+    arguments = ["--robot", "arm_sim", "--task", "goal", "--policy", "play", "--near", "0.5"]
     with pytest.raises(UserError, match="but task 'goal' has no objects"):
-        run([*words, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
+        run([*arguments, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
     assert not (tmp_path / "log").exists()

@@ -1,4 +1,4 @@
-"""Replay is the inverse of recording: what is played and recorded again is the same log."""
+"""Replay is the inverse of recording: a log that is replayed and recorded again is the same."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Homing:
 
 @pytest.fixture
 def log(tmp_path) -> Path:
-    """Three episodes of nine rows, by an expert that means other than it does."""
+    """Three episodes of nine rows, by an expert whose intended and executed actions differ."""
     with PointRobot(time_limit=8) as robot:
         collect(robot, NoisyExpert(Homing(), robot.spec, 0.5, 0), tmp_path / "log", 3, 0)
     return tmp_path / "log"
 
 
-def rows_again(log: LogReader, episode: int) -> list[dict]:
+def replayed_rows(log: LogReader, episode: int) -> list[dict]:
     """Play an episode into the recorder's assembler."""
     rows = RowAssembler(("image/top", "proprio"), 1)
     out = []
@@ -47,12 +47,12 @@ def rows_again(log: LogReader, episode: int) -> list[dict]:
     return out
 
 
-def test_an_episode_played_and_recorded_is_itself(log) -> None:
+def test_a_replayed_and_recorded_episode_is_unchanged(log) -> None:
     with LogReader(log) as reader:
         for number, (start, count, _) in enumerate(reader.episodes.tolist()):
-            again = rows_again(reader, number)
-            assert len(again) == count == 9
-            for index, row in enumerate(again):
+            replayed = replayed_rows(reader, number)
+            assert len(replayed) == count == 9
+            for index, row in enumerate(replayed):
                 assert set(row) == set(reader.spec.fields)
                 for name, value in row.items():
                     logged = reader.read(name, start + index, start + index + 1)[0]
@@ -79,7 +79,7 @@ def test_an_episode_longer_than_a_block_is_whole(tmp_path) -> None:
     assert [step.weights for step in steps[1:]] == list(range(count - 1))
 
 
-def test_an_episode_cut_short_is_shown_up_to_its_last_observation(tmp_path, log) -> None:
+def test_an_episode_cut_short_is_replayed_up_to_its_last_observation(tmp_path, log) -> None:
     with LogReader(log) as reader:
         rows = reader.read_rows(0, 5)
         spec = reader.spec
@@ -93,7 +93,7 @@ def test_an_episode_cut_short_is_shown_up_to_its_last_observation(tmp_path, log)
 
 
 @pytest.mark.parametrize("number", [3, -4])
-def test_an_episode_that_is_not_there_is_refused(log, number) -> None:
+def test_a_missing_episode_is_refused(log, number) -> None:
     with LogReader(log) as reader, pytest.raises(UserError, match="expected 0 to 2, or -1"):
         next(transitions(reader, number))
 
@@ -102,23 +102,23 @@ def test_an_episode_that_is_not_there_is_refused(log, number) -> None:
 @given(
     rate=st.floats(0.1, 10.0),
     gaps=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=20),
-    late=st.lists(st.floats(0.0, 0.005), min_size=20, max_size=20),
+    lateness=st.lists(st.floats(0.0, 0.005), min_size=20, max_size=20),
 )
-def test_lateness_of_a_timer_does_not_add_up(rate, gaps, late) -> None:
-    """However late each observation is by less than a gap, the last is due where it was."""
+def test_lateness_of_a_timer_does_not_add_up(rate, gaps, lateness) -> None:
+    """With each observation late by less than a gap, the last one is due at the same time."""
     pacer, now, stamp = Pacer(rate), 7.0, 1_000
     assert pacer.wait_s(stamp, now) == 0.0
-    small = [x * min(gaps) / rate for x in late]
+    small = [x * min(gaps) / rate for x in lateness]
     for gap, lag in zip(gaps, small):
         stamp += round(gap * 1e9)
         now += pacer.wait_s(stamp, now) + lag
     assert now - small[len(gaps) - 1] - 7.0 == pytest.approx(sum(gaps) / rate, abs=1e-6)
 
 
-def test_what_waited_is_not_made_up_for_in_a_burst() -> None:
+def test_a_delay_is_not_followed_by_a_burst() -> None:
     pacer = Pacer(1.0)
     assert pacer.wait_s(0, 0.0) == 0.0
-    assert pacer.wait_s(100_000_000, 5.0) == 0.0  # its predecessor was answered late
+    assert pacer.wait_s(100_000_000, 5.0) == 0.0  # the answer to its predecessor was late
     assert pacer.wait_s(200_000_000, 5.0) == pytest.approx(0.1)
 
 

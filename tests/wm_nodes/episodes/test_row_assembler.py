@@ -1,4 +1,4 @@
-"""The recorder's assembler: whatever order parts come in, rows are right or the episode ends."""
+"""The recorder's assembler: with any order of parts, rows are correct or the episode ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIELDS = ("image/top", "proprio")
 
 
 def episode(start: int, length: int) -> list[Step]:
-    """Steps of one episode of `length` actions; step t brought reward t by action t."""
+    """Steps of one episode of `length` actions; step t has reward t of action t."""
     return [
         Step(
             stamp_ns=(start + t) * 10,
@@ -34,7 +34,7 @@ def episode(start: int, length: int) -> list[Step]:
 
 
 def parts(step: Step) -> list[tuple]:
-    """What is published of one observation; the picture shows its stamp."""
+    """The messages of one observation; the image shows its stamp."""
     return [
         ("step", step),
         ("image/top", step.stamp_ns, np.full((2, 2, 3), step.stamp_ns // 10, np.uint8)),
@@ -42,10 +42,10 @@ def parts(step: Step) -> list[tuple]:
     ]
 
 
-def feed(rows: RowAssembler, *given: tuple) -> list[dict]:
+def feed(rows: RowAssembler, *messages: tuple) -> list[dict]:
     out = []
-    for part in given:
-        out += rows.step(part[1]) if part[0] == "step" else rows.put(*part)
+    for message in messages:
+        out += rows.step(message[1]) if message[0] == "step" else rows.put(*message)
     return out
 
 
@@ -54,19 +54,23 @@ def assembler(**settings) -> RowAssembler:
 
 
 def check(rows: list[dict]) -> None:
-    """Every row's parts are of its own stamp, its outcome is of the next, its episode is closed."""
-    for row, after in zip(rows, [*rows[1:], None]):
+    """The parts of a row have its stamp, the outcome is of the next row, the episode is closed."""
+    for row, next_row in zip(rows, [*rows[1:], None]):
         stamp = row["stamp"]
         assert row["image/top"][0, 0, 0] == stamp // 10 and row["proprio"] == [stamp]
         if row["is_last"]:
             assert not row["action"].any() and not row["commanded"].any() and row["reward"] == 0
-            assert after is None or after["is_first"]
+            assert next_row is None or next_row["is_first"]
         else:
             assert row["action"][0] == row["reward"] and row["weights"] == row["reward"]
-            assert after is not None and not after["is_first"] and after["stamp"] == stamp + 10
+            assert (
+                next_row is not None
+                and not next_row["is_first"]
+                and next_row["stamp"] == stamp + 10
+            )
 
 
-def test_rows_shift_what_an_action_brought_to_the_observation_it_was_taken_from() -> None:
+def test_rows_have_the_outcome_of_the_action_taken_from_their_observation() -> None:
     rows = feed(assembler(), *(part for step in episode(0, 3) for part in parts(step)))
     check(rows)
     assert [r["reward"] for r in rows] == [1, 2, 3, 0]
@@ -103,12 +107,12 @@ def test_a_step_published_again_is_recorded_once() -> None:
     assert len(feed(assembler(), *queue)) == 4
 
 
-def test_a_repeated_whole_observation_ends_the_wait_for_lost_parts_before_it() -> None:
+def test_a_repeated_complete_observation_ends_the_wait_for_earlier_lost_parts() -> None:
     first, second = episode(0, 3), episode(4, 3)
     rows = assembler(patience=8)
     out = feed(rows, *(p for s in first[:3] for p in parts(s)), parts(first[3])[0])
     step, *others = parts(second[0])
-    out += feed(rows, step, step)  # repeated, but not whole: the lost parts may still come
+    out += feed(rows, step, step)  # repeated, but not complete: the lost parts may still arrive
     assert rows.unjoined == 0 and rows.joined_ns == first[2].stamp_ns
     out += feed(rows, *others)
     assert rows.unjoined == 0
@@ -133,17 +137,17 @@ def test_lost_parts_cut_episodes_and_never_misalign(lost) -> None:
     out = feed(rows, *queue)
     out += rows.finish()
     check(out)
-    gone = {index for index, _ in lost}
-    late = {11 - i for i in range(3)}  # given up at the end without later ones to tell
-    whole = set(range(12)) - gone
-    pairs = [(i, i + 1) for i in whole if i + 1 in whole and i != 5]  # within an episode
-    due = {i for pair in pairs for i in pair} - late  # an observation alone is no episode
-    assert due <= {r["stamp"] // 10 for r in out} <= whole
-    if not gone & late:
-        assert rows.unjoined == len(gone)
+    incomplete = {index for index, _ in lost}
+    last = {11 - i for i in range(3)}  # dropped at the end, without a later one
+    complete = set(range(12)) - incomplete
+    pairs = [(i, i + 1) for i in complete if i + 1 in complete and i != 5]  # within an episode
+    recorded = {i for pair in pairs for i in pair} - last  # a single observation is no episode
+    assert recorded <= {r["stamp"] // 10 for r in out} <= complete
+    if not incomplete & last:
+        assert rows.unjoined == len(incomplete)
 
 
-def test_a_recorder_that_comes_late_begins_an_episode_of_its_own() -> None:
+def test_a_recorder_that_starts_late_begins_a_new_episode() -> None:
     queue = [part for step in episode(0, 5)[2:] for part in parts(step)]
     rows = feed(assembler(), *queue)
     check(rows)
@@ -158,20 +162,20 @@ def test_a_reset_midway_ends_the_episode_where_it_was() -> None:
     assert [r["stamp"] for r in out if r["is_last"]] == [20, 50] and rows.cut == 1
 
 
-def test_a_robot_whose_clock_starts_again_does_not_mix_with_its_former_life() -> None:
+def test_a_robot_whose_clock_restarts_is_not_mixed_with_the_rows_before() -> None:
     rows = assembler()
     out = feed(rows, *(p for s in episode(0, 5)[:4] for p in parts(s)))
-    out += feed(rows, parts(episode(0, 5)[4])[1])  # a picture whose step never came
-    again = [p for s in episode(0, 5) for p in parts(s)]
-    out += feed(rows, *again)
+    out += feed(rows, parts(episode(0, 5)[4])[1])  # an image whose step was lost
+    repeated = [p for s in episode(0, 5) for p in parts(s)]
+    out += feed(rows, *repeated)
     check(out)
     assert len(out) == 4 + 6
 
 
-@pytest.mark.parametrize("only", [("proprio",), ("image/top",)])
-def test_a_robot_may_have_cameras_or_joints_only(only: tuple[str, ...]) -> None:
-    rows = RowAssembler(only, 1)
-    queue = [p for s in episode(0, 2) for p in parts(s) if p[0] in ("step", *only)]
+@pytest.mark.parametrize("fields", [("proprio",), ("image/top",)])
+def test_a_robot_may_have_cameras_or_joints_only(fields: tuple[str, ...]) -> None:
+    rows = RowAssembler(fields, 1)
+    queue = [p for s in episode(0, 2) for p in parts(s) if p[0] in ("step", *fields)]
     assert len(feed(rows, *queue)) == 3
 
 

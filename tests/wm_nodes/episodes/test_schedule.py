@@ -1,4 +1,4 @@
-"""Which episodes a run has, and that a restart goes on where it was."""
+"""The episodes of a run, and their continuation after a restart."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from wm_nodes.episodes.schedule import Counts, CountsFile, Schedule, StopCriteri
 
 
 def run(schedule: Schedule, length: int = 10, limit: int = 100) -> list[tuple[bool, int]]:
-    seen = []
-    while (episode := schedule.next()) is not None and len(seen) < limit:
+    episodes = []
+    while (episode := schedule.next()) is not None and len(episodes) < limit:
         for _ in range(length):
             schedule.count_step(episode, 2)
         schedule.count_episode(episode)
-        seen.append((episode.explore, episode.index))
-    return seen
+        episodes.append((episode.explore, episode.index))
+    return episodes
 
 
 def test_a_run_ends_after_its_episodes() -> None:
@@ -32,7 +32,7 @@ def test_without_criteria_a_run_does_not_end() -> None:
     assert len(run(Schedule(StopCriteria(), 0), limit=50)) == 50
 
 
-def test_evaluation_comes_in_blocks_between_training_and_at_the_end() -> None:
+def test_evaluation_is_in_blocks_between_training_and_at_the_end() -> None:
     criteria = StopCriteria(episodes=4, eval_every=20, eval_episodes=2)
     explored = [explore for explore, _ in run(Schedule(criteria, 0))]
     assert explored == [True, True, False, False, True, True, False, False]
@@ -60,16 +60,16 @@ def test_training_and_evaluation_never_share_a_seed() -> None:
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])
-def test_a_restart_goes_on_with_the_same_episodes(tmp_path: Path, stop_after: int) -> None:
+def test_a_restart_continues_with_the_same_episodes(tmp_path: Path, stop_after: int) -> None:
     criteria = StopCriteria(episodes=6, eval_every=20, eval_episodes=2)
-    whole = run(Schedule(criteria, 0))
+    uninterrupted = run(Schedule(criteria, 0))
     first = Schedule(criteria, 0)
     before = run(first, limit=stop_after)[:stop_after]
     progress = CountsFile(str(tmp_path / "deep" / "progress.json"))
     progress.save(first.counts)
-    # the episode that was begun when the limit struck is the next one again
+    # the episode that was begun at the limit is repeated
     after = run(Schedule(criteria, 0, progress.load()))
-    assert (before + after)[: len(whole)] == whole
+    assert (before + after)[: len(uninterrupted)] == uninterrupted
 
 
 def test_no_file_means_fresh_counts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stands in for `wm` in a study: writes what a graph and an evaluation left, and notes its calls.
+"""A stub of `wm` in a study: it writes the files of a graph and an evaluation, and its calls.
 
     recorded_wm.py FOLDER launch sim_metaworld name:=value ...
     recorded_wm.py FOLDER eval --policy NAME ... --csv FILE
@@ -16,17 +16,17 @@ from pathlib import Path
 HEAD = "task,policy,seed,episode,episode_seed,length,total_reward,success,first_success\n"
 
 
-def main(folder: Path, words: list[str]) -> int:
+def main(folder: Path, arguments: list[str]) -> int:
     with (folder / "calls.txt").open("a") as calls:
-        calls.write(" ".join(words) + "\n")
+        calls.write(" ".join(arguments) + "\n")
     fail = (folder / "fail").read_text().split() if (folder / "fail").exists() else []
-    return launch(words, fail) if words[0] == "launch" else evaluate(words, fail)
+    return launch(arguments, fail) if arguments[0] == "launch" else evaluate(arguments, fail)
 
 
-def launch(words: list[str], fail: list[str]) -> int:
-    given = dict(word.split(":=") for word in words[2:])
-    run = Path(given["run"])
-    if given["task"] in fail:
+def launch(arguments: list[str], fail: list[str]) -> int:
+    values = dict(argument.split(":=") for argument in arguments[2:])
+    run = Path(values["run"])
+    if values["task"] in fail:
         return 3
     version = run / "weights" / f"{4:010d}"
     (run / "metrics").mkdir(parents=True, exist_ok=True)
@@ -37,21 +37,21 @@ def launch(words: list[str], fail: list[str]) -> int:
     table = "time,steps,success\n0,1000,0.1\n1,2000,0.5\n2,3000,0.75\n3,4000,1.0\n"
     (run / "metrics" / "evaluations.csv").write_text(table)
     (run / "pid").write_text(str(os.getpid()))
-    if given["steps"] != "0":
+    if values["steps"] != "0":
         return 0
     signal.signal(signal.SIGINT, lambda number, frame: sys.exit(0))
     time.sleep(100)
     return 1
 
 
-def evaluate(words: list[str], fail: list[str]) -> int:
-    policy = words[words.index("--policy") + 1] if "--policy" in words else "agent"
+def evaluate(arguments: list[str], fail: list[str]) -> int:
+    policy = arguments[arguments.index("--policy") + 1] if "--policy" in arguments else "agent"
     if policy in fail:
         return 2
-    count = int(words[words.index("--episodes") + 1])
+    count = int(arguments[arguments.index("--episodes") + 1])
     wins = {"agent": count - 1, "open_loop_best": count // 2, "expert": count}.get(policy, 0)
     rows = (f"t,{policy},0,{i},{i},100,{10 * i},{int(i < wins)},-1\n" for i in range(count))
-    Path(words[words.index("--csv") + 1]).write_text(HEAD + "".join(rows))
+    Path(arguments[arguments.index("--csv") + 1]).write_text(HEAD + "".join(rows))
     return 0
 
 

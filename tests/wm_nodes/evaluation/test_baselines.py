@@ -1,4 +1,4 @@
-"""Baselines: bounded, seeded, blind but for the expert; the search finds the best constant."""
+"""Baselines: bounded, seeded, without images; the search finds the best constant."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def robot():
 
 
 def test_random_covers_the_bounds_and_repeats_with_its_seed(robot):
-    one, other = Random(robot, 1), Random(robot, 1)
-    actions = np.array([one.act(None) for _ in range(500)])
-    np.testing.assert_array_equal(actions, [other.act(None) for _ in range(500)])
+    policy, repeated = Random(robot, 1), Random(robot, 1)
+    actions = np.array([policy.act(None) for _ in range(500)])
+    np.testing.assert_array_equal(actions, [repeated.act(None) for _ in range(500)])
     assert actions.min() < -0.95
     assert actions.max() > 0.95
     assert np.abs(actions).max() <= 1
@@ -62,9 +62,9 @@ def test_the_best_open_loop_is_one_fixed_sequence(robot):
     with MetaWorld(**SETTINGS) as twin:
         policy = best_open_loop(robot, twin, 0, recordings=3, trials=1, finals=1)
     first = robot.reset()
-    plays = []
+    sequences = []
     for _ in range(2):
         policy.begin()
-        plays.append([policy.act(first) for _ in range(SETTINGS["time_limit"] + 2)])
-    np.testing.assert_array_equal(*plays)
-    np.testing.assert_array_equal(plays[0][-1], policy.actions[-1])
+        sequences.append([policy.act(first) for _ in range(SETTINGS["time_limit"] + 2)])
+    np.testing.assert_array_equal(*sequences)
+    np.testing.assert_array_equal(sequences[0][-1], policy.actions[-1])

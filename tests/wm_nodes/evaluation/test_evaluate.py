@@ -1,4 +1,4 @@
-"""Intervals against published values; evaluation counts what happened, on episodes of its own."""
+"""Intervals against published values; evaluation counts outcomes, on separate episodes."""
 
 from __future__ import annotations
 
@@ -58,25 +58,25 @@ def test_the_interval_of_a_mean():
     assert mean_interval([3.0]) == (-math.inf, math.inf)
 
 
-def test_evaluation_counts_what_happened():
-    seen = []
-    result = evaluate(PointRobot(), Homing(), 4, seed=1, name="homing", watch=seen.append)
+def test_evaluation_counts_lengths_returns_and_successes():
+    observations = []
+    result = evaluate(PointRobot(), Homing(), 4, seed=1, name="homing", watch=observations.append)
     assert result.success_rate == 1
     assert result.success_interval[1] == 1
     assert [row.length for row in result.rows] == [5] * 4
     assert all(row.first_success == 1 for row in result.rows)
     assert result.mean_return == pytest.approx(0)
-    assert len(seen) == 4 * 6
-    assert sum(observation.is_first for observation in seen) == 4
+    assert len(observations) == 4 * 6
+    assert sum(observation.is_first for observation in observations) == 4
 
 
-def test_every_policy_meets_the_same_episodes_whatever_came_before():
-    busy = PointRobot(seed=9)
-    evaluate(busy, Constant([1.0]), 3, seed=5)
-    one = evaluate(busy, Constant([0.0]), 6, seed=2)
-    other = evaluate(PointRobot(seed=0), Constant([0.0]), 6, seed=2)
-    assert one.rows == other.rows
-    assert evaluate(busy, Constant([0.0]), 6, seed=3).rows != one.rows
+def test_every_policy_has_the_same_episodes_of_a_seed():
+    used = PointRobot(seed=9)
+    evaluate(used, Constant([1.0]), 3, seed=5)
+    first = evaluate(used, Constant([0.0]), 6, seed=2)
+    second = evaluate(PointRobot(seed=0), Constant([0.0]), 6, seed=2)
+    assert first.rows == second.rows
+    assert evaluate(used, Constant([0.0]), 6, seed=3).rows != first.rows
 
 
 def test_equal_seeds_give_equal_random_results():
@@ -108,7 +108,7 @@ def test_one_episode_has_no_interval():
     assert "inf" not in text
 
 
-def test_every_finished_episode_is_told_at_once():
+def test_every_finished_episode_is_reported_at_once():
     finished = []
     result = evaluate(PointRobot(), Homing(), 3, seed=1, done=finished.append)
     assert tuple(finished) == result.rows

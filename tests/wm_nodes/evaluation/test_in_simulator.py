@@ -1,4 +1,4 @@
-"""Weights are evaluated in the robot, task and settings of the log, whichever simulator it is."""
+"""Weights are evaluated in the robot, task and settings of the log, for each simulator."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SETTINGS = {
 }
 
 
-def recorded(folder, name):
-    """Return the specification of a log of one episode."""
+def record_spec(folder, name):
+    """Record a log of one episode; return its specification."""
     with open_robot(name, {**SETTINGS[name], "seed": 5, "size": SIZE}) as robot:
         collect(robot, HeldRandom(robot.spec, 1.0, 0), folder / "log", 1, 0)
     with LogReader(folder / "log") as reader:
@@ -35,7 +35,7 @@ def recorded(folder, name):
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    """Return what saves a version of the tiny model for a log."""
+    """Return a function that saves a version of the tiny model for a log."""
     monkeypatch.setitem(PRESETS, "tiny", TINY)
 
     def save(spec):
@@ -49,17 +49,17 @@ def weights(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["wall", "point_maze", "arm_sim"])
-def test_the_robot_of_the_log_is_opened_as_it_was(tmp_path, name):
-    spec = recorded(tmp_path, name)
+def test_the_robot_of_the_log_is_opened_with_its_settings(tmp_path, name):
+    spec = record_spec(tmp_path, name)
     with SimulatorEvaluation(spec, 2).open() as robot:
-        again = robot.spec.log_spec()
-        assert replace(again, extra=spec.extra) == spec
-        assert {**again.extra, "seed": 5} == spec.extra
+        opened = robot.spec.log_spec()
+        assert replace(opened, extra=spec.extra) == spec
+        assert {**opened.extra, "seed": 5} == spec.extra
 
 
 @pytest.mark.parametrize("name", ["wall", "point_maze"])
-def test_it_finds_what_wm_eval_finds(tmp_path, name, weights):
-    spec = recorded(tmp_path, name)
+def test_its_figures_are_those_of_wm_eval(tmp_path, name, weights):
+    spec = record_spec(tmp_path, name)
     folder = weights(spec)
     figures = SimulatorEvaluation(spec, 3, seed=1)(folder)
     with open_robot(name, {**SETTINGS[name], "seed": 1, "size": SIZE}) as robot:

@@ -1,4 +1,4 @@
-"""A study of tasks goes on where it was, and repeats nothing that is finished."""
+"""A study of tasks is continued, and finished tasks are not repeated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from wm_nodes.graphs.graph import split_words
 from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
 ROOT = Path(__file__).parents[3]
-RECORDED = Path(__file__).with_name("recorded_wm.py")
+STUB_WM = Path(__file__).with_name("recorded_wm.py")
 WAIT_S = 180.0
 PROGRAM = """
 import sys
@@ -37,14 +37,16 @@ TaskStudy(Path(sys.argv[1]) / "study", settings, ["reach-v3"], program=program).
 
 @pytest.fixture
 def study(tmp_path):
-    """Make a study whose processes are recorded: study(tasks, **settings)."""
+    """Return a function that makes a study with a stub of `wm`: study(tasks, **settings)."""
 
     def make(*tasks, **settings):
-        given = StudySettings(**{"steps": 5000, "episodes": 4, **settings})
-        program = (sys.executable, str(RECORDED), str(tmp_path))
+        study_settings = StudySettings(**{"steps": 5000, "episodes": 4, **settings})
+        program = (sys.executable, str(STUB_WM), str(tmp_path))
         messages: list[str] = []
-        found = TaskStudy(tmp_path / "study", given, tasks, program=program, report=messages.append)
-        return found, messages
+        task_study = TaskStudy(
+            tmp_path / "study", study_settings, tasks, program=program, report=messages.append
+        )
+        return task_study, messages
 
     return make
 
@@ -55,9 +57,9 @@ def calls(folder: Path, kind: str = "") -> list[str]:
     return [line for line in lines if line.startswith(kind)]
 
 
-def test_every_task_is_measured_learned_and_judged_with_the_same_settings(study, tmp_path):
-    found, messages = study("reach-v3", "door-open-v3", seed=7, time_limit=50, demos=5)
-    rows = found.run()
+def test_every_task_has_baselines_training_and_evaluation_with_the_same_settings(study, tmp_path):
+    task_study, messages = study("reach-v3", "door-open-v3", seed=7, time_limit=50, demos=5)
+    rows = task_study.run()
     launches = calls(tmp_path, "launch")
     assert [word for line in launches for word in line.split() if word.startswith("task:=")] == [
         "task:=reach-v3", "task:=door-open-v3",
@@ -76,17 +78,19 @@ def test_every_task_is_measured_learned_and_judged_with_the_same_settings(study,
 
 
 def test_the_graph_and_the_evaluation_accept_their_arguments(study, tmp_path):
-    """What the study runs is recorded here; this is what `wm` itself makes of the same words."""
+    """The arguments that the stub records are parsed by `wm` itself."""
     study("reach-v3", seed=7, time_limit=50, demos=5, minutes=3.0)[0].run()
     (launch,) = calls(tmp_path, "launch")
     _, name, *arguments = launch.split()
     values = find_graph(name).parse(split_words(arguments))
     assert (values["task"], values["demos"], values["seed"]) == ("reach-v3", 5, 7)
     evaluations = [parse(Eval, "eval", line.split()[1:]) for line in calls(tmp_path, "eval")]
-    assert {each.policy for each in evaluations} == {"agent", *BASELINES}
-    assert {(each.episodes, each.seed, each.time_limit) for each in evaluations} == {(4, 7, 50)}
-    tasks = {each.policy: each.task for each in evaluations}
-    assert tasks == {"agent": "", **dict.fromkeys(BASELINES, "reach-v3")}  # "": of the weights
+    assert {evaluation.policy for evaluation in evaluations} == {"agent", *BASELINES}
+    assert {
+        (evaluation.episodes, evaluation.seed, evaluation.time_limit) for evaluation in evaluations
+    } == {(4, 7, 50)}
+    tasks = {evaluation.policy: evaluation.task for evaluation in evaluations}
+    assert tasks == {"agent": "", **dict.fromkeys(BASELINES, "reach-v3")}  # "": that of the weights
 
 
 def test_a_finished_task_is_not_repeated(study, tmp_path):
@@ -97,7 +101,7 @@ def test_a_finished_task_is_not_repeated(study, tmp_path):
     assert not [line for line in calls(tmp_path)[len(before) :] if "reach-v3" in line]
 
 
-def test_a_task_that_failed_leaves_the_others_and_is_tried_again(study, tmp_path):
+def test_a_failed_task_does_not_affect_the_others_and_is_repeated(study, tmp_path):
     (tmp_path / "fail").write_text("reach-v3")
     rows = study("reach-v3", "door-open-v3")[0].run()
     assert [row.end for row in rows] == ["failed", "steps"]
@@ -138,19 +142,19 @@ def wait_for(condition, process):
     end = time.monotonic() + WAIT_S
     while not condition():
         assert process.poll() is None, "the study ended"
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition did not hold in time"
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_study_that_was_ended_goes_on_and_leaves_no_process(tmp_path, number):
+def test_an_ended_study_leaves_no_process_and_is_continued(tmp_path, number):
     """The minutes of a task are shared by the processes that ran it."""
     paths = [str(path) for path in (ROOT, ROOT / "models", ROOT / "datasets")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
     def start(minutes):
-        words = [sys.executable, "-c", PROGRAM, str(tmp_path), str(minutes), str(RECORDED)]
-        return subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+        arguments = [sys.executable, "-c", PROGRAM, str(tmp_path), str(minutes), str(STUB_WM)]
+        return subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
 
     state, pid = (
         tmp_path / "study" / "state" / "reach-v3.json",
@@ -167,33 +171,33 @@ def test_a_study_that_was_ended_goes_on_and_leaves_no_process(tmp_path, number):
     graph = Path("/proc") / pid.read_text()
     end = time.monotonic() + WAIT_S
     while graph.exists():
-        assert time.monotonic() < end, "the graph outlived its study"
+        assert time.monotonic() < end, "the graph runs on after its study"
         time.sleep(0.05)
-    had = seconds()
+    used_s = seconds()
     assert json.loads(state.read_text())["end"] == ""
 
-    assert start((had + 1.0) / 60).wait(WAIT_S) == 0
-    found = json.loads(state.read_text())
-    assert found["end"] == "minutes" and found["seconds"] >= had + 1.0
+    assert start((used_s + 1.0) / 60).wait(WAIT_S) == 0
+    result = json.loads(state.read_text())
+    assert result["end"] == "minutes" and result["seconds"] >= used_s + 1.0
     assert len(calls(tmp_path, "launch")) == 2
     assert len(calls(tmp_path, "eval")) == 1
     assert (tmp_path / "study" / "episodes" / "reach-v3.csv").exists()
 
 
 def test_two_processes_cannot_have_one_study(study, tmp_path):
-    found, _ = study("reach-v3")
+    task_study, _ = study("reach-v3")
     (tmp_path / "study").mkdir()
 
     def while_it_runs(text):
         with pytest.raises(StudyError, match="which another process uses"):
             study("reach-v3")[0].run()
 
-    found._report = while_it_runs
-    found.run()
+    task_study._report = while_it_runs
+    task_study.run()
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--minutes", "5"], "--minutes: got 5.0, but run 'one' began with 9"),
         (["--demos", "3"], "--demos: got 3, but run 'one' began with 20"),
@@ -202,12 +206,12 @@ def test_two_processes_cannot_have_one_study(study, tmp_path):
         (["--tasks", ","], "--tasks: got no task"),
     ],
 )
-def test_settings_are_fixed_when_a_study_begins(tmp_path, monkeypatch, capsys, words, message):
+def test_settings_are_fixed_when_a_study_begins(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(TaskStudy, "run", lambda self: [])
     Path("one").mkdir()
     Path("one/study.json").write_text('{"minutes": 9.0, "demos": 20, "baselines": true}')
-    assert main(["study", "tasks", "--folder", "one", *words]) == 2
+    assert main(["study", "tasks", "--folder", "one", *arguments]) == 2
     assert message in capsys.readouterr().err
     assert main(["study", "tasks", "--folder", "one"]) == 0
 
@@ -232,14 +236,14 @@ def test_a_study_through_the_real_graph(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domains.PROCESSES))
-    words = ["study", "tasks", "--tasks", "reach", "--folder", "one", "--demos", "2", "--steps",
+    arguments = ["study", "tasks", "--tasks", "reach", "--folder", "one", "--demos", "2", "--steps",
              "60", "--time-limit", "15", "--episodes", "2", "--eval-every", "15", "--minutes", "5",
              "--no-baselines"]  # fmt: skip
-    assert main(words) == 0
+    assert main(arguments) == 0
     state = json.loads(Path("one/state/reach-v3.json").read_text())
     assert state["end"] == "steps" and state["code"] == 0
     with LogReader("one/runs/reach-v3/demos") as log:
         assert log.spec.task == "reach-v3" and len(log.episodes) == 2
-    assert main(words) == 0
+    assert main(arguments) == 0
     assert json.loads(Path("one/state/reach-v3.json").read_text()) == state
     assert "| reach-v3 | - |" in Path("one/tasks.md").read_text()  # too short for weights

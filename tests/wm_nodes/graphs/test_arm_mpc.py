@@ -1,4 +1,4 @@
-"""The arm's graph: simulated and real differ by one process, and mistakes are refused."""
+"""The arm's graph: simulated and real differ by one process, and wrong arguments are refused."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from wm_nodes.graphs.graph import GraphError
 GRAPH = find_graph("arm_mpc")
 
 
-def values(**given):
-    return {**GRAPH.defaults(), "run": "runs/x", "log": "runs/x/log", **given}
+def values(**arguments):
+    return {**GRAPH.defaults(), "run": "runs/x", "log": "runs/x/log", **arguments}
 
 
 def test_real_starts_no_simulator_and_changes_nothing_else():
@@ -21,14 +21,14 @@ def test_real_starts_no_simulator_and_changes_nothing_else():
     assert all(sim[name] == real[name] for name in real)
 
 
-def test_a_model_or_a_script_plans_not_both():
+def test_either_a_model_or_a_script_plans():
     for policy in ("model", "expert", "random", "hold"):
         names = {node.name for node in GRAPH.running(values(policy=policy))}
         assert ("agent" in names) == (policy == "model") != ("scripted_policy" in names)
 
 
 @pytest.mark.parametrize(
-    ("given", "right"),
+    ("arguments", "message"),
     [
         ({"robot": "unknown"}, "unknown.yaml, which does not exist"),
         ({"robot": "ur5e"}, "hardware:=real"),
@@ -38,6 +38,6 @@ def test_a_model_or_a_script_plans_not_both():
         ({"goal": "/nowhere.png"}, "which does not exist, expected a file"),
     ],
 )
-def test_mistakes_are_refused_before_anything_starts(given, right):
-    with pytest.raises(GraphError, match=right):
-        GRAPH.check(values(**given))
+def test_wrong_arguments_are_refused_before_anything_starts(arguments, message):
+    with pytest.raises(GraphError, match=message):
+        GRAPH.check(values(**arguments))

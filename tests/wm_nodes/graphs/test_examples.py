@@ -25,21 +25,21 @@ WM = [sys.executable, "-c", "from wm_nodes.cli.main import main; raise SystemExi
 
 @pytest.mark.timeout(300)
 def test_the_graph_of_an_own_robot_runs_and_records(tmp_path) -> None:
-    words = ["episodes:=2", "time_limit:=10", "train:=false", "composition:=fused", "run:=mine"]
-    done = subprocess.run(
-        [*WM, "launch", str(ARM), *words],
+    arguments = ["episodes:=2", "time_limit:=10", "train:=false", "composition:=fused", "run:=mine"]
+    result = subprocess.run(
+        [*WM, "launch", str(ARM), *arguments],
         cwd=tmp_path,
         env={**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=240,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     log = LogReader(tmp_path / "runs" / "mine" / "log")
     assert log.spec.robot == "two_joint_arm" and list(log.episodes["length"]) == [11, 11]
 
 
-def test_an_own_task_pays_at_the_goal_only() -> None:
+def test_an_own_task_has_a_reward_at_the_goal_only() -> None:
     pytest.importorskip("metaworld")
     adapter = f"{EXAMPLES / 'sparse_reach.py'}:SparseReach"
     assert find_graph(str(EXAMPLES / "sparse_reach.py")).name == "sparse_reach"
@@ -48,7 +48,7 @@ def test_an_own_task_pays_at_the_goal_only() -> None:
         assert [robot.act([0.1, 0, 0, 0]).reward for _ in range(3)] == [0.0] * 3
 
 
-def test_a_robot_is_found_by_file() -> None:
+def test_a_robot_is_opened_by_file() -> None:
     assert takes(f"{ARM}:TwoJointArm", "limits")
     assert adapter_class(f"{ARM}:TwoJointArm") is adapter_class(f"{ARM}:TwoJointArm")
     with open_robot(f"{ARM}:TwoJointArm", {"task": "reach", "camera": "front"}) as robot:

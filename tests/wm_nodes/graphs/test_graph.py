@@ -1,4 +1,4 @@
-"""Arguments: types, ranges, choices; a wrong one is refused with what would be right."""
+"""Arguments: types, ranges, choices; a wrong one is refused with the valid values."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from wm_nodes.graphs.arguments import MODELS
 from wm_nodes.graphs.graph import Argument, GraphError, split_words
 from wm_nodes.robots.sims.metaworld_tasks import TASKS
 
-ISSUE = (
+REQUIRED = (
     "task model weights train seed steps episodes run log mode composition render camera "
     "action_repeat report network planner"
 ).split()
@@ -21,9 +21,9 @@ def test_every_default_is_allowed_and_described(name):
         assert argument.description.endswith(".")
 
 
-def test_sim_metaworld_has_the_promised_arguments():
+def test_sim_metaworld_has_the_required_arguments():
     names = [argument.name for argument in find_graph("sim_metaworld").arguments]
-    assert set(ISSUE) <= set(names)
+    assert set(REQUIRED) <= set(names)
 
 
 def test_tasks_are_those_of_metaworld():
@@ -39,7 +39,7 @@ def test_models_are_the_presets():
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("argument", "message"),
     [
         ("task:=window-clos-v3", "Closest: window-close-v3"),
         ("tsk:=reach-v3", "Closest: task"),
@@ -50,9 +50,9 @@ def test_models_are_the_presets():
         ("action_repeat:=0", "from 1 to 20"),
     ],
 )
-def test_a_wrong_word_is_refused_with_what_is_right(word, message):
+def test_a_wrong_argument_is_refused_with_the_valid_values(argument, message):
     with pytest.raises(GraphError) as error:
-        find_graph("sim_metaworld").parse(split_words([word]))
+        find_graph("sim_metaworld").parse(split_words([argument]))
     assert message in str(error.value)
     assert len(str(error.value)) < 320
 
@@ -62,10 +62,10 @@ def test_an_unknown_graph_is_refused():
         find_graph("sim_metaword")
 
 
-@pytest.mark.parametrize("word", ["task", "--task=reach-v3", ":=3"])
-def test_other_forms_than_name_value_are_refused(word):
+@pytest.mark.parametrize("argument", ["task", "--task=reach-v3", ":=3"])
+def test_other_forms_than_name_value_are_refused(argument):
     with pytest.raises(GraphError, match="name:=value"):
-        split_words([word])
+        split_words([argument])
 
 
 def test_a_repeated_name_is_refused():

@@ -1,4 +1,4 @@
-"""Argument `ns` of every graph, `driver_ns` of the arm's, and what a launch file pushes."""
+"""Argument `ns` of every graph, `driver_ns` of the arm's, and namespaces of launch files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def places(run: Run, graph=ARM) -> dict[str, str]:
+def namespaces_of(run: Run, graph=ARM) -> dict[str, str]:
     """Return the namespace of every node that runs."""
     return {node.name: node.namespace(run.values) for node in graph.running(run.values)}
 
@@ -45,7 +45,7 @@ def test_every_graph_takes_a_namespace_and_refuses_an_illegal_one_in_one_line(na
 
 
 @pytest.mark.parametrize(
-    ("given", "pushed", "ns", "driver_ns"),
+    ("arguments", "pushed", "ns", "driver_ns"),
     [
         ({}, "", "/robot", "/arm_sim"),
         ({}, "/left", "/left/robot", "/left/arm_sim"),
@@ -59,11 +59,11 @@ def test_every_graph_takes_a_namespace_and_refuses_an_illegal_one_in_one_line(na
         ({**FR3, "ns": "/left/robot", "driver_ns": "/left"}, "", "/left/robot", "/left"),
     ],
 )
-def test_robot_and_driver_are_below_what_was_pushed(given, pushed, ns, driver_ns):
-    run = open_run(ARM, given, pushed)
-    found = places(run)
-    assert found.pop("arm_sim", driver_ns) == driver_ns
-    assert set(found.values()) == {ns}
+def test_robot_and_driver_are_below_the_pushed_namespace(arguments, pushed, ns, driver_ns):
+    run = open_run(ARM, arguments, pushed)
+    namespaces = namespaces_of(run)
+    assert namespaces.pop("arm_sim", driver_ns) == driver_ns
+    assert set(namespaces.values()) == {ns}
     parameters = {node.name: dict(node.parameters(run.values)) for node in ARM.running(run.values)}
     assert parameters["robot"]["driver_ns"] == driver_ns
     assert parameters["scripted_policy"]["score"] == f"{driver_ns.rstrip('/')}/score"
@@ -84,7 +84,7 @@ def robot_file(folder: Path, text: str) -> str:
         ("driver_ns: plant", "/left", "/left/plant"),
         ("driver_ns: /plant", "/left", "/plant"),
         ("driver_ns: ''", "", "/"),
-        ("joints: [", "/left", "/left"),  # the robot node says what is wrong
+        ("joints: [", "/left", "/left"),  # the robot node reports the error
     ],
 )
 def test_the_drivers_namespace_comes_from_the_robots_file(folder, text, pushed, driver_ns):
@@ -98,13 +98,16 @@ def test_an_illegal_namespace_in_the_robots_file_is_refused_before_anything_star
     assert not (folder / "runs").exists()
 
 
-def test_a_run_goes_on_in_its_namespace():
+def test_a_run_continues_in_its_namespace():
     open_run(ARM, {"run": "left", "ns": "/left/robot", "driver_ns": "/left/arm_sim"})
-    again = open_run(ARM, {"run": "left"})
-    assert places(again)["robot"] == "/left/robot" and places(again)["arm_sim"] == "/left/arm_sim"
+    resumed = open_run(ARM, {"run": "left"})
+    assert (
+        namespaces_of(resumed)["robot"] == "/left/robot"
+        and namespaces_of(resumed)["arm_sim"] == "/left/arm_sim"
+    )
 
 
-def test_launches_at_the_same_moment_have_a_folder_each():
+def test_launches_at_the_same_time_have_separate_folders():
     runs = [open_run(ARM, {"ns": f"/arm{number}"}) for number in range(5)]
     assert len({run.path for run in runs}) == 5
     for run in runs:
@@ -113,23 +116,23 @@ def test_launches_at_the_same_moment_have_a_folder_each():
         run.lock.close()
 
 
-def test_launches_by_several_processes_have_a_folder_each(folder):
+def test_launches_by_several_processes_have_separate_folders(folder):
     code = (
         "from wm_nodes.graphs import find_graph\n"
         "from wm_nodes.graphs.launch.run_folder import open_run\n"
         "for _ in range(20): print(open_run(find_graph('arm_mpc'), {}).path)\n"
     )
-    words = [sys.executable, "-c", code]
-    running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    made = [line for process in running for line in process.communicate()[0].split()]
-    assert len(made) == len(set(made)) == 60
-    assert all(json.loads((Path(path) / "run.json").read_text()) for path in made)
+    command = [sys.executable, "-c", code]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    paths = [line for process in running for line in process.communicate()[0].split()]
+    assert len(paths) == len(set(paths)) == 60
+    assert all(json.loads((Path(path) / "run.json").read_text()) for path in paths)
 
 
 # `ros2 launch`, where launch_ros is installed ---------------------------------------------------
 
 
-def started(side: str, **given: str) -> dict[str, tuple[str, str]]:
+def include_launch_file(side: str, **arguments: str) -> dict[str, tuple[str, str]]:
     """Include the arm's launch file below PushRosNamespace(side); return for every node action its
     namespace and its file of parameters."""
     pytest.importorskip("launch_ros")
@@ -140,37 +143,37 @@ def started(side: str, **given: str) -> dict[str, tuple[str, str]]:
 
     file = str(Path(__file__).parents[3] / "launch" / "arm_mpc.launch.py")
     included = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(file), launch_arguments=given.items()
+        PythonLaunchDescriptionSource(file), launch_arguments=arguments.items()
     )
-    context, found = LaunchContext(), {}
+    context, nodes = LaunchContext(), {}
 
     def visit(entity) -> None:
         if isinstance(entity, Node):
             entity._perform_substitutions(context)
             file = entity._Node__expanded_parameter_arguments[0][0]
-            found[Path(file).stem] = (entity.expanded_node_namespace, file)
+            nodes[Path(file).stem] = (entity.expanded_node_namespace, file)
             return
-        for each in entity.visit(context) or ():
-            visit(each)
+        for child in entity.visit(context) or ():
+            visit(child)
 
     visit(GroupAction([PushRosNamespace("cell"), PushRosNamespace(side), included]))
-    return found
+    return nodes
 
 
 def test_two_arms_are_included_below_pushed_namespaces():
     for side in ("left", "right"):
-        found = started(side, policy="random", task="goal")
-        assert found["arm_sim"][0] == f"/cell/{side}/arm_sim"
-        others = {place for name, (place, _) in found.items() if name != "arm_sim"}
+        nodes = include_launch_file(side, policy="random", task="goal")
+        assert nodes["arm_sim"][0] == f"/cell/{side}/arm_sim"
+        others = {namespace for name, (namespace, _) in nodes.items() if name != "arm_sim"}
         assert others == {f"/cell/{side}/robot"}
-        parameters = yaml.safe_load(Path(found["robot"][1]).read_text())["/**"]["ros__parameters"]
+        parameters = yaml.safe_load(Path(nodes["robot"][1]).read_text())["/**"]["ros__parameters"]
         assert parameters["driver_ns"] == f"/cell/{side}/arm_sim"
     assert len(list(Path("runs").iterdir())) == 2
 
 
 def test_an_absolute_namespace_is_not_below_the_pushed_one():
-    found = started("left", policy="random", ns="/arm", driver_ns="/sim")
-    assert (found["robot"][0], found["arm_sim"][0]) == ("/arm", "/sim")
+    nodes = include_launch_file("left", policy="random", ns="/arm", driver_ns="/sim")
+    assert (nodes["robot"][0], nodes["arm_sim"][0]) == ("/arm", "/sim")
 
 
 def test_the_graph_reads_the_shipped_arms_as_the_robot_node_does():

@@ -1,4 +1,4 @@
-"""A graph has one task value: the demonstrator records what the robot node's task is."""
+"""A graph has one task value: the demonstrator records the task of the robot node."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ def parameters(graph, values, name):
     return next(node for node in graph.nodes if node.name == name).parameters(values)
 
 
-def opened(given):
+def log_spec_of(node_parameters):
     """Return the specification of the log of a node's robot."""
-    adapter, settings = given["adapter"], {name: given[name] for name in SETTINGS}
-    limits = limits_of(adapter, given.get("limits", ""))
+    adapter, settings = (
+        node_parameters["adapter"],
+        {name: node_parameters[name] for name in SETTINGS},
+    )
+    limits = limits_of(adapter, node_parameters.get("limits", ""))
     with open_robot(adapter, {**settings, **limits, "render": "none"}) as robot:
         return robot.spec.log_spec()
 
 
-class Elsewhere(GraphRobot):
+class OtherTask(GraphRobot):
     """A custom task that changes the robot node only."""
 
     def robot(self, values):
         return {**super().robot(values), "task": "push-v3"}
 
 
-CUSTOM = Elsewhere(
+CUSTOM = OtherTask(
     adapter="metaworld", tasks=("reach-v3",), cameras=CAMERAS, period_ms=12.5, demonstrated=True
 )
 
@@ -48,7 +51,7 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_what_changes_the_robot_node_changes_the_demonstrator():
+def test_a_change_of_the_robot_node_changes_the_demonstrator():
     graph = simulator_graph("mine", "Mine.", CUSTOM)
     run = open_run(graph, {"demos": "3"})
     robot = parameters(graph, run.values, "robot")
@@ -74,7 +77,7 @@ def test_a_graph_whose_nodes_have_two_tasks_is_refused(tmp_path):
 def test_demonstrations_of_the_graph_itself_are_of_the_robot_s_kind(task):
     graph = find_graph("sim_metaworld")
     run = open_run(graph, {"demos": "3", "task": task, "camera": "corner"})
-    logs = [(n, opened(parameters(graph, run.values, n))) for n in ("robot", "demonstrator")]
+    logs = [(n, log_spec_of(parameters(graph, run.values, n))) for n in ("robot", "demonstrator")]
     assert mixture(logs, allow_mixed=False) == ""
     assert logs[0][1].task == task
     assert logs[0][1].differences(logs[1][1]) == []

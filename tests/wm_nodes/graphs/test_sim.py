@@ -25,9 +25,9 @@ def parameters(graph, values):
     return {node.name: dict(node.parameters(values)) for node in graph.running(values)}
 
 
-def started(graph, given):
-    """Return values and parameters of a run that is not kept open."""
-    run = open_run(graph, given)
+def open_and_close(graph, arguments):
+    """Return values and parameters of a run, which is closed again."""
+    run = open_run(graph, arguments)
     run.lock.close()
     return run.values, parameters(graph, run.values)
 
@@ -35,7 +35,7 @@ def started(graph, given):
 @pytest.mark.parametrize("name", SIMULATED)
 def test_every_simulator_of_the_registry_starts_with_its_own_defaults(name):
     entry = SIMULATED[name]
-    values, nodes = started(SIM, {"robot": name, "run": name})
+    values, nodes = open_and_close(SIM, {"robot": name, "run": name})
     assert nodes["robot"]["adapter"] == name
     assert values["task"] == entry.tasks[0]
     assert values["camera"] == nodes["encoder"]["camera"] == entry.cameras[0]
@@ -44,10 +44,12 @@ def test_every_simulator_of_the_registry_starts_with_its_own_defaults(name):
 
 
 @pytest.mark.parametrize("name", ["wall", "point_maze", "arm_sim"])
-def test_the_robot_node_opens_what_was_asked_for(name):
+def test_the_robot_node_opens_the_chosen_robot(name):
     entry = SIMULATED[name]
-    given = {"robot": name, "task": entry.tasks[-1], "camera": entry.cameras[-1], "size": 32}
-    values, nodes = started(SIM, {**given, "action_repeat": 3, "time_limit": 7, "render": "fast"})
+    arguments = {"robot": name, "task": entry.tasks[-1], "camera": entry.cameras[-1], "size": 32}
+    values, nodes = open_and_close(
+        SIM, {**arguments, "action_repeat": 3, "time_limit": 7, "render": "fast"}
+    )
     node = nodes["robot"]
     with open_robot(node["adapter"], {**node, **limits_of(name, "")}) as robot:
         spec = robot.spec
@@ -58,20 +60,20 @@ def test_the_robot_node_opens_what_was_asked_for(name):
 
 
 def test_sim_metaworld_is_sim_with_the_robot_fixed():
-    given = {"run": "one", "task": "reach-v3", "demos": 2, "size": 96}
-    one, nodes = started(METAWORLD, given)
-    other, others = started(SIM, {**given, "run": "two", "robot": "metaworld"})
+    arguments = {"run": "one", "task": "reach-v3", "demos": 2, "size": 96}
+    values, nodes = open_and_close(METAWORLD, arguments)
+    sim_values, sim_nodes = open_and_close(SIM, {**arguments, "run": "two", "robot": "metaworld"})
 
-    def alike(tree):
+    def normalized(tree):
         return json.loads(json.dumps(tree).replace("/two", "/one"))
 
-    assert alike(others) == alike(nodes)
-    assert alike({k: v for k, v in other.items() if k != "robot"}) == alike(one)
+    assert normalized(sim_nodes) == normalized(nodes)
+    assert normalized({k: v for k, v in sim_values.items() if k != "robot"}) == normalized(values)
     assert nodes["demonstrator"]["size"] == nodes["robot"]["size"] == 96
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "message"),
     [
         ({"robot": "wal"}, "robot: .*metaworld, arm_sim, wall, point_maze"),
         ({"robot": "wall", "task": "maze-u"}, "task: .*wall-any, wall-same, wall-door"),
@@ -82,22 +84,22 @@ def test_sim_metaworld_is_sim_with_the_robot_fixed():
         ({"size": 4}, "size: .*from 8 to 1024"),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_starts(given, words, tmp_path):
-    with pytest.raises(GraphError, match=words):
-        open_run(SIM, given)
+def test_contradicting_arguments_are_refused_before_anything_starts(arguments, message, tmp_path):
+    with pytest.raises(GraphError, match=message):
+        open_run(SIM, arguments)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_goes_on_with_its_robot(tmp_path):
-    started(SIM, {"run": "one", "robot": "wall", "task": "wall-door"})
-    values, _ = started(SIM, {"run": "one"})
+def test_a_run_continues_with_its_robot(tmp_path):
+    open_and_close(SIM, {"run": "one", "robot": "wall", "task": "wall-door"})
+    values, _ = open_and_close(SIM, {"run": "one"})
     assert (values["robot"], values["task"]) == ("wall", "wall-door")
     with pytest.raises(GraphError, match=r"robot: got .*, but run 'one' began with robot:=wall"):
         open_run(SIM, {"run": "one", "robot": "point_maze"})
 
 
 def test_weights_decide_robot_and_task():
-    values, _ = started(SIM, {"weights": "arm-goal", "train": "false"})
+    values, _ = open_and_close(SIM, {"weights": "arm-goal", "train": "false"})
     assert values["robot"] == "arm_sim"
     assert values["task"] == "goal"
 
@@ -114,27 +116,27 @@ def config(tmp_path):
 @pytest.mark.parametrize("graph", ["sim", "sim_metaworld", "offline_train"])
 def test_a_config_file_decides_model_and_settings(graph, config, tmp_path):
     (tmp_path / "log").mkdir()
-    given = {"config": config, "set": "learner.agent_batch.batch=5", "log": tmp_path / "log"}
-    values, nodes = started(find_graph(graph), given)
+    arguments = {"config": config, "set": "learner.agent_batch.batch=5", "log": tmp_path / "log"}
+    values, nodes = open_and_close(find_graph(graph), arguments)
     assert values["model"] == nodes["trainer"]["model"] == "mwm_cpu_demos"
     settings = preset("mwm_cpu_demos").varied(
         {"learner.train_every": 4, "learner.agent_batch.batch": 5}
     )
-    changes = dict(part.split("=") for part in nodes["trainer"]["set"].split(","))
+    changes = dict(change.split("=") for change in nodes["trainer"]["set"].split(","))
     assert preset(values["model"]).varied(changes).settings == settings.settings
 
 
-def test_a_run_keeps_what_its_config_file_said(config):
-    started(SIM, {"run": "one", "robot": "wall", "config": config})
+def test_a_run_keeps_the_settings_of_its_config_file(config):
+    open_and_close(SIM, {"run": "one", "robot": "wall", "config": config})
     config.write_text("preset: mwm_cpu_demos\nlearner: {train_every: 9}\n")
-    values, _ = started(SIM, {"run": "one"})
+    values, _ = open_and_close(SIM, {"run": "one"})
     assert "learner.train_every=4" in str(values["set"])
     with pytest.raises(GraphError, match=r"set: got .*, but run 'one' began with"):
         open_run(SIM, {"run": "one", "config": config})
 
 
 @pytest.mark.parametrize(
-    ("text", "given", "words"),
+    ("text", "arguments", "message"),
     [
         ("[1]", {}, "config: .*got list"),
         ("learner: {train_evry: 4}", {}, "train_evry"),
@@ -144,9 +146,9 @@ def test_a_run_keeps_what_its_config_file_said(config):
         (None, {}, "config: .*cannot be read"),
     ],
 )
-def test_a_wrong_config_file_is_refused_before_anything_starts(tmp_path, text, given, words):
+def test_a_wrong_config_file_is_refused_before_anything_starts(tmp_path, text, arguments, message):
     if text is not None:
         (tmp_path / "my.yaml").write_text(text)
-    with pytest.raises(GraphError, match=words):
-        open_run(SIM, {"config": tmp_path / "my.yaml", **given})
+    with pytest.raises(GraphError, match=message):
+        open_run(SIM, {"config": tmp_path / "my.yaml", **arguments})
     assert not (tmp_path / "runs").exists()

@@ -8,7 +8,7 @@ from wm_nodes.graphs.weighted_log import WeightedLog
 
 
 @pytest.mark.parametrize(
-    ("word", "path", "weight"),
+    ("text", "path", "weight"),
     [
         ("runs/a/log", "runs/a/log", 1.0),
         (" runs/a/log:0.3 ", "runs/a/log", 0.3),
@@ -19,10 +19,10 @@ from wm_nodes.graphs.weighted_log import WeightedLog
         ("run:1/log:4e-1", "run:1/log", 0.4),
     ],
 )
-def test_a_word_is_a_path_and_a_weight(word, path, weight):
-    log = WeightedLog.parse(word)
+def test_a_text_is_a_path_and_a_weight(text, path, weight):
+    log = WeightedLog.parse(text)
     assert log == WeightedLog(path, weight)
-    assert log.is_url == ("://" in word)
+    assert log.is_url == ("://" in text)
     assert WeightedLog.parse(str(log)) == log
 
 
@@ -31,7 +31,7 @@ def test_a_folder_may_end_like_a_weight(tmp_path):
     assert WeightedLog.parse(f"{tmp_path}/log:2") == WeightedLog(f"{tmp_path}/log:2", 1.0)
 
 
-@pytest.mark.parametrize("word", ["", ":1", "log:", "log:0", "log:-1", "log:nan", "log:inf", "a:b"])
-def test_a_weight_that_is_none_is_refused(word):
+@pytest.mark.parametrize("text", ["", ":1", "log:", "log:0", "log:-1", "log:nan", "log:inf", "a:b"])
+def test_an_invalid_weight_is_refused(text):
     with pytest.raises(ValueError, match="expected LOG or LOG:WEIGHT"):
-        WeightedLog.parse(word)
+        WeightedLog.parse(text)

@@ -21,21 +21,21 @@ EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "sparse_reach.py"
 
 
 @pytest.mark.timeout(240)
-def test_demonstrations_of_an_own_task_are_paid_as_it_pays(graph, tmp_path, monkeypatch):
+def test_demonstrations_of_an_own_task_have_its_rewards(graph, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Without images: software rendering in this process and torch's triton may not meet.
-    unseen = lambda name, settings: open_robot(name, {**settings, "render": "none"})  # noqa: E731
-    monkeypatch.setattr(demonstrator, "open_robot", unseen)
-    own = find_graph(str(EXAMPLE))
-    run = open_run(own, {"demos": "1", "time_limit": "40"})
-    spec = next(node for node in own.nodes if node.name == "demonstrator")
-    given = dict(spec.parameters(run.values))
-    node = graph.add(DemonstratorNode, **given)
+    without_rendering = lambda name, settings: open_robot(name, {**settings, "render": "none"})  # noqa: E731
+    monkeypatch.setattr(demonstrator, "open_robot", without_rendering)
+    example = find_graph(str(EXAMPLE))
+    run = open_run(example, {"demos": "1", "time_limit": "40"})
+    spec = next(node for node in example.nodes if node.name == "demonstrator")
+    parameters = dict(spec.parameters(run.values))
+    node = graph.add(DemonstratorNode, **parameters)
     graph.until(node.finished.done, 180)
     with LogReader(run.path / "demos") as log:
         assert log.spec.task == "reach-sparse"
         rewards = log.read("reward", 0, log.length)
-        assert set(rewards.tolist()) == {0.0, 1.0}  # Meta-World's own lie in between
+        assert set(rewards.tolist()) == {0.0, 1.0}  # those of Meta-World are in between
 
 
 def test_a_robot_without_a_script_is_refused(graph, tmp_path):

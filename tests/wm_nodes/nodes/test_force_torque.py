@@ -27,8 +27,8 @@ FORCE = [1.0, -2.0, 3.0, 0.1, -0.2, 0.3]
 
 
 def arm(section: ForceTorqueSection = SENSOR, task: str = "goal", **options) -> SimulatedArm:
-    given = replace(config(), force_torque=section)
-    return SimulatedArm(task, robot=given, render="none", **options)
+    arm_config = replace(config(), force_torque=section)
+    return SimulatedArm(task, robot=arm_config, render="none", **options)
 
 
 # Readings --------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def arm(section: ForceTorqueSection = SENSOR, task: str = "goal", **options) -> 
         (FORCE, "wrist", -1.0, "stamp"),
     ],
 )
-def test_a_message_that_cannot_be_used_is_refused_counted_and_named(values, frame, age_s, reason):
+def test_an_unusable_message_is_refused_and_counted_with_its_reason(values, frame, age_s, reason):
     readings = WrenchReadings(SENSOR)
     readings.take(FORCE, "wrist", 10.0, 0.01)
     before = readings.newest
@@ -73,63 +73,63 @@ def test_any_frame_and_any_clock_may_be_allowed():
         ([36.0, 0, 47.9, 3.0, 3.9, 0], ""),
     ],
 )
-def test_limits_are_of_the_vectors_lengths(values, message):
+def test_limits_apply_to_the_lengths_of_the_vectors(values, message):
     watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
     readings.take(values, "wrist", 10.0, 0.0)
     watch.newest = readings.newest
     assert message in watch.excess() and bool(message) == bool(watch.excess())
-    unwatched = ForceWatch(ForceTorqueSection("/w"))
-    unwatched.newest = readings.newest
-    assert unwatched.excess() == ""
+    unlimited = ForceWatch(ForceTorqueSection("/w"))
+    unlimited.newest = readings.newest
+    assert unlimited.excess() == ""
 
 
 PEAKS = [([0, 61.0, 0, 0, 0, 0], "61.0 N"), ([0, 0, 0, 0, 0, -5.5], "5.50 Nm")]
 
 
 @pytest.mark.parametrize(("peak", "message"), PEAKS)
-@pytest.mark.parametrize("at", [0, 7, 19])
-def test_a_peak_between_two_looks_is_judged_once_and_not_recorded(peak, message, at):
+@pytest.mark.parametrize("peak_index", [0, 7, 19])
+def test_a_peak_between_two_checks_is_reported_once_and_not_recorded(peak, message, peak_index):
     watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
 
-    def look(since_s: float, peak_at: int) -> str:
+    def check(since_s: float, index_of_peak: int) -> str:
         for index in range(20):
-            values = peak if index == peak_at else FORCE
+            values = peak if index == index_of_peak else FORCE
             readings.take(values, "wrist", since_s + index / 1000, 0.0)
         watch.newest = readings.newest
         return watch.excess()
 
-    assert look(10.0, -1) == ""
-    assert message in look(10.02, at) and message in watch.excess()
-    if at < 19:
+    assert check(10.0, -1) == ""
+    assert message in check(10.02, peak_index) and message in watch.excess()
+    if peak_index < 19:
         assert readings.newest.values.tolist() == FORCE
-    assert look(10.04, -1) == ""
+    assert check(10.04, -1) == ""
 
 
-def test_no_peak_is_lost_while_it_is_taken_in_another_thread():
-    watch, readings, sent = ForceWatch(SENSOR), WrenchReadings(SENSOR), 3000
+def test_no_peak_is_lost_when_another_thread_takes_the_readings():
+    watch, readings, count = ForceWatch(SENSOR), WrenchReadings(SENSOR), 3000
     readings.take(FORCE, "wrist", 10.0, 0.0)
     watch.newest = readings.newest
     watch.excess()
 
     def take() -> None:
-        for number in range(1, sent + 1):
+        for number in range(1, count + 1):
             force = 100.0 + number if number % 10 == 0 else 0.0
             readings.take([force, 0, 0, 0, 0, 0], "wrist", 10.0 + number * 1e-6, 0.0)
 
-    thread, judged, seen = Thread(target=take), 0, []
+    thread, checked, correct = Thread(target=take), 0, []
     thread.start()
-    while judged < sent:
+    while checked < count:
         watch.newest = readings.newest
-        text, newest = watch.excess(), watch.newest.number
-        if newest // 10 > judged // 10:  # a peak, each larger than the one before
+        message, newest = watch.excess(), watch.newest.number
+        if newest // 10 > checked // 10:  # a peak, each larger than the one before
             force = 100.0 + newest // 10 * 10
-            seen.append(text == f"the force is {force:.1f} N, beyond 60 N")
-        judged = newest
+            correct.append(message == f"the force is {force:.1f} N, beyond 60 N")
+        checked = newest
     thread.join()
-    assert seen and all(seen)
+    assert correct and all(correct)
 
 
-def test_peaks_of_a_time_in_which_nothing_was_judged_do_not_count():
+def test_peaks_during_a_pause_of_the_checks_do_not_count():
     watch, readings = ForceWatch(SENSOR), WrenchReadings(SENSOR)
     readings.take([900.0, 0, 0, 0, 0, 0], "wrist", 10.0, 0.0)  # before the loop runs
     readings.take(FORCE, "wrist", 10.001, 0.0)
@@ -144,12 +144,12 @@ def test_peaks_of_a_time_in_which_nothing_was_judged_do_not_count():
 # Recorded --------------------------------------------------------------------------------------
 
 
-def test_without_the_section_proprioception_is_as_before():
+def test_without_the_section_proprioception_has_no_wrench():
     with SimulatedArm("goal", render="none") as robot:
         assert robot.spec.proprio.names[-3:] == ("hand_x", "hand_y", "hand_z")
 
 
-def test_readings_are_in_the_log_unchanged_and_of_the_observations_moment(tmp_path):
+def test_readings_are_in_the_log_unchanged_with_the_time_of_the_observation(tmp_path):
     with arm(time_limit=10) as robot:
         driver = robot._sim_driver.controller
         driver.sensors.wrench = lambda: driver.world.time_s * np.array(FORCE) / 60.0
@@ -157,23 +157,25 @@ def test_readings_are_in_the_log_unchanged_and_of_the_observations_moment(tmp_pa
     with LogReader(tmp_path / "log") as log:
         assert log.spec.proprio.names[-6:] == NAMES
         assert log.spec.proprio.units[-6:] == ("N",) * 3 + ("Nm",) * 3
-        found = log.read("proprio", 0, log.length)[:, -6:]
-        times = log.read("stamp", 0, log.length) / 1e9
-    assert len(found) == 22
-    np.testing.assert_allclose(found, times[:, None] * np.array(FORCE) / 60.0, rtol=1e-6)
+        wrenches = log.read("proprio", 0, log.length)[:, -6:]
+        times_s = log.read("stamp", 0, log.length) / 1e9
+    assert len(wrenches) == 22
+    np.testing.assert_allclose(wrenches, times_s[:, None] * np.array(FORCE) / 60.0, rtol=1e-6)
 
 
-def test_the_simulated_sensor_feels_the_weight_of_the_hand_and_of_what_it_holds():
+def test_the_simulated_sensor_measures_the_weight_of_a_held_object():
     with arm(ForceTorqueSection("/w"), "lift", time_limit=200) as robot:
         from wm_nodes.robots.arm.sim.scripted import ArmExpert
 
-        seen, expert = robot.reset(0), ArmExpert(robot.spec, robot.world)
-        free = np.mean([robot.act(robot.holding()).proprio[-6:] for _ in range(10)], axis=0)
-        while not seen.success:
-            seen = robot.act(expert.act(robot.observe()))
-        held = [robot.act([0, 0, 0, -1.0]).proprio[-6:] for _ in range(30)][15:]
-        weight = np.linalg.norm(np.mean(held, axis=0)[:3]) - np.linalg.norm(free[:3])
-        assert weight == pytest.approx(0.06 * 9.81, rel=0.15)
+        observation, expert = robot.reset(0), ArmExpert(robot.spec, robot.world)
+        free_wrench = np.mean([robot.act(robot.holding()).proprio[-6:] for _ in range(10)], axis=0)
+        while not observation.success:
+            observation = robot.act(expert.act(robot.observe()))
+        held_wrenches = [robot.act([0, 0, 0, -1.0]).proprio[-6:] for _ in range(30)][15:]
+        weight_n = np.linalg.norm(np.mean(held_wrenches, axis=0)[:3]) - np.linalg.norm(
+            free_wrench[:3]
+        )
+        assert weight_n == pytest.approx(0.06 * 9.81, rel=0.15)
 
 
 # Stops -----------------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ def test_a_sensor_without_usable_readings_stops_the_arm_until_it_is_back(switch)
         assert drive(robot, 0.3) and "force_torque" not in robot.faults()
 
 
-def test_nothing_begins_before_the_first_reading():
+def test_the_episode_waits_for_the_first_reading():
     with arm() as robot:
         robot.switches.wrench_dropped = True
         robot.prepare(0)
@@ -244,11 +246,11 @@ def test_too_much_force_stops_within_the_limits_and_latches():
         assert "beyond 60 N" in robot.latched()["force"]
         assert "call clear, then resume" in robot.faults()["force"]
         limits = config().limits
-        pull = np.abs(np.diff(sent, 2, axis=0)).max(axis=0) / robot.period_s**2
-        assert (pull <= limits.acceleration * 1.001).all()
+        acceleration = np.abs(np.diff(sent, 2, axis=0)).max(axis=0) / robot.period_s**2
+        assert (acceleration <= limits.acceleration * 1.001).all()
         assert "beyond 60 N" in robot.clear()  # the cause is still there
         robot.switches.wrench_bias_n = 0.0
-        assert not drive(robot, 0.5) and robot.latched()  # it does not go on by itself
+        assert not drive(robot, 0.5) and robot.latched()  # it stays stopped
         assert robot.clear() == "" and not robot.latched()
         assert drive(robot, 0.3)
 
@@ -257,8 +259,8 @@ def test_too_much_force_stops_within_the_limits_and_latches():
 
 
 @pytest.fixture
-def robot_file(graph, tmp_path):
-    """Return a function that writes arm_sim's YAML with a sensor; its path."""
+def write_robot_file(graph, tmp_path):
+    """Return a function that writes arm_sim's YAML with a sensor and returns its path."""
 
     def write(**section) -> str:
         source = find_config("arm_sim")
@@ -273,24 +275,26 @@ def robot_file(graph, tmp_path):
 
 
 @pytest.fixture
-def played(graph, monkeypatch):
+def start_arm(graph, monkeypatch):
     pytest.importorskip("rclpy")
-    from tests.wm_nodes.nodes.test_arm import ARM, Brain
+    from tests.wm_nodes.nodes.test_arm import ARM, ArmPlanner
     from wm_nodes.nodes.arm_sim import ArmSimNode
     from wm_nodes.nodes.robot import RobotNode
     from wm_nodes.ros.arm import endpoints
 
     monkeypatch.setattr(endpoints, "DISCOVERY_S", 0.2)
 
-    def made(path: str):
+    def start(path: str):
         sim = graph.add(ArmSimNode, task="goal", camera_px=32)
-        brain = Brain(graph)
-        return graph.add(RobotNode, **{**ARM, "robot": path}), sim, brain
+        planner = ArmPlanner(graph)
+        return graph.add(RobotNode, **{**ARM, "robot": path}), sim, planner
 
-    return made
+    return start
 
 
-def test_what_a_sensor_publishes_is_recorded_bit_for_bit(graph, played, robot_file, tmp_path):
+def test_what_a_sensor_publishes_is_recorded_bit_for_bit(
+    graph, start_arm, write_robot_file, tmp_path
+):
     from geometry_msgs.msg import WrenchStamped
 
     from wm_nodes.nodes.recorder import RecorderNode
@@ -304,55 +308,55 @@ def test_what_a_sensor_publishes_is_recorded_bit_for_bit(graph, played, robot_fi
         now = graph.probe.get_clock().now().nanoseconds
         values = np.random.default_rng(len(sent)).normal(size=6) * 10
         msg = WrenchStamped(header=messages.header(now, "ft"))
-        for part, three in ((msg.wrench.force, values[:3]), (msg.wrench.torque, values[3:])):
-            part.x, part.y, part.z = three.tolist()
+        for vector, components in ((msg.wrench.force, values[:3]), (msg.wrench.torque, values[3:])):
+            vector.x, vector.y, vector.z = components.tolist()
         sent.append((now, values.astype(np.float32)))
         sensor.publish(msg)
 
     graph.probe.create_timer(0.01, publish)
     graph.add(RecorderNode, log=str(tmp_path / "log"), raw=True)
-    played(robot_file(topic=topic, frame="ft"))
+    start_arm(write_robot_file(topic=topic, frame="ft"))
     graph.until(lambda: (tmp_path / "log" / "zarr.json").exists())
-    brain_end = len(sent) + 200
-    graph.until(lambda: len(sent) > brain_end)
+    enough = len(sent) + 200
+    graph.until(lambda: len(sent) > enough)
     for node in reversed(list(graph.nodes)):
         graph.remove(node)
     with LogReader(tmp_path / "log") as log:
         rows = log.read("proprio", 0, log.length)[:, -6:]
         stamps = log.read("stamp", 0, log.length)
-    by_value = {values.tobytes(): at for at, (_, values) in enumerate(sent)}
-    which = [by_value[row.tobytes()] for row in rows]  # every row is one that was sent
-    assert len(rows) > 5 and all(a <= b for a, b in pairwise(which))
-    assert all(sent[at][0] <= stamp for at, stamp in zip(which, stamps))
+    index_of = {values.tobytes(): index for index, (_, values) in enumerate(sent)}
+    indices = [index_of[row.tobytes()] for row in rows]  # every row is one that was sent
+    assert len(rows) > 5 and all(a <= b for a, b in pairwise(indices))
+    assert all(sent[index][0] <= stamp for index, stamp in zip(indices, stamps))
 
 
-def test_over_topics_silence_stops_and_force_latches(played, robot_file):
+def test_over_topics_missing_readings_stop_and_too_much_force_latches(start_arm, write_robot_file):
     from rclpy.parameter import Parameter
 
-    node, sim, brain = played(robot_file(frame="wrist", max_force_n=60.0))
-    brain.speed = (0.0, 0.04, 0.0)
-    brain.graph.until(brain.moving)
+    node, sim, planner = start_arm(write_robot_file(frame="wrist", max_force_n=60.0))
+    planner.speed = (0.0, 0.04, 0.0)
+    planner.graph.until(planner.moving)
     sim.set_parameters([Parameter("wrench_nan", value=True)])
-    brain.graph.until(
-        lambda: "force_torque" in node.diagnostics.active_faults and not brain.moving()
+    planner.graph.until(
+        lambda: "force_torque" in node.diagnostics.active_faults and not planner.moving()
     )
     assert any(key.endswith("wrench/non-finite") for key in node.diagnostics.drops)
     sim.set_parameters([Parameter("wrench_nan", value=False)])
-    brain.speed = (0.0, -0.04, 0.0)
-    brain.graph.until(brain.moving)
+    planner.speed = (0.0, -0.04, 0.0)
+    planner.graph.until(planner.moving)
     sim.set_parameters([Parameter("wrench_bias_n", value=100.0)])
-    brain.graph.until(lambda: "force" in node.diagnostics.active_faults and not brain.moving())
-    assert not brain.call("estop", False).success
+    planner.graph.until(lambda: "force" in node.diagnostics.active_faults and not planner.moving())
+    assert not planner.call("estop", False).success
     sim.set_parameters([Parameter("wrench_bias_n", value=0.0)])
-    brain.still(0.3)
-    brain.release()
-    brain.graph.until(brain.moving)
+    planner.assert_still(0.3)
+    planner.release()
+    planner.graph.until(planner.moving)
 
 
-def test_a_wrong_frame_and_a_second_publisher_are_named(graph, played, robot_file):
+def test_a_wrong_frame_and_a_second_publisher_are_named(graph, start_arm, write_robot_file):
     from geometry_msgs.msg import WrenchStamped
 
-    node, _, _ = played(robot_file(frame="tool0"))
+    node, _, _ = start_arm(write_robot_file(frame="tool0"))
     graph.until(lambda: "expected 'tool0'" in str(node._robot.faults().get("force_torque")))
     graph.until(lambda: "no reading of the force-torque" in node.control.loop.waiting_for())
     other = graph.probe.create_publisher(WrenchStamped, "/arm_sim/force_torque/wrench", 10)

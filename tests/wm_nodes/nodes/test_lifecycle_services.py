@@ -64,18 +64,18 @@ class Operator:
         return future.result()
 
 
-def make(graph, name: str, folder) -> ManagedNode:
+def add_node(graph, name: str, folder) -> ManagedNode:
     _, parameters = CHEAP.get(name, ("", {}))
     kind = getattr(import_module(f"wm_nodes.nodes.{name}"), CLASSES[name])
-    given = {**parameters, "autostart": False}
+    arguments = {**parameters, "autostart": False}
     if name in FOLDERS:
-        given[FOLDERS[name]] = str(folder / name)
-    return graph.add(kind, begin=False, **given)
+        arguments[FOLDERS[name]] = str(folder / name)
+    return graph.add(kind, begin=False, **arguments)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_an_unconfigured_node_is_shut_down_by_its_service(graph, tmp_path, name) -> None:
-    node = make(graph, name, tmp_path)
+    node = add_node(graph, name, tmp_path)
     operator = Operator(graph, node)
     assert operator.state() == State.PRIMARY_STATE_UNCONFIGURED
     assert operator.change(SHUTDOWN["unconfigured"])
@@ -86,7 +86,7 @@ def test_an_unconfigured_node_is_shut_down_by_its_service(graph, tmp_path, name)
 @pytest.mark.parametrize("state", ["inactive", "active"])
 @pytest.mark.parametrize("name", sorted(CHEAP))
 def test_a_node_is_shut_down_in_every_state(graph, tmp_path, name, state) -> None:
-    node = make(graph, name, tmp_path)
+    node = add_node(graph, name, tmp_path)
     operator = Operator(graph, node)
     for _ in range(2):  # twice round first
         assert operator.change(Transition.TRANSITION_CONFIGURE)
@@ -104,7 +104,7 @@ def test_a_node_is_shut_down_in_every_state(graph, tmp_path, name, state) -> Non
 
 
 def test_a_run_is_over_when_its_robot_is_shut_down(graph, tmp_path) -> None:
-    robot, monitor = make(graph, "robot", tmp_path), make(graph, "monitor", tmp_path)
+    robot, monitor = add_node(graph, "robot", tmp_path), add_node(graph, "monitor", tmp_path)
     for node in (robot, monitor):
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             assert Operator(graph, node).change(transition)

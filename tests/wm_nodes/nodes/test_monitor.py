@@ -1,4 +1,4 @@
-"""The monitor: what it prints and writes is what was seen; it ends when the run does."""
+"""The monitor: it prints and writes what the nodes published; it ends with the run."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Run:
 
     def __init__(self, graph, node) -> None:
         self.graph, self.node, self.stamp = graph, node, 0
-        self.steps = graph.joined(topics.STEPS.always(graph.probe))
-        self.diagnostics = graph.joined(topics.DIAGNOSTICS.always(graph.probe))
+        self.steps = graph.matched(topics.STEPS.always(graph.probe))
+        self.diagnostics = graph.matched(topics.DIAGNOSTICS.always(graph.probe))
 
-    def tell(self, name: str, namespace: str | None = None, **facts: object) -> None:
+    def publish_diagnostics(self, name: str, namespace: str | None = None, **facts: object) -> None:
         """Publish one node's diagnostics and wait until the monitor has them."""
         node = NodeDiagnostics()
         node.facts.update(facts)
-        full = f"{namespace or self.graph.namespace}/{name}"
-        self.diagnostics.publish(DiagnosticArray(status=[node.status(full)]))
+        full_name = f"{namespace or self.graph.namespace}/{name}"
+        self.diagnostics.publish(DiagnosticArray(status=[node.status(full_name)]))
         if namespace is None:
             key, value = next(iter(facts.items()))
             self.graph.until(lambda: self.node._fact(name, key) == str(value))
 
-    def episode(self, success: bool, explore: bool = True, length: int = 3) -> None:
+    def publish_episode(self, success: bool, explore: bool = True, length: int = 3) -> None:
         for index in range(length + 1):
             self.stamp += 1
             step = Step(
@@ -62,18 +62,18 @@ def run(graph, tmp_path):
     return Run(graph, node)
 
 
-def table(path: Path) -> list[dict[str, str]]:
+def read_table(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
         return list(csv.DictReader(file))
 
 
 def test_every_episode_is_a_row(graph, run, tmp_path) -> None:
-    run.tell("robot", steps=12)
-    run.episode(True)
-    run.episode(False, length=4)
+    run.publish_diagnostics("robot", steps=12)
+    run.publish_episode(True)
+    run.publish_episode(False, length=4)
     path = tmp_path / "metrics" / "episodes.csv"
-    graph.until(lambda: path.exists() and len(table(path)) == 2)
-    first, second = table(path)
+    graph.until(lambda: path.exists() and len(read_table(path)) == 2)
+    first, second = read_table(path)
     assert (first["kind"], first["steps"], first["length"], first["success"]) == (
         "train", "12", "3", "1",
     )  # fmt: skip
@@ -81,69 +81,71 @@ def test_every_episode_is_a_row(graph, run, tmp_path) -> None:
 
 
 def test_a_block_of_evaluation_is_a_row_with_its_interval(graph, run, tmp_path, capfd) -> None:
-    run.tell("robot", steps=100)
+    run.publish_diagnostics("robot", steps=100)
     for success in (True, True, False, True):
-        run.episode(success, explore=False)
-    run.episode(False)
+        run.publish_episode(success, explore=False)
+    run.publish_episode(False)
     path = tmp_path / "metrics" / "evaluations.csv"
     graph.until(path.exists)
-    (row,) = table(path)
+    (row,) = read_table(path)
     assert row["success"] == "0.75" and float(row["low"]) < 0.75 < float(row["high"])
     assert "success 0.75" in capfd.readouterr().out
 
 
-def test_the_line_says_what_the_nodes_say(graph, run, capfd) -> None:
-    run.tell("robot", steps=500, episodes=2)
-    run.tell("trainer", updates=40, updates_per_s="3.1", phase="behaviour")
-    run.tell("recorder", rows=502, log_mb=6.2)
-    run.episode(True)
+def test_the_line_holds_the_facts_of_the_nodes(graph, run, capfd) -> None:
+    run.publish_diagnostics("robot", steps=500, episodes=2)
+    run.publish_diagnostics("trainer", updates=40, updates_per_s="3.1", phase="behaviour")
+    run.publish_diagnostics("recorder", rows=502, log_mb=6.2)
+    run.publish_episode(True)
     graph.spin(0.5)
     line = capfd.readouterr().out.splitlines()[-1]
-    for words in ("500 steps, 2 episodes", "40 updates, 3.1/s", "behaviour", "502 rows, 6.2 MB",
+    for text in ("500 steps, 2 episodes", "40 updates, 3.1/s", "behaviour", "502 rows, 6.2 MB",
                   "success 1.00", "latency"):  # fmt: skip
-        assert words in line
+        assert text in line
 
 
 def test_another_robots_nodes_do_not_count(graph, run) -> None:
-    run.tell("robot", namespace="/elsewhere", steps=9, done="true")
+    run.publish_diagnostics("robot", namespace="/elsewhere", steps=9, done="true")
     graph.spin(0.3)
     assert not run.node._nodes.get("robot") and run.node._done_at is None
 
 
 def test_the_run_ends_with_a_summary(graph, run, tmp_path) -> None:
-    run.tell("robot", steps=12)
-    run.episode(True, explore=False)
-    run.episode(False, explore=False)
-    run.tell("robot", done="true", steps=24)
+    run.publish_diagnostics("robot", steps=12)
+    run.publish_episode(True, explore=False)
+    run.publish_episode(False, explore=False)
+    run.publish_diagnostics("robot", done="true", steps=24)
     graph.until(run.node.finished.done)
     summary = json.loads((tmp_path / "metrics" / "summary.json").read_text())
     assert summary["success_rate"] == 0.5 and summary["judged"] == "evaluation"
     assert summary["steps"] == 24 and run.node.exit_code == 0
 
 
-def test_curves_are_for_tensorboard(graph, run, tmp_path) -> None:
+def test_curves_are_written_for_tensorboard(graph, run, tmp_path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run.tell("robot", steps=12)
-    run.episode(True)
+    run.publish_diagnostics("robot", steps=12)
+    run.publish_episode(True)
     graph.spin(0.5)
     graph.remove(run.node)
-    found = accumulator.EventAccumulator(str(tmp_path / "metrics" / "tensorboard")).Reload()
-    (point,) = found.Scalars("episode/return_train")
+    events = accumulator.EventAccumulator(str(tmp_path / "metrics" / "tensorboard")).Reload()
+    (point,) = events.Scalars("episode/return_train")
     assert (point.step, point.value) == (12, 3.0)
-    assert "robot/latency_p50_ms" in found.Tags()["scalars"]
+    assert "robot/latency_p50_ms" in events.Tags()["scalars"]
 
 
 def test_without_a_run_folder_nothing_is_written(graph, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = Run(graph, graph.add(MonitorNode))
-    run.episode(True)
-    run.tell("robot", done="true")
+    run.publish_episode(True)
+    run.publish_diagnostics("robot", done="true")
     graph.until(run.node.finished.done)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_that_cannot_be_made_is_said_and_the_run_ends(graph, tmp_path, capfd) -> None:
+def test_a_report_that_cannot_be_written_is_reported_and_the_run_ends(
+    graph, tmp_path, capfd
+) -> None:
     run = Run(graph, graph.add(MonitorNode, run=str(tmp_path), report=True))
-    run.tell("robot", done="true")
+    run.publish_diagnostics("robot", done="true")
     graph.until(run.node.finished.done)
     assert "no report" in capfd.readouterr().err and run.node.exit_code == 0

@@ -14,7 +14,16 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 
 from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
-from tests.wm_nodes.nodes.test_goals import CPU, SEARCH, SMALL, Arm, brain, joints, picture, step_of
+from tests.wm_nodes.nodes.test_goals import (
+    CPU,
+    SEARCH,
+    SMALL,
+    Arm,
+    add_chain,
+    image_of,
+    joints_of,
+    step_of,
+)
 from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest
 from wm_models.weights.store import WeightStore
@@ -31,7 +40,7 @@ CHANGES = {
     "samples": 16, "iterations": 4, "temperature": 8.0, "objective": "last", "goal_visual": 100.0,
     "goal_proprio": 1000.0, "horizon": 3,
 }  # fmt: skip
-GOAL = Goal(picture(99), joints(99))
+GOAL = Goal(image_of(99), joints_of(99))
 
 
 @pytest.fixture
@@ -46,25 +55,25 @@ def weights(tmp_path, monkeypatch):
 
 def start(graph, composition: str, weights, planner: str = "mppi"):
     """The node that plans, with a goal."""
-    node = brain(graph, composition, weights, planner)[-1]
+    node = add_chain(graph, composition, weights, planner)[-1]
     (node._policy if composition == "fused" else node._core).goal = GOAL
     return node
 
 
 def set_parameters(graph, node, **values):
-    """The answer of the node's parameter service."""
+    """The response of the node's parameter service."""
     name = f"{node.get_fully_qualified_name()}/set_parameters_atomically"
     client = graph.probe.create_client(SetParametersAtomically, name)
     graph.until(client.service_is_ready)
     request = SetParametersAtomically.Request()
     request.parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
-    answer = client.call_async(request)
-    graph.until(answer.done)
-    return answer.result().result
+    response = client.call_async(request)
+    graph.until(response.done)
+    return response.result().result
 
 
 def expected_plans(weights, ticks: int, changes: dict[int, dict[str, object]]) -> list[np.ndarray]:
-    """Plans without ROS; settings change after the plans of the given ticks."""
+    """Plans without ROS; settings change after the plans of these ticks."""
     loaded, encoder, state_filter = (
         load_weights(weights, NEEDS, CPU),
         Encoder(),
@@ -74,7 +83,7 @@ def expected_plans(weights, ticks: int, changes: dict[int, dict[str, object]]) -
     planner = ActionPlanner(5, CPU, action_selector("mppi", settings))
     planner.goal, plans = GOAL, []
     for tick in range(1, ticks + 1):
-        tokens = encoder.encode(loaded, picture(tick), joints(tick))
+        tokens = encoder.encode(loaded, image_of(tick), joints_of(tick))
         state = state_filter.update(loaded, tokens, step_of(tick))
         plans.append(planner.act(loaded, state, step_of(tick)))
         if tick in changes:
@@ -93,14 +102,14 @@ def test_every_live_setting_acts_at_the_next_plan(graph, weights, composition: s
     node = start(graph, composition, weights)
     arm = Arm(graph, composition)
     for tick in range(1, ticks + 1):
-        np.testing.assert_allclose(arm.ask(tick).actions, expected[tick - 1], atol=1e-5)
+        np.testing.assert_allclose(arm.request_plan(tick).actions, expected[tick - 1], atol=1e-5)
         if tick in changes:
             assert set_parameters(graph, node, **changes[tick]).successful
     for tick, change in changes.items():  # each setting decides the plan after it
         others = {t: c for t, c in changes.items() if t != tick}
-        without = expected_plans(weights, tick + 2, others)[-1]
-        assert without.shape != expected[tick + 1].shape or not np.allclose(
-            without, expected[tick + 1], atol=1e-3
+        without_change = expected_plans(weights, tick + 2, others)[-1]
+        assert without_change.shape != expected[tick + 1].shape or not np.allclose(
+            without_change, expected[tick + 1], atol=1e-3
         ), change
 
 
@@ -114,16 +123,16 @@ def test_a_wrong_value_is_refused_and_the_old_one_stays(graph, weights):
         ({"samples": 32, "objective": "best"}, "objective"),
         ({"planner": "cem"}, "planner|read-only"),
     ):
-        answer = set_parameters(graph, node, **values)
-        assert not answer.successful
-        assert re.search(reason, answer.reason), answer.reason
+        response = set_parameters(graph, node, **values)
+        assert not response.successful
+        assert re.search(reason, response.reason), response.reason
         for name in values:
             assert node.get_parameter(name).value == getattr(before, name)
     assert node.params == before
     arm = Arm(graph, "fused")
     expected = expected_plans(weights, 3, {})
     for tick in range(1, 4):
-        np.testing.assert_allclose(arm.ask(tick).actions, expected[tick - 1], atol=1e-5)
+        np.testing.assert_allclose(arm.request_plan(tick).actions, expected[tick - 1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +143,6 @@ def test_a_setting_that_the_planner_does_not_take_is_refused(
     graph, weights, planner: str, reason: str
 ):
     node = start(graph, "fused", weights, planner)
-    answer = set_parameters(graph, node, temperature=2.0)
-    assert not answer.successful and reason in answer.reason
+    response = set_parameters(graph, node, temperature=2.0)
+    assert not response.successful and reason in response.reason
     assert node.get_parameter("temperature").value == 0.0

@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from tests.wm_nodes.nodes.test_robot import POINT, Brain
+from tests.wm_nodes.nodes.test_robot import POINT, Planner
 from wm_datasets.formats import Options, load_format
 from wm_datasets.formats.transfer import import_into
 from wm_datasets.log import LogReader
@@ -20,33 +20,33 @@ from wm_nodes.nodes.camera import CameraNode
 from wm_nodes.nodes.recorder import RecorderNode
 from wm_nodes.nodes.robot import RobotNode
 
-STORE = get_typestore(Stores.LATEST)
+TYPES = get_typestore(Stores.LATEST)
 
 
-class Recorder:
-    """Subscribes to every topic with its publishers' quality of service; writes what comes, as
-    serialized, with the time of reception."""
+class BagRecorder:
+    """Subscribes to every topic with its publishers' quality of service; writes the messages
+    as serialized, with the time of reception."""
 
     def __init__(self, graph, path, storage: StoragePlugin) -> None:
-        self._graph, self._known = graph, {}
+        self._graph, self._connections = graph, {}
         self._newest: dict[str, bytes] = {}
         self._bag = Writer(path, version=9, storage_plugin=storage)
         self._bag.open()
 
-    def look(self) -> None:
-        """Subscribe to topics that are new."""
-        for topic, kinds in self._graph.probe.get_topic_names_and_types():
-            if topic in self._known or not topic.startswith(self._graph.namespace):
+    def subscribe_to_new_topics(self) -> None:
+        """Subscribe to each topic that has no subscription yet."""
+        for topic, types in self._graph.probe.get_topic_names_and_types():
+            if topic in self._connections or not topic.startswith(self._graph.namespace):
                 continue
-            package, _, name = kinds[0].split("/")
+            package, _, name = types[0].split("/")
             kind = getattr(__import__(f"{package}.msg", fromlist=[name]), name)
-            offered = [
-                each.qos_profile for each in self._graph.probe.get_publishers_info_by_topic(topic)
+            profiles = [
+                info.qos_profile for info in self._graph.probe.get_publishers_info_by_topic(topic)
             ]
-            if not offered:
+            if not profiles:
                 continue
-            latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offered)
-            reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in offered)
+            latched = all(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in profiles)
+            reliable = all(qos.reliability == ReliabilityPolicy.RELIABLE for qos in profiles)
             qos = QoSProfile(
                 depth=100,
                 durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -56,9 +56,9 @@ class Recorder:
                 if reliable
                 else ReliabilityPolicy.BEST_EFFORT,
             )
-            named = topic.replace(self._graph.namespace, "/robot", 1)
-            self._known[topic] = connection = self._bag.add_connection(
-                named, kinds[0], typestore=STORE
+            bag_topic = topic.replace(self._graph.namespace, "/robot", 1)
+            self._connections[topic] = connection = self._bag.add_connection(
+                bag_topic, types[0], typestore=TYPES
             )
             write = lambda data, to=connection: self._write(to, data)  # noqa: E731
             self._graph.probe.create_subscription(kind, topic, write, qos, raw=True)
@@ -69,9 +69,9 @@ class Recorder:
 
     def stamp(self, topic: str) -> int:
         """Return the stamp of the newest message on a topic of /robot, in ns."""
-        kind = next(c.msgtype for c in self._known.values() if c.topic == topic)
-        at = STORE.deserialize_cdr(self._newest[topic], kind).header.stamp
-        return at.sec * 10**9 + at.nanosec
+        kind = next(c.msgtype for c in self._connections.values() if c.topic == topic)
+        time = TYPES.deserialize_cdr(self._newest[topic], kind).header.stamp
+        return time.sec * 10**9 + time.nanosec
 
     def close(self) -> None:
         self._bag.close()
@@ -79,21 +79,21 @@ class Recorder:
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
 def test_a_bag_of_the_running_graph_holds_the_rows_of_its_log(graph, tmp_path, storage) -> None:
-    recorder = Recorder(graph, tmp_path / "bag", storage)
-    brain = Brain(graph)
+    recorder = BagRecorder(graph, tmp_path / "bag", storage)
+    planner = Planner(graph)
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
     graph.add(CameraNode, camera="top", height=8, width=8)
     robot = graph.add(RobotNode, **{**POINT, "episodes": 3, "await_recorder_s": 60.0})
-    graph.until(lambda: brain.steps)
-    recorder.look()
-    brain.play(2)
-    recorder.look()
+    graph.until(lambda: planner.steps)
+    recorder.subscribe_to_new_topics()
+    planner.execute(2)
+    recorder.subscribe_to_new_topics()
     while not robot.finished.done():
-        before = len(brain.steps)
-        brain.plan()
-        graph.until(lambda before=before: len(brain.steps) > before or robot.finished.done())
+        before = len(planner.steps)
+        planner.plan()
+        graph.until(lambda before=before: len(planner.steps) > before or robot.finished.done())
     graph.until(lambda: node._recording.writer.length >= 12)
-    last = brain.steps[-1].stamp_ns
+    last = planner.steps[-1].stamp_ns
     topics = ("/robot/step", "/robot/joint_states", "/robot/top/image")
     graph.until(lambda: all(recorder.stamp(topic) == last for topic in topics))
     recorder.close()
@@ -101,12 +101,15 @@ def test_a_bag_of_the_running_graph_holds_the_rows_of_its_log(graph, tmp_path, s
 
     with load_format("rosbag").Import(tmp_path / "bag", Options()) as importer:
         import_into(importer, "bag", tmp_path / "imported")
-    ours, theirs = LogReader(tmp_path / "log"), LogReader(tmp_path / "imported")
-    assert ours.spec.differences(theirs.spec) == []
-    stamps = ours.read("stamp", 0, ours.length).tolist()
-    first = stamps.index(int(theirs.read("stamp", 0, 1)[0]))  # the bag was begun later
-    assert theirs.length == ours.length - first >= 8
-    for name in ours.spec.fields:
-        found, right = theirs.read(name, 0, theirs.length), ours.read(name, first, ours.length)
+    log, imported = LogReader(tmp_path / "log"), LogReader(tmp_path / "imported")
+    assert log.spec.differences(imported.spec) == []
+    stamps = log.read("stamp", 0, log.length).tolist()
+    first = stamps.index(int(imported.read("stamp", 0, 1)[0]))  # the bag begins later
+    assert imported.length == log.length - first >= 8
+    for name in log.spec.fields:
+        actual, expected = (
+            imported.read(name, 0, imported.length),
+            log.read(name, first, log.length),
+        )
         if name not in ("is_first", "is_last"):
-            assert np.array_equal(found, right), name
+            assert np.array_equal(actual, expected), name

@@ -1,4 +1,4 @@
-"""The recorder node: the log holds what the robot published, or says what it does not hold."""
+"""The recorder node: the log holds what the robot published; what it lacks is counted."""
 
 from __future__ import annotations
 
@@ -26,105 +26,110 @@ from wm_nodes.ros import messages, topics
 ACTOR = Origin("mwm_cpu", "actor", 7)
 
 
-class Player:
-    """Publishes a robot's episodes as robot and camera node do, and remembers them."""
+class RobotPublisher:
+    """Publishes a robot's episodes as robot and camera node do, and keeps them in `published`."""
 
     def __init__(self, graph, criteria: StopCriteria | None = None, time_limit: int = 4) -> None:
         self.graph = graph
         self.runner = EpisodeRunner(
             PointRobot(time_limit=time_limit), Schedule(criteria or StopCriteria(), 0)
         )
-        self.shown: list[Transition] = []
+        self.published: list[Transition] = []
         self.spec = topics.SPEC.always(graph.probe)
         self.image = topics.IMAGE.always(graph.probe, camera="top")
         self.joints = topics.JOINT_STATES.always(graph.probe)
         self.steps = topics.STEPS.always(graph.probe)
-        self.recorded = graph.hear(topics.RECORDED)
+        self.acknowledgements = graph.subscribe(topics.RECORDED)
 
-    def introduce(self) -> None:
+    def publish_spec(self) -> None:
         self.spec.publish(messages.spec_to_msg(self.runner.robot.spec.log_spec()))
         for publisher in (self.image, self.joints, self.steps):
-            self.graph.joined(publisher)
+            self.graph.matched(publisher)
 
-    def show(self, transition: Transition, picture: bool = True) -> None:
+    def publish(self, transition: Transition, with_image: bool = True) -> None:
         stamp = transition.step.stamp_ns
-        self.shown.append(transition)
+        self.published.append(transition)
         self.steps.publish(messages.step_to_msg(transition.step))
         names = self.runner.robot.spec.proprio.names
         self.joints.publish(messages.joints_to_msg(names, transition.proprio, stamp))
-        if picture:
+        if with_image:
             self.image.publish(messages.image_to_msg(transition.images["top"], stamp))
 
-    def episode(self, lose: int = -1, stop: int = 99) -> None:
-        """Play one episode; the picture of observation `lose` never comes, it ends at `stop`."""
+    def publish_episode(self, lost_image: int = -1, stop: int = 99) -> None:
+        """Publish one episode up to step `stop`, without the image of observation `lost_image`."""
         transition = self.runner.begin()
-        self.show(transition, lose != 0)
+        self.publish(transition, lost_image != 0)
         index = 0
         while not transition.step.is_last and index < stop:
             index += 1
             transition = self.runner.execute(np.float32([0.3 * (-1) ** index]), ACTOR)
-            self.show(transition, lose != index)
+            self.publish(transition, lost_image != index)
             self.graph.spin(0.002)
 
 
-def recorded(graph, node, rows: int) -> None:
+def wait_for_rows(graph, node, rows: int) -> None:
     graph.until(lambda: node._recording.writer and node._recording.writer.length >= rows)
 
 
 def test_rows_equal_what_was_published(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
-    player.introduce()
+    robot = RobotPublisher(graph)
+    robot.publish_spec()
     for _ in range(3):
-        player.episode()
-    recorded(graph, node, 15)
+        robot.publish_episode()
+    wait_for_rows(graph, node, 15)
     log = LogReader(tmp_path / "log")
     assert log.episodes["length"].tolist() == [5, 5, 5] and log.episodes["complete"].all()
-    for row, (now, after) in enumerate(zip(player.shown, [*player.shown[1:], None])):
-        read = {name: log.read(name, row, row + 1)[0] for name in log.spec.fields}
-        assert np.array_equal(read["image/top"], now.images["top"])
-        assert np.array_equal(read["proprio"], now.proprio)
-        assert read["stamp"] == now.step.stamp_ns
-        assert (read["is_first"], read["is_last"]) == (now.step.is_first, now.step.is_last)
+    for row, (now, after) in enumerate(zip(robot.published, [*robot.published[1:], None])):
+        logged = {name: log.read(name, row, row + 1)[0] for name in log.spec.fields}
+        assert np.array_equal(logged["image/top"], now.images["top"])
+        assert np.array_equal(logged["proprio"], now.proprio)
+        assert logged["stamp"] == now.step.stamp_ns
+        assert (logged["is_first"], logged["is_last"]) == (now.step.is_first, now.step.is_last)
         if not now.step.is_last:
-            assert read["action"] == after.step.executed
-            assert read["reward"] == np.float32(after.step.reward)
-            assert (read["weights"], read["source"]) == (7, 0)
+            assert logged["action"] == after.step.executed
+            assert logged["reward"] == np.float32(after.step.reward)
+            assert (logged["weights"], logged["source"]) == (7, 0)
 
 
 def test_evaluation_episodes_are_marked(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph, StopCriteria(episodes=3, eval_every=8, eval_episodes=1))
-    player.introduce()
+    robot = RobotPublisher(graph, StopCriteria(episodes=3, eval_every=8, eval_episodes=1))
+    robot.publish_spec()
     for _ in range(4):
-        player.episode()
-    recorded(graph, node, 20)
+        robot.publish_episode()
+    wait_for_rows(graph, node, 20)
     with LogReader(tmp_path / "log") as log:
         assert log.is_evaluation(log.episodes).tolist() == [False, False, True, False]
-        marks = [not transition.step.explore for transition in player.shown]
+        marks = [not transition.step.explore for transition in robot.published]
         assert log.read("evaluation", 0, 20).tolist() == marks == log.evaluation_rows().tolist()
-        played = [[a.step.explore for a in transitions(log, number)] for number in (1, 2)]
-        assert played == [[True] * 5, [False] * 5]
+        explored = [
+            [transition.step.explore for transition in transitions(log, number)]
+            for number in (1, 2)
+        ]
+        assert explored == [[True] * 5, [False] * 5]
 
 
-def test_a_log_of_an_older_version_goes_on_with_the_mark(graph, tmp_path) -> None:
-    """Its own rows are training rows, as they were taken for."""
-    old = replace(PointRobot().spec.log_spec(), evaluation=False)
-    player = Player(graph, StopCriteria(evaluate=True))
-    with LogWriter(tmp_path / "log", old) as writer:
+def test_a_log_of_an_older_version_is_continued_with_the_evaluation_mark(graph, tmp_path) -> None:
+    """Its rows without the mark count as training rows."""
+    old_spec = replace(PointRobot().spec.log_spec(), evaluation=False)
+    robot = RobotPublisher(graph, StopCriteria(evaluate=True))
+    with LogWriter(tmp_path / "log", old_spec) as writer:
         rows = RowAssembler(("image/top", "proprio"), 1)
         runner = EpisodeRunner(PointRobot(time_limit=4), Schedule(StopCriteria(), 0))
         for transition in (runner.begin(), *(runner.execute(np.float32([0.1]), ACTOR)
                                            for _ in range(4))):  # fmt: skip
             stamp = transition.step.stamp_ns
-            done = rows.put("image/top", stamp, transition.images["top"])
-            done += rows.put("proprio", stamp, transition.proprio) + rows.step(transition.step)
-            for row in done:
-                writer.append({name: row[name] for name in old.fields})
+            complete_rows = rows.put("image/top", stamp, transition.images["top"])
+            complete_rows += rows.put("proprio", stamp, transition.proprio) + rows.step(
+                transition.step
+            )
+            for row in complete_rows:
+                writer.append({name: row[name] for name in old_spec.fields})
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player.introduce()
-    player.episode()
-    recorded(graph, node, 10)
+    robot.publish_spec()
+    robot.publish_episode()
+    wait_for_rows(graph, node, 10)
     with LogReader(tmp_path / "log") as log:
         assert log.since("evaluation") == 5
         assert log.is_evaluation(log.episodes).tolist() == [False, True]
@@ -132,68 +137,74 @@ def test_a_log_of_an_older_version_goes_on_with_the_mark(graph, tmp_path) -> Non
 
 def test_the_first_observation_of_an_episode_is_acknowledged(graph, tmp_path) -> None:
     graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
-    player.introduce()
-    player.episode()
-    player.episode()
-    firsts = [a.step.stamp_ns for a in player.shown if a.step.is_first]
-    graph.until(lambda: [messages.from_time(m.stamp) for m in player.recorded] == firsts)
+    robot = RobotPublisher(graph)
+    robot.publish_spec()
+    robot.publish_episode()
+    robot.publish_episode()
+    first_stamps = [
+        transition.step.stamp_ns for transition in robot.published if transition.step.is_first
+    ]
+    graph.until(
+        lambda: [messages.from_time(msg.stamp) for msg in robot.acknowledgements] == first_stamps
+    )
 
 
-def test_a_restarted_robots_first_observation_is_acknowledged_when_all_of_it_has_come(
+def test_the_first_observation_of_a_restarted_robot_is_acknowledged_when_it_is_complete(
     graph, tmp_path
 ) -> None:
     graph.add(RecorderNode, log=str(tmp_path / "log"))
-    before = Player(graph)
-    before.introduce()
-    before.episode()
-    graph.until(lambda: len(before.recorded) == 1)
-    again = Player(graph)  # its stamps begin where the first one's began
-    again.introduce()
-    first = again.runner.begin()
-    again.show(first, picture=False)
+    first_process = RobotPublisher(graph)
+    first_process.publish_spec()
+    first_process.publish_episode()
+    graph.until(lambda: len(first_process.acknowledgements) == 1)
+    restarted = RobotPublisher(graph)  # its stamps begin where the first one's began
+    restarted.publish_spec()
+    first = restarted.runner.begin()
+    restarted.publish(first, with_image=False)
     graph.spin(0.3)
-    assert not again.recorded
+    assert not restarted.acknowledgements
     for count in (1, 2):  # the robot repeats an observation that is not acknowledged
-        again.show(first)
-        graph.until(lambda count=count: len(again.recorded) == count)
-    stamps = {messages.from_time(msg.stamp) for msg in again.recorded}
-    assert stamps == {first.step.stamp_ns} == {before.shown[0].step.stamp_ns}
+        restarted.publish(first)
+        graph.until(lambda count=count: len(restarted.acknowledgements) == count)
+    stamps = {messages.from_time(msg.stamp) for msg in restarted.acknowledgements}
+    assert stamps == {first.step.stamp_ns} == {first_process.published[0].step.stamp_ns}
 
 
-def test_a_lost_picture_cuts_the_episode_and_is_counted(graph, tmp_path) -> None:
+def test_a_lost_image_cuts_the_episode_and_is_counted(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph, time_limit=20)
-    player.introduce()
-    player.episode(lose=5)
-    recorded(graph, node, 20)
+    robot = RobotPublisher(graph, time_limit=20)
+    robot.publish_spec()
+    robot.publish_episode(lost_image=5)
+    wait_for_rows(graph, node, 20)
     log = LogReader(tmp_path / "log")
     assert log.episodes["length"].tolist() == [5, 15] and node._recording.unjoined == 1
     stamps = log.read("stamp", 0, log.length)
-    assert player.shown[5].step.stamp_ns not in stamps
+    assert robot.published[5].step.stamp_ns not in stamps
 
 
-def test_an_episode_begins_after_one_whose_last_picture_was_lost(graph, tmp_path) -> None:
+def test_an_episode_begins_after_one_whose_last_image_was_lost(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
-    player.introduce()
-    player.episode(lose=4)
-    first = player.runner.begin()
-    while len(player.recorded) < 2:  # the robot waits for the recorder and repeats its observation
-        player.show(first)
+    robot = RobotPublisher(graph)
+    robot.publish_spec()
+    robot.publish_episode(lost_image=4)
+    first = robot.runner.begin()
+    while (
+        len(robot.acknowledgements) < 2
+    ):  # the robot waits for the recorder and repeats its observation
+        robot.publish(first)
         graph.spin(0.1)
-    assert messages.from_time(player.recorded[1].stamp) == first.step.stamp_ns
+    assert messages.from_time(robot.acknowledgements[1].stamp) == first.step.stamp_ns
     assert node._recording.unjoined == 1
 
 
-def test_a_stop_midway_leaves_a_log_that_goes_on(graph, tmp_path) -> None:
-    player = Player(graph)
+def test_a_log_is_continued_after_a_stop_within_an_episode(graph, tmp_path) -> None:
+    robot = RobotPublisher(graph)
     for _ in range(2):
         node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-        player.introduce()
-        player.episode(stop=3)
-        recorded(graph, node, 3)
-        rows, newest = node._recording._rows, player.shown[-1].step.stamp_ns
+        robot.publish_spec()
+        robot.publish_episode(stop=3)
+        wait_for_rows(graph, node, 3)
+        rows, newest = node._recording._rows, robot.published[-1].step.stamp_ns
         graph.until(lambda rows=rows, newest=newest: rows.joined_ns == newest)
         graph.remove(node)
     log = LogReader(tmp_path / "log")
@@ -202,22 +213,24 @@ def test_a_stop_midway_leaves_a_log_that_goes_on(graph, tmp_path) -> None:
 
 def test_evaluation_may_be_left_out(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"), evaluation=False)
-    player = Player(graph, StopCriteria(eval_every=1, eval_episodes=1))
-    player.introduce()
+    robot = RobotPublisher(graph, StopCriteria(eval_every=1, eval_episodes=1))
+    robot.publish_spec()
     for _ in range(4):
-        player.episode()
-    recorded(graph, node, 10)
+        robot.publish_episode()
+    wait_for_rows(graph, node, 10)
     stamps = LogReader(tmp_path / "log").read("stamp", 0, 10)
-    trained = [a.step.stamp_ns for a in player.shown if a.step.explore]
-    assert stamps.tolist() == trained
-    graph.until(lambda: len(player.recorded) == 4)  # the robot is not kept waiting
+    training_stamps = [
+        transition.step.stamp_ns for transition in robot.published if transition.step.explore
+    ]
+    assert stamps.tolist() == training_stamps
+    graph.until(lambda: len(robot.acknowledgements) == 4)  # the robot is not kept waiting
 
 
 def test_a_second_writer_is_refused_in_one_line(graph, tmp_path) -> None:
     graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
-    player.introduce()
-    player.episode()
+    robot = RobotPublisher(graph)
+    robot.publish_spec()
+    robot.publish_episode()
     graph.until(lambda: (tmp_path / "log" / "zarr.json").exists())
     with pytest.raises(UserError) as error:
         graph.add(RecorderNode, log=str(tmp_path / "log"))
@@ -229,9 +242,9 @@ def test_a_log_of_another_robot_is_refused(graph, tmp_path) -> None:
     other = type(spec)(**{**vars(spec), "task": "elsewhere"})
     LogWriter(tmp_path / "log", other).close()
     graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
+    robot = RobotPublisher(graph)
     with pytest.raises(UserError, match="elsewhere"):
-        player.introduce()
+        robot.publish_spec()
         graph.spin(2.0)
 
 
@@ -242,45 +255,45 @@ def test_a_foreign_folder_is_refused(graph, tmp_path) -> None:
         graph.add(RecorderNode, log=str(tmp_path / "log"))
 
 
-def test_a_camera_that_the_robot_has_not_is_refused(graph, tmp_path) -> None:
+def test_a_camera_that_the_robot_does_not_have_is_refused(graph, tmp_path) -> None:
     graph.add(RecorderNode, log=str(tmp_path / "log"), cameras=["bottom"])
     with pytest.raises(UserError, match="top"):
-        Player(graph).introduce()
+        RobotPublisher(graph).publish_spec()
         graph.spin(2.0)
 
 
-def test_a_full_disk_stops_recording_and_nothing_else(graph, tmp_path, monkeypatch) -> None:
+def test_a_full_disk_stops_only_the_recording(graph, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("wm_nodes.episodes.recording.RETRY_S", 0.2)
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
-    player.introduce()
-    player.episode()
-    recorded(graph, node, 5)
+    robot = RobotPublisher(graph)
+    robot.publish_spec()
+    robot.publish_episode()
+    wait_for_rows(graph, node, 5)
 
-    def full(self, row):
+    def raise_full(self, row):
         raise LogFullError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LogWriter, "append", full)
-        player.episode()
+        patch.setattr(LogWriter, "append", raise_full)
+        robot.publish_episode()
         graph.until(lambda: "log" in node.diagnostics.active_faults)
     graph.spin(0.3)
-    player.episode()
+    robot.publish_episode()
     graph.until(lambda: "log" not in node.diagnostics.active_faults)
-    recorded(graph, node, 10)
+    wait_for_rows(graph, node, 10)
     assert LogReader(tmp_path / "log").episodes["length"].tolist() == [5, 5]
 
 
 def test_bad_messages_are_dropped_and_counted(graph, tmp_path) -> None:
     node = graph.add(RecorderNode, log=str(tmp_path / "log"))
-    player = Player(graph)
-    player.introduce()
-    player.image.publish(ImageMsg())
-    player.joints.publish(messages.joints_to_msg(("y",), np.float32([0]), 1))
-    player.joints.publish(messages.joints_to_msg(("x",), np.float32([np.inf]), 1))
-    player.episode()
-    player.image.publish(messages.image_to_msg(np.zeros((9, 9, 3), np.uint8), 1))
-    recorded(graph, node, 5)
+    robot = RobotPublisher(graph)
+    robot.publish_spec()
+    robot.image.publish(ImageMsg())
+    robot.joints.publish(messages.joints_to_msg(("y",), np.float32([0]), 1))
+    robot.joints.publish(messages.joints_to_msg(("x",), np.float32([np.inf]), 1))
+    robot.publish_episode()
+    robot.image.publish(messages.image_to_msg(np.zeros((9, 9, 3), np.uint8), 1))
+    wait_for_rows(graph, node, 5)
     expected = {
         "top/image/encoding": 1,
         "top/image/size": 1,

@@ -42,12 +42,12 @@ def log(tmp_path) -> Path:
     return tmp_path / "log"
 
 
-def rows(path: Path) -> int:
+def row_count(path: Path) -> int:
     return LogReader(path).length if (path / "zarr.json").exists() else 0
 
 
-class Answering:
-    """Plans zeros for every observation but the last, and remembers stamps in order."""
+class PlanPublisher:
+    """Publishes a plan of zeros for every step; `stamps` are those of the steps, as received."""
 
     def __init__(self, graph) -> None:
         self.graph, self.stamps = graph, []
@@ -68,38 +68,38 @@ def logged_stamps(log: Path, episode: int) -> list[int]:
         return reader.read("stamp", start, start + count).tolist()
 
 
-def test_with_plans_awaited_every_observation_is_answered_in_order(graph, log) -> None:
-    policy = Answering(graph)
+def test_with_plans_awaited_the_observations_are_published_in_order(graph, log) -> None:
+    policy = PlanPublisher(graph)
     node = graph.add(ReplayNode, log=str(log), episode=0, rate=0.0, answers=["plan"])
     graph.until(node.finished.done)
     graph.until(lambda: sorted(set(policy.stamps)) == logged_stamps(log, 0))
     assert policy.stamps == sorted(policy.stamps) and node.exit_code == 0
 
 
-def test_an_answer_that_never_comes_does_not_stop_the_episode(graph, log) -> None:
-    steps = graph.hear(topics.STEPS, messages.step_from_msg)
-    how = {"retry_s": 0.1, "patience_s": 3.0, "rate": 0.0}
-    node = graph.add(ReplayNode, log=str(log), answers=["recorded", "plan"], **how)
+def test_a_missing_answer_does_not_stop_the_episode(graph, log) -> None:
+    steps = graph.subscribe(topics.STEPS, messages.step_from_msg)
+    options = {"retry_s": 0.1, "patience_s": 3.0, "rate": 0.0}
+    node = graph.add(ReplayNode, log=str(log), answers=["recorded", "plan"], **options)
     graph.until(node.finished.done)
     expected = logged_stamps(log, -1)
     graph.until(lambda: list(dict.fromkeys(step.stamp_ns for step in steps)) == expected)
     stamps = [step.stamp_ns for step in steps]
-    assert stamps.count(expected[0]) > 1  # said again until patience ended
+    assert stamps.count(expected[0]) > 1  # repeated until patience_s passed
     assert all(stamps.count(stamp) == 1 for stamp in expected[1:])
     assert "answer" in node.diagnostics.active_faults
 
 
-def test_the_timing_is_the_log_s_divided_by_the_rate(graph, log) -> None:
+def test_the_timing_is_that_of_the_log_divided_by_the_rate(graph, log) -> None:
     received: list[float] = []
-    graph.hear(topics.STEPS, lambda msg: received.append(time.perf_counter()))
+    graph.subscribe(topics.STEPS, lambda msg: received.append(time.perf_counter()))
     node = graph.add(ReplayNode, log=str(log), rate=2.0)
     graph.until(node.finished.done)
     graph.until(lambda: len(received) == ACTIONS + 1)
-    assert 0.9 * ACTIONS * 0.1 / 2.0 < received[-1] - received[0] < 30.0  # a loaded machine is late
+    assert 0.9 * ACTIONS * 0.1 / 2.0 < received[-1] - received[0] < 30.0  # late on a loaded machine
 
 
-def test_stamps_are_of_the_present_if_asked_for(graph, log) -> None:
-    stamps = graph.hear(topics.STEPS, lambda msg: messages.step_from_msg(msg).stamp_ns)
+def test_with_restamp_the_stamps_are_of_the_present(graph, log) -> None:
+    stamps = graph.subscribe(topics.STEPS, lambda msg: messages.step_from_msg(msg).stamp_ns)
     before = time.time_ns()
     node = graph.add(ReplayNode, log=str(log), rate=0.0, restamp=True)
     graph.until(node.finished.done)
@@ -116,7 +116,7 @@ def test_with_use_sim_time_the_logged_stamps_are_the_clock(graph, log) -> None:
         ReplayNode, log=str(log), episode=0, answers=["plan"], rate=0.0, use_sim_time=True
     )
     graph.until(lambda: received)
-    Answering(graph)
+    PlanPublisher(graph)
     graph.until(node.finished.done)
     graph.until(lambda: sorted(set(received)) == logged_stamps(log, 0))
     assert received == sorted(received) and "clock" not in node.diagnostics.active_faults
@@ -131,20 +131,20 @@ def test_with_use_sim_time_the_logged_stamps_are_the_clock(graph, log) -> None:
         ({"rate": -1.0}, "from 0"),
     ],
 )
-def test_a_mistake_is_refused_in_a_line(graph, log, settings, message) -> None:
+def test_a_wrong_parameter_is_refused(graph, log, settings, message) -> None:
     with pytest.raises(UserError, match=message):
         graph.add(ReplayNode, **{"log": str(log), **settings})
 
 
-def test_the_command_refuses_what_is_not_there(capsys) -> None:
+def test_the_command_refuses_a_missing_log(capsys) -> None:
     assert main(["replay", "/nowhere"]) == 2
     error = capsys.readouterr().err
     assert "no log at /nowhere" in error and "Traceback" not in error
 
 
 @pytest.mark.timeout(600)
-def test_what_the_recorder_makes_of_a_replay_is_the_same_log(log, tmp_path) -> None:
-    again = tmp_path / "again"
+def test_the_recorder_records_a_replay_as_the_same_log(log, tmp_path) -> None:
+    copy_path = tmp_path / "again"
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -153,35 +153,35 @@ def test_what_the_recorder_makes_of_a_replay_is_the_same_log(log, tmp_path) -> N
     }
 
     def start(node: str, *parameters: str) -> subprocess.Popen:
-        words = [word for p in parameters for word in ("-p", p)]
-        command = [sys.executable, "-m", f"wm_nodes.nodes.{node}", "--ros-args", *words]
+        arguments = [argument for p in parameters for argument in ("-p", p)]
+        command = [sys.executable, "-m", f"wm_nodes.nodes.{node}", "--ros-args", *arguments]
         return subprocess.Popen(command, cwd=ROOT, env=environment)
 
-    recorder = start("recorder", f"log:={again}")
+    recorder = start("recorder", f"log:={copy_path}")
     try:
         for episode in range(2):
-            how = ("rate:=20.0", "as_camera:=true", "answers:=[recorded]")
-            player = start("replay", f"log:={log}", f"episode:={episode}", *how)
-            assert player.wait(START_S) == 0
+            options = ("rate:=20.0", "as_camera:=true", "answers:=[recorded]")
+            replay = start("replay", f"log:={log}", f"episode:={episode}", *options)
+            assert replay.wait(START_S) == 0
         end = time.monotonic() + START_S
-        while rows(again) < 2 * (ACTIONS + 1) and time.monotonic() < end:
+        while row_count(copy_path) < 2 * (ACTIONS + 1) and time.monotonic() < end:
             time.sleep(0.05)
         recorder.send_signal(signal.SIGINT)
         assert recorder.wait(START_S) == 0
     finally:
         recorder.kill()
-    with LogReader(log) as original, LogReader(again) as copy:
+    with LogReader(log) as original, LogReader(copy_path) as copy:
         assert copy.spec == original.spec
         assert copy.length == original.length == 2 * (ACTIONS + 1)
         assert copy.episodes.tolist() == original.episodes.tolist()
         for name in original.spec.fields:
-            ours, theirs = copy.read(name, 0, copy.length), original.read(name, 0, copy.length)
-            assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), name
+            copied, logged = copy.read(name, 0, copy.length), original.read(name, 0, copy.length)
+            assert copied.dtype == logged.dtype and np.array_equal(copied, logged), name
 
 
-def test_the_graph_gives_the_node_parameters_that_it_has(log, tmp_path) -> None:
-    given = {"log": str(log), "run": str(tmp_path), "record": True, "composition": "fused"}
-    values = {**GRAPH.defaults(), **given}
+def test_the_graph_starts_the_node_with_parameters_that_it_declares(log, tmp_path) -> None:
+    arguments = {"log": str(log), "run": str(tmp_path), "record": True, "composition": "fused"}
+    values = {**GRAPH.defaults(), **arguments}
     GRAPH.check(values)
     nodes = {node.name: node.parameters(values) for node in GRAPH.running(values)}
     assert set(nodes) == {"agent", "recorder", "replay"} and nodes["agent"]["camera"] == "top"

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from tests.wm_nodes.tiny import TINY, SeenPoint, record
+from tests.wm_nodes.tiny import TINY, LargeImagePoint, record
 from wm_models.registry import PRESETS
 from wm_nodes.episodes.collect import HeldRandom, collect
 from wm_nodes.errors import UserError
@@ -20,13 +20,13 @@ def start(graph, tmp_path, monkeypatch):
     """Start the node on a run whose demonstrations are of another task."""
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     record(tmp_path / "log", 5)
-    with SeenPoint() as robot:
+    with LargeImagePoint() as robot:
         robot.spec = replace(robot.spec, task="elsewhere")
         collect(robot, HeldRandom(robot.spec, 2.0, 0), tmp_path / "demos", 2, 0)
 
-    def begin(**more):
-        given = {"run": str(tmp_path), "model": "tiny", "device": "cpu", "pace": False}
-        return graph.add(TrainerNode, demos=str(tmp_path / "demos"), **given, **more)
+    def begin(**parameters):
+        defaults = {"run": str(tmp_path), "model": "tiny", "device": "cpu", "pace": False}
+        return graph.add(TrainerNode, demos=str(tmp_path / "demos"), **defaults, **parameters)
 
     return begin
 

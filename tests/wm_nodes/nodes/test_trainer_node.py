@@ -29,31 +29,31 @@ def tiny(monkeypatch) -> None:
 @pytest.fixture
 def train(graph, tmp_path):
     """Return a function that starts the node on a run, and what it announces."""
-    news = graph.hear(topics.ANNOUNCEMENTS, messages.announcement_from_msg)
+    announcements = graph.subscribe(topics.ANNOUNCEMENTS, messages.announcement_from_msg)
 
     def start(**parameters):
-        given = {"run": str(tmp_path), "model": "tiny", "device": "cpu", "publish_s": 0.1}
-        return graph.add(TrainerNode, **{**given, **parameters})
+        defaults = {"run": str(tmp_path), "model": "tiny", "device": "cpu", "publish_s": 0.1}
+        return graph.add(TrainerNode, **{**defaults, **parameters})
 
-    return start, news
+    return start, announcements
 
 
 def test_it_waits_for_a_log_and_learns_when_there_is_one(graph, train, tmp_path) -> None:
-    start, news = train
+    start, announcements = train
     node = start()
     graph.spin(0.5)
     node.diagnose()
     assert node.diagnostics.facts["phase"] == "waiting"
     record(tmp_path / "log", 5)
-    graph.until(lambda: news)
-    assert news[0].preset == "tiny" and news[0].step >= 5
-    assert read_manifest(news[0].path).digest == news[0].sha256
+    graph.until(lambda: announcements)
+    assert announcements[0].preset == "tiny" and announcements[0].step >= 5
+    assert read_manifest(announcements[0].path).digest == announcements[0].sha256
 
 
 def test_it_keeps_the_ratio_of_decisions_to_updates(graph, train, tmp_path) -> None:
     record(tmp_path / "log", 5)  # 45 rows
     start, _ = train
-    pace = graph.hear(topics.PACE)
+    pace = graph.subscribe(topics.PACE)
     node = start()
     graph.until(lambda: node._learning.progress.updates == 10)
     graph.spin(0.5)
@@ -65,10 +65,10 @@ def test_it_keeps_the_ratio_of_decisions_to_updates(graph, train, tmp_path) -> N
 
 def test_it_ends_after_its_steps(graph, train, tmp_path) -> None:
     record(tmp_path / "log", 5)
-    start, news = train
+    start, announcements = train
     node = start(steps=8, pace=False)
     graph.until(node.finished.done)
-    graph.until(lambda: news and news[-1].step == 8)
+    graph.until(lambda: announcements and announcements[-1].step == 8)
     assert node.exit_code == 0 and node.diagnostics.facts["done"] == "true"
 
 
@@ -76,28 +76,28 @@ def test_stopped_it_saves_and_started_again_it_announces_and_goes_on(
     graph, train, tmp_path
 ) -> None:
     record(tmp_path / "log", 5)
-    start, news = train
+    start, announcements = train
     node = start(pace=False, publish_s=1000.0)
     graph.until(lambda: node._learning.progress.updates > 9)
     graph.remove(node)
-    graph.until(lambda: len(news) > 1)
-    newest = news[-1]
+    graph.until(lambda: len(announcements) > 1)
+    newest = announcements[-1]
     assert newest.step == node._learning.progress.updates
-    del news[:]
-    again = start(pace=False, publish_s=1000.0)
-    graph.until(lambda: again._learning.progress.updates > newest.step)
-    graph.until(lambda: news)
-    assert news[0] == newest
+    del announcements[:]
+    resumed = start(pace=False, publish_s=1000.0)
+    graph.until(lambda: resumed._learning.progress.updates > newest.step)
+    graph.until(lambda: announcements)
+    assert announcements[0] == newest
 
 
 def test_a_run_learned_off_line_goes_on_with_its_graph(graph, tmp_path, monkeypatch) -> None:
     """`wm train --run one`, then the trainer of sim_metaworld as `run:=one` starts it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(PRESETS, "mwm_cpu", replace(TINY, name="mwm_cpu"))
-    monkeypatch.setattr(train_command.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(train_command.signal, "signal", lambda *_: None)
     record(tmp_path / "play", 5)
-    words = ["--log", "play", "--run", "one", "--model", "mwm_cpu", "--device", "cpu"]
-    assert train_command.run([*words, "--steps", "8"]) == 0
+    arguments = ["--log", "play", "--run", "one", "--model", "mwm_cpu", "--device", "cpu"]
+    assert train_command.run([*arguments, "--steps", "8"]) == 0
     store = WeightStore(tmp_path / "runs" / "one" / "weights")
     offline = store.latest()
     assert offline is not None and read_manifest(store.path(offline)).step == 8
@@ -107,12 +107,12 @@ def test_a_run_learned_off_line_goes_on_with_its_graph(graph, tmp_path, monkeypa
     (trainer,) = [node for node in sim.nodes if node.name == "trainer"]
     node = graph.add(TrainerNode, **{**trainer.parameters(run.values), "device": "cpu"})
 
-    def learned_on() -> bool:
+    def learned_online() -> bool:
         record(run.path / "log", 1, seed=1)  # the robot acts: updates follow its steps
         graph.spin(0.1)
         return node._learning.progress.updates > 8
 
-    graph.until(learned_on)
+    graph.until(learned_online)
     graph.remove(node)
     run.lock.close()
     online = read_manifest(store.path(store.latest()))
@@ -121,9 +121,9 @@ def test_a_run_learned_off_line_goes_on_with_its_graph(graph, tmp_path, monkeypa
 
 def test_a_log_of_another_image_size_is_learned_from(graph, train, tmp_path) -> None:
     record(tmp_path / "log", 5, size=16)
-    start, news = train
+    start, announcements = train
     start()
-    graph.until(lambda: news)
+    graph.until(lambda: announcements)
 
 
 @pytest.mark.parametrize("parameters", [{"model": "tinyy"}, {"device": "cuda:99"}])

@@ -1,4 +1,4 @@
-"""Limits files: the one that ships is right, a malformed one is refused."""
+"""Limits files: the shipped one is valid, a malformed one is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_shipped_limits_are_the_adapter_s():
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         ("", "expected `action:`"),
         ("action: [1, 2]", "expected `action:`"),
@@ -35,10 +35,10 @@ def test_the_shipped_limits_are_the_adapter_s():
         (GOOD.replace("[1]", "[.inf]"), "finite"),
     ],
 )
-def test_malformed_limits_are_refused(tmp_path, content, words):
+def test_malformed_limits_are_refused(tmp_path, content, message):
     path = tmp_path / "limits.yaml"
     path.write_text(content)
-    with pytest.raises(SpecError, match=words):
+    with pytest.raises(SpecError, match=message):
         read_limits(path)
 
 

@@ -1,4 +1,4 @@
-"""The Robot interface: the smallest robot keeps it, and optional interfaces are recognised."""
+"""The Robot interface: the smallest robot meets it, and optional interfaces are recognised."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class TestPoint(SimulatorContract):
 )
 def test_a_robot_has_only_the_interfaces_that_it_implements(interface, method):
     assert not isinstance(PointRobot(), interface)
-    more = type("More", (PointRobot,), {method: lambda self: None})
-    assert isinstance(more(), interface)
+    extended = type("More", (PointRobot,), {method: lambda self: None})
+    assert isinstance(extended(), interface)

@@ -1,4 +1,4 @@
-"""Recovery and switching through the driver's services: real rclpy, a stand-in for the driver."""
+"""Recovery and switching through the driver's services: real rclpy, a stub of the driver."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.service_types import filled
 
 TRIGGER, SET_BOOL = "std_srvs/srv/Trigger", "std_srvs/srv/SetBool"
-SWING = 50  # control periods of motion one way
+SWING = 50  # control periods of motion in one direction
 SHORT_S, LONG_S = 0.3, 10.0  # of calls: one that fails by its time-out, and all others
 
 
@@ -40,15 +40,15 @@ class RobotNode(ManagedNode):
     NAME = "robot"
 
 
-class StandIn:
-    """A driver's services in a thread of its own: `answers` has what each one says."""
+class StubDriver:
+    """A driver's services in a separate thread; `responses` has the response of each."""
 
     def __init__(self) -> None:
         self.context = rclpy.Context()  # another participant, as in another process
         rclpy.init(context=self.context)
         self.node = Node("driver", context=self.context)
         self.calls: list[tuple[str, bool | None]] = []
-        self.answers = {"unlock": (True, ""), "clear": (True, ""), "switch": (True, "")}
+        self.responses = {"unlock": (True, ""), "clear": (True, ""), "switch": (True, "")}
         self.delay_s = 0.0
         for name in ("unlock", "clear"):
             self.node.create_service(Trigger, f"/driver/{name}", self._handler(name))
@@ -56,42 +56,42 @@ class StandIn:
         self.speed = self.node.create_publisher(Float64, "/driver/speed_scaling", 10)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
-        self.over = False
+        self.ended = False
         self.thread = threading.Thread(target=self._spin)
         self.thread.start()
 
     def _spin(self) -> None:
-        while not self.over:
+        while not self.ended:
             self.executor.spin_once(timeout_sec=0.02)
 
     def _handler(self, name):
         def handle(request, response):
             self.calls.append((name, getattr(request, "data", None)))
             time.sleep(self.delay_s)
-            response.success, response.message = self.answers[name]
+            response.success, response.message = self.responses[name]
             return response
 
         return handle
 
     def close(self) -> None:
-        self.over = True
+        self.ended = True
         self.thread.join()
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
 
-class Plant:
-    """The simulated arm, its control loop in a thread, the stand-in and the services."""
+class ArmWithServices:
+    """The simulated arm, its control loop in a thread, the stub driver and the services."""
 
     def __init__(self, graph, section: DriverSection) -> None:
         self.graph, self.bench = graph, Bench().until(State.ACTING)
-        self.driver = StandIn()
+        self.driver = StubDriver()
         self.robot = graph.add(RobotNode)
         arm, loop = self.bench.arm, self.bench.loop
         self.supervisor, self.loop = arm.supervisor, loop
         self.speed = arm.motion.speed
-        self.alive, self.over = True, False
+        self.alive, self.ended = True, False
         try:
             self.services = DriverServices(
                 self.robot, section, self.speed, loop, lambda: self.alive
@@ -104,9 +104,9 @@ class Plant:
         self.thread.start()
 
     def _tick(self) -> None:
-        """Tick all the time. Plans swing to and fro: no bound stops the arm for long."""
+        """Tick all the time. Plans change direction regularly: no bound stops the arm for long."""
         for number in itertools.count(1):
-            if self.over:
+            if self.ended:
                 return
             with self.lock:
                 if number % SWING == 0:
@@ -126,13 +126,13 @@ class Plant:
         self.graph.until(future.done)
         return future.result()
 
-    def moved(self, seconds: float = 1.0) -> float:
+    def displacement(self, seconds: float = 1.0) -> float:
         """Return how far a joint moves in simulated time [rad]."""
         with self.lock:
             return self.bench.run(seconds)
 
-    def goes_on(self) -> bool:
-        """Does a joint move within 5 s of simulated time, one way or the other?"""
+    def moves(self) -> bool:
+        """Does a joint move within 5 s of simulated time, in either direction?"""
         for _ in range(5):
             with self.lock:
                 self.bench.speed = -self.bench.speed
@@ -149,14 +149,14 @@ class Plant:
             self.bench.stop(how)
 
     def close(self) -> None:
-        self.over = True
+        self.ended = True
         self.thread.join()
         self.services.close()
         self.driver.close()
 
 
 def section(**changes) -> DriverSection:
-    given = {
+    defaults = {
         "recover": (
             ServiceCall("/driver/unlock", TRIGGER, timeout_s=LONG_S),
             ServiceCall("/driver/clear", TRIGGER, timeout_s=LONG_S),
@@ -164,144 +164,154 @@ def section(**changes) -> DriverSection:
         "activate": ServiceCall("/driver/switch", SET_BOOL, {"data": True}, timeout_s=LONG_S),
         "deactivate": ServiceCall("/driver/switch", SET_BOOL, {"data": False}, timeout_s=LONG_S),
     }
-    return DriverSection(**{**given, **changes})
+    return DriverSection(**{**defaults, **changes})
 
 
 @pytest.fixture
-def plant(graph):
-    made = []
+def start_arm(graph):
+    arms = []
 
-    def make(**changes) -> Plant:
-        made.append(Plant(graph, section(**changes)))
-        return made[-1]
+    def start(**changes) -> ArmWithServices:
+        arms.append(ArmWithServices(graph, section(**changes)))
+        return arms[-1]
 
-    yield make
-    for one in made:
-        one.close()
+    yield start
+    for arm in arms:
+        arm.close()
 
 
-def test_recovery_calls_the_services_in_order_clears_nothing_and_moves_nothing(plant):
-    arm = plant()
+def test_recovery_calls_the_services_in_order_without_clearing_or_motion(start_arm):
+    arm = start_arm()
     arm.stop("estop")
-    answer = arm.call("recover")
-    assert answer.success and "resume" in answer.message
+    response = arm.call("recover")
+    assert response.success and "resume" in response.message
     assert arm.driver.calls == [("unlock", None), ("clear", None)]
     assert "estop" in arm.supervisor.latched
-    assert arm.moved(2.0) < STILL_RAD
-    assert arm.ask("clear").done and arm.moved() < STILL_RAD
-    assert arm.ask("resume").done and arm.goes_on()
+    assert arm.displacement(2.0) < STILL_RAD
+    assert arm.ask("clear").done and arm.displacement() < STILL_RAD
+    assert arm.ask("resume").done and arm.moves()
 
 
-@pytest.mark.parametrize("work", ["recover", "activate", "deactivate"])
-def test_nothing_is_called_while_the_arm_moves(plant, work):
-    arm = plant()
-    answer = arm.call(work)
-    assert not answer.success and "moves" in answer.message and not arm.driver.calls
-    assert arm.goes_on()
+@pytest.mark.parametrize("service", ["recover", "activate", "deactivate"])
+def test_no_service_is_called_while_the_arm_moves(start_arm, service):
+    arm = start_arm()
+    response = arm.call(service)
+    assert not response.success and "moves" in response.message and not arm.driver.calls
+    assert arm.moves()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "expected_message"),
+    ("failure", "expected_message"),
     [("refuses", "refused (brakes are on)"), ("late", "no answer"), ("absent", "no such service"),
      ("type", "no such service")],
 )  # fmt: skip
-def test_a_failure_is_one_line_ends_the_work_and_changes_nothing(plant, wrong, expected_message):
-    first = ServiceCall("/driver/unlock", TRIGGER, timeout_s=SHORT_S if wrong == "late" else LONG_S)
-    if wrong == "absent":
+def test_a_failure_is_reported_in_one_line_and_changes_nothing(
+    start_arm, failure, expected_message
+):
+    first = ServiceCall(
+        "/driver/unlock", TRIGGER, timeout_s=SHORT_S if failure == "late" else LONG_S
+    )
+    if failure == "absent":
         first = ServiceCall("/driver/nowhere", TRIGGER, timeout_s=SHORT_S)
-    if wrong == "type":
+    if failure == "type":
         first = ServiceCall("/driver/unlock", SET_BOOL, {"data": True}, timeout_s=SHORT_S)
-    arm = plant(recover=(first, ServiceCall("/driver/clear", TRIGGER)))
-    if wrong == "refuses":
-        arm.driver.answers["unlock"] = False, "brakes\nare on"
-    arm.driver.delay_s = 5 * SHORT_S if wrong == "late" else 0.0
-    if wrong in ("refuses", "late"):
+    arm = start_arm(recover=(first, ServiceCall("/driver/clear", TRIGGER)))
+    if failure == "refuses":
+        arm.driver.responses["unlock"] = False, "brakes\nare on"
+    arm.driver.delay_s = 5 * SHORT_S if failure == "late" else 0.0
+    if failure in ("refuses", "late"):
         arm.discovered()
     arm.stop("protective stop")
     latched = dict(arm.supervisor.latched)
-    answer = arm.call("recover")
-    assert not answer.success and expected_message in answer.message and "\n" not in answer.message
+    response = arm.call("recover")
+    assert (
+        not response.success
+        and expected_message in response.message
+        and "\n" not in response.message
+    )
     assert ("clear", None) not in arm.driver.calls
     assert arm.supervisor.latched == latched and not arm.loop.waiting_for().startswith(
         "the driver is"
     )
-    assert arm.ask("clear").done and arm.ask("resume").done and arm.goes_on()
+    assert arm.ask("clear").done and arm.ask("resume").done and arm.moves()
 
 
-def test_there_is_nothing_to_recover_of_an_arm_that_may_move(plant):
-    arm = plant()
+def test_there_is_nothing_to_recover_of_an_arm_that_may_move(start_arm):
+    arm = start_arm()
     with arm.lock:
         arm.bench.loop.end()
         arm.bench.run(1.5)
-    answer = arm.call("recover")
-    assert not answer.success and "nothing" in answer.message and not arm.driver.calls
+    response = arm.call("recover")
+    assert not response.success and "nothing" in response.message and not arm.driver.calls
 
 
-def test_during_recovery_no_call_allows_motion(plant):
-    arm = plant()
+def test_during_recovery_no_call_allows_motion(start_arm):
+    arm = start_arm()
     arm.stop("pause")
     arm.driver.delay_s = 0.2
-    begun = threading.Event()
-    answers = []
+    started = threading.Event()
+    outcomes = []
 
     def recover() -> None:
-        begun.set()
-        answers.append(arm.services._execute("recover"))
+        started.set()
+        outcomes.append(arm.services._execute("recover"))
 
     thread = threading.Thread(target=recover)
     thread.start()
     arm.graph.until(lambda: arm.driver.calls)
     refused = arm.ask("resume")
     assert not refused.done and "being recovered" in refused.text
-    assert arm.moved(0.5) < STILL_RAD
+    assert arm.displacement(0.5) < STILL_RAD
     thread.join()
-    assert answers[0].done
-    assert arm.ask("resume").done and arm.goes_on()
+    assert outcomes[0].done
+    assert arm.ask("resume").done and arm.moves()
 
 
-def test_after_activation_the_path_begins_where_the_arm_is_and_resume_and_a_plan_move_it(plant):
-    arm = plant()
+def test_after_activation_the_path_begins_at_the_measured_position_and_resume_allows_motion(
+    start_arm,
+):
+    arm = start_arm()
     arm.stop("pause")
     assert arm.call("deactivate").success and arm.driver.calls == [("switch", False)]
     assert "deactivated" in arm.supervisor.stopping
     with arm.lock:  # moved by hand, while another controller is active
-        bus = arm.bench.bus
-        pose = bus.world.positions()
-        pose[0] += 0.4
-        bus.controller.command("position", pose[:6])
+        driver = arm.bench.driver
+        target = driver.world.positions()
+        target[0] += 0.4
+        driver.controller.command("position", target[:6])
         arm.bench.run(2.0)
-        place = bus.world.positions()
+        position = driver.world.positions()
     assert not arm.supervisor.latched
-    assert np.abs(arm.supervisor.filter.x - place)[0] > 0.3  # nothing of it is commanded
+    assert np.abs(arm.supervisor.filter.x - position)[0] > 0.3  # the filter does not follow it
     assert arm.call("activate").success and arm.driver.calls[-1] == ("switch", True)
-    assert arm.moved(2.0) < STILL_RAD and not arm.supervisor.latched
-    assert np.abs(arm.supervisor.filter.x - place)[0] < 0.05
+    assert arm.displacement(2.0) < STILL_RAD and not arm.supervisor.latched
+    assert np.abs(arm.supervisor.filter.x - position)[0] < 0.05
     assert "resume" in arm.loop.waiting_for()
     arm.bench.plans = False
-    assert arm.ask("resume").done and arm.moved() < STILL_RAD
+    assert arm.ask("resume").done and arm.displacement() < STILL_RAD
     arm.bench.plans = True
-    assert arm.goes_on()
+    assert arm.moves()
 
 
-def test_an_activation_that_fails_leaves_the_arm_as_it_was(plant):
-    arm = plant()
+def test_a_failed_activation_leaves_the_arm_as_it_was(start_arm):
+    arm = start_arm()
     arm.stop("pause")
-    arm.driver.answers["switch"] = False, "no such controller"
-    answer = arm.call("activate")
-    assert not answer.success and "no such controller" in answer.message
-    assert arm.moved(0.2) < STILL_RAD
-    assert arm.ask("resume").done and arm.goes_on()
+    arm.driver.responses["switch"] = False, "no such controller"
+    response = arm.call("activate")
+    assert not response.success and "no such controller" in response.message
+    assert arm.displacement(0.2) < STILL_RAD
+    assert arm.ask("resume").done and arm.moves()
     arm.stop("pause")
-    arm.driver.answers["switch"] = True, ""
+    arm.driver.responses["switch"] = True, ""
     assert arm.call("deactivate").success
-    arm.driver.answers["switch"] = False, "again"
+    arm.driver.responses["switch"] = False, "again"
     assert not arm.call("activate").success
-    arm.moved(0.2)
+    arm.displacement(0.2)
     assert "deactivated" in arm.supervisor.stopping
 
 
-def test_nothing_is_called_without_a_control_loop_or_a_section(plant):
-    arm = plant(recover=())
+def test_no_service_is_called_without_a_control_loop_or_a_section(start_arm):
+    arm = start_arm(recover=())
     assert "no `driver: recover:`" in arm.call("recover").message
     arm.stop("pause")
     arm.alive = False
@@ -309,28 +319,30 @@ def test_nothing_is_called_without_a_control_loop_or_a_section(plant):
 
 
 @pytest.mark.parametrize("percent", [True, False])
-def test_the_drivers_speed_counts_and_wrong_values_are_dropped_and_named(plant, percent):
-    arm = plant(speed_scaling_topic="/driver/speed_scaling", speed_scaling_percent=percent)
-    full = 100.0 if percent else 1.0
+def test_the_drivers_speed_counts_and_wrong_values_are_dropped_and_named(start_arm, percent):
+    arm = start_arm(speed_scaling_topic="/driver/speed_scaling", speed_scaling_percent=percent)
+    full_speed = 100.0 if percent else 1.0
     assert arm.speed.now(time.monotonic())[1] == "driver_speed"
 
-    def say(value: float, until) -> None:
-        def said() -> bool:
+    def publish_until(value: float, until) -> None:
+        def publish_and_check() -> bool:
             arm.driver.speed.publish(Float64(data=value))
             return until()
 
-        arm.graph.until(said)
+        arm.graph.until(publish_and_check)
 
-    say(0.3 * full, lambda: arm.speed.now(time.monotonic()) == (pytest.approx(0.3), ""))
-    say(0.0, lambda: arm.speed.now(time.monotonic())[1] == "driver_paused")
-    say(full, lambda: arm.speed.now(time.monotonic()) == (1.0, ""))
+    publish_until(
+        0.3 * full_speed, lambda: arm.speed.now(time.monotonic()) == (pytest.approx(0.3), "")
+    )
+    publish_until(0.0, lambda: arm.speed.now(time.monotonic())[1] == "driver_paused")
+    publish_until(full_speed, lambda: arm.speed.now(time.monotonic()) == (1.0, ""))
 
-    def drop(value: float) -> None:
+    def assert_dropped(value: float) -> None:
         before = sum(arm.speed.dropped.values())
-        say(value, lambda: sum(arm.speed.dropped.values()) > before)
+        publish_until(value, lambda: sum(arm.speed.dropped.values()) > before)
 
-    for wrong in (math.nan, math.inf, -1.0, 1.5 * full):
-        drop(wrong)
+    for wrong in (math.nan, math.inf, -1.0, 1.5 * full_speed):
+        assert_dropped(wrong)
     assert set(arm.speed.dropped) == {"non-finite", "range"}
     arm.graph.until(lambda: arm.speed.now(time.monotonic())[1] == "driver_speed")
 
@@ -341,9 +353,11 @@ def test_the_drivers_speed_counts_and_wrong_values_are_dropped_and_named(plant, 
      ("std_srvs/srv/Triger", "got Triger, expected a service of std_srvs"),
      ("std_srvs/srv/Empty", "without a field success or ok")],
 )  # fmt: skip
-def test_a_service_type_that_cannot_be_used_is_one_line_at_the_start(plant, kind, expected_message):
+def test_a_service_type_that_cannot_be_used_is_one_line_at_the_start(
+    start_arm, kind, expected_message
+):
     with pytest.raises(UserError, match=expected_message) as raised:
-        plant(recover=(ServiceCall("/driver/unlock", kind),))
+        start_arm(recover=(ServiceCall("/driver/unlock", kind),))
     assert "\n" not in str(raised.value)
 
 
@@ -353,23 +367,23 @@ def test_a_service_type_that_cannot_be_used_is_one_line_at_the_start(plant, kind
      ({"data": 1}, "activate.request.data: got 1, expected a value of the ROS type boolean")],
 )  # fmt: skip
 def test_a_request_that_does_not_fit_its_type_is_one_line_at_the_start(
-    plant, request_, expected_message
+    start_arm, request_, expected_message
 ):
     with pytest.raises(UserError, match=expected_message):
-        plant(activate=ServiceCall("/driver/switch", SET_BOOL, request_))
+        start_arm(activate=ServiceCall("/driver/switch", SET_BOOL, request_))
 
 
 def test_requests_are_filled_by_name_with_lists_and_nested_messages():
     from rcl_interfaces.srv import ListParameters, SetParameters
 
-    listed = filled(ListParameters.Request(), {"prefixes": ["a", "b"], "depth": 2}, "x")
-    assert list(listed.prefixes) == ["a", "b"] and listed.depth == 2
-    nested = filled(
+    list_request = filled(ListParameters.Request(), {"prefixes": ["a", "b"], "depth": 2}, "x")
+    assert list(list_request.prefixes) == ["a", "b"] and list_request.depth == 2
+    set_request = filled(
         SetParameters.Request(),
         {"parameters": [{"name": "n", "value": {"type": 3, "double_value": 1}}]},
         "x",
     )
-    assert nested.parameters[0].value.double_value == 1.0
+    assert set_request.parameters[0].value.double_value == 1.0
     for wrong in ({"depth": -1}, {"depth": True}, {"depth": 2**64}, {"prefixes": "a"},
                   {"prefixes": [1]}):  # fmt: skip
         with pytest.raises(UserError):
@@ -378,37 +392,37 @@ def test_requests_are_filled_by_name_with_lists_and_nested_messages():
         filled(SetParameters.Request(), {"parameters": [{"value": {"type": 300}}]}, "x")
 
 
-def test_a_service_that_waits_costs_no_polling(plant):
-    arm = plant(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),),
+def test_waiting_for_a_service_does_not_poll(start_arm):
+    arm = start_arm(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),),
                 speed_scaling_topic="/driver/speed_scaling")  # fmt: skip
     arm.stop("protective stop")
     arm.driver.delay_s = 1.0
     turns = 0
 
-    def counted(spin_once):
-        def turn(**options):
+    def count_turns(spin_once):
+        def counted_spin_once(**options):
             nonlocal turns
             turns += 1
             spin_once(**options)
 
-        return turn
+        return counted_spin_once
 
     for executor in arm.services._executors.values():
-        executor.spin_once = counted(executor.spin_once)
+        executor.spin_once = count_turns(executor.spin_once)
     client = arm.graph.probe.create_client(Trigger, "recover")
     arm.graph.until(client.service_is_ready)
     future = client.call_async(Trigger.Request())
-    said = 0
+    published = 0
     while not future.done():
         arm.driver.speed.publish(Float64(data=100.0))
-        said += 1
+        published += 1
         arm.graph.executor.spin_once(timeout_sec=0.01)
     assert future.result().success
-    assert turns <= 3 * said + 100  # a loop that polls makes thousands
+    assert turns <= 3 * published + 100  # a loop that polls makes thousands
 
 
-def test_a_call_during_another_one_is_refused_at_once_and_not_executed_later(plant):
-    arm = plant(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),),
+def test_a_call_during_another_one_is_refused_at_once_and_not_executed_later(start_arm):
+    arm = start_arm(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),),
                 activate=ServiceCall("/driver/switch", SET_BOOL, {"data": True}))  # fmt: skip
     arm.stop("protective stop")
     arm.driver.delay_s = 1.5
@@ -428,8 +442,8 @@ def test_a_call_during_another_one_is_refused_at_once_and_not_executed_later(pla
     assert [name for name, _ in arm.driver.calls] == ["unlock"]
 
 
-def test_an_outcome_counts_although_the_control_loop_ended_meanwhile(plant):
-    arm = plant(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),))
+def test_an_outcome_counts_although_the_control_loop_ended_meanwhile(start_arm):
+    arm = start_arm(recover=(ServiceCall("/driver/unlock", TRIGGER, timeout_s=5.0),))
     arm.stop("protective stop")
     arm.driver.delay_s = 0.5
     client = arm.graph.probe.create_client(Trigger, "recover")
@@ -439,7 +453,7 @@ def test_an_outcome_counts_although_the_control_loop_ended_meanwhile(plant):
     arm.alive = False
     arm.graph.until(future.done)
     arm.alive = True
-    arm.moved(0.1)
+    arm.displacement(0.1)
     assert arm.loop._driver.busy == ""
 
 

@@ -1,4 +1,4 @@
-"""Message <-> record: what goes in comes out; what must not be used is refused with its reason."""
+"""Message <-> record: round trips are exact; an invalid message is refused with its reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(0)
 STAMP = 12_345_678_901
 
 
-def a_step(**changes) -> Step:
+def example_step(**changes) -> Step:
     values = dict(
         stamp_ns=STAMP,
         names=("x", "y"),
@@ -40,7 +40,7 @@ def a_step(**changes) -> Step:
     return Step(**{**values, **changes})
 
 
-def an_image(**changes) -> ImageMsg:
+def example_image(**changes) -> ImageMsg:
     msg = messages.image_to_msg(RNG.integers(0, 255, (4, 6, 3), np.uint8), STAMP)
     for name, value in changes.items():
         setattr(msg, name, value)
@@ -56,8 +56,8 @@ def equal(a, b) -> bool:
 
 def test_an_image_survives() -> None:
     image = RNG.integers(0, 255, (5, 7, 3), np.uint8)
-    stamp, back = messages.image_from_msg(messages.image_to_msg(image, STAMP))
-    assert stamp == STAMP and np.array_equal(back, image)
+    stamp, restored = messages.image_from_msg(messages.image_to_msg(image, STAMP))
+    assert stamp == STAMP and np.array_equal(restored, image)
 
 
 @pytest.mark.parametrize("encoding", ["bgr8", "rgba8", "bgra8", "mono8"])
@@ -93,23 +93,23 @@ def test_other_encodings_become_rgb(encoding: str) -> None:
 )
 def test_a_wrong_image_is_refused(changes: dict, reason: str) -> None:
     with pytest.raises(MessageError) as error:
-        messages.image_from_msg(an_image(**changes))
+        messages.image_from_msg(example_image(**changes))
     assert error.value.reason == reason
 
 
 def test_a_step_survives() -> None:
-    assert equal(messages.step_from_msg(messages.step_to_msg(a_step())), a_step())
+    assert equal(messages.step_from_msg(messages.step_to_msg(example_step())), example_step())
 
 
 def test_a_step_may_name_its_values_in_any_order() -> None:
-    msg = messages.step_to_msg(a_step())
+    msg = messages.step_to_msg(example_step())
     order = RNG.permutation(len(msg.name))
     dims = [n for n in (msg.name[i] for i in order) if n.startswith("action/")]
     shuffled = JointState(header=msg.header, name=[msg.name[i] for i in order])
     shuffled.position = array("d", [msg.position[i] for i in order])
-    back = messages.step_from_msg(shuffled)
-    expected = dict(zip(("action/x", "action/y"), a_step().executed))
-    assert back.executed.tolist() == [expected[d] for d in dims] and back.reward == 1.25
+    restored = messages.step_from_msg(shuffled)
+    expected = dict(zip(("action/x", "action/y"), example_step().executed))
+    assert restored.executed.tolist() == [expected[d] for d in dims] and restored.reward == 1.25
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_step_may_name_its_values_in_any_order() -> None:
     ],
 )
 def test_a_wrong_value_in_a_step_is_refused(name: str, value: float, reason: str) -> None:
-    msg = messages.step_to_msg(a_step())
+    msg = messages.step_to_msg(example_step())
     msg.position[list(msg.name).index(name)] = value
     with pytest.raises(MessageError) as error:
         messages.step_from_msg(msg)
@@ -131,12 +131,12 @@ def test_a_wrong_value_in_a_step_is_refused(name: str, value: float, reason: str
 
 @pytest.mark.parametrize("drop", ["reward", "action/x", "commanded/y"])
 def test_a_step_without_a_value_is_refused(drop: str) -> None:
-    msg = messages.step_to_msg(a_step())
-    keep = [i for i, n in enumerate(msg.name) if n != drop]
-    less = JointState(name=[msg.name[i] for i in keep])
-    less.position = array("d", [msg.position[i] for i in keep])
+    msg = messages.step_to_msg(example_step())
+    indices = [i for i, n in enumerate(msg.name) if n != drop]
+    shorter = JointState(name=[msg.name[i] for i in indices])
+    shorter.position = array("d", [msg.position[i] for i in indices])
     with pytest.raises(MessageError, match=drop.rpartition("/")[2]):
-        messages.step_from_msg(less)
+        messages.step_from_msg(shorter)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_plan_survives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("change", "reason"),
     [
         (lambda m: setattr(m, "points", []), "size"),
         (lambda m: setattr(m, "joint_names", []), "size"),
@@ -165,17 +165,17 @@ def test_a_plan_survives() -> None:
         (lambda m: setattr(m.points[0].time_from_start, "sec", 9), "times"),
     ],
 )
-def test_a_wrong_plan_is_refused(spoil, reason: str) -> None:
+def test_a_wrong_plan_is_refused(change, reason: str) -> None:
     plan = Plan(STAMP, ORIGIN, ("x", "y"), np.zeros((2, 2), np.float32), 0.1)
     msg = messages.plan_to_msg(plan)
-    spoil(msg)
+    change(msg)
     with pytest.raises(MessageError) as error:
         messages.plan_from_msg(msg)
     assert error.value.reason == reason
 
 
 @pytest.mark.parametrize("count", [64, 65, 1])
-def test_features_survive_and_stand_on_a_grid(count: int) -> None:
+def test_features_survive_and_form_a_grid(count: int) -> None:
     tokens = RNG.normal(size=(count, 32)).astype(np.float32)
     msg = messages.features_to_msg(Features(STAMP, ORIGIN, tokens))
     assert msg.height * msg.width == count and msg.encoding == "32FC32"
@@ -208,8 +208,8 @@ def test_wrong_features_are_refused(changes: dict, reason: str) -> None:
     assert error.value.reason == reason
 
 
-NEWS = {"version": 1, "path": "/a", "sha256": "b", "preset": "c"}
-WRONG_NEWS = (
+ANNOUNCEMENT = {"version": 1, "path": "/a", "sha256": "b", "preset": "c"}
+WRONG_FIELDS = (
     ("version", True),
     ("version", 2**40),
     ("version", 1.0),
@@ -227,9 +227,11 @@ WRONG_NEWS = (
 )
 
 
-def test_news_of_weights_survive() -> None:
-    news = Announcement(7, "/runs/a/weights/7", "ab", "mwm_cpu", 100, {"loss": 0.5})
-    assert messages.announcement_from_msg(messages.announcement_to_msg(news)) == news
+def test_an_announcement_survives() -> None:
+    announcement = Announcement(7, "/runs/a/weights/7", "ab", "mwm_cpu", 100, {"loss": 0.5})
+    assert (
+        messages.announcement_from_msg(messages.announcement_to_msg(announcement)) == announcement
+    )
 
 
 @pytest.mark.parametrize(
@@ -243,14 +245,14 @@ def test_news_of_weights_survive() -> None:
         json.dumps({"version": "7", "path": "a", "sha256": "b", "preset": "c"}),
         json.dumps({"version": -1, "path": "a", "sha256": "b", "preset": "c"}),
         json.dumps({"version": 1, "path": "a", "sha256": "b", "preset": "c", "more": 1}),
-        *(json.dumps({**NEWS, name: value}) for name, value in WRONG_NEWS),
+        *(json.dumps({**ANNOUNCEMENT, name: value}) for name, value in WRONG_FIELDS),
         '{"version":' * 100_000 + "1" + "}" * 100_000,
-        json.dumps({**NEWS, "metrics": {"a": {"b": {}}}}),
-        json.dumps({**NEWS, "metrics": {str(n): n for n in range(5000)}}),
+        json.dumps({**ANNOUNCEMENT, "metrics": {"a": {"b": {}}}}),
+        json.dumps({**ANNOUNCEMENT, "metrics": {str(n): n for n in range(5000)}}),
         '{"version": 1, "path": "a", "sha256": "b", "preset": "c", "metrics": {"x": NaN}}',
     ],
 )
-def test_wrong_news_of_weights_are_refused(data: str) -> None:
+def test_a_wrong_announcement_is_refused(data: str) -> None:
     with pytest.raises(MessageError, match="weights"):
         messages.announcement_from_msg(String(data=data))
 

@@ -1,4 +1,4 @@
-"""The life of a node: automatic start, transitions, errors, drops and diagnostics."""
+"""The life cycle of a node: automatic start, transitions, errors, drops and diagnostics."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Listener(ManagedNode):
     NAME = "listener"
 
     def configure(self) -> None:
-        self.heard = []
+        self.announcements = []
         self.out = topics.SPEC.publisher(self)
-        self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self.heard.append)
+        self.listen(topics.ANNOUNCEMENTS, messages.announcement_from_msg, self.announcements.append)
 
 
 class Broken(ManagedNode):
@@ -42,11 +42,11 @@ class Broken(ManagedNode):
         raise UserError("what, given, right")
 
 
-def test_a_node_starts_by_itself(graph) -> None:
+def test_a_node_starts_automatically(graph) -> None:
     assert graph.add(Listener).active
 
 
-def test_a_node_waits_when_it_is_told_to(graph) -> None:
+def test_without_autostart_a_node_waits(graph) -> None:
     node = graph.add(Listener, autostart=False)
     assert not node.active
     node.trigger_configure()
@@ -55,12 +55,12 @@ def test_a_node_waits_when_it_is_told_to(graph) -> None:
     assert node.active
 
 
-def test_a_mistake_in_configuring_reaches_the_caller(graph) -> None:
+def test_an_error_in_configure_reaches_the_caller(graph) -> None:
     with pytest.raises(UserError, match="what, given, right"):
         graph.add(Broken)
 
 
-def test_cleaning_up_leaves_nothing_and_a_node_may_be_configured_again(graph) -> None:
+def test_cleanup_removes_all_entities_and_a_node_may_be_configured_again(graph) -> None:
     node = graph.add(Listener, autostart=False)
     before = node._entities()
     for _ in range(2):
@@ -72,24 +72,26 @@ def test_cleaning_up_leaves_nothing_and_a_node_may_be_configured_again(graph) ->
         assert node._entities() == before
 
 
-def test_what_is_refused_is_dropped_counted_and_named(graph) -> None:
+def test_a_refused_message_is_dropped_and_counted(graph) -> None:
     node = graph.add(Listener)
-    received = graph.hear(topics.DIAGNOSTICS, statuses)
-    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    received = graph.subscribe(topics.DIAGNOSTICS, statuses)
+    publisher = graph.matched(topics.ANNOUNCEMENTS.always(graph.probe))
     for data in ("", "{", "[]"):
         publisher.publish(String(data=data))
         graph.until(lambda: True)
         graph.spin(0.05)
     graph.until(lambda: node.diagnostics.drops["weights/json"] == 3)
-    assert node.heard == []
+    assert node.announcements == []
     name = f"{graph.namespace}/listener"
-    graph.until(lambda: any(h.get(name, {}).get("drops/weights/json") == "3" for h in received))
+    graph.until(
+        lambda: any(report.get(name, {}).get("drops/weights/json") == "3" for report in received)
+    )
 
 
-def test_an_inactive_node_heeds_nothing(graph) -> None:
+def test_an_inactive_node_ignores_messages(graph) -> None:
     node = graph.add(Listener, autostart=False)
     node.trigger_configure()
-    publisher = graph.joined(topics.ANNOUNCEMENTS.always(graph.probe))
+    publisher = graph.matched(topics.ANNOUNCEMENTS.always(graph.probe))
     publisher.publish(String(data="{"))
     graph.spin(0.2)
     assert not node.diagnostics.drops
@@ -136,7 +138,7 @@ def test_a_status_is_sorted_by_its_namespace_and_names_its_node(name) -> None:
     assert list(statuses(DiagnosticArray(status=[status]))) == [name]
 
 
-def test_what_was_wrong_before_an_end_is_not_said_after_it(graph) -> None:
+def test_faults_are_cleared_when_a_node_ends(graph) -> None:
     node = graph.add(Listener)
     node.report_fault("camera", "silent", error=True)
     node.trigger_deactivate()
@@ -150,11 +152,11 @@ class Tuned(Listener):
         super().configure()
         self.add_on_set_parameters_callback(self._on_parameters)
 
-    def _on_parameters(self, given) -> SetParametersResult:
+    def _on_parameters(self, parameters) -> SetParametersResult:
         return SetParametersResult(successful=True)
 
 
-def test_parameter_callbacks_do_not_pile_up(graph) -> None:
+def test_parameter_callbacks_do_not_accumulate(graph) -> None:
     node = graph.add(Tuned, autostart=False)
     before = list(node._on_set_parameters_callbacks)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Parameters: typed, in range, and a wrong one is refused with what would be right."""
+"""Parameters: typed, in range, and a wrong one is refused with the valid values."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class SomeNode(ManagedNode[SomeParams]):
     NAME = "some"
 
 
-def given(graph, **values):
+def read_params(graph, **values):
     return graph.add(SomeNode, begin=False, **values).params
 
 
-def test_defaults_hold_without_anything_given(graph) -> None:
-    assert given(graph) == SomeParams()
+def test_without_values_the_defaults_hold(graph) -> None:
+    assert read_params(graph) == SomeParams()
 
 
-def test_values_come_with_the_fields_types(graph) -> None:
-    params = given(graph, rate_hz=5, count=2, source=7, fast=True, cameras=["a"], crop=[0, 1])
+def test_values_have_the_types_of_the_fields(graph) -> None:
+    params = read_params(graph, rate_hz=5, count=2, source=7, fast=True, cameras=["a"], crop=[0, 1])
     assert params == SomeParams(
         rate_hz=5.0, count=2, source="7", fast=True, cameras=("a",), crop=(0.0, 1.0)
     )
@@ -45,11 +45,11 @@ def test_values_come_with_the_fields_types(graph) -> None:
 
 
 def test_a_list_may_be_written_as_text(graph) -> None:
-    assert given(graph, cameras="left,right").cameras == ("left", "right")
+    assert read_params(graph, cameras="left,right").cameras == ("left", "right")
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "right"),
+    ("name", "value", "expected"),
     [
         ("rate_hz", 0.5, "a number from 1.0 to 200.0"),
         ("rate_hz", "fast", "a number"),
@@ -71,21 +71,21 @@ def test_a_list_may_be_written_as_text(graph) -> None:
         ("crop", [0.0, 2.0], "a number from 0.0 to 1.0"),
     ],
 )
-def test_a_wrong_value_is_refused(graph, name: str, value, right: str) -> None:
+def test_a_wrong_value_is_refused(graph, name: str, value, expected: str) -> None:
     with pytest.raises(ParamError, match=name) as error:
-        given(graph, **{name: value})
-    assert right in str(error.value) and "\n" not in str(error.value)
+        read_params(graph, **{name: value})
+    assert expected in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_unknown_name_is_refused_with_the_closest(graph) -> None:
     with pytest.raises(ParamError, match="Did you mean 'cameras'"):
-        given(graph, camera="a")
+        read_params(graph, camera="a")
 
 
-def test_tools_see_description_and_range(graph) -> None:
+def test_descriptors_have_description_and_range(graph) -> None:
     node = graph.add(SomeNode, begin=False)
-    found = node.describe_parameter("rate_hz")
-    assert found.description == "A rate." and found.read_only
-    assert found.floating_point_range[0].to_value == 200.0
+    descriptor = node.describe_parameter("rate_hz")
+    assert descriptor.description == "A rate." and descriptor.read_only
+    assert descriptor.floating_point_range[0].to_value == 200.0
     assert node.describe_parameter("count").integer_range[0].from_value == 0
     assert "a, b" in node.describe_parameter("mode").additional_constraints

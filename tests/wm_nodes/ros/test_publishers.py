@@ -1,4 +1,4 @@
-"""Who publishes a topic: one living process; ghosts of killed ones do not count, others do."""
+"""Publishers of a topic: one live process; those that remain of killed ones do not count."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def identity(pid: int, run: str = "", started_ns: int = 0) -> ProcessIdentity:
-    """Of a process of this computer, in a launch or started by hand."""
+    """The identity of a process of this computer, in a launch or started by hand."""
     began, _, name = run.partition("_")
     own = process_identity.own()
     return ProcessIdentity(
@@ -46,11 +46,11 @@ def identity(pid: int, run: str = "", started_ns: int = 0) -> ProcessIdentity:
 
 
 @contextmanager
-def process(name: str, who: ProcessIdentity | None) -> Iterator[Node]:
-    """A node `/one/<name>` of another DDS participant, which says that it is this process."""
-    words = ["x"] if who is None else ["x", "--ros-args", "--enclave", who.enclave]
+def node_of_process(name: str, owner: ProcessIdentity | None) -> Iterator[Node]:
+    """A node `/one/<name>` of another DDS participant, with the identity of this process."""
+    arguments = ["x"] if owner is None else ["x", "--ros-args", "--enclave", owner.enclave]
     context = rclpy.Context()
-    rclpy.init(args=words, context=context)
+    rclpy.init(args=arguments, context=context)
     node = Node(name, namespace="/one", context=context)
     try:
         yield node
@@ -59,38 +59,38 @@ def process(name: str, who: ProcessIdentity | None) -> Iterator[Node]:
         rclpy.try_shutdown(context=context)
 
 
-class Hearer:
-    """A node that decides about each message of TOPIC; `said` has (text, verdict)."""
+class TopicSubscriber:
+    """A node that gives a verdict on each message of TOPIC; `verdicts` has (text, verdict)."""
 
-    def __init__(self, stack: ExitStack, who: ProcessIdentity | None) -> None:
-        self.node = stack.enter_context(process("hearer", who))
-        self.publishers = Publishers(self.node, who)
-        self.said: list[tuple[str, Verdict]] = []
+    def __init__(self, stack: ExitStack, owner: ProcessIdentity | None) -> None:
+        self.node = stack.enter_context(node_of_process("subscriber", owner))
+        self.publishers = Publishers(self.node, owner)
+        self.verdicts: list[tuple[str, Verdict]] = []
         self.executor = SingleThreadedExecutor(context=self.node.context)
         self.executor.add_node(self.node)
-        self.node.create_subscription(String, TOPIC, self._hear, 50)
+        self.node.create_subscription(String, TOPIC, self._on_message, 50)
 
-    def _hear(self, msg: String, info: object) -> None:
-        self.said.append((msg.data, self.publishers.verdict(TOPIC, gid_of(info))))
+    def _on_message(self, msg: String, info: object) -> None:
+        self.verdicts.append((msg.data, self.publishers.verdict(TOPIC, gid_of(info))))
 
     def until(self, condition: Callable[[], object]) -> None:
         end = time.monotonic() + 60.0
         while not condition():
-            assert time.monotonic() < end, self.said
+            assert time.monotonic() < end, self.verdicts
             self.executor.spin_once(timeout_sec=0.02)
 
     def verdict(self, publisher: object, text: str) -> Verdict:
-        """Publish until the message is decided about."""
+        """Publish until the verdict on the message is known."""
         self.until(lambda: publisher.get_subscription_count())
-        self.said.clear()
+        self.verdicts.clear()
 
         def decided() -> bool:
             publisher.publish(String(data=text))
             self.executor.spin_once(timeout_sec=0.02)
-            return any(t == text and v is not Verdict.UNKNOWN for t, v in self.said)
+            return any(t == text and v is not Verdict.UNKNOWN for t, v in self.verdicts)
 
         self.until(decided)
-        return next(v for t, v in self.said if t == text and v is not Verdict.UNKNOWN)
+        return next(v for t, v in self.verdicts if t == text and v is not Verdict.UNKNOWN)
 
     def discovered(self, count: int) -> None:
         self.until(lambda: self.node.count_publishers(TOPIC) == count)
@@ -100,24 +100,24 @@ class Hearer:
         return self.publishers.conflicts((TOPIC,))
 
 
-def test_an_identity_survives_the_enclave_and_knows_the_living(sleeper) -> None:
+def test_an_identity_survives_the_enclave_and_detects_live_processes(sleeper) -> None:
     own = process_identity.own()
     assert ProcessIdentity.parse(own.enclave) == own and own.alive and own.local
     assert ProcessIdentity.parse("/") is None and ProcessIdentity.parse("/wm/x") is None
     other = identity(sleeper.pid, RUN_A)
     assert ProcessIdentity.parse(other.enclave) == other and other.alive
-    assert not replace(other, ticks=other.ticks + 1).alive  # its number was given again
+    assert not replace(other, ticks=other.ticks + 1).alive  # its process id was used again
     assert replace(other, host="elsewhere").alive
-    sleeper.kill()  # not waited for: a zombie is dead
+    sleeper.kill()  # not waited for: a zombie has ended
     end = time.monotonic() + 10
     while other.alive:
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def test_a_users_enclave_and_sros2_are_left_alone(monkeypatch) -> None:
-    given = ["x", "--ros-args", "-e", "/mine"]
-    assert process_identity.with_enclave(given) == given
+def test_a_users_enclave_and_sros2_are_not_changed(monkeypatch) -> None:
+    arguments = ["x", "--ros-args", "-e", "/mine"]
+    assert process_identity.with_enclave(arguments) == arguments
     assert process_identity.with_enclave(["x", "y"])[-1] == "y"
     monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
     assert process_identity.with_enclave(["x"]) == ["x"]
@@ -129,77 +129,83 @@ def test_a_users_enclave_and_sros2_are_left_alone(monkeypatch) -> None:
 
 
 def test_another_launch_is_refused_whichever_was_first(sleeper) -> None:
-    for mine, other in ((RUN_A, RUN_B), (RUN_B, RUN_A)):
+    for own_run, other_run in ((RUN_A, RUN_B), (RUN_B, RUN_A)):
         with ExitStack() as stack:
-            hearer = Hearer(stack, identity(sleeper.pid, mine))
-            theirs = stack.enter_context(process("robot", identity(1, other)))
-            foreign = theirs.create_publisher(String, TOPIC, 10)
-            assert hearer.verdict(foreign, "theirs") is Verdict.REFUSE  # the only one so far
-            ours = stack.enter_context(process("robot", identity(sleeper.pid, mine)))
-            own = ours.create_publisher(String, TOPIC, 10)
-            hearer.discovered(2)
-            assert hearer.verdict(foreign, "still theirs") is Verdict.REFUSE
-            (conflict,) = hearer.conflicts(1)
-            assert conflict.yields == (mine == RUN_B) and not conflict.stays
+            subscriber = TopicSubscriber(stack, identity(sleeper.pid, own_run))
+            other_node = stack.enter_context(node_of_process("robot", identity(1, other_run)))
+            other_pub = other_node.create_publisher(String, TOPIC, 10)
+            assert subscriber.verdict(other_pub, "theirs") is Verdict.REFUSE  # the only one so far
+            own_node = stack.enter_context(node_of_process("robot", identity(sleeper.pid, own_run)))
+            own_pub = own_node.create_publisher(String, TOPIC, 10)
+            subscriber.discovered(2)
+            assert subscriber.verdict(other_pub, "still theirs") is Verdict.REFUSE
+            (conflict,) = subscriber.conflicts(1)
+            assert conflict.yields == (own_run == RUN_B) and not conflict.stays
             assert "process 1)" in conflict.text and "ns:=" in conflict.text
-            del own
+            del own_pub
 
 
 def test_a_killed_node_that_is_started_again_is_no_second_graph(sleeper) -> None:
     with ExitStack() as stack:
-        hearer = Hearer(stack, identity(1, RUN_A))
-        before = stack.enter_context(process("robot", identity(sleeper.pid, RUN_A)))
-        old = before.create_publisher(String, TOPIC, 10)
-        assert hearer.verdict(old, "old") is Verdict.USE
-        again = stack.enter_context(process("robot", identity(1, RUN_A)))
-        new = again.create_publisher(String, TOPIC, 10)
-        hearer.discovered(2)
-        assert hearer.verdict(new, "both live") is Verdict.REFUSE
+        subscriber = TopicSubscriber(stack, identity(1, RUN_A))
+        old_node = stack.enter_context(node_of_process("robot", identity(sleeper.pid, RUN_A)))
+        old_pub = old_node.create_publisher(String, TOPIC, 10)
+        assert subscriber.verdict(old_pub, "old") is Verdict.USE
+        new_node = stack.enter_context(node_of_process("robot", identity(1, RUN_A)))
+        new_pub = new_node.create_publisher(String, TOPIC, 10)
+        subscriber.discovered(2)
+        assert subscriber.verdict(new_pub, "both run") is Verdict.REFUSE
         sleeper.kill()
         sleeper.wait()
-        hearer.conflicts(0)
-        hearer.until(lambda: hearer.verdict(new, "the old one is a ghost") is Verdict.USE)
+        subscriber.conflicts(0)
+        subscriber.until(
+            lambda: subscriber.verdict(new_pub, "the old one is a ghost") is Verdict.USE
+        )
 
 
-def test_of_two_started_by_hand_the_first_goes_on(sleeper) -> None:
+def test_of_two_graphs_started_by_hand_the_first_continues(sleeper) -> None:
     first, second = identity(sleeper.pid, "", 1000), identity(1, "", 2000)
-    for who, other, yields in ((first, second, False), (second, first, True)):
+    for owner, other, yields in ((first, second, False), (second, first, True)):
         with ExitStack() as stack:
-            node = stack.enter_context(process("robot", who))
+            node = stack.enter_context(node_of_process("robot", owner))
             node.create_publisher(String, TOPIC, 10)
-            publishers = Publishers(node, who)
+            publishers = Publishers(node, owner)
             assert publishers.conflicts((TOPIC,)) == []
-            rival = stack.enter_context(process("robot", other))
+            rival = stack.enter_context(node_of_process("robot", other))
             rival.create_publisher(String, TOPIC, 10)
             end = time.monotonic() + 30
-            while len(found := publishers.conflicts((TOPIC,))) < 2:  # name and topic
+            while len(conflicts := publishers.conflicts((TOPIC,))) < 2:  # name and topic
                 assert time.monotonic() < end
                 time.sleep(0.02)
-            assert {conflict.yields for conflict in found} == {yields}
+            assert {conflict.yields for conflict in conflicts} == {yields}
 
 
-def test_of_other_programs_the_one_that_speaks_is_heard(sleeper, monkeypatch) -> None:
+def test_of_other_programs_the_one_that_publishes_is_used(sleeper, monkeypatch) -> None:
     silent_s = publishers.SENDING_S
     monkeypatch.setattr(publishers, "SENDING_S", 600.0)
     with ExitStack() as stack:
-        hearer = Hearer(stack, identity(1, RUN_A))
-        one = stack.enter_context(process("planner", None)).create_publisher(String, TOPIC, 10)
-        two = stack.enter_context(process("tool", None)).create_publisher(String, TOPIC, 10)
-        assert hearer.verdict(one, "one") is Verdict.USE
-        assert hearer.verdict(two, "two") is Verdict.REFUSE  # both speak
-        assert all(conflict.stays for conflict in hearer.conflicts(2))
+        subscriber = TopicSubscriber(stack, identity(1, RUN_A))
+        first_pub = stack.enter_context(node_of_process("planner", None)).create_publisher(
+            String, TOPIC, 10
+        )
+        second_pub = stack.enter_context(node_of_process("tool", None)).create_publisher(
+            String, TOPIC, 10
+        )
+        assert subscriber.verdict(first_pub, "one") is Verdict.USE
+        assert subscriber.verdict(second_pub, "two") is Verdict.REFUSE  # both publish
+        assert all(conflict.stays for conflict in subscriber.conflicts(2))
         monkeypatch.setattr(publishers, "SENDING_S", silent_s)
-        time.sleep(1.05 * silent_s)  # the first is silent: ended, or a ghost
-        assert hearer.verdict(two, "two alone") is Verdict.USE
-        assert hearer.conflicts(0) == []
+        time.sleep(1.05 * silent_s)  # the first no longer publishes
+        assert subscriber.verdict(second_pub, "two alone") is Verdict.USE
+        assert subscriber.conflicts(0) == []
 
 
 class Listener(ManagedNode):
     NAME = "listener"
 
 
-class Judge:
-    """Verdicts that the test decides; a publisher without a name is used once patience ends."""
+class StubPublishers:
+    """Verdicts that the test sets; an unknown publisher is used when the wait for it is over."""
 
     def __init__(self) -> None:
         self.known: set[bytes] = set()
@@ -208,83 +214,87 @@ class Judge:
         return Verdict.USE if gid in self.known or not patient else Verdict.UNKNOWN
 
 
-class Door:
-    """A node with such verdicts; `used` has the messages in the order in which they were used."""
+class GatedNode:
+    """A node with such verdicts; `handled` has the messages in the order of their handling."""
 
     def __init__(self, graph, monkeypatch) -> None:
         monkeypatch.setattr(publishers, "gid_of", lambda info: info)
         monkeypatch.setattr(graph_conflicts, "gid_of", lambda info: info)
         self.node = graph.add(Listener)
-        self.conflicts, self.judge = self.node.graph_conflicts, Judge()
-        self.conflicts._publishers = self.judge
-        self.used: list[str] = []
-        self.then = lambda: None  # what handling the next message does first
+        self.conflicts, self.stub = self.node.graph_conflicts, StubPublishers()
+        self.conflicts._publishers = self.stub
+        self.handled: list[str] = []
+        self.before_handling = lambda: None  # called before the next message is handled
 
-    def give(self, text: str, topic: str = "/step", gid: bytes = b"a") -> None:
+    def deliver(self, text: str, topic: str = "/step", gid: bytes = b"a") -> None:
         """Deliver a message, as the callback of a subscription does."""
         self.conflicts.release()
-        if self.conflicts.admits(topic, topic, self.use, text, gid):
-            self.use(text)
+        if self.conflicts.admits(topic, topic, self.handle, text, gid):
+            self.handle(text)
 
-    def use(self, text: str) -> None:
-        then, self.then = self.then, lambda: None
-        then()
-        self.used.append(text)
+    def handle(self, text: str) -> None:
+        before_handling, self.before_handling = self.before_handling, lambda: None
+        before_handling()
+        self.handled.append(text)
 
 
 def test_messages_of_a_publisher_that_becomes_known_keep_their_order(graph, monkeypatch) -> None:
-    door = Door(graph, monkeypatch)
-    door.give("m1")
-    door.judge.known.add(b"a")
-    assert not door.conflicts.admits("/step", "step", door.use, "m2", b"a")  # known since m1 waits
-    door.give("m3")
-    assert door.used == ["m1", "m2", "m3"]
+    gated = GatedNode(graph, monkeypatch)
+    gated.deliver("m1")
+    gated.stub.known.add(b"a")
+    assert not gated.conflicts.admits(
+        "/step", "step", gated.handle, "m2", b"a"
+    )  # known since m1 waits
+    gated.deliver("m3")
+    assert gated.handled == ["m1", "m2", "m3"]
 
 
 def test_a_message_received_while_another_one_is_handled_is_neither_lost_nor_doubled(
     graph, monkeypatch
 ) -> None:
-    door = Door(graph, monkeypatch)
-    door.give("s1")
-    door.judge.known.add(b"a")
-    door.then = lambda: door.give("i1", "/image", b"b")  # of a publisher not known yet
-    door.conflicts.release()
-    assert door.used == ["s1"]
-    door.judge.known.add(b"b")
-    door.conflicts.release()
-    assert door.used == ["s1", "i1"]
+    gated = GatedNode(graph, monkeypatch)
+    gated.deliver("s1")
+    gated.stub.known.add(b"a")
+    gated.before_handling = lambda: gated.deliver(
+        "i1", "/image", b"b"
+    )  # of a publisher not known yet
+    gated.conflicts.release()
+    assert gated.handled == ["s1"]
+    gated.stub.known.add(b"b")
+    gated.conflicts.release()
+    assert gated.handled == ["s1", "i1"]
 
 
 def test_a_message_that_waited_long_is_used_once_its_publisher_is_known(graph, monkeypatch) -> None:
     monkeypatch.setattr(graph_conflicts, "HELD_S", 0.0)
-    door = Door(graph, monkeypatch)
-    door.give("spec", "/spec")
+    gated = GatedNode(graph, monkeypatch)
+    gated.deliver("spec", "/spec")
     time.sleep(0.01)
-    door.conflicts.release()
-    assert door.used == ["spec"] and not door.node.diagnostics.drops
+    gated.conflicts.release()
+    assert gated.handled == ["spec"] and not gated.node.diagnostics.drops
 
 
 def test_many_messages_of_one_topic_do_not_displace_those_of_another(graph, monkeypatch) -> None:
-    door = Door(graph, monkeypatch)
+    gated = GatedNode(graph, monkeypatch)
     for number in range(graph_conflicts.HELD + 1):
-        door.give(f"image {number}", "/image")
-    door.give("spec", "/spec")
-    door.judge.known.add(b"a")
-    door.conflicts.release()
-    assert len(door.used) == graph_conflicts.HELD + 1 and door.used[-1] == "spec"
-    assert door.node.diagnostics.drops == {"/image/unknown": 1}
+        gated.deliver(f"image {number}", "/image")
+    gated.deliver("spec", "/spec")
+    gated.stub.known.add(b"a")
+    gated.conflicts.release()
+    assert len(gated.handled) == graph_conflicts.HELD + 1 and gated.handled[-1] == "spec"
+    assert gated.node.diagnostics.drops == {"/image/unknown": 1}
 
 
 def test_a_publisher_that_never_sends_ends_no_node(sleeper) -> None:
     with ExitStack() as stack:
-        me = identity(sleeper.pid, RUN_A)
-        player = stack.enter_context(process("scripted_policy", me))
-        plans = player.create_publisher(String, TOPIC, 10)
-        silent = stack.enter_context(process("witness", None))
-        silent.create_publisher(String, TOPIC, 10)
+        own = identity(sleeper.pid, RUN_A)
+        node = stack.enter_context(node_of_process("scripted_policy", own))
+        plans = node.create_publisher(String, TOPIC, 10)
+        idle_node = stack.enter_context(node_of_process("witness", None))
+        idle_node.create_publisher(String, TOPIC, 10)
         end = time.monotonic() + 60.0
-        found = Publishers(player, me)
-        while not (conflicts := found.conflicts((TOPIC,))):
+        publishers = Publishers(node, own)
+        while not (conflicts := publishers.conflicts((TOPIC,))):
             assert time.monotonic() < end
             time.sleep(0.05)
         assert "witness" in conflicts[0].text

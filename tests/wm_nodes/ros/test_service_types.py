@@ -1,4 +1,4 @@
-"""Requests with fields by name: what fits a ROS type, and what is said if it does not."""
+"""Requests with fields by name: values that fit a ROS type, and the errors of those that do not."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from wm_nodes.ros.service_types import filled
 LARGEST = 3.402823466e38
 
 
-def sent(message):
-    """Return a message as it arrives."""
+def transmitted(message):
+    """Return a message after serialization and deserialization."""
     return deserialize_message(serialize_message(message), type(message))
 
 
 @pytest.mark.parametrize("value", [0, 1.5, -LARGEST, LARGEST])
 def test_a_number_that_fits_arrives_as_it_is(value):
-    assert math.isclose(sent(filled(Float32(), {"data": value}, "x")).data, value, rel_tol=1e-7)
-    assert sent(filled(Float64(), {"data": value}, "x")).data == value
+    assert math.isclose(
+        transmitted(filled(Float32(), {"data": value}, "x")).data, value, rel_tol=1e-7
+    )
+    assert transmitted(filled(Float64(), {"data": value}, "x")).data == value
 
 
 @pytest.mark.parametrize(
     ("kind", "value"),
     [(Float32, 1e39), (Float32, -3.41e38), (Float32, 10**39), (Float32, math.nan)]
     + [(kind, value) for kind in (Float32, Float64) for value in (math.inf, 10**400, True, "1")],
-    ids=lambda given: getattr(given, "__name__", f"{given!r:.9}"),
+    ids=lambda value: getattr(value, "__name__", f"{value!r:.9}"),
 )
 def test_a_number_beyond_its_type_is_refused_in_one_line(kind, value):
     with pytest.raises(UserError, match=r"x\.data: got .*expected a finite number") as error:
@@ -56,7 +58,7 @@ def test_numbers_in_lists_and_nested_messages_are_checked_too():
 
 @pytest.mark.parametrize("text", ["", "speed", "\u00b0\U0001f916"])
 def test_text_arrives_as_it_is(text):
-    assert sent(filled(String(), {"data": text}, "x")).data == text
+    assert transmitted(filled(String(), {"data": text}, "x")).data == text
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb"])
@@ -70,8 +72,8 @@ def test_text_that_cannot_be_encoded_is_refused_in_one_line(text):
 
 @pytest.mark.parametrize("value", [0, 2, 255])
 def test_octets_are_whole_numbers(value):
-    assert sent(filled(DiagnosticStatus(), {"level": value}, "x")).level == bytes([value])
-    assert sent(filled(ByteMultiArray(), {"data": [value, 1]}, "x")).data == [
+    assert transmitted(filled(DiagnosticStatus(), {"level": value}, "x")).level == bytes([value])
+    assert transmitted(filled(ByteMultiArray(), {"data": [value, 1]}, "x")).data == [
         bytes([value]),
         b"\x01",
     ]

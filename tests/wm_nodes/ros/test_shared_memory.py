@@ -1,4 +1,4 @@
-"""Files in shared memory: dead processes' are removed, those of the living never."""
+"""Files in shared memory: those of ended processes are removed, those of running ones never."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def left(folder: Path) -> set[str]:
+def remaining(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
@@ -30,20 +30,20 @@ def test_segments_that_no_process_holds_are_removed_and_ports_stay(folder: Path)
     for name in others:
         (folder / name).touch()  # the last has no lock file: its owner is not known
     assert sorted(remove_dead(folder, young_s=0)) == [SEGMENT, OTHER]
-    assert left(folder) == {*others, PORT, f"{PORT}_el"}
+    assert remaining(folder) == {*others, PORT, f"{PORT}_el"}
 
 
-def test_what_is_locked_or_mapped_or_young_stays(folder: Path) -> None:
-    before = left(folder)
-    assert remove_dead(folder) == [] and left(folder) == before
+def test_locked_mapped_and_new_files_stay(folder: Path) -> None:
+    before = remaining(folder)
+    assert remove_dead(folder) == [] and remaining(folder) == before
     with (folder / f"{SEGMENT}_el").open() as lock, (folder / OTHER).open("rb") as other:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with mmap.mmap(other.fileno(), 0, prot=mmap.PROT_READ):
-            assert remove_dead(folder, young_s=0) == [] and left(folder) == before
+            assert remove_dead(folder, young_s=0) == [] and remaining(folder) == before
     assert len(remove_dead(folder, young_s=0)) == 2
 
 
-def test_links_and_missing_folders_are_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_links_and_missing_folders_are_not_changed(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "kept"
     target.touch()
     (folder / f"{OTHER}_el").unlink()

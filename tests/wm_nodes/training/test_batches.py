@@ -1,4 +1,4 @@
-"""Which fields of a log a learner's batch is made of, and that batches repeat exactly."""
+"""The fields of a log that a batch of a learner has, and the exact repetition of batches."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_state_continues_the_sequence_exactly(batches, options):
     first, second = batches(seed=3, **options), batches(seed=4)
     first.draw(SPECS)
     second.load_state_dict(first.state_dict())
-    ours, theirs = first.draw(SPECS), second.draw(SPECS)
-    assert ours.keys() == theirs.keys() == SPECS.keys()
-    for name, batch in ours.items():
-        assert_same_tensors(batch, theirs[name])
+    expected, continued = first.draw(SPECS), second.draw(SPECS)
+    assert expected.keys() == continued.keys() == SPECS.keys()
+    for name, batch in expected.items():
+        assert_same_tensors(batch, continued[name])

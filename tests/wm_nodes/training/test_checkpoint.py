@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, and training resumes from the one that the state names."""
+"""Checkpoints are whole or absent, and training resumes from the version that the state names."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def save(checkpoints, module, step, state=None):
     return manifest
 
 
-def test_weights_and_state_come_back_as_they_were_saved(tmp_path, module):
+def test_weights_and_state_are_loaded_as_they_were_saved(tmp_path, module):
     first = Checkpoints(tmp_path / "run", keep=3)
     assert not first.exists()
     state = {"learner": {"moments": torch.arange(3.0)}, "sampler": "{}", "returns": 7}
     manifest = save(first, module, 5, state)
-    other, again = nn.Linear(2, 3), Checkpoints(tmp_path / "run", keep=3)
-    loaded, content = again.load({"part": other}, "tiny", "cpu")
-    assert loaded == manifest and again.exists()
+    other, reopened = nn.Linear(2, 3), Checkpoints(tmp_path / "run", keep=3)
+    loaded, content = reopened.load({"part": other}, "tiny", "cpu")
+    assert loaded == manifest and reopened.exists()
     assert torch.equal(other.weight, module.weight) and torch.equal(other.bias, module.bias)
     assert torch.equal(content["learner"]["moments"], torch.arange(3.0))
     assert (content["sampler"], content["returns"]) == ("{}", 7)
-    assert (again.version, again.updates) == (first.version, first.updates) == (1, 5)
+    assert (reopened.version, reopened.updates) == (first.version, first.updates) == (1, 5)
 
 
 def test_newer_weights_without_a_state_are_not_resumed_from(tmp_path, module):
@@ -43,15 +43,15 @@ def test_newer_weights_without_a_state_are_not_resumed_from(tmp_path, module):
     with torch.no_grad():
         module.weight.fill_(9.0)
     save(checkpoints, module, 8)  # killed before its state
-    other, again = nn.Linear(2, 3), Checkpoints(tmp_path / "run", keep=3)
-    assert again.weights_folder() == again.store.path(1)
-    again.load({"part": other}, "tiny", "cpu")
-    assert again.updates == 5 and not (other.weight == 9.0).any()
-    manifest = save(again, other, 9, {})
+    other, reopened = nn.Linear(2, 3), Checkpoints(tmp_path / "run", keep=3)
+    assert reopened.weights_folder() == reopened.store.path(1)
+    reopened.load({"part": other}, "tiny", "cpu")
+    assert reopened.updates == 5 and not (other.weight == 9.0).any()
+    manifest = save(reopened, other, 9, {})
     assert (manifest.version, manifest.parent) == (3, 1)
 
 
-def test_a_write_that_fails_leaves_the_state_before(tmp_path, module, monkeypatch):
+def test_a_failed_write_keeps_the_previous_state(tmp_path, module, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "run", keep=3)
     save(checkpoints, module, 5, {"returns": 1})
 
@@ -76,7 +76,7 @@ def test_another_model_is_refused(tmp_path, module):
         checkpoints.load({"part": module}, "other", "cpu")
 
 
-def test_the_first_save_is_announced_once_and_before_it(tmp_path, module):
+def test_the_callback_is_called_once_before_the_first_save(tmp_path, module):
     calls = []
 
     def begin():

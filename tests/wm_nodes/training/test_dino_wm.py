@@ -1,4 +1,4 @@
-"""Learning of a model with a frameskip and proprioception: its robot is measured once and kept."""
+"""Training of a model with a frameskip and proprioception: its robot is measured once and kept."""
 
 from __future__ import annotations
 
@@ -39,59 +39,59 @@ def log(tmp_path):
     return record(tmp_path / "log", 6)
 
 
-def learning(folder, log, **changes):
+def make_trainer(folder, log, **changes):
     settings = {"model": "dino_tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
     return Trainer(TrainingConfig(folder, ((log, 1.0),), **settings))
 
 
-def advance(learning, updates):
-    while learning.progress.updates < updates:
-        assert learning.step()
+def advance(trainer, updates):
+    while trainer.progress.updates < updates:
+        assert trainer.step()
 
 
-def state(learning):
-    return {k: v.clone() for k, v in learning.model.state_dict().items()}
+def state(trainer):
+    return {k: v.clone() for k, v in trainer.model.state_dict().items()}
 
 
 def test_phases_and_resuming_bit_for_bit(tmp_path, log):
-    whole = learning(tmp_path / "whole", log)
+    uninterrupted = make_trainer(tmp_path / "whole", log)
     phases = []
-    while whole.progress.updates < 9:
-        phases.append(whole.progress.phase)
-        assert whole.step()
+    while uninterrupted.progress.updates < 9:
+        phases.append(uninterrupted.progress.phase)
+        assert uninterrupted.step()
     assert phases == ["waiting", "encoder", "scale", *["world_model"] * 6]
     for stop in (1, 6):
-        part = learning(tmp_path / "part", log)
-        advance(part, stop)
-        part.close()
-    part = learning(tmp_path / "part", log)
-    advance(part, 9)
-    ours, theirs = state(part), state(whole)
-    assert_same_tensors(ours, theirs)
-    assert part.metrics == whole.metrics
+        resumed = make_trainer(tmp_path / "part", log)
+        advance(resumed, stop)
+        resumed.close()
+    resumed = make_trainer(tmp_path / "part", log)
+    advance(resumed, 9)
+    actual, expected = state(resumed), state(uninterrupted)
+    assert_same_tensors(actual, expected)
+    assert resumed.metrics == uninterrupted.metrics
 
 
-def test_the_robot_is_measured_once_and_travels(tmp_path, log):
-    first = learning(tmp_path / "run", log)
+def test_the_robot_is_measured_once_and_kept_in_the_weights(tmp_path, log):
+    first = make_trainer(tmp_path / "run", log)
     advance(first, 4)
     first.close()
     with LogReader(log) as reader:
         rows = slice(reader.first, reader.length)
         actions = reader.read("action", rows.start, rows.stop)
-        done = actions[~reader.read("is_last", rows.start, rows.stop)]
-        seen = reader.read("proprio", rows.start, rows.stop)
+        executed = actions[~reader.read("is_last", rows.start, rows.stop)]
+        proprio = reader.read("proprio", rows.start, rows.stop)
         spec = reader.spec
     embodiment = read_manifest(tmp_path / "run/weights").embodiment
-    np.testing.assert_allclose(embodiment.action_mean, done.mean(0), atol=1e-6)
-    np.testing.assert_allclose(embodiment.proprio_std, seen.std(0), rtol=1e-5)
+    np.testing.assert_allclose(embodiment.action_mean, executed.mean(0), atol=1e-6)
+    np.testing.assert_allclose(embodiment.proprio_std, proprio.std(0), rtol=1e-5)
     assert (embodiment.action_low, embodiment.action_high) == (spec.action.low, spec.action.high)
     assert embodiment.period_s == spec.control_period_s
 
     record(log, 3, seed=9)  # more to learn from: the scale of numbers stays
-    again = learning(tmp_path / "run", log)
-    advance(again, 5)
-    assert again.setup.embodiment == embodiment
-    other = learning(tmp_path / "other", log, weights=tmp_path / "run/weights")
+    resumed = make_trainer(tmp_path / "run", log)
+    advance(resumed, 5)
+    assert resumed.setup.embodiment == embodiment
+    other = make_trainer(tmp_path / "other", log, weights=tmp_path / "run/weights")
     advance(other, 3)
     assert other.setup.embodiment == embodiment and other.progress.phase == "world_model"
     model, _ = load_model(tmp_path / "run/weights")
@@ -99,65 +99,65 @@ def test_the_robot_is_measured_once_and_travels(tmp_path, log):
 
 
 def test_actions_are_learned_in_the_model_s_units(tmp_path, log):
-    here = learning(tmp_path / "run", log)
-    advance(here, 3)
-    batches = here.setup.batches
+    trainer = make_trainer(tmp_path / "run", log)
+    advance(trainer, 3)
+    batches = trainer.setup.batches
     batches.load_state_dict(before := batches.state_dict())
-    specs = here.learner.batch_specs
+    specs = trainer.learner.batch_specs
     batch = batches.draw(specs)["windows"]
     batches.load_state_dict(before)
     raw = batches.sampler.sample(specs["windows"].batch, specs["windows"].length)
-    expected = (raw["action"] - here.setup.embodiment.action_mean) / np.array(
-        here.setup.embodiment.action_std
+    expected = (raw["action"] - trainer.setup.embodiment.action_mean) / np.array(
+        trainer.setup.embodiment.action_std
     )
     np.testing.assert_allclose(batch["action"], expected, atol=1e-5)
     np.testing.assert_array_equal(batch["proprio"], raw["proprio"])
 
 
-def test_an_unbounded_robot_has_the_box_of_what_it_did(log):
+def test_an_unbounded_robot_has_the_range_of_its_actions(log):
     class Unbounded(LogReader):
         @property
         def spec(self):
-            found = super().spec
-            action = found.action
+            log_spec = super().spec
+            action = log_spec.action
             wide = replace(action, low=(-np.inf,) * len(action), high=(np.inf,) * len(action))
-            return replace(found, action=wide)
+            return replace(log_spec, action=wide)
 
     with Unbounded(log) as reader:
-        done = reader.read("action", reader.first, reader.length)
+        actions = reader.read("action", reader.first, reader.length)
         embodiment = measure_embodiment([reader])
     np.testing.assert_allclose(
-        [embodiment.action_low[0], embodiment.action_high[0]], [done.min(), done.max()]
+        [embodiment.action_low[0], embodiment.action_high[0]], [actions.min(), actions.max()]
     )
     assert isinstance(embodiment, Embodiment)
 
 
 def test_another_robot_s_weights_are_refused(tmp_path, log):
-    first = learning(tmp_path / "run", log)
+    first = make_trainer(tmp_path / "run", log)
     advance(first, 3)
     first.close()
     manifest = tmp_path / "run/weights" / f"{first.progress.version:010d}" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"action_dim": 1', '"action_dim": 4'))
     with pytest.raises(WeightsError, match="got a body with 1 actions, and action_dim 4"):
-        learning(tmp_path / "other", log, weights=tmp_path / "run/weights").step()
+        make_trainer(tmp_path / "other", log, weights=tmp_path / "run/weights").step()
 
 
-def test_held_out_episodes_and_reports_at_the_model_s_pace(tmp_path, log):
-    here = learning(tmp_path / "run", log)
-    advance(here, 4)
+def test_held_out_evaluation_and_reports_use_the_frameskip(tmp_path, log):
+    trainer = make_trainer(tmp_path / "run", log)
+    advance(trainer, 4)
     with LogReader(log) as reader:
-        judged = evaluate_held_out(
-            here.model, [reader], "top", HeldOut(0.5), windows=2, length=4, context=2
+        figures = evaluate_held_out(
+            trainer.model, [reader], "top", HeldOut(0.5), windows=2, length=4, context=2
         )
-        assert set(judged) == {"heldout/mse", "heldout/mse_frozen"}
-        assert all(np.isfinite(value) for value in judged.values())
+        assert set(figures) == {"heldout/mse", "heldout/mse_frozen"}
+        assert all(np.isfinite(value) for value in figures.values())
         settings = ReportSettings(frames=4, context=2)
-        summary = write_report(log, tmp_path / "report", model=here.model, settings=settings)
+        summary = write_report(log, tmp_path / "report", model=trainer.model, settings=settings)
     assert summary["prediction"]["imagined_frames"] == 2
-    assert ActionAdapter.of(here.model).frameskip == 2
+    assert ActionAdapter.of(trainer.model).frameskip == 2
 
 
-def test_settings_of_weights_are_kept_by_what_learns_on(tmp_path, log):
+def test_settings_of_weights_are_kept_in_continued_training(tmp_path, log):
     """Weights that differ from their preset (imported ones may) are trained on, and resumed, as
     they are."""
     with LogReader(log) as reader:
@@ -168,10 +168,10 @@ def test_settings_of_weights_are_kept_by_what_learns_on(tmp_path, log):
         1, "dino_tiny", embodiment.action_dim, body=embodiment.to_json(), settings=settings
     )
     WeightStore(tmp_path / "weights").save(model.modules_by_name(), manifest)
-    for last in (2, 3):
-        part = learning(tmp_path / "run", log, weights=tmp_path / "weights")
-        advance(part, last)
-        part.close()
-        found, kept = load_model(tmp_path / "run" / "weights")
-        assert kept.settings == settings
-        assert (found.config.num_hist, found.config.predictor.depth) == (4, 1)
+    for updates in (2, 3):
+        resumed = make_trainer(tmp_path / "run", log, weights=tmp_path / "weights")
+        advance(resumed, updates)
+        resumed.close()
+        loaded, stored = load_model(tmp_path / "run" / "weights")
+        assert stored.settings == settings
+        assert (loaded.config.num_hist, loaded.config.predictor.depth) == (4, 1)

@@ -1,4 +1,4 @@
-"""Whole episodes of a log, told once each; and a learner without images that lives on them."""
+"""Complete episodes of a log, each reported once, and a learner without images that needs them."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from wm_nodes.training.loop import Trainer
 
 
 class Evolution:
-    """Learns from returns alone, as World Models' controller does."""
+    """Learns from returns only, as the controller of World Models does."""
 
     initial_updates, phase = 0, "controller"
     fields = frozenset({"proprio", "action"})
     batch_specs: ClassVar = {"rows": BatchSpec(2, 2)}
 
     def __init__(self) -> None:
-        self.updates, self.told, self.seen = 0, [], set()
+        self.updates, self.returns, self.batch_fields = 0, [], set()
 
     def episodes_ended(self, episodes: Sequence[EpisodeReturn]) -> None:
-        self.told += [(e.total, e.length, e.weights) for e in episodes]
+        self.returns += [(e.total, e.length, e.weights) for e in episodes]
 
     def begin_with(self, step: int) -> None: ...
 
     def update(self, batches: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         self.updates += 1
-        self.seen |= batches["rows"].keys()
-        return {"es/episodes": float(len(self.told))}
+        self.batch_fields |= batches["rows"].keys()
+        return {"es/episodes": float(len(self.returns))}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self.updates, "told": self.told}
+        return {"updates": self.updates, "returns": self.returns}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates, self.told = state["updates"], [tuple(x) for x in state["told"]]
+        self.updates, self.returns = state["updates"], [tuple(x) for x in state["returns"]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Evolved(Preset):
 
 
 @pytest.fixture
-def begin(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "evolved", Evolved("evolved", ""))
     log = record(tmp_path / "log", 3)
 
@@ -89,31 +89,31 @@ def returns(log) -> list[tuple[float, int, int]]:
         return out
 
 
-def test_only_learners_that_want_returns_are_told() -> None:
+def test_only_some_learners_learn_from_returns() -> None:
     assert isinstance(Evolution(), LearnsFromReturns)
     assert not issubclass(MWMLearner, LearnsFromReturns)
 
 
-def test_every_whole_episode_is_told_once_also_when_the_run_resumes(begin) -> None:
-    log, start = begin
-    learning = start()
-    assert learning.step() and learning.step()
-    assert learning.learner.told == returns(log)
-    assert len(learning.learner.told) == 3
-    assert learning.learner.seen == {"proprio", "action"}  # of a model that sees no image
+def test_every_complete_episode_is_reported_once_also_when_the_run_resumes(run) -> None:
+    log, start = run
+    trainer = start()
+    assert trainer.step() and trainer.step()
+    assert trainer.learner.returns == returns(log)
+    assert len(trainer.learner.returns) == 3
+    assert trainer.learner.batch_fields == {"proprio", "action"}  # of a model that sees no image
     record(log, 2, seed=7)
-    assert learning.step()
-    assert learning.learner.told == returns(log)
-    learning.close()
+    assert trainer.step()
+    assert trainer.learner.returns == returns(log)
+    trainer.close()
     record(log, 1, seed=8)
     resumed = start()
     assert resumed.step()
-    assert resumed.learner.told == returns(log) and len(returns(log)) == 6
+    assert resumed.learner.returns == returns(log) and len(returns(log)) == 6
     resumed.close()
 
 
-def test_versions_that_take_turns_are_none(begin, monkeypatch) -> None:
-    log, _ = begin
+def test_an_episode_of_several_versions_has_no_version(run, monkeypatch) -> None:
+    log, _ = run
     with LogReader(log) as reader:
         read = reader.read_rows
 
@@ -122,29 +122,29 @@ def test_versions_that_take_turns_are_none(begin, monkeypatch) -> None:
             return {**rows, "weights": np.arange(stop - start)}
 
         monkeypatch.setattr(reader, "read_rows", mixed)
-        assert [each.weights for each in EpisodeReturns(reader).new()] == [-1, -1, -1]
+        assert [episode.weights for episode in EpisodeReturns(reader).new()] == [-1, -1, -1]
 
 
-def test_returns_of_held_out_episodes_are_not_told(begin) -> None:
-    log, _ = begin
+def test_returns_of_held_out_episodes_are_not_read(run) -> None:
+    log, _ = run
     with LogReader(log) as reader:
-        later = EpisodeReturns(reader, episodes=lambda table: table["start"] > 0)
-        assert [(e.total, e.length, e.weights) for e in later.new()] == returns(log)[1:]
-        assert later.new() == []
+        episode_returns = EpisodeReturns(reader, episodes=lambda table: table["start"] > 0)
+        assert [(e.total, e.length, e.weights) for e in episode_returns.new()] == returns(log)[1:]
+        assert episode_returns.new() == []
 
 
-def test_learning_does_not_tell_returns_of_held_out_episodes(begin) -> None:
-    log, start = begin
-    learning = start(hold_out=0.7)  # the episode at row 0 lies at .62
-    assert learning.step()
-    assert set(learning.learner.told).isdisjoint(returns(log)[:1])
-    assert len(learning.learner.told) < 3
-    learning.close()
+def test_returns_of_held_out_episodes_are_not_learned_from(run) -> None:
+    log, start = run
+    trainer = start(hold_out=0.7)  # the share of the episode at row 0 is .62
+    assert trainer.step()
+    assert set(trainer.learner.returns).isdisjoint(returns(log)[:1])
+    assert len(trainer.learner.returns) < 3
+    trainer.close()
 
 
 @pytest.mark.parametrize("error", [LogRowError, LogDamageError])
-def test_an_episode_that_cannot_be_read_is_passed_over(begin, monkeypatch, error) -> None:
-    log, _ = begin
+def test_an_unreadable_episode_is_skipped(run, monkeypatch, error) -> None:
+    log, _ = run
     with LogReader(log) as reader:
         read, second = reader.read_rows, int(reader.episodes["start"][1])
 

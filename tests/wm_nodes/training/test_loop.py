@@ -1,4 +1,4 @@
-"""Learning from a log: resumes bit for bit, returns from divergence, publishes whole versions."""
+"""Training from a log: resumes exactly, recovers from divergence, publishes complete versions."""
 
 from __future__ import annotations
 
@@ -40,147 +40,147 @@ def start(tmp_path, log):
     def begin(name="run", published=None, **changes):
         settings = {"model": "tiny", "device": "cpu", "pace": False, "publish_s": 1e9} | changes
         config = TrainingConfig(tmp_path / name, settings.pop("logs", ((log, 1.0),)), **settings)
-        seen = [] if published is None else published
-        return Trainer(config, lambda manifest, path: seen.append((manifest, path)))
+        versions = [] if published is None else published
+        return Trainer(config, lambda manifest, path: versions.append((manifest, path)))
 
     return begin
 
 
-def advance(learning, updates):
-    while learning.progress.updates < updates:
-        assert learning.step()
+def advance(trainer, updates):
+    while trainer.progress.updates < updates:
+        assert trainer.step()
 
 
-def weights(learning):
-    modules = learning.model.modules_by_name()
+def weights(trainer):
+    modules = trainer.model.modules_by_name()
     return {f"{m}.{k}": v.clone() for m, x in modules.items() for k, v in x.state_dict().items()}
 
 
 def test_the_losses_fall(start):
-    learning = start()
+    trainer = start()
     losses = []
-    while learning.progress.updates < 60:
-        learning.step()
-        losses.append(learning.metrics["ae/pixel_loss"])
+    while trainer.progress.updates < 60:
+        trainer.step()
+        losses.append(trainer.metrics["ae/pixel_loss"])
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
-    assert np.isfinite(list(learning.metrics.values())).all()
+    assert np.isfinite(list(trainer.metrics.values())).all()
 
 
 def test_phases_follow_each_other(start):
-    learning = start(steps=INITIAL + 2)
-    phases = [learning.progress.phase]
-    while learning.step():
-        phases.append(learning.progress.phase)
+    trainer = start(steps=INITIAL + 2)
+    phases = [trainer.progress.phase]
+    while trainer.step():
+        phases.append(trainer.progress.phase)
     assert phases == ["waiting", *["autoencoder"] * 2, *["world_model"] * 2, *["behaviour"] * 2,
                       "done"]  # fmt: skip
-    assert learning.done
+    assert trainer.done
 
 
-def test_a_run_that_was_interrupted_is_the_same_bit_for_bit(start):
-    whole = start("whole")
-    advance(whole, 11)
+def test_an_interrupted_run_is_the_same_bit_for_bit(start):
+    uninterrupted = start("whole")
+    advance(uninterrupted, 11)
     for stop in (2, 7):  # in the autoencoder's phase, and in behaviour's
-        part = start("parts")
-        advance(part, stop)
-        part.close()
-    part = start("parts")
-    advance(part, 11)
-    ours, theirs = weights(part), weights(whole)
-    assert_same_tensors(ours, theirs)
-    assert part.metrics == whole.metrics
+        resumed = start("parts")
+        advance(resumed, stop)
+        resumed.close()
+    resumed = start("parts")
+    advance(resumed, 11)
+    actual, expected = weights(resumed), weights(uninterrupted)
+    assert_same_tensors(actual, expected)
+    assert resumed.metrics == uninterrupted.metrics
 
 
-def test_a_kill_between_two_saves_costs_only_what_came_after(start):
-    learning = start()
-    advance(learning, 7)
-    learning.save()
-    kept = weights(learning)
-    advance(learning, 9)  # and is killed here
-    again = start()
-    again.step()
-    assert again.progress.updates == 8
-    assert again.progress.version == learning.progress.version == 2
-    back = start()
-    back._open()
-    assert_same_tensors(weights(back), kept)
+def test_a_kill_between_two_saves_loses_only_the_updates_after_the_first(start):
+    trainer = start()
+    advance(trainer, 7)
+    trainer.save()
+    saved = weights(trainer)
+    advance(trainer, 9)  # and is killed here
+    resumed = start()
+    resumed.step()
+    assert resumed.progress.updates == 8
+    assert resumed.progress.version == trainer.progress.version == 2
+    reopened = start()
+    reopened._open()
+    assert_same_tensors(weights(reopened), saved)
 
 
 def test_a_non_finite_loss_goes_back_to_the_last_good_version(start):
-    learning = start()
-    advance(learning, 7)
-    learning.save()
-    kept = weights(learning)
-    advance(learning, 8)
-    poison(learning)
-    assert learning.step()
-    assert (learning.progress.updates, learning.progress.rollbacks) == (7, 1)
-    assert_same_tensors(weights(learning), kept)
-    advance(learning, 9)
+    trainer = start()
+    advance(trainer, 7)
+    trainer.save()
+    saved = weights(trainer)
+    advance(trainer, 8)
+    set_weights_to_nan(trainer)
+    assert trainer.step()
+    assert (trainer.progress.updates, trainer.progress.rollbacks) == (7, 1)
+    assert_same_tensors(weights(trainer), saved)
+    advance(trainer, 9)
 
 
-def test_without_a_good_version_divergence_is_said(start):
-    learning = start()
-    advance(learning, 2)
-    poison(learning)
+def test_without_a_good_version_divergence_is_an_error(start):
+    trainer = start()
+    advance(trainer, 2)
+    set_weights_to_nan(trainer)
     with pytest.raises(TrainingError, match=r"diverged at update 2: .* became nan"):
-        learning.step()
+        trainer.step()
 
 
-def test_divergence_again_and_again_gives_up(start):
-    learning = start()
-    advance(learning, 2)
-    learning.save()
+def test_repeated_divergence_ends_the_run(start):
+    trainer = start()
+    advance(trainer, 2)
+    trainer.save()
     with pytest.raises(TrainingError, match="diverged"):
         for _ in range(9):
-            poison(learning)
-            learning.step()
+            set_weights_to_nan(trainer)
+            trainer.step()
 
 
 def test_another_model_s_run_is_refused(start):
-    learning = start()
-    advance(learning, 2)
-    learning.close()
+    trainer = start()
+    advance(trainer, 2)
+    trainer.close()
     with pytest.raises(WeightsError, match="got model 'other', expected 'tiny'"):
         start(model="other").step()
 
 
 def test_a_log_without_a_camera_is_refused(tmp_path, log, start):
     with LogReader(log) as reader:
-        blind = replace(reader.spec, cameras={})
-        with LogWriter(tmp_path / "blind", blind) as writer:
-            for at in range(reader.length):
-                row = {k: v[0] for k, v in reader.read_rows(at, at + 1).items()}
-                writer.append({name: row[name] for name in blind.fields})
+        spec = replace(reader.spec, cameras={})
+        with LogWriter(tmp_path / "no_camera", spec) as writer:
+            for index in range(reader.length):
+                row = {k: v[0] for k, v in reader.read_rows(index, index + 1).items()}
+                writer.append({name: row[name] for name in spec.fields})
     with pytest.raises(TrainingError, match="camera: got none in the log"):
-        start(logs=((tmp_path / "blind", 1.0),)).step()
+        start(logs=((tmp_path / "no_camera", 1.0),)).step()
 
 
-def test_published_versions_are_whole_and_none_comes_before_behaviour(start):
+def test_published_versions_are_complete_and_none_precedes_behaviour(start):
     published = []
-    learning = start(published=published, publish_s=0.0)
-    advance(learning, INITIAL - 1)
-    learning.save()
+    trainer = start(published=published, publish_s=0.0)
+    advance(trainer, INITIAL - 1)
+    trainer.save()
     assert published == []
-    advance(learning, INITIAL + 3)
+    advance(trainer, INITIAL + 3)
     assert [manifest.step for manifest, _ in published] == list(range(INITIAL, INITIAL + 4))
     for manifest, path in published:
-        model, found = load_model(path)
-        assert found == manifest
+        model, loaded = load_model(path)
+        assert loaded == manifest
         assert model.spec.action_dim == 1
     assert (
-        learning.checkpoints.store.latest()
-        == learning.checkpoints.store.versions()[-1]
+        trainer.checkpoints.store.latest()
+        == trainer.checkpoints.store.versions()[-1]
         == published[-1][0].version
     )
     assert published[0][0].extra["task"] == "origin"
     assert [m.parent for m, _ in published] == [m.version - 1 for m, _ in published]
 
 
-def test_a_save_that_breaks_off_leaves_the_version_before(start, monkeypatch):
+def test_a_failed_save_keeps_the_previous_version(start, monkeypatch):
     published = []
-    learning = start(published=published)
-    advance(learning, INITIAL)
-    before = learning.checkpoints.store.latest()
+    trainer = start(published=published)
+    advance(trainer, INITIAL)
+    before = trainer.checkpoints.store.latest()
 
     def full_disk(path, data):
         if path.name == "manifest.json":
@@ -190,87 +190,87 @@ def test_a_save_that_breaks_off_leaves_the_version_before(start, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("wm_models.weights.store._write", full_disk)
         with pytest.raises(OSError, match="No space"):
-            learning.save()
-    assert (
-        learning.checkpoints.store.latest() == before == learning.checkpoints.store.versions()[-1]
-    )
+            trainer.save()
+    assert trainer.checkpoints.store.latest() == before == trainer.checkpoints.store.versions()[-1]
     assert len(published) == 1
-    advance(learning, INITIAL + 1)
-    learning.save()
-    assert read_manifest(learning.checkpoints.store.folder).step == INITIAL + 1
+    advance(trainer, INITIAL + 1)
+    trainer.save()
+    assert read_manifest(trainer.checkpoints.store.folder).step == INITIAL + 1
 
 
 def test_only_demonstrated_actions_are_marked_for_imitation(tmp_path, start, monkeypatch):
     demos = record(tmp_path / "demos", 3, expert=True)
     play = record(tmp_path / "play", 3)
-    learning = start(logs=((demos, 1.0), (play, 1.0)))
-    advance(learning, 1)
-    seen = []
-    update = learning.learner.update
-    monkeypatch.setattr(learning.learner, "update", lambda b: seen.append(b) or update(b))
-    advance(learning, INITIAL + 3)
-    known = []
+    trainer = start(logs=((demos, 1.0), (play, 1.0)))
+    advance(trainer, 1)
+    updates = []
+    update = trainer.learner.update
+    monkeypatch.setattr(
+        trainer.learner, "update", lambda batches: updates.append(batches) or update(batches)
+    )
+    advance(trainer, INITIAL + 3)
+    intended = []
     with LogReader(demos) as reader:
-        known = reader.read("commanded", 0, reader.length)[:, 0].tolist()
+        intended = reader.read("commanded", 0, reader.length)[:, 0].tolist()
     counts = {True: 0, False: 0}
-    for batches in seen:
+    for batches in updates:
         for batch in batches.values():
             assert "source" not in batch
             assert not (batch["demo"] & batch["is_last"]).any()
             for demo, commanded in zip(batch["demo"].flatten(), batch["commanded"].flatten()):
                 counts[bool(demo)] += 1
-                assert not demo or float(commanded) in known
+                assert not demo or float(commanded) in intended
     assert min(counts.values()) > 20
-    assert np.isfinite(learning.metrics["ac/imitation_loss"])
+    assert np.isfinite(trainer.metrics["ac/imitation_loss"])
 
 
 def test_updates_keep_pace_with_a_growing_log(tmp_path, start):
     log = tmp_path / "growing"
-    learning = start(logs=((log, 1.0),), pace=True)
-    assert not learning.step()
+    trainer = start(logs=((log, 1.0),), pace=True)
+    assert not trainer.step()
     record(log, 2)  # 18 rows of the 20 that come before learning
-    assert not learning.step()
+    assert not trainer.step()
     record(log, 1)
-    advance(learning, INITIAL)
-    made = INITIAL + -(-(27 - TINY.learner.prefill) // TINY.learner.train_every)
-    while learning.step():
+    advance(trainer, INITIAL)
+    expected = INITIAL + -(-(27 - TINY.learner.prefill) // TINY.learner.train_every)
+    while trainer.step():
         pass
-    assert learning.progress.updates == made
+    assert trainer.progress.updates == expected
     record(log, 1)
-    assert learning.step()
+    assert trainer.step()
 
 
-def test_a_run_learned_off_line_goes_on_on_line_at_the_ratio(tmp_path, start, log):
+def test_a_run_trained_offline_continues_online_at_the_ratio(tmp_path, start, log):
     offline = start()
     advance(offline, INITIAL + 7)
     offline.close()
-    kept = weights(offline)
+    saved = weights(offline)
 
     growing = record(tmp_path / "growing", 1)  # 9 rows: less than the prefill
-    both = ((growing, 0.5), (log, 0.5))
-    online = start(logs=both, pace=True)
-    assert not online.step()  # what was learned off line is no debt, and no credit
+    logs = ((growing, 0.5), (log, 0.5))
+    online = start(logs=logs, pace=True)
+    assert not online.step()  # updates made offline do not count in the ratio
     assert online.progress.updates == INITIAL + 7 and online.covered_steps == 9
-    assert_same_tensors(weights(online), kept)
+    assert_same_tensors(weights(online), saved)
     record(growing, 2)
     while online.step():
         pass
-    made = -(-18 // TINY.learner.train_every)
-    assert online.progress.updates == INITIAL + 7 + made
+    online_updates = -(-18 // TINY.learner.train_every)
+    assert online.progress.updates == INITIAL + 7 + online_updates
     online.close()
 
-    again = start(logs=both, pace=True)  # resumed on line: counts from where it went on line
-    assert not again.step()
-    assert (again.progress.updates, again.covered_steps) == (
-        INITIAL + 7 + made,
+    resumed = start(logs=logs, pace=True)  # resumed online: counts from the online start
+    assert not resumed.step()
+    assert (resumed.progress.updates, resumed.covered_steps) == (
+        INITIAL + 7 + online_updates,
         online.covered_steps,
     )
-    assert again.progress.version == online.progress.version
+    assert resumed.progress.version == online.progress.version
 
 
-def test_on_line_with_a_new_log_alone_the_prefill_comes_first(tmp_path, start):
+def test_online_with_only_a_new_log_the_prefill_comes_first(tmp_path, start):
     offline = start()
-    advance(offline, 3)  # in the first phases still
+    advance(offline, 3)  # still in the first phases
     offline.close()
     growing = record(tmp_path / "growing", 2)  # 18 rows of 20
     online = start(logs=((growing, 1.0),), pace=True)
@@ -297,7 +297,7 @@ def test_evaluation_episodes_are_neither_learned_from_nor_counted(tmp_path, star
         for i in range(reader.length):
             writer.append({name: values[i] for name, values in rows.items()})
     evaluate(mixed, log, 5)
-    runs = [start(name, logs=((place, 1.0),), pace=True) for name, place in
+    runs = [start(name, logs=((path, 1.0),), pace=True) for name, path in
             (("a", plain), ("b", mixed))]  # fmt: skip
     for run in runs:
         while run.step():
@@ -305,36 +305,36 @@ def test_evaluation_episodes_are_neither_learned_from_nor_counted(tmp_path, star
         run.close()
     assert runs[0].progress.agent_steps == runs[1].progress.agent_steps == 27
     assert runs[0].progress.updates == runs[1].progress.updates > INITIAL
-    ours, theirs = map(weights, runs)
-    assert_same_tensors(ours, theirs)
-    again = start("b", logs=((mixed, 1.0),), pace=True)
-    assert not again.step() and again.progress.agent_steps == 27
+    plain_weights, mixed_weights = map(weights, runs)
+    assert_same_tensors(plain_weights, mixed_weights)
+    resumed = start("b", logs=((mixed, 1.0),), pace=True)
+    assert not resumed.step() and resumed.progress.agent_steps == 27
     evaluate(mixed, log, 5)
-    assert not again.step() and again.progress.agent_steps == 27
+    assert not resumed.step() and resumed.progress.agent_steps == 27
 
 
-def test_a_log_of_evaluation_episodes_alone_says_so(tmp_path, start, log):
-    evaluate(tmp_path / "judged", log, 5)
+def test_a_log_of_only_evaluation_episodes_is_refused(tmp_path, start, log):
+    evaluate(tmp_path / "evaluated", log, 5)
     with pytest.raises(
-        TrainingError, match=r"judged, whose 45 rows are all of evaluation episodes"
+        TrainingError, match=r"evaluated, whose 45 rows are all of evaluation episodes"
     ):
-        start(logs=((tmp_path / "judged", 1.0),)).step()
+        start(logs=((tmp_path / "evaluated", 1.0),)).step()
     with pytest.raises(
-        TrainingError, match=r"judged, whose 45 rows are all of evaluation episodes"
+        TrainingError, match=r"evaluated, whose 45 rows are all of evaluation episodes"
     ):
-        start("beside", logs=((log, 0.5), (tmp_path / "judged", 0.5))).step()
+        start("beside", logs=((log, 0.5), (tmp_path / "evaluated", 0.5))).step()
 
 
 def test_metrics_are_averaged_into_rows(start):
-    learning = start(log_every=4)
-    advance(learning, 8)
-    learning.close()
-    lines = (learning.config.run / "metrics" / "train.csv").read_text().splitlines()
+    trainer = start(log_every=4)
+    advance(trainer, 8)
+    trainer.close()
+    lines = (trainer.config.run / "metrics" / "train.csv").read_text().splitlines()
     assert lines[0] == "time,update,metric,value"
     assert {line.split(",")[1] for line in lines[1:]} == {"4", "8"}
 
 
-def test_a_log_s_weight_is_read_from_its_word(log):
+def test_the_weight_of_a_log_is_read_from_its_argument(log):
     assert weighted_log(str(log)) == (log, 1.0)
     assert weighted_log(f"{log}:0.3") == (log, 0.3)
     assert weighted_log(f"{log.parent}:2") == (log, 2.0)
@@ -345,9 +345,9 @@ def test_a_log_s_weight_is_read_from_its_word(log):
         weighted_log("nowhere:1")
 
 
-def poison(learning):
+def set_weights_to_nan(trainer):
     with torch.no_grad():
-        next(learning.model.autoencoder.parameters()).fill_(float("nan"))
+        next(trainer.model.autoencoder.parameters()).fill_(float("nan"))
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def poison(learning):
     ],
 )
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_log_that_lacks_what_the_model_learns_from_is_refused(
+def test_a_log_without_the_fields_of_the_model_is_refused(
     start, tmp_path, log, changes, message, mixed
 ):
     with LogReader(log) as reader:

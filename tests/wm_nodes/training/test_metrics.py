@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wm_nodes.training.metrics import MetricsRecorder
 
 
-def table(folder):
+def read_table(folder):
     with (folder / "train.csv").open() as file:
         return [tuple(row[1:]) for row in csv.reader(file)]
 
@@ -30,7 +30,7 @@ def test_rows_are_averages_of_the_updates_between(tmp_path):
     recorder = MetricsRecorder(tmp_path, every=4)
     measure(recorder, range(1, 10))
     recorder.close()
-    assert table(tmp_path) == [("update", "metric", "value"), ("4", "loss", "2.5"),
+    assert read_table(tmp_path) == [("update", "metric", "value"), ("4", "loss", "2.5"),
                                ("8", "loss", "6.5")]  # fmt: skip
     assert curves(tmp_path) == {"loss": [(4, 2.5), (8, 6.5)]}
 
@@ -40,14 +40,14 @@ def test_values_that_are_not_finite_are_left_out(tmp_path):
     recorder.write(1, {"nan": float("nan")})
     recorder.write(2, {"inf": float("inf"), "loss": 1.0})
     recorder.close()
-    assert table(tmp_path)[1:] == [("2", "loss", "1")]
+    assert read_table(tmp_path)[1:] == [("2", "loss", "1")]
 
 
 @pytest.mark.parametrize("saved", [2, 4, 5, 8])
 def test_a_killed_run_reports_each_update_once(tmp_path, saved):
-    whole = MetricsRecorder(tmp_path / "whole", every=4)
-    measure(whole, range(1, 13))
-    whole.close()
+    uninterrupted = MetricsRecorder(tmp_path / "whole", every=4)
+    measure(uninterrupted, range(1, 13))
+    uninterrupted.close()
     killed = MetricsRecorder(tmp_path / "killed", every=4)
     measure(killed, range(1, saved + 1))
     state = killed.state_dict()
@@ -57,9 +57,9 @@ def test_a_killed_run_reports_each_update_once(tmp_path, saved):
         file.write("1.0,12,lo")  # in the middle of a row
     for file in (tmp_path / "killed" / "tensorboard").iterdir():  # it began in an earlier second
         file.rename(file.with_name("events.out.tfevents.0000000001.earlier"))
-    again = MetricsRecorder(tmp_path / "killed", every=4)
-    again.resume(saved, state)
-    measure(again, range(saved + 1, 13))
-    again.close()
-    assert table(tmp_path / "killed") == table(tmp_path / "whole")
+    resumed = MetricsRecorder(tmp_path / "killed", every=4)
+    resumed.resume(saved, state)
+    measure(resumed, range(saved + 1, 13))
+    resumed.close()
+    assert read_table(tmp_path / "killed") == read_table(tmp_path / "whole")
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")

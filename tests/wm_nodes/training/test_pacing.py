@@ -33,7 +33,7 @@ def test_without_a_ratio_an_update_is_always_due():
     assert Pacing(PACE, False).is_due(10**6, 0)
 
 
-def test_the_prefill_is_waited_for_once():
+def test_the_prefill_counts_once():
     assert Pacing(PACE, True).prefill(resumed=False) == 20
     assert Pacing(PACE, True).prefill(resumed=True) == Pacing(PACE, False).prefill(False) == 1
 
@@ -52,7 +52,7 @@ def test_a_log_alone_must_hold_the_prefill_after_a_restart():
     assert not pacing.is_due(30, 20) and pacing.is_due(30, 21)
 
 
-def test_the_state_goes_on_with_the_ratio():
+def test_the_state_keeps_the_ratio():
     first, second = Pacing(PACE, True), Pacing(PACE, True)
     first.restart(30, 7, alone=False)
     assert second.can_load(first.state_dict())
@@ -80,9 +80,9 @@ def test_evaluation_episodes_are_not_counted(tmp_path):
                     row = {name: values[i] for name, values in rows.items()}
                     writer.append(row | {"evaluation": np.bool_(evaluation)})
         assert count.update(reader) == 2 * length < reader.length
-        again = AgentStepCount()
-        again.load_state_dict(count.state_dict())
-        assert again.update(reader) == 2 * length
+        restored = AgentStepCount()
+        restored.load_state_dict(count.state_dict())
+        assert restored.update(reader) == 2 * length
 
 
 def test_rows_dropped_by_the_capacity_stay_counted(tmp_path):

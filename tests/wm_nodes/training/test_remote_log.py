@@ -31,7 +31,7 @@ SERVER = (
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """Start a process in the test's folder, an S3 server beside it; all are gone in the end."""
+    """Return a function that starts a process in the test's folder, with an S3 server."""
     pytest.importorskip("obstore")
     pytest.importorskip("moto.server")
     import boto3
@@ -58,37 +58,37 @@ def start(tmp_path, monkeypatch):
         process.wait()
 
 
-def hear(process, pattern):
+def wait_for_line(process, pattern):
     """Wait for a line of the process that matches."""
     while not re.search(pattern, line := process.stdout.readline()):
-        assert line, "it ended"
+        assert line, "the process ended"
 
 
 @pytest.mark.timeout(180)
-def test_a_trainer_elsewhere_learns_from_a_log_that_is_being_recorded(start, tmp_path):
+def test_a_remote_trainer_learns_from_a_log_during_its_recording(start, tmp_path):
     record(tmp_path / "log", 6)
     archiving = start([*WM, "log", "archive", "log", URL, "--follow", "--every-s", "0.1"])
-    hear(archiving, rf"{URL}: 54 rows in 6 whole episodes; \d+ objects")
+    wait_for_line(archiving, rf"{URL}: 54 rows in 6 whole episodes; \d+ objects")
 
-    words = ["--log", URL, "--run", "far", "--device", "cpu", "--seed", "1"]
-    output, _ = (process := start([*TRAIN, *words, "--steps", "8"])).communicate()
+    arguments = ["--log", URL, "--run", "far", "--device", "cpu", "--seed", "1"]
+    output, _ = (process := start([*TRAIN, *arguments, "--steps", "8"])).communicate()
     assert process.returncode == 0, output
-    record(tmp_path / "log", 4)  # recording goes on; so does the archive
-    hear(archiving, "90 rows in 10 whole episodes")
-    output, _ = (process := start([*TRAIN, *words, "--steps", "16"])).communicate()
+    record(tmp_path / "log", 4)  # recording continues, and so does the archive
+    wait_for_line(archiving, "90 rows in 10 whole episodes")
+    output, _ = (process := start([*TRAIN, *arguments, "--steps", "16"])).communicate()
     assert process.returncode == 0, output
     assert read_manifest(tmp_path / "runs/far/weights").step == 16
 
     archiving.send_signal(signal.SIGINT)
     archiving.communicate(timeout=120)
     assert archiving.returncode == 0
-    with open_log(URL) as far, LogReader(tmp_path / "log") as near:
-        assert far.length == near.length == 90
-        assert (far.read("image/top", 0, 90) == near.read("image/top", 0, 90)).all()
+    with open_log(URL) as remote, LogReader(tmp_path / "log") as local:
+        assert remote.length == local.length == 90
+        assert (remote.read("image/top", 0, 90) == local.read("image/top", 0, 90)).all()
 
-    log = str(tmp_path / "log")  # and it is the same learning as from the log itself
-    for run, place in (("near", log), ("again", URL)):
-        command = [*TRAIN, "--log", place, "--run", run, "--device", "cpu", "--steps", "8"]
+    log = str(tmp_path / "log")  # the training equals that from the log itself
+    for run, path in (("near", log), ("again", URL)):
+        command = [*TRAIN, "--log", path, "--run", run, "--device", "cpu", "--steps", "8"]
         output, _ = (process := start(command)).communicate()
         assert process.returncode == 0, output
     assert (
@@ -98,7 +98,7 @@ def test_a_trainer_elsewhere_learns_from_a_log_that_is_being_recorded(start, tmp
 
 
 @pytest.mark.timeout(120)
-def test_a_killed_upload_goes_on_and_a_wrong_address_is_said(start, tmp_path, monkeypatch):
+def test_a_killed_upload_is_continued_and_a_wrong_address_is_reported(start, tmp_path, monkeypatch):
     record(tmp_path / "log", 6)
     command = [*WM, "log", "archive", "log", URL]
     for wait_s in (0.6, 0.9):
@@ -114,7 +114,7 @@ def test_a_killed_upload_goes_on_and_a_wrong_address_is_said(start, tmp_path, mo
     assert "no log at s3://logs/nothing: there is no zarr.json" in output
 
 
-def test_weights_and_urls_are_told_apart():
+def test_weights_and_urls_are_distinguished():
     assert weighted_log(URL) == (URL, 1.0)
     assert weighted_log(f"{URL}:0.3") == (URL, 0.3)
     assert split_logs({"offline": f"{URL},{URL}:0.5"}) == [f"{URL}:1", f"{URL}:0.5"]

@@ -1,4 +1,4 @@
-"""Logs of another robot, task or action space are not learned from together without a word."""
+"""Logs of another robot, task or action space are learned from together only if that is allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def logs(tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", TINY)
     first = record(tmp_path / "first", 3)
 
-    def other(**changes):
+    def record_logs(**changes):
         with LogReader(first) as reader:
             spec = replace(reader.spec, **changes)
             rows = [
@@ -33,12 +33,14 @@ def logs(tmp_path, monkeypatch):
                 writer.append(row)
         return first, tmp_path / "second"
 
-    return other
+    return record_logs
 
 
-def learning(tmp_path, logs, **more):
+def make_trainer(tmp_path, logs, **options):
     pairs = tuple((log, 1.0) for log in logs)
-    config = TrainingConfig(tmp_path / "run", pairs, model="tiny", device="cpu", pace=False, **more)
+    config = TrainingConfig(
+        tmp_path / "run", pairs, model="tiny", device="cpu", pace=False, **options
+    )
     return Trainer(config)
 
 
@@ -58,23 +60,23 @@ def test_the_trainer_refuses_them_naming_both_logs_and_the_difference(
     with pytest.raises(
         TrainingError, match=rf"{first} and {second} differ: {message}.*allow_mixed"
     ):
-        learning(tmp_path, (first, second)).step()
+        make_trainer(tmp_path, (first, second)).step()
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("changes", "message"), CHANGES)
 def test_it_learns_from_them_where_that_is_allowed(tmp_path, logs, changes, message):
-    assert learning(tmp_path, logs(**changes), allow_mixed=True).step()
+    assert make_trainer(tmp_path, logs(**changes), allow_mixed=True).step()
 
 
 def test_equal_logs_are_no_mixture(tmp_path, logs):
-    assert learning(tmp_path, logs(extra={"seed": 7})).step()
+    assert make_trainer(tmp_path, logs(extra={"seed": 7})).step()
 
 
 def test_another_number_of_action_dimensions_is_refused_even_then(tmp_path, logs):
     first, _ = logs()
     with LogReader(first) as reader:
         spec = reader.spec
-    wide = replace(spec, action=VectorSpec(("a", "b"), ("1", "1"), (-1, -1), (1, 1)))
-    message = mixture([("here", spec), ("there", wide)], True)
+    two_dimensional = replace(spec, action=VectorSpec(("a", "b"), ("1", "1"), (-1, -1), (1, 1)))
+    message = mixture([("here", spec), ("there", two_dimensional)], True)
     assert "here has 1 action dimensions" in message and "there has 2 (a, b)" in message

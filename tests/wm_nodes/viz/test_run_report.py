@@ -1,4 +1,4 @@
-"""Reports say what the log holds; a model that knows the physics predicts the pictures exactly."""
+"""Reports agree with the log; a model with the exact physics predicts the images exactly."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ av = pytest.importorskip("av", reason="needs the [viz] extra")
 pytest.importorskip("matplotlib", reason="needs the [viz] extra")
 
 
-class KnowsThePoint(WorldModel):
-    """The point robot's own physics; reads proprio while it may look. State: position (B, 1)."""
+class ExactPointModel(WorldModel):
+    """The physics of the point robot; it reads proprio when it observes. State: position (B, 1)."""
 
     def __init__(self, push: float = 1.0) -> None:
         super().__init__()
         self.push = torch.nn.Parameter(torch.tensor(push))
         self.spec = ModelSpec((-1.0,), (1.0,), {"proprio": (1,)}, has_reward=True, has_decoder=True)
-        self.seen = 0
+        self.observed = 0
 
     def initial(self, batch, device=None):
         return torch.zeros(batch, 1)
 
     def observe(self, state, prev_action, obs, is_first, *, generator=None):
-        assert bool(is_first) == (self.seen == 0)
+        assert bool(is_first) == (self.observed == 0)
         if not is_first:
             torch.testing.assert_close(self.step(state, prev_action), obs["proprio"])
-        self.seen += 1
+        self.observed += 1
         return obs["proprio"]
 
     def step(self, state, action, *, generator=None):
@@ -60,43 +60,45 @@ class KnowsThePoint(WorldModel):
 
 @pytest.fixture
 def log(tmp_path):
-    """Four complete episodes of a random point, the third one homing, and a fifth one begun."""
+    """Four complete episodes of a random point, the third one homing, and an incomplete one."""
     random = np.random.default_rng(0)
     robot = PointRobot(seed=3, time_limit=30)
     with LogWriter(tmp_path / "log", robot.spec.log_spec()) as writer:
         for episode in range(5):
-            now = robot.reset()
+            observation = robot.reset()
             while True:
-                push = -now.proprio if episode == 2 else random.uniform(-0.4, 0.4, 1)
-                after = None if now.is_last else robot.act(np.float32(push))
-                writer.append(row(now, after, episode))
-                if after is None or (episode == 4 and after.stamp_ns > 130 * 10**8):
+                push = -observation.proprio if episode == 2 else random.uniform(-0.4, 0.4, 1)
+                next_observation = None if observation.is_last else robot.act(np.float32(push))
+                writer.append(row(observation, next_observation, episode))
+                if next_observation is None or (
+                    episode == 4 and next_observation.stamp_ns > 130 * 10**8
+                ):
                     break
-                now = after
+                observation = next_observation
     return tmp_path / "log"
 
 
-def row(now, after, episode):
+def row(observation, next_observation, episode):
     zeros = np.zeros(1, np.float32)
     return {
-        "image/top": now.images["top"],
-        "proprio": now.proprio,
-        "action": zeros if after is None else after.executed,
-        "commanded": zeros if after is None else after.commanded,
-        "reward": 0.0 if after is None else after.reward,
-        "is_first": now.is_first,
-        "is_last": now.is_last,
+        "image/top": observation.images["top"],
+        "proprio": observation.proprio,
+        "action": zeros if next_observation is None else next_observation.executed,
+        "commanded": zeros if next_observation is None else next_observation.commanded,
+        "reward": 0.0 if next_observation is None else next_observation.reward,
+        "is_first": observation.is_first,
+        "is_last": observation.is_last,
         "is_terminal": False,
-        "success": False if after is None else after.success,
-        "stamp": now.stamp_ns,
+        "success": False if next_observation is None else next_observation.success,
+        "stamp": observation.stamp_ns,
         "source": 4 if episode == 2 else 2,
         "weights": episode,
         "evaluation": False,
     }
 
 
-def test_the_report_says_what_the_log_holds(log, tmp_path):
-    summary = write_report(log, tmp_path / "report", model=KnowsThePoint(), facts={"p99_ms": 3.0})
+def test_the_report_has_the_counts_of_the_log(log, tmp_path):
+    summary = write_report(log, tmp_path / "report", model=ExactPointModel(), facts={"p99_ms": 3.0})
     assert json.loads((tmp_path / "report" / "summary.json").read_text()) == summary
     episodes = logged_episodes(LogReader(log))
     assert summary["episodes"] == len(episodes) == 4
@@ -111,7 +113,7 @@ def test_the_report_says_what_the_log_holds(log, tmp_path):
     assert names == {"summary.json", "episodes.mp4", "episodes.png", "prediction.png"}
 
 
-def test_the_film_shows_every_frame(log, tmp_path):
+def test_the_video_shows_every_frame(log, tmp_path):
     settings = ReportSettings(video_episodes=2)
     write_report(log, tmp_path / "report", settings=settings)
     with av.open(str(tmp_path / "report" / "episodes.mp4")) as container:
@@ -121,61 +123,61 @@ def test_the_film_shows_every_frame(log, tmp_path):
     assert not (tmp_path / "report" / "prediction.png").exists()
 
 
-def test_the_film_falls_back_to_another_codec(tmp_path, monkeypatch):
+def test_the_video_falls_back_to_another_codec(tmp_path, monkeypatch):
     monkeypatch.setattr(video, "CODECS", ("absent", "mpeg4"))
     frames = [video.labelled(np.full((8, 9, 3), v, np.uint8), ("a", "b")) for v in (0, 200)]
-    assert video.write_video(tmp_path / "film.mp4", frames, 20.0) == "mpeg4"
+    assert video.write_video(tmp_path / "video.mp4", frames, 20.0) == "mpeg4"
 
 
-def test_a_film_that_fails_leaves_nothing(tmp_path):
+def test_a_video_that_fails_leaves_no_file(tmp_path):
     def frames():
         yield np.zeros((64, 64, 3), np.uint8)
-        raise RuntimeError("the log went away")
+        raise RuntimeError("the log was removed")
 
-    with pytest.raises(RuntimeError, match="went away"):
-        video.write_video(tmp_path / "film.mp4", frames(), 20.0)
+    with pytest.raises(RuntimeError, match="was removed"):
+        video.write_video(tmp_path / "video.mp4", frames(), 20.0)
     assert list(tmp_path.iterdir()) == []
 
 
 def rows_of(log, episode, start=0, frames=25):
     reader = LogReader(log)
-    begin = int(reader.episodes["start"][episode]) + start
+    first = int(reader.episodes["start"][episode]) + start
     fields = {"image": "image/top", "action": "action", "reward": "reward", "proprio": "proprio"}
-    return {key: reader.read(field, begin, begin + frames) for key, field in fields.items()}
+    return {key: reader.read(field, first, first + frames) for key, field in fields.items()}
 
 
 @pytest.mark.parametrize("start", [0, 4])
-def test_who_knows_the_physics_predicts_exactly(log, start):
-    prediction = predict(KnowsThePoint(), rows_of(log, 1, start), context=5, start=start)
+def test_a_model_with_the_physics_predicts_exactly(log, start):
+    prediction = predict(ExactPointModel(), rows_of(log, 1, start), context=5, start=start)
     np.testing.assert_array_equal(prediction.predicted, prediction.truth)
     np.testing.assert_allclose(prediction.predicted_reward[1:], prediction.reward[1:], atol=1e-5)
     figures = prediction.figures()
     assert figures["mse"] == 0 < figures["mse_frozen"]
 
 
-def test_who_does_not_is_found_out(log):
-    class Guesses(KnowsThePoint):
+def test_a_wrong_model_has_errors(log):
+    class WrongPointModel(ExactPointModel):
         def observe(self, state, prev_action, obs, is_first, *, generator=None):
             return obs["proprio"]
 
-    figures = predict(Guesses(push=-1.0), rows_of(log, 1), context=5).figures()
+    figures = predict(WrongPointModel(push=-1.0), rows_of(log, 1), context=5).figures()
     assert figures["mse"] > 0
     assert figures["reward_mean_error"] > 0.01
 
 
-def test_context_must_leave_something_to_imagine(log):
+def test_context_must_leave_frames_to_imagine(log):
     with pytest.raises(ValueError, match="context: got 25, expected 1 to 24 of 25 frames"):
-        predict(KnowsThePoint(), rows_of(log, 1), context=25)
+        predict(ExactPointModel(), rows_of(log, 1), context=25)
 
 
 def test_training_and_evaluation_are_not_mixed(log, tmp_path):
     with LogReader(log) as reader:
         rows, spec = reader.read_rows(0, reader.length), reader.spec
         second = reader.episodes[1]
-    inside = np.arange(len(rows["stamp"])) - int(second["start"])
-    rows["evaluation"] = (inside >= 0) & (inside < int(second["length"]))
+    offsets = np.arange(len(rows["stamp"])) - int(second["start"])
+    rows["evaluation"] = (offsets >= 0) & (offsets < int(second["length"]))
     with LogWriter(tmp_path / "mixed", spec) as writer:
-        for index in range(len(inside)):
+        for index in range(len(offsets)):
             writer.append({name: values[index] for name, values in rows.items()})
     summary = write_report(tmp_path / "mixed", tmp_path / "report")
     assert summary["episodes"] == 3 and summary["evaluation"]["episodes"] == 1
@@ -197,14 +199,14 @@ def test_a_log_without_an_episode_is_refused(tmp_path):
 
 @pytest.fixture
 def trained(log, tmp_path):
-    """A run as `wm train` leaves it: run.json and metrics, no log of its own."""
+    """A run as `wm train` writes it: run.json and metrics, without a log."""
     run = tmp_path / "runs" / "trained"
     (run / "metrics").mkdir(parents=True)
     rows = [f"1.0,{update},wm/loss,{1 / update}\n" for update in (25, 50, 75)]
     rows += ["2.0,50,eval/success_rate,0.5\n", "3.0,75,wm/kl,nan\n", "3.0,100,wm/lo"]
     (run / "metrics" / "train.csv").write_text("time,update,metric,value\n" + "".join(rows))
-    about = {"model": "mwm_cpu", "seed": 3, "logs": [f"{log}:1"]}
-    (run / "run.json").write_text(json.dumps({"graph": "train", "arguments": about}))
+    arguments = {"model": "mwm_cpu", "seed": 3, "logs": [f"{log}:1"]}
+    (run / "run.json").write_text(json.dumps({"graph": "train", "arguments": arguments}))
     return run
 
 
@@ -221,7 +223,7 @@ def test_a_run_of_wm_train_has_a_report(trained, capsys, monkeypatch):
 
 
 def test_the_report_of_learning_predicts_the_log_that_was_learned_from(trained, log, tmp_path):
-    model, reader = KnowsThePoint(), LogReader(log)
+    model, reader = ExactPointModel(), LogReader(log)
     summary = write_training_report(trained, tmp_path / "out", model=model, log=reader)
     assert summary["prediction"]["mse"] == 0
     assert (tmp_path / "out" / "prediction.png").exists()

@@ -40,17 +40,17 @@ def test_nodes_are_started_with_parameters_that_they_declare(composition: str) -
 
 
 @pytest.mark.parametrize("composition", COMPOSITIONS)
-def test_the_part_of_ros_is_the_whole_without_the_computing(composition: str) -> None:
+def test_the_share_of_ros_is_the_total_without_the_computing(composition: str) -> None:
     loop_ms = np.array([8.0, 10.0, 12.0])
-    whole, computing, ros = graph._rows(composition, loop_ms, {"encoder": 3.0, "policy": 4.5})
-    assert (whole.value, computing.value, ros.value) == (10.0, 7.5, 2.5)
-    assert whole.low < whole.value < whole.high and whole.samples == 3
-    assert ros.goal == GOALS_MS[composition] and whole.goal is computing.goal is None
-    assert all(row.name.startswith(f"{composition}: ") for row in (whole, computing, ros))
+    total, computing, ros = graph._rows(composition, loop_ms, {"encoder": 3.0, "policy": 4.5})
+    assert (total.value, computing.value, ros.value) == (10.0, 7.5, 2.5)
+    assert total.low < total.value < total.high and total.samples == 3
+    assert ros.goal == GOALS_MS[composition] and total.goal is computing.goal is None
+    assert all(row.name.startswith(f"{composition}: ") for row in (total, computing, ros))
     assert "encoder 3.00, policy 4.50" in computing.note
 
 
-def test_the_part_of_ros_is_never_negative() -> None:
+def test_the_share_of_ros_is_never_negative() -> None:
     """Medians of different quantities do not add up exactly."""
     assert graph._rows("fused", np.array([5.0]), {"agent": 6.0})[-1].value == 0.0
 
@@ -74,6 +74,6 @@ def test_both_compositions_plan() -> None:
     rows = {row.name: row for row in graph.run(agent_steps=40)}
     assert dict(os.environ) == before
     for composition in COMPOSITIONS:
-        whole = rows[f"{composition}: observation to action"]
-        assert whole.samples >= 40  # the last episode is completed
-        assert whole.value >= rows[f"{composition}: ROS's part"].value > 0
+        total = rows[f"{composition}: observation to action"]
+        assert total.samples >= 40  # the last episode is completed
+        assert total.value >= rows[f"{composition}: ROS's part"].value > 0

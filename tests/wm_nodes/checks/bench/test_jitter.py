@@ -21,10 +21,10 @@ WINDOW = {
     "jitter_p99": "0.02", "jitter_max": "0.3", "realtime": "true", "period_ms": "100",
     "busy_p99_ms": "4.2",
 }  # fmt: skip
-both = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 
 
-@both
+@each_setting
 def test_nodes_are_started_with_parameters_that_they_declare(setting) -> None:
     folder = Path("/bench")
     nodes = jitter._nodes(setting, "mwm_cpu", folder, folder / "weights")
@@ -34,7 +34,7 @@ def test_nodes_are_started_with_parameters_that_they_declare(setting) -> None:
         assert_declared(name, read_as_ros(parameters))
 
 
-@both
+@each_setting
 def test_a_row_is_the_median_of_its_windows_in_percent_of_the_period(setting) -> None:
     windows = [{**WINDOW, "jitter_p99": share} for share in ("0.01", "0.05", "0.02")]
     row = jitter._row(setting, windows, "3.1")
@@ -51,7 +51,7 @@ def test_a_row_notes_an_ordinary_priority() -> None:
     assert "ordinary priority" in row.note
 
 
-@both
+@each_setting
 def test_measuring_begins_when_the_arm_acts_and_the_trainer_learns(setting) -> None:
     reports = NodeReports(lambda seconds: None)
     assert not jitter._begun(reports, setting)
@@ -86,7 +86,7 @@ def test_an_arm_that_latches_is_replaced_a_few_times(monkeypatch, latched: int) 
 @pytest.mark.slow
 @pytest.mark.realtime
 @pytest.mark.timeout(900)
-def test_each_setting_gives_its_figure_with_what_it_was_measured_beside() -> None:
+def test_each_setting_gives_its_row_with_its_conditions() -> None:
     before = dict(os.environ)
     rows = jitter.run(windows=1)
     assert dict(os.environ) == before

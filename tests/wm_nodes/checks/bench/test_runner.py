@@ -1,4 +1,4 @@
-"""`wm bench` gives rows, a table and two files; goals are judged as they are stated."""
+"""`wm bench` gives rows, a table and two files; goals are compared in the stated direction."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def test_rows_reach_the_table_and_the_files(tmp_path) -> None:
     assert all(row.value > 0 for row in rows)
     assert "cores" in output[0]
     assert all(row.name in "\n".join(output) for row in rows)
-    kept = json.loads((tmp_path / "bench.json").read_text())
-    assert kept["machine"]["cpu"] and len(kept["rows"]) == len(rows)
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    assert saved["machine"]["cpu"] and len(saved["rows"]) == len(rows)
     with (tmp_path / "bench.csv").open() as file:
         assert [line["name"] for line in csv.DictReader(file)] == [row.name for row in rows]
 
@@ -50,10 +50,10 @@ def test_goals(better: str, value: float, reached: bool) -> None:
     assert Row("models", "x", value, "ms").reached is None
 
 
-def test_one_thread_is_told_in_cpu_time() -> None:
-    one = Timing(wall_s=(0.3, 0.2, 0.1), cpu_s=(0.03, 0.02, 0.01))
-    assert one.row("g", "n").value == pytest.approx(20.0)
-    assert one.rate_row("g", "n", "1/s").value == pytest.approx(50.0)
-    assert "wall clock 200 ms" in one.row("g", "n").note
-    many = Timing(one.wall_s, one.cpu_s, threads=2)
-    assert many.row("g", "n").value == pytest.approx(200.0)
+def test_one_thread_is_measured_in_cpu_time() -> None:
+    single = Timing(wall_s=(0.3, 0.2, 0.1), cpu_s=(0.03, 0.02, 0.01))
+    assert single.row("g", "n").value == pytest.approx(20.0)
+    assert single.rate_row("g", "n", "1/s").value == pytest.approx(50.0)
+    assert "wall clock 200 ms" in single.row("g", "n").note
+    several = Timing(single.wall_s, single.cpu_s, threads=2)
+    assert several.row("g", "n").value == pytest.approx(200.0)

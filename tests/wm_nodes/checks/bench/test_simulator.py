@@ -1,4 +1,4 @@
-"""The benchmark of simulators notes what draws its images."""
+"""The benchmark of simulators notes the renderer of its images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wm_nodes.robots.sims.point_maze import PointMaze
 def test_a_row_notes_the_renderer_that_drew_it(preset, label):
     with PointMaze(render=preset, time_limit=5) as robot:
         row = _rate(robot, preset, 2)
-        drawn_by = robot.spec.extra["gl_renderer"]
+        renderer = robot.spec.extra["gl_renderer"]
     assert label in row.name and row.unit == "1/s"
-    assert row.note.endswith(f"; {drawn_by}")
-    assert drawn_by == (rendering.gl_renderer() if preset == "fast" else "none")
+    assert row.note.endswith(f"; {renderer}")
+    assert renderer == (rendering.gl_renderer() if preset == "fast" else "none")

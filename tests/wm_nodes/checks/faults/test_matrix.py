@@ -41,15 +41,15 @@ def test_injections_are_spread_over_the_interfaces():
     assert _spread("velocity", 7) == {"velocity": 7}
 
 
-def test_a_fault_after_which_the_operator_must_act_is_not_recovered_from_unaided():
+def test_no_fault_that_needs_the_operator_is_recovered_from_automatically():
     assert not [name for name, fault in FAULTS.items() if fault.rest and fault.unaided]
 
 
-def test_latency_quantiles_leave_out_what_was_not_measured():
+def test_latency_quantiles_leave_out_missing_measurements():
     calls = [EstopCall(n, "position", 0.001 * n, float("nan"), 0.1, 0.2, 0) for n in range(101)]
-    found = quantiles(calls)
-    assert found["answer"] == {"p50": 50.0, "p99": 99.0, "max": 100.0}
-    assert found["commands"]["max"] == 100.0
+    latencies = quantiles(calls)
+    assert latencies["answer"] == {"p50": 50.0, "p99": 99.0, "max": 100.0}
+    assert latencies["commands"]["max"] == 100.0
     assert calls[0].fine and not EstopCall(0, "position", *[float("nan")] * 4, 0).fine
 
 
@@ -65,8 +65,8 @@ time.sleep(600)
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):
-    words = [sys.executable, "-c", START_AND_WAIT, str(tmp_path)]
-    parent = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", START_AND_WAIT, str(tmp_path)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     pid = int(parent.stdout.readline())
     os.kill(pid, 0)
     time.sleep(1.0)
@@ -74,7 +74,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     parent.communicate()
     end = time.monotonic() + 90.0
     while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < end, "the process goes on"
+        assert time.monotonic() < end, "the process still runs"
         time.sleep(0.05)
 
 
@@ -91,7 +91,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
         pytest.param("velocity", ["estop", "services at random"], marks=pytest.mark.slow),
     ],
 )
-def test_the_arm_keeps_the_laws_under_faults_and_recovers(tmp_path, monkeypatch, interface, faults):
+def test_the_arm_breaks_no_limit_under_faults_and_recovers(
+    tmp_path, monkeypatch, interface, faults
+):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     outcomes: list[Outcome] = []
     auditors = run_matrix({interface: faults}, 7, lambda outcome, _: outcomes.append(outcome))

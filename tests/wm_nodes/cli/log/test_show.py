@@ -1,4 +1,4 @@
-"""`wm log show` and `wm log stats`: what is drawn and counted is what the log holds."""
+"""`wm log show` and `wm log stats`: they draw and count the contents of the log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VIEWS = {"eye": (6, 8, 3), "hand": (3, 3, 3)}
 
 
 def rows(episode: int, actions: int, weights: int, source: Source, success: bool, gap_s: float):
-    """Rows whose values tell where they come from; the action's second dimension is changed."""
+    """Rows with values that identify them; the second dimension of the action is changed."""
     for t in range(actions + 1):
         last = t == actions
         x = 0.0 if last else -1.0 + 0.5 * t
@@ -52,18 +52,18 @@ def rows(episode: int, actions: int, weights: int, source: Source, success: bool
 def log(tmp_path):
     """Three episodes: 4 and 2 actions by versions 1 and 2, 3 by a script and late."""
     spec = LogSpec("arm", "lift", PERIOD_S, VIEWS, JOINTS, ACTION)
-    given = [(4, 1, Source.POLICY, True, 0.1), (2, 2, Source.POLICY, False, 0.1),
+    episodes = [(4, 1, Source.POLICY, True, 0.1), (2, 2, Source.POLICY, False, 0.1),
              (3, -1, Source.SCRIPT, True, 0.2)]  # fmt: skip
     with LogWriter(tmp_path / "log", spec) as writer:
-        for episode, about in enumerate(given):
-            for row in rows(episode, *about):
+        for episode, settings in enumerate(episodes):
+            for row in rows(episode, *settings):
                 writer.append(row)
     return tmp_path / "log"
 
 
-def test_ranges_are_of_what_was_executed_and_rates_are_within_episodes(log):
+def test_ranges_are_of_executed_actions_and_rates_are_within_episodes(log):
     stats = measure(log)
-    ranges = {found.name: found for found in stats.ranges}
+    ranges = {value_range.name: value_range for value_range in stats.ranges}
     assert list(ranges) == ["proprio/q", "action/x", "action/grip", "commanded/x",
                             "commanded/grip", "reward"]  # fmt: skip
     x = ranges["action/x"]
@@ -93,9 +93,9 @@ def test_stats_as_table_as_json_and_as_figure(log, tmp_path, capsys):
     assert "action/x" in out and "2 / 3 / 4 actions" in out and "policy" in out
     assert figure.read_bytes()[:4] == b"\x89PNG"
     assert main(["log", "stats", str(log), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["lengths"] == {"min": 2.0, "median": 3.0, "max": 4.0}
-    assert found["ranges"][0]["low"] is None  # unbounded
+    stats = json.loads(capsys.readouterr().out)
+    assert stats["lengths"] == {"min": 2.0, "median": 3.0, "max": 4.0}
+    assert stats["ranges"][0]["low"] is None  # unbounded
 
 
 def test_an_empty_log_and_one_without_actions_have_statistics(tmp_path, capsys):
@@ -107,7 +107,7 @@ def test_an_empty_log_and_one_without_actions_have_statistics(tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_the_strip_shows_every_action_and_the_reward(log):
+def test_the_curves_show_every_action_and_the_reward(log):
     with LogReader(log) as reader:
         lanes = curves(reader, 0, 5)
     assert [lane.name for lane in lanes] == ["x", "grip", "reward"]
@@ -125,18 +125,18 @@ def test_a_frame_has_all_cameras_and_a_cursor_that_moves(log):
     middle = BAR + 160
     assert frames[3][middle, 100].tolist() == [30] * 3  # camera eye at row 3
     assert (frames[3][middle, -100] == 200).all()  # camera hand
-    marks = [frame[BAR + 320 :].astype(int) for frame in frames]
-    assert all((a != b).any() for a, b in itertools.pairwise(marks))
+    cursors = [frame[BAR + 320 :].astype(int) for frame in frames]
+    assert all((a != b).any() for a, b in itertools.pairwise(cursors))
 
 
-def test_show_writes_a_film_with_a_frame_for_each_row(log, tmp_path, capsys):
+def test_show_writes_a_video_with_a_frame_for_each_row(log, tmp_path, capsys):
     av = pytest.importorskip("av")
-    film = tmp_path / "films" / "one.mp4"
-    assert main(["log", "show", str(log), "--episode", "1", "--out", str(film)]) == 0
+    video = tmp_path / "videos" / "one.mp4"
+    assert main(["log", "show", str(log), "--episode", "1", "--out", str(video)]) == 0
     assert "3 frames, 10 a second" in capsys.readouterr().out
-    with av.open(str(film)) as container:
+    with av.open(str(video)) as container:
         assert len(list(container.decode(video=0))) == 3
-    assert [path.name for path in film.parent.iterdir()] == ["one.mp4"]
+    assert [path.name for path in video.parent.iterdir()] == ["one.mp4"]
 
 
 def test_an_episode_of_the_point_robot_is_shown_by_default(tmp_path, monkeypatch, capsys):
@@ -162,7 +162,7 @@ def test_rerun_s_file_holds_every_entity(log, tmp_path, capsys):
 
 
 @pytest.fixture
-def sensing(log):
+def sensor_log(log):
     """The log with one more episode, of 3 actions, which has depth, force and signals too."""
     sensors = {"depth": SensorSpec("uint16", (4, 6), "mm"),
                "force": SensorSpec("float32", (2,), ("N", "N"), ("fx", "fy"))}  # fmt: skip
@@ -171,50 +171,52 @@ def sensing(log):
         spec = replace(reader.spec, sensors=sensors, signals=signals)
     with LogWriter(log, spec) as writer:
         for t, row in enumerate(rows(3, 3, -1, Source.PERSON, True, 0.1)):
-            more = {
+            sensor_values = {
                 "sensor/depth": np.full((4, 6), 500 * t, np.uint16),
                 "sensor/force": np.float32([t, -t]),
                 "signals": np.float32([7, 1]) * (t < 3),
             }
-            writer.append(row | more)
+            writer.append(row | sensor_values)
     return log
 
 
-def test_sensors_and_signals_are_measured_where_there_are_any(sensing, tmp_path, capsys):
-    ranges = {found.name: found for found in measure(sensing).ranges}
+def test_sensors_and_signals_are_measured_where_there_are_any(sensor_log, tmp_path, capsys):
+    ranges = {value_range.name: value_range for value_range in measure(sensor_log).ranges}
     assert (ranges["sensor/depth"].min, ranges["sensor/depth"].max) == (0, 1500)
     assert (ranges["sensor/force/fy"].min, ranges["sensor/force/fy"].unit) == (-3, "N")
     assert (ranges["signals/latency"].min, ranges["signals/latency"].max) == (7, 7)
-    assert main(["log", "stats", str(sensing), "--figure", str(tmp_path / "a.png")]) == 0
-    assert main(["log", "info", str(sensing)]) == 0
+    assert main(["log", "stats", str(sensor_log), "--figure", str(tmp_path / "a.png")]) == 0
+    assert main(["log", "info", str(sensor_log)]) == 0
     assert "from row 12 on" in capsys.readouterr().out
 
 
-def test_depth_is_shown_beside_the_cameras_where_there_is_any(sensing):
-    with LogReader(sensing) as reader:
+def test_depth_is_shown_beside_the_cameras_where_there_is_any(sensor_log):
+    with LogReader(sensor_log) as reader:
         before, after = list(show_frames(reader, 0)), list(show_frames(reader, -1))
         assert [p.field for p in panels(reader, 0, 5)] == ["image/eye", "image/hand"]
         assert [p.field for p in panels(reader, 12, 4)][2:] == ["sensor/depth"]
         assert [c.name for c in curves(reader, 12, 4)][-3:] == ["reward", "latency", "stops"]
     assert after[0].shape[1] > before[0].shape[1]
     middle = BAR + 160
-    assert not after[0][middle, -100].any()  # nothing was seen
+    assert not after[0][middle, -100].any()  # no depth was measured
     near, far = after[1][middle, -100].astype(int), after[3][middle, -100].astype(int)
     assert near[2] > near[0] and far[0] > far[2]
 
 
-def test_rerun_reads_back_what_was_sent(sensing, tmp_path, capsys):
+def test_rerun_prints_all_sent_entities(sensor_log, tmp_path, capsys):
     pytest.importorskip("rerun")
     path = tmp_path / "one.rrd"
-    assert main(["log", "show", str(sensing), "--rerun", str(path)]) == 0
+    assert main(["log", "show", str(sensor_log), "--rerun", str(path)]) == 0
     capsys.readouterr()
-    words = [sys.executable, "-m", "rerun", "rrd", "print", str(path)]
-    output = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    arguments = [sys.executable, "-m", "rerun", "rrd", "print", str(path)]
+    output = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=120, check=True
+    ).stdout
     for entity in ("sensor/depth", "sensor/force/fx", "signal/latency", "signal/stops"):
         assert f"/{entity}" in output, entity
 
 
-def test_a_damaged_episode_is_left_out_of_what_is_counted(log, capsys):
+def test_a_damaged_episode_is_not_counted(log, capsys):
     for chunk in (log / "source").glob("c*"):
         chunk.write_bytes(b"")
     stats = measure(log)
@@ -223,7 +225,7 @@ def test_a_damaged_episode_is_left_out_of_what_is_counted(log, capsys):
     assert "3 episodes, not counted below" in capsys.readouterr().out
 
 
-def test_without_rerun_it_says_what_to_install(log, monkeypatch, capsys):
+def test_without_rerun_the_error_names_what_to_install(log, monkeypatch, capsys):
     monkeypatch.setattr("wm_nodes.viz.rerun.find_spec", lambda name: None)
     assert main(["log", "show", str(log), "--rerun", "--episode", "0"]) == 2
     error = capsys.readouterr().err
@@ -231,18 +233,18 @@ def test_without_rerun_it_says_what_to_install(log, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["log", "show", "/nowhere"], "no log at /nowhere"),
         (["log", "stats", "/nowhere"], "no log at /nowhere"),
     ],
 )
-def test_a_log_that_is_not_there_is_said_in_a_line(words, message, capsys):
-    assert main(words) == 2
+def test_a_missing_log_is_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
 
 
-def test_an_episode_that_is_not_there_is_refused(log, capsys):
+def test_a_missing_episode_is_refused(log, capsys):
     assert main(["log", "show", str(log), "--episode", "3"]) == 2
     assert "expected 0 to 2, or -1 for the newest" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A namespace belongs to one launch; a graph that chose none takes a free one."""
+"""A namespace belongs to one launch; a graph without a chosen one takes a free one."""
 
 from __future__ import annotations
 
@@ -21,61 +21,61 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("ROS_DOMAIN_ID", "7")
 
 
-def refused(graph, **given) -> str:
-    """Return the line that refuses a launch."""
-    with pytest.raises(GraphError) as error, claimed(graph, open_run(graph, given)):
+def refusal(graph, **arguments) -> str:
+    """Return the error line of a refused launch."""
+    with pytest.raises(GraphError) as error, claimed(graph, open_run(graph, arguments)):
         pass
     return str(error.value)
 
 
 @pytest.mark.parametrize("name", ["sim_metaworld", "arm_mpc"])
-def test_every_graph_leaves_a_place_for_another(name):
+def test_a_second_launch_of_a_graph_takes_a_free_namespace(name):
     graph = find_graph(name)
     with (
         claimed(graph, open_run(graph, {})) as first,
         claimed(graph, open_run(graph, {})) as second,
     ):
-        names = graph.owns(first.values)
+        keys = graph.owns(first.values)
         assert first.values["ns"] == "/robot" and second.values["ns"] == "/robot_2"
-        for key in names:
+        for key in keys:
             assert second.values[key] == f"{first.values[key]}_2"
-        places = {node.namespace(second.values) for node in graph.running(second.values)}
-        assert places == {str(second.values[key]) for key in names}
+        namespaces = {node.namespace(second.values) for node in graph.running(second.values)}
+        assert namespaces == {str(second.values[key]) for key in keys}
         assert f"used by run {first.name}; this run has ns:=/robot_2" in second.notes[-1]
         assert first.launch != second.launch
-    with claimed(graph, open_run(graph, {})) as again:
-        assert again.values["ns"] == "/robot" and again.notes == ()
+    with claimed(graph, open_run(graph, {})) as third:
+        assert third.values["ns"] == "/robot" and third.notes == ()
 
 
-def test_a_namespace_that_was_given_is_refused_in_one_line(monkeypatch):
+def test_a_used_namespace_is_refused_in_one_line_if_it_was_chosen(monkeypatch):
     with claimed(SIM, open_run(SIM, {"run": "one"})):
-        for given in ({"ns": "robot"}, {"ns": "/robot"}):
-            assert refused(SIM, **given) == (
+        for arguments in ({"ns": "robot"}, {"ns": "/robot"}):
+            assert refusal(SIM, **arguments) == (
                 "ns: got /robot on ROS domain 7, which run one uses, expected a free one: "
                 "ns:=/robot_2, or ROS_DOMAIN_ID=8. Or end that run first."
             )
         with claimed(SIM, open_run(SIM, {"ns": "/other"})) as other:
             assert other.values["ns"] == "/other"
         monkeypatch.setenv("ROS_DOMAIN_ID", "8")
-        with claimed(SIM, open_run(SIM, {"ns": "robot"})) as elsewhere:
-            assert elsewhere.values["ns"] == "/robot"
+        with claimed(SIM, open_run(SIM, {"ns": "robot"})) as other_domain:
+            assert other_domain.values["ns"] == "/robot"
 
 
-def test_a_run_with_a_namespace_of_its_own_does_not_move_when_it_goes_on():
+def test_a_continued_run_keeps_its_namespace():
     open_run(SIM, {"run": "left", "ns": "/left"})
     with claimed(SIM, open_run(SIM, {"ns": "/left"})):
-        assert refused(SIM, run="left").startswith("ns: got /left on")
+        assert refusal(SIM, run="left").startswith("ns: got /left on")
 
 
 def test_two_simulators_of_an_arm_do_not_share_a_driver():
-    given = {"policy": "random", "task": "goal"}
-    with claimed(ARM, open_run(ARM, given)):
-        assert "ns:=/b_2 driver_ns:=/arm_sim_2" in refused(ARM, **given, ns="/b")
-        with claimed(ARM, open_run(ARM, given)) as second:
+    arguments = {"policy": "random", "task": "goal"}
+    with claimed(ARM, open_run(ARM, arguments)):
+        assert "ns:=/b_2 driver_ns:=/arm_sim_2" in refusal(ARM, **arguments, ns="/b")
+        with claimed(ARM, open_run(ARM, arguments)) as second:
             assert second.values["driver_ns"] == "/arm_sim_2"
 
 
-def test_a_real_arm_does_not_move():
+def test_a_real_arm_takes_no_other_namespace():
     real = {"hardware": "real", "robot": "fr3", "policy": "hold"}
     with claimed(ARM, open_run(ARM, real)):
-        assert refused(ARM, **real).startswith("ns: got /robot on")
+        assert refusal(ARM, **real).startswith("ns: got /robot on")

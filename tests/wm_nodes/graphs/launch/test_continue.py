@@ -1,4 +1,4 @@
-"""Off line to on line: `wm launch sim_metaworld run:=NAME` goes on with what `wm train` began."""
+"""Off line to on line: `wm launch sim_metaworld run:=NAME` continues what `wm train` began."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trained(tmp_path):
     return run
 
 
-def test_a_graph_takes_over_model_robot_seed_and_logs(trained, tmp_path):
+def test_a_graph_continues_with_model_robot_seed_and_logs(trained, tmp_path):
     run = open_run(GRAPH, {"run": "one"})
     assert run.resumed and run.path == trained
     expected = {"model": "mwm", "task": "reach-v3", "camera": "corner", "render": "fast",
@@ -49,8 +49,8 @@ def test_a_graph_takes_over_model_robot_seed_and_logs(trained, tmp_path):
     trainer = next(node for node in GRAPH.nodes if node.name == "trainer")
     assert trainer.parameters(run.values)["offline"] == split_logs(run.values)
     run.lock.close()
-    again = open_run(GRAPH, {"run": "one"})  # it is this graph's now
-    assert again.values == run.values
+    reopened = open_run(GRAPH, {"run": "one"})  # it belongs to this graph now
+    assert reopened.values == run.values
     assert json.loads((trained / "run.json").read_text())["graph"] == "sim_metaworld"
 
 
@@ -61,7 +61,7 @@ def test_another_task_than_the_weights_is_refused(trained):
     assert (trained / "run.json").read_text() == before
 
 
-def test_a_run_of_the_offline_graph_goes_on_as_well(tmp_path):
+def test_a_run_of_the_offline_graph_is_continued_as_well(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "zarr.json").write_text("{}")
     open_run(find_graph("offline_train"), {"run": "two", "log": "a", "seed": 3})
@@ -75,14 +75,14 @@ def test_a_run_trained_on_its_own_log_has_no_other(trained):
     assert open_run(GRAPH, {"run": "one"}).values["offline"] == ""
 
 
-def test_training_off_line_again_leaves_the_run_to_its_graph(trained):
+def test_training_offline_again_does_not_change_the_graph_of_a_run(trained):
     open_run(GRAPH, {"run": "one"})
     before = (trained / "run.json").read_text()
     write_training(trained, {"model": "mwm", "seed": 4, "logs": []})
     assert (trained / "run.json").read_text() == before
 
 
-@pytest.mark.parametrize("word", ["nowhere", "a:0", "a:much"])
-def test_a_log_that_is_none_is_refused_before_anything_starts(trained, word):
+@pytest.mark.parametrize("text", ["nowhere", "a:0", "a:much"])
+def test_an_invalid_log_is_refused_before_anything_starts(trained, text):
     with pytest.raises(GraphError, match=r"offline: .*LOG:WEIGHT"):
-        open_run(GRAPH, {"run": "three", "offline": word})
+        open_run(GRAPH, {"run": "three", "offline": text})

@@ -1,4 +1,4 @@
-"""A command ends with its parent, also with one that dies while the command is being started."""
+"""A command ends with its parent, also if the parent ends during the start of the command."""
 
 import os
 import signal
@@ -7,34 +7,34 @@ import sys
 
 from wm_nodes.graphs.launch import die_with_parent
 
-PRINTS = [sys.executable, "-c", "print('runs')"]
+COMMAND = [sys.executable, "-c", "print('runs')"]
 
 
-def dead() -> int:
-    """The id of a process that has ended."""
+def ended_pid() -> int:
+    """Return the id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def test_the_command_of_a_living_parent_runs():
-    done = subprocess.run([*die_with_parent.prefix(), *PRINTS], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "runs\n")
+def test_the_command_of_a_running_parent_starts():
+    result = subprocess.run([*die_with_parent.prefix(), *COMMAND], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "runs\n")
 
 
-def test_the_command_of_a_dead_parent_does_not_start():
+def test_the_command_of_an_ended_parent_does_not_start():
     python, file, _, nice = die_with_parent.prefix()
-    words = [python, file, str(dead()), nice, *PRINTS]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "has ended" in done.stderr
+    arguments = [python, file, str(ended_pid()), nice, *COMMAND]
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "has ended" in result.stderr
 
 
-def test_a_wrapped_parent_that_died_is_known_by_its_environment():
-    words = [*die_with_parent.prefix(by_wrapped=True), *PRINTS]
-    environment = {**os.environ, die_with_parent.PID: str(dead())}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert (done.returncode, done.stdout) == (1, "")
+def test_a_wrapped_parent_that_ended_is_known_by_its_environment():
+    arguments = [*die_with_parent.prefix(by_wrapped=True), *COMMAND]
+    environment = {**os.environ, die_with_parent.PID: str(ended_pid())}
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stdout) == (1, "")
 
 
 def test_a_command_that_a_wrapped_command_starts_runs_and_ends_with_it():

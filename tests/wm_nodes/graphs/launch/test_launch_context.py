@@ -1,4 +1,4 @@
-"""`ros2 launch`, where launch_ros is installed: the run and its namespace are held for its life."""
+"""`ros2 launch`, where launch_ros is installed: run and namespace are held until it ends."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ FILE = str(Path(__file__).parents[4] / "launch" / "arm_mpc.launch.py")
 ARM = find_graph("arm_mpc")
 
 
-def visited(context: LaunchContext, entity) -> None:
-    """Execute what starts no process, and keep none of it."""
-    for each in entity.visit(context) or ():
-        if isinstance(each, IncludeLaunchDescription) or not hasattr(each, "cmd"):
-            visited(context, each)
+def visit(context: LaunchContext, entity) -> None:
+    """Execute all that starts no process, and keep no reference to it."""
+    for child in entity.visit(context) or ():
+        if isinstance(child, IncludeLaunchDescription) or not hasattr(child, "cmd"):
+            visit(context, child)
 
 
 def test_a_launch_holds_its_run_and_its_namespace_until_it_ends(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given = {"policy": "random", "task": "goal", "run": "one"}
+    arguments = {"policy": "random", "task": "goal", "run": "one"}
     context = LaunchContext()
-    visited(
+    visit(
         context,
         IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(FILE), launch_arguments=given.items()
+            PythonLaunchDescriptionSource(FILE), launch_arguments=arguments.items()
         ),
     )
     gc.collect()
     with pytest.raises(GraphError, match="got 'one', which is running already"):
         open_run(ARM, {"run": "one"})
     with pytest.raises(GraphError, match="which run one uses"):
-        claim(ARM, open_run(ARM, {**given, "run": "two", "ns": "robot"}))
+        claim(ARM, open_run(ARM, {**arguments, "run": "two", "ns": "robot"}))
     del context
     gc.collect()
     open_run(ARM, {"run": "one"}).lock.close()

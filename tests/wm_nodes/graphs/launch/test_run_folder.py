@@ -1,4 +1,4 @@
-"""A run goes on with the arguments it began with; what contradicts them is refused."""
+"""A run continues with the arguments it began with; contradicting ones are refused."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_new_run_is_named_after_its_task_and_written_down(tmp_path):
+def test_a_new_run_is_named_after_its_task_and_has_a_run_json(tmp_path):
     run = open_run(GRAPH, {"task": "reach-v3", "seed": "3"})
     assert run.path.parent == tmp_path / "runs"
     assert run.path.name.startswith("reach-v3-")
@@ -58,7 +58,7 @@ def test_a_second_launch_of_a_running_run_changes_nothing():
     assert open_run(GRAPH, {"run": "one", "steps": "200"}).values["steps"] == 200
 
 
-def test_an_argument_that_may_change_is_noted():
+def test_a_changed_argument_is_noted():
     open_run(GRAPH, {"run": "one", "steps": "100"})
     run = open_run(GRAPH, {"run": "one", "steps": "200"})
     assert run.values["steps"] == 200
@@ -85,7 +85,7 @@ def test_a_name_that_is_no_folder_is_refused(name):
         open_run(GRAPH, {"run": name})
 
 
-def test_missing_weights_are_refused_before_anything_is_made(tmp_path):
+def test_missing_weights_are_refused_before_a_folder_exists(tmp_path):
     with pytest.raises(GraphError, match="weights: got 'nothing-here', expected"):
         open_run(GRAPH, {"weights": "nothing-here"})
     assert not (tmp_path / "runs").exists()
@@ -111,18 +111,18 @@ def test_task_and_model_are_those_of_the_weights(name, weights, expected):
     assert run.path.name.startswith(f"{run.values['task']}-")
     assert any(note.startswith("as the weights were made: ") for note in run.notes)
     run.lock.close()
-    again = open_run(find_graph(name), {"run": run.path.name})
-    assert {key: again.values[key] for key in expected} == expected
+    resumed = open_run(find_graph(name), {"run": run.path.name})
+    assert {key: resumed.values[key] for key in expected} == expected
 
 
-def test_what_is_given_stays_where_it_does_not_contradict_the_weights():
-    given = {"weights": "reach", "task": "reach-v3", "camera": "topview"}
-    run = open_run(GRAPH, given)
+def test_arguments_that_do_not_contradict_the_weights_stay():
+    arguments = {"weights": "reach", "task": "reach-v3", "camera": "topview"}
+    run = open_run(GRAPH, arguments)
     assert (run.values["task"], run.values["camera"]) == ("reach-v3", "topview")
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "message"),
+    ("name", "arguments", "message"),
     [
         (
             "sim_metaworld",
@@ -138,13 +138,15 @@ def test_what_is_given_stays_where_it_does_not_contradict_the_weights():
         ("arm_mpc", {"weights": "arm-goal", "task": "push"}, "expected 'goal', the task of"),
     ],
 )
-def test_what_contradicts_the_weights_is_refused_and_leaves_no_run(tmp_path, name, given, message):
+def test_arguments_that_contradict_the_weights_are_refused_without_a_run(
+    tmp_path, name, arguments, message
+):
     with pytest.raises(GraphError, match=message):
-        open_run(find_graph(name), given)
+        open_run(find_graph(name), arguments)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_goes_on_with_its_own_newer_weights_whatever_it_began_with():
+def test_a_run_continues_with_its_own_newer_weights():
     run = open_run(GRAPH, {"run": "one", "weights": "window-close"})
     run.lock.close()
     (run.path / "weights").mkdir()
@@ -157,14 +159,14 @@ def test_a_run_goes_on_with_its_own_newer_weights_whatever_it_began_with():
 def test_offline_training_passes_camera_and_settings_to_the_trainer(tmp_path):
     (tmp_path / "log").mkdir()
     graph = find_graph("offline_train")
-    words = {"log": str(tmp_path / "log"), "camera": "wrist", "set": "learner.train_every=4"}
-    values = open_run(graph, {**words, "run": str(tmp_path / "one")}).values
+    arguments = {"log": str(tmp_path / "log"), "camera": "wrist", "set": "learner.train_every=4"}
+    values = open_run(graph, {**arguments, "run": str(tmp_path / "one")}).values
     trainer = next(node for node in graph.nodes if node.name == "trainer").parameters(values)
     assert (trainer["camera"], trainer["set"]) == ("wrist", "learner.train_every=4")
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ({"set": "learner.trainevery=4"}, "Did you mean 'learner.train_every'"),
         ({"set": "learner.train_every=0"}, "got 0, expected at least 1"),
@@ -173,18 +175,18 @@ def test_offline_training_passes_camera_and_settings_to_the_trainer(tmp_path):
     ],
 )
 def test_wrong_settings_of_the_preset_are_refused_before_anything_is_written(
-    tmp_path, words, message
+    tmp_path, arguments, message
 ):
     with pytest.raises(GraphError, match=message):
-        open_run(find_graph("sim_metaworld"), {**words, "run": str(tmp_path / "one")})
+        open_run(find_graph("sim_metaworld"), {**arguments, "run": str(tmp_path / "one")})
     assert not (tmp_path / "one").exists()
 
 
-def test_settings_are_checked_against_the_run_s_own_model_and_stay(tmp_path):
+def test_settings_are_checked_against_the_model_of_the_run_and_stay(tmp_path):
     graph, run = find_graph("sim_metaworld"), str(tmp_path / "one")
-    given = {"run": run, "set": "learner.batch=8"}  # of dino_wm_cpu, not of the default model
-    open_run(graph, {**given, "model": "dino_wm_cpu"})
-    assert open_run(graph, given).values["model"] == "dino_wm_cpu"
+    arguments = {"run": run, "set": "learner.batch=8"}  # of dino_wm_cpu, not of the default model
+    open_run(graph, {**arguments, "model": "dino_wm_cpu"})
+    assert open_run(graph, arguments).values["model"] == "dino_wm_cpu"
     with pytest.raises(GraphError, match="set"):
         open_run(graph, {"run": run, "set": "learner.batch=4"})
 

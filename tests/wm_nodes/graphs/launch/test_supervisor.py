@@ -1,4 +1,4 @@
-"""`wm launch` keeps real processes: restarts, order of the end, nothing left behind."""
+"""`wm launch` keeps real processes: restarts, order of the end, no process remains."""
 
 import os
 import signal
@@ -12,27 +12,27 @@ import pytest
 
 WAIT_S = 90.0  # for events on a loaded machine
 
-# Stand-in nodes: each writes what happens to it into events.txt, one line per event.
+# Stub nodes: each writes its events into events.txt, one line per event.
 NODES = """
 import os, signal, sys, time
 
 def main():
-    kind, where = sys.argv[1], os.environ["WM_TEST_EVENTS"]
-    def tell(event):
-        with open(where, "a") as stream:
+    kind, path = sys.argv[1], os.environ["WM_TEST_EVENTS"]
+    def write_event(event):
+        with open(path, "a") as stream:
             stream.write(f"{kind} {event} {time.monotonic():.3f}\\n")
     def end(number, frame):
-        tell("stops")
+        write_event("stops")
         if kind == "stubborn":
             return
         time.sleep(0.2)
-        tell("stopped")
+        write_event("stopped")
         sys.exit(0)
     signal.signal(signal.SIGTERM, end)
-    tell(f"starts:{os.getpid()}")
-    for word in os.environ.get(f"WM_TEST_{kind.upper()}", "").split(","):
-        verb, _, value = word.partition("=")
-        if verb == "say":
+    write_event(f"starts:{os.getpid()}")
+    for step in os.environ.get(f"WM_TEST_{kind.upper()}", "").split(","):
+        verb, _, value = step.partition("=")
+        if verb == "print":
             print(value, flush=True)
         if verb == "wait":
             time.sleep(float(value))
@@ -53,7 +53,7 @@ ranks, ends = {"robot": 0, "monitor": 2}, {"robot": "shutdown", "monitor": "shut
 nodes = tuple(
     NodeSpec(
         name,
-        f"stand_in.{name}",
+        f"stub_nodes.{name}",
         lambda values: {"seed": values["seed"]},
         stop_rank=ranks.get(name, 1),
         on_exit=ends.get(name, "nothing"),
@@ -70,11 +70,11 @@ sys.exit(launch(Graph("try", "A try.", arguments, nodes), sys.argv[2:]))
 """
 
 
-class Launched:
-    """A running `wm launch` of stand-in nodes."""
+class LaunchProcess:
+    """A running `wm launch` of stub nodes."""
 
-    def __init__(self, folder: Path, names: str, words: tuple[str, ...], **script: str) -> None:
-        package = folder / "stand_in"
+    def __init__(self, folder: Path, names: str, arguments: tuple[str, ...], **script: str) -> None:
+        package = folder / "stub_nodes"
         package.mkdir(exist_ok=True)
         for name in names.split(","):
             (package / f"{name}.py").write_text(NODES + f"\nsys.argv[1:] = [{name!r}]\nmain()\n")
@@ -86,7 +86,7 @@ class Launched:
             **{f"WM_TEST_{name.upper()}": value for name, value in script.items()},
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, names, *words],
+            [sys.executable, "-c", LAUNCH, names, *arguments],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -98,13 +98,13 @@ class Launched:
     def wait_for(self, *events: str, timeout_s: float = WAIT_S) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            seen = self.lines()
-            if all(any(line.startswith(event) for line in seen) for event in events):
+            lines = self.lines()
+            if all(any(line.startswith(event) for line in lines) for event in events):
                 return
             if self.process.poll() is not None:
                 break
             time.sleep(0.05)
-        raise AssertionError(f"{events} did not come: {self.lines()}")
+        raise AssertionError(f"{events} did not occur: {self.lines()}")
 
     def lines(self) -> list[str]:
         return self.events.read_text().splitlines() if self.events.exists() else []
@@ -120,72 +120,72 @@ class Launched:
         out, err = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, out, err
 
-    def left(self) -> list[psutil.Process]:
-        """Return the processes of this launch that still live."""
-        found = []
+    def live_processes(self) -> list[psutil.Process]:
+        """Return the processes of this launch that still run."""
+        processes = []
         for process in psutil.process_iter(["environ", "status"]):
             variables = process.info["environ"] or {}
-            alive = process.info["status"] != psutil.STATUS_ZOMBIE
-            if alive and variables.get("WM_TEST_EVENTS") == str(self.events):
-                found.append(process)
-        return found
+            running = process.info["status"] != psutil.STATUS_ZOMBIE
+            if running and variables.get("WM_TEST_EVENTS") == str(self.events):
+                processes.append(process)
+        return processes
 
-    def gone_within(self, seconds: float) -> bool:
+    def ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if not self.left():
+            if not self.live_processes():
                 return True
             time.sleep(0.05)
         return False
 
 
 @pytest.fixture
-def launched(tmp_path):
-    """Start launches and leave nothing of them behind, whatever the test finds."""
-    running: list[Launched] = []
+def start_launch(tmp_path):
+    """Return a function that starts a launch; all its processes are killed after the test."""
+    running: list[LaunchProcess] = []
 
-    def start(names: str, *words: str, **script: str) -> Launched:
-        running.append(Launched(tmp_path, names, words, **script))
+    def start(names: str, *arguments: str, **script: str) -> LaunchProcess:
+        running.append(LaunchProcess(tmp_path, names, arguments, **script))
         return running[-1]
 
     yield start
     for launch in running:
-        for process in launch.left():
+        for process in launch.live_processes():
             process.kill()
         launch.process.communicate(timeout=WAIT_S)
 
 
-def test_ctrl_c_ends_all_in_order(launched):
-    launch = launched("encoder,robot,recorder,monitor", monitor="say=progress 1")
+def test_ctrl_c_ends_all_in_order(start_launch):
+    launch = start_launch("encoder,robot,recorder,monitor", monitor="print=progress 1")
     launch.wait_for("robot starts", "recorder starts", "encoder starts", "monitor starts")
     launch.process.send_signal(signal.SIGINT)
     code, out, _ = launch.end()
     assert code == 0
-    assert launch.left() == []
+    assert launch.live_processes() == []
     assert "progress 1" in out
     assert launch.time_of("robot stopped") <= launch.time_of("recorder stops")
     assert launch.time_of("recorder stopped") <= launch.time_of("monitor stops")
     assert launch.time_of("encoder stopped") <= launch.time_of("monitor stops")
 
 
-def test_nodes_that_ignore_the_signal_are_killed(launched):
-    launch = launched("stubborn,robot")
+def test_nodes_that_ignore_the_signal_are_killed(start_launch):
+    launch = start_launch("stubborn,robot")
     launch.wait_for("robot starts", "stubborn starts")
     launch.process.send_signal(signal.SIGINT)
     launch.end()
-    assert launch.left() == []
+    assert launch.live_processes() == []
 
 
-def test_the_end_of_the_robot_ends_the_run(launched):
-    launch = launched("encoder,robot", robot="wait=0.5,exit=0")
+def test_the_end_of_the_robot_ends_the_run(start_launch):
+    launch = start_launch("encoder,robot", robot="wait=0.5,exit=0")
     code, out, _ = launch.end()
     assert code == 0
-    assert launch.left() == []
+    assert launch.live_processes() == []
     assert "continues it" in out
 
 
-def test_a_killed_node_is_started_again(launched):
-    launch = launched("encoder,robot")
+def test_a_killed_node_is_started_again(start_launch):
+    launch = start_launch("encoder,robot")
     launch.wait_for("encoder starts", "robot starts")
     first = launch.pid("encoder")
     time.sleep(0.5)
@@ -201,49 +201,51 @@ def test_a_killed_node_is_started_again(launched):
     assert "encoder crashed and was started again" in err
 
 
-def test_a_node_that_crashes_at_every_start_ends_the_run(launched):
-    launch = launched("encoder,robot", encoder="wait=0.3,raise=no such thing")
+def test_a_node_that_crashes_at_every_start_ends_the_run(start_launch):
+    launch = start_launch("encoder,robot", encoder="wait=0.3,raise=no such thing")
     code, _, err = launch.end()
     assert code == 1
     assert "giving up" in err
     assert "encoder: RuntimeError: no such thing" in err
     assert "Traceback" not in err
-    assert launch.left() == []
+    assert launch.live_processes() == []
 
 
-def test_a_users_mistake_found_by_a_node_ends_the_run_with_code_2(launched):
-    launch = launched("encoder,robot", encoder="say=weights: no such folder,exit=2")
+def test_a_user_error_in_a_node_ends_the_run_with_code_2(start_launch):
+    launch = start_launch("encoder,robot", encoder="print=weights: no such folder,exit=2")
     code, _, err = launch.end()
     assert code == 2
     assert "encoder: weights: no such folder" in err
     assert sum(line.startswith("encoder starts") for line in launch.lines()) == 1
-    assert launch.left() == []
+    assert launch.live_processes() == []
 
 
 @pytest.mark.parametrize("victim", ["launcher", "supervisord"])
-def test_kill_9_leaves_no_process(launched, victim):
-    launch = launched("encoder,robot,recorder")
+def test_kill_9_leaves_no_process(start_launch, victim):
+    launch = start_launch("encoder,robot,recorder")
     launch.wait_for("encoder starts", "robot starts", "recorder starts")
     process = psutil.Process(launch.process.pid)
     if victim == "supervisord":
         (process,) = process.children()
     process.kill()
-    assert launch.gone_within(WAIT_S)
+    assert launch.ended_within(WAIT_S)
     assert any(line.startswith("robot stopped") for line in launch.lines())
 
 
-def test_a_second_launch_of_a_live_run_is_refused(launched):
-    first = launched("robot", "run:=one")
+def test_a_second_launch_of_a_live_run_is_refused(start_launch):
+    first = start_launch("robot", "run:=one")
     first.wait_for("robot starts")
-    second = launched("robot", "run:=one")
+    second = start_launch("robot", "run:=one")
     code, _, err = second.end()
     assert (code, "running already" in err) == (2, True)
     first.process.send_signal(signal.SIGINT)
     assert first.end()[0] == 0
 
 
-def test_an_error_line_is_shown_with_its_node(launched):
-    launch = launched("encoder,robot", encoder="say=[ERROR] [12.5] [robot.encoder]: bad frame")
+def test_an_error_line_is_shown_with_its_node(start_launch):
+    launch = start_launch(
+        "encoder,robot", encoder="print=[ERROR] [12.5] [robot.encoder]: bad frame"
+    )
     assert any("encoder: bad frame" in line for line in launch.process.stderr)
     launch.process.send_signal(signal.SIGINT)
     launch.process.wait(WAIT_S)

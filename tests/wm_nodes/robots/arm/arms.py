@@ -17,5 +17,5 @@ def config(name: str = "arm_sim") -> ArmConfig:
 
 @cache
 def kinematics(name: str = "arm_sim") -> Kinematics:
-    given = config(name)
-    return Kinematics(given.model, given.limits.joints, given.hand)
+    arm = config(name)
+    return Kinematics(arm.model, arm.limits.joints, arm.hand)

@@ -8,12 +8,12 @@ from wm_nodes.robots.arm.actions import PathPoint
 from wm_nodes.robots.arm.agent_step import SIGNALS, AgentStep
 
 
-def begun() -> AgentStep:
+def new_step() -> AgentStep:
     return AgentStep(PathPoint(np.zeros(2), np.zeros(3)), np.zeros(2))
 
 
 def test_actions_are_averaged_and_signals_summed_up():
-    step, executed = begun(), np.float32([7.0, 8.0])
+    step, executed = new_step(), np.float32([7.0, 8.0])
     step.add(np.float32([1.0, 2.0]), 0.25, 3, False)
     step.add(np.float32([2.0, -4.0]), 0.125, 2, True)
     step.add(np.float32([0.0, 5.0]), 0.0, 0, True)
@@ -28,7 +28,7 @@ def test_actions_are_averaged_and_signals_summed_up():
 
 
 def test_a_step_without_a_period_commanded_nothing():
-    outcome = begun().outcome(np.float32([0.0, 0.0]))
+    outcome = new_step().outcome(np.float32([0.0, 0.0]))
     assert outcome.commanded.tolist() == [0.0, 0.0] and not outcome.signals.any()
 
 

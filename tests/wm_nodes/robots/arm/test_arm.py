@@ -33,7 +33,7 @@ class TestLiftFromTwoCameras(RobotContract):
         return SimulatedArm("lift", time_limit=5, camera="front,wrist", size=32, action_repeat=2)
 
 
-class TestPushWithoutPictures(RobotContract):
+class TestPushWithoutImages(RobotContract):
     def make_robot(self) -> Robot:
         return SimulatedArm("push", time_limit=5, render="none")
 
@@ -43,25 +43,25 @@ def test_the_script_succeeds(task):
     with SimulatedArm(task, render="none", time_limit=120) as arm:
         expert, solved = ArmExpert(arm.spec, arm.world), 0
         for seed in range(4):
-            seen = arm.reset(seed)
-            while not (seen.success or seen.is_last):
-                seen = arm.act(expert.act(seen))
-            solved += seen.success
+            observation = arm.reset(seed)
+            while not (observation.success or observation.is_last):
+                observation = arm.act(expert.act(observation))
+            solved += observation.success
     assert solved == 4
 
 
 def test_a_seed_alone_gives_its_scene_and_an_episode_is_repeatable():
-    def play(seed: int) -> list[np.ndarray]:
+    def rollout(seed: int) -> list[np.ndarray]:
         with SimulatedArm("push", seed=3, render="none") as arm:
-            play, seen = SmoothPlay(arm, 1), arm.reset(seed)
+            play, observation = SmoothPlay(arm, 1), arm.reset(seed)
             play.begin(0)
-            rows = [seen.proprio]
+            rows = [observation.proprio]
             rows += [arm.act(play.choose(arm.observe())[1]).proprio for _ in range(10)]
             return [*rows, arm.world.scene.cube]
 
-    for one, other in zip(play(5), play(5)):
-        np.testing.assert_array_equal(one, other)
-    assert play(5)[-1] != play(6)[-1]
+    for first, second in zip(rollout(5), rollout(5)):
+        np.testing.assert_array_equal(first, second)
+    assert rollout(5)[-1] != rollout(6)[-1]
 
 
 def test_play_stays_within_limits_and_covers_the_box():
@@ -69,57 +69,57 @@ def test_play_stays_within_limits_and_covers_the_box():
         sent: list[np.ndarray] = []
         send = arm._driver.send
         arm._driver.send = lambda setpoint: (sent.append(setpoint.position), send(setpoint))
-        play, seen = SmoothPlay(arm, 0), arm.reset(0)
+        play, observation = SmoothPlay(arm, 0), arm.reset(0)
         play.begin(0)
         home = len(sent) - 1
-        places = []
-        while not seen.is_last:
-            seen = arm.act(play.choose(seen)[1])
-            places.append(seen.proprio[-3:])
+        positions = []
+        while not observation.is_last:
+            observation = arm.act(play.choose(observation)[1])
+            positions.append(observation.proprio[-3:])
         path = np.array(sent[home:])
         times = np.arange(len(path)) * arm.period_s
-        found = audit(config().limits, arm.motion.kinematics, times, path)
-        assert not +found.violations
+        report = audit(config().limits, arm.motion.kinematics, times, path)
+        assert not +report.violations
     low, high = config().limits.box_low, config().limits.box_high
-    covered = np.ptp(places, axis=0) / (high - low)
+    covered = np.ptp(positions, axis=0) / (high - low)
     assert (covered > 0.5).all()
 
 
-def test_play_about_things_is_near_them():
-    far = {0.0: [], 1.0: []}
-    for near, distances in far.items():
+def test_play_near_objects_is_closer_to_them():
+    distances_by_share = {0.0: [], 1.0: []}
+    for near, distances in distances_by_share.items():
         with SimulatedArm("reach", render="none", time_limit=200) as arm:
-            seen = arm.reset(1)
+            observation = arm.reset(1)
             play = SmoothPlay(arm, 0, near=near, things=arm.world.things)
             play.begin(0)
-            while not seen.is_last:
-                seen = arm.act(play.choose(seen)[1])
+            while not observation.is_last:
+                observation = arm.act(play.choose(observation)[1])
                 distances.append(arm.distance())
-    assert np.mean(far[1.0][50:]) < 0.12 < np.mean(far[0.0][50:])
+    assert np.mean(distances_by_share[1.0][50:]) < 0.12 < np.mean(distances_by_share[0.0][50:])
 
 
-def test_executed_is_what_the_hand_did():
+def test_the_executed_action_is_the_motion_of_the_end_effector():
     with SimulatedArm("goal", render="none") as arm:
         arm.reset(0)
         for _ in range(5):
             before = arm.supervisor.filter.end_effector.copy()
-            seen = arm.act([0.1, 0.05, 0.0])
-            moved = (arm.supervisor.filter.end_effector - before) / arm.spec.control_period_s
-            np.testing.assert_allclose(seen.executed, moved, atol=1e-6)
-        np.testing.assert_allclose(seen.executed, [0.1, 0.05, 0.0], atol=0.02)
+            observation = arm.act([0.1, 0.05, 0.0])
+            velocity = (arm.supervisor.filter.end_effector - before) / arm.spec.control_period_s
+            np.testing.assert_allclose(observation.executed, velocity, atol=1e-6)
+        np.testing.assert_allclose(observation.executed, [0.1, 0.05, 0.0], atol=0.02)
 
 
-def test_signals_say_what_was_done_to_an_action():
+def test_signals_count_the_interventions():
     with SimulatedArm("goal", render="none") as arm:
         arm.reset(0)
-        calm = arm.act([0.0, 0.0, 0.0])
-        assert calm.signals is not None and not calm.signals.any()
+        resting = arm.act([0.0, 0.0, 0.0])
+        assert resting.signals is not None and not resting.signals.any()
         for _ in range(20):
-            driven = arm.act([0.0, 0.0, -0.2])
-        assert driven.signals[1] > 0  # the table
+            into_table = arm.act([0.0, 0.0, -0.2])
+        assert into_table.signals[1] > 0  # the table
 
 
-def test_nothing_is_commanded_before_the_driver_has_said_where_the_arm_is():
+def test_no_command_is_sent_before_the_first_joint_states():
     with SimulatedArm("goal", render="none") as arm:
         arm.switches.driver_dead = True
         sent: list[object] = []
@@ -144,7 +144,7 @@ def test_an_unknown_task_is_refused(task):
         SimulatedArm(task, render="none")
 
 
-def test_a_goal_is_the_picture_of_a_pose_whose_hand_is_there():
+def test_a_goal_is_the_image_of_a_pose_with_the_end_effector_at_it():
     with SimulatedArm("goal", camera="front", size=32) as arm:
         arm.reset(4)
         before = arm.world.positions()
@@ -152,26 +152,28 @@ def test_a_goal_is_the_picture_of_a_pose_whose_hand_is_there():
         assert goal is not None and goal.images["front"].shape == (32, 32, 3)
         np.testing.assert_allclose(goal.proprio[-3:], arm.world.scene.goal, atol=0.005)
         np.testing.assert_array_equal(arm.world.positions(), before)
-        hand = arm.world.state().end_effector
-        assert arm.distance() == pytest.approx(np.linalg.norm(hand - goal.proprio[-3:]), abs=0.005)
+        end_effector = arm.world.state().end_effector
+        assert arm.distance() == pytest.approx(
+            np.linalg.norm(end_effector - goal.proprio[-3:]), abs=0.005
+        )
     with SimulatedArm("reach", render="none") as arm:
         arm.reset(4)
         assert arm.goal() is None
 
 
-def test_evaluation_says_how_near_the_hand_came():
+def test_evaluation_has_the_distance_of_the_end_effector():
     with SimulatedArm("goal", render="none", time_limit=40) as arm:
-        there = evaluate(arm, ArmExpert(arm.spec, arm.world), 3, seed=0)
-        still = evaluate(arm, Constant([0.0, 0.0, 0.0]), 3, seed=0)
-    assert there.nearness is not None and still.nearness is not None
-    assert there.nearness.at_end == 1.0 and there.nearness.worst < 0.01
-    assert still.nearness.ever == 0.0 and still.nearness.median > there.nearness.worst
-    assert all(row.least_m <= row.end_m for row in (*there.rows, *still.rows))
+        expert = evaluate(arm, ArmExpert(arm.spec, arm.world), 3, seed=0)
+        constant = evaluate(arm, Constant([0.0, 0.0, 0.0]), 3, seed=0)
+    assert expert.nearness is not None and constant.nearness is not None
+    assert expert.nearness.at_end == 1.0 and expert.nearness.worst < 0.01
+    assert constant.nearness.ever == 0.0 and constant.nearness.median > expert.nearness.worst
+    assert all(row.least_m <= row.end_m for row in (*expert.rows, *constant.rows))
 
 
 @pytest.mark.parametrize("task", ["goal", "reach", "push", "lift"])
 def test_no_scene_is_done_while_the_arm_is_at_home(task):
-    """One goal in twenty lay within success of the hand at home: holding still reached it."""
+    """One goal in twenty was within success distance at home: holding still reached it."""
     world = ArmWorld(config(), task, render="none")
     for index in range(100):
         world.set_scene(episode_seed(100, index, "evaluation"))

@@ -51,65 +51,65 @@ class TestDrawerCloseWithoutImages(SimulatorContract):
 
 def play(robot: Robot, seed: int, steps: int = 4, reset: int | None = None) -> list[Observation]:
     random = np.random.default_rng(seed)
-    seen = [robot.reset(reset)]
-    seen += [robot.act(random.uniform(-1, 1, 4)) for _ in range(steps)]
-    return seen
+    observations = [robot.reset(reset)]
+    observations += [robot.act(random.uniform(-1, 1, 4)) for _ in range(steps)]
+    return observations
 
 
-def assert_same(left: list[Observation], right: list[Observation]) -> None:
-    assert len(left) == len(right)
-    for one, other in zip(left, right):
-        np.testing.assert_array_equal(one.proprio, other.proprio)
-        for camera, image in one.images.items():
+def assert_same(observations: list[Observation], others: list[Observation]) -> None:
+    assert len(observations) == len(others)
+    for observation, other in zip(observations, others):
+        np.testing.assert_array_equal(observation.proprio, other.proprio)
+        for camera, image in observation.images.items():
             np.testing.assert_array_equal(image, other.images[camera])
-        assert (one.reward, one.success) == (other.reward, other.success)
+        assert (observation.reward, observation.success) == (other.reward, other.success)
 
 
 @pytest.mark.parametrize("task", ["reach-v3", "window-close-v3", "pick-place-wall-v3"])
 def test_same_seed_same_episodes_bit_for_bit(task):
-    with MetaWorld(task, seed=3) as one, MetaWorld(task, seed=3) as other:
+    with MetaWorld(task, seed=3) as first, MetaWorld(task, seed=3) as second:
         for episode in range(2):
-            assert_same(play(one, episode), play(other, episode))
-            np.testing.assert_array_equal(one.privileged_state, other.privileged_state)
+            assert_same(play(first, episode), play(second, episode))
+            np.testing.assert_array_equal(first.privileged_state, second.privileged_state)
 
 
 def test_an_episode_does_not_depend_on_those_before_it():
     with (
-        MetaWorld("drawer-close-v3", render="none") as wild,
-        MetaWorld("drawer-close-v3", render="none") as calm,
+        MetaWorld("drawer-close-v3", render="none") as used,
+        MetaWorld("drawer-close-v3", render="none") as fresh,
     ):
-        play(wild, 0, steps=40)
-        calm.reset()
-        assert_same(play(wild, 1), play(calm, 1))
+        play(used, 0, steps=40)
+        fresh.reset()
+        assert_same(play(used, 1), play(fresh, 1))
 
 
-def test_an_explicit_seed_gives_its_episode_and_leaves_the_stream_alone():
+def test_an_explicit_seed_gives_its_episode_and_does_not_advance_the_stream():
     with (
-        MetaWorld("reach-v3", seed=1, render="none") as one,
-        MetaWorld("reach-v3", seed=2, render="none") as other,
+        MetaWorld("reach-v3", seed=1, render="none") as robot_1,
+        MetaWorld("reach-v3", seed=2, render="none") as robot_2,
     ):
-        first = one.reset().proprio
+        first_proprio = robot_1.reset().proprio
         goals = []
-        for robot in (one, other):
+        for robot in (robot_1, robot_2):
             robot.reset(seed=77)
             goals.append(robot.privileged_state[-3:])
         np.testing.assert_array_equal(*goals)
-        one.reset()
-        second = one.privileged_state
+        robot_1.reset()
+        second_state = robot_1.privileged_state
         with MetaWorld("reach-v3", seed=1, render="none") as fresh:
-            np.testing.assert_array_equal(fresh.reset().proprio, first)
+            np.testing.assert_array_equal(fresh.reset().proprio, first_proprio)
             fresh.reset()
-            np.testing.assert_array_equal(fresh.privileged_state, second)
+            np.testing.assert_array_equal(fresh.privileged_state, second_state)
 
 
 def test_goals_are_random_and_absent_from_proprio():
     with MetaWorld("reach-v3", render="none") as robot:
-        goals, hands = [], []
+        goals, proprios = [], []
         for _ in range(4):
-            hands.append(robot.reset().proprio)
+            proprios.append(robot.reset().proprio)
             goals.append(robot.privileged_state[-3:])
         assert len(np.unique(np.round(goals, 4), axis=0)) == 4
-        assert np.ptp(hands, axis=0).max() < 1e-3
+        assert np.ptp(proprios, axis=0).max() < 1e-3
 
 
 def test_reward_is_summed_over_the_repeat():
@@ -121,10 +121,12 @@ def test_reward_is_summed_over_the_repeat():
         double.reset(5)
         single.reset(5)
         for _ in range(5):
-            parts = [single.act(action) for _ in range(2)]
-            whole = double.act(action)
-            assert whole.reward == pytest.approx(sum(part.reward for part in parts))
-            np.testing.assert_array_equal(whole.proprio, parts[1].proprio)
+            singles = [single.act(action) for _ in range(2)]
+            summed = double.act(action)
+            assert summed.reward == pytest.approx(
+                sum(observation.reward for observation in singles)
+            )
+            np.testing.assert_array_equal(summed.proprio, singles[1].proprio)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 260])
@@ -143,7 +145,7 @@ def row_of_cyan_finger(image):
     return rows.mean(), columns.mean()
 
 
-def test_up_is_up_in_the_picture():
+def test_up_is_up_in_the_image():
     with MetaWorld("reach-v3", size=128) as robot:
         robot.reset(0)
         up, down = robot, MetaWorld("reach-v3", size=128)
@@ -169,20 +171,20 @@ def test_pixels_are_mujoco_s_with_rows_reversed():
         reference.close()
 
 
-def test_the_first_picture_shows_this_episode_s_goal():
+def test_the_first_image_shows_the_goal_of_its_episode():
     with MetaWorld("reach-v3", size=128) as robot:
         import mujoco
 
-        pictures = []
+        images = []
         for seed in (1, 2):
             first = robot.reset(seed).images["corner4"]
             mujoco.mj_forward(robot._env.model, robot._env.data)  # moves the drawn goal, if stale
             np.testing.assert_array_equal(first, robot._cameras.images(robot._env.data)["corner4"])
-            pictures.append(first.astype(int))
-        assert (np.abs(pictures[0] - pictures[1]).max(axis=-1) > 40).any()
+            images.append(first.astype(int))
+        assert (np.abs(images[0] - images[1]).max(axis=-1) > 40).any()
 
 
-def test_fast_is_a_slightly_different_picture_of_the_same_scene():
+def test_fast_renders_a_slightly_different_image_of_the_same_scene():
     images = []
     for preset in ("fast", "full"):
         with MetaWorld("drawer-close-v3", render=preset) as robot:
@@ -209,20 +211,20 @@ def test_there_are_fifty_tasks_and_each_has_an_expert():
 
 
 @pytest.mark.parametrize(
-    ("given", "closest"),
+    ("task", "closest"),
     [
         ("windowclose", "window-close-v3"),
         ("reach-v2", "reach-v3"),
         ("drawer-clsoe-v3", "drawer-close-v3"),
     ],
 )
-def test_an_unknown_task_names_the_closest(given, closest):
-    with pytest.raises(TaskError, match=rf"{given}.*one of Meta-World's 50 tasks.*{closest}"):
-        MetaWorld(given)
+def test_an_unknown_task_names_the_closest(task, closest):
+    with pytest.raises(TaskError, match=rf"{task}.*one of Meta-World's 50 tasks.*{closest}"):
+        MetaWorld(task)
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "words"),
+    ("settings", "error", "message"),
     [
         ({"camera": "front"}, RenderError, "got 'front', expected .*corner4"),
         ({"render": "pretty"}, RenderError, "got 'pretty', expected .*auto, fast, full, none"),
@@ -231,8 +233,8 @@ def test_an_unknown_task_names_the_closest(given, closest):
         ({"action_repeat": 1.5}, RobotError, "action_repeat.*1.5"),
     ],
 )
-def test_a_wrong_setting_is_refused(settings, error, words):
-    with pytest.raises(error, match=words):
+def test_a_wrong_setting_is_refused(settings, error, message):
+    with pytest.raises(error, match=message):
         MetaWorld("reach-v3", **settings)
 
 
@@ -244,7 +246,7 @@ def test_a_wrong_setting_is_refused(settings, error, words):
         {"MUJOCO_GL": "vulkan"},
     ],
 )
-def test_without_gl_the_error_says_what_to_install(broken):
+def test_without_gl_the_error_names_what_to_install(broken):
     code = (
         "from wm_nodes.robots.robot import RobotError\n"
         "from wm_nodes.robots.sims.metaworld import MetaWorld\n"
@@ -252,22 +254,22 @@ def test_without_gl_the_error_says_what_to_install(broken):
         "except RobotError as error:\n    print(error)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **broken}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240
     )
-    assert broken["MUJOCO_GL"] in done.stdout
-    assert "MUJOCO_GL=egl" in done.stdout
-    assert len(done.stdout.strip().splitlines()) <= 2
-    assert "Traceback" not in done.stderr
+    assert broken["MUJOCO_GL"] in result.stdout
+    assert "MUJOCO_GL=egl" in result.stdout
+    assert len(result.stdout.strip().splitlines()) <= 2
+    assert "Traceback" not in result.stderr
 
 
-def test_without_pictures_no_gl_is_needed():
+def test_without_images_no_gl_is_needed():
     with MetaWorld("reach-v3", render="none") as robot:
         assert robot.spec.cameras == {}
         assert robot.reset().images == {}
 
 
-def test_limits_narrow_what_is_executed():
+def test_limits_narrow_the_executed_actions():
     from wm_datasets.spec import VectorSpec
 
     narrow = VectorSpec(ACTION.names, ACTION.units, (-0.5,) * 4, (0.5,) * 4)
@@ -287,8 +289,10 @@ def test_several_cameras_show_the_same_instant():
         first = robot.reset(1)
         assert set(first.images) == set(robot.intrinsics()) == {"corner4", "corner2"}
         assert (first.images["corner4"] != first.images["corner2"]).any()
-        with MetaWorld("reach-v3", size=32, camera="corner2", time_limit=3) as alone:
-            np.testing.assert_array_equal(alone.reset(1).images["corner2"], first.images["corner2"])
+        with MetaWorld("reach-v3", size=32, camera="corner2", time_limit=3) as single:
+            np.testing.assert_array_equal(
+                single.reset(1).images["corner2"], first.images["corner2"]
+            )
 
 
 @pytest.mark.parametrize("task", ["reach-v3", "drawer-close-v3"])

@@ -29,7 +29,7 @@ class TestPointMazeWithoutImages(SimulatorContract, GoalTaskContract):
         return PointMaze(render="none", time_limit=5, action_repeat=2)
 
 
-def test_looking_at_the_goal_moves_nothing():
+def test_rendering_the_goal_does_not_change_the_state():
     with PointMaze(size=16) as maze:
         maze.reset(3)
         before = maze.act([1.0, -1.0])
@@ -44,8 +44,8 @@ def test_the_ball_is_pushed_and_stays_in_the_maze():
         physics.put(draw_state(random))
         for _ in range(60):
             physics.step(random.uniform(-1, 1, 2))
-            place = physics.state[:2]
-            assert is_free(place) or is_free(place + 0.06) or is_free(place - 0.06)
+            position = physics.state[:2]
+            assert is_free(position) or is_free(position + 0.06) or is_free(position - 0.06)
     physics.put([0.8, 1.8, 0.0, 0.0])
     physics.step([0.0, 1.0])
     assert physics.state[1] > 1.8 and physics.state[3] > 0.5
@@ -58,7 +58,7 @@ def test_starts_and_goals_are_as_drawn_unless_the_start_is_at_the_goal():
             seed = episode_seed(0, index, "evaluation")
             start, goal = robot.reset(seed).proprio[:2], robot.goal().proprio[:2]
             random = np.random.default_rng(seed)
-            drawn, aim = draw_state(random), draw_state(random)
-            np.testing.assert_allclose(goal, aim[:2], atol=1e-6)
-            if np.linalg.norm((drawn - aim)[:2]) >= SUCCESS_M:
-                np.testing.assert_allclose(start, drawn[:2], atol=1e-6)
+            drawn_start, drawn_goal = draw_state(random), draw_state(random)
+            np.testing.assert_allclose(goal, drawn_goal[:2], atol=1e-6)
+            if np.linalg.norm((drawn_start - drawn_goal)[:2]) >= SUCCESS_M:
+                np.testing.assert_allclose(start, drawn_start[:2], atol=1e-6)

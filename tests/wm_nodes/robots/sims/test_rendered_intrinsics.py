@@ -1,4 +1,4 @@
-"""Intrinsics of simulated cameras: a rendered ball is where they say."""
+"""Intrinsics of simulated cameras: a rendered ball is where they project it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCENE = """
 <mujoco><visual><headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/></visual>
 <worldbody>
   <body name="ball" pos="{ball}"><geom type="sphere" size="0.03" rgba="1 0 0 1"/></body>
-  <camera name="seen" pos="{at}" xyaxes="{axes}" fovy="{fovy}"/>
+  <camera name="test" pos="{at}" xyaxes="{axes}" fovy="{fovy}"/>
 </worldbody></mujoco>
 """
 UP = "0 1 0 -0.6 0 0.8"
@@ -45,40 +45,40 @@ def optical(data, camera: str, point) -> np.ndarray:
 def test_a_ball_is_rendered_where_the_intrinsics_project_it(axes, size) -> None:
     for ball, fovy in (("0.1 0.2 0.3", 42), ("-0.1 -0.25 0.1", 70), ("0 0 0", 55)):
         x, y = np.array(axes.split(), float).reshape(2, 3)
-        back = np.cross(x, y) / np.linalg.norm(np.cross(x, y))
-        at = " ".join(map(str, 1.2 * back))
+        backward = np.cross(x, y) / np.linalg.norm(np.cross(x, y))
+        at = " ".join(map(str, 1.2 * backward))
         text = SCENE.format(ball=ball, at=at, axes=axes, fovy=fovy)
         model = mujoco.MjModel.from_xml_string(text)
         data = mujoco.MjData(model)
         mujoco.mj_forward(model, data)
-        camera = rendering.CameraRenderer(model, "seen", size, "fast")
-        image, seen = camera.render(data).astype(float), camera.intrinsics(data)
+        camera = rendering.CameraRenderer(model, "test", size, "fast")
+        image, intrinsics = camera.render(data).astype(float), camera.intrinsics(data)
         camera.close()
         red = image[:, :, 0] - image[:, :, 1]
         red[red < 60] = 0
         rows, columns = np.mgrid[:size, :size]
-        found = np.array([(columns * red).sum(), (rows * red).sum()]) / red.sum()
-        point = seen.k @ optical(data, "seen", data.body("ball").xpos)
-        np.testing.assert_allclose(found, point[:2] / point[2], atol=1.0)
-        assert (seen.k[1, 1] < 0) == axes.endswith("-0.8")
+        centroid = np.array([(columns * red).sum(), (rows * red).sum()]) / red.sum()
+        point = intrinsics.k @ optical(data, "test", data.body("ball").xpos)
+        np.testing.assert_allclose(centroid, point[:2] / point[2], atol=1.0)
+        assert (intrinsics.k[1, 1] < 0) == axes.endswith("-0.8")
 
 
 def test_the_simulated_arm_knows_its_cameras() -> None:
     with SimulatedArm("reach", render="fast", camera="front", size=96) as robot:
         robot.reset()
-        (seen,) = robot.intrinsics().values()
-        assert robot.intrinsics()["front"] is seen
+        (intrinsics,) = robot.intrinsics().values()
+        assert robot.intrinsics()["front"] is intrinsics
         world, marker = robot.world, np.array([0.35, 0.25, 0.3])  # in the air, beside the arm
-        for name, place in (("marker", marker), ("disc", [0, 0, -1])):
-            world.data.mocap_pos[world.model.body(name).mocapid[0]] = place
+        for name, position in (("marker", marker), ("disc", [0, 0, -1])):
+            world.data.mocap_pos[world.model.body(name).mocapid[0]] = position
         mujoco.mj_forward(world.model, world.data)
         image = world.render("front", 96).astype(float)
         green = image[:, :, 1] - np.maximum(image[:, :, 0], image[:, :, 2])
         green[green < 25] = 0
         rows, columns = np.mgrid[:96, :96]
-        found = np.array([(columns * green).sum(), (rows * green).sum()]) / green.sum()
-        point = seen.k @ optical(world.data, "front", marker)
-        np.testing.assert_allclose(found, point[:2] / point[2], atol=1.0)
+        centroid = np.array([(columns * green).sum(), (rows * green).sum()]) / green.sum()
+        point = intrinsics.k @ optical(world.data, "front", marker)
+        np.testing.assert_allclose(centroid, point[:2] / point[2], atol=1.0)
 
 
 def test_metaworld_knows_its_camera() -> None:
@@ -87,11 +87,11 @@ def test_metaworld_knows_its_camera() -> None:
 
     with MetaWorld("reach-v3", render="fast", size=64) as robot:
         robot.reset()
-        seen = robot.intrinsics()["corner4"]
-        assert (seen.width, seen.height) == (64, 64)
+        intrinsics = robot.intrinsics()["corner4"]
+        assert (intrinsics.width, intrinsics.height) == (64, 64)
         env = robot._env
-        at = optical(env.data, "corner4", env.data.body("hand").xpos)
-        point = seen.k @ at
+        in_camera = optical(env.data, "corner4", env.data.body("hand").xpos)
+        point = intrinsics.k @ in_camera
         u, v = point[:2] / point[2]
         assert 0 < u < 64
         assert 0 < v < 64
@@ -103,6 +103,6 @@ def test_a_lens_that_is_no_pinhole_gives_no_intrinsics() -> None:
     model = mujoco.MjModel.from_xml_string(text)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    camera = rendering.CameraRenderer(model, "seen", 64, "fast")
+    camera = rendering.CameraRenderer(model, "test", 64, "fast")
     assert camera.intrinsics(data) is None
     camera.close()

@@ -19,13 +19,13 @@ import torch
 
 weight = torch.nn.Parameter(torch.zeros(3))
 torch.optim.Adam([weight])
-print("made")
+print("done")
 """
 
 
 def test_a_process_that_has_rendered_can_make_an_optimizer() -> None:
     """Both load LLVM: Mesa the system's, torch that of triton."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", RENDER_THEN_LEARN], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "made\n"), done.stderr
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr

@@ -1,4 +1,4 @@
-"""The base of simulators: what it makes of the outcomes of single steps."""
+"""The base of simulators: agent steps from the outcomes of single steps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from wm_nodes.robots.robot import RobotError, SpecError
 from wm_nodes.robots.sims.simulator import Simulator, StepOutcome
 from wm_nodes.robots.testing import SimulatorContract
 
-GO_ON = StepOutcome(1.0)
+CONTINUES = StepOutcome(1.0)
 
 
 class Listed(Simulator):
     """Its steps have the outcomes of a list, in every episode; the last one repeats."""
 
-    def __init__(self, outcomes=(GO_ON,), *, depth=False, **settings):
+    def __init__(self, outcomes=(CONTINUES,), *, depth=False, **settings):
         super().__init__(**{"time_limit": 4, **settings})
         self.outcomes, self.freed, self.fails = outcomes, 0, False
         self.actions: list[float] = []
@@ -61,7 +61,7 @@ class TestListed(SimulatorContract):
 
 
 def test_an_agent_step_sums_rewards_and_succeeds_if_any_of_its_steps_does():
-    outcomes = [StepOutcome(1.0), StepOutcome(2.0, success=True), StepOutcome(4.0), GO_ON]
+    outcomes = [StepOutcome(1.0), StepOutcome(2.0, success=True), StepOutcome(4.0), CONTINUES]
     with Listed(outcomes, action_repeat=3) as robot:
         robot.reset()
         first, second = robot.act([0.5]), robot.act([2.0])
@@ -77,7 +77,7 @@ def test_an_agent_step_sums_rewards_and_succeeds_if_any_of_its_steps_does():
     [(StepOutcome(5.0, terminal=True), True), (StepOutcome(5.0, truncated=True), False)],
 )
 def test_a_step_that_ends_the_episode_ends_the_repeat(end, terminal):
-    with Listed([GO_ON, end], action_repeat=3) as robot:
+    with Listed([CONTINUES, end], action_repeat=3) as robot:
         robot.reset()
         last = robot.act([0.0])
         assert (last.is_last, last.is_terminal, last.reward) == (True, terminal, 6.0)
@@ -100,7 +100,7 @@ def test_the_time_limit_is_in_agent_steps_and_not_terminal(limit):
 
 
 def test_a_terminal_step_at_the_time_limit_is_terminal():
-    with Listed([GO_ON, StepOutcome(terminal=True)], time_limit=2) as robot:
+    with Listed([CONTINUES, StepOutcome(terminal=True)], time_limit=2) as robot:
         robot.reset()
         robot.act([0.0])
         assert robot.act([0.0]).is_terminal

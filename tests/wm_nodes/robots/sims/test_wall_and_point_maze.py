@@ -19,7 +19,7 @@ from wm_nodes.robots.sims.point_maze import PointMaze
 from wm_nodes.robots.sims.wall import Wall
 
 FRAMESKIP = 5  # robot steps per model step, as in DINO-WM
-BLIND_MAZE = partial(PointMaze, render="none")
+MAZE_WITHOUT_IMAGES = partial(PointMaze, render="none")
 SMALL_WALL = partial(Wall, size=8)
 
 REFERENCE = {
@@ -47,32 +47,32 @@ REFERENCE = {
 
 
 @pytest.mark.parametrize(
-    ("make", "task", "message"),
+    ("make_robot", "task", "message"),
     [
         (Wall, "wall-dor", r"task: got 'wall-dor', expected one of wall-same.*'wall-door'"),
         (PointMaze, "maze-l", "task: got 'maze-l', expected one of maze-u"),
     ],
 )
-def test_another_task_is_refused(make, task, message):
+def test_another_task_is_refused(make_robot, task, message):
     with pytest.raises(RobotError, match=message):
-        make(task)
+        make_robot(task)
 
 
 @pytest.mark.parametrize("task", REFERENCE)
 def test_episodes_of_a_seed_are_those_of_earlier_logs(task):
-    make = SMALL_WALL if task in wall.TASKS else BLIND_MAZE
-    with make(task, seed=3, time_limit=12) as robot:
+    make_robot = SMALL_WALL if task in wall.TASKS else MAZE_WITHOUT_IMAGES
+    with make_robot(task, seed=3, time_limit=12) as robot:
         assert_reference(robot, REFERENCE[task])
 
 
 @pytest.mark.parametrize(
-    ("make", "success"),
-    [(partial(SMALL_WALL, "wall-same"), wall.SUCCESS), (BLIND_MAZE, point_maze.SUCCESS_M)],
+    ("make_robot", "success"),
+    [(partial(SMALL_WALL, "wall-same"), wall.SUCCESS), (MAZE_WITHOUT_IMAGES, point_maze.SUCCESS_M)],
 )
-def test_no_episode_begins_at_its_goal(make, success):
-    """5 of 100 episodes of wall-same began within success of the goal: standing still 'solved'
-    them. Such starts are drawn again."""
-    with make() as robot:
+def test_no_episode_begins_at_its_goal(make_robot, success):
+    """5 of 100 episodes of wall-same began within success distance of the goal: standing still
+    'solved' them. Such starts are drawn again."""
+    with make_robot() as robot:
         for index in range(100):
             start = robot.reset(episode_seed(0, index, "evaluation")).proprio[:2]
             assert np.linalg.norm(start - robot.goal().proprio[:2]) >= success
@@ -104,11 +104,11 @@ class KnownDynamics(WorldModel):
 
 
 def known_wall() -> KnownDynamics:
-    def advance(places, actions):
-        places = places.astype(np.float64)
-        for each in actions.swapaxes(0, 1):
-            places = wall.move(places, each, wall.Layout())
-        return places
+    def advance(positions, actions):
+        positions = positions.astype(np.float64)
+        for action in actions.swapaxes(0, 1):
+            positions = wall.move(positions, action, wall.Layout())
+        return positions
 
     return KnownDynamics(advance, wall.ACTION.low, wall.ACTION.high, 2)
 
@@ -117,13 +117,13 @@ def known_maze() -> KnownDynamics:
     physics = point_maze.Physics()
 
     def advance(states, actions):
-        after = []
+        states_after = []
         for state, forces in zip(states, actions):
             physics.put(state)
             for force in forces:
                 physics.step(force)
-            after.append(physics.state)
-        return np.stack(after)
+            states_after.append(physics.state)
+        return np.stack(states_after)
 
     return KnownDynamics(advance, (-1.0,) * 2, (1.0,) * 2, 4)
 
@@ -133,31 +133,35 @@ CHEAP = CEM(horizon=4, samples=40, elites=6, iterations=3, sigma0=1.0)  # MuJoCo
 
 
 @pytest.mark.parametrize(
-    ("make", "known", "search", "episodes", "least"),
+    ("make_robot", "make_dynamics", "search", "episodes", "min_success"),
     [
         pytest.param(partial(SMALL_WALL, "wall-same"), known_wall, WIDE, 8, 1.0, id="wall-same"),
         pytest.param(partial(SMALL_WALL, "wall-door"), known_wall, WIDE, 8, 0.75, id="wall-door"),
-        pytest.param(partial(BLIND_MAZE, time_limit=60), known_maze, CHEAP, 12, 0.75, id="maze-u"),
+        pytest.param(
+            partial(MAZE_WITHOUT_IMAGES, time_limit=60), known_maze, CHEAP, 12, 0.75, id="maze-u"
+        ),
     ],
 )
-def test_a_planner_that_knows_the_dynamics_reaches_its_goals(make, known, search, episodes, least):
-    """Where a wall lies between, the straight distance leads into it: most of them. If this fails
-    the planner is wrong, not the model."""
-    model, noise = known(), torch.Generator().manual_seed(0)
-    with make(seed=5) as world:
+def test_a_planner_that_knows_the_dynamics_reaches_its_goals(
+    make_robot, make_dynamics, search, episodes, min_success
+):
+    """With a wall in between, the straight distance leads into it, so not every goal is reached.
+    As the model is exact, a failure is an error of the planner."""
+    model, noise = make_dynamics(), torch.Generator().manual_seed(0)
+    with make_robot(seed=5) as world:
         reached = [_reaches(world, model, search, noise) for _ in range(episodes)]
-    assert np.mean(reached) >= least, reached
+    assert np.mean(reached) >= min_success, reached
 
 
 def _reaches(world, model, search, noise) -> bool:
     """Whether one episode ends with success; replanned after each model step."""
-    observation, warm = world.reset(), None
+    observation, warm_start = world.reset(), None
     goal = {"proprio": torch.from_numpy(world.goal().proprio[:2])[None]}
     cost = GoalCost(keys={"proprio": 1.0}, reduce="all")
     while not observation.is_last and not observation.success:
         state = {"x": torch.from_numpy(observation.proprio)[None]}
-        plan, warm, _ = search.plan(model, state, cost, goal, warm, generator=noise)
-        warm = warm.shifted(1)
+        plan, warm_start, _ = search.plan(model, state, cost, goal, warm_start, generator=noise)
+        warm_start = warm_start.shifted(1)
         for action in plan[0, 0].reshape(FRAMESKIP, 2).numpy():
             observation = world.act(action)
             if observation.is_last or observation.success:

@@ -1,4 +1,4 @@
-"""Settings of a trajectory controller: how it is asked for them, real rclpy."""
+"""Settings of a trajectory controller: requests for its parameters, real rclpy."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from wm_nodes.ros.arm.controller_settings import FROM_COMMAND, ControllerSetting
 def until(condition, every, timeout_s: float = 20.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+        assert time.monotonic() < end, "the condition did not hold in time"
         every()
 
 
-def test_a_silent_controller_is_asked_again_without_pending_requests_that_pile_up(
-    graph, monkeypatch
-):
+def test_requests_to_a_controller_that_does_not_answer_do_not_accumulate(graph, monkeypatch):
     monkeypatch.setattr(controller_settings, "AGAIN_S", 0.0)
     controller = Node("controller", context=graph.context, namespace=graph.namespace)
     controller.declare_parameter(FROM_COMMAND[0], False)
     name = f"{graph.namespace}/controller"
     settings = ControllerSettings(graph.probe)
     try:
-        until(lambda: settings._pending, lambda: settings.wrong([name]))  # its service is there
+        until(lambda: settings._pending, lambda: settings.wrong([name]))  # its service exists
         client = settings._clients[name]
         for _ in range(20):
             assert settings.wrong([name]) == ""

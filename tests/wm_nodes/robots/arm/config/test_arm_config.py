@@ -34,29 +34,29 @@ FR3 = [(0, 0.333, 0), (0, 0, -PI / 2), (0, 0.316, PI / 2), (0.0825, 0, PI / 2),
        (-0.0825, 0.384, -PI / 2), (0, 0, PI / 2), (0.088, 0, PI / 2)]  # fmt: skip
 
 
-def screw(axis: int, turn: float, shift: float) -> np.ndarray:
+def screw(axis: int, angle: float, shift: float) -> np.ndarray:
     """Return the transform that turns about and shifts along one axis."""
-    c, s = np.cos(turn), np.sin(turn)
-    one, two = [index for index in range(3) if index != axis]
-    out = np.eye(4)
+    c, s = np.cos(angle), np.sin(angle)
+    first, second = [index for index in range(3) if index != axis]
+    transform = np.eye(4)
     sign = -1 if axis == 1 else 1
-    out[one, one] = out[two, two] = c
-    out[one, two], out[two, one] = -sign * s, sign * s
-    out[axis, 3] = shift
-    return out
+    transform[first, first] = transform[second, second] = c
+    transform[first, second], transform[second, first] = -sign * s, sign * s
+    transform[axis, 3] = shift
+    return transform
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_robot_rests_at_home_inside_everything(name):
+def test_the_home_of_a_shipped_robot_is_inside_its_workspace(name):
     arm = config(name)
-    place = kinematics(name).positions(arm.home[None])[0]
-    assert (place > arm.limits.box_low + 0.01).all()
-    assert (place < arm.limits.box_high - 0.01).all()
+    position = kinematics(name).positions(arm.home[None])[0]
+    assert (position > arm.limits.box_low + 0.01).all()
+    assert (position < arm.limits.box_high - 0.01).all()
     assert arm.limits.hand_speed <= 0.25
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_limits_cite_where_they_are_from(name):
+def test_limits_cite_their_sources(name):
     text = find_config(name).read_text()
     assert text.startswith("#")
     assert "not published" in text or name in ("arm_sim", "fr3")
@@ -68,24 +68,24 @@ def test_models_are_the_makers_chains(angles):
     pose = np.eye(4)
     for (a, d, alpha), angle in zip(UR5E, angles):
         pose = pose @ screw(2, angle, d) @ screw(0, alpha, a)
-    ours = kinematics("ur5e").positions(np.array([angles[:6]]))[0]
-    np.testing.assert_allclose(ours, pose[:3, 3], atol=1e-6)
+    position = kinematics("ur5e").positions(np.array([angles[:6]]))[0]
+    np.testing.assert_allclose(position, pose[:3, 3], atol=1e-6)
     pose = np.eye(4)
     for (a, d, alpha), angle in zip(FR3, angles):
         pose = pose @ screw(0, alpha, a) @ screw(2, angle, d)
     pose = pose @ screw(2, 0, 0.107)
-    ours = kinematics("fr3").positions(np.array([angles]))[0]
-    np.testing.assert_allclose(ours, pose[:3, 3], atol=1e-6)
+    position = kinematics("fr3").positions(np.array([angles]))[0]
+    np.testing.assert_allclose(position, pose[:3, 3], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_many_poses_are_as_one_and_the_jacobian_is_the_slope(name):
+def test_many_poses_equal_single_ones_and_the_jacobian_is_the_slope(name):
     arm, random = kinematics(name), np.random.default_rng(0)
     poses = random.uniform(-1, 1, (70, len(arm.joints)))
-    places = arm.positions(poses)
-    for pose, place in zip(poses[::10], places[::10]):
-        at, linear, _ = arm.jacobian(pose)
-        np.testing.assert_allclose(at, place, atol=1e-12)
+    positions = arm.positions(poses)
+    for pose, position in zip(poses[::10], positions[::10]):
+        end_effector, linear, _ = arm.jacobian(pose)
+        np.testing.assert_allclose(end_effector, position, atol=1e-12)
         steps = 1e-6 * np.eye(len(pose))
         slope = (arm.positions(pose + steps) - arm.positions(pose - steps)).T / 2e-6
         np.testing.assert_allclose(slope, linear, atol=1e-6)
@@ -110,11 +110,11 @@ def test_continuous_joints_are_those_of_the_makers():
 
 
 def test_the_home_of_gen3_is_the_makers_pose_with_another_elbow():
-    arm, makers = kinematics("gen3"), np.array([0.0, 0.26, 3.14, -2.27, 0.0, 0.96, 1.57])
+    arm, makers_pose = kinematics("gen3"), np.array([0.0, 0.26, 3.14, -2.27, 0.0, 0.96, 1.57])
     home = config("gen3").home
-    places = arm.positions(np.stack([home, makers]))
-    np.testing.assert_allclose(places[0], places[1], atol=1e-6)
-    np.testing.assert_allclose(arm.orientation(home), arm.orientation(makers), atol=2e-6)
+    positions = arm.positions(np.stack([home, makers_pose]))
+    np.testing.assert_allclose(positions[0], positions[1], atol=1e-6)
+    np.testing.assert_allclose(arm.orientation(home), arm.orientation(makers_pose), atol=2e-6)
 
 
 def test_limits_have_one_flag_for_each_joint():
@@ -136,16 +136,16 @@ def test_optional_fields_have_defaults_and_are_read(tmp_path):
     }
     content["driver_node"] = "/arm_driver"
     path.write_text(yaml.safe_dump(content))
-    arm, plain = read_config(path), config("ur5e")
-    assert (arm.command.timeout_s, plain.command.timeout_s) == (0.5, 0.0)
+    arm, default = read_config(path), config("ur5e")
+    assert (arm.command.timeout_s, default.command.timeout_s) == (0.5, 0.0)
     assert arm.cameras["side"].stamps == "arrival"
     assert arm.cameras["side"].topic == f"/arm_sim/{CAMERA_TOPICS['usb_cam']}"
-    assert plain.cameras["front"].stamps == "header"
+    assert default.cameras["front"].stamps == "header"
     assert arm.watch.max_image_age_s == 0.0
-    assert plain.watch.max_image_age_s == 0.3
+    assert default.watch.max_image_age_s == 0.3
     assert arm.collision == Collision(False, (Box("wall", (1, 0, 0), (2, 1, 1)),))
-    assert plain.collision == Collision(True, ())
-    assert (arm.driver_node, plain.driver_node) == ("/arm_driver", "")
+    assert default.collision == Collision(True, ())
+    assert (arm.driver_node, default.driver_node) == ("/arm_driver", "")
     assert [box.name for box in config("arm_sim").collision.obstacles] == ["table"]
 
 
@@ -164,19 +164,19 @@ def test_reading_a_robot_leaves_the_choice_of_gl_to_its_simulator():
     )
     hidden = ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "egl"
+    assert result.stdout.strip() == "egl"
 
 
 def test_commands_go_to_a_joint_trajectory_controller_by_default(tmp_path):
     for content in ({}, {"command": {}}, {"command": {"interface": "trajectory"}}):
-        given = yaml.safe_load(find_config("ur5e").read_text())
-        given["model"] = str(find_config("ur5e").parent / given["model"])
-        given.pop("command")
+        base = yaml.safe_load(find_config("ur5e").read_text())
+        base["model"] = str(find_config("ur5e").parent / base["model"])
+        base.pop("command")
         path = tmp_path / "robot.yaml"
-        path.write_text(yaml.safe_dump({**given, **content}, sort_keys=False))
+        path.write_text(yaml.safe_dump({**base, **content}, sort_keys=False))
         command = read_config(path, driver_ns="/left").command
         assert command.interface == "trajectory"
         assert command.topic == "/left/joint_trajectory_controller/joint_trajectory"

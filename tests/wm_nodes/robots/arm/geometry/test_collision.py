@@ -1,4 +1,4 @@
-"""Collision checking against geometry written anew, on all shipped arms; origins of links."""
+"""Collision checking against independent geometry, on all shipped arms; origins of links."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Box:
 
 @cache
 def checker(name: str, *obstacles: Box, margin: float = MARGIN) -> CollisionChecker:
-    given = config(name)
-    return CollisionChecker(given.model, given.limits.joints, obstacles=obstacles, margin_m=margin)
+    arm = config(name)
+    return CollisionChecker(arm.model, arm.limits.joints, obstacles=obstacles, margin_m=margin)
 
 
 def around(center: np.ndarray, size: tuple[float, float, float], name: str = "box") -> Box:
@@ -84,78 +84,84 @@ def segment_distance(p: np.ndarray, q: np.ndarray) -> float:
     (a, b), (c, d) = p, q
 
     def to_point(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> float:
-        way = end - start
-        share = np.clip((point - start) @ way / max(way @ way, 1e-12), 0.0, 1.0)
-        return float(np.linalg.norm(start + share * way - point))
+        direction = end - start
+        fraction = np.clip(
+            (point - start) @ direction / max(direction @ direction, 1e-12), 0.0, 1.0
+        )
+        return float(np.linalg.norm(start + fraction * direction - point))
 
-    best = min(to_point(a, b, c), to_point(a, b, d), to_point(c, d, a), to_point(c, d, b))
+    least = min(to_point(a, b, c), to_point(a, b, d), to_point(c, d, a), to_point(c, d, b))
     system = np.stack([b - a, c - d], axis=1)
     s, t = np.linalg.lstsq(system, c - a, rcond=None)[0]
     if 0 <= s <= 1 and 0 <= t <= 1:
-        best = min(best, float(np.linalg.norm(system @ [s, t] - (c - a))))
-    return best
+        least = min(least, float(np.linalg.norm(system @ [s, t] - (c - a))))
+    return least
 
 
 def expected_contacts(name: str, pose: np.ndarray) -> dict[str, float]:
     """Return the clearance of each pair of links [m], from segments and radii of the capsules."""
-    given = config(name)
-    spec = mujoco.MjSpec.from_file(str(given.model))
-    excluded = {frozenset((part.bodyname1, part.bodyname2)) for part in spec.excludes}
+    arm = config(name)
+    spec = mujoco.MjSpec.from_file(str(arm.model))
+    excluded = {
+        frozenset((exclusion.bodyname1, exclusion.bodyname2)) for exclusion in spec.excludes
+    }
     model = spec.compile()
     data = mujoco.MjData(model)
-    for joint, position in zip(given.limits.joints, pose):
+    for joint, position in zip(arm.limits.joints, pose):
         data.joint(joint).qpos = position
     mujoco.mj_kinematics(model, data)
-    found: dict[str, float] = {}
-    for one, other in itertools.combinations(range(model.ngeom), 2):
-        a, b = (int(model.geom_bodyid[index]) for index in (one, other))
+    clearance: dict[str, float] = {}
+    for first, second in itertools.combinations(range(model.ngeom), 2):
+        a, b = (int(model.geom_bodyid[index]) for index in (first, second))
         names = [model.body(body).name for body in (a, b)]
         if b - a < 2 or frozenset(names) in excluded:  # a serial chain: bodies in order
             continue
         ends = []
-        for geom in (one, other):
+        for geom in (first, second):
             sphere = model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_SPHERE
             half = 0.0 if sphere else model.geom_size[geom, 1]
             axis = half * data.geom_xmat[geom].reshape(3, 3)[:, 2]
             ends.append(np.stack([data.geom_xpos[geom] - axis, data.geom_xpos[geom] + axis]))
-        radii = model.geom_size[one, 0] + model.geom_size[other, 0]
+        radii = model.geom_size[first, 0] + model.geom_size[second, 0]
         pair = " / ".join(names)
-        found[pair] = min(segment_distance(*ends) - radii, found.get(pair, np.inf))
-    return found
+        clearance[pair] = min(segment_distance(*ends) - radii, clearance.get(pair, np.inf))
+    return clearance
 
 
 @pytest.mark.parametrize("name", ["ur5e", "jaco2"])
 def test_contacts_are_those_of_segments_and_radii(name):
-    seen = 0
+    count = 0
     for pose in random_poses(name, 200):
         clearance = expected_contacts(name, pose)
         clear_cut = {pair for pair, gap in clearance.items() if abs(gap - MARGIN) > 1e-6}
         expected = {pair for pair, gap in clearance.items() if gap < MARGIN}
-        found = set(checker(name).contacts_at(pose))
-        assert found & clear_cut == expected & clear_cut
+        contacts = set(checker(name).contacts_at(pose))
+        assert contacts & clear_cut == expected & clear_cut
         for pair, distance in checker(name)._few.distances(pose[None])[0].items():
             assert distance == pytest.approx(clearance[pair], abs=1e-6)
-        seen += len(found)
-    assert seen >= 5
+        count += len(contacts)
+    assert count >= 5
 
 
 def test_a_mirrored_pose_has_the_same_contacts():
-    turned = np.array([-1, 1, 1, -1, 1, -1, 1])  # about the plane through base and hand
+    signs = np.array([-1, 1, 1, -1, 1, -1, 1])  # about the plane through base and end effector
     for pose in random_poses("arm_sim", 100):
-        left = checker("arm_sim").contacts_at(pose)
+        contacts = checker("arm_sim").contacts_at(pose)
         swap = {"finger_left": "finger_right", "finger_right": "finger_left"}
-        mirrored = {" / ".join(swap.get(part, part) for part in pair.split(" / ")) for pair in left}
-        assert mirrored == set(checker("arm_sim").contacts_at(pose * turned))
+        mirrored = {
+            " / ".join(swap.get(link, link) for link in pair.split(" / ")) for pair in contacts
+        }
+        assert mirrored == set(checker("arm_sim").contacts_at(pose * signs))
 
 
-def test_one_pose_or_many_at_once_give_the_same():
+def test_one_pose_and_many_poses_give_equal_contacts():
     poses = random_poses("gen3", 100, seed=3)
     check = checker("gen3", around(np.array([0.4, 0.0, 0.2]), (0.3, 0.3, 0.3)))
     for pose in poses:
-        found = check.contacts_at(pose)
-        assert check.first_contact(pose[None]) == (found[0] if found else "")
-        filled = np.repeat(pose[None], 20, axis=0)
-        assert check._many.distances(filled)[-1].keys() == dict.fromkeys(found).keys()
+        contacts = check.contacts_at(pose)
+        assert check.first_contact(pose[None]) == (contacts[0] if contacts else "")
+        repeated = np.repeat(pose[None], 20, axis=0)
+        assert check._many.distances(repeated)[-1].keys() == dict.fromkeys(contacts).keys()
 
 
 # Links with boxes -------------------------------------------------------------------------------
@@ -163,31 +169,33 @@ def test_one_pose_or_many_at_once_give_the_same():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_end_effector_driven_into_a_box_is_in_contact_with_it(name):
-    given, chain = config(name), kinematics(name)
-    start = chain.positions(given.home[None])[0]
+    arm, chain = config(name), kinematics(name)
+    start = chain.positions(arm.home[None])[0]
     box = around(start - [0.0, 0.0, 0.25], (0.1, 0.1, 0.2))
     check = checker(name, box)
-    assert check.contacts_at(given.home) == ()
-    path = [given.home]
+    assert check.contacts_at(arm.home) == ()
+    path = [arm.home]
     for _ in range(40):
         twist = np.array([0.0, 0.0, -0.006, 0.0, 0.0, 0.0])
-        step = chain.follow(path[-1], twist, given.arm_joints)
-        path.append(path[-1] + np.pad(step, (0, len(given.home) - len(step))))
-    found = check.first_contact(np.array(path))
-    assert found.endswith(" / box")
+        step = chain.follow(path[-1], twist, arm.arm_joints)
+        path.append(path[-1] + np.pad(step, (0, len(arm.home) - len(step))))
+    contact = check.first_contact(np.array(path))
+    assert contact.endswith(" / box")
     assert checker(name).first_contact(np.array(path)) == ""
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_thin_wall_between_two_poses_is_found(name):
-    given, chain = config(name), kinematics(name)
-    start, end = given.home.copy(), given.home.copy()
+def test_a_thin_wall_between_two_poses_is_detected(name):
+    arm, chain = config(name), kinematics(name)
+    start, end = arm.home.copy(), arm.home.copy()
     start[0] -= 0.4
     end[0] += 0.4
-    hand = chain.positions(given.home[None])[0]
-    across = np.array([-hand[1], hand[0]]) / np.hypot(*hand[:2])  # direction of motion at home
-    flat = np.where(np.abs(across) > 0.5, 1e-4, 0.1)  # thin along the axis nearest to it
-    check = checker(name, around(hand, (flat[0], flat[1], 0.1), "wall"))
+    end_effector = chain.positions(arm.home[None])[0]
+    direction = np.array([-end_effector[1], end_effector[0]]) / np.hypot(
+        *end_effector[:2]
+    )  # direction of motion at home
+    size = np.where(np.abs(direction) > 0.5, 1e-4, 0.1)  # thin along the axis nearest to it
+    check = checker(name, around(end_effector, (size[0], size[1], 0.1), "wall"))
     assert not check.contacts_at(start) and not check.contacts_at(end)
     assert check.first_contact(np.array([start, end])).endswith(" / wall")
     assert checker(name).first_contact(np.array([start, end])) == ""
@@ -195,19 +203,19 @@ def test_a_thin_wall_between_two_poses_is_found(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_point_of_a_link_moves_more_than_the_margin_between_checked_poses(name):
-    given, check = config(name), checker(name)
-    model = mujoco.MjModel.from_xml_path(str(given.model)) if name == "arm_sim" else None
+    arm, check = config(name), checker(name)
+    model = mujoco.MjModel.from_xml_path(str(arm.model)) if name == "arm_sim" else None
     for seed in range(5):
         path = random_poses(name, 4, seed)
         poses = check._resampled(path)
         np.testing.assert_array_equal(poses[[0, -1]], path[[0, -1]])
-        moved = np.linalg.norm(np.diff(kinematics(name).links(poses), axis=0), axis=-1)
-        assert moved.max() <= MARGIN + 1e-9
+        distances = np.linalg.norm(np.diff(kinematics(name).links(poses), axis=0), axis=-1)
+        assert distances.max() <= MARGIN + 1e-9
         if model is not None:
             corners = []
             data = mujoco.MjData(model)
             for pose in poses:
-                for joint, position in zip(given.limits.joints, pose):
+                for joint, position in zip(arm.limits.joints, pose):
                     data.joint(joint).qpos = position
                 mujoco.mj_kinematics(model, data)
                 geom = model.geom("collision_6").id
@@ -230,10 +238,10 @@ def test_the_base_may_stand_on_a_box():
 
 
 def test_both_fingers_follow_the_gripper_joint():
-    given = config()
-    hand = kinematics().positions(given.home[None])[0]
-    box = around(hand + np.array([0.0, -0.045, 0.0]), (0.04, 0.02, 0.02))
-    check, opened = checker("arm_sim", box), given.home.copy()
+    arm = config()
+    end_effector = kinematics().positions(arm.home[None])[0]
+    box = around(end_effector + np.array([0.0, -0.045, 0.0]), (0.04, 0.02, 0.02))
+    check, opened = checker("arm_sim", box), arm.home.copy()
     assert not check.contacts_at(opened)
     opened[-1] = 0.035
     assert check.contacts_at(opened) == ("finger_right / box",)
@@ -244,8 +252,8 @@ def test_both_fingers_follow_the_gripper_joint():
 
 def test_an_allowed_contact_may_be_left_but_not_go_deeper():
     home = config("ur5e").home
-    hand = kinematics("ur5e").positions(home[None])[0]
-    check = checker("ur5e", around(hand - [0.0, 0.0, 0.1], (0.3, 0.3, 0.2)))
+    end_effector = kinematics("ur5e").positions(home[None])[0]
+    check = checker("ur5e", around(end_effector - [0.0, 0.0, 0.1], (0.3, 0.3, 0.2)))
     allowed = frozenset(check.contacts_at(home))
     assert allowed == {"link_6 / box"}
 
@@ -264,8 +272,8 @@ def test_an_allowed_contact_may_be_left_but_not_go_deeper():
 
 def test_a_larger_margin_reports_earlier():
     home = config("fr3").home
-    hand = kinematics("fr3").positions(home[None])[0]
-    box = around(hand - [0.0, 0.0, 0.13], (0.1, 0.1, 0.2))  # 0.02 m or so below the flange
+    end_effector = kinematics("fr3").positions(home[None])[0]
+    box = around(end_effector - [0.0, 0.0, 0.13], (0.1, 0.1, 0.2))  # 0.02 m or so below the flange
     assert not checker("fr3", box, margin=0.005).contacts_at(home)
     assert checker("fr3", box, margin=0.05).contacts_at(home)
 
@@ -273,23 +281,23 @@ def test_a_larger_margin_reports_earlier():
 # What is refused --------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_checked_is_refused(tmp_path):
-    given = config("ur5e")
-    joints = given.limits.joints
+def test_invalid_models_and_poses_are_refused(tmp_path):
+    arm = config("ur5e")
+    joints = arm.limits.joints
     with pytest.raises(SpecError, match=r"margin_m: got 0, expected above 0"):
-        CollisionChecker(given.model, joints, margin_m=0)
+        CollisionChecker(arm.model, joints, margin_m=0)
     with pytest.raises(SpecError, match=r"got joint 'knee', expected one of shoulder_pan_joint"):
-        CollisionChecker(given.model, ["knee"])
+        CollisionChecker(arm.model, ["knee"])
     with pytest.raises(SpecError, match=r"obstacle 'flat': .* low below high"):
-        CollisionChecker(given.model, joints, obstacles=[Box("flat", (0, 0, 0), (1, 1, 0))])
+        CollisionChecker(arm.model, joints, obstacles=[Box("flat", (0, 0, 0), (1, 1, 0))])
     with pytest.raises(SpecError, match=r"obstacle 'far': .* expected three finite"):
-        CollisionChecker(given.model, joints, obstacles=[Box("far", (0, 0, 0), (1, 1, np.inf))])
+        CollisionChecker(arm.model, joints, obstacles=[Box("far", (0, 0, 0), (1, 1, np.inf))])
     with pytest.raises(SpecError, match=r"expected MJCF or URDF"):
         CollisionChecker(tmp_path / "none.xml", joints)
-    bare = tmp_path / "bare.xml"
-    bare.write_text(given.model.read_text().replace("collision_", "visual_"))
+    without_collision = tmp_path / "bare.xml"
+    without_collision.write_text(arm.model.read_text().replace("collision_", "visual_"))
     with pytest.raises(SpecError, match=r"got no collision geometry, expected geoms named"):
-        CollisionChecker(bare, joints)
+        CollisionChecker(without_collision, joints)
     for wrong in (np.zeros(6), np.zeros((2, 5)), np.full((2, 6), np.nan)):
         with pytest.raises(SpecError, match=r"poses: got shape"):
             checker("ur5e").first_contact(wrong)
@@ -299,28 +307,28 @@ def test_what_cannot_be_checked_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_links_are_where_mujoco_puts_each_pose_alone(name):
-    given, chain = config(name), kinematics(name)
-    spec = mujoco.MjSpec.from_file(str(given.model))
+def test_links_of_many_poses_equal_those_of_mujoco(name):
+    arm, chain = config(name), kinematics(name)
+    spec = mujoco.MjSpec.from_file(str(arm.model))
     spec.compiler.boundmass = spec.compiler.boundinertia = 1e-3
     model = spec.compile()
     data = mujoco.MjData(model)
-    assert chain.link_names == (*(f"link_{n + 1}" for n in range(given.arm_joints)), given.hand)
+    assert chain.link_names == (*(f"link_{n + 1}" for n in range(arm.arm_joints)), arm.hand)
     for count in (1, 5, 30, 45):
         poses = random_poses(name, count, seed=count)
         links = chain.links(poses)
         assert links.shape == (count, len(chain.link_names), 3)
         np.testing.assert_array_equal(links[:, -1], chain.positions(poses))
         for pose, origins in zip(poses, links):
-            for joint, position in zip(given.limits.joints, pose):
+            for joint, position in zip(arm.limits.joints, pose):
                 data.joint(joint).qpos = position
             mujoco.mj_kinematics(model, data)
             single = [data.body(link).xpos for link in chain.link_names[:-1]]
             np.testing.assert_allclose(origins[:-1], single, atol=1e-12)
-            np.testing.assert_allclose(origins[-1], data.site(given.hand).xpos, atol=1e-12)
+            np.testing.assert_allclose(origins[-1], data.site(arm.hand).xpos, atol=1e-12)
 
 
-def test_links_given_out_stay_as_they_were():
+def test_returned_links_are_not_overwritten():
     chain, home = kinematics(), config().home
     for count in (1, 4, 20):
         first = chain.links(np.repeat(home[None], count, axis=0))

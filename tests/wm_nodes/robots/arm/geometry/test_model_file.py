@@ -47,45 +47,50 @@ home: [0.3, -1.2, 1.4, 0.2, 0.9, -0.4, 0.02]
 """
 
 
-def turn(axis, angle: float) -> np.ndarray:
+def rotation(axis, angle: float) -> np.ndarray:
     """Return the rotation matrix by Rodrigues' formula."""
     x, y, z = np.asarray(axis) / np.linalg.norm(axis)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
-def numbers(element, key: str, default: str) -> np.ndarray:
+def read_numbers(element, key: str, default: str) -> np.ndarray:
     return np.array((default if element is None else element.get(key, default)).split(), float)
 
 
 def frames(text: str, q: dict[str, float]) -> dict[str, np.ndarray]:
     """Return each link's transform (4, 4) to the root, from the definition of URDF alone."""
-    found = {"": np.eye(4)}
+    transforms = {"": np.eye(4)}
     robot = ET.fromstring(text)
     joints = robot.findall("joint")
     children = {joint.find("child").get("link") for joint in joints}
     (root,) = {link.get("name") for link in robot.findall("link")} - children
-    found, todo = {root: np.eye(4)}, joints
-    while todo:
-        joint = next(j for j in todo if j.find("parent").get("link") in found)
-        todo.remove(joint)
-        out, origin = np.eye(4), joint.find("origin")
-        roll, pitch, yaw = numbers(origin, "rpy", "0 0 0")
-        out[:3, :3] = turn([0, 0, 1], yaw) @ turn([0, 1, 0], pitch) @ turn([1, 0, 0], roll)
-        out[:3, 3] = numbers(origin, "xyz", "0 0 0")
-        axis, value = numbers(joint.find("axis"), "xyz", "1 0 0"), q.get(joint.get("name"), 0.0)
+    transforms, remaining = {root: np.eye(4)}, joints
+    while remaining:
+        joint = next(j for j in remaining if j.find("parent").get("link") in transforms)
+        remaining.remove(joint)
+        offset, origin = np.eye(4), joint.find("origin")
+        roll, pitch, yaw = read_numbers(origin, "rpy", "0 0 0")
+        offset[:3, :3] = (
+            rotation([0, 0, 1], yaw) @ rotation([0, 1, 0], pitch) @ rotation([1, 0, 0], roll)
+        )
+        offset[:3, 3] = read_numbers(origin, "xyz", "0 0 0")
+        axis, value = (
+            read_numbers(joint.find("axis"), "xyz", "1 0 0"),
+            q.get(joint.get("name"), 0.0),
+        )
         if (mimic := joint.find("mimic")) is not None:
             value = float(mimic.get("multiplier", 1)) * q.get(mimic.get("joint"), 0.0)
             value += float(mimic.get("offset", 0))
-        step = np.eye(4)
+        motion = np.eye(4)
         if joint.get("type") in ("revolute", "continuous"):
-            step[:3, :3] = turn(axis, value)
+            motion[:3, :3] = rotation(axis, value)
         elif joint.get("type") == "prismatic":
-            step[:3, 3] = axis / np.linalg.norm(axis) * value
-        found[joint.find("child").get("link")] = (
-            found[joint.find("parent").get("link")] @ out @ step
+            motion[:3, 3] = axis / np.linalg.norm(axis) * value
+        transforms[joint.find("child").get("link")] = (
+            transforms[joint.find("parent").get("link")] @ offset @ motion
         )
-    return found
+    return transforms
 
 
 def poses(count: int = 60) -> np.ndarray:
@@ -93,7 +98,7 @@ def poses(count: int = 60) -> np.ndarray:
     return np.c_[random.uniform(-3, 3, (count, len(ARM))), random.uniform(0, 0.04, count)]
 
 
-def written(tmp_path, *edits: tuple[str, str], yaml: str = YAML) -> Path:
+def write_robot(tmp_path, *edits: tuple[str, str], yaml: str = YAML) -> Path:
     text = URDF.read_text()
     for old, new in edits:
         assert old in text
@@ -103,16 +108,20 @@ def written(tmp_path, *edits: tuple[str, str], yaml: str = YAML) -> Path:
     return tmp_path / "arm.yaml"
 
 
-@pytest.mark.parametrize("hand", ["tool0", "flange", "wrist_3_link"])
-def test_kinematics_are_those_of_the_chain(hand) -> None:
-    chain, q = Kinematics(URDF, JOINTS, hand), poses()
+@pytest.mark.parametrize("end_effector", ["tool0", "flange", "wrist_3_link"])
+def test_kinematics_equal_those_of_the_definition(end_effector) -> None:
+    chain, q = Kinematics(URDF, JOINTS, end_effector), poses()
     text = URDF.read_text()
-    right = [frames(text, dict(zip(JOINTS, pose))) for pose in q]
-    np.testing.assert_allclose(chain.positions(q), [f[hand][:3, 3] for f in right], atol=1e-9)
-    for pose, expected in zip(q, right):
-        np.testing.assert_allclose(chain.orientation(pose), expected[hand][:3, :3], atol=1e-9)
+    expected_frames = [frames(text, dict(zip(JOINTS, pose))) for pose in q]
+    np.testing.assert_allclose(
+        chain.positions(q), [f[end_effector][:3, 3] for f in expected_frames], atol=1e-9
+    )
+    for pose, expected in zip(q, expected_frames):
+        np.testing.assert_allclose(
+            chain.orientation(pose), expected[end_effector][:3, :3], atol=1e-9
+        )
     for index, name in enumerate(chain.link_names):
-        links = [f[name][:3, 3] for f in right]
+        links = [f[name][:3, 3] for f in expected_frames]
         np.testing.assert_allclose(chain.links(q)[:, index], links, atol=1e-9)
 
 
@@ -120,8 +129,8 @@ def test_the_jacobian_is_the_derivative() -> None:
     chain, step = Kinematics(URDF, JOINTS, "tool0"), 1e-6
     for pose in poses(10):
         _, linear, _ = chain.jacobian(pose)
-        moved = [chain.positions((pose + d)[None])[0] for d in step * np.eye(len(JOINTS))]
-        numeric = (np.array(moved) - chain.positions(pose[None])).T / step
+        positions = [chain.positions((pose + d)[None])[0] for d in step * np.eye(len(JOINTS))]
+        numeric = (np.array(positions) - chain.positions(pose[None])).T / step
         np.testing.assert_allclose(linear, numeric, atol=1e-5)
 
 
@@ -150,12 +159,12 @@ def test_a_box_is_hit_by_any_moving_link_of_a_urdf() -> None:
         name, low, high = "wall", np.array([-2.0, -2.0, -2.0]), np.array([2.0, 2.0, -0.5])
 
     checker = CollisionChecker(URDF, JOINTS, obstacles=[Box()])
-    hand, down = Kinematics(URDF, JOINTS, "finger_left"), np.zeros(len(JOINTS))
-    touching = [q for q in poses(200) if hand.positions(q[None])[0, 2] < -0.52]
+    finger, zero = Kinematics(URDF, JOINTS, "finger_left"), np.zeros(len(JOINTS))
+    touching = [q for q in poses(200) if finger.positions(q[None])[0, 2] < -0.52]
     assert touching
     for q in touching:
         assert any("wall" in pair for pair in checker.contacts_at(q))
-    assert not any("wall" in pair for pair in checker.contacts_at(down))
+    assert not any("wall" in pair for pair in checker.contacts_at(zero))
 
 
 def test_a_finger_that_mimics_follows() -> None:
@@ -166,17 +175,17 @@ def test_a_finger_that_mimics_follows() -> None:
     assert checker.contacts_at(q) == CollisionChecker(URDF, ARM).contacts_at(q[:-1])
 
 
-def test_a_urdf_is_read_and_compared_as_a_model(tmp_path) -> None:
-    config = read_config(written(tmp_path))
+def test_a_urdf_is_read_and_compared_with_its_robot(tmp_path) -> None:
+    config = read_config(write_robot(tmp_path))
     assert config.hand == "tool0"
-    for edit, says in (
+    for edit, message in (
         (("shoulder_lift: {low: -2.5", "shoulder_lift: {low: -2.7"), "model's range -2.5 to 2.5"),
         (("hand: tool0", "hand: tool"), "Did you mean 'tool0'"),
         (("wrist_3: {", "wrist_4: {"), "wrist_4"),
         (("elbow: {low: -2.6, ", "elbow: {continuous: true, low: -2.6, "), "end stops"),
     ):
-        with pytest.raises(SpecError, match=says) as error:
-            read_config(written(tmp_path, yaml=YAML.replace(*edit)))
+        with pytest.raises(SpecError, match=message) as error:
+            read_config(write_robot(tmp_path, yaml=YAML.replace(*edit)))
         assert "\n" not in str(error.value)
 
 
@@ -193,10 +202,10 @@ def cube(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize("place", ["six_axis_description/meshes", "meshes"])
-def test_meshes_of_collision_geometry_are_found_and_collide(tmp_path, place) -> None:
-    cube(tmp_path / place / "forearm.obj")
-    path = written(tmp_path, (BOX, MESH.format("obj"))).with_suffix(".urdf")
+@pytest.mark.parametrize("folder", ["six_axis_description/meshes", "meshes"])
+def test_meshes_of_collision_geometry_are_found_and_collide(tmp_path, folder) -> None:
+    cube(tmp_path / folder / "forearm.obj")
+    path = write_robot(tmp_path, (BOX, MESH.format("obj"))).with_suffix(".urdf")
     checker, boxes = CollisionChecker(path, JOINTS), CollisionChecker(URDF, JOINTS)
     for q in poses(30):
         assert checker.contacts_at(q) == boxes.contacts_at(q)
@@ -206,12 +215,12 @@ def test_meshes_in_a_package_of_the_sourced_ros_are_found(tmp_path, monkeypatch)
     cube(tmp_path / "install/share/six_axis_description/meshes/forearm.obj")
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere:{tmp_path}/install")
     (tmp_path / "elsewhere").mkdir()
-    path = written(tmp_path / "elsewhere", (BOX, MESH.format("obj"))).with_suffix(".urdf")
+    path = write_robot(tmp_path / "elsewhere", (BOX, MESH.format("obj"))).with_suffix(".urdf")
     assert CollisionChecker(path, JOINTS).contacts_at(HOME) == ()
 
 
 def test_a_missing_mesh_is_refused_where_collisions_are_checked_only(tmp_path) -> None:
-    path = written(tmp_path, (BOX, MESH.format("stl")))
+    path = write_robot(tmp_path, (BOX, MESH.format("stl")))
     q = HOME[None]
     config = read_config(path)
     chain = Kinematics(config.model, JOINTS, "tool0")
@@ -224,7 +233,7 @@ def test_a_missing_mesh_is_refused_where_collisions_are_checked_only(tmp_path) -
 
 
 @pytest.mark.parametrize(
-    ("edit", "says"),
+    ("edit", "message"),
     [
         (('<link name="world"/>', ""), "a joint of 'world', expected a link of the file"),
         (("</robot>", "<link name='lone'/></robot>"), "2 root links .world, lone"),
@@ -235,16 +244,16 @@ def test_a_missing_mesh_is_refused_where_collisions_are_checked_only(tmp_path) -
         (('xyz="0 0 0.18"', 'xyz="0 zero 0.18"'), "."),
     ],
 )  # fmt: skip
-def test_a_bad_urdf_is_refused_in_one_line(tmp_path, edit, says) -> None:
-    path = written(tmp_path, edit).with_suffix(".urdf")
-    with pytest.raises(SpecError, match=says) as error:
+def test_a_bad_urdf_is_refused_in_one_line(tmp_path, edit, message) -> None:
+    path = write_robot(tmp_path, edit).with_suffix(".urdf")
+    with pytest.raises(SpecError, match=message) as error:
         load_chain(path)
     assert "\n" not in str(error.value)
     with pytest.raises(SpecError, match="line 3"):
         read_config(tmp_path / "arm.yaml")
 
 
-def test_the_text_of_a_urdf_is_handed_on_as_it_is() -> None:
+def test_the_text_of_a_urdf_is_unchanged() -> None:
     text, robot = read_urdf(URDF)
     assert text == URDF.read_text()
     assert robot.get("name") == "six_axis"
@@ -252,4 +261,4 @@ def test_the_text_of_a_urdf_is_handed_on_as_it_is() -> None:
 
 def test_a_world_without_a_scene_is_refused(tmp_path) -> None:
     with pytest.raises(RobotError, match="no joint 'cube'"):
-        ArmWorld(read_config(written(tmp_path)), render="none")
+        ArmWorld(read_config(write_robot(tmp_path)), render="none")

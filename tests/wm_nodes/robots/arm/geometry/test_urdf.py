@@ -1,4 +1,4 @@
-"""The URDF made of a model: the same frames, joints, masses and shapes as the MJCF's."""
+"""The URDF written from a model has the frames, joints, masses and shapes of the MJCF."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
 
 def limits(*joints: str) -> ArmLimits:
     n = len(joints)
-    given = replace(
+    arm_limits = replace(
         arms.config().limits, joints=joints,
         **{key: np.ones(n) for key in ("high", "velocity", "acceleration", "jerk")},
         low=-np.ones(n), target_change=np.ones(n), continuous=np.zeros(n, bool),
     )  # fmt: skip
-    return given
+    return arm_limits
 
 
 @pytest.fixture
@@ -77,49 +77,56 @@ def odd(tmp_path) -> Path:
     return tmp_path / "odd.xml"
 
 
-def checked(path: Path, hand: str, given: ArmLimits, tmp_path: Path, **bodies: str) -> Description:
+def assert_frames(
+    path: Path, end_effector: str, arm_limits: ArmLimits, tmp_path: Path, **bodies: str
+) -> Description:
     """Assert that all frames are the MJCF's, by MuJoCo, by URDF's definition and by LinkFrames."""
-    made = describe(path, hand, given, ("eye",))
-    file = tmp_path / "made.urdf"
-    file.write_text(made.text)
-    spec = load(path, hand)
+    description = describe(path, end_effector, arm_limits, ("eye",))
+    file = tmp_path / "description.urdf"
+    file.write_text(description.text)
+    spec = load(path, end_effector)
     for kind in ("geoms", "meshes", "materials", "textures"):
-        for part in list(getattr(spec, kind)):
-            part.delete()
+        for element in list(getattr(spec, kind)):
+            element.delete()
     spec.compiler.boundmass = spec.compiler.boundinertia = 1e-3
     model = spec.compile()
     data = mujoco.MjData(model)
-    again = Kinematics(file, given.joints, made.end_effector)
-    placed = LinkFrames(made, given.joints)
-    at = [int(model.joint(name).qposadr[0]) for name in given.joints]
+    kinematics = Kinematics(file, arm_limits.joints, description.end_effector)
+    link_frames = LinkFrames(description, arm_limits.joints)
+    indices = [int(model.joint(name).qposadr[0]) for name in arm_limits.joints]
     random = np.random.default_rng(5)
     for _ in range(30):
-        q = random.uniform(np.maximum(given.low, -3), np.minimum(given.high, 3))
-        data.qpos[at] = q
+        q = random.uniform(np.maximum(arm_limits.low, -3), np.minimum(arm_limits.high, 3))
+        data.qpos[indices] = q
         mujoco.mj_kinematics(model, data)
-        hand_at, turn = data.site(hand).xpos, data.site(hand).xmat.reshape(3, 3)
-        np.testing.assert_allclose(again.positions(q[None])[0], hand_at, atol=1e-6)
-        np.testing.assert_allclose(again.orientation(q), turn, atol=1e-6)
-        right = frames(made.text, dict(zip(given.joints, q)))
-        placed.place(q)
-        places, quats = placed.in_root()
-        for name, place, quat in zip(placed.names, places, quats):
-            np.testing.assert_allclose(place, right[name][:3, 3], atol=1e-9)
-            np.testing.assert_allclose(matrix(quat), right[name][:3, :3], atol=1e-9)
-        places, quats = placed.in_parents()
-        for name, parent, place, quat in zip(placed.names, placed.parents, places, quats):
-            step = np.linalg.inv(right[parent]) @ right[name]
-            np.testing.assert_allclose(place, step[:3, 3], atol=1e-9)
-            np.testing.assert_allclose(matrix(quat), step[:3, :3], atol=1e-9)
+        tool_position, orientation = (
+            data.site(end_effector).xpos,
+            data.site(end_effector).xmat.reshape(3, 3),
+        )
+        np.testing.assert_allclose(kinematics.positions(q[None])[0], tool_position, atol=1e-6)
+        np.testing.assert_allclose(kinematics.orientation(q), orientation, atol=1e-6)
+        expected = frames(description.text, dict(zip(arm_limits.joints, q)))
+        link_frames.place(q)
+        positions, quats = link_frames.in_root()
+        for name, position, quat in zip(link_frames.names, positions, quats):
+            np.testing.assert_allclose(position, expected[name][:3, 3], atol=1e-9)
+            np.testing.assert_allclose(matrix(quat), expected[name][:3, :3], atol=1e-9)
+        positions, quats = link_frames.in_parents()
+        for name, parent, position, quat in zip(
+            link_frames.names, link_frames.parents, positions, quats
+        ):
+            relative = np.linalg.inv(expected[parent]) @ expected[name]
+            np.testing.assert_allclose(position, relative[:3, 3], atol=1e-9)
+            np.testing.assert_allclose(matrix(quat), relative[:3, :3], atol=1e-9)
         for body in range(1, model.nbody):
             name = bodies.get(model.body(body).name, model.body(body).name)
-            if name in right and name not in ("finger_right",):
-                np.testing.assert_allclose(data.xpos[body], right[name][:3, 3], atol=1e-6)
-                turn = data.xmat[body].reshape(3, 3)
-                np.testing.assert_allclose(turn, right[name][:3, :3], atol=1e-6)
-        place, quat = placed.end_effector()
-        np.testing.assert_allclose(place, hand_at, atol=1e-6)
-    return made
+            if name in expected and name not in ("finger_right",):
+                np.testing.assert_allclose(data.xpos[body], expected[name][:3, 3], atol=1e-6)
+                orientation = data.xmat[body].reshape(3, 3)
+                np.testing.assert_allclose(orientation, expected[name][:3, :3], atol=1e-6)
+        position, quat = link_frames.end_effector()
+        np.testing.assert_allclose(position, tool_position, atol=1e-6)
+    return description
 
 
 def matrix(quat) -> np.ndarray:
@@ -132,14 +139,14 @@ def matrix(quat) -> np.ndarray:
 @pytest.mark.parametrize("name", arms.NAMES)
 def test_frames_of_the_shipped_arms_are_the_models(name, tmp_path) -> None:
     config = arms.config(name)
-    made = checked(config.model, config.hand, config.limits, tmp_path)
-    assert (made.root, made.end_effector) == ("base", "hand")
+    description = assert_frames(config.model, config.hand, config.limits, tmp_path)
+    assert (description.root, description.end_effector) == ("base", "hand")
 
 
 def test_frames_of_an_odd_model_are_the_models(odd, tmp_path) -> None:
-    made = checked(odd, "hand", limits("a", "b", "c", "d"), tmp_path)
-    assert (made.root, made.end_effector) == ("world", "hand_")
-    assert '"a_frame"' in made.text
+    description = assert_frames(odd, "hand", limits("a", "b", "c", "d"), tmp_path)
+    assert (description.root, description.end_effector) == ("world", "hand_")
+    assert '"a_frame"' in description.text
 
 
 def roots(text: str) -> list[str]:
@@ -151,65 +158,73 @@ def roots(text: str) -> list[str]:
 @pytest.mark.parametrize("name", arms.NAMES)
 def test_joints_links_and_limits_are_complete(name) -> None:
     config = arms.config(name)
-    made = describe(config.model, config.hand, config.limits)
-    robot = ET.fromstring(made.text)
-    assert roots(made.text) == [made.root]
+    description = describe(config.model, config.hand, config.limits)
+    robot = ET.fromstring(description.text)
+    assert roots(description.text) == [description.root]
     names = [link.get("name") for link in robot.findall("link")]
     assert len(set(names)) == len(names)
     joints = {joint.get("name"): joint for joint in robot.findall("joint")}
     assert set(config.limits.joints) <= set(joints)
     for index, joint in enumerate(config.limits.joints):
-        found, limit = joints[joint].get("type"), joints[joint].find("limit")
+        kind, limit = joints[joint].get("type"), joints[joint].find("limit")
         assert float(limit.get("velocity")) == config.limits.velocity[index]
-        assert (found == "continuous") == bool(config.limits.continuous[index])
-        if found != "continuous":
+        assert (kind == "continuous") == bool(config.limits.continuous[index])
+        if kind != "continuous":
             assert float(limit.get("lower")) <= config.limits.low[index]
             assert float(limit.get("upper")) >= config.limits.high[index]
-    for link in robot.findall("link"):  # what is checked for collisions is shown
+    for link in robot.findall("link"):  # collision geometry has visual geometry
         assert not link.findall("collision") or link.findall("visual")
 
 
-def test_what_follows_a_joint_mimics_it() -> None:
-    made = describe(arms.config().model, "hand", arms.config().limits)
-    mimic = ET.fromstring(made.text).find("joint[@name='finger_right_joint']/mimic")
+def test_a_joint_that_follows_another_is_a_mimic_joint() -> None:
+    description = describe(arms.config().model, "hand", arms.config().limits)
+    mimic = ET.fromstring(description.text).find("joint[@name='finger_right_joint']/mimic")
     assert mimic.attrib == {"joint": "finger_joint", "multiplier": "1", "offset": "0"}
-    placed = LinkFrames(made, arms.config().limits.joints)
+    link_frames = LinkFrames(description, arms.config().limits.joints)
     q = arms.config().home.copy()
-    placed.place(q)
-    before = dict(zip(placed.names, placed.in_root()[0]))
+    link_frames.place(q)
+    before = dict(zip(link_frames.names, link_frames.in_root()[0]))
     q[-1] += 0.02
-    placed.place(q)
-    after = dict(zip(placed.names, placed.in_root()[0]))
-    left, right = (after[n] - before[n] for n in ("finger_left", "finger_right"))
-    np.testing.assert_allclose(left, -right, atol=1e-9)
-    assert np.linalg.norm(left) == pytest.approx(0.02)
+    link_frames.place(q)
+    after = dict(zip(link_frames.names, link_frames.in_root()[0]))
+    left_motion, right_motion = (after[n] - before[n] for n in ("finger_left", "finger_right"))
+    np.testing.assert_allclose(left_motion, -right_motion, atol=1e-9)
+    assert np.linalg.norm(left_motion) == pytest.approx(0.02)
 
 
 def test_masses_and_collision_shapes_are_kept(odd, tmp_path) -> None:
-    made = describe(odd, "hand", limits("a", "b", "c", "d"))
-    (tmp_path / "made.urdf").write_text(made.text)
-    one = mujoco.MjModel.from_xml_string(
+    description = describe(odd, "hand", limits("a", "b", "c", "d"))
+    (tmp_path / "description.urdf").write_text(description.text)
+    original = mujoco.MjModel.from_xml_string(
         ODD.replace('<geom type="mesh" mesh="gone"/>', "")
         .replace('<mesh file="gone.stl"/>', "").replace('texture="t"', "")
         .replace('<texture name="t" type="2d" file="gone.png"/>', ""),
         {"wedge.obj": (tmp_path / "wedge.obj").read_bytes()},
     )  # fmt: skip
-    spec = load(tmp_path / "made.urdf")
+    spec = load(tmp_path / "description.urdf")
     spec.compiler.boundmass = spec.compiler.boundinertia = 1e-9  # links between two joints
-    other = spec.compile()
-    first, second = mujoco.MjData(one), mujoco.MjData(other)
-    first.qpos[:] = second.qpos[:] = [0.3, -0.4, 0.2, 0.7]
-    for model, data in ((one, first), (other, second)):
+    converted = spec.compile()
+    original_data, converted_data = mujoco.MjData(original), mujoco.MjData(converted)
+    original_data.qpos[:] = converted_data.qpos[:] = [0.3, -0.4, 0.2, 0.7]
+    for model, data in ((original, original_data), (converted, converted_data)):
         mujoco.mj_forward(model, data)
     for body in ("arm", "hand"):
-        assert other.body(body).mass == pytest.approx(one.body(body).mass)
-        np.testing.assert_allclose(second.body(body).xipos, first.body(body).xipos, atol=1e-9)
-    np.testing.assert_allclose(vertices(other, second), vertices(one, first), atol=1e-6)
-    geoms = [g for g in range(other.ngeom) if other.body(other.geom_bodyid[g]).name == "hand"]
-    radii = sorted(other.geom_size[g, 0] for g in geoms)
+        assert converted.body(body).mass == pytest.approx(original.body(body).mass)
+        np.testing.assert_allclose(
+            converted_data.body(body).xipos, original_data.body(body).xipos, atol=1e-9
+        )
+    np.testing.assert_allclose(
+        vertices(converted, converted_data), vertices(original, original_data), atol=1e-6
+    )
+    geoms = [
+        g for g in range(converted.ngeom) if converted.body(converted.geom_bodyid[g]).name == "hand"
+    ]
+    radii = sorted(converted.geom_size[g, 0] for g in geoms)
     assert radii == pytest.approx([0.02] * 3)
     ends = [
-        second.geom_xpos[g] for g in geoms if other.geom_type[g] == mujoco.mjtGeom.mjGEOM_SPHERE
+        converted_data.geom_xpos[g]
+        for g in geoms
+        if converted.geom_type[g] == mujoco.mjtGeom.mjGEOM_SPHERE
     ]
     assert np.linalg.norm(ends[0] - ends[1]) == pytest.approx(0.2)
 
@@ -223,52 +238,58 @@ def vertices(model, data) -> np.ndarray:
 
 def test_a_camera_looks_along_z_of_its_optical_frame() -> None:
     config = arms.config()
-    made = describe(config.model, config.hand, config.limits, ("front", "wrist"))
-    right = frames(made.text, {})
+    description = describe(config.model, config.hand, config.limits, ("front", "wrist"))
+    expected = frames(description.text, {})
     model = mujoco.MjModel.from_xml_path(str(config.model))
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     mujoco.mj_camlight(model, data)
     for camera in ("front", "wrist"):
-        frame, seen = right[f"{camera}_optical_frame"], data.camera(camera)
-        np.testing.assert_allclose(frame[:3, 3], seen.xpos, atol=1e-6)
-        x, y, z = seen.xmat.reshape(3, 3).T
+        frame, camera_data = expected[f"{camera}_optical_frame"], data.camera(camera)
+        np.testing.assert_allclose(frame[:3, 3], camera_data.xpos, atol=1e-6)
+        x, y, z = camera_data.xmat.reshape(3, 3).T
         np.testing.assert_allclose(frame[:3, :3].T, [x, -y, -z], atol=1e-6)
 
 
-def test_a_urdf_describes_itself() -> None:
-    made = describe(URDF, "tool0", limits(*JOINTS))
-    assert (made.text, made.root, made.end_effector) == (URDF.read_text(), "world", "tool0")
-    placed = LinkFrames(made, JOINTS)
-    assert set(placed.names) == set(frames(made.text, {})) - {"world"}
-    moving = {name for name, still in zip(placed.names, placed.constant) if not still}
+def test_a_urdf_is_its_own_description() -> None:
+    description = describe(URDF, "tool0", limits(*JOINTS))
+    assert (description.text, description.root, description.end_effector) == (
+        URDF.read_text(),
+        "world",
+        "tool0",
+    )
+    link_frames = LinkFrames(description, JOINTS)
+    assert set(link_frames.names) == set(frames(description.text, {})) - {"world"}
+    moving = {
+        name for name, constant in zip(link_frames.names, link_frames.constant) if not constant
+    }
     links = "shoulder_link upper_arm_link forearm_link wrist_1_link wrist_2_link wrist_3_link"
     assert moving == {*links.split(), "finger_left", "finger_right"}
     assert len(ARM) + 2 == len(moving)
 
 
-def test_all_links_take_little_time() -> None:
+def test_all_links_take_less_than_2_ms() -> None:
     """20 to 60 µs for 9 links; the bound is far above, for slow machines."""
     config = arms.config()
-    placed = LinkFrames(describe(config.model, "hand", config.limits), config.limits.joints)
+    link_frames = LinkFrames(describe(config.model, "hand", config.limits), config.limits.joints)
     best = np.inf
     for _ in range(50):
         start = time.perf_counter()
-        placed.place(config.home)
-        placed.in_root()
-        placed.in_parents()
+        link_frames.place(config.home)
+        link_frames.in_root()
+        link_frames.in_parents()
         best = min(best, time.perf_counter() - start)
     assert best < 2e-3
 
 
-def test_a_mesh_of_mjcf_is_named_by_its_place(tmp_path) -> None:
+def test_a_mesh_of_mjcf_is_named_by_its_path(tmp_path) -> None:
     cube(tmp_path / "my meshes/cube.obj")
     asset = '<asset><mesh name="cube" file="my meshes/cube.obj" scale="0.1 0.1 0.1"/></asset>'
     text = arms.config().model.read_text().replace("<option", f"{asset}<option")
     text = text.replace('<site name="hand"', '<geom type="mesh" mesh="cube"/><site name="hand"')
     (tmp_path / "arm.xml").write_text(text)
-    made = describe(tmp_path / "arm.xml", "hand", arms.config().limits)
-    (mesh,) = ET.fromstring(made.text).iterfind("link[@name='link_6']/visual/geometry/mesh")
+    description = describe(tmp_path / "arm.xml", "hand", arms.config().limits)
+    (mesh,) = ET.fromstring(description.text).iterfind("link[@name='link_6']/visual/geometry/mesh")
     assert mesh.get("filename") == (tmp_path / "my meshes/cube.obj").as_uri()
-    (tmp_path / "made.urdf").write_text(made.text.replace("visual", "collision"))
-    load(tmp_path / "made.urdf").compile()
+    (tmp_path / "description.urdf").write_text(description.text.replace("visual", "collision"))
+    load(tmp_path / "description.urdf").compile()

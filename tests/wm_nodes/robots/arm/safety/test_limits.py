@@ -1,4 +1,4 @@
-"""Limits that make no sense are refused, and the refusal says what is expected."""
+"""Inconsistent limits are refused, and the error states the expected values."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ def test_good_limits_are_kept_as_arrays():
             assert getattr(limits, name).tolist() == value
             assert getattr(limits, name).dtype == np.float64
     assert limits.hand_speed == HAND_SPEED_M_S and limits.continuous.tolist() == [False, False]
-    given = ArmLimits(**GOOD, continuous=np.array([True, False]))
-    assert given.continuous.tolist() == [True, False]
+    with_continuous = ArmLimits(**GOOD, continuous=np.array([True, False]))
+    assert with_continuous.continuous.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("name", [name for name in GOOD if name != "joints"])
-@pytest.mark.parametrize("wrong", ["short", "long", "nan", "inf", "words", "nested"])
-def test_each_needs_so_many_finite_numbers(name, wrong):
+@pytest.mark.parametrize("wrong", ["short", "long", "nan", "inf", "text", "nested"])
+def test_each_field_needs_its_count_of_finite_numbers(name, wrong):
     value = list(GOOD[name])
     value = {
         "short": value[:-1],
         "long": [*value, 9.0],
         "nan": [*value[:-1], np.nan],
         "inf": [*value[:-1], np.inf],
-        "words": ["x"] * len(value),
+        "text": ["x"] * len(value),
         "nested": [value],
     }[wrong]
-    count, of = (3, "x, y, z") if name.startswith("box") else (2, "a, b")
-    with pytest.raises(SpecError, match=rf"limits: {name}: .*{count} finite numbers \({of}\)"):
+    count, names = (3, "x, y, z") if name.startswith("box") else (2, "a, b")
+    with pytest.raises(SpecError, match=rf"limits: {name}: .*{count} finite numbers \({names}\)"):
         ArmLimits(**GOOD | {name: value})
 
 
-@pytest.mark.parametrize(("low", "high", "what"), PAIRS)
-@pytest.mark.parametrize("at", [0, -1])
-def test_each_low_is_below_its_high(low, high, what, at):
+@pytest.mark.parametrize(("low", "high", "section"), PAIRS)
+@pytest.mark.parametrize("index", [0, -1])
+def test_each_low_is_below_its_high(low, high, section, index):
     value = list(GOOD[low])
-    for place in (GOOD[high][at], GOOD[high][at] + 0.5):
-        value[at] = place
-        with pytest.raises(SpecError, match=f"limits: {what}: got a {low} not below its {high}"):
+    for bound in (GOOD[high][index], GOOD[high][index] + 0.5):
+        value[index] = bound
+        with pytest.raises(SpecError, match=f"limits: {section}: got a {low} not below its {high}"):
             ArmLimits(**GOOD | {low: value})
-    value[at] = np.nextafter(GOOD[high][at], -9.0)
+    value[index] = np.nextafter(GOOD[high][index], -9.0)
     ArmLimits(**GOOD | {low: value})
 
 
 @pytest.mark.parametrize("name", POSITIVE)
-@pytest.mark.parametrize("at", [0, 1])
-def test_rates_are_above_zero(name, at):
+@pytest.mark.parametrize("index", [0, 1])
+def test_rates_are_above_zero(name, index):
     value = list(GOOD[name])
     for wrong in (0.0, -1.0):
-        value[at] = wrong
+        value[index] = wrong
         with pytest.raises(SpecError, match=f"limits: {name}: .* expected numbers above 0"):
             ArmLimits(**GOOD | {name: value})
-    value[at] = 1e-9
+    value[index] = 1e-9
     ArmLimits(**GOOD | {name: value})
 
 
@@ -83,7 +83,7 @@ def test_the_end_effectors_speed_has_a_range():
             ArmLimits(**GOOD, hand_speed=speed)
 
 
-def test_one_mark_per_joint_says_which_are_continuous():
-    for marks in ([True], [True] * 3):
-        with pytest.raises(SpecError, match=f"continuous: got {len(marks)}, expected 2 bools"):
-            ArmLimits(**GOOD, continuous=np.array(marks))
+def test_continuous_has_one_flag_per_joint():
+    for flags in ([True], [True] * 3):
+        with pytest.raises(SpecError, match=f"continuous: got {len(flags)}, expected 2 bools"):
+            ArmLimits(**GOOD, continuous=np.array(flags))

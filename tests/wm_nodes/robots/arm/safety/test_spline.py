@@ -16,12 +16,12 @@ def powers(u: float) -> np.ndarray:
     return np.array([[u**3, u**2, u, 1], [3 * u**2, 2 * u, 1, 0], [6 * u, 2, 0, 0]])
 
 
-def on_spline(points: np.ndarray, at: float) -> tuple[np.ndarray, np.ndarray]:
+def on_spline(points: np.ndarray, time: float) -> tuple[np.ndarray, np.ndarray]:
     """Position and velocity on the spline of these control points; the last one lasts."""
-    first = int(at)
+    first = int(time)
     rows = [points[min(first + i, len(points) - 1)] for i in range(4)]
-    place, speed, _ = powers(at - first) @ BASIS @ np.array(rows)
-    return place, speed
+    position, speed, _ = powers(time - first) @ BASIS @ np.array(rows)
+    return position, speed
 
 
 @pytest.mark.parametrize("u", TIMES)
@@ -30,7 +30,7 @@ def test_the_weights_are_the_basis_of_cubic_b_splines(u):
 
 
 @pytest.mark.parametrize("count", [3, 4, 7])
-def test_half_periods_are_poses_of_the_spline_that_goes_on(count):
+def test_half_periods_are_poses_of_the_continued_spline(count):
     points = np.random.default_rng(count).normal(size=(count, 2))
     poses = half_periods(points)
     expected = [on_spline(points, 0.5 * i)[0] for i in range(2 * count - 1)]
@@ -40,12 +40,12 @@ def test_half_periods_are_poses_of_the_spline_that_goes_on(count):
 
 @pytest.mark.parametrize("u", TIMES[:-1])
 @pytest.mark.parametrize("follow", [0, 1, 5])
-def test_a_path_goes_on_to_its_rest(u, follow):
-    way = np.random.default_rng(follow).normal(size=(4 + follow, 2))
-    places, speeds = continued(way[:4], way[4:], u)
-    assert len(places) == len(speeds) == follow + 3
+def test_a_path_continues_to_its_rest(u, follow):
+    points = np.random.default_rng(follow).normal(size=(4 + follow, 2))
+    positions, speeds = continued(points[:4], points[4:], u)
+    assert len(positions) == len(speeds) == follow + 3
     for i in range(follow + 2):
-        place, speed = on_spline(way, i + 1 + u)
-        assert places[i] == pytest.approx(place, abs=1e-12)
+        position, speed = on_spline(points, i + 1 + u)
+        assert positions[i] == pytest.approx(position, abs=1e-12)
         assert speeds[i] == pytest.approx(speed, abs=1e-12)
-    assert (places[-1] == way[-1]).all() and not speeds[-1].any()
+    assert (positions[-1] == points[-1]).all() and not speeds[-1].any()

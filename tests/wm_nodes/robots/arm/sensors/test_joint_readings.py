@@ -40,7 +40,7 @@ def test_joints_of_separate_messages_make_one_reading_with_the_age_of_the_oldest
     assert first.position.tolist() == [0.1, 0.2, 0.3]  # readings do not change
 
 
-def test_one_silent_joint_keeps_the_whole_reading_old():
+def test_one_missing_joint_keeps_the_reading_old():
     merged = readings()
     merged.take(NAMES, [0.0] * 3, [], 1.0, 0.0)
     for step in range(100):
@@ -49,11 +49,11 @@ def test_one_silent_joint_keeps_the_whole_reading_old():
 
 
 def test_order_and_other_joints_of_a_message_do_not_matter():
-    found = readings().take(["x", "grip", "b", "a"], [9.0, 3.0, 2.0, 1.0], [], 0.0, 0.0)
-    assert found is not None and found.position.tolist() == [1.0, 2.0, 3.0]
+    reading = readings().take(["x", "grip", "b", "a"], [9.0, 3.0, 2.0, 1.0], [], 0.0, 0.0)
+    assert reading is not None and reading.position.tolist() == [1.0, 2.0, 3.0]
 
 
-def test_messages_of_other_devices_are_ignored_whatever_is_in_them():
+def test_messages_of_other_devices_are_ignored():
     merged = readings()
     before = merged.take(NAMES, [0.1] * 3, [], 0.0, 0.0)
     assert merged.take(["x", "x"], [NAN], [1.0] * 7, 1.0, 0.0) is None
@@ -85,7 +85,7 @@ def test_a_wrong_message_is_refused_as_a_whole(names, position, velocity, reason
     assert after.position.tolist() == before.position.tolist() and after.came_s == 0.0
 
 
-def test_nan_of_a_joint_that_is_not_ours_is_no_fault():
+def test_nan_of_another_joint_is_no_fault():
     assert readings().take([*NAMES, "x"], [0.0, 0.0, 0.0, NAN], [], 0.0, 0.0) is not None
 
 
@@ -94,22 +94,22 @@ def test_nan_of_a_joint_that_is_not_ours_is_no_fault():
 def test_missing_and_nan_velocities_are_computed_from_positions(velocity, stamped):
     merged, period = readings(), 0.01
     for step in range(200):
-        place = [0.5 * step * period] * 3
+        position = [0.5 * step * period] * 3
         # arrival times jitter, stamps do not
-        came = step * period + (0.009 * (step % 2) if stamped else 0.0)
+        received_s = step * period + (0.009 * (step % 2) if stamped else 0.0)
         stamp = 1e9 + step * period if stamped else 0.0
-        found = merged.take(NAMES, place, velocity, came, stamp)
-    assert found is not None
-    np.testing.assert_allclose(found.velocity, 0.5, rtol=1e-3)
+        reading = merged.take(NAMES, position, velocity, received_s, stamp)
+    assert reading is not None
+    np.testing.assert_allclose(reading.velocity, 0.5, rtol=1e-3)
 
 
 def test_computed_velocities_of_a_resting_arm_are_far_below_the_noise_differentiated():
     merged, random = readings(), np.random.default_rng(0)
     speeds = []
     for step in range(1000):
-        found = merged.take(NAMES, random.normal(0.0, 5e-4, 3), [], 0.01 * step, 0.0)
-        assert found is not None
-        speeds.append(found.velocity)
+        reading = merged.take(NAMES, random.normal(0.0, 5e-4, 3), [], 0.01 * step, 0.0)
+        assert reading is not None
+        speeds.append(reading.velocity)
     raw = 5e-4 * math.sqrt(2) / 0.01
     assert np.abs(speeds).max() < raw < 4 * raw * 0.01 / SMOOTHING_S * 5
     assert np.std(speeds[100:]) < raw / 3
@@ -119,27 +119,27 @@ def test_a_repeated_message_and_a_burst_do_not_change_computed_velocities_much()
     merged = readings()
     for step in range(100):
         merged.take(NAMES, [0.01 * step] * 3, [], 0.01 * step, 0.0)
-    same = merged.take(NAMES, [0.99] * 3, [], 0.99, 0.0)
+    repeated = merged.take(NAMES, [0.99] * 3, [], 0.99, 0.0)
     burst = merged.take(NAMES, [0.9901] * 3, [], 0.99 + 1e-6, 0.0)
-    assert same is not None and burst is not None
-    np.testing.assert_allclose(same.velocity, 1.0, rtol=1e-3)
+    assert repeated is not None and burst is not None
+    np.testing.assert_allclose(repeated.velocity, 1.0, rtol=1e-3)
     np.testing.assert_allclose(burst.velocity, 1.0, rtol=1e-2)
 
 
 def test_wrapped_angles_of_continuous_joints_are_unwrapped():
     merged = readings(continuous=(True, False, False))
-    true = np.linspace(0.0, 20.0, 400)
-    for step, angle in enumerate(true):
+    angles = np.linspace(0.0, 20.0, 400)
+    for step, angle in enumerate(angles):
         wrapped = math.remainder(angle, 2 * math.pi)
-        found = merged.take(NAMES, [wrapped, wrapped, 0.0], [], 0.01 * step, 0.0)
-        assert found is not None
-        assert found.position[0] == pytest.approx(angle, abs=1e-9)
-        assert found.position[1] == wrapped  # not continuous: as reported
-        assert abs(found.velocity[0]) < 10.0
+        reading = merged.take(NAMES, [wrapped, wrapped, 0.0], [], 0.01 * step, 0.0)
+        assert reading is not None
+        assert reading.position[0] == pytest.approx(angle, abs=1e-9)
+        assert reading.position[1] == wrapped  # not continuous: as reported
+        assert abs(reading.velocity[0]) < 10.0
 
 
 @pytest.mark.parametrize(
-    ("home", "reported", "taken"),
+    ("home", "reported", "expected"),
     [
         (0.0, 3.0, 3.0),
         (3.0, -3.0, -3.0 + 2 * math.pi),
@@ -148,10 +148,10 @@ def test_wrapped_angles_of_continuous_joints_are_unwrapped():
         (0.0, 7.0, 7.0),  # beyond one turn: the driver counts turns itself
     ],
 )
-def test_the_first_angle_is_on_the_turn_nearest_to_home(home, reported, taken):
+def test_the_first_angle_is_on_the_turn_nearest_to_home(home, reported, expected):
     merged = readings((True, False, False), np.array([home, 0.0, 0.0]))
-    found = merged.take(NAMES, [reported, 0.0, 0.0], [], 0.0, 0.0)
-    assert found is not None and found.position[0] == pytest.approx(taken)
+    reading = merged.take(NAMES, [reported, 0.0, 0.0], [], 0.0, 0.0)
+    assert reading is not None and reading.position[0] == pytest.approx(expected)
 
 
 ARM = ("a", "b")
@@ -168,7 +168,7 @@ def test_devices_of_disjoint_joints_may_share_a_topic(identified):
     assert sources.senders(1.0) == (frozenset({b"1", b"2"}) if identified else frozenset())
 
 
-def test_two_identified_publishers_of_one_joint_are_found_at_once_until_one_ends():
+def test_two_identified_publishers_of_one_joint_are_detected_until_one_ends():
     sources = JointSources(NAMES)
     sources.note(b"1", NAMES, 0.0)
     sources.note(b"2", ["b"], 0.1)
@@ -189,7 +189,7 @@ def test_a_publisher_that_takes_over_from_one_that_ended_is_no_second_one():
 
 
 @pytest.mark.parametrize(
-    ("sets", "publishers", "fine"),
+    ("name_sets", "publishers", "valid"),
     [
         ([NAMES], 1, True),
         ([NAMES], 2, False),
@@ -199,11 +199,13 @@ def test_a_publisher_that_takes_over_from_one_that_ended_is_no_second_one():
         ([], 2, False),
     ],
 )
-def test_unidentified_publishers_are_judged_by_the_names_they_send(sets, publishers, fine):
+def test_unidentified_publishers_are_distinguished_by_their_joint_names(
+    name_sets, publishers, valid
+):
     sources = JointSources(NAMES)
-    for names in sets:
+    for names in name_sets:
         sources.note(b"", names, 0.0)
-    assert (sources.shared(publishers, 0.1) == ()) == fine
+    assert (sources.shared(publishers, 0.1) == ()) == valid
 
 
 def test_any_number_of_name_sets_is_kept_in_bounded_memory():

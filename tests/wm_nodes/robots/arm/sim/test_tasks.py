@@ -1,4 +1,4 @@
-"""Tasks of the simulated arm: where things lie, how far it is to success, what the scripts do."""
+"""Tasks of the simulated arm: positions of objects, distance to success, actions of the scripts."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ GOAL = np.array([0.5, 0.0, CUBE_M])
 
 
 def state(end_effector=FAR, cube=CUBE, goal=GOAL, opening=1.0) -> State:
-    return State(*(np.array(place, float) for place in (end_effector, cube, goal)), opening)
+    return State(*(np.array(position, float) for position in (end_effector, cube, goal)), opening)
 
 
 def scenes(name: str, count: int = 300) -> list:
     return [TASKS[name].scene(np.random.default_rng(seed)) for seed in range(count)]
 
 
-def ends(values) -> list:
+def ranges(values) -> list:
     return [np.min(values, axis=0).round(2).tolist(), np.max(values, axis=0).round(2).tolist()]
 
 
-def test_places_fill_their_ranges():
+def test_positions_fill_their_ranges():
     for name in ("reach", "goal"):
         goals = [scene.goal for scene in scenes(name)]
-        assert ends(goals) == [[0.29, -0.24, 0.06], [0.51, 0.24, 0.31]]
+        assert ranges(goals) == [[0.29, -0.24, 0.06], [0.51, 0.24, 0.31]]
     for name, reach in (("push", 0.12), ("lift", 0.18)):
         cubes = [scene.cube for scene in scenes(name)]
-        assert ends([cube[:2] for cube in cubes]) == [[0.33, -reach], [0.47, reach]]
+        assert ranges([cube[:2] for cube in cubes]) == [[0.33, -reach], [0.47, reach]]
         assert {cube[2] for cube in cubes} == {CUBE_M}
-    assert ends([scene.goal[:2] for scene in scenes("push")]) == [[0.33, -0.18], [0.47, 0.18]]
+    assert ranges([scene.goal[:2] for scene in scenes("push")]) == [[0.33, -0.18], [0.47, 0.18]]
 
 
-def test_what_is_shown_of_each_scene():
+def test_each_scene_shows_the_objects_of_its_task():
     for scene in scenes("reach", 5):
         assert scene.marker == scene.goal and scene.disc == (*scene.goal[:2], 0.001)
         assert scene.cube == AWAY
@@ -63,11 +63,11 @@ def test_what_is_shown_of_each_scene():
 
 
 def test_a_cube_is_pushed_10_to_20_cm():
-    ways = [np.linalg.norm(np.subtract(s.goal, s.cube)) for s in scenes("push")]
-    assert ends(ways) == [0.1, 0.2] and min(ways) > 0.1 and max(ways) < 0.2
+    distances = [np.linalg.norm(np.subtract(s.goal, s.cube)) for s in scenes("push")]
+    assert ranges(distances) == [0.1, 0.2] and min(distances) > 0.1 and max(distances) < 0.2
 
 
-def test_distances_and_what_is_enough():
+def test_distances_and_success_distances():
     near = state([0.5, 0.03, CUBE_M + 0.04])
     assert TASKS["reach"].distance(near) == TASKS["goal"].distance(near) == pytest.approx(0.05)
     aside = state(cube=[0.47, 0.04, 0.9])
@@ -82,7 +82,7 @@ def test_distances_and_what_is_enough():
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_the_reward_grows_from_0_to_1_and_says_the_distance(task):
+def test_the_reward_grows_from_0_to_1_and_determines_the_distance(task):
     distances = np.array([0.0, 0.02, 0.1, 0.4])
     rewards = [replace(task, distance=lambda _, d=d: d).reward(state()) for d in distances]
     assert rewards[0] == 1.0 and 0.0 < rewards[-1] < 0.05
@@ -115,21 +115,21 @@ PUSH = [
 ]
 
 
-@pytest.mark.parametrize("turn", [0.0, 1.0, 2.5, -2.0])
-@pytest.mark.parametrize(("place", "expected"), [p[1:] for p in PUSH], ids=[p[0] for p in PUSH])
-def test_a_push_goes_behind_the_cube_and_through_it_in_every_direction(place, expected, turn):
-    c, s = np.cos(turn), np.sin(turn)
-    turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    moved = state(turned @ place, turned @ CUBE, turned @ GOAL)
-    action = TASKS["push"].script(moved)
-    assert action[:3] == pytest.approx(turned @ expected[:3], abs=1e-9)
+@pytest.mark.parametrize("angle", [0.0, 1.0, 2.5, -2.0])
+@pytest.mark.parametrize(("position", "expected"), [p[1:] for p in PUSH], ids=[p[0] for p in PUSH])
+def test_a_push_goes_behind_the_cube_and_through_it_in_every_direction(position, expected, angle):
+    c, s = np.cos(angle), np.sin(angle)
+    rotation = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    rotated = state(rotation @ position, rotation @ CUBE, rotation @ GOAL)
+    action = TASKS["push"].script(rotated)
+    assert action[:3] == pytest.approx(rotation @ expected[:3], abs=1e-9)
     assert action[3] == expected[3]
 
 
-@pytest.mark.parametrize(("off", "stands"), [(0.0, True), (0.0119, True), (0.0121, False)])
-def test_a_push_ends_when_the_cube_lies_on_the_disc(off, stands):
-    action = TASKS["push"].script(state(cube=GOAL - [off, 0, 0]))
-    assert (action.tolist() == [0.0] * 4) == stands
+@pytest.mark.parametrize(("offset", "at_goal"), [(0.0, True), (0.0119, True), (0.0121, False)])
+def test_a_push_ends_when_the_cube_lies_on_the_disc(offset, at_goal):
+    action = TASKS["push"].script(state(cube=GOAL - [offset, 0, 0]))
+    assert (action.tolist() == [0.0] * 4) == at_goal
 
 
 LIFTED = 0.19  # height of the end effector in the end, for a goal at 0.15
@@ -149,8 +149,8 @@ LIFT = [
 
 
 @pytest.mark.parametrize(
-    ("place", "opening", "expected"), [p[1:] for p in LIFT], ids=[p[0] for p in LIFT]
+    ("position", "opening", "expected"), [p[1:] for p in LIFT], ids=[p[0] for p in LIFT]
 )
-def test_a_lift_goes_over_the_cube_down_closes_and_goes_up(place, opening, expected):
-    action = TASKS["lift"].script(state(place, goal=[0.4, 0.0, 0.15], opening=opening))
+def test_a_lift_goes_over_the_cube_down_closes_and_goes_up(position, opening, expected):
+    action = TASKS["lift"].script(state(position, goal=[0.4, 0.0, 0.15], opening=opening))
     assert action == pytest.approx(expected, abs=1e-9)
