@@ -91,7 +91,7 @@ def _open(url: str) -> tuple[Any, Any]:
     except ImportError:
         raise LogError(
             f"{url}: reading and writing object stores needs zarr 3 and obstore (Python 3.11 or "
-            "later). Right: pip install .[s3]"
+            "later). Run pip install .[s3]"
         ) from None
     atexit.unregister(_await_threads)  # once, however many stores are open
     atexit.register(_await_threads)
@@ -106,6 +106,4 @@ def _open(url: str) -> tuple[Any, Any]:
     try:
         return ZarrStore(from_url(url, **options)), default_buffer_prototype()
     except Exception as error:
-        raise LogError(f"{url}: there is no such store ({error}). Right: s3://BUCKET/FOLDER") from (
-            error
-        )
+        raise LogError(f"store: got {url} ({error}), expected s3://BUCKET/FOLDER.") from error

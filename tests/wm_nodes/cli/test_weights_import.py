@@ -86,7 +86,10 @@ def test_mistakes_are_said_in_one_line(
         (words(tmp_path / "none", encoder), "expected the folder of a training run"),
         (words(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
         (words(evil, encoder, "--data", wall, "--out", out), "posix.system"),
-        (words(folder, encoder, "--data", encoder.parent, "--out", out), "holds no states.pth"),
+        (
+            words(folder, encoder, "--data", encoder.parent, "--out", out),
+            "no states.pth, so it is not DINO-WM's layout",
+        ),
         (words(folder, encoder, "--data", wall, "--out", out, "--epoch", "9"), "model_9.pth"),
         (["weights", "import", "dreamer", str(folder)], "dino_wm"),
     ):
