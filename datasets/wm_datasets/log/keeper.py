@@ -70,7 +70,7 @@ class Keeper:
             return error
         except Exception as error:
             return LogError(
-                f"{self._path}: the writer failed: {error!r}. Open a new LogWriter to continue."
+                f"{self._path}: the writer failed: {error!r}. Close it and open a new one."
             )
         return None
 

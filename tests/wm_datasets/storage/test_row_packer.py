@@ -129,7 +129,7 @@ def test_sensors_are_finite_and_exact():
 
 
 def test_a_long_bad_value_is_not_written_out():
-    for size, shown in ((64, "nan"), (65, "65 numbers, not all so")):
+    for size, shown in ((64, "nan"), (65, "65 numbers, not all finite")):
         sensors = {"force": SensorSpec("float32", (size,), "N")}
         packer = RowPacker(make_spec(sensors=sensors))
         row = changed() | {"sensor/force": np.full(size, np.nan, np.float32)}
