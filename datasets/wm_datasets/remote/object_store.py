@@ -69,11 +69,15 @@ class ObjectStore:
         try:
             return dict(zip(work, asyncio.run(together())))
         except Exception as error:  # each store has exceptions of its own
-            lines = str(error).strip().splitlines()
             raise LogError(
-                f"{self.url}: {lines[0] if lines else type(error).__name__}. Check the address, "
-                "AWS_ENDPOINT_URL, AWS_REGION and the credentials in AWS_*."
+                f"{self.url}: {_first_line(error)}. Check the address, AWS_ENDPOINT_URL, "
+                "AWS_REGION and the credentials in AWS_*."
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error of obstore says, without its dump of internal values."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _await_threads() -> None:
@@ -106,4 +110,6 @@ def _open(url: str) -> tuple[Any, Any]:
     try:
         return ZarrStore(from_url(url, **options)), default_buffer_prototype()
     except Exception as error:
-        raise LogError(f"store: got {url} ({error}), expected s3://BUCKET/FOLDER.") from error
+        raise LogError(
+            f"store: got {url} ({_first_line(error)}), expected s3://BUCKET/FOLDER."
+        ) from error

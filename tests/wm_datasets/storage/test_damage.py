@@ -267,7 +267,7 @@ def test_verify_names_stamps_rates_and_unfinished_writes(path):
         for step in range(6):
             stamp = {"stamp": 10**12 + step * 80_000_000}
             writer.append(make_row(5 + step, step, step == 5) | stamp)
-        said = "rows 5 to 11: one step took 0.08 s on average, 0.05 s are declared"
+        said = "rows 5 to 11: time of one step: got 0.08 s on average, expected 0.05 s as declared"
         assert list(writer.irregular) == [said]
         writer.append(make_row(11, 0, False))
         with pytest.raises(LogSpecError, match="expected growing stamps"):
