@@ -1,4 +1,8 @@
-"""Everything a log refuses, under one base; each message says what, given and right."""
+"""Everything a log refuses, under one base.
+
+Messages have the form `<what>: got <given>, expected <right>. <how to fix>`. Where no value was
+given (a missing file, a damaged block), they name the path, what is wrong and what to do.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +63,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise LogFullError(
-                f"no room to record to {path} ({error.strerror}). What was recorded is safe; "
-                "free space and start the next episode."
+                f"{path}: no room to record ({error.strerror}). What was recorded is safe. Free "
+                "space and start the next episode."
             ) from error
-        raise LogError(f"cannot write to {path}: {error}") from error
+        raise LogError(f"{path}: cannot be written: {error}.") from error

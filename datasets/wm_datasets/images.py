@@ -33,8 +33,8 @@ class CropResize:
         crop = self.crop
         if len(crop) != 4 or min(crop) < 0 or crop[0] + crop[2] >= 1 or crop[1] + crop[3] >= 1:
             raise ValueError(
-                f"crop: given {list(crop)}, right is left, top, right, bottom from 0, "
-                "opposite sides below 1 together"
+                f"crop: got {list(crop)}, expected left, top, right, bottom from 0, opposite sides "
+                "below 1 together."
             )
 
     def margins(self, height: int, width: int) -> tuple[int, int, int, int]:
@@ -48,7 +48,9 @@ class CropResize:
         left, top, right, bottom = self.margins(height, width)
         high, wide = height - top - bottom, width - left - right
         if high < 1 or wide < 1:
-            raise ValueError(f"image: {height, width} leaves nothing after the crop")
+            raise ValueError(
+                f"image: got {height, width}, which the crop leaves empty, expected a larger one."
+            )
         return self.height or high, self.width or wide
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def rgb(data: Any, encoding: str, height: int, width: int, step: int) -> npt.NDA
     """Return (H, W, 3) RGB of a raw image; it may share the memory of `data`."""
     if encoding not in COLORS:
         right = ", ".join(COLORS)
-        raise ImageError("encoding", f"got encoding {encoding!r}, expected one of {right}")
+        raise ImageError("encoding", f"encoding: got {encoding!r}, expected one of {right}.")
     channels, order = COLORS[encoding]
     pixels = _lines(data, encoding, height, width, step, channels)
     pixels = pixels.reshape(height, width, channels)
@@ -52,7 +52,7 @@ def distances(
     """Return (H, W) of a raw depth image: uint16 [mm] or float32 [m], as it was sent."""
     if encoding not in DEPTHS:
         right = ", ".join(DEPTHS)
-        raise ImageError("encoding", f"got encoding {encoding!r}, expected one of {right}")
+        raise ImageError("encoding", f"encoding: got {encoding!r}, expected one of {right}.")
     kind = np.dtype(DEPTHS[encoding]).newbyteorder(">" if big_endian else "<")
     lines = _lines(data, encoding, height, width, step, kind.itemsize)
     values = np.ascontiguousarray(lines).view(kind)
@@ -63,13 +63,17 @@ def compressed_rgb(data: Any, fmt: str) -> npt.NDArray[np.uint8]:
     """Return (H, W, 3) RGB of a compressed image."""
     encoding = _encoding(fmt)
     if is_depth(fmt):
-        raise ImageError("encoding", f"got {fmt!r}, a depth image, expected a color or grey image")
+        raise ImageError(
+            "encoding", f"format: got {fmt!r}, a depth image, expected a color or grey image."
+        )
     if encoding.startswith("bayer") and "compressed bgr" not in fmt:
-        raise ImageError("encoding", f"got {fmt!r}, a Bayer pattern, expected a debayered image")
+        raise ImageError(
+            "encoding", f"format: got {fmt!r}, a Bayer pattern, expected a debayered image."
+        )
     pixels = _decoded(data, fmt)
     if pixels.dtype != np.uint8:
         bits = 8 * pixels.dtype.itemsize
-        raise ImageError("encoding", f"got {fmt!r} with {bits} bits a channel, expected 8")
+        raise ImageError("encoding", f"image: got {fmt!r} with {bits} bits a channel, expected 8.")
     if pixels.ndim == 2 or pixels.shape[2] == 1:
         return np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
     swapped = "compressed rgb" in fmt  # the encoder was given RGB where it expects BGR
@@ -82,22 +86,26 @@ def compressed_distances(data: Any, fmt: str) -> npt.NDArray[Any]:
     if "rvl" in fmt.lower().split():
         raise ImageError(
             "encoding",
-            f"got {fmt!r}, expected PNG. RVL is not decoded: set the publisher's "
-            "parameter compressedDepth.format to png, or republish as raw (image_transport)",
+            f"format: got {fmt!r}, expected PNG. RVL is not decoded: set the publisher's parameter "
+            "compressedDepth.format to png, or republish as raw (image_transport).",
         )
     if DEEP not in fmt:
         if encoding == "32FC1":
-            raise ImageError("encoding", f"got {fmt!r}, expected '32FC1; {DEEP} png'")
+            raise ImageError("encoding", f"format: got {fmt!r}, expected '32FC1; {DEEP} png'.")
         return _sixteen_bits(_decoded(data, fmt), fmt)
     raw = _bytes(data)
     if len(raw) <= _CONFIG.itemsize:
-        raise ImageError("size", f"got {len(raw)} bytes of {fmt!r}, expected a header and a PNG")
+        raise ImageError(
+            "size", f"image: got {len(raw)} bytes of {fmt!r}, expected a header and a PNG."
+        )
     values = _sixteen_bits(_decoded(raw[_CONFIG.itemsize :], fmt), fmt)
     if encoding != "32FC1":
         return values
     a, b = np.frombuffer(raw[: _CONFIG.itemsize], _CONFIG)[0].tolist()[1:]
     if not (np.isfinite([a, b]).all() and a > 0):
-        raise ImageError("data", f"got {fmt!r} with depthParam [{a}, {b}], expected numbers, a > 0")
+        raise ImageError(
+            "data", f"depthParam: got [{a}, {b}] of {fmt!r}, expected finite numbers, a > 0."
+        )
     valid = (values > 0) & (values > b)  # inverse depth: 0 is unknown, b is infinity
     return np.where(valid, a / np.where(valid, values - np.float32(b), 1), 0).astype(np.float32)
 
@@ -144,8 +152,8 @@ def _lines(
     if not height or not width or step < used or len(data) != step * height:
         raise ImageError(
             "size",
-            f"{width}x{height} {encoding} with step {step} needs step >= {used} and "
-            f"step * height bytes, got {len(data)} bytes",
+            f"image: got {width}x{height} {encoding} with step {step} and {len(data)} bytes, "
+            f"expected step >= {used} and step * height bytes.",
         )
     return _bytes(data).reshape(height, step)[:, :used]
 
@@ -157,19 +165,32 @@ def _decoded(data: Any, fmt: str) -> npt.NDArray[Any]:
     raw = _bytes(data)
     whole, pixels = raw.tobytes(), None
     if whole.startswith(_JPEG) and whole.rfind(_JPEG_END) < whole.rfind(_JPEG_SCAN):
-        raise ImageError("data", f"got {len(raw)} bytes of {fmt!r}, a JPEG that is cut short")
+        raise ImageError(
+            "data",
+            f"image: got {len(raw)} bytes of {fmt!r}, a JPEG that is cut short, expected a whole "
+            "one.",
+        )
     if whole.startswith(_PNG) and _PNG_END not in whole[-64:]:
-        raise ImageError("data", f"got {len(raw)} bytes of {fmt!r}, a PNG that is cut short")
+        raise ImageError(
+            "data",
+            f"image: got {len(raw)} bytes of {fmt!r}, a PNG that is cut short, expected a whole "
+            "one.",
+        )
     height, width = _declared(whole)
     if height * width > MOST_PIXELS:
-        raise ImageError("size", f"got {fmt!r} of {width}x{height}, more than {MOST_PIXELS} pixels")
+        raise ImageError(
+            "size",
+            f"image: got {fmt!r} of {width}x{height}, expected at most {MOST_PIXELS} pixels.",
+        )
     if len(raw):
         try:
             pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
         except cv2.error:
             pixels = None
     if pixels is None:
-        raise ImageError("data", f"{len(raw)} bytes of {fmt!r} are not a readable image")
+        raise ImageError(
+            "data", f"image: got {len(raw)} bytes of {fmt!r}, expected a readable image."
+        )
     return np.asarray(pixels)
 
 
@@ -189,5 +210,9 @@ def _declared(file: bytes) -> tuple[int, int]:
 
 def _sixteen_bits(pixels: npt.NDArray[Any], fmt: str) -> npt.NDArray[np.uint16]:
     if pixels.dtype != np.uint16 or pixels.ndim != 2:
-        raise ImageError("encoding", f"{fmt!r} is no depth image of 16 bits")
+        raise ImageError(
+            "encoding",
+            f"image: got {fmt!r} of {pixels.dtype} {pixels.shape}, expected a depth image of 16 "
+            "bits.",
+        )
     return pixels

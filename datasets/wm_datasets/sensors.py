@@ -28,11 +28,13 @@ class SensorSpec:
 
     def __post_init__(self) -> None:
         if self.dtype not in _DTYPES:
-            raise LogSpecError(f"sensor: dtype must be one of {list(_DTYPES)}, got {self.dtype!r}")
+            raise LogSpecError(
+                f"sensor: dtype: got {self.dtype!r}, expected one of {list(_DTYPES)}."
+            )
         shape = tuple(int(n) for n in self.shape)
         if not 1 <= len(shape) <= _MOST_AXES or min(shape) < 1:
             raise LogSpecError(
-                f"sensor: shape needs 1 to {_MOST_AXES} axes, each >= 1, got {self.shape}"
+                f"sensor: shape: got {self.shape}, expected 1 to {_MOST_AXES} axes, each >= 1."
             )
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "names", tuple(str(name) for name in self.names))
@@ -41,11 +43,13 @@ class SensorSpec:
         for part, values in (("units", self.units), ("names", self.names)):
             if values and not isinstance(values, str) and len(values) != shape[-1]:
                 raise LogSpecError(
-                    f"sensor: {part} must be {shape[-1]}, as the last axis is long, got {values}"
+                    f"sensor: {part}: got {values}, expected {shape[-1]}, the size of the last "
+                    "axis."
                 )
         if not self.units or len(set(self.names)) != len(self.names):
             raise LogSpecError(
-                f"sensor: units must be given and names differ, got {self.units!r}, {self.names}"
+                f"sensor: units, names: got {self.units!r}, {self.names}, expected units and "
+                "different names."
             )
 
     @property

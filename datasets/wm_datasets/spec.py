@@ -59,12 +59,17 @@ class VectorSpec:
             object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
         sizes = {part: len(getattr(self, part)) for part in ("names", "units", "low", "high")}
         if not self.names or len(set(sizes.values())) != 1:
-            raise LogSpecError(f"vector: names, units, low, high need one length >= 1, got {sizes}")
+            raise LogSpecError(
+                f"vector: got {sizes} entries, expected as many names, units, low and high, 1 or "
+                "more."
+            )
         if len(set(self.names)) != len(self.names):
-            raise LogSpecError(f"vector: names must differ, got {list(self.names)}")
+            raise LogSpecError(f"vector: names: got {list(self.names)}, expected different names.")
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if not low <= high:
-                raise LogSpecError(f"vector: '{name}' needs low <= high, got {low}, {high}")
+                raise LogSpecError(
+                    f"vector: '{name}': got low {low}, high {high}, expected low <= high."
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,26 +117,36 @@ class LogSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reward", bool(self.reward) and self.action is not None)
         if not (math.isfinite(self.control_period_s) and self.control_period_s > 0):
-            raise LogSpecError(f"control_period_s must be > 0 [s], got {self.control_period_s}")
+            raise LogSpecError(
+                f"control_period_s: got {self.control_period_s}, expected a finite number > 0 [s]."
+            )
         if not self.cameras and self.proprio is None and not self.sensors:
-            raise LogSpecError("a log needs at least one camera or proprio or sensor, got none")
+            raise LogSpecError(
+                "spec: got no camera, no proprio and no sensor, expected at least one of them."
+            )
         for name in self.sensors:
             if not _CAMERA_NAME.fullmatch(name):
-                raise LogSpecError(f"sensor name must match {_CAMERA_NAME.pattern}, got {name!r}")
+                raise LogSpecError(
+                    f"sensor name: got {name!r}, expected a match of {_CAMERA_NAME.pattern}."
+                )
         for name, shape in self.cameras.items():
             if not _CAMERA_NAME.fullmatch(name):
-                raise LogSpecError(f"camera name must match {_CAMERA_NAME.pattern}, got {name!r}")
+                raise LogSpecError(
+                    f"camera name: got {name!r}, expected a match of {_CAMERA_NAME.pattern}."
+                )
             if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
                 raise LogSpecError(
-                    f"camera '{name}' needs (height, width, 3), got "
-                    f"{tuple(shape)}; depth and float images are sensors"
+                    f"camera '{name}': got {tuple(shape)}, expected (height, width, 3). Declare "
+                    "depth and float images as sensors."
                 )
         cameras = {k: (int(s[0]), int(s[1]), int(s[2])) for k, s in self.cameras.items()}
         object.__setattr__(self, "cameras", cameras)
         try:
             extra = json.loads(json.dumps(self.extra, allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise LogSpecError(f"extra must be JSON: {error}") from error
+            raise LogSpecError(
+                f"extra: got a value that is not JSON ({error}), expected JSON."
+            ) from error
         object.__setattr__(self, "extra", extra)
 
     @cached_property

@@ -120,7 +120,7 @@ DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.ui
         (compressed_distances, DEEP, "16UC1; compressedDepth rvl", "encoding", "RVL is not dec"),
         (compressed_distances, DEEP, "32FC1; compressedDepth png", "data", "depthParam"),
         (compressed_distances, DEEP[:12], "16UC1; compressedDepth png", "size", "a header and"),
-        (compressed_distances, PNG, "png", "encoding", "no depth image of 16 bits"),
+        (compressed_distances, PNG, "png", "encoding", "expected a depth image of 16 bits"),
         (compressed_distances, PNG, "32FC1; png compressed ", "encoding", "compressedDepth"),
         (compressed_rgb, DEEP, "16UC1; compressedDepth png", "encoding", "a depth image"),
         (compressed_rgb, DEEP[12:], "png", "encoding", "16 bits a channel"),
@@ -131,7 +131,7 @@ DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.ui
         (compressed_rgb, HUGE_PNG, "png", "size", "of 40000x40000"),
         (compressed_rgb, HUGE_JPEG, "jpeg", "size", "of 65535x65535"),
         (compressed_rgb, b"", "jpeg", "data", "0 bytes"),
-        (compressed_rgb, b"\0" * 64, "h264", "data", "not a readable image"),
+        (compressed_rgb, b"\0" * 64, "h264", "data", "expected a readable image"),
     ],
 )
 def test_what_is_no_image_is_refused_with_its_reason(decode, data, fmt, reason, message):

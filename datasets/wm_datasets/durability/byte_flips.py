@@ -93,7 +93,7 @@ class _Log:
             if go_on and not problem:
                 problem = self._go_on()
         except Exception as error:
-            lost, problem = False, f"{error!r} is no LogError"
+            lost, problem = False, f"got {error!r}, expected a LogError"
         finally:
             path.write_bytes(whole)
         place = f"{path.relative_to(self.path)}, byte {at}"

@@ -205,7 +205,7 @@ class _Base:
             except LogError:
                 refused = True
             except Exception as error:
-                faults.append(f"{error!r} is no LogError")
+                faults.append(f"got {error!r}, expected a LogError")
         faults += self._find_wrong(sums)
         try:
             with LogWriter(self.copy, self.spec, capacity_steps=_CAPACITY) as writer:
@@ -251,7 +251,7 @@ class _Base:
             except LogError:
                 refused = True
             except Exception as error:
-                faults.append(f"{error!r} is no LogError")
+                faults.append(f"got {error!r}, expected a LogError")
         return failing.trial(refused, faults)
 
     def _sample(self) -> list[str]:

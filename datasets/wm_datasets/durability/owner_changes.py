@@ -47,7 +47,10 @@ def change_owners(
 ) -> list[OwnerOutcome]:
     """Try every file of a log made in `folder`, or `most` of them, evenly; root only."""
     if os.getuid() != 0:
-        raise LogSpecError("owners can be changed by root alone; right: sudo wm log torture ...")
+        raise LogSpecError(
+            f"user: got uid {os.getuid()}, expected 0, because only root can change owners. Run "
+            "sudo wm log torture ..."
+        )
     spec, whole, copy = make_spec(6, 20.0), folder / "whole", folder / "copy"
     sums = leave_log(whole, spec, _SEED, sealed=30, left=10, episode=_EPISODE)
     names = [name for name in _contents(whole) if name != LOCK_NAME]
@@ -101,7 +104,7 @@ def _try(path: Path, name: str, sums: dict[int, int]) -> OwnerOutcome:
     message = as_user(NOBODY, lambda: _append(path))
     refused = bool(message)
     if refused and not message.startswith(("LogReadError: ", "LogError: ")):
-        wrong.append(f"{name}: {message} is no LogError")
+        wrong.append(f"{name}: got {message}, expected a LogError")
     if refused and {**_contents(path), LOCK_NAME: b""} != {**before, LOCK_NAME: b""}:
         wrong.append(f"{name}: the log was refused ({message}) and has changed")
     give_to(path, NOBODY)

@@ -115,9 +115,12 @@ def kill_writers(
     """Run it on a new log at `path`; progress(life, faults so far) is called after every kill."""
     root = Path(path)
     if root.exists() and any(root.iterdir()):
-        raise LogSpecError(f"{root} exists; killing writers needs a new log. Give a new path")
+        raise LogSpecError(
+            f"log: got {root}, which exists, expected a new log to kill writers on. Give a new "
+            "path."
+        )
     if config.kills < 1:
-        raise LogSpecError(f"kills must be >= 1, got {config.kills}")
+        raise LogSpecError(f"kills: got {config.kills}, expected at least 1.")
     with quiet():
         return _WriterKills(root.absolute(), config).run(progress)
 

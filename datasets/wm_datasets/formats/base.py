@@ -47,7 +47,7 @@ def need(module: str) -> Any:
         if error.name != module.partition(".")[0]:
             raise
         raise MissingExtraError(
-            f"this format needs '{error.name}', which is not installed. Right: {EXTRA}"
+            f"this format needs {error.name!r}, which is not installed. Run {EXTRA}"
         ) from None
 
 
@@ -82,14 +82,14 @@ class Options:
             if name not in used:
                 right = ", ".join(map(flag, sorted(used))) or "none"
                 raise FormatError(
-                    f"{flag(name)}: given {getattr(self, name)!r}, but {what} does not use it. "
-                    f"Right: leave it out (used here: {right})."
+                    f"{flag(name)}: got {getattr(self, name)!r}, expected no value, because {what} "
+                    f"does not use it. Leave it out (used here: {right})."
                 )
 
     def refuse_beside_spec(self, source: Path, used: Collection[str] = ()) -> None:
         """FormatError where options describe a source that was exported from a log and has its spec
         beside it."""
-        self.refuse_others(used, f"{source} came from a log, says that itself and")
+        self.refuse_others(used, f"{source}, which came from a log and says that itself,")
 
 
 def flag(option: str) -> str:
@@ -222,7 +222,10 @@ def exportable(
         losses.append(f"fields that are absent in the first episodes: {', '.join(partly)}")
     cameras = {name: s for name, s in spec.cameras.items() if f"image/{name}" not in partly}
     if not cameras and spec.proprio is None:
-        raise FormatError(f"{reader.path} has neither cameras nor proprio in every episode")
+        raise FormatError(
+            f"{reader.path}: got no camera and no proprio that every episode has, expected one. "
+            "Export a log whose episodes share a field."
+        )
     signals = None if "signals" in partly else spec.signals
     return replace(spec, cameras=cameras, signals=signals, sensors=kept), losses
 

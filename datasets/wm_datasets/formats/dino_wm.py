@@ -66,8 +66,8 @@ class Import(Importer):
         self._folder = source
         if not (source / "states.pth").exists():
             inner = sorted(p.parent.name for p in source.glob("*/states.pth"))
-            hint = f" Right: one of its folders {inner}." if inner else ""
-            raise FormatError(f"{source} holds no states.pth: not DINO-WM's layout.{hint}")
+            hint = f" Give one of its folders: {', '.join(inner)}." if inner else ""
+            raise FormatError(f"{source}: no states.pth, so it is not DINO-WM's layout.{hint}")
         self._pusht = (source / "rel_actions.pth").exists()
         self._own: dict[str, np.ndarray] = {}
         own = self._own_spec(options)
@@ -99,13 +99,15 @@ class Import(Importer):
         i = int(key)
         rows = self._lengths[i]
         if rows < 1:
-            raise CorruptInputError(self._folder, f"episode {i} has length {rows}")
+            raise CorruptInputError(
+                self._folder, f"episode {i}: got length {rows}, expected at least 1."
+            )
         camera = next(iter(self.spec.cameras))
         frames = self._frames(i)
         shape = (rows, *self.spec.cameras[camera])
         if len(frames) < rows or frames.shape[1:] != shape[1:] or frames.dtype != np.uint8:
             raise CorruptInputError(
-                self._path(i), f"expected uint8 {shape}, got {frames.dtype} {frames.shape}"
+                self._path(i), f"frames: got {frames.dtype} {frames.shape}, expected uint8 {shape}."
             )
         fields = {
             f"image/{camera}": frames[:rows],
@@ -115,7 +117,7 @@ class Import(Importer):
         if self._block is not None:
             fields[f"sensor/{BLOCK}"] = self._block[i, :rows]
         if not all(np.isfinite(v).all() for n, v in fields.items() if not n.startswith("image/")):
-            raise CorruptInputError(self._folder, f"episode {i} has numbers that are not finite")
+            raise CorruptInputError(self._folder, f"episode {i}: some numbers are not finite.")
         complete = True
         if self._own:
             at = slice(sum(self._lengths[:i]), sum(self._lengths[: i + 1]))
@@ -127,11 +129,13 @@ class Import(Importer):
         try:
             value = load_tensor(self._folder / name)
         except FileNotFoundError:
-            raise FormatError(f"{self._folder} has no {name}: not DINO-WM's layout") from None
+            raise FormatError(
+                f"{self._folder}: no {name}, so it is not DINO-WM's layout."
+            ) from None
         except (OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             raise CorruptInputError(self._folder / name, error) from error
         if value.ndim != 3:
-            raise CorruptInputError(self._folder / name, f"expected [n, T, D], got {value.shape}")
+            raise CorruptInputError(self._folder / name, f"got {value.shape}, expected (n, T, D).")
         return value
 
     def _read_lengths(self, episodes: int, steps: int) -> list[int]:
@@ -145,8 +149,11 @@ class Import(Importer):
             except Exception as error:
                 raise CorruptInputError(path, error) from error
             if len(lengths) != episodes or max(lengths, default=0) > steps:
-                raise CorruptInputError(path, f"{len(lengths)} lengths for states of "
-                                        f"{episodes} episodes of {steps} rows")  # fmt: skip
+                raise CorruptInputError(
+                    path,
+                    f"got {len(lengths)} lengths up to {max(lengths, default=0)}, expected those "
+                    f"of states.pth: {episodes} episodes of at most {steps} rows.",
+                )
             return lengths
         return [steps] * episodes
 
@@ -157,7 +164,7 @@ class Import(Importer):
     def _frames(self, i: int) -> np.ndarray:
         path = self._path(i)
         if not path.exists():
-            raise CorruptInputError(path, "there is no such file")
+            raise CorruptInputError(path, "there is no such file.")
         if self._pusht:
             return np.stack([frame for _, frame in decode(path)])
         try:
@@ -174,7 +181,7 @@ class Import(Importer):
                 continue  # rows() of this key raises it
             if frames.ndim == 4:
                 return frames.shape[1:]
-        raise CorruptInputError(self._folder / "obses", "none of its files is readable")
+        raise CorruptInputError(self._folder / "obses", "none of its files can be read.")
 
     def _own_spec(self, options: Options) -> LogSpec | None:
         """The spec of the log that this folder came from, and what lies beside; None without."""
@@ -189,7 +196,7 @@ class Import(Importer):
     def _foreign_spec(self, shape: tuple[int, ...], options: Options) -> LogSpec:
         period = options.period_s or _PERIODS.get(self._layout)
         if not period:
-            raise FormatError(f"{self._folder} does not say its rate. Right: --period SECONDS.")
+            raise FormatError(f"{self._folder}: it does not say its rate. Give --period SECONDS.")
         return LogSpec(
             robot=options.robot or self._layout,
             task=options.task or self._layout,
@@ -219,18 +226,28 @@ class Export(Exporter):
     def __init__(self, reader: LogReader, options: Options) -> None:
         self._layout = options.layout or _own_layout(reader.spec)
         if self._layout not in LAYOUTS:
-            raise FormatError(f"--layout: given {self._layout!r}, right: {', '.join(LAYOUTS)}")
+            raise FormatError(
+                f"--layout: got {self._layout!r}, expected one of {', '.join(LAYOUTS)}."
+            )
         self._spec, self.losses = exportable(reader, self._is_block)
         spec = self._spec
         if spec.action is None or spec.proprio is None or not spec.cameras:
-            raise FormatError("DINO-WM needs actions, proprio and a camera; this log lacks one")
+            parts = {"action": spec.action, "proprio": spec.proprio, "camera": spec.cameras}
+            lacking = [name for name, part in parts.items() if not part]
+            raise FormatError(
+                f"log: got one without {', '.join(lacking)}, expected action, proprio and a camera "
+                "for DINO-WM. Choose another format."
+            )
         self._camera, *others = spec.cameras
         self._episodes = episodes_of(reader)
         self.losses += [f"cameras: {', '.join(others)}"] if others else []
         if self._layout == "pusht":
             self.losses.append("exact pixels (H.264 at crf 18); actions are rounded in float32")
             if len(spec.proprio) < 3:
-                raise FormatError("the layout pusht needs states and 2 velocities in proprio")
+                raise FormatError(
+                    f"--layout pusht: got proprio of {len(spec.proprio)} numbers, expected at "
+                    "least 3, the last 2 of them velocities. Choose another layout."
+                )
 
     def _is_block(self, name: str, sensor: SensorSpec) -> bool:
         """Is it a sensor that this layout has a place for: behind the agent's place?"""

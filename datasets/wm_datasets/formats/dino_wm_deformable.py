@@ -52,7 +52,7 @@ class DeformableImport(Importer):
             raise CorruptInputError(
                 source / "actions.pth",
                 f"got {self._actions.shape[:2]} episodes and rows, expected those of states.pth, "
-                f"{(episodes, self._length)}",
+                f"{(episodes, self._length)}.",
             )
         self.keys = [str(i) for i in range(episodes)]
         self.losses = []
@@ -65,7 +65,7 @@ class DeformableImport(Importer):
         camera = next(iter(self.spec.cameras))
         frames, shape = self._frames(i), (self._length, *self.spec.cameras[camera])
         if frames.shape != shape:
-            raise CorruptInputError(self._path(i), f"got frames {frames.shape}, expected {shape}")
+            raise CorruptInputError(self._path(i), f"got frames {frames.shape}, expected {shape}.")
         fields = {
             f"image/{camera}": frames,
             "proprio": np.zeros((self._length, 1), np.float32),
@@ -73,12 +73,12 @@ class DeformableImport(Importer):
             f"sensor/{PARTICLES}": self._particles[i],
         }
         if not (np.isfinite(self._actions[i]).all() and np.isfinite(self._particles[i]).all()):
-            raise CorruptInputError(self._folder, f"episode {i} has numbers that are not finite")
+            raise CorruptInputError(self._folder, f"episode {i}: some numbers are not finite.")
         yield from rows_of(self.spec, fields, self._length)
 
     def _make_spec(self, options: Options) -> LogSpec:
         if not options.period_s:
-            raise FormatError(f"{self._folder} does not say its rate. Right: --period SECONDS.")
+            raise FormatError(f"{self._folder}: it does not say its rate. Give --period SECONDS.")
         size = self._actions.shape[2]
         names = _ACTION if size == len(_ACTION) else tuple(f"action_{i}" for i in range(size))
         particles = self._particles.shape[2:]
@@ -103,7 +103,7 @@ class DeformableImport(Importer):
                 continue  # it is reported when its turn comes
             height, width, channels = frames.shape[1:]
             return height, width, channels
-        raise CorruptInputError(self._folder, "none of its obses.pth is readable")
+        raise CorruptInputError(self._folder, "none of its obses.pth can be read.")
 
     def _path(self, i: int) -> Path:
         return self._folder / f"{i:06d}" / "obses.pth"
@@ -115,7 +115,8 @@ class DeformableImport(Importer):
             whole = frames.astype(np.uint8, casting="unsafe")
             if not np.array_equal(whole, frames):
                 raise CorruptInputError(
-                    self._path(i), f"got {frames.dtype} frames, expected whole numbers 0 to 255"
+                    self._path(i),
+                    f"got {frames.dtype} frames, expected whole numbers from 0 to 255.",
                 )
             frames = whole
         return frames
@@ -124,9 +125,9 @@ class DeformableImport(Importer):
         try:
             value = load_tensor(path)
         except FileNotFoundError:
-            raise CorruptInputError(path, "there is no such file") from None
+            raise CorruptInputError(path, "there is no such file.") from None
         except (OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             raise CorruptInputError(path, error) from error
         if value.ndim != axes:
-            raise CorruptInputError(path, f"got shape {value.shape}, expected {axes} axes")
+            raise CorruptInputError(path, f"got shape {value.shape}, expected {axes} axes.")
         return value

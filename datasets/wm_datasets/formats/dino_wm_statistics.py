@@ -61,7 +61,7 @@ def statistics(folder: Path, episodes: int | None = None, *, normalised: bool = 
     """
     place = next((p for p in (folder, folder / "train") if (p / "states.pth").exists()), None)
     if place is None:
-        raise FormatError(f"{folder} holds no states.pth: not DINO-WM's layout.")
+        raise FormatError(f"{folder}: no states.pth, so it is not DINO-WM's layout.")
     if (place / "rel_actions.pth").exists():
         actions = _tensor(place / "rel_actions.pth")[:episodes] / _PUSHT_PIXELS
         statistics = pusht_statistics((place / "velocities.pth").exists())
@@ -101,7 +101,9 @@ def _box(steps: list[np.ndarray]) -> tuple[Numbers, Numbers]:
 def _spread(steps: list[np.ndarray]) -> tuple[Numbers, Numbers]:
     every = np.concatenate(steps)
     if len(every) < 2:
-        raise FormatError(f"got {len(every)} steps, expected 2 or more for a deviation")
+        raise FormatError(
+            f"statistics: got {len(every)} steps, expected 2 or more for a deviation."
+        )
     return _numbers(every.mean(0)), _numbers(every.std(0, ddof=1))
 
 
@@ -116,7 +118,11 @@ def _lengths(place: Path, episodes: int, steps: int) -> list[int]:
         return [steps] * episodes
     lengths = [int(x) for x in _tensor(path).reshape(-1)[:episodes]]
     if len(lengths) != episodes or not all(0 < n <= steps for n in lengths):
-        raise CorruptInputError(path, f"got lengths that do not fit {episodes} x {steps} steps")
+        raise CorruptInputError(
+            path,
+            f"got {len(lengths)} lengths from {min(lengths, default=0)} to "
+            f"{max(lengths, default=0)}, expected {episodes} from 1 to {steps}.",
+        )
     return lengths
 
 
@@ -124,6 +130,8 @@ def _tensor(path: Path) -> np.ndarray:
     try:
         return load_tensor(path)
     except FileNotFoundError:
-        raise FormatError(f"{path.parent} has no {path.name}: not DINO-WM's layout") from None
+        raise FormatError(
+            f"{path.parent}: no {path.name}, so it is not DINO-WM's layout."
+        ) from None
     except (OSError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise CorruptInputError(path, error) from error

@@ -24,7 +24,7 @@ class Flipped(Importer):
             if name.startswith(("image/", "sensor/")) and len(field.shape) > 1
         ]
         if not self._images:
-            raise FormatError("--flip: the source has no images. Right: without --flip.")
+            raise FormatError("--flip: the source has no images. Leave it out.")
         self.spec = replace(
             spec, extra=spec.extra | {"flipped": not spec.extra.get("flipped", False)}
         )

@@ -27,7 +27,7 @@ class Resized(Importer):
         crop: Sequence[float] | None = None,
     ) -> None:
         if size is not None and min(size) < 1:
-            raise FormatError(f"--size: given {size}, right: height and width from 1.")
+            raise FormatError(f"--size: got {size}, expected height and width of at least 1.")
         try:
             colour = CropResize(*(size or (0, 0)), crop or NO_CROP)
         except ValueError as error:
@@ -36,7 +36,7 @@ class Resized(Importer):
         depths = {name: sensor for name, sensor in spec.sensors.items() if sensor.is_depth}
         if not (spec.cameras or depths):
             option = "--size" if size else "--crop"
-            raise FormatError(f"{option}: the source has no images. Right: without {option}.")
+            raise FormatError(f"{option}: the source has no images. Leave it out.")
         self._change = {f"image/{name}": colour for name in spec.cameras}
         self._change |= {f"sensor/{name}": replace(colour, nearest=True) for name in depths}
         try:

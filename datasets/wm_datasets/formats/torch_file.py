@@ -42,11 +42,11 @@ def load_pickle(data: bytes, storage: Callable[[Any], Any] | None = None) -> Any
 def load_tensor(path: Path) -> np.ndarray:
     """Return the tensor that a .pth file holds; ValueError when it holds something else."""
     if not zipfile.is_zipfile(path):
-        raise ValueError("not a torch file of version 1.6 or later (it is no zip file)")
+        raise ValueError("it is not a torch file of version 1.6 or later (not a zip file)")
     with zipfile.ZipFile(path) as archive:
         root = next((n for n in archive.namelist() if n.endswith("data.pkl")), None)
         if root is None:
-            raise ValueError("not a torch file (no data.pkl in it)")
+            raise ValueError("it is not a torch file (no data.pkl in it)")
         folder = root.removesuffix("data.pkl")
 
         def storage(key: Any) -> np.ndarray:
@@ -55,7 +55,7 @@ def load_tensor(path: Path) -> np.ndarray:
 
         value = load_pickle(archive.read(root), storage)
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"it holds a {type(value).__name__}, not a tensor")
+        raise ValueError(f"got a {type(value).__name__}, expected a tensor")
     return value
 
 
@@ -63,7 +63,7 @@ def save_tensor(path: Path, value: np.ndarray) -> None:
     """Write a .pth file that torch.load reads (also with weights_only=True)."""
     value = np.asarray(value, order="C")
     if (name := _NAMES.get(value.dtype)) is None:
-        raise ValueError(f"torch files have no {value.dtype}; right: {sorted(map(str, _NAMES))}")
+        raise ValueError(f"tensor: got {value.dtype}, expected one of {sorted(map(str, _NAMES))}")
     strides = [s // value.itemsize for s in value.strides]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("archive/data.pkl", _describe(name, value.size, value.shape, strides))
@@ -84,11 +84,11 @@ class _Reader(pickle.Unpickler):
             return np.dtype(_STORAGES[name])
         if (module, name) in _NUMPY:
             return super().find_class(module, name)
-        raise ValueError(f"it names {module}.{name}, which is not read from files of others")
+        raise ValueError(f"it names {module}.{name}, which is never loaded from a file")
 
     def persistent_load(self, key: Any) -> Any:
         if self.storage is None:
-            raise ValueError("it refers to a storage that is not there")
+            raise ValueError("it refers to a storage that is missing")
         return self.storage(key)
 
 
@@ -98,7 +98,9 @@ def _rebuild(storage: np.ndarray, offset: int, size: Any, stride: Any, *_: Any) 
     if 0 in size:
         return np.zeros(size, storage.dtype)
     if offset < 0 or min([*stride, 0]) < 0 or last >= storage.size:
-        raise ValueError(f"a tensor of shape {tuple(size)} does not fit {storage.size} numbers")
+        raise ValueError(
+            f"tensor: got shape {tuple(size)}, expected one that fits {storage.size} numbers"
+        )
     steps = [s * storage.itemsize for s in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
 

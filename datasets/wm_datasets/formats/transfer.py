@@ -53,7 +53,9 @@ class Journal:
         try:
             return cls(path, **json.loads(path.read_text()))
         except (ValueError, TypeError) as error:
-            raise FormatError(f"{path} is damaged: {error}") from error
+            raise FormatError(
+                f"{path}: the journal of an import is damaged: {error}. Import into another log."
+            ) from error
 
     def of(self, name: str) -> Journal:
         """The journal of another source, which may have been imported before this one."""
@@ -144,7 +146,7 @@ def _append_episode(writer: LogWriter, source: Importer, name: str, key: str) ->
     except (FormatError, LogSpecError) as error:
         raise CorruptInputError(file, f"{key}: {error}") from error
     if writer.length == before:
-        raise CorruptInputError(file, f"{key}: it holds no row")
+        raise CorruptInputError(file, f"{key}: it holds no row.")
     writer.end_episode()
 
 
@@ -157,7 +159,7 @@ def _take_back(writer: LogWriter, journal: Journal) -> bool:
         journal.save()
     except (LogError, OSError) as error:
         _log.warning(
-            "%s: half an episode is left in the log, the next import takes it back: %s",
+            "%s: half an episode is left in the log, the next import removes it: %s",
             journal.path.parent,
             error,
         )
@@ -175,8 +177,8 @@ def _resume(log: Path, name: str) -> Journal | None:
     if journal.source != name:
         if not journal.finished:
             raise FormatError(
-                f"{log}: an import of {journal.source} was begun and not finished. Right: finish "
-                f"it first (the same command again), or another log."
+                f"{log}: an import of {journal.source} was begun and not finished. Finish it first "
+                "(the same command again), or give another log."
             )
         return journal.of(name)
     with LogReader(log) as reader:
@@ -185,7 +187,7 @@ def _resume(log: Path, name: str) -> Journal | None:
     if len(begun) > 1:
         raise FormatError(
             f"{log}: others have recorded into it since the import of {name} was stopped, so it "
-            "cannot be continued. Right: import into another log."
+            "cannot be continued. Import into another log."
         )
     if length > journal.length:
         truncate(log, journal.length)
@@ -201,7 +203,10 @@ def export_from(
 ) -> int:
     """Write all episodes of a log to `destination`, which appears only when it is whole."""
     if destination.exists():
-        raise FormatError(f"{destination} exists. Right: a new path (nothing is overwritten).")
+        raise FormatError(
+            f"destination: got {destination}, which exists, expected a new path. Nothing is "
+            "overwritten."
+        )
     aside = destination.with_name(f".{destination.name}.part")
     _remove(aside)
     aside.parent.mkdir(parents=True, exist_ok=True)

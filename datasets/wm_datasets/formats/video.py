@@ -55,15 +55,15 @@ class Import(Importer):
                 shape, other = (first.height, first.width), (info.height, info.width)
                 if shape != other and not self.unequal:
                     self.unequal = (
-                        f"{path} has frames of {other}, the files before it {shape} (height, "
-                        "width). Right: --size HEIGHT WIDTH, or one log per size."
+                        f"{path}: frames: got {other}, expected {shape} (height, width) as in the "
+                        "files before it. Give --size HEIGHT WIDTH, or make one log per size."
                     )
         if not infos:
-            raise CorruptInputError(source, "none of its files is a readable video")
+            raise CorruptInputError(source, "none of its files is a readable video.")
         if options.camera and options.camera not in cameras:
             raise FormatError(
-                f"--camera: given {options.camera!r}, but folders name the cameras: "
-                f"{', '.join(cameras)}. Right: leave it out."
+                f"--camera: got {options.camera!r}, expected no value, because folders name the "
+                f"cameras: {', '.join(cameras)}. Leave it out."
             )
         self.spec = LogSpec(
             robot=options.robot or "unknown",
@@ -80,14 +80,18 @@ class Import(Importer):
         files = self._files[key]
         if files.keys() != self.spec.cameras.keys():
             missing = sorted(self.spec.cameras.keys() - files.keys())
-            raise CorruptInputError(next(iter(files.values())), f"no file of the cameras {missing}")
+            raise CorruptInputError(
+                next(iter(files.values())), f"no file of the cameras {missing}."
+            )
         streams = {c: decode(path) for c, path in files.items()}
         before: dict[str, Any] | None = None
         t = 0
         while frames := {c: f for c, stream in streams.items() if (f := next(stream, None))}:
             if len(frames) != len(streams):
                 ended = sorted(streams.keys() - frames.keys())
-                raise CorruptInputError(files[ended[0]], f"it ends after {t} frames, others do not")
+                raise CorruptInputError(
+                    files[ended[0]], f"got {t} frames, expected as many as other cameras have."
+                )
             if before is not None:
                 yield before
             arrays = {f"image/{c}": frame[None] for c, (_, frame) in frames.items()}
@@ -122,7 +126,9 @@ class Export(Exporter):
         self._spec, self.losses = exportable(reader)
         self._lossy = options.lossy
         if not self._spec.cameras:
-            raise FormatError("this log has no camera, so there is no video to write")
+            raise FormatError(
+                "log: got one without cameras, expected a camera for videos. Choose another format."
+            )
         kept = {f"image/{c}" for c in self._spec.cameras} | {"stamp", "is_first", "is_last"}
         self.losses += [f"fields: {', '.join(f for f in self._spec.fields if f not in kept)}"]
         self.losses.append("robot, units, names, extra; stamps begin at 0 and are rounded to 1 us")
@@ -210,12 +216,15 @@ def _find(source: Path, camera: str) -> dict[str, dict[str, Path]]:
     for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES):
         parts = path.relative_to(source).parts
         if len(parts) > 2:
-            raise FormatError(f"{path} lies too deep: right is SRC/*.mp4 or SRC/<camera>/*.mp4")
+            raise FormatError(f"source: got {path}, expected SRC/*.mp4 or SRC/<camera>/*.mp4.")
         files = episodes.setdefault(path.stem, {})
         name = parts[0] if len(parts) == 2 else camera
         if name in files:
-            raise FormatError(f"{path} and {files[name]} have one name: which is the episode?")
+            raise FormatError(
+                f"source: got {path} and {files[name]}, expected one file for each name. Rename "
+                "one."
+            )
         files[name] = path
     if not episodes:
-        raise FormatError(f"{source} holds no video ({', '.join(SUFFIXES)})")
+        raise FormatError(f"{source}: no video in it ({', '.join(SUFFIXES)}).")
     return episodes

@@ -48,9 +48,9 @@ def probe(path: Path) -> VideoInfo:
             return VideoInfo(height, width, float(1 / rate), codec.pix_fmt or "",
                              bool(container.streams.audio))  # fmt: skip
     except IndexError:
-        raise CorruptInputError(path, "it holds no video") from None
+        raise CorruptInputError(path, "it holds no video.") from None
     except (av.FFmpegError, ValueError) as error:
-        raise CorruptInputError(path, f"not a readable video ({error})") from error
+        raise CorruptInputError(path, f"it is not a readable video ({error}).") from error
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,7 @@ class Turn:
         if max(abs(a), abs(d)) <= flat < min(abs(b), abs(c)):
             return cls(True, c < 0, b < 0)
         angle = math.degrees(math.atan2(b, a))
-        raise ValueError(
-            f"it is to be shown turned by {angle:.0f} degrees, right is a multiple of 90"
-        )
+        raise ValueError(f"rotation: got {angle:.0f} degrees, expected a multiple of 90")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of a frame after the turn, or of the one before it."""
@@ -110,7 +108,10 @@ def decode(path: Path) -> Iterator[tuple[int, np.ndarray]]:
                         raise ValueError(f"frame {count} is damaged")
                     stamp = round(frame.pts * frame.time_base * _NS)
                     if last is not None and stamp <= last:
-                        raise ValueError(f"frame {count} has time {stamp} ns, after {last} ns")
+                        raise ValueError(
+                            f"frame {count}: stamp: got {stamp} ns after {last} ns, expected "
+                            "growing stamps"
+                        )
                     if last is not None:
                         end.longest = max(end.longest, Fraction(stamp - last, _NS))
                     last, count = stamp, count + 1
@@ -156,8 +157,10 @@ class _End:
             longest = self.longest or period
             if duration < declared - _LATE * longest:
                 raise ValueError(
-                    f"it ends after {count} frames at {float(duration):.3f} s, its header says "
-                    f"{float(declared):.3f} s"
+                    f"it is cut short: got {count} frames up to {float(duration):.3f} s, expected "
+                    f"{float(declared):.3f} s as in its header"
                 )
         elif stream.frames:
-            raise ValueError(f"it ends after {count} of {stream.frames} frames")
+            raise ValueError(
+                f"it is cut short: got {count} frames, expected {stream.frames} as in its header"
+            )

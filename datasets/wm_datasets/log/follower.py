@@ -76,7 +76,10 @@ class LogFollower:
                 self._segments_stat = folder
                 return
             self._file.expect_change()  # the writer sealed meanwhile: look again
-        raise LogFormatError(f"{self._root}: its segments and its zarr.json do not fit together")
+        raise LogFormatError(
+            f"{self._root}: its segments and its zarr.json contradict each other. Run wm log "
+            "verify."
+        )
 
     def _only_grew(self, read: Read) -> bool:
         """Did the log get nothing but rows of the open segment? Takes them; False when in doubt.
@@ -101,7 +104,7 @@ class LogFollower:
         gone = new.sealed < old.sealed or new.first < old.first
         if gone or not whole or new.is_of_another_log(old):
             self._file.put_back(old)  # so that the next refresh() refuses too
-            raise LogFormatError(f"{self._root} was replaced by another log; open it again")
+            raise LogFormatError(f"{self._root}: it was replaced by another log. Open it again.")
         if new.spec != old.spec:  # fields were added, when all rows there were had been sealed
             self.columns = make_columns(new)
             self.unsealed.set_layout(new)

@@ -69,7 +69,9 @@ class Keeper:
         except LogError as error:
             return error
         except Exception as error:
-            return LogError(f"{self._path}: recording failed inside: {error!r}")
+            return LogError(
+                f"{self._path}: the writer failed: {error!r}. Close it and open a new one."
+            )
         return None
 
     def _note(self, fault: LogError | None) -> bool:

@@ -105,7 +105,9 @@ class LogReader:
     def since(self, field: str) -> int:
         """The first row that has the field; 0 unless it was added to a log with rows."""
         if field not in self._columns:
-            raise LogRowError(f"no field '{field}' in {self.path}; fields: {list(self._columns)}")
+            raise LogRowError(
+                f"field: got {field!r}, expected one of {list(self._columns)} as in {self.path}."
+            )
         return self._columns[field].since
 
     def present(self, *fields: str) -> np.ndarray:
@@ -145,12 +147,14 @@ class LogReader:
         since = self.since(field)
         if not self.first <= start <= stop <= self.length:
             raise LogRowError(
-                f"rows {start} to {stop} asked for; {self.path} holds {self.first} to {self.length}"
+                f"rows: got {start} to {stop}, expected some of {self.first} to {self.length}, "
+                f"which {self.path} holds."
             )
         if start < min(since, stop):
             raise LogAbsentError(
-                f"field '{field}' is declared absent in {self.path} before row {since}, rows "
-                f"{start} to {stop} asked for. present('{field}') says which episodes have it."
+                f"field '{field}': got rows {start} to {stop}, expected rows from {since} on: "
+                f"{self.path} has no such field before. present('{field}') says which episodes "
+                "have it."
             )
         if out is None:
             out = self._empty(field, stop - start)
@@ -250,7 +254,7 @@ class LogReader:
         if not exists(missing.path) and load_manifest(self.path).first >= missing.stop:
             return LogRowError(
                 f"rows {missing.start} to {missing.stop} of '{missing.path.parent.name}' are gone "
-                "(dropped by the log's capacity); refresh() and read rows from `first` on"
+                "(dropped by the log's capacity). Call refresh() and read rows from `first` on."
             )
         start, stop = max(missing.start, self.first), min(missing.stop, self.sealed)
         damage = Damage(missing.path, start, stop, missing.reason)

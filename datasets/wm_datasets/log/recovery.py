@@ -58,7 +58,7 @@ def claim_folder(path: Path) -> None:
         load_manifest(path)
     elif not exists(path / LOCK_NAME) and (others := list_names(path)):
         raise LogFormatError(
-            f"{path} is not a log: it holds {others[0]}. Give the path of a log or a new one."
+            f"log: got {path}, which holds {others[0]}, expected a log or a new path."
         )
 
 
@@ -78,8 +78,8 @@ def open_for_writing(
     differences, whole = manifest.spec.differences(spec), manifest.spec.with_fields_of(spec)
     if differences and whole is None:
         raise LogSpecError(
-            f"the log at {path} was made with another spec. It has "
-            f"{'; '.join(differences)} as given. Use another path, or the log's own spec."
+            f"spec: got another than the log {path} has. Differences: {'; '.join(differences)}. "
+            "Use another path or the log's own spec."
         )
     clear_undeclared(path, manifest)
     manifest.create_folders(path)  # one that is missing takes its rows, not the next ones

@@ -28,12 +28,12 @@ class RowOrder:
         """LogSpecError: the row, with this number, may not follow the one before."""
         if not (self._in_episode or row["is_first"]):
             raise LogSpecError(
-                f"row {number}: no episode is open, so the row must have is_first=True"
+                f"row {number}: got is_first=False, expected True, because no episode is open."
             )
         if self._in_episode and not row["is_first"] and row["stamp"] <= self._last_stamp:
             raise LogSpecError(
-                f"row {number}: stamp must grow within an episode, got {row['stamp']} ns "
-                f"after {self._last_stamp} ns"
+                f"row {number}: stamp: got {row['stamp']} ns after {self._last_stamp} ns, expected "
+                "growing stamps within an episode."
             )
 
     def appended(self, row: Mapping[str, Any], number: int) -> None:
@@ -62,8 +62,8 @@ class RowOrder:
         seconds = (self._last_stamp - self._first_stamp) * 1e-9
         if not math.isclose(seconds, steps * self._period_s, rel_tol=RATE_TOLERANCE):
             message = (
-                f"rows {self._first_row} to {stop}: one step took {seconds / steps:.4g} s "
-                f"on average, {self._period_s:g} s are declared"
+                f"rows {self._first_row} to {stop}: time of one step: got {seconds / steps:.4g} s "
+                f"on average, expected {self._period_s:g} s as declared"
             )
             self.irregular.append(message)
             _log.warning("%s: %s", self._path, message)

@@ -66,14 +66,14 @@ class SegmentQueue:
         """Refuse a process that was forked from the writer's; it has no keeper, and no lock."""
         if not (self.lock.held or self.closed):
             raise LogError(
-                f"{self._path} is written by another process, from which this one was forked. "
-                "Append in the process that opened the LogWriter."
+                f"{self._path}: the writer belongs to another process, from which this one was "
+                "forked. Append in the process that opened the LogWriter."
             )
 
     def check_writable(self) -> None:
         """LogError: the log is closed, or rows cannot be stored."""
         if self.closed:
-            raise LogError(f"{self._path} is closed; open a new LogWriter to continue")
+            raise LogError(f"{self._path}: the writer is closed. Open a new LogWriter to continue.")
         if self.fault is not None:
             raise type(self.fault)(*self.fault.args) from self.fault
 

@@ -27,13 +27,19 @@ def truncate(path: str | Path, length: int) -> int:
         try:
             old = load_manifest(root)
             if not old.first <= length <= old.sealed:
-                raise LogRowError(f"{root} holds rows {old.first} to {old.sealed}, not {length}")
+                raise LogRowError(
+                    f"length: got {length}, expected {old.first} to {old.sealed}, the rows of "
+                    f"{root}."
+                )
             index = EpisodeIndex(old.first)
             columns = old.columns(root)
             index.extend(*(columns[n].read(old.first, old.sealed) for n in ("is_first", "is_last")))
             starts = index.table["start"]
             if length not in (*starts.tolist(), old.sealed):
-                raise LogRowError(f"{root}: row {length} is in the middle of an episode")
+                raise LogRowError(
+                    f"length: got {length}, which is in the middle of an episode of {root}, "
+                    f"expected the first row of an episode, or {old.sealed}."
+                )
             kept = int((starts < length).sum())
             for start in list_segments(root / WAL_FOLDER):  # sealed, or its rows would come back
                 segment_path(root / WAL_FOLDER, start).unlink()

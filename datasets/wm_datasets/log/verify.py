@@ -88,7 +88,9 @@ def verify(
             return _Check(Path(path), rate_tolerance, progress).report()
         except LogRowError:  # the capacity dropped rows meanwhile: look at what is left
             continue
-    raise LogFormatError(f"{path} drops its rows faster than they can be read")
+    raise LogFormatError(
+        f"{path}: its capacity drops rows faster than they can be read. Stop its writer first."
+    )
 
 
 class _Check:
@@ -110,7 +112,7 @@ class _Check:
                 self._add("damage", damage.path, damage.start, damage.stop, damage.reason)
             for path, start, stop in kept_aside(self._root):
                 reason = (
-                    "it was damaged and is kept aside unchanged; delete it when you do not need it"
+                    "it was damaged and is kept aside unchanged. Delete it when you do not need it."
                 )
                 self._add("kept", path, start, stop, reason)
             self._check_metadata()
@@ -170,7 +172,7 @@ class _Check:
             if self._is_ahead(name, shape, node.get("shape")):
                 content["shape"] = node["shape"]
             if content != node:
-                reason = "it is not what the log's root says of this array"
+                reason = "it differs from what the log's root says of this array"
                 self._add("metadata", path, self._first, manifest.sealed, reason)
 
     def _is_ahead(self, name: str, shape: object, committed: list[int] | None) -> bool:
@@ -198,7 +200,7 @@ class _Check:
             except FileNotFoundError:  # a writer has begun and sealed it
                 continue
             if start >= self._reader.sealed and torn > 0:
-                reason = f"{torn} bytes of an unfinished write; the next writer drops them"
+                reason = f"{torn} bytes of an unfinished write. The next writer drops them."
                 self._add("unfinished", path, self._stop, self._stop, reason)
         if (mark := read_mark(self._root / WAL_FOLDER)) > self._stop:
             path = segment_path(self._root / WAL_FOLDER, self._stop)
@@ -224,8 +226,8 @@ class _Check:
                 (flags[0][1:].any(), "is_first stands in its middle"),
                 (flags[1][:-1].any(), "is_last stands in its middle"),
                 (end < len(known) and bool(flags[1][-1]) != complete,
-                 f"its table says complete={bool(complete)}, its last row is_last="
-                 f"{bool(flags[1][-1])}"),
+                 f"got complete={bool(complete)} in its table, expected {bool(flags[1][-1])} as "
+                 "is_last of its last row"),
             ]  # fmt: skip
             for bad, reason in wrong:
                 if bad:
@@ -243,11 +245,17 @@ class _Check:
                 continue
             for at in np.flatnonzero(steps <= 0):
                 row = self._first + begin + int(at) + 1
-                reason = f"{stamps[row - self._first]} ns comes after {stamps[begin + at]} ns"
+                reason = (
+                    f"got {stamps[row - self._first]} ns after {stamps[begin + at]} ns, expected "
+                    "growing stamps"
+                )
                 self._add("stamp", path, row, row + 1, reason)
             real = float(steps.mean()) * 1e-9
             if abs(real - period) > self._tolerance * period:
-                reason = f"one step took {real:.4g} s on average, {period:g} s are declared"
+                reason = (
+                    f"time of one step: got {real:.4g} s on average, expected {period:g} s as "
+                    "declared"
+                )
                 self._add("rate", path, start, start + length, reason)
 
     def _check_values(self, columns: dict[str, np.ndarray], known: np.ndarray) -> None:
@@ -281,7 +289,8 @@ class _Check:
         for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else []:
             at, d = divmod(int(beyond[run].argmax()), len(names))
             reason = (
-                f"'{names[d]}' is {actions[run[at], d]:.4g}, declared are {low[d]:g} to {high[d]:g}"
+                f"'{names[d]}': got {actions[run[at], d]:.4g}, expected {low[d]:g} to {high[d]:g} "
+                "as declared"
             )
             start, stop = self._first + int(run[0]), self._first + int(run[-1]) + 1
             self._add("bounds", self._root / "action", start, stop, reason)
@@ -296,4 +305,4 @@ def _find_wrong_root(root: Path, name: str) -> str:
     differ = [
         key for key in {*right, *content} - {"attributes"} if right.get(key) != content.get(key)
     ]
-    return f"its {', '.join(sorted(differ))} is not what the log's arrays are" if differ else ""
+    return f"its {', '.join(sorted(differ))} differ from the log's arrays" if differ else ""

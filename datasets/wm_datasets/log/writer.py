@@ -55,10 +55,10 @@ class LogWriter:
         capacity_bytes: int | None = None,
     ) -> None:
         if not (math.isfinite(durable_s) and durable_s >= 0):
-            raise LogSpecError(f"durable_s must be >= 0 [s], got {durable_s}")
+            raise LogSpecError(f"durable_s: got {durable_s}, expected a finite number >= 0 [s].")
         for name, value in (("steps", capacity_steps), ("bytes", capacity_bytes)):
             if value is not None and value < 1:
-                raise LogSpecError(f"capacity_{name} must be >= 1 or None, got {value}")
+                raise LogSpecError(f"capacity_{name}: got {value}, expected at least 1, or None.")
         self.path = Path(path)
         with disk_errors(self.path):
             claim_folder(self.path)

@@ -69,11 +69,15 @@ class ObjectStore:
         try:
             return dict(zip(work, asyncio.run(together())))
         except Exception as error:  # each store has exceptions of its own
-            lines = str(error).strip().splitlines()
             raise LogError(
-                f"{self.url}: {lines[0] if lines else type(error).__name__}. Check the address, "
-                "AWS_ENDPOINT_URL, AWS_REGION and the credentials in AWS_*."
+                f"{self.url}: {_first_line(error)}. Check the address, AWS_ENDPOINT_URL, "
+                "AWS_REGION and the credentials in AWS_*."
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error of obstore says, without its dump of internal values."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _await_threads() -> None:
@@ -91,7 +95,7 @@ def _open(url: str) -> tuple[Any, Any]:
     except ImportError:
         raise LogError(
             f"{url}: reading and writing object stores needs zarr 3 and obstore (Python 3.11 or "
-            "later). Right: pip install .[s3]"
+            "later). Run pip install .[s3]"
         ) from None
     atexit.unregister(_await_threads)  # once, however many stores are open
     atexit.register(_await_threads)
@@ -106,6 +110,6 @@ def _open(url: str) -> tuple[Any, Any]:
     try:
         return ZarrStore(from_url(url, **options)), default_buffer_prototype()
     except Exception as error:
-        raise LogError(f"{url}: there is no such store ({error}). Right: s3://BUCKET/FOLDER") from (
-            error
-        )
+        raise LogError(
+            f"store: got {url} ({_first_line(error)}), expected s3://BUCKET/FOLDER."
+        ) from error

@@ -82,7 +82,9 @@ class RemoteReader(LogReader):
         self._looked = time.monotonic()
         data = self._store.read_one(ROOT)
         if data is None:
-            raise LogFormatError(f"no log at {self.url}: there is no {ROOT}")
+            raise LogFormatError(
+                f"no log at {self.url}: there is no {ROOT}. Give the URL of an archive."
+            )
         parse_root(json.loads(data), f"{self.url}/{ROOT}")
         return data
 

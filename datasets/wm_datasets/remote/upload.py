@@ -71,8 +71,8 @@ class Archive:
             except FileNotFoundError as error:
                 if load_manifest(self.log).first == whole.first:
                     raise LogFormatError(
-                        f"{error.filename} is missing, so {self.log} cannot be archived whole. "
-                        "`wm log verify` names all that is damaged."
+                        f"{error.filename}: it is missing, so {self.log} cannot be archived whole. "
+                        "`wm log verify` names all damage."
                     ) from error
                 continue  # the log's capacity dropped rows meanwhile
             objects += self._commit(part)
@@ -94,8 +94,8 @@ class Archive:
         differences = done.spec.differences(whole.spec)
         if differences and done.spec.with_fields_of(whole.spec) is None:
             raise LogSpecError(
-                f"{self.store.url} is the archive of another log: {'; '.join(differences)} in "
-                f"{self.log}. Give another URL."
+                f"archive: got {self.store.url}, which is of another log, expected that of "
+                f"{self.log}. Differences: {'; '.join(differences)}. Give another URL."
             )
         if (
             not done.chunks.items() <= whole.chunks.items()
@@ -103,14 +103,14 @@ class Archive:
             or done.first > whole.first
         ):
             raise LogSpecError(
-                f"{self.store.url} holds rows {done.first} to {done.sealed}, {self.log} rows "
-                f"{whole.first} to {whole.sealed} sealed: it is not this log's archive. Give "
-                "another URL."
+                f"archive: got {self.store.url}, which holds rows {done.first} to {done.sealed}, "
+                f"expected that of {self.log}, which has rows {whole.first} to {whole.sealed} "
+                "sealed. Give another URL."
             )
         if done.is_of_another_log(whole):
             raise LogSpecError(
-                f"{self.store.url} is the archive of another log than {self.log}: id "
-                f"{done.identity}, not {whole.identity}. Give another URL."
+                f"archive: got {self.store.url}, which is of another log (id {done.identity}), "
+                f"expected that of {self.log} (id {whole.identity}). Give another URL."
             )
 
     def _next_part(self, whole: Manifest) -> Manifest:

@@ -25,7 +25,8 @@ def resized(reader: LogReader, camera: str, height: int, width: int) -> LogReade
     """
     if camera not in reader.spec.cameras:
         raise LogSpecError(
-            f"{reader.path}: got camera {camera!r}, expected one of {list(reader.spec.cameras)}"
+            f"camera: got {camera!r}, expected one of {list(reader.spec.cameras)} as in "
+            f"{reader.path}."
         )
     if reader.spec.cameras[camera] == (height, width, 3):
         return reader

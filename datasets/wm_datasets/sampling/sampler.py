@@ -78,11 +78,14 @@ class Sampler:
     ) -> None:
         logs = [(reader, 1.0)] if isinstance(reader, LogReader) else list(reader)
         if not logs or not all(np.isfinite(w) and w > 0 for _, w in logs):
-            raise LogSpecError("the sampler needs one log or more, each with a weight > 0")
+            weights = [weight for _, weight in logs]
+            raise LogSpecError(
+                f"weights: got {weights}, expected one log or more, each with a weight > 0."
+            )
         if min(batch, length, cache_bytes) < 1 or disk_bytes < 0:
             raise LogSpecError(
-                "batch, length and cache_bytes must be >= 1, disk_bytes >= 0, "
-                f"got {batch}, {length}, {cache_bytes}, {disk_bytes}"
+                f"batch, length, cache_bytes, disk_bytes: got {batch}, {length}, {cache_bytes}, "
+                f"{disk_bytes}, expected at least 1, 1, 1, 0."
             )
         self.batch, self.length = batch, length
         self.odds = WindowOdds(join, per_episode, ends, recency)
@@ -179,13 +182,15 @@ class Sampler:
         """Go back to a state; rows that came later stay unseen until the next refresh()."""
         if len(state["logs"]) != len(self._caches):
             raise LogSpecError(
-                f"the state is of {len(state['logs'])} logs, this sampler has {len(self._caches)}"
+                f"state: got that of {len(state['logs'])} logs, expected that of "
+                f"{len(self._caches)}."
             )
         for cache, view in zip(self._caches, state["logs"]):
             if view["length"] > cache.reader.length:
                 raise LogSpecError(
-                    f"the state has seen {view['length']} rows, {cache.reader.path} has "
-                    f"{cache.reader.length}: it is not the log of this state"
+                    f"state: got one that has seen {view['length']} rows, expected at most "
+                    f"{cache.reader.length}, the rows of {cache.reader.path}. Open the log of this "
+                    "state."
                 )
         for cache, view in zip(self._caches, state["logs"]):
             for start, stop, path, reason in view.get("lost", ()):
@@ -247,7 +252,7 @@ class Sampler:
         rows = sum(ring.size for ring in self._views)
         return (
             f"no window of {length} rows in {paths}: {rows} rows to draw from{also}, the longest "
-            f"episode has {self.longest}. Right: more or longer episodes, or shorter windows."
+            f"episode has {self.longest}. Record more or longer episodes, or use shorter windows."
         )
 
 
@@ -268,13 +273,14 @@ def _choose(
         for log, spec in zip(logs, specs):
             if spec is None:
                 raise LogRowError(
-                    f"no field '{field}' in {log.path}; fields: {list(log.spec.fields)}"
+                    f"field: got {field!r}, expected one of {list(log.spec.fields)} as in "
+                    f"{log.path}."
                 )
             if specs[0] is not None and spec != specs[0]:
                 raise LogSpecError(
-                    f"field '{field}' is {spec.dtype.name} {spec.shape} in {log.path}, but "
-                    f"{specs[0].dtype.name} {specs[0].shape} in {logs[0].path}; logs that are "
-                    "mixed need equal fields"
+                    f"field '{field}': got {spec.dtype.name} {spec.shape} in {log.path}, expected "
+                    f"{specs[0].dtype.name} {specs[0].shape} as in {logs[0].path}. Mix logs with "
+                    "equal fields."
                 )
     return chosen
 

@@ -57,10 +57,10 @@ class WindowOdds:
 
     def __post_init__(self) -> None:
         if self.ends < 0:
-            raise LogSpecError(f"ends must be >= 0, got {self.ends}")
+            raise LogSpecError(f"ends: got {self.ends}, expected at least 0.")
         if self.recency is not None and not (np.isfinite(self.recency) and self.recency > 0):
             raise LogSpecError(
-                f"recency must be a half-life > 0 [rows] or None, got {self.recency}"
+                f"recency: got {self.recency}, expected a half-life > 0 [rows], or None."
             )
 
     def windows(self, ring: Ring, length: int) -> Windows:

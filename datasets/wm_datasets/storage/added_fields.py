@@ -22,7 +22,7 @@ def clear_undeclared(root: Path, manifest: Manifest) -> None:
     for folder in _undeclared(root, manifest):
         files = [path.name for path in folder.iterdir()]
         if any(not name.startswith("zarr.json") for name in files):
-            _log.warning("%s is no field of this log; it is left as it is", folder)
+            _log.warning("%s: it is not a field of this log and is left as it is", folder)
             continue
         for name in files:
             (folder / name).unlink()

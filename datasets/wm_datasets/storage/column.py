@@ -63,7 +63,7 @@ class Column:
             raise self._damage(i, "the file is missing") from None
         size, held = self.chunk * self.field.row_bytes, decoded_bytes(data)
         if held != size:
-            raise self._damage(i, f"it decodes to {held} bytes, not {size}")
+            raise self._damage(i, f"got {held} decoded bytes, expected {size}")
         try:
             rows = retried(self.chunk_path(i), lambda: _decompress(data))
         except (RuntimeError, ValueError) as error:
@@ -223,7 +223,9 @@ def clean_up(path: Path | str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        _log.warning("%s is not needed any more and cannot be deleted: %s", path, error.strerror)
+        _log.warning(
+            "%s: it is not needed any more and cannot be deleted: %s", path, error.strerror
+        )
 
 
 def decoded_bytes(data: bytes) -> int:

@@ -48,7 +48,7 @@ def retried(path: Path | str, look: Callable[[], T], what: str = "read") -> T:
             if pause is None:
                 reason = os.strerror(number) if number else str(error)
                 raise LogReadError(
-                    f"cannot {what} {path}: {reason}. That is no damage and nothing was changed: "
+                    f"cannot {what} {path}: {reason}. This is not damage and nothing was changed: "
                     f"{_remedy(number, path)}, then open the log again."
                 ) from error
         time.sleep(pause)

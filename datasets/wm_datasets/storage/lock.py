@@ -33,7 +33,7 @@ class WriterLock:
             if not _take(self._fd):
                 holder = os.pread(self._fd, 200, 0).decode(errors="replace").strip() or "unknown"
                 raise LogBusyError(
-                    f"{root} is being written by process {holder}; a log has one writer. "
+                    f"{root}: it is being written by process {holder}, and a log has one writer. "
                     "End that process or use another path."
                 )
             with contextlib.suppress(OSError):  # on a full disk the lock holds without a name

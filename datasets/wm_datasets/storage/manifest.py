@@ -135,7 +135,7 @@ class Manifest:
                 write_json(path, node)
                 sync_folder(path.parent)
             except OSError as error:
-                _log.warning("%s cannot be restored: %s", path, error.strerror)
+                _log.warning("%s: it cannot be restored: %s", path, error.strerror)
 
     def damage(self, root: Path) -> list[Damage]:
         """What is known to be lost of the sealed rows."""
@@ -234,7 +234,9 @@ def load_manifest(root: Path) -> Manifest:
             raise error from None
         if root not in _warned:
             _warned.add(root)
-            _log.warning("%s is damaged (%s); read from %s instead", root / ROOT, error, ROOT_COPY)
+            _log.warning(
+                "%s: it is damaged (%s), read from %s instead", root / ROOT, error, ROOT_COPY
+            )
         return manifest
 
 
@@ -248,7 +250,7 @@ def read_root(root: Path, name: str) -> Manifest:
         content = read_json(root / name)
     except (FileNotFoundError, NotADirectoryError):
         what = f"the folder holds no {name}" if root.is_dir() else "there is no such folder"
-        raise LogFormatError(f"no log at {root}: {what}") from None
+        raise LogFormatError(f"no log at {root}: {what}. Give the path of a log.") from None
     except ValueError:
         content = None
     return parse_root(content, root / name)
@@ -262,13 +264,13 @@ def parse_root(content: Any, path: Path | str) -> Manifest:
         schema = log["schema"]
     except (ValueError, KeyError, TypeError):
         raise LogFormatError(
-            f"{root} is not a log: its {name} has no readable attribute 'wm_log'"
+            f"{root}: it is not a log: its {name} has no readable attribute 'wm_log'."
         ) from None
     crc = log.pop("crc32", None)
     if crc is not None and crc != _checksum(log) and schema in _SCHEMAS:
-        raise LogFormatError(f"{path} is damaged: its checksum does not fit")
+        raise LogFormatError(f"{path}: it is damaged: its checksum does not fit.")
     if schema not in _SCHEMAS:
-        raise _OtherSchema(f"{root} has schema {schema}, this version reads schemas {_SCHEMAS}")
+        raise _OtherSchema(f"{root}: schema: got {schema}, expected one of {_SCHEMAS}.")
     try:
         return Manifest(
             LogSpec.from_json(log["spec"]),
@@ -279,7 +281,7 @@ def parse_root(content: Any, path: Path | str) -> Manifest:
             identity=str(log.get("id", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise LogFormatError(f"{root} has a damaged attribute 'wm_log': {error!r}") from None
+        raise LogFormatError(f"{root}: its attribute 'wm_log' is damaged: {error!r}.") from None
 
 
 def _checksum(log: dict[str, Any]) -> int:

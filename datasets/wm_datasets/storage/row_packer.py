@@ -98,44 +98,52 @@ class RowPacker:
             unknown = [n for n in row if n not in self._fields]
             missing = [n for n in self._fields if n not in row]
             wrong = [f"unknown {unknown}"] * bool(unknown) + [f"missing {missing}"] * bool(missing)
-            raise LogSpecError(f"row: {', '.join(wrong)}. Fields of this log: {list(self._fields)}")
+            raise LogSpecError(
+                f"row: got {', '.join(wrong)}, expected the fields of this log, "
+                f"{list(self._fields)}."
+            )
         for name, field in self._fields.items():
             self._check(field, np.asarray(row[name]))
         names = ", ".join(f"{s.value} {s.name.lower()}" for s in Source)
-        raise LogSpecError(f"field 'source': {row['source']!r} is none of {names}")
+        raise LogSpecError(f"field 'source': got {row['source']!r}, expected one of {names}.")
 
     def _check(self, field: Field, value: np.ndarray) -> None:
         exact = bool(field.shape) and field.dtype.kind == "u"
         fits = value.dtype == field.dtype if exact else value.dtype.kind in _KINDS[field.dtype.kind]
         if not fits or value.shape != field.shape:
             raise LogSpecError(
-                f"field '{field.name}': expected {field.dtype.name} {field.shape}, "
-                f"got {value.dtype.name} {value.shape}{self._dimensions(field)}"
+                f"field '{field.name}': got {value.dtype.name} {value.shape}, expected "
+                f"{field.dtype.name} {field.shape}.{self._dimensions(field)}"
             )
         if field.dtype.kind == "f" and not (np.abs(value) <= np.finfo("f4").max).all():
-            shown = value.tolist() if value.size <= _SHOWN else f"{value.size} numbers, not all so"
-            raise LogSpecError(f"field '{field.name}': must be finite in float32, got {shown}")
+            shown = (
+                value.tolist() if value.size <= _SHOWN else f"{value.size} numbers, not all finite"
+            )
+            raise LogSpecError(
+                f"field '{field.name}': got {shown}, expected numbers that are finite in float32."
+            )
         if field.dtype.kind in "iu" and not exact:
             limits = np.iinfo(field.dtype)
             if not limits.min <= int(value) <= limits.max:
                 raise LogSpecError(
-                    f"field '{field.name}': {int(value)} is outside {limits.min} .. {limits.max}"
+                    f"field '{field.name}': got {int(value)}, expected {limits.min} to "
+                    f"{limits.max}."
                 )
 
     def _check_last(self, number: int) -> None:
         for name in ("action", "commanded", "reward"):
             if name in self._fields and self._record[name].any():
                 raise LogSpecError(
-                    f"row {number}: the row of is_last carries no action: '{name}' must be zero, "
-                    f"got {self._record[name][0].tolist()} (an action and its reward "
-                    "belong to the row of the observation from which it was executed)"
+                    f"row {number}: '{name}': got {self._record[name][0].tolist()}, expected zero "
+                    "in the row of is_last. An action and its reward belong to the row of the "
+                    "observation from which it was executed."
                 )
 
     def _dimensions(self, field: Field) -> str:
         vectors = {"proprio": self._spec.proprio, "action": self._spec.action,
                    "commanded": self._spec.action}  # fmt: skip
         vector = vectors.get(field.name)
-        return f". Dimensions: {', '.join(vector.names)}" if vector else ""
+        return f" Dimensions: {', '.join(vector.names)}." if vector else ""
 
 
 def _plain(value: Any) -> Any:

@@ -177,7 +177,10 @@ class SegmentReader:
         if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
             return True  # damaged: the records speak for themselves
         if data != _header(self.start, self._dtype):
-            raise LogFormatError(f"{self.path} is a segment of another log or format version")
+            raise LogFormatError(
+                f"{self.path}: it is a segment of another log or format version. Open the log "
+                "again."
+            )
         self._headed = True
         return True
 

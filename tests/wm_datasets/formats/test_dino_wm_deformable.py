@@ -73,7 +73,7 @@ def test_frames_of_whole_numbers_are_frames(rope: Path) -> None:
 
 def test_what_does_not_fit_is_said(rope: Path) -> None:
     importer = load_format("dino_wm").Import
-    with pytest.raises(FormatError, match="Right: --period"):
+    with pytest.raises(FormatError, match="Give --period"):
         importer(rope, Options())
     torch.save(torch.zeros(EPISODES, ROWS + 1, 4), rope / "actions.pth")
     with pytest.raises(CorruptInputError, match=r"actions\.pth: got \(3, 6\) episodes and rows"):
@@ -125,5 +125,5 @@ def test_statistics_of_pusht_are_the_loaders_constants(tmp_path: Path) -> None:
     assert found.proprio_std == (101.1202, 87.0112, 74.84556075, 74.14009094)
     assert found.action_low == (0.5, 0.5)  # pixels / 100
     assert len(pusht_statistics(velocity=False).proprio_mean) == 2
-    with pytest.raises(FormatError, match=r"holds no states\.pth"):
+    with pytest.raises(FormatError, match=r"no states\.pth"):
         statistics(tmp_path / "nowhere")

@@ -112,7 +112,9 @@ def test_a_corrupt_file_is_named_and_skipped_only_when_asked(tmp_path, damage):
 def test_cameras_that_do_not_end_together_are_a_fault(tmp_path):
     film(tmp_path / "in/left/a.mkv", 5)
     film(tmp_path / "in/right/a.mkv", 6)
-    with pytest.raises(CorruptInputError, match="ends after 5 frames, others do not"):
+    with pytest.raises(
+        CorruptInputError, match="got 5 frames, expected as many as other cameras have"
+    ):
         bring("video", tmp_path / "in", tmp_path / "log")
 
 
@@ -173,7 +175,9 @@ def test_frames_are_turned_as_the_file_says(tmp_path, matrix, filters):
 def test_a_turn_by_an_odd_angle_is_refused(tmp_path):
     film(tmp_path / "a.mp4", 3, lossy=True)
     patch(tmp_path / "a.mp4", b"tkhd", 40, ">5i", 56756, 32768, 0, -32768, 56756)  # 30 degrees
-    with pytest.raises(CorruptInputError, match=r"a\.mp4: .*turned by 30 degrees.*90"):
+    with pytest.raises(
+        CorruptInputError, match=r"a\.mp4: .*rotation: got 30 degrees, expected a multiple of 90"
+    ):
         list(decode(tmp_path / "a.mp4"))
 
 

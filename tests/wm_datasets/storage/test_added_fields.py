@@ -41,7 +41,7 @@ def test_a_folder_with_other_files_is_left_and_named(tmp_path, manifest, name, c
     (tmp_path / "sensor" / "other").mkdir()
     clear_undeclared(tmp_path, manifest)
     assert {path.name for path in (tmp_path / name).iterdir()} == {"zarr.json", "c.0"}
-    assert name in caplog.text and "is no field of this log" in caplog.text
+    assert name in caplog.text and "it is not a field of this log" in caplog.text
     assert not (tmp_path / "sensor" / "other").exists()  # the others are removed all the same
 
 

@@ -256,7 +256,7 @@ def test_a_folder_that_cannot_be_written_is_named(make_log, monkeypatch, number)
         return real(name, flags, *args, **kwargs)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(LogError, match=f"cannot write to {path}.*writer.lock"):
+    with pytest.raises(LogError, match=f"{path}: cannot be written: .*writer.lock"):
         LogWriter(path, make_spec())
     assert not verify(path).faults
 
@@ -267,10 +267,10 @@ def test_verify_names_stamps_rates_and_unfinished_writes(path):
         for step in range(6):
             stamp = {"stamp": 10**12 + step * 80_000_000}
             writer.append(make_row(5 + step, step, step == 5) | stamp)
-        said = "rows 5 to 11: one step took 0.08 s on average, 0.05 s are declared"
+        said = "rows 5 to 11: time of one step: got 0.08 s on average, expected 0.05 s as declared"
         assert list(writer.irregular) == [said]
         writer.append(make_row(11, 0, False))
-        with pytest.raises(LogSpecError, match="stamp must grow"):
+        with pytest.raises(LogSpecError, match="expected growing stamps"):
             writer.append(make_row(12, 1, False) | {"stamp": 5})
     (fault,) = verify(path).faults
     assert (fault.kind, fault.start, fault.stop) == ("rate", 5, 11)
@@ -294,7 +294,7 @@ def test_verify_names_actions_outside_the_declared_bounds(path):
         writer.append(make_row(7, 7, True))  # without an action: zeros
     faults = verify(path).faults
     assert [(f.kind, f.start, f.stop) for f in faults] == [("bounds", 2, 4), ("bounds", 5, 6)]
-    assert "'dx' is 1.79, declared are 0.1 to 0.7" in str(faults[0])
+    assert "'dx': got 1.79, expected 0.1 to 0.7 as declared" in str(faults[0])
 
 
 def test_capacity_in_bytes_drops_whole_oldest_episodes(path):

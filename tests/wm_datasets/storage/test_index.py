@@ -115,3 +115,15 @@ def test_where_flags_are_lost_an_episode_begins(tmp_path, manifest):
     columns["is_last"].chunk_path(0).unlink()
     index, damage = sealed_index(tmp_path, manifest)
     assert len(damage) == 3 and not index.table["complete"].any()
+
+
+def test_lost_flags_within_an_episode_begin_one(tmp_path, manifest):
+    flags = manifest.columns(tmp_path)["is_first"].read(0, manifest.sealed)
+    manifest = replace(manifest, chunks=manifest.chunks | {"is_first": 4})
+    column = manifest.columns(tmp_path)["is_first"]
+    ColumnWriter(column, 0).stage(flags)
+    column.chunk_path(1).unlink()  # rows 4 to 8 of the episode that begins at 3
+    manifest.episode_columns(tmp_path)["episode/start"].chunk_path(0).unlink()
+    index, damage = sealed_index(tmp_path, manifest)
+    assert index.table.tolist() == [(3, 1, False), (4, 4, False), *EPISODES[1:]]
+    assert [(d.start, d.stop) for d in damage[1:]] == [(4, 8)]

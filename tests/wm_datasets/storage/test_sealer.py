@@ -92,6 +92,16 @@ def test_the_newest_episodes_that_fit_are_kept_and_always_the_last(path, make_se
         assert kept == [(i + 1) * column.chunk > first for i in range(len(kept))]
 
 
+def test_the_table_goes_on_after_episodes_were_dropped(path, make_sealer):
+    sealer = make_sealer(capacity_steps=4)
+    sealer.seal(records(0, [4, 4, 4]))
+    for start, length in ((12, 4), (16, 3)):
+        sealer.seal(records(start, [length]))
+        assert table(path) == [(start, length, True)]
+    manifest = load_manifest(path)
+    assert (manifest.first_episode, manifest.episodes) == (4, 5)
+
+
 def test_capacity_in_bytes_counts_the_chunks_that_stay(path, make_sealer):
     make_sealer().seal(records(0, [4, 4, 4]))
     manifest = load_manifest(path)
@@ -162,6 +172,18 @@ def test_a_damaged_last_chunk_is_kept_aside_and_its_rows_are_lost(path, make_sea
     assert load_manifest(path).lost == ((start, 6),)
     pixels = load_manifest(path).columns(path)["image/front"].read(0, 8)
     assert not pixels[start:6].any() and pixels[6:].any()
+
+
+@pytest.mark.parametrize("name", ["start", "length", "complete"])
+def test_a_damaged_table_is_written_again_from_the_flags(path, make_sealer, name):
+    make_sealer(capacity_steps=12).seal(records(0, [4, 4, 4, 4]))
+    manifest = load_manifest(path)
+    assert manifest.first_episode == 1
+    manifest.episode_columns(path)[f"episode/{name}"].chunk_path(0).write_bytes(b"broken")
+    sealer = make_sealer()
+    assert [(d.start, d.stop) for d in sealer.damage] == [(4, 4)]  # no row is lost
+    sealer.seal(records(16, [5]))
+    assert table(path) == [(4, 4, True), (8, 4, True), (12, 4, True), (16, 5, True)]
 
 
 @pytest.fixture

@@ -94,7 +94,10 @@ def test_errors_are_one_line(
         (arguments(tmp_path / "none", encoder), "expected the folder of a training run"),
         (arguments(wall, encoder, "--data", wall, "--out", out), "has no hydra.yaml"),
         (arguments(malicious, encoder, "--data", wall, "--out", out), "posix.system"),
-        (arguments(folder, encoder, "--data", encoder.parent, "--out", out), "holds no states.pth"),
+        (
+            arguments(folder, encoder, "--data", encoder.parent, "--out", out),
+            "no states.pth, so it is not DINO-WM's layout",
+        ),
         (arguments(folder, encoder, "--data", wall, "--out", out, "--epoch", "9"), "model_9.pth"),
         (["weights", "import", "dreamer", str(folder)], "dino_wm"),
     ):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,6 +167,15 @@ def test_latches_of_an_earlier_process_hold_and_its_unclean_end_needs_the_operat
     assert bench.control.loop.permission.granted != restarted
 
 
+@pytest.mark.parametrize(("settings", "waits"), [({}, False), ({"confirm_home": True}, True)])
+def test_the_way_home_waits_for_a_call_only_where_that_is_set(make_bench, settings, waits) -> None:
+    loop = make_bench(home=True, **settings).control.loop
+    loop.prepare(0)
+    for _ in range(10):
+        loop.tick()
+    assert loop.ready != waits and ("call go_home" in loop.waiting_for()) == waits
+
+
 def test_episodes_follow_each_other_until_the_run_is_over(make_bench) -> None:
     bench = make_bench(episodes=2, time_limit=2).begin()
     assert [call for call, *_ in bench.robot.calls] == ["prepare", "reset"]
@@ -238,6 +249,17 @@ def test_the_age_of_an_action_counts_from_when_its_images_were_taken(make_bench,
     due = bench.plan.due(time.monotonic())
     assert isinstance(due, Due)
     assert max(age_s, 0.0) - 600.0 < due.image_age_s <= max(age_s, 0.0)
+
+
+def test_the_age_of_images_is_that_at_their_observation(make_bench, monkeypatch) -> None:
+    bench, observed_calls = make_bench().begin(), []
+    transition = replace(bench.output.published[-1], observed_s=4000.0)
+    bench.robot.image_age = 1500.0
+    with monkeypatch.context() as patch:
+        patch.setattr(realtime_control, "time", SimpleNamespace(monotonic=lambda: 5000.0))
+        patch.setattr(bench.plan, "observed", lambda *observed: observed_calls.append(observed))
+        bench.control._publish(transition)
+    assert observed_calls == [(transition.step.stamp_ns, 4000.0, 500.0)]
 
 
 def test_facts_hold_the_state_the_robots_and_the_ages_of_images_in_ms(make_bench) -> None:
@@ -367,6 +389,23 @@ def test_without_a_loop_an_emergency_stop_halts_the_robot_and_reports_it(make_be
     response = bench.control.estop(on=True)
     assert not response.done and "use the arm's own emergency stop" in response.text
     assert bench.robot.calls == [("halt",)] and "estop" in bench.stored.latched
+
+
+def test_the_execution_of_an_emergency_stop_is_looked_for_five_times_per_period(
+    make_bench, monkeypatch
+) -> None:
+    bench, waits = make_bench(), []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        assert seconds == bench.robot.tick_s / 5
+
+    clock = SimpleNamespace(monotonic=lambda: sum(waits), sleep=wait)
+    with monkeypatch.context() as patch:
+        patch.setattr(RealtimeControl, "alive", True)  # a loop that never executes it
+        patch.setattr(realtime_control, "time", clock)
+        assert not bench.control.estop(on=True).done
+    assert realtime_control.ESTOP_S <= sum(waits) < realtime_control.ESTOP_S + bench.robot.tick_s
 
 
 def test_a_latch_that_cannot_be_stored_holds_and_is_reported(make_bench, tmp_path) -> None:

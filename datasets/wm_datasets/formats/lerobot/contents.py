@@ -86,7 +86,10 @@ class Contents:
         self._tasks = tasks
         names = {layout.camera_name(key): key for key in cameras}
         if len(names) != len(cameras):
-            raise FormatError(f"{self._root}: cameras {list(cameras)} get the names {list(names)}")
+            raise FormatError(
+                f"{self._root}: cameras: got {list(cameras)}, which become {list(names)}, expected "
+                "different names."
+            )
         has_action = ACTION in self.features and self._is_vector(ACTION)
         reward = has_action and REWARD in self.outcomes
         absent = [
@@ -177,7 +180,7 @@ def numbers_of(table: Any, key: str, dtype: Any = np.float32) -> np.ndarray:
     column = table[key].combine_chunks()
     flat = need("pyarrow.compute").list_flatten(column) if hasattr(column, "values") else column
     if flat.null_count:
-        raise ValueError(f"{key} has {flat.null_count} holes")
+        raise ValueError(f"{key}: got {flat.null_count} empty values, expected none")
     values: np.ndarray = flat.to_numpy(zero_copy_only=False).astype(dtype)
     return values.reshape(table.num_rows, -1)
 

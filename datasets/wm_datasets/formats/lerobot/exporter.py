@@ -40,14 +40,19 @@ class Export(Exporter):
         version = options.version or layout.VERSIONS[0]
         self._version = version if version.startswith("v") else f"v{version}"
         if self._version not in layout.VERSIONS:
-            raise FormatError(f"--version: given {version!r}, right: {', '.join(layout.VERSIONS)}")
+            raise FormatError(
+                f"--version: got {version!r}, expected one of {', '.join(layout.VERSIONS)}."
+            )
         self._spec, self.losses = exportable(reader)
         self._video = options.lossy
         self._rate = Fraction(1 / reader.spec.control_period_s).limit_denominator(1001)
         episodes = episodes_of(reader)
         counts = [self._frames(episode) for episode in episodes]
         if not any(counts):
-            raise FormatError("this log has no episode with an action: LeRobot would not open it")
+            raise FormatError(
+                "log: got no episode with an action, expected one or more. LeRobot cannot open a "
+                "dataset without frames."
+            )
         if empty := counts.count(0):
             self.losses.append(f"{empty} episodes without any action")
         if self._video and reader.spec.cameras:

@@ -23,16 +23,19 @@ def frames_at(path: Path, times_s: Sequence[float], tolerance_s: float) -> Itera
                 container.seek(begin, stream=stream, backward=True)
             for frame in container.decode(stream):
                 if frame.time is None or frame.is_corrupt:
-                    raise ValueError(f"a frame is damaged, about {times_s[count]:.3f} s")
+                    raise ValueError(f"the frame at about {times_s[count]:.3f} s is damaged")
                 if frame.time < times_s[count] - tolerance_s:
                     continue
                 if frame.time > times_s[count] + tolerance_s:
-                    raise ValueError(f"no frame at {times_s[count]:.3f} s, next {frame.time:.3f} s")
+                    raise ValueError(
+                        f"got the next frame at {frame.time:.3f} s, expected one at "
+                        f"{times_s[count]:.3f} s"
+                    )
                 yield frame.to_ndarray(format="rgb24")
                 count += 1
                 if count == len(times_s):
                     return
-            raise ValueError(f"it ends before {times_s[count]:.3f} s")
+            raise ValueError(f"it ends before {times_s[count]:.3f} s, where a frame is expected")
     except (av.FFmpegError, ValueError, IndexError, OSError) as error:
         raise CorruptInputError(path, error) from error
 
@@ -49,5 +52,5 @@ def decode_image(data: bytes) -> np.ndarray:
     coded = np.frombuffer(data, np.uint8)
     pixels = cv2.imdecode(coded, cv2.IMREAD_COLOR) if coded.size else None
     if pixels is None:
-        raise ValueError(f"{coded.size} bytes are not a readable image")
+        raise ValueError(f"got {coded.size} bytes that are no readable image, expected PNG or JPEG")
     return np.ascontiguousarray(pixels[:, :, ::-1])

@@ -51,7 +51,7 @@ class Import(Importer):
         self._takes = {str(take.index): take for take in takes}
         self.keys = list(self._takes)
         if not self.keys:
-            raise FormatError(f"{source} holds no episode")
+            raise FormatError(f"{source}: no episode in it.")
         self._contents = contents = Contents(source, info, self._features, takes, options)
         self.spec, self.notes = contents.spec, contents.notes
         self.losses = contents.losses
@@ -90,15 +90,17 @@ class Import(Importer):
         if not take.data.exists():
             raise ValueError("there is no such file")
         if take.length < 1:
-            raise ValueError(f"it has length {take.length}")
+            raise ValueError(f"length: got {take.length}, expected at least 1")
         columns = [key for key in self._features if key not in self._videos]
         table = parquet.read_table(
             take.data, columns=columns, filters=[("episode_index", "=", take.index)]
         )
         if table.num_rows != take.length:
-            raise ValueError(f"{table.num_rows} frames, meta/ says {take.length}")
+            raise ValueError(f"got {table.num_rows} frames, expected {take.length} as in meta/")
         if table["frame_index"].to_pylist() != list(range(take.length)):
-            raise ValueError(f"frame_index is not 0 to {take.length - 1}")
+            raise ValueError(
+                f"frame_index: got other numbers, expected 0 to {take.length - 1} in order"
+            )
         return table
 
     def _fields(self, table: Any) -> dict[str, np.ndarray]:
@@ -134,7 +136,7 @@ class Import(Importer):
         if np.abs(times - exact).max(initial=0) <= CLOCK_S:
             return exact
         if not (np.diff(times) > 0).all():
-            raise ValueError("timestamp does not grow")
+            raise ValueError("timestamp: got values that do not grow, expected growing values")
         return times
 
     def _frames(
@@ -148,7 +150,9 @@ class Import(Importer):
             path, frames = take.data, self._images_of(take, table, key)
         for frame in frames:
             if frame.shape != shape:
-                raise CorruptInputError(path, f"{key}: a frame of {frame.shape}, right: {shape}")
+                raise CorruptInputError(
+                    path, f"{key}: got a frame of {frame.shape}, expected {shape}."
+                )
             yield frame
 
     def _images_of(self, take: Take, table: Any, key: str) -> Iterator[np.ndarray]:

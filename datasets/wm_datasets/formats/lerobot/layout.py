@@ -50,20 +50,22 @@ def read_info(root: Path) -> dict[str, Any]:
     if not path.exists():
         inner = sorted(p.parents[1].relative_to(root).as_posix()
                        for p in root.glob("*/meta/info.json"))  # fmt: skip
-        hint = f" Right: one of its folders {inner}." if inner else ""
-        raise FormatError(f"{root} holds no meta/info.json: not LeRobot's layout.{hint}")
+        hint = f" Give one of its folders: {', '.join(inner)}." if inner else ""
+        raise FormatError(f"{root}: no meta/info.json, so it is not LeRobot's layout.{hint}")
     try:
         info = json.loads(path.read_text())
     except ValueError as error:
-        raise CorruptInputError(path, f"no JSON ({error})") from error
+        raise CorruptInputError(path, f"it is not JSON ({error}).") from error
     if not isinstance(info, dict):
-        raise CorruptInputError(path, f"not what LeRobot writes: a {type(info).__name__}")
+        raise CorruptInputError(path, f"got a JSON {type(info).__name__}, expected an object.")
     version = info.get("codebase_version")
     if version not in READABLE:
-        raise FormatError(f"{path}: version {version!r}, right: {', '.join(READABLE)}")
+        raise FormatError(
+            f"{path}: version: got {version!r}, expected one of {', '.join(READABLE)}."
+        )
     for name, (right, is_right) in _INFO.items():
         if not is_right(info.get(name)):
-            raise CorruptInputError(path, f"{name}: got {info.get(name)!r}, right is {right}")
+            raise CorruptInputError(path, f"{name}: got {info.get(name)!r}, expected {right}.")
     return info
 
 
@@ -122,12 +124,12 @@ def read_takes(root: Path, info: dict[str, Any], video_keys: list[str]) -> list[
         episodes = _episodes_v3(folder) if v3 else _json_lines(folder)
         takes = [_take(root, info, video_keys, episode) for episode in episodes]
     except FileNotFoundError as error:
-        raise FormatError(f"{root} has no {error.filename}: not LeRobot's layout") from None
+        raise FormatError(f"{root}: no {error.filename}, so it is not LeRobot's layout.") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptInputError(folder, repr(error)) from error
     takes.sort(key=lambda take: take.index)
     if wrong := _contradiction(info, takes):
-        raise CorruptInputError(folder, f"{wrong}. Right: the dataset as LeRobot wrote it, whole.")
+        raise CorruptInputError(folder, f"{wrong}. Give the whole dataset, as LeRobot wrote it.")
     return takes
 
 
@@ -135,14 +137,14 @@ def _contradiction(info: dict[str, Any], takes: list[Take]) -> str:
     """Return what the list of episodes and info.json disagree about; empty: nothing."""
     times = Counter(take.index for take in takes)
     if doubled := [index for index, count in times.items() if count > 1]:
-        return f"episodes that are listed more than once: {_some(doubled)}"
+        return f"episodes: got {_some(doubled)} more than once, expected each once"
     episodes, frames = len(takes), sum(take.length for take in takes)
     if (declared := info.get("total_episodes")) not in (None, episodes):
         absent = [index for index in range(min(declared, 10**6)) if index not in times]
         lacking = f"; not listed: {_some(absent)}" if absent else ""
-        return f"{episodes} episodes are listed, meta/info.json says {declared}{lacking}"
+        return f"episodes: got {episodes}, expected {declared} as in meta/info.json{lacking}"
     if (declared := info.get("total_frames")) not in (None, frames):
-        return f"the episodes listed have {frames} frames, meta/info.json says {declared}"
+        return f"frames: got {frames} in all, expected {declared} as in meta/info.json"
     return ""
 
 
@@ -179,7 +181,7 @@ def _path(root: Path, info: dict[str, Any], name: str, **at: Any) -> Path:
     if path is None or path.is_absolute() or ".." in path.parts:
         right = "a path below the dataset's folder, made of " + ", ".join(at)
         raise CorruptInputError(
-            root / "meta/info.json", f"{name}: got {pattern!r}, right is {right}"
+            root / "meta/info.json", f"{name}: got {pattern!r}, expected {right}."
         )
     return root / path
 

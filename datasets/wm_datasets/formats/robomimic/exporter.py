@@ -28,7 +28,10 @@ class Export(Exporter):
         self._spec, self.losses = exportable(reader)
         spec = self._spec
         if spec.action is None:
-            raise FormatError("robomimic needs actions, this log has none (plain video)")
+            raise FormatError(
+                "log: got one without actions (plain video), expected actions for robomimic. "
+                "Choose another format."
+            )
         self._split = spec.extra.get("robomimic", {}).get("proprio")
         if not self._split or sum(self._split.values()) != len(spec.proprio or ()):
             self._split = {"proprio": len(spec.proprio)} if spec.proprio else {}

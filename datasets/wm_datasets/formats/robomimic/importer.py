@@ -50,7 +50,7 @@ class Import(Importer):
         try:
             self._file = self._h5py.File(source, "r")
         except OSError as error:
-            raise CorruptInputError(source, f"not a readable HDF5 file ({error})") from error
+            raise CorruptInputError(source, f"it is not a readable HDF5 file ({error}).") from error
         try:
             self._open(options)
         except BaseException as error:
@@ -58,7 +58,9 @@ class Import(Importer):
             if isinstance(error, LogSpecError):
                 raise FormatError(f"{source}: {error}") from error
             if isinstance(error, BROKEN):
-                raise CorruptInputError(source, f"not robomimic's layout ({error})") from error
+                raise CorruptInputError(
+                    source, f"it is not robomimic's layout ({error})."
+                ) from error
             raise
 
     def rows(self, key: str) -> Iterator[dict[str, Any]]:
@@ -76,7 +78,7 @@ class Import(Importer):
         data = self._file.get("data")
         if not isinstance(data, self._h5py.Group) or not len(data):
             raise FormatError(
-                f"{self._path} has no group 'data' with demos: not robomimic's layout"
+                f"{self._path}: no group 'data' with demos, so it is not robomimic's layout."
             )
         self._data = data
         keys = sorted(data, key=lambda k: [int(n) for n in re.findall(r"\d+", k)])
@@ -108,7 +110,8 @@ class Import(Importer):
                     continue  # rows() of this key raises it
                 return demo
         raise FormatError(
-            f"{self._path}: no demo has 'obs' and numbers 'actions' (T, A): not robomimic's layout"
+            f"{self._path}: no demo has 'obs' and numbers 'actions' (T, A), so it is not "
+            "robomimic's layout."
         )
 
     def _foreign_spec(self, demo: Any, options: Options) -> LogSpec:
@@ -174,7 +177,7 @@ class Import(Importer):
         if isinstance(rate, int | float) and not isinstance(rate, bool) and 0 < rate < math.inf:
             return 1 / rate
         value = f" (control_freq: {rate!r})" if "control_freq" in kwargs else ""
-        raise FormatError(f"{self._path} does not say its rate{value}. Right: --period SECONDS.")
+        raise FormatError(f"{self._path}: it does not say its rate{value}. Give --period SECONDS.")
 
     def _action_spec(self, size: int) -> VectorSpec:
         """Bounds of 1, as robomimic has it, of the dimensions that keep them in every demo."""
@@ -237,5 +240,5 @@ class Import(Importer):
             fields["proprio"] = np.concatenate(flat, axis=1)
         short = {k: len(v) for k, v in fields.items() if len(v) != rows}
         if short:
-            raise ValueError(f"{len(actions)} actions but {short} (rows: {rows})")
+            raise ValueError(f"rows: got {short}, expected {rows} each, for {len(actions)} actions")
         yield from rows_of(self.spec, fields, rows, complete=complete)

@@ -19,7 +19,7 @@ def own_spec(text: Any) -> LogSpec:
     try:
         return LogSpec.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"attribute wm_log of 'data' is no spec: {error!r}") from error
+        raise ValueError(f"attribute wm_log of 'data' is not a spec: {error!r}") from error
 
 
 def is_numbers(dataset: Any) -> bool:
@@ -52,7 +52,7 @@ def read_actions(demo: Any) -> np.ndarray:
     actions = demo["actions"]
     if not is_numbers(actions) or actions.ndim > 2 or 0 in actions.shape:
         stored = f"{actions.dtype} {actions.shape}" if hasattr(actions, "dtype") else "a group"
-        raise ValueError(f"actions: got {stored}, right are numbers (T, A)")
+        raise ValueError(f"actions: got {stored}, expected numbers (T, A)")
     values: np.ndarray = actions[()]
     return values.reshape(len(values), -1)
 
@@ -66,7 +66,10 @@ def has_per_step(demo: Any, name: str) -> bool:
 def read_per_step(demo: Any, name: str) -> np.ndarray:
     """Return one number for each action, (T,)."""
     if not has_per_step(demo, name):
-        raise ValueError(f"{name} are not one number for each of {len(demo['actions'])} actions")
+        stored = getattr(demo.get(name), "shape", "no array")
+        raise ValueError(
+            f"{name}: got {stored}, expected one number for each of {len(demo['actions'])} actions"
+        )
     values: np.ndarray = demo[name][()]
     return values.reshape(-1)
 

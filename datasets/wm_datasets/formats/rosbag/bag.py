@@ -97,7 +97,7 @@ class Bag:
         """Return a topic's first message."""
         for message in self.messages([topic]):
             return message
-        raise CorruptInputError(self.path, f"no message on {topic}")
+        raise CorruptInputError(self.path, f"no message on {topic}.")
 
     def header_stamp(self, message: Message) -> int | None:
         """Time in a message's header [ns], without decoding the message; None: as stamp_of."""
@@ -108,11 +108,16 @@ class Bag:
         if not self._headers[kind]:
             return None
         if len(message.raw) < 12:
-            raise CorruptInputError(self.path, f"{message.topic}: {len(message.raw)} bytes")
+            raise CorruptInputError(
+                self.path,
+                f"{message.topic}: got {len(message.raw)} bytes, expected a message with a header.",
+            )
         seconds, nanoseconds = _STAMP[message.raw[1] & 1].unpack_from(message.raw, 4)
         stamp = int(seconds) * SECOND_NS + int(nanoseconds)
         if stamp < 0:
-            raise CorruptInputError(self.path, f"{message.topic}: a stamp of {stamp} ns, before 0")
+            raise CorruptInputError(
+                self.path, f"{message.topic}: stamp: got {stamp} ns, expected at least 0."
+            )
         return stamp or None
 
     def is_named(self, kind: str) -> bool:

@@ -169,7 +169,7 @@ class _Join:
             if not self._begun or any(lasts) or self.whole > 0:
                 missing = sorted(self._required - waiting.parts.keys()) or ["step"]
                 raise CorruptInputError(
-                    self._bag.path, f"the observation of {stamp} ns misses {missing}"
+                    self._bag.path, f"the observation of {stamp} ns lacks {missing}."
                 )
             if waiting.step is not None:
                 yield self._arrival(stamp, _Waiting({}, waiting.step))
@@ -181,7 +181,9 @@ class _Join:
             return
         frame, shape = image_of(message, self._fields.depth_m[camera]), self._spec.cameras[camera]
         if frame.shape != shape:
-            raise ValueError(f"an image of {frame.shape}, the log has {shape} (height, width, 3)")
+            raise ValueError(
+                f"image: got {frame.shape}, expected {shape} (height, width, 3) as in the log"
+            )
         at.parts[name] = frame
 
     def _is_whole(self, waiting: _Waiting) -> bool:
@@ -207,8 +209,10 @@ class _Join:
 def _step(message: Any) -> dict[str, float]:
     values = np.asarray(message.position, np.float64)
     if len(values) != len(message.name) or not np.isfinite(values).all():
-        raise ValueError(f"{len(message.name)} names for {len(values)} finite numbers")
+        raise ValueError(
+            f"got {values.tolist()} for {len(message.name)} names, expected one finite number each"
+        )
     step = dict(zip(message.name, values.tolist()))
     if missing := sorted(set(SCALARS) - step.keys()):
-        raise ValueError(f"a step without {missing}")
+        raise ValueError(f"the step lacks {missing}")
     return step

@@ -60,7 +60,7 @@ class Contents:
     def look(self, bag: Bag) -> Scan:
         """Read the stamps of all messages of a bag that become the log."""
         if missing := sorted(self.topics - bag.types.keys()):
-            raise CorruptInputError(bag.path, f"it has no topics {missing}")
+            raise CorruptInputError(bag.path, f"it has no topics {missing}.")
         fields: dict[str, tuple[str, ...]] = {}
         for part in self.names:
             fields[part.topic] = tuple(dict.fromkeys((*fields.get(part.topic, ()), *part.fields)))
@@ -69,7 +69,9 @@ class Contents:
             known = scan.topics[part.topic].names
             if known and (gone := [name for name in names if name not in known]):
                 raise CorruptInputError(
-                    bag.path, f"no message on {part.topic} has {gone}, it has {list(known)}"
+                    bag.path,
+                    f"{part.topic}: names: got {gone}, which no message has, expected some of "
+                    f"{list(known)}.",
                 )
         return scan
 
@@ -113,17 +115,19 @@ class Contents:
             listed = "; ".join(f"{t} ({kind})" for t, kind in sorted(bag.types.items()))
             what = f"no {sorted(asked)}" if asked else "none of the topics that are mapped"
             raise FormatError(
-                f"{bag.path} has {what}. It has: {listed}. Right: --topics FILE, which says what "
-                "is a camera, proprio and action (docs/formats.md)"
+                f"{bag.path}: {what}. It has: {listed}. Give --topics FILE, which says what is a "
+                "camera, proprio and action (docs/formats.md)."
             )
         if self.joins and len(there) > 1:
-            raise FormatError("--topics: with `step`, proprio is one topic")
+            raise FormatError(
+                f"--topics: proprio: got {len(there)} topics, expected one beside `step`."
+            )
         if not self.joins and not mapping.period_s:
             clock = mapping.clock or next(iter(self.cameras), None)
             if clock not in self.cameras:
                 raise FormatError(
-                    f"--topics: clock: given {clock!r}, right: a camera {sorted(self.cameras)} "
-                    "whose images make the rows, or --period SECONDS"
+                    f"--topics: clock: got {clock!r}, expected a camera of {sorted(self.cameras)} "
+                    "whose images make the rows. Or give --period SECONDS."
                 )
         return there
 
@@ -135,8 +139,8 @@ class Contents:
             gone = [name for name in part.names if known and name not in known]
             if gone:
                 raise FormatError(
-                    f"--topics: {part.topic}: names: given {gone}, {self._bag.path} has "
-                    f"{', '.join(known)}"
+                    f"--topics: {part.topic}: names: got {gone}, expected some of "
+                    f"{', '.join(known)} as in {self._bag.path}."
                 )
             return part.names
         try:
@@ -212,8 +216,8 @@ class Contents:
             counts = {len(part.units), len(part.low), len(part.high)}
             if not counts <= {1, len(own)}:
                 raise FormatError(
-                    f"--topics: {what}: {part.topic}: given {max(counts)} of unit, low or high, "
-                    f"right: 1 or {len(own)}, for {list(own)}"
+                    f"--topics: {what}: {part.topic}: got {max(counts)} of unit, low or high, "
+                    f"expected 1 or {len(own)}, for {list(own)}."
                 )
             units += _each(part.units, own)
             low += _each(part.low, own)
@@ -223,7 +227,7 @@ class Contents:
                 VectorSpec(tuple(names), tuple(units), tuple(low), tuple(high)) if parts else None
             )
         except LogSpecError as error:
-            raise FormatError(f"--topics: {what}: {error}. Right: names of your own") from error
+            raise FormatError(f"--topics: {what}: {error} Give names of your own.") from error
 
     def _rate(self) -> float:
         """Median distance of the stamps of the clock [s]."""
@@ -233,7 +237,7 @@ class Contents:
             takes = find_takes(self._bag, self._mapping.step or "")
             period = median_period_s(takes)
         if not period:
-            raise FormatError(f"{self._bag.path} does not say its rate. Right: --period SECONDS.")
+            raise FormatError(f"{self._bag.path}: it does not say its rate. Give --period SECONDS.")
         return period
 
 

@@ -51,7 +51,9 @@ class Export(Exporter):
         spec = self._spec
         self._storage = options.layout or "mcap"
         if self._storage not in STORAGES:
-            raise FormatError(f"--layout: given {self._storage!r}, right: {', '.join(STORAGES)}")
+            raise FormatError(
+                f"--layout: got {self._storage!r}, expected one of {', '.join(STORAGES)}."
+            )
         if not mapping.step or not mapping.spec or (spec.proprio and not mapping.proprio):
             raise FormatError("--topics: an export needs step, spec and proprio in it")
         self._images = "jpeg" if options.lossy else mapping.images
@@ -147,8 +149,8 @@ class Export(Exporter):
             stamps = reader.read("stamp", episode.start, stop)
             if stamps[0] < 0 or stamps[-1] + 1e9 >= MAX_STAMP_NS:
                 raise FormatError(
-                    f"episode {episode.index}: stamps {stamps[0]} to {stamps[-1]} ns are no time "
-                    "of ROS (0 to 2038)"
+                    f"episode {episode.index}: stamps: got {stamps[0]} to {stamps[-1]} ns, "
+                    "expected times that ROS can hold (0 to 2038)."
                 )
             if episode.complete:
                 for name in LAST:

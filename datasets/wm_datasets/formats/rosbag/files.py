@@ -20,7 +20,10 @@ def find_bags(source: Path) -> list[Path]:
     """Bags in `source`: itself, or folders with metadata.yaml and loose files below it."""
     if source.is_file():
         if not source.name.endswith(FILES + PACKED):
-            raise FormatError(f"{source} is no bag: a file of {' or '.join(FILES)}, or a folder")
+            raise FormatError(
+                f"source: got {source}, expected a bag: a file of {' or '.join(FILES)}, or a "
+                "folder."
+            )
         return [source]
     if (source / METADATA).exists():
         return [source]
@@ -29,7 +32,7 @@ def find_bags(source: Path) -> list[Path]:
         p for p in source.rglob("*") if p.name.endswith(FILES + PACKED) and p.parent not in whole
     ]
     if not whole and not loose:
-        raise FormatError(f"{source} holds no bag ({', '.join(FILES)} or {METADATA})")
+        raise FormatError(f"{source}: no bag in it ({', '.join(FILES)} or {METADATA}).")
     return sorted([*whole, *loose])
 
 
@@ -38,8 +41,8 @@ def check_files(bag: Path) -> None:
     if bag.name.endswith(PACKED) and bag.is_file():
         raise CorruptInputError(
             bag,
-            f"it is compressed as a whole. Right: zstd -d {bag}, then import {bag.with_suffix('')} "
-            f"(or import its folder, with the bag's {METADATA})",
+            f"it is compressed as a whole. Run zstd -d {bag}, then import {bag.with_suffix('')} "
+            f"(or import its folder, with the bag's {METADATA}).",
         )
     for file in files_of(bag, ".db3"):
         log, journal = (file.with_name(file.name + end) for end in ("-wal", "-journal"))
@@ -51,8 +54,8 @@ def check_files(bag: Path) -> None:
             continue
         raise CorruptInputError(
             bag,
-            f"beside it lies {left}. Right: end its recorder, then "
-            f"{_MERGE.format(file=file)}, and import it again",
+            f"beside it lies {left}. End its recorder, run {_MERGE.format(file=file)} and import "
+            "it again.",
         )
 
 
@@ -70,27 +73,27 @@ def remedy(bag: Path, what: str) -> str:
     if bag.is_dir():
         listed = _listed(bag)
         if not listed:
-            return f"Right: ros2 bag reindex {bag}, which writes {METADATA} again"
+            return f"Run ros2 bag reindex {bag}, which writes {METADATA} again."
         missing = [name for name in listed if not (bag / name).exists()]
         if missing and (others := unlisted(bag)):
             return (
-                f"Right: {METADATA} names {', '.join(missing)}, the folder holds "
-                f"{', '.join(others)}: give the file that name, or import {bag / others[0]} itself"
+                f"{METADATA} names {', '.join(missing)}, the folder holds {', '.join(others)}. "
+                f"Give the file that name, or import {bag / others[0]} itself."
             )
         if missing:
-            return f"Right: bring {', '.join(missing)} into {bag}"
+            return f"Bring {', '.join(missing)} into {bag}."
     for file in files_of(bag, ".mcap"):
         if not _ends(file, _MCAP_MAGIC):
             new = file.with_name(f"{file.stem}_recovered.mcap")
             return (
-                f"{file.name} is cut short. Right: mcap recover {file} -o {new} (the command line "
-                f"tool of MCAP), then import {new}"
+                f"{file.name} is cut short. Run mcap recover {file} -o {new} (the command line "
+                f"tool of MCAP), then import {new}."
             )
     damaged = "malformed" in what or "not a database" in what
     if damaged and (files := files_of(bag, ".db3")):
         file = files[0]
         new = file.with_name(f"{file.stem}_recovered.db3")
-        return f"Right: sqlite3 {file} .recover | sqlite3 {new}, then import {new}"
+        return f"Run sqlite3 {file} .recover | sqlite3 {new}, then import {new}."
     return ""
 
 

@@ -67,7 +67,7 @@ class Import(Importer):
             self.close()
             if len(self._bags) == 1 or not isinstance(refused, CorruptInputError):
                 raise refused
-            raise CorruptInputError(source, f"none of its bags is readable. {refused}")
+            raise CorruptInputError(source, f"none of its bags can be read. {refused}")
         self.spec = contents.spec
         if any(take.evaluation for _, take in self._takes.values()):
             self.spec = replace(self.spec, evaluation=True)  # versions without the mark say less
@@ -82,7 +82,8 @@ class Import(Importer):
             for row in rows_of_arrivals(self.spec, self._arrivals(name, key)):
                 if last is not None and row["stamp"] <= last:
                     raise CorruptInputError(
-                        self._bags[name], f"a row at {row['stamp']} ns follows one at {last} ns"
+                        self._bags[name],
+                        f"stamp: got {row['stamp']} ns after {last} ns, expected growing stamps.",
                     )
                 last = row["stamp"]
                 yield row
@@ -92,7 +93,7 @@ class Import(Importer):
             raise CorruptInputError(self._bags[name], f"{type(error).__name__}: {error}") from error
         if last is None:
             raise CorruptInputError(
-                self._bags[name], "no time at which all mapped topics had a message"
+                self._bags[name], "there is no time at which all mapped topics had a message."
             )
 
     def close(self) -> None:
@@ -125,7 +126,7 @@ class Import(Importer):
                 self.keys.append(f"{name}#{i}")
             if takes:
                 return
-            raise CorruptInputError(bag.path, f"no step on {self._mapping.step}")
+            raise CorruptInputError(bag.path, f"no step on {self._mapping.step}.")
         first = not self._scans and self._contents.scan
         scan = first if first and first.bag is bag else self._contents.look(bag)
         spans = self._contents.takes(scan)
@@ -137,7 +138,7 @@ class Import(Importer):
             self._spans[key] = (name, span)
             self.keys.append(key)
         if not spans:
-            raise CorruptInputError(bag.path, "no message on the mapped topics")
+            raise CorruptInputError(bag.path, "no message on the mapped topics.")
 
     def _check_recorder(self, bag: Bag) -> None:
         step = {self._mapping.step or ""} if self._contents.joins else set()
@@ -146,8 +147,8 @@ class Import(Importer):
             raise CorruptInputError(
                 bag.path,
                 f"the recorder's clock was set back by {by / 1e9:.3g} s while {topic} was "
-                "recorded: messages from before and after lie at the same times. Right: leave it "
-                "out (--skip-corrupt), and record with a clock that is synchronised (chrony)",
+                "recorded: messages from before and after have the same times. Leave it out "
+                "(--skip-corrupt), and record with a synchronised clock (chrony).",
             )
 
     def _note(self, name: str, scan: Scan, spans: list[Span]) -> None:
@@ -161,8 +162,8 @@ class Import(Importer):
                 self._notes.append(
                     f"{name}: {topic} has stamps up to {info.ahead_ns / 1e9:.3g} s after their "
                     "reception, so its rows are joined with other topics of that much later. "
-                    "Right: synchronise the clocks (chrony, PTP) when recording, or stamps: "
-                    "received, in --topics"
+                    "Synchronise the clocks (chrony, PTP) when recording, or give stamps: "
+                    "received, in --topics."
                 )
 
     def _arrivals(self, name: str, key: str) -> Iterator[Arrival]:
@@ -171,7 +172,7 @@ class Import(Importer):
         bag, contents = self._bag(name), self._contents
         if contents.joins:
             if missing := sorted(contents.topics - bag.types.keys()):
-                raise CorruptInputError(bag.path, f"it has no topics {missing}")
+                raise CorruptInputError(bag.path, f"it has no topics {missing}.")
             proprio = [(p.topic, p.fields) for p in contents.names if p in self._mapping.proprio]
             fields = by_stamp.Fields(
                 step=self._mapping.step or "",

@@ -91,7 +91,9 @@ class Mapping:
     def _topic(self, cameras: dict[str, CameraTopic], name: str) -> str:
         source = cameras.get(name) or cameras.get("{camera}")
         if source is None:
-            raise FormatError(f"--topics: no topic for the camera {name!r}")
+            raise FormatError(
+                f"--topics: cameras: {name}: the topic is missing. Add one under cameras."
+            )
         return source.topics[0].replace("{camera}", name)
 
 
@@ -101,9 +103,9 @@ def load_mapping(path: Path | None) -> Mapping:
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise FormatError(f"--topics: cannot read {path} ({error.strerror})") from None
+        raise FormatError(f"--topics: {path}: cannot be read ({error.strerror}).") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FormatError(f"--topics: {path} is not YAML: {error}") from None
+        raise FormatError(f"--topics: {path}: it is not YAML: {error}") from None
     try:
         return _mapping(data)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -121,10 +123,10 @@ def _mapping(data: Any) -> Mapping:
     entries["ignore"] = tuple(entries.get("ignore") or ())
     for name, right in (("images", ENCODINGS), ("stamps", STAMPS)):
         if name in entries and entries[name] not in right:
-            raise ValueError(f"{name}: given {entries[name]!r}, right: {', '.join(right)}")
+            raise ValueError(f"{name}: got {entries[name]!r}, expected one of {', '.join(right)}.")
     for name in ("period_s", "max_age_s"):
         if entries.get(name) is not None and not float(entries[name]) > 0:
-            raise ValueError(f"{name}: given {entries[name]!r}, right: seconds > 0")
+            raise ValueError(f"{name}: got {entries[name]!r}, expected seconds > 0.")
     return Mapping(**entries)
 
 
@@ -136,7 +138,7 @@ def _camera(name: str, entry: Any) -> CameraTopic:
     if depth is not None:
         near, far = (float(x) for x in depth)
         if not 0 <= near < far:
-            raise ValueError(f"cameras: {name}: depth_m: given {depth}, right: [near, far] in m")
+            raise ValueError(f"cameras: {name}: depth_m: got {depth}, expected [near, far] in m.")
         depth = (near, far)
     return CameraTopic(_texts(entry["topic"]), depth)
 
@@ -154,11 +156,11 @@ def _check_keys(
     where: str, entry: Any, right: set[str], required: set[str] | frozenset[str] = frozenset()
 ) -> None:
     if not isinstance(entry, MappingOf):
-        raise ValueError(f"{where}: given {entry!r}, right: a mapping of {sorted(right)}")
+        raise ValueError(f"{where}: got {entry!r}, expected a mapping of {sorted(right)}.")
     if unknown := sorted(set(entry) - right):
-        raise ValueError(f"{where}: unknown {unknown}, right: {sorted(right)}")
+        raise ValueError(f"{where}: got unknown {unknown}, expected some of {sorted(right)}.")
     if missing := sorted(required - set(entry)):
-        raise ValueError(f"{where}: {missing} missing")
+        raise ValueError(f"{where}: {missing} is missing. Add it.")
 
 
 def _texts(value: Any) -> tuple[str, ...]:

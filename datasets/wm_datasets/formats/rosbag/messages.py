@@ -43,7 +43,7 @@ def image_of(message: Any, depth_m: tuple[float, float] | None) -> np.ndarray:
         return ros_images.compressed_rgb(message.data, message.format)
     if message.encoding not in ros_images.COLORS:
         right = ", ".join([*ros_images.COLORS, *ros_images.DEPTHS])
-        raise ValueError(f"encoding {message.encoding!r}, right: {right}")
+        raise ValueError(f"encoding: got {message.encoding!r}, expected one of {right}")
     return np.ascontiguousarray(
         ros_images.rgb(message.data, message.encoding, message.height, message.width, message.step)
     )
@@ -58,7 +58,7 @@ def depth_of(message: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return depth(message); ValueError where its size is not `shape`."""
     frame = depth(message)
     if frame.shape != shape:
-        raise ValueError(f"a depth image of {frame.shape}, the log has {shape}")
+        raise ValueError(f"depth image: got {frame.shape}, expected {shape} as in the log")
     return frame
 
 
@@ -81,7 +81,10 @@ def _distances(message: Any) -> np.ndarray:
 def _grey(metres: np.ndarray, depth_m: tuple[float, float] | None) -> np.ndarray:
     """Depth as grey, near 1 to far 255; 0 is unknown."""
     if depth_m is None:
-        raise ValueError("a depth image. Right: say depth_m: [near, far] of it in --topics")
+        raise ValueError(
+            "got a depth image, expected a color or grey image. Give depth_m: [near, far] in "
+            "--topics"
+        )
     near, far = depth_m
     valid = np.isfinite(metres) & (metres > 0)
     share = np.clip((np.where(valid, metres, near) - near) / (far - near), 0, 1)
@@ -97,13 +100,15 @@ def dimensions(message: Any, fields: tuple[str, ...]) -> tuple[str, ...]:
     names: list[str] = []
     joints = _joints(message)
     if len(set(joints)) != len(joints):
-        raise ValueError(f"names must differ, got {joints}")
+        raise ValueError(f"names: got {joints}, expected different names")
     for field in fields:
         value = np.asarray(_field(message, field))
         if value.ndim == 0:
             names.append(field)
         elif joints and value.size not in (0, len(joints)):
-            raise ValueError(f"{len(joints)} names for {value.size} numbers in {field}")
+            raise ValueError(
+                f"{field}: got {value.size} numbers, expected 0 or {len(joints)}, one for each name"
+            )
         elif joints:
             own = joints if value.size else []
             names += own if field == "position" else [f"{j}/{field}" for j in own]
@@ -127,9 +132,12 @@ def numbers(
         places = [place for place, name in enumerate(names) if name in at]
         values = values[[at[names[place]] for place in places]]
     elif len(values) != len(names):
-        raise ValueError(f"{len(values)} numbers in {', '.join(fields)} for {list(names)}")
+        raise ValueError(
+            f"{', '.join(fields)}: got {len(values)} numbers, expected one for each of "
+            f"{list(names)}"
+        )
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) > np.finfo("f4").max:
-        raise ValueError(f"numbers must be finite, got {values.tolist()}")
+        raise ValueError(f"numbers: got {values.tolist()}, expected finite float32 values")
     return places, values.astype(np.float32)
 
 
@@ -150,7 +158,7 @@ def _field(message: Any, path: str) -> Any:
     for name in path.split("."):
         if not hasattr(value, name):
             right = [n for n in vars(value) if not n.startswith("_")]
-            raise ValueError(f"{value.__msgtype__} has no field {name!r}, right: {right}")
+            raise ValueError(f"{value.__msgtype__}: got field {name!r}, expected one of {right}")
         value = getattr(value, name)
     return value
 
@@ -187,7 +195,9 @@ class Maker:
         options = [cv2.IMWRITE_JPEG_QUALITY, 95] if encoding == "jpeg" else []
         done, data = cv2.imencode(f".{encoding}", np.ascontiguousarray(frame[:, :, ::-1]), options)
         if not done:
-            raise ValueError(f"an image of {frame.shape} cannot be written as {encoding}")
+            raise ValueError(
+                f"image: got {frame.shape}, expected one that can be written as {encoding}"
+            )
         text = f"rgb8; {encoding} compressed bgr8"
         return self._types[COMPRESSED](self.header(stamp_ns), text, data.reshape(-1))
 

@@ -113,7 +113,7 @@ def arrivals(
                 raise CorruptInputError(
                     bag.path,
                     f"nothing on {latest.silent(lost[1])} for {mapping.max_age_s} s before "
-                    f"{stamp} ns. Right: a larger max_age_s, or `names` without it, in --topics",
+                    f"{stamp} ns. Give a larger max_age_s, or `names` without it, in --topics.",
                 )
         if topic == clock or (tick < 0 and not clock and lost is None and _begun(observed)):
             tick = stamp
@@ -163,7 +163,7 @@ def _camera(mapping: Mapping, spec: LogSpec, camera: str, topic: str) -> Latest:
     def read(message: Any) -> np.ndarray:
         frame = image_of(message, depth)
         if frame.shape != shape:
-            raise ValueError(f"an image of {frame.shape}, the log has {shape}")
+            raise ValueError(f"image: got {frame.shape}, expected {shape} as in the log")
         return frame
 
     return Latest(f"image/{camera}", topic, read)

@@ -108,8 +108,8 @@ class Scan:
             if len(periods.jumps) > MOST_JUMPS:
                 raise CorruptInputError(
                     bag.path,
-                    f"the stamps of {message.topic} jump again and again. Right: one publisher "
-                    "on it, or stamps: received, in --topics",
+                    f"the stamps of {message.topic} jump again and again. Record one publisher on "
+                    "it, or give stamps: received, in --topics.",
                 )
             newest[period] = max(newest.get(period, stamp), stamp)
             info.rows.extend((period, stamp, message.received_ns))
@@ -190,7 +190,7 @@ class Scan:
                 raise CorruptInputError(
                     self.bag.path,
                     f"the stamps of {topic} jump by {by / 1e9:.3g} s at {received} ns, those of "
-                    f"{', '.join(stayed)} do not. Right: stamps: received, in --topics",
+                    f"{', '.join(stayed)} do not. Give stamps: received, in --topics.",
                 )
 
     def _check_clocks(self) -> None:
@@ -202,15 +202,15 @@ class Scan:
             raise CorruptInputError(
                 self.bag.path,
                 f"the stamps of {sorted(apart)} are of another clock than "
-                f"{sorted(known.keys() - {*apart})}. Right: stamps: received, in --topics",
+                f"{sorted(known.keys() - {*apart})}. Give stamps: received, in --topics.",
             )
         for topic, about in known.items():
             if about.behind_ns > LATEST_NS:
                 raise CorruptInputError(
                     self.bag.path,
                     f"the stamps of {topic} are up to {about.behind_ns / 1e9:.3g} s behind those "
-                    "of other topics that were received before. Right: synchronise the clocks "
-                    "(chrony, PTP) when recording, or stamps: received, in --topics",
+                    "of other topics that were received before. Synchronise the clocks (chrony, "
+                    "PTP) when recording, or give stamps: received, in --topics.",
                 )
 
 

@@ -122,11 +122,11 @@ def test_with_a_period_too_and_without_waiting_for_the_clock(tmp_path, mapping):
         (lambda m: moved(m, 0.0, -60.0, only="joint"), "/joint_states are up to 60 s behind"),
         (lambda m: moved(m, 2.0, 5.0, only="joint"), "/joint_states jump by 5.01 s .* do not"),
         (lambda m: [*m, (BEGIN + SECOND, "/joint_states", joints(0, ["elbow"], [np.nan]))],
-         "must be finite"),
+         "expected finite float32 values"),
         (lambda m: [*m, (BEGIN + SECOND, "/joint_states", joints(-SECOND, ["elbow"], [0.0]))],
-         "before 0"),
+         "stamp: got -1000000000 ns, expected at least 0"),
         (lambda m: [*m, (BEGIN + SECOND, "/joint_states", joints(BEGIN, ["a", "elbow"], [0.0]))],
-         "2 names for 1 numbers"),
+         "position: got 1 numbers, expected 0 or 2"),
     ],
 )  # fmt: skip
 def test_a_bag_that_is_wrong_is_named_and_can_be_skipped(
@@ -304,7 +304,10 @@ def test_another_bag_without_one_of_the_joints_is_named(tmp_path):
     write_bag(folder / "a", stamped(1.0))
     write_bag(folder / "b", [m for m in stamped(1.0)
                              if m[1] != "/joint_states" or m[2].name != ["gripper"]])  # fmt: skip
-    with pytest.raises(CorruptInputError, match=r"bags/b: .*joint_states has \['gripper'\]"):
+    with pytest.raises(
+        CorruptInputError,
+        match=r"bags/b: .*joint_states: names: got \['gripper'\], which no message has",
+    ):
         bring("rosbag", folder, tmp_path / "log", topics=tmp_path / "t.yaml")
 
 
@@ -346,7 +349,9 @@ def test_a_write_ahead_log_beside_a_database_is_refused_until_it_is_merged(tmp_p
         (copy / path.name).write_bytes(path.read_bytes())
     keeper.close()
     for source in (copy, copy / "bag.db3"):
-        with pytest.raises(CorruptInputError, match=r"bag\.db3-wal.*Right: .*sqlite3 \S+ \"") as e:
+        with pytest.raises(
+            CorruptInputError, match=r"bag\.db3-wal.*End its recorder, run sqlite3 \S+ \""
+        ) as e:
             bring("rosbag", source, tmp_path / "log", topics=mapping)
     words = str(e.value)
     statement = words[words.index('"') + 1 : words.rindex('"')]
@@ -380,14 +385,14 @@ def test_a_bag_that_was_cut_short_is_named_with_its_remedy(tmp_path, mapping, lo
     bag = write_bag(tmp_path / "bag", stamped(1.0))
     file = bag / "bag.mcap"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(CorruptInputError, match=r"Right: mcap recover \S+ -o \S+\.mcap"):
+    with pytest.raises(CorruptInputError, match=r"Run mcap recover \S+ -o \S+\.mcap"):
         bring("rosbag", file if loose else bag, tmp_path / "log", topics=mapping)
 
 
 def test_a_broken_metadata_is_named_with_its_remedy(tmp_path, mapping):
     bag = write_bag(tmp_path / "bag", stamped(1.0))
     (bag / "metadata.yaml").write_text("")
-    with pytest.raises(CorruptInputError, match="Right: ros2 bag reindex"):
+    with pytest.raises(CorruptInputError, match="Run ros2 bag reindex"):
         bring("rosbag", bag, tmp_path / "log", topics=mapping)
 
 
@@ -397,7 +402,7 @@ def test_a_lone_compressed_file_is_named_with_its_remedy(tmp_path, mapping):
     write_bag(folder / "a", stamped(1.0))
     packed = folder / "b.db3.zstd"
     packed.write_bytes(b"\x28\xb5\x2f\xfd")
-    with pytest.raises(CorruptInputError, match=r"Right: zstd -d \S+b\.db3\.zstd"):
+    with pytest.raises(CorruptInputError, match=r"Run zstd -d \S+b\.db3\.zstd"):
         bring("rosbag", packed, tmp_path / "log", topics=mapping)
     done = bring("rosbag", folder, tmp_path / "log", topics=mapping, skip_corrupt=True)
     assert (done.episodes, list(done.skipped)) == (1, ["b.db3.zstd"])
@@ -406,5 +411,5 @@ def test_a_lone_compressed_file_is_named_with_its_remedy(tmp_path, mapping):
 def test_a_damaged_database_is_named_with_its_remedy(tmp_path, mapping):
     bag = write_bag(tmp_path / "bag", stamped(1.0), StoragePlugin.SQLITE3)
     (bag / "bag.db3").write_bytes(bytes(4096))
-    with pytest.raises(CorruptInputError, match=r"Right: sqlite3 \S+bag\.db3 \.recover"):
+    with pytest.raises(CorruptInputError, match=r"Run sqlite3 \S+bag\.db3 \.recover"):
         bring("rosbag", bag, tmp_path / "log", topics=mapping)

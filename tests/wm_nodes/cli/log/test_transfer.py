@@ -156,10 +156,16 @@ def test_images_are_cropped_and_resized_and_other_options_refused(source, tmp_pa
             )
     arguments = ["log", "import", "robomimic", str(source), str(tmp_path / "log")]
     assert main([*arguments, "--camera", "hand"]) == 2
-    assert "--camera: given 'hand', but the import of robomimic" in capsys.readouterr().err
+    assert (
+        "--camera: got 'hand', expected no value, because the import of robomimic"
+        in capsys.readouterr().err
+    )
     assert main([*arguments, "--crop", "0", "0", "0.5", "0.5", "--size", "2", "4"]) == 0
     assert "cropped by 0, 0, 0.5, 0.5 and resized to 2 x 4" in capsys.readouterr().out
     with LogReader(tmp_path / "log") as reader:
         assert reader.spec.cameras == {"top": (2, 4, 3)}
     assert main(["log", "export", "robomimic", str(tmp_path / "log"), "x", "--lossy"]) == 2
-    assert "--lossy: given True, but the export to robomimic" in capsys.readouterr().err
+    assert (
+        "--lossy: got True, expected no value, because the export to robomimic"
+        in capsys.readouterr().err
+    )

@@ -126,6 +126,12 @@ def test_a_push_goes_behind_the_cube_and_through_it_in_every_direction(position,
     assert action[3] == expected[3]
 
 
+@pytest.mark.parametrize(("side", "pushes"), [(0.0199, True), (0.02, False), (-0.02, False)])
+def test_a_push_begins_closer_than_2_cm_to_the_line_through_cube_and_disc(side, pushes):
+    action = TASKS["push"].script(state([0.345, side, 0.04]))
+    assert (action[0] > 0.0) == pushes and (action[2] > 0.1) != pushes
+
+
 @pytest.mark.parametrize(("offset", "at_goal"), [(0.0, True), (0.0119, True), (0.0121, False)])
 def test_a_push_ends_when_the_cube_lies_on_the_disc(offset, at_goal):
     action = TASKS["push"].script(state(cube=GOAL - [offset, 0, 0]))
