@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wm_models.interface.preset import Preset
 
 _MWM = "wm_models.families.mwm.presets"
+_DREAMER_V3N = "wm_models.families.dreamer_v3n.presets"
 _DINO_WM = "wm_models.families.dino_wm.presets"
 
 
@@ -49,6 +50,20 @@ ENTRIES: Mapping[str, PresetEntry] = {
     ),
     "mwm_cpu_plan": PresetEntry(
         _MWM, "mwm_cpu_fine for planning (cem) with a dense reward of at most 1."
+    ),
+    "dreamer_v3n": PresetEntry(
+        _DREAMER_V3N, "DreamerV3 of Nature 2025, size12m (10.5M parameters): block GRU, one loss."
+    ),
+    "dreamer_v3n_1m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size1m (0.69M parameters)."),
+    "dreamer_v3n_12m": PresetEntry(_DREAMER_V3N, "The same as dreamer_v3n, by its size."),
+    "dreamer_v3n_25m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size25m (23.5M parameters)."),
+    "dreamer_v3n_50m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size50m (41.7M parameters)."),
+    "dreamer_v3n_200m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size200m."),
+    "dreamer_v3n_r2": PresetEntry(
+        _DREAMER_V3N, "dreamer_v3n without a decoder: R2-Dreamer, ICLR 2026."
+    ),
+    "dreamer_v3n_cpu": PresetEntry(
+        _DREAMER_V3N, "Every mechanism of dreamer_v3n small enough for learning on one CPU core."
     ),
     "dino_wm": PresetEntry(
         _DINO_WM, "DINO-WM with our settings (20M parameters, DINOv2-S frozen)."

@@ -45,6 +45,12 @@ class BehaviorConfig:
     target_every: int = 100  # critic updates between copies into the slow critic
     target_rate: float = 0.02  # share of the critic in each step of the "ema"
     slow_regularizer: float = 0.0  # weight of the loss towards the slow critic; 1 in DreamerV3
+    # Does a state's own discount count in the weight of its losses, that of a replayed start as
+    # predicted (DreamerV3, Nature)? Without, a start weighs 1.
+    weigh_start: bool = False
+    # weight of the critic's loss on returns of replayed rewards, which end in the returns imagined
+    # from their last states; .3 in DreamerV3 (Nature)
+    replay_value: float = 0.0
     imitation: float = 0.0  # weight of the likelihood of demonstrated actions in the actor's loss
 
     def __post_init__(self) -> None:
@@ -52,21 +58,28 @@ class BehaviorConfig:
         check.whole("horizon", "target_every")
         check.whole("starts", low=0)
         check.number("lam", "mix", "reward_norm", "target_rate", low=0.0, high=1.0)
-        check.number("entropy", "imitation", "slow_regularizer", low=0.0)
+        check.number("entropy", "imitation", "slow_regularizer", "replay_value", low=0.0)
         check.choice("returns", ("arrival", "next"))
         check.choice("bootstrap", ("slow", "online"))
         check.choice("target", ("copy", "ema"))
-        check.flag("detach_action", "return_norm")
+        check.flag("detach_action", "return_norm", "weigh_start")
         if self.actor_grad not in ("dynamics", "reinforce", "both"):
             raise ValueError(
                 f"behavior.actor_grad: got {self.actor_grad!r}, expected 'dynamics', 'reinforce' "
                 "or 'both'."
             )
+        if self.replay_value and self.returns != "next":
+            check.refuse("replay_value", "0 with returns 'arrival'; use returns 'next'")
         if self.sample_gradient not in ("exact", "released"):
             raise ValueError(
                 f"behavior.sample_gradient: got {self.sample_gradient!r}, expected 'exact' or "
                 "'released'."
             )
+
+    @property
+    def pathwise(self) -> bool:
+        """Do gradients pass through imagined steps? If not, they are taken without."""
+        return self.actor_grad != "reinforce" or not self.detach_action
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,7 @@ class Trajectory(NamedTuple):
     reward: Tensor  # predicted, not normalised
     discount: Tensor
     value: Tensor  # of the critic that returns bootstrap from, for normalised rewards
+    rows: Tensor  # (N,): which of the replayed states it starts from
 
 
 class Behavior(nn.Module):
@@ -134,15 +148,17 @@ class Behavior(nn.Module):
         state: State,
         generator: torch.Generator | None,
     ) -> Imagined:
-        """Roll the actor through the prior for ``horizon`` steps; gradients reach the actor."""
+        """Roll the actor through the prior for ``horizon`` steps; gradients reach the actor where
+        its objective has any (``pathwise``)."""
         feats, actions, entropies = [state.feat], [], []
-        for _ in range(self.config.horizon):
-            policy = actor(feats[-1].detach())
-            action = policy.sample(generator, self.config.sample_gradient)
-            state = world.step(state, action, generator)
-            feats.append(state.feat)
-            actions.append(action)
-            entropies.append(policy.entropy())
+        with torch.set_grad_enabled(self.config.pathwise and torch.is_grad_enabled()):
+            for _ in range(self.config.horizon):
+                policy = actor(feats[-1].detach())
+                action = policy.sample(generator, self.config.sample_gradient)
+                state = world.step(state, action, generator)
+                feats.append(state.feat)
+                actions.append(action)
+                entropies.append(policy.entropy())
         return Imagined(torch.stack(feats), torch.stack(actions), torch.stack(entropies))
 
     def trajectory(
@@ -171,6 +187,7 @@ class Behavior(nn.Module):
             reward=world.reward(rollout.feat),
             discount=self._discount(world, rollout.feat, terminal.flatten()[rows]),
             value=value,
+            rows=rows,
         )
 
     @torch.no_grad()
@@ -190,14 +207,17 @@ class Behavior(nn.Module):
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Actor and critic loss of a trajectory, and metrics."""
         c, rollout, discount = self.config, trajectory.rollout, trajectory.discount
-        weight = torch.cumprod(
-            torch.cat([torch.ones_like(discount[:1]), discount[:-1]]), 0
-        ).detach()
+        own = discount
+        if not c.weigh_start:
+            own = torch.cat([torch.ones_like(discount[:1]), discount[:-1]])
+        weight = torch.cumprod(own, 0).detach()
         returns = self._returns(trajectory)  # (H, N)
         scale = self.return_scale.divisor if c.return_norm else returns.new_ones(())
-        objective = self._objective(actor, rollout, returns / scale, trajectory.value / scale)
-        count = len(objective)  # of states whose action the objective is of
-        actor_loss = -(weight[:count] * (objective + c.entropy * rollout.entropy[:count])).mean()
+        count = len(returns) - (c.returns == "arrival")  # of states whose action changes a return
+        policy = None if c.actor_grad == "dynamics" else actor(rollout.feat[:count].detach())
+        objective = self._objective(policy, rollout, returns / scale, trajectory.value / scale)
+        entropy = rollout.entropy[:count] if c.pathwise or policy is None else policy.entropy()
+        actor_loss = -(weight[:count] * (objective + c.entropy * entropy)).mean()
         feat = rollout.feat[:-1].detach()
         critic_loss = (weight[:-1] * critic.loss(feat, returns.detach())).mean()
         if c.slow_regularizer:
@@ -213,6 +233,42 @@ class Behavior(nn.Module):
         }
         return actor_loss, critic_loss, metrics
 
+    def replay_loss(
+        self,
+        critic: Critic,
+        feat: Tensor,
+        batch: Mapping[str, Tensor],
+        trajectory: Trajectory,
+        gamma: float,
+    ) -> Tensor:
+        """The critic's loss at replayed states, on lambda-returns of their own rewards.
+
+        feat (B, T, F), of the posterior states; gradients pass it. ``batch`` (B, T) in arrival form.
+        Returns go on from the return imagined from a state, or its value where none was, at the
+        end of a window and of an episode.
+        """
+        c = self.config
+        last = batch["is_last"].bool().clone()
+        last[:, :-1] |= batch["is_first"][:, 1:]  # a recording may stop without an end
+        with torch.no_grad():
+            end = (critic if c.bootstrap == "online" else self.target).normalized(feat)
+            imagined = self._returns(trajectory)[0]
+            end = end.flatten().scatter(0, trajectory.rows, imagined).view_as(end)
+            reward = self.reward_norm(batch["reward"])
+            live = gamma * (~batch["is_terminal"]).float()
+            keep = c.lam * (~last).float()
+            returns = [end[:, -1]]
+            for t in range(end.shape[1] - 1, 0, -1):
+                ahead = (1.0 - keep[:, t]) * end[:, t] + keep[:, t] * returns[-1]
+                returns.append(reward[:, t] + live[:, t] * ahead)
+            target = torch.stack(returns[:0:-1], 1)  # (B, T - 1)
+        feat = feat[:, :-1]
+        loss = critic.loss(feat, target)
+        if c.slow_regularizer:
+            slow = self.target.normalized(feat.detach())
+            loss = loss + c.slow_regularizer * critic.loss(feat, slow)
+        return ((~last[:, :-1]).float() * loss).mean()
+
     def _returns(self, trajectory: Trajectory) -> Tensor:
         """Lambda-returns (H, N) of normalised rewards."""
         reward, discount = self.reward_norm(trajectory.reward), trajectory.discount
@@ -220,20 +276,24 @@ class Behavior(nn.Module):
             reward, discount = _next(reward), _next(discount)
         return lambda_return(reward, discount, trajectory.value, self.config.lam)
 
-    def _objective(self, actor: Actor, rollout: Imagined, returns: Tensor, value: Tensor) -> Tensor:
+    def _objective(
+        self,
+        policy: ActionDistribution | None,
+        rollout: Imagined,
+        returns: Tensor,
+        value: Tensor,
+    ) -> Tensor:
         """The actor's objective at each imagined state whose action changes a return: (H, N) of
-        "next", (H - 1, N) of "arrival"."""
+        "next", (H - 1, N) of "arrival". ``policy``: at these states; "dynamics" needs none."""
         c = self.config
         if c.returns == "next":
             advantage = returns - value[:-1]
             pathwise = advantage
         else:
             advantage, pathwise = returns[1:] - value[:-2], returns[1:]
-        if c.actor_grad == "dynamics":
+        if policy is None:
             return pathwise
-        count = len(advantage)
-        policy: ActionDistribution = actor(rollout.feat[:count].detach())
-        action = rollout.action[:count]
+        action = rollout.action[: len(advantage)]
         log_prob = policy.log_prob(action.detach() if c.detach_action else action)
         reinforce = log_prob * advantage.detach()
         if c.actor_grad == "reinforce":
@@ -241,9 +301,12 @@ class Behavior(nn.Module):
         return c.mix * pathwise + (1 - c.mix) * reinforce
 
     def _discount(self, world: Imagination, feat: Tensor, ended: Tensor) -> Tensor:
-        """Discounts d_k (H + 1, N): gamma, or the discount head's; true ones at replayed states."""
+        """Discounts d_k (H + 1, N): gamma, or the discount head's; true ones at replayed states,
+        but with ``weigh_start``."""
         if world.discount is None:
             return torch.full(feat.shape[:2], world.gamma, device=feat.device)
+        if self.config.weigh_start:
+            return world.discount(feat)
         return torch.cat([world.gamma * (~ended).float()[None], world.discount(feat[1:])])
 
     def imitation_loss(self, actor: Actor, post: State, batch: Mapping[str, Tensor]) -> Tensor:

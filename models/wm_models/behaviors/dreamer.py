@@ -18,11 +18,12 @@ from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.preset import Pace, Planning, Preset, Sampling
 from wm_models.interface.state import State
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
+from wm_models.nets.block_gru import make_rssm
 from wm_models.nets.dreamer_world import DreamerWorld
 from wm_models.nets.heads import FORMS, Actor, ActorConfig, Critic, HeadConfig, ScalarHead
 from wm_models.nets.kl import AveragedFreeKL, EachFreeKL
 from wm_models.nets.observation import ObservationConfig, ObservationDecoder, ObservationEncoder
-from wm_models.nets.rssm import RSSM, RSSMConfig, RSSMState
+from wm_models.nets.rssm import RSSMConfig, RSSMState
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class DreamerConfig:
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     rssm: RSSMConfig = field(default_factory=lambda: RSSMConfig(img_in_act="elu"))
     heads: HeadConfig = field(default_factory=lambda: HeadConfig(units=400))
+    behavior_heads: HeadConfig | None = None  # of actor and critic, where they are not as `heads`
     actor: ActorConfig = field(
         default_factory=lambda: ActorConfig(std_span=2.0, std_slope=0.5, output_scale=1.0)
     )
@@ -65,8 +67,8 @@ class DreamerConfig:
         }
 
 
-class ReconstructingWorld(DreamerWorld):
-    """An RSSM whose states reconstruct the observation."""
+class PlainWorld(DreamerWorld):
+    """RSSM and heads as a configuration says; what the states must predict is left to a family."""
 
     def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
         c, feat = config, config.rssm.feat
@@ -76,12 +78,20 @@ class ReconstructingWorld(DreamerWorld):
             continues_as=c.gamma if c.continues_as_gamma else 1.0,
             weights=c.loss_weights,
         )
-        self.rssm = RSSM(c.rssm, embodiment.action_dim, c.observation.width)
-        self.decoder = ObservationDecoder(c.observation, embodiment, feat)
+        self.rssm = make_rssm(c.rssm, embodiment.action_dim, c.observation.width)
         self.reward = ScalarHead(feat, c.heads, c.reward, output_scale=c.output_scale)
         self.discount = (
             ScalarHead(feat, c.heads, "bernoulli", output_scale=1.0) if c.discount else None
         )
+
+
+class ReconstructingWorld(PlainWorld):
+    """An RSSM whose states reconstruct the observation."""
+
+    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+        super().__init__(config, embodiment)
+        rssm = config.rssm
+        self.decoder = ObservationDecoder(config.observation, embodiment, rssm.feat, rssm.deter)
 
     def target_losses(
         self, features: Tensor, post: RSSMState, batch: Mapping[str, Tensor]
@@ -92,7 +102,7 @@ class ReconstructingWorld(DreamerWorld):
 class Dreamer(DreamerAgent):
     """A plain Dreamer behind the world-model contract."""
 
-    dynamics: ReconstructingWorld
+    dynamics: PlainWorld
 
     def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
         super().__init__()
@@ -101,9 +111,10 @@ class Dreamer(DreamerAgent):
         self.critic_counts_arrival = c.critic_counts_arrival
         obs_keys = c.observation.obs_keys(embodiment)
         self.encoder = ObservationEncoder(c.observation, embodiment)
-        self.dynamics = ReconstructingWorld(c, embodiment)
-        self.actor = Actor(feat, action_dim, c.heads, c.actor)
-        self.critic = Critic(feat, c.heads, c.critic, output_scale=c.output_scale)
+        self.dynamics = self.make_world(c, embodiment)
+        heads = c.behavior_heads or c.heads
+        self.actor = Actor(feat, action_dim, heads, c.actor)
+        self.critic = Critic(feat, heads, c.critic, output_scale=c.output_scale)
         low, high = symmetric_box(action_dim)
         self.spec = ModelSpec(
             action_low=low,
@@ -114,9 +125,13 @@ class Dreamer(DreamerAgent):
             has_value=True,
             has_actor=True,
             has_continue=c.discount,
-            has_decoder=c.observation.images,
+            has_decoder=c.observation.images and isinstance(self.dynamics, ReconstructingWorld),
             stochastic=True,
         )
+
+    def make_world(self, config: DreamerConfig, embodiment: Embodiment) -> PlainWorld:
+        """The world model; a family may have another one."""
+        return ReconstructingWorld(config, embodiment)
 
     def modules_by_name(self) -> dict[str, nn.Module]:
         return {
@@ -131,6 +146,8 @@ class Dreamer(DreamerAgent):
         return features
 
     def decode(self, state: State) -> dict[str, Tensor]:
+        if not isinstance(self.dynamics, ReconstructingWorld):
+            return super().decode(state)
         return {"image": self.dynamics.decoder.image(state.feat)}
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig
 from wm_models.behaviors.dreamer_agent import DreamerAgent
+from wm_models.errors import check_finite
 from wm_models.interface.checked import Checked
 from wm_models.interface.learner import BatchSpec, arrival, without_context
 from wm_models.interface.preset import Sampling
 from wm_models.nets.freezing import frozen
-from wm_models.nets.optimizer import Optimizer, OptimizerConfig
+from wm_models.nets.optimizer import Optimizer, OptimizerConfig, minimise
 from wm_models.nets.rssm import RSSMState
 
 FIELDS = frozenset(
@@ -37,6 +38,10 @@ class DreamerLearnerConfig:
     critic: OptimizerConfig = field(default_factory=OptimizerConfig)
     behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
     world_model_init: int = 0  # first updates of the world model, without behaviour
+    # Are world model, actor and critic trained by one backward of the sum of their losses, in which
+    # the critic's loss on replayed returns reaches the world model (DreamerV3, Nature)? Otherwise
+    # the world model makes its step first.
+    joint: bool = False
     behavior_every: int = 1  # after its start, one update of actor and critic per this many
     prefill: int = 5000  # random steps before training starts
     train_every: int = 5  # agent steps per update once all parts are training
@@ -46,6 +51,7 @@ class DreamerLearnerConfig:
         check = Checked(self)
         check.whole("behavior_every", "train_every")
         check.whole("world_model_init", "prefill", low=0)
+        check.flag("joint")
         require_context(self, "agent_batch")
 
 
@@ -127,23 +133,57 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         metrics: dict[str, float] = {}
         if "agent" in batches:
             batch = without_context(self.prepare(batches["agent"]), self.keep_resets)
-            post, metrics = self.update_world_model(batch)
             since = self.updates - self.initial_updates
-            if since >= 0 and since % self.config.behavior_every == 0:
-                metrics |= self.update_behavior(post, batch)
+            behaves = since >= 0 and since % self.config.behavior_every == 0
+            if behaves and self.config.joint:
+                metrics = self.update_jointly(batch)
+            else:
+                post, metrics = self.update_world_model(batch)
+                if behaves:
+                    metrics |= self.update_behavior(post, batch)
         self.updates += 1
         return metrics
 
     def update_world_model(self, batch: Mapping[str, Tensor]) -> tuple[RSSMState, dict[str, float]]:
         """One step on windows in arrival form; returns the posterior states for behaviour."""
-        with self.autocast():
-            features = self.model.features(batch)
-            loss, post, metrics = self.model.dynamics.loss(features, batch, self.generator)
+        loss, post, metrics = self._world_model_loss(batch)
         return post, numbers(metrics) | self.optimizers["wm"].step(loss)
 
     def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of actor and critic from one rollout of the just updated world model."""
-        model, behavior = self.model, self.behavior
+        actor_loss, critic_loss, metrics = self._behavior_losses(post, post.feat.detach(), batch)
+        result = numbers(metrics) | self.optimizers["actor"].step(actor_loss)
+        result |= self.optimizers["critic"].step(critic_loss)
+        self.behavior.update_target(self.model.critic)
+        return result
+
+    def update_jointly(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
+        """One step of world model, actor and critic on the sum of their losses."""
+        loss, metrics = self.joint_loss(batch)
+        result = numbers(metrics) | minimise(loss, list(self.optimizers.values()))
+        self.behavior.update_target(self.model.critic)
+        return result
+
+    def joint_loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of the losses of world model, actor and critic, and metrics."""
+        loss, post, metrics = self._world_model_loss(batch)
+        check_finite("wm/loss", float(loss.detach()))  # before the behaviour changes its scales
+        actor_loss, critic_loss, more = self._behavior_losses(post, post.feat, batch)
+        return loss + actor_loss + critic_loss, metrics | more
+
+    def _world_model_loss(
+        self, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
+        with self.autocast():
+            features = self.model.features(batch)
+            return self.model.dynamics.loss(features, batch, self.generator)
+
+    def _behavior_losses(
+        self, post: RSSMState, replayed: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Losses of actor and critic from one rollout, and metrics. ``replayed`` (B, T, F) are the
+        features on which the critic learns from replayed rewards."""
+        model, behavior, c = self.model, self.behavior, self.config.behavior
         with frozen(model.dynamics), self.autocast():
             trajectory = behavior.trajectory(
                 model.imagination,
@@ -157,14 +197,16 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
             actor_loss, critic_loss, metrics = behavior.losses(
                 model.actor, model.critic, trajectory
             )
-            if self.config.behavior.imitation and "demo" in batch:
+            if c.imitation and "demo" in batch:
                 loss = behavior.imitation_loss(model.actor, post, batch)
-                actor_loss = actor_loss + self.config.behavior.imitation * loss
+                actor_loss = actor_loss + c.imitation * loss
                 metrics["ac/imitation_loss"] = loss
-            result = numbers(metrics) | self.optimizers["actor"].step(actor_loss)
-        result |= self.optimizers["critic"].step(critic_loss)
-        behavior.update_target(model.critic)
-        return result
+            if c.replay_value:
+                gamma = model.dynamics.gamma
+                loss = behavior.replay_loss(model.critic, replayed, batch, trajectory, gamma)
+                critic_loss = critic_loss + c.replay_value * loss
+                metrics["ac/replay_value_loss"] = loss
+        return actor_loss, critic_loss, metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Everything besides the weights that decides the next update."""

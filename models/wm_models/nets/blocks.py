@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS = {"none": nn.Identity, "elu": nn.ELU, "relu": nn.ReLU, "silu": nn.SiLU}
-NORMS = ("none", "layer")  # in front of an activation
+NORMS = ("none", "layer", "rms")  # in front of an activation
 NORM_EPS = 1e-3
+RMS_EPS = 1e-4
 _TRUNCATED_STD = 0.87962566103423978  # of a standard normal that is cut at 2
 
 
@@ -33,7 +34,25 @@ def truncated_normal_(module: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
 
 
-INITIALIZERS = {"glorot": glorot_, "truncated_normal": truncated_normal_}
+def truncated_normal_in_(module: nn.Module) -> None:
+    """Truncated-normal weights of fan-in variance and zero biases (DreamerV3, Nature 2025)."""
+    for m in module.modules():
+        if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            _fan_in_(m.weight, m.weight[0].numel())
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+def _fan_in_(weight: Tensor, fan: int) -> None:
+    std = fan**-0.5 / _TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2.0 * std, b=2.0 * std)
+
+
+INITIALIZERS = {
+    "glorot": glorot_,
+    "truncated_normal": truncated_normal_,
+    "truncated_normal_in": truncated_normal_in_,
+}
 
 
 def fan_average(layer: nn.Module) -> float:
@@ -55,10 +74,71 @@ def uniform_(layer: nn.Module, scale: float) -> None:
         nn.init.zeros_(layer.bias)
 
 
+def initialize_output_(layer: nn.Module, init: str, scale: float) -> None:
+    """Draw an output layer's weights. ``scale`` is that of :func:`uniform_`; with
+    "truncated_normal_in" the weights are drawn as hidden ones are and multiplied by it."""
+    if init != "truncated_normal_in":
+        uniform_(layer, scale)
+        return
+    truncated_normal_in_(layer)
+    with torch.no_grad():
+        layer.get_parameter("weight").mul_(scale)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Division by the root mean square, in float32, and a scale (DreamerV3, Nature 2025)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=RMS_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+def biased(norm: str) -> bool:
+    """Does a layer in front of this norm have a bias? LayerNorm and BatchNorm have their own."""
+    return norm in ("none", "rms")
+
+
+def norm_layer(norm: str, width: int) -> nn.Module:
+    """The norm in front of an activation, of NORMS or "batch"."""
+    if norm == "batch":
+        return nn.BatchNorm1d(width)
+    if norm == "rms":
+        return RMSNorm(width)
+    return nn.LayerNorm(width, eps=NORM_EPS) if norm == "layer" else nn.Identity()
+
+
+class BlockLinear(nn.Module):
+    """A linear layer that is diagonal in blocks: each block of the inputs reaches one block of the
+    outputs. ``shared`` further inputs reach all blocks. (DreamerV3, Nature 2025.)
+
+    weight (blocks, inputs of a block and shared ones, outputs of a block). Its initial values are
+    truncated-normal with the variance that a full layer's fan-in would give, as released.
+    """
+
+    def __init__(self, width_in: int, width_out: int, blocks: int, shared: int = 0) -> None:
+        super().__init__()
+        self.blocks, self.own = blocks, width_in // blocks
+        rows = self.own + shared
+        self.weight = nn.Parameter(torch.empty(blocks, rows, width_out // blocks))
+        self.bias = nn.Parameter(torch.zeros(width_out))
+        _fan_in_(self.weight, rows * blocks)
+
+    def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
+        """(B, width_in), (B, shared) -> (B, width_out)."""
+        each = x.unflatten(-1, (self.blocks, self.own)).transpose(0, 1)  # (blocks, B, own)
+        out = torch.bmm(each, self.weight[:, : self.own])
+        if shared is not None:
+            everywhere = shared.expand(self.blocks, *shared.shape)
+            out = torch.baddbmm(out, everywhere, self.weight[:, self.own :])
+        return out.transpose(0, 1).flatten(1) + self.bias
+
+
 def hidden(width_in: int, width_out: int, act: str, norm: str = "none") -> list[nn.Module]:
-    """A hidden layer: linear, norm, activation. With a norm the linear layer has no bias."""
-    linear = nn.Linear(width_in, width_out, bias=norm == "none")
-    norms = [nn.LayerNorm(width_out, eps=NORM_EPS)] if norm == "layer" else []
+    """A hidden layer: linear, norm, activation. See :func:`biased`."""
+    linear = nn.Linear(width_in, width_out, bias=biased(norm))
+    norms = [norm_layer(norm, width_out)] if norm != "none" else []
     return [linear, *norms, ACTIVATIONS[act]()]
 
 

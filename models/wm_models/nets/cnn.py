@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.interface.checked import Checked
-from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORM_EPS, NORMS, uniform_
+from wm_models.nets.blocks import (
+    ACTIVATIONS,
+    INITIALIZERS,
+    NORMS,
+    biased,
+    initialize_output_,
+    norm_layer,
+)
 
 CENTRE = 0.5  # images are shifted by this, to -0.5..0.5
 SMALLEST = 4  # side of the grid behind the last "same" convolution
@@ -28,7 +35,7 @@ class CNNConfig:
     depth: int = 48
     padding: str = "valid"
     act: str = "elu"
-    norm: str = "none"  # "layer": LayerNorm over the channels of each pixel, and no bias
+    norm: str = "none"  # "layer", "rms": over the channels of each pixel
     init: str = "glorot"
 
     def __post_init__(self) -> None:
@@ -64,6 +71,13 @@ class CNNConfig:
         """Numbers that the encoder makes of an image."""
         return self.channels[-1] * self.grid**2
 
+    def encoder(self) -> CNNEncoder:
+        return CNNEncoder(self)
+
+    def decoder(self, feat: int, deter: int) -> CNNDecoder:
+        """A decoder of features of which the last ``deter`` are the recurrent state's."""
+        return CNNDecoder(self, feat)
+
 
 class CNNEncoder(nn.Module):
     """Images to numbers: uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), -> (B, width)."""
@@ -74,7 +88,7 @@ class CNNEncoder(nn.Module):
         pad = 0 if config.padding == "valid" else 1
         layers: list[nn.Module] = []
         for a, b in pairwise((3, *config.channels)):
-            conv = nn.Conv2d(a, b, 4, 2, pad, bias=config.norm == "none")
+            conv = nn.Conv2d(a, b, 4, 2, pad, bias=biased(config.norm))
             layers += [conv, *_norm(config, b), ACTIVATIONS[config.act]()]
         self.net = nn.Sequential(*layers)
         INITIALIZERS[config.init](self)
@@ -103,14 +117,14 @@ class CNNDecoder(nn.Module):
         self.inputs = nn.Linear(feat, self.shape[0] * self.shape[1] * self.shape[2])
         layers: list[nn.Module] = []
         for (a, b), kernel in zip(pairwise(widths[:-1]), kernels[:-1], strict=True):
-            conv = nn.ConvTranspose2d(a, b, kernel, 2, pad, bias=config.norm == "none")
+            conv = nn.ConvTranspose2d(a, b, kernel, 2, pad, bias=biased(config.norm))
             layers += [conv, *_norm(config, b), ACTIVATIONS[config.act]()]
         layers.append(nn.ConvTranspose2d(widths[-2], widths[-1], kernels[-1], 2, pad))
         self.net = nn.Sequential(*layers)
         INITIALIZERS[config.init](self)
         if config.init != "glorot":  # Glorot's is an output layer's
-            uniform_(self.inputs, 1.0)
-            uniform_(self.net[-1], 1.0)
+            initialize_output_(self.inputs, config.init, 1.0)
+            initialize_output_(self.net[-1], config.init, 1.0)
 
     def forward(self, feat: Tensor) -> Tensor:
         lead = feat.shape[:-1]
@@ -122,11 +136,11 @@ class CNNDecoder(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of each pixel, (B, C, H, W)."""
+    """A norm over the channels of each pixel, (B, C, H, W)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, norm: str, channels: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.norm = norm_layer(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -134,7 +148,7 @@ class ChannelNorm(nn.Module):
 
 
 def _norm(config: CNNConfig, channels: int) -> list[nn.Module]:
-    return [ChannelNorm(channels)] if config.norm == "layer" else []
+    return [] if config.norm == "none" else [ChannelNorm(config.norm, channels)]
 
 
 def centred(image: Tensor, size: int) -> Tensor:

@@ -158,6 +158,16 @@ class ClippedNormal:
         return (-0.5 * z.square() - _LOG_SQRT_2PI - torch.log(self.std)).sum(-1)
 
 
+class Normal(ClippedNormal):
+    """Independent normals whose samples may leave [-1, 1] (DreamerV3, Nature 2025), so that their
+    density is that of what was sampled. mean, std: [..., A]."""
+
+    def sample(self, generator: torch.Generator | None = None, gradient: str = "exact") -> Tensor:
+        """A sample a [..., A]; there is only one ``gradient``."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self.mean + self.std * noise
+
+
 class OneHot:
     """One of A discrete actions, as one-hot vectors [..., A]. logits: [..., A]."""
 
@@ -210,6 +220,34 @@ class TwoHot:
         low = below.long()[..., None]
         log_low, log_high = self.log_p.gather(-1, low), self.log_p.gather(-1, low + 1)
         return -((1.0 - above) * log_low + above * log_high).squeeze(-1)
+
+
+class SymexpTwoHot(TwoHot):
+    """Numbers as a categorical over ``BINS`` bins that lie where symexp puts even ones, without a
+    squashing of the numbers (DreamerV3, Nature 2025). logits: [..., BINS]."""
+
+    @classmethod
+    def bins(cls, like: Tensor) -> Tensor:
+        """The bins [BINS], symmetric around an exact 0."""
+        half = symexp(torch.linspace(cls.LOW, 0.0, cls.BINS // 2 + 1, device=like.device))
+        return torch.cat([half, -half[:-1].flip(0)])
+
+    def mean(self) -> Tensor:
+        """The expected bin: [...]. Bins of opposite sign are added first: equal probabilities give
+        exactly 0."""
+        each, middle = self.log_p.exp() * self.bins(self.log_p), self.BINS // 2
+        pairs = each[..., :middle].flip(-1) + each[..., middle + 1 :]
+        return each[..., middle] + pairs.sum(-1)
+
+    def loss(self, target: Tensor) -> Tensor:
+        """Cross-entropy [...] of plain numbers [...], each split between its two nearest bins."""
+        bins = self.bins(self.log_p)
+        target = target.float().clamp(bins[0], bins[-1]).contiguous()
+        low = (torch.searchsorted(bins, target, right=True) - 1).clamp(0, self.BINS - 2)
+        above = (target - bins[low]) / (bins[low + 1] - bins[low])
+        log_low = self.log_p.gather(-1, low[..., None]).squeeze(-1)
+        log_high = self.log_p.gather(-1, low[..., None] + 1).squeeze(-1)
+        return -((1.0 - above) * log_low + above * log_high)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from wm_models.interface.checked import Checked
-from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORMS, mlp, uniform_
+from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORMS, initialize_output_, mlp
 from wm_models.nets.distributions import (
     ActionDistribution,
     ClippedNormal,
+    Normal,
     OneHot,
+    SymexpTwoHot,
     TruncatedNormal,
     TwoHot,
     bernoulli_loss,
@@ -21,7 +23,8 @@ from wm_models.nets.distributions import (
     unimix,
 )
 
-FORMS = ("mse", "half_mse", "symlog", "twohot", "bernoulli")
+FORMS = ("mse", "half_mse", "symlog", "twohot", "symexp_twohot", "bernoulli")
+TWO_HOTS: dict[str, type[TwoHot]] = {"twohot": TwoHot, "symexp_twohot": SymexpTwoHot}
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,9 @@ class HeadConfig:
     units: int = 512
     layers: int = 4
     act: str = "elu"
-    norm: str = "none"  # "layer": LayerNorm in front of each activation, and no bias
-    init: str = "glorot"  # of hidden layers; "truncated_normal" in DreamerV3
+    norm: str = "none"  # in front of each activation; with "layer" the linear layers have no bias
+    # of hidden layers; "truncated_normal" in DreamerV3 (2023), "truncated_normal_in" in that of 2025
+    init: str = "glorot"
 
     def __post_init__(self) -> None:
         check = Checked(self)
@@ -55,8 +59,10 @@ class ScalarHead(nn.Module):
 
     mse: the number; squared error without the 0.5 (MWM, as released). half_mse: the same with it,
     the likelihood of a normal of variance 1 (DreamerV2, APV). symlog: symlog of the number; squared
-    error there. twohot: a categorical over bins (DreamerV3). bernoulli: a logit; cross-entropy.
-    ``output_scale``: of the output layer's initial weights, see :func:`~blocks.uniform_`.
+    error there. twohot: a categorical over bins that are even in symlog space (DreamerV3, 2023);
+    symexp_twohot: over the same bins in the number's own space (DreamerV3, Nature 2025). bernoulli:
+    a logit; cross-entropy. ``output_scale``: of the output layer's initial weights, see
+    :func:`~blocks.initialize_output_`.
     """
 
     def __init__(
@@ -66,30 +72,30 @@ class ScalarHead(nn.Module):
         if form not in FORMS:
             raise ValueError(f"form: got {form!r}, expected one of {', '.join(FORMS)}.")
         self.form = form
-        self.net = config.net(width_in, TwoHot.BINS if form == "twohot" else 1)
+        self.net = config.net(width_in, TwoHot.BINS if form in TWO_HOTS else 1)
         config.initialize_(self)
-        uniform_(self.net[-1], output_scale)
+        initialize_output_(self.net[-1], config.init, output_scale)
 
     def forward(self, feat: Tensor) -> Tensor:
         """The raw output, float32: (...,), a number, symlog value or logit; (..., BINS), logits of
-        "twohot"."""
+        a two-hot form."""
         out: Tensor = self.net(feat)
-        return (out if self.form == "twohot" else out.squeeze(-1)).float()
+        return (out if self.form in TWO_HOTS else out.squeeze(-1)).float()
 
     def predict(self, feat: Tensor) -> Tensor:
         """The predicted number (...,) in its own scale; of "bernoulli" the probability."""
         out = self(feat)
         if self.form == "symlog":
             return symexp(out)
-        if self.form == "twohot":
-            return TwoHot(out).mean()
+        if self.form in TWO_HOTS:
+            return TWO_HOTS[self.form](out).mean()
         return torch.sigmoid(out) if self.form == "bernoulli" else out
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Loss (...,) of target numbers (...,) in their own scale."""
         out = self(feat)
-        if self.form == "twohot":
-            return TwoHot(out).loss(target)
+        if self.form in TWO_HOTS:
+            return TWO_HOTS[self.form](out).loss(target)
         if self.form == "bernoulli":
             return bernoulli_loss(out, target)
         error: Tensor = out - (symlog(target) if self.form == "symlog" else target)
@@ -119,8 +125,9 @@ class Critic(ScalarHead):
 class ActorConfig:
     """The distribution of actions. The defaults are MWM's.
 
-    kind: "truncated_normal" (MWM, DreamerV2, APV), "clipped_normal" (DreamerV3, 2023), both with
-    mean tanh(m) and std ``std_low`` + ``std_span`` sigmoid(``std_slope`` s + ``std_shift``), or
+    kind: "truncated_normal" (MWM, DreamerV2, APV), "clipped_normal" (DreamerV3, 2023) or "normal",
+    whose samples leave the box (DreamerV3, Nature 2025; the model clips what it is given, and what
+    it acts), all with mean tanh(m) and std ``std_low`` + ``std_span`` sigmoid(``std_slope`` s + ``std_shift``), or
     "onehot", for discrete actions.
     """
 
@@ -145,9 +152,10 @@ class ActorConfig:
         return self.kind == "onehot"
 
 
-NORMALS: dict[str, type[TruncatedNormal | ClippedNormal]] = {
+NORMALS: dict[str, type[TruncatedNormal | ClippedNormal | Normal]] = {
     "truncated_normal": TruncatedNormal,
     "clipped_normal": ClippedNormal,
+    "normal": Normal,
 }
 
 
@@ -163,9 +171,11 @@ class Actor(nn.Module):
         self.body, self.mean = net[:-1], net[-1]
         self.std = None if self.config.discrete else nn.Linear(config.units, action_dim)
         config.initialize_(self)
-        uniform_(self.mean, self.config.output_scale)
+        scale = self.config.output_scale
+        initialize_output_(self.mean, config.init, scale)
         if self.std is not None and config.init != "glorot":  # Glorot's is an output layer's
-            uniform_(self.std, 1.0)
+            std_scale = scale if config.init == "truncated_normal_in" else 1.0
+            initialize_output_(self.std, config.init, std_scale)
 
     def forward(self, feat: Tensor) -> ActionDistribution:
         c, x = self.config, self.body(feat)

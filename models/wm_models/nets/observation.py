@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from wm_models.errors import ModelError
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
-from wm_models.nets.cnn import CENTRE, CNNConfig, CNNDecoder, CNNEncoder, centred
+from wm_models.nets.cnn import CENTRE, CNNConfig, centred
 from wm_models.nets.distributions import symlog
 from wm_models.nets.heads import HeadConfig
+from wm_models.nets.pooled_cnn import PooledCNNConfig
 
 INPUTS = ("image", "proprio", "both")
 
@@ -23,7 +24,7 @@ class ObservationConfig:
     """What a model sees and, with a decoder, reconstructs. The defaults are DreamerV2's."""
 
     inputs: str = "image"  # "image", "proprio", or "both" side by side (DayDreamer)
-    cnn: CNNConfig = field(default_factory=CNNConfig)
+    cnn: CNNConfig | PooledCNNConfig = field(default_factory=CNNConfig)
     # hidden layers on proprioception; their last one's outputs are the embedding
     mlp: HeadConfig = field(default_factory=lambda: HeadConfig(units=400, layers=4))
 
@@ -78,7 +79,7 @@ class ObservationEncoder(nn.Module):
 
     def __init__(self, config: ObservationConfig, embodiment: Embodiment) -> None:
         super().__init__()
-        self.cnn = CNNEncoder(config.cnn) if config.images else None
+        self.cnn = config.cnn.encoder() if config.images else None
         self.mlp: nn.Sequential | None = None
         if config.proprio:
             self.scale = ProprioScale(embodiment)
@@ -100,11 +101,14 @@ class ObservationEncoder(nn.Module):
 
 
 class ObservationDecoder(nn.Module):
-    """State features (..., F) -> the observation."""
+    """State features (..., F), of which the last ``deter`` are the recurrent state's, -> the
+    observation."""
 
-    def __init__(self, config: ObservationConfig, embodiment: Embodiment, feat: int) -> None:
+    def __init__(
+        self, config: ObservationConfig, embodiment: Embodiment, feat: int, deter: int
+    ) -> None:
         super().__init__()
-        self.cnn = CNNDecoder(config.cnn, feat) if config.images else None
+        self.cnn = config.cnn.decoder(feat, deter) if config.images else None
         self.mlp: nn.Sequential | None = None
         if config.proprio:
             self.scale = ProprioScale(embodiment)

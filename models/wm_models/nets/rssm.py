@@ -10,7 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wm_models.interface.checked import Checked
-from wm_models.nets.blocks import ACTIVATIONS, INITIALIZERS, NORM_EPS, NORMS, hidden, uniform_
+from wm_models.nets.blocks import (
+    ACTIVATIONS,
+    INITIALIZERS,
+    NORM_EPS,
+    NORMS,
+    biased,
+    hidden,
+    initialize_output_,
+    mlp,
+    norm_layer,
+)
 from wm_models.nets.distributions import gumbel, sample_onehot, unimix
 
 
@@ -34,19 +44,32 @@ class RSSMConfig:
     hidden: int = 1024
     stoch: int = 32
     classes: int = 32
-    action_pad: int = 50  # actions are padded with zeros to this many inputs; 0: they are not
-    img_in_act: str = "none"  # behind img_in; `act` in all models but MWM's release
-    act: str = "elu"  # of the hidden layers of prior and posterior
-    norm: str = "none"  # "layer": LayerNorm in front of each activation, and no bias
+    # the core "gru": actions are padded with zeros to this many inputs; 0: they are not
+    action_pad: int = 50
+    img_in_act: str = "none"  # the core "gru": behind img_in; `act` in all models but MWM's release
+    act: str = "elu"  # of the hidden layers of prior, posterior and the core "block"
+    norm: str = "none"  # in front of each activation; with "layer" the linear layers have no bias
+    core: str = (
+        "gru"  # recurrent core: "gru", or "block" (DreamerV3, Nature 2025; nets/block_gru.py)
+    )
+    blocks: int = 8  # of the core "block", in which the recurrent state is split
+    prior_layers: int = 1  # hidden layers of the prior
     posterior_norm: str = "same"  # as `norm`, or "batch": BatchNorm in the posterior (MuDreamer)
     unimix: float = 0.0  # share of the uniform distribution in every categorical; .01 in DreamerV3
     initial: str = "zeros"  # "learned": h_0 is learned, z_0 is the prior's mode there (DreamerV3)
-    init: str = "glorot"  # of the weights; "truncated_normal" in DreamerV3
+    # of the weights; "truncated_normal" in DreamerV3 (2023), "truncated_normal_in" in that of 2025
+    init: str = "glorot"
 
     def __post_init__(self) -> None:
         check = Checked(self)
         check.whole("deter", "hidden", "stoch", "classes", high=16384)
+        check.whole("blocks", "prior_layers", high=64)
         check.whole("action_pad", low=0, high=16384)
+        check.choice("core", ("gru", "block"))
+        if self.core == "block" and self.deter % self.blocks:
+            check.refuse("deter", f"a multiple of blocks, {self.blocks}")
+        if self.core == "block" and self.action_pad:
+            check.refuse("action_pad", "0 with core 'block'")
         check.choice("act", tuple(ACTIVATIONS))
         check.choice("img_in_act", tuple(ACTIVATIONS))
         check.choice("norm", NORMS)
@@ -72,26 +95,30 @@ class RSSM(nn.Module):
                 f"rssm.action_pad: got {c.action_pad}, expected 0 or at least the {action_dim} "
                 "action dimensions."
             )
-        latent, bias = c.stoch * c.classes, c.norm == "none"
+        latent = c.stoch * c.classes
         self.action_dim = action_dim
-        self.img_in = nn.Linear(latent + (c.action_pad or action_dim), c.hidden, bias=bias)
-        self.img_in_norm = _norm(c.norm, c.hidden)
-        self.img_in_act = ACTIVATIONS[c.img_in_act]()
-        self.gru = nn.Linear(c.hidden + c.deter, 3 * c.deter, bias=bias)
-        self.gru_norm = nn.LayerNorm(3 * c.deter, eps=NORM_EPS)
-        self.prior = nn.Sequential(
-            *hidden(c.deter, c.hidden, c.act, c.norm), nn.Linear(c.hidden, latent)
-        )
+        self.make_core()
+        self.prior = mlp(c.deter, c.hidden, c.prior_layers, latent, c.act, c.norm)
         posterior_norm = c.norm if c.posterior_norm == "same" else c.posterior_norm
-        self.post_in = nn.Linear(c.deter + embed_dim, c.hidden, bias=posterior_norm == "none")
-        self.post_norm = _norm(posterior_norm, c.hidden)
+        self.post_in = nn.Linear(c.deter + embed_dim, c.hidden, bias=biased(posterior_norm))
+        self.post_norm = norm_layer(posterior_norm, c.hidden)
         self.post_act = ACTIVATIONS[c.act]()
         self.post_out = nn.Linear(c.hidden, latent)
         INITIALIZERS[c.init](self)
         if c.init != "glorot":  # Glorot's is an output layer's
-            uniform_(self.prior[-1], 1.0)
-            uniform_(self.post_out, 1.0)
+            initialize_output_(self.prior[-1], c.init, 1.0)
+            initialize_output_(self.post_out, c.init, 1.0)
         self.deter_0 = nn.Parameter(torch.zeros(c.deter)) if c.initial == "learned" else None
+
+    def make_core(self) -> None:
+        """Set the modules of the recurrent core."""
+        c, latent = self.config, self.config.stoch * self.config.classes
+        width, bias = latent + (c.action_pad or self.action_dim), biased(c.norm)
+        self.img_in = nn.Linear(width, c.hidden, bias=bias)
+        self.img_in_norm = norm_layer(c.norm, c.hidden)
+        self.img_in_act = ACTIVATIONS[c.img_in_act]()
+        self.gru = nn.Linear(c.hidden + c.deter, 3 * c.deter, bias=bias)
+        self.gru_norm = nn.LayerNorm(3 * c.deter, eps=NORM_EPS)
 
     def initial(self, batch: int, like: Tensor) -> RSSMState:
         """The state before an episode: zeros, or the learned one."""
@@ -106,7 +133,8 @@ class RSSM(nn.Module):
         return RSSMState(deter.expand(batch, -1), stoch.expand(batch, -1, -1))
 
     def project_action(self, action: Tensor) -> Tensor:
-        """The action's share of ``img_in``, bias included: (..., A) -> (..., hidden)."""
+        """What the core gets of actions: (..., A) -> (..., hidden). Here the action's share of
+        ``img_in``, bias included."""
         latent = self.config.stoch * self.config.classes
         return F.linear(
             action, self.img_in.weight[:, latent : latent + self.action_dim], self.img_in.bias
@@ -118,10 +146,7 @@ class RSSM(nn.Module):
         x = action_in + F.linear(state.stoch.flatten(-2), self.img_in.weight[:, :latent])
         x = self.img_in_act(self.img_in_norm(x))
         parts = self.gru_norm(self.gru(torch.cat([x, state.deter], -1)).float())
-        reset, cand, update = parts.chunk(3, -1)
-        update = torch.sigmoid(update - 1.0)
-        cand = torch.tanh(torch.sigmoid(reset) * cand)
-        return update * cand + (1.0 - update) * state.deter
+        return gated(*parts.chunk(3, -1), state.deter)
 
     def prior_logits(self, deter: Tensor) -> Tensor:
         """(..., D) -> (..., S, C), float32."""
@@ -187,11 +212,11 @@ class RSSM(nn.Module):
         return unimix(logits, self.config.unimix)
 
 
-def _norm(kind: str, width: int) -> nn.Module:
-    """The norm in front of an activation."""
-    if kind == "batch":
-        return nn.BatchNorm1d(width)
-    return nn.LayerNorm(width, eps=NORM_EPS) if kind == "layer" else nn.Identity()
+def gated(reset: Tensor, cand: Tensor, update: Tensor, deter: Tensor) -> Tensor:
+    """The recurrent state (B, D) after ``deter``, from pre-activations (B, D)."""
+    update = torch.sigmoid(update - 1.0)
+    cand = torch.tanh(torch.sigmoid(reset) * cand)
+    return update * cand + (1.0 - update) * deter
 
 
 def _reset(state: RSSMState, keep: Tensor, start: RSSMState | None) -> RSSMState:

@@ -196,7 +196,8 @@ def test_what_the_score_function_differentiates(model, detach: bool) -> None:
     action = policy.sample(seeded(1), "released")
     returns, value = (torch.randn(n, 5, generator=seeded(n)) for n in (3, 4))
     rollout = Imagined(feat, action, policy.entropy())
-    objective = Behavior(model.critic, config)._objective(model.actor, rollout, returns, value)
+    here = model.actor(feat[:-2])
+    objective = Behavior(model.critic, config)._objective(here, rollout, returns, value)
     (got,) = torch.autograd.grad(objective.sum(), model.actor.mean.bias, retain_graph=True)
 
     policy = model.actor(feat[:-2])

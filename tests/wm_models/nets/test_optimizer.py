@@ -26,7 +26,7 @@ def test_warm_up_starts_at_zero(layer) -> None:
     rates = []
     for _ in range(5):
         optimizer.step(layer(torch.ones(1, 3)).sum())
-        rates.append(optimizer.adam.param_groups[0]["lr"])
+        rates.append(optimizer.rule.param_groups[0]["lr"])
     assert_close(torch.tensor(rates), torch.tensor([0.025, 0.05, 0.075, 0.1, 0.1]))
 
 
@@ -36,7 +36,7 @@ def test_the_rate_falls_to_a_tenth_and_stays(layer) -> None:
     rates = []
     for _ in range(9):
         optimizer.step(layer(torch.ones(1, 3)).sum())
-        rates.append(optimizer.adam.param_groups[0]["lr"])
+        rates.append(optimizer.rule.param_groups[0]["lr"])
     assert_close(rates[2], 0.1)
     assert rates[2:7] == sorted(set(rates[2:7]), reverse=True)
     assert_close(torch.tensor(rates[6:]), torch.full((3,), 0.01))
