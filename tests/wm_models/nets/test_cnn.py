@@ -48,7 +48,7 @@ def test_images_in_bytes_and_in_floats_are_the_same(config: CNNConfig) -> None:
 
 def test_channel_norm_is_of_each_pixel() -> None:
     x = torch.randn(2, 8, 3, 3) * 5 + 2
-    out = ChannelNorm(8)(x)
+    out = ChannelNorm("layer", 8)(x)
     assert_close(out.mean(1), torch.zeros(2, 3, 3), atol=1e-5, rtol=0)
     assert_close(out.var(1, unbiased=False), torch.ones(2, 3, 3), atol=1e-2, rtol=0)
 

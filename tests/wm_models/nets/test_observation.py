@@ -43,7 +43,7 @@ def test_a_model_uses_its_inputs_alone(inputs: str) -> None:
 @pytest.mark.parametrize("inputs", ["image", "proprio", "both"])
 def test_losses_are_sums_over_an_observation_and_means_over_steps(inputs: str) -> None:
     torch.manual_seed(0)
-    decoder = ObservationDecoder(config(inputs), ARM, 5)
+    decoder = ObservationDecoder(config(inputs), ARM, 5, 3)
     for p in decoder.parameters():
         torch.nn.init.zeros_(p)
     batch = observation(2, 3)

@@ -225,7 +225,7 @@ def test_actions_without_padding_have_inputs_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"act": "gelu2"}, {"norm": "rms"}, {"unimix": 1.5}, {"initial": "ones"}, {"init": "he"}],
+    [{"act": "gelu2"}, {"norm": "batch"}, {"unimix": 1.5}, {"initial": "ones"}, {"init": "he"}],
 )
 def test_layers_are_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ModelError, match=next(iter(wrong))):
