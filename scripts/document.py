@@ -48,11 +48,11 @@ def _graph(name: str) -> Iterator[tuple[str, ...]]:
 
 
 def _described(argument: Argument) -> str:
-    words = argument.right()
+    text = argument.right()
     if len(argument.choices) > SHORT:
-        words = f"one of {len(argument.choices)}: `--show-args`"
+        text = f"one of {len(argument.choices)}: `--show-args`"
     plain = isinstance(argument.default, str) and not argument.choices
-    right = "" if plain else f" {words[0].upper()}{words[1:]}."
+    right = "" if plain else f" {text[0].upper()}{text[1:]}."
     return f"{argument.description}{right}{' *fixed*' if argument.fixed else ''}"
 
 
@@ -77,8 +77,8 @@ def _range(meta: Mapping[str, Any]) -> str:
     right = f" One of {', '.join(choices)}." if choices else ""
     if low is not None or high is not None:
         ends = ["" if low is None else f"from {low}", "" if high is None else f"to {high}"]
-        words = " ".join(filter(None, ends))
-        right = f" {words[0].upper()}{words[1:]}."
+        bounds = " ".join(filter(None, ends))
+        right = f" {bounds[0].upper()}{bounds[1:]}."
     return text + right
 
 

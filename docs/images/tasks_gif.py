@@ -1,6 +1,6 @@
 """Write the video of the README: first episodes of some logs side by side, as a GIF:
 
-`python docs/images/film.py docs/images/tasks.gif LOG ...`
+`python docs/images/tasks_gif.py docs/images/tasks.gif LOG ...`
 """
 
 from __future__ import annotations

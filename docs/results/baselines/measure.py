@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    print("| task | decisions | policy | success | 95 % | return | 95 % | first success |")
+    print("| task | agent steps | policy | success | 95 % | return | 95 % | first success |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     start_s = time.perf_counter()
     for task, limit, episodes, seed in CASES:
