@@ -47,7 +47,8 @@ class SmallModel(WorldModel):
         return {"h": torch.zeros(batch, self.size, device=device or self.reward.weight.device)}
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
-        return self.encoder(obs["image"] - 0.5)[:, None]  # one token
+        features: Tensor = self.encoder(obs["image"] - 0.5)
+        return features[:, None]  # one token
 
     def filter(
         self,
@@ -80,7 +81,8 @@ class SmallModel(WorldModel):
         return {name: value for name, value in out.items() if name in want}
 
     def pack(self, state: State) -> Tensor:
-        return state["h"]
+        hidden: Tensor = state["h"]
+        return hidden
 
     def unpack(self, flat: Tensor) -> State:
         return {"h": flat}

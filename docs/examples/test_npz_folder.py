@@ -65,8 +65,8 @@ def test_every_field_is_restored(log: Path, tmp_path: Path) -> None:
         assert one.spec.differences(other.spec) == []
         assert one.episodes.tolist() == other.episodes.tolist()
         for name in one.spec.fields:
-            rows = (reader.read(name, 0, sum(LENGTHS)) for reader in (one, other))
-            np.testing.assert_array_equal(*rows, err_msg=name)
+            rows, restored = (reader.read(name, 0, sum(LENGTHS)) for reader in (one, other))
+            np.testing.assert_array_equal(rows, restored, err_msg=name)
 
 
 @pytest.mark.parametrize("file", ["spec.json", "episode_000001.npz"])

@@ -6,11 +6,13 @@ python docs/results/arm/delay.py     # writes delay.csv beside it
 from __future__ import annotations
 
 import csv
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from docs.results.arm.lag_meter import LagMeter, PendingActions
+from wm_nodes.robots.arm.safety.limits import Floats
 from wm_nodes.robots.arm.sim.arm_sim import SimulatedArm
 
 CENTRE, RADIUS_M, TURN_S = np.array([0.4, 0.0, 0.2]), 0.06, 4.0
@@ -18,7 +20,7 @@ GAINS_PER_S = (2.0, 4.0, 6.0, 8.0)
 SECONDS = 20.0
 
 
-def target_position(t: float) -> np.ndarray:
+def target_position(t: float) -> Floats:
     """Return the target position of the end effector at time t [s]: on a circle above the table."""
     angle = 2 * np.pi * t / TURN_S
     return CENTRE + RADIUS_M * np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -26,7 +28,7 @@ def target_position(t: float) -> np.ndarray:
 
 def follow(gain: float, delay_s: float, compensated: bool) -> tuple[float, float, float]:
     """Return (root mean square error [mm], largest [mm], measured lag [ms]) after two seconds."""
-    with SimulatedArm("goal", render="none", time_limit=10_000, action_repeat=1) as arm:
+    with closing(SimulatedArm("goal", render="none", time_limit=10_000, action_repeat=1)) as arm:
         arm.reset(0)
         arm.switches.actuation_delay_s = delay_s
         period, pending = arm.spec.control_period_s, PendingActions()
@@ -43,7 +45,9 @@ def follow(gain: float, delay_s: float, compensated: bool) -> tuple[float, float
             target_velocity = speed + gain * (target_position(due) - predicted)
             observation = arm.act(np.clip(target_velocity, -0.2, 0.2))
             pending.sent(observation.executed, now, period)
-            meter.put(arm.supervisor.filter.x[:6].copy(), arm.supervisor.measured[:6].copy())
+            measured = arm.supervisor.measured
+            assert measured is not None  # the arm has moved
+            meter.put(arm.supervisor.filter.x[:6].copy(), measured[:6].copy())
             if index * period > 4.0:
                 errors.append(
                     np.linalg.norm(

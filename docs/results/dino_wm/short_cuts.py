@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from wm_datasets import LogReader
 from wm_datasets.sampling.sampler import Sampler
 from wm_models.families.dino_wm import DinoWorldModel
 from wm_models.interface.action_scaling import ActionAdapter
-from wm_models.interface.world_model import WorldModel
+from wm_models.interface.world_model import Rollout, WorldModel
 from wm_models.weights.store import load_model
 
 HORIZON, WINDOWS, CANDIDATES, REPEATS = 5, 128, 64, 7
@@ -73,7 +74,7 @@ def times(model: DinoWorldModel, state: torch.Tensor) -> dict[str, float]:
     one = type(state)(*[x[:1] for x in state])
     generator = torch.Generator().manual_seed(0)
     actions = torch.randn(1, CANDIDATES, HORIZON, model.spec.action_dim, generator=generator)
-    rollouts = {
+    rollouts: dict[str, Callable[[], Rollout]] = {
         "plain": lambda: WorldModel._rollout_chunk(model, one, actions, READOUTS, False, None),
         "exact": lambda: model.rollout(one, actions, want=READOUTS),
         "cached": lambda: model.rollout(one, actions, want=READOUTS),

@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import matplotlib
 
@@ -22,11 +23,12 @@ FOLDER = Path(__file__).parent
 RUNS = FOLDER / "runs.json"
 BASELINES = FOLDER.parent / "baselines"
 STYLES = {"random": ":", "constant": "-.", "open_loop_best": "--", "expert": "-"}
+Curve = tuple[str, dict[str, Any], list[dict[str, float]]]  # run, its arguments, its rows
 COLUMNS = ("minutes", "steps", "updates", "episodes", "success", "low", "high", "return")
 
 
 def main(runs: list[Path]) -> None:
-    arguments_of_runs = json.loads(RUNS.read_text())
+    arguments_of_runs: dict[str, dict[str, Any]] = json.loads(RUNS.read_text())
     for run in runs:
         arguments = json.loads((run / "run.json").read_text())["arguments"]
         arguments_of_runs[run.name] = {
@@ -34,7 +36,7 @@ def main(runs: list[Path]) -> None:
         }
         write(FOLDER / f"{run.name}.csv", evaluations(run))
     RUNS.write_text(json.dumps(arguments_of_runs, indent=2, sort_keys=True) + "\n")
-    curves_of_tasks = defaultdict(list)
+    curves_of_tasks: dict[tuple[str, int], list[Curve]] = defaultdict(list)
     for name, arguments in arguments_of_runs.items():
         rows = [{k: float(v) for k, v in row.items()} for row in read(FOLDER / f"{name}.csv")]
         curves_of_tasks[arguments["task"], arguments["time_limit"]].append((name, arguments, rows))
@@ -64,7 +66,7 @@ def write(path: Path, rows: list[dict[str, float]]) -> None:
         table.writerows([f"{row[name]:.5g}" for name in COLUMNS] for row in rows)
 
 
-def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, float]]]]) -> None:
+def draw(task: str, limit: int, curves: list[Curve]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, arguments, rows in curves:
         steps = [row["steps"] for row in rows]
