@@ -64,14 +64,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     source = ROOT / _path(page.file.src_uri)
     if not source.is_file():
         return markdown
-    here = posixpath.dirname(page.file.src_uri)
+    folder = posixpath.dirname(page.file.src_uri)
 
-    def moved(match: re.Match[str]) -> str:
+    def relinked(match: re.Match[str]) -> str:
         path = _target(source, match[0])
-        return match[0] if path is None else posixpath.relpath(_uri(path), here or ".")
+        return match[0] if path is None else posixpath.relpath(_uri(path), folder or ".")
 
     parts = FENCED.split(markdown)  # every second one is a code block
-    parts[::2] = [LINK.sub(moved, text) for text in parts[::2]]
+    parts[::2] = [LINK.sub(relinked, text) for text in parts[::2]]
     return "".join(parts)
 
 

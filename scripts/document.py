@@ -6,7 +6,7 @@ Each table is between `<!-- name -->` and `<!-- end -->`; the text around them i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -36,10 +36,15 @@ def fill(text: str, by_name: dict[str, str]) -> str:
     """Return the text with every table replaced; a missing mark is an error."""
     for name, table in by_name.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = marks.subn(lambda m, t=table: f"{m[1]}\n{t}\n\n{m[2]}", text)
+        text, count = marks.subn(_between(table), text)
         if count != 1:
             raise SystemExit(f"{FILE}: expected one <!-- {name} --> ... <!-- end -->, got {count}")
     return text
+
+
+def _between(table: str) -> Callable[[re.Match[str]], str]:
+    """Return a replacement that keeps the two marks around a table."""
+    return lambda marks: f"{marks[1]}\n{table}\n\n{marks[2]}"
 
 
 def _graph(name: str) -> Iterator[tuple[str, ...]]:
@@ -48,11 +53,11 @@ def _graph(name: str) -> Iterator[tuple[str, ...]]:
 
 
 def _described(argument: Argument) -> str:
-    words = argument.right()
+    text = argument.right()
     if len(argument.choices) > SHORT:
-        words = f"one of {len(argument.choices)}: `--show-args`"
+        text = f"one of {len(argument.choices)}: `--show-args`"
     plain = isinstance(argument.default, str) and not argument.choices
-    right = "" if plain else f" {words[0].upper()}{words[1:]}."
+    right = "" if plain else f" {text[0].upper()}{text[1:]}."
     return f"{argument.description}{right}{' *fixed*' if argument.fixed else ''}"
 
 
@@ -73,13 +78,14 @@ def _node(name: str) -> str:
 
 
 def _range(meta: Mapping[str, Any]) -> str:
-    text, low, high, choices = (meta[k] for k in ("description", "low", "high", "choices"))
+    description: str = meta["description"]
+    low, high, choices = (meta[k] for k in ("low", "high", "choices"))
     right = f" One of {', '.join(choices)}." if choices else ""
     if low is not None or high is not None:
         ends = ["" if low is None else f"from {low}", "" if high is None else f"to {high}"]
-        words = " ".join(filter(None, ends))
-        right = f" {words[0].upper()}{words[1:]}."
-    return text + right
+        bounds = " ".join(filter(None, ends))
+        right = f" {bounds[0].upper()}{bounds[1:]}."
+    return description + right
 
 
 def _shown(value: object) -> str:

@@ -121,8 +121,8 @@ def changes_of(package: Path) -> list[MutationSpec]:
     with use_db(":memory:", WorkDB.Mode.create) as database:
         init(files, database, {})
         changes = [change for item in database.work_items for change in item.mutations]
-    kept = (change for change in changes if SKIPPED not in change.operator_name)
-    return sorted(kept, key=lambda c: (str(c.module_path), c.operator_name, c.occurrence))
+    selected = (change for change in changes if SKIPPED not in change.operator_name)
+    return sorted(selected, key=lambda c: (str(c.module_path), c.operator_name, c.occurrence))
 
 
 def mutant_of(change: MutationSpec, package: Path, pytest: Pytest) -> Mutant | None:
@@ -160,8 +160,8 @@ def stages_of(module: Path, package: Path) -> list[str]:
         return [f"-m 'not slow' {own}"]
     top = tests_folder(package)
     folders = [one for one in (folder, *folder.parents) if one.is_relative_to(top)]
-    beside = " ".join(str(file) for one in folders for file in sorted(one.glob("test_*.py")))
-    return [f"-m '{QUICK}' {beside}", f"-m '{WITH_PROCESSES}' {beside}"]
+    files = " ".join(str(file) for one in folders for file in sorted(one.glob("test_*.py")))
+    return [f"-m '{QUICK}' {files}", f"-m '{WITH_PROCESSES}' {files}"]
 
 
 def tests_folder(folder: Path) -> Path:

@@ -1,7 +1,7 @@
-"""Before anything imports mujoco: where there is no display, images are rendered through EGL.
+"""Test settings, set before mujoco is imported: without a display, images are rendered through EGL.
 
-ROS stays on this machine, in a domain of this process. Robots keep their latches in a folder of
-this test run, not in the user's.
+ROS stays on this machine, in a domain of this process. Robots write their latches to a folder of
+this test run, not to the user's.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("realtime") is None:
         return (yield)
     lock = Path(tempfile.gettempdir()) / f"wm-tests-realtime-{os.getuid()}.lock"
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         return (yield)
 
 

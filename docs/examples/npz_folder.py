@@ -40,9 +40,10 @@ class Export(Exporter):
         (destination / "spec.json").write_text(json.dumps(self._spec.to_json()))
 
     def write(self, episode: Episode) -> None:
-        arrays = {name: episode.read(name) for name in self._spec.fields}
-        file = self._folder / f"episode_{self._count:06d}.npz"
-        np.savez_compressed(file, **{name.replace("/", "."): a for name, a in arrays.items()})
+        arrays: dict[str, Any] = {
+            name.replace("/", "."): episode.read(name) for name in self._spec.fields
+        }
+        np.savez_compressed(self._folder / f"episode_{self._count:06d}.npz", **arrays)
         self._count += 1
 
     def finish(self) -> None:

@@ -18,7 +18,7 @@ from wm_models.interface.state import State, leading
 from wm_models.interface.world_model import WorldModel
 
 
-@dataclass(frozen=True)
+@dataclass
 class RandomShooting:
     """One round of candidates, uniform in the model's action box.
 

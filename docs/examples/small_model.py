@@ -30,22 +30,25 @@ class SmallModel(WorldModel):
             nn.Conv2d(3, 16, 4, 4), nn.SiLU(), nn.Conv2d(16, 32, 4, 4), nn.SiLU(),
             nn.Flatten(), nn.Linear(32 * (pixels // 16) ** 2, size),
         )  # fmt: skip
-        self.move = nn.GRUCell(action_dim, size)  # imagine: the action only
-        self.see = nn.GRUCell(size, size)  # filter: then the features
+        self.transition = nn.GRUCell(action_dim, size)  # imagine: the action only
+        self.correction = nn.GRUCell(size, size)  # filter: then the features
         self.reward = nn.Linear(size, 1)
         low, high = symmetric_box(action_dim)
         self.spec = ModelSpec(low, high, {"image": (3, pixels, pixels)}, has_reward=True)
 
     def modules_by_name(self) -> dict[str, nn.Module]:
         """Return the modules by the file that holds their weights; the encoder node loads one."""
-        rest = nn.ModuleDict({"move": self.move, "see": self.see, "reward": self.reward})
-        return {"encoder": self.encoder, "world_model": rest}
+        world_model = nn.ModuleDict(
+            {"transition": self.transition, "correction": self.correction, "reward": self.reward}
+        )
+        return {"encoder": self.encoder, "world_model": world_model}
 
     def initial(self, batch: int, device: torch.device | str | None = None) -> State:
         return {"h": torch.zeros(batch, self.size, device=device or self.reward.weight.device)}
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
-        return self.encoder(obs["image"] - 0.5)[:, None]  # one token
+        features: Tensor = self.encoder(obs["image"] - 0.5)
+        return features[:, None]  # one token
 
     def filter(
         self,
@@ -58,13 +61,13 @@ class SmallModel(WorldModel):
     ) -> State:
         continues = (~is_first)[:, None]
         before = {"h": state["h"] * continues}
-        moved = self.step(before, prev_action * continues)["h"] * continues
-        return {"h": self.see(features[:, 0], moved)}
+        predicted = self.step(before, prev_action * continues)["h"] * continues
+        return {"h": self.correction(features[:, 0], predicted)}
 
     def step(
         self, state: State, action: Tensor, *, generator: torch.Generator | None = None
     ) -> State:
-        return {"h": self.move(action, state["h"])}
+        return {"h": self.transition(action, state["h"])}
 
     def readout(
         self,
@@ -78,7 +81,8 @@ class SmallModel(WorldModel):
         return {name: value for name, value in out.items() if name in want}
 
     def pack(self, state: State) -> Tensor:
-        return state["h"]
+        hidden: Tensor = state["h"]
+        return hidden
 
     def unpack(self, flat: Tensor) -> State:
         return {"h": flat}

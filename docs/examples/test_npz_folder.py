@@ -1,4 +1,4 @@
-"""Episodes come back as they were; a broken file is named."""
+"""Episodes are restored exactly; a broken file is named."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def export(log: Path, folder: Path) -> None:
         export_from(reader, exporter, folder)
 
 
-def test_every_field_comes_back(log: Path, tmp_path: Path) -> None:
+def test_every_field_is_restored(log: Path, tmp_path: Path) -> None:
     export(log, tmp_path / "folder")
     with Import(tmp_path / "folder", Options()) as importer:
         import_into(importer, "npz", tmp_path / "back")
@@ -65,14 +65,14 @@ def test_every_field_comes_back(log: Path, tmp_path: Path) -> None:
         assert one.spec.differences(other.spec) == []
         assert one.episodes.tolist() == other.episodes.tolist()
         for name in one.spec.fields:
-            rows = (reader.read(name, 0, sum(LENGTHS)) for reader in (one, other))
-            np.testing.assert_array_equal(*rows, err_msg=name)
+            rows, restored = (reader.read(name, 0, sum(LENGTHS)) for reader in (one, other))
+            np.testing.assert_array_equal(rows, restored, err_msg=name)
 
 
 @pytest.mark.parametrize("file", ["spec.json", "episode_000001.npz"])
 def test_a_broken_file_is_named(log: Path, tmp_path: Path, file: str) -> None:
     export(log, tmp_path / "folder")
-    (tmp_path / "folder" / file).write_text("not what it was")
+    (tmp_path / "folder" / file).write_text("damaged")
     with (
         pytest.raises(CorruptInputError, match=file),
         Import(tmp_path / "folder", Options()) as importer,

@@ -16,7 +16,7 @@ class TestRandomShooting(PlannerContract):
         return RandomShooting(horizon=3, samples=16)
 
 
-def test_a_warm_start_is_never_made_worse() -> None:
+def test_a_plan_is_never_worse_than_its_warm_start() -> None:
     model = LinearModel(torch.eye(2), 0.3 * torch.eye(2), torch.tensor([2.0, -0.5])).eval()
     state, cost = model.initial(2), ReturnCost(use_value=model.spec.has_value)
     _, warm, first = RandomShooting(3, 64).plan(

@@ -1,4 +1,4 @@
-"""The task is a robot with its own name, paid at the goal only, and a graph runs it."""
+"""The task has its own name and a reward at the goal only, and a graph runs it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class TwoJointArm(Simulator):
         image = np.full((self._size, self._size, 3), 255, np.uint8)
         elbow = LINK_M * direction(self._joints[0])
         points = np.stack([np.zeros(2), elbow, end_effector(self._joints), self._ball])
-        pixels = [tuple(p) for p in np.int32((0.5 + 0.5 * points) * self._size)]
+        pixels = [(int(x), int(y)) for x, y in (0.5 + 0.5 * points) * self._size]
         for start, end in ((0, 1), (1, 2)):
             cv2.line(image, pixels[start], pixels[end], (40, 80, 200), max(self._size // 16, 1))
         cv2.circle(image, pixels[3], max(self._size // 16, 1), (220, 40, 40), cv2.FILLED)

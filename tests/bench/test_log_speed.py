@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def spec():
     joints = VectorSpec(tuple(f"j{i}" for i in range(39)), ("m",) * 39, (-9.0,) * 39, (9.0,) * 39)
-    hand = VectorSpec(("dx", "dy", "dz", "grip"), ("m",) * 4, (-1.0,) * 4, (1.0,) * 4)
-    return LogSpec("sawyer", "bench", 0.02, {"front": (64, 64, 3)}, joints, hand)
+    action = VectorSpec(("dx", "dy", "dz", "grip"), ("m",) * 4, (-1.0,) * 4, (1.0,) * 4)
+    return LogSpec("sawyer", "bench", 0.02, {"front": (64, 64, 3)}, joints, action)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_recording_at_50_hz(recorded):
         assert log.episodes["length"].tolist() == [500] * (ROWS // 500)
 
 
-def test_a_batch_beside_a_copy_of_its_bytes(recorded):
+def test_sampling_a_batch_compared_with_copying_its_bytes(recorded):
     sampler = Sampler(LogReader(recorded[0]), batch=50, length=50, seed=0)
     source = sampler.sample()["image/front"].copy()
     target = np.empty_like(source)

@@ -37,14 +37,14 @@ def test_training_update(benchmark) -> None:
     assert {"ae/pixel_loss", "wm/kl", "ac/actor_loss"} <= set(metrics)
 
 
-def test_decision(benchmark, model) -> None:
-    decide, _ = bench.agent_step(model)
-    action = benchmark.pedantic(decide, rounds=20, warmup_rounds=3)
+def test_agent_step(benchmark, model) -> None:
+    step, _ = bench.agent_step(model)
+    action = benchmark.pedantic(step, rounds=20, warmup_rounds=3)
     assert action.shape == (1, bench.ACTION_DIM)
 
 
 @pytest.mark.parametrize("part", ["encode", "filter", "act"])
-def test_parts_of_a_decision(benchmark, model, part: str) -> None:
+def test_parts_of_an_agent_step(benchmark, model, part: str) -> None:
     _, parts = bench.agent_step(model)
     result = benchmark.pedantic(parts[part], rounds=20, warmup_rounds=3)
     assert leading(result).shape[0] == 1 and leading(result).isfinite().all()

@@ -1,4 +1,4 @@
-"""What pages name exists: links, anchors, commands, graphs, presets; their code runs."""
+"""Links, anchors, commands, graphs and presets in the pages exist; their code runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\(([^)\s]+)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_and_anchors_lead_somewhere(page):
+def test_targets_of_links_and_anchors_exist(page):
     for link in LINK.findall(prose(page)):
         name, _, anchor = link.partition("#")
         if "://" in link or link.startswith("mailto:"):
@@ -36,7 +36,7 @@ def test_links_and_anchors_lead_somewhere(page):
             assert target.suffix == ".md" and anchor in anchors(target), link
 
 
-def test_a_wrong_link_or_anchor_is_found(tmp_path):
+def test_links_and_anchors_of_a_page(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "# One: `a` & b\n\n## Same\n\n## Same\n\n[x](y.md#z)\n```\n## no\n[n](no)\n```\n"
@@ -52,12 +52,12 @@ def prose(page: Path) -> str:
 
 def anchors(page: Path) -> set[str]:
     """Return the headings of a page as anchors, where GitHub and mkdocs agree."""
-    found = set()
+    headings = set()
     for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
         plain = re.sub(r"[^\w\s-]", "", heading.lower()).strip()
         if (github := plain.replace(" ", "-")) == re.sub(r"[-\s]+", "-", plain):
-            found.add(github)
-    return found
+            headings.add(github)
+    return headings
 
 
 def test_every_page_is_in_the_navigation():
@@ -99,8 +99,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("mkdocs", reason="needs the [docs] extra")
     pytest.importorskip("mkdocstrings")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
     assert "Robot learning" in (tmp_path / "index.html").read_text()
     for module in ("wm_nodes/robots/robot", "wm_models/planners/cem", "wm_datasets/log/reader"):
         assert "doc-class" in (tmp_path / "reference" / f"{module}.html").read_text()
@@ -115,17 +115,19 @@ def test_python_on_the_page_of_models_runs():
 def test_commands_on_the_page_of_examples_are_accepted(tmp_path, monkeypatch):
     pytest.importorskip("mujoco", reason="needs the [sim] extra")
     commands = re.findall(r"^\.venv/bin/(wm .+)$", EXTENDING + README, re.MULTILINE)
-    words = [shlex.split(command, comments=True)[1:] for command in commands]
-    graphs = [(word[1], word[2:]) for word in words if word[:1] == ["launch"]]
-    for graph, given in graphs:
+    argument_lists = [shlex.split(command, comments=True)[1:] for command in commands]
+    graphs = [
+        (arguments[1], arguments[2:]) for arguments in argument_lists if arguments[:1] == ["launch"]
+    ]
+    for graph, graph_arguments in graphs:
         if graph.endswith(".py"):
-            find_graph(str(ROOT / graph)).parse(split_words(given))
+            find_graph(str(ROOT / graph)).parse(split_words(graph_arguments))
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     monkeypatch.chdir(tmp_path)
-    collected = [word for word in words if word[0] == "collect"]
+    collected = [arguments for arguments in argument_lists if arguments[0] == "collect"]
     assert collected and {graph for graph, _ in graphs} > {"docs/examples/two_joint_arm.py"}
-    for word in collected:
-        assert main(word) == 0
+    for arguments in collected:
+        assert main(arguments) == 0
 
 
 def test_commands_exist_and_are_all_named():
@@ -135,10 +137,10 @@ def test_commands_exist_and_are_all_named():
 
 def test_launch_lines_are_accepted():
     lines = re.findall(r"(?:wm|ros2) launch (?:wm_nodes )?(\w+)\S*((?: \w+:=[\w-]+)+)", README)
-    given = [(graph, words) for graph, words in lines if graph != "GRAPH"]
-    assert {graph for graph, _ in given} == {"sim_metaworld", "arm_mpc"}
-    for graph, words in given:
-        find_graph(graph).parse(split_words(words.split()))
+    launch_lines = [(graph, arguments) for graph, arguments in lines if graph != "GRAPH"]
+    assert {graph for graph, _ in launch_lines} == {"sim_metaworld", "arm_mpc"}
+    for graph, arguments in launch_lines:
+        find_graph(graph).parse(split_words(arguments.split()))
 
 
 def test_named_presets_exist():

@@ -13,16 +13,16 @@ ROOT = Path(__file__).parents[2]
 CODE = "from tests import domains; print(domains.OWN, domains.PROCESSES)"
 
 
-def other() -> set[int]:
-    words = [sys.executable, "-c", CODE]
-    return set(map(int, subprocess.check_output(words, cwd=ROOT, text=True).split()))
+def domains_of_another_process() -> set[int]:
+    command = [sys.executable, "-c", CODE]
+    return set(map(int, subprocess.check_output(command, cwd=ROOT, text=True).split()))
 
 
 def test_no_domain_is_claimed_twice() -> None:
     ours = {domains.OWN, domains.PROCESSES, domains.claim()}
     assert len(ours) == 3 and domains.EMPTY not in ours and 0 not in ours
     assert int(os.environ["ROS_DOMAIN_ID"]) == domains.OWN
-    theirs = other()
+    theirs = domains_of_another_process()
     assert len(theirs) == 2 and not theirs & (ours | {0, domains.EMPTY})
 
 

@@ -1,4 +1,4 @@
-"""Who may import whom: two leaves that know nothing of each other nor of ROS, and one trunk."""
+"""Import rules: wm_models and wm_datasets import neither each other nor ROS."""
 
 import ast
 import os
@@ -42,16 +42,16 @@ def names_of(node: ast.AST) -> list[str]:
 
 def imports(folder: Path) -> dict[str, set[Path]]:
     """Return the top-level names imported under a folder -> the files that do it."""
-    found: dict[str, set[Path]] = {}
+    importers: dict[str, set[Path]] = {}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             for name in names_of(node):
-                found.setdefault(name.partition(".")[0], set()).add(path.relative_to(ROOT))
-    return found
+                importers.setdefault(name.partition(".")[0], set()).add(path.relative_to(ROOT))
+    return importers
 
 
 @pytest.mark.parametrize("package", FORBIDDEN)
-def test_leaves_import_neither_ros_nor_each_other(package):
+def test_models_and_datasets_import_neither_ros_nor_each_other(package):
     wrong = {n: files for n, files in imports(PACKAGES[package]).items() if n in FORBIDDEN[package]}
     assert wrong == {}
 
@@ -60,14 +60,14 @@ def test_the_layers_of_pyproject_hold():
     pytest.importorskip("importlinter")
     program = "from importlinter.cli import lint_imports_command as run; run()"
     paths = os.pathsep.join(str(ROOT / path) for path in (".", "models", "datasets"))
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program, "--no-cache"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": paths},
         capture_output=True,
         text=True,
     )
-    assert found.returncode == 0, found.stdout
+    assert completed.returncode == 0, completed.stdout
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -87,19 +87,19 @@ def own_files(name: str) -> list[Path]:
     if top not in PACKAGES:
         return []
     folders = [PACKAGES[top].joinpath(*rest[:i]) for i in range(len(rest) + 1)]
-    found = [*(folder / "__init__.py" for folder in folders), folders[-1].with_suffix(".py")]
-    return [path for path in found if path.exists()]
+    files = [*(folder / "__init__.py" for folder in folders), folders[-1].with_suffix(".py")]
+    return [path for path in files if path.exists()]
 
 
 def test_what_ros2_launch_imports_needs_only_ros_and_the_standard_library():
     """`ros2` runs in the system's Python, which has neither torch nor what pip installed."""
-    seen: set[Path] = set()
+    visited: set[Path] = set()
     todo = [ROOT / "wm_nodes/graphs/launch/ros_launch.py", *(ROOT / "launch").glob("*.py")]
     while todo:
         path = todo.pop()
-        if path in seen:
+        if path in visited:
             continue
-        seen.add(path)
+        visited.add(path)
         for node in ast.parse(path.read_text()).body:
             for name in names_of(node):
                 top = name.partition(".")[0]

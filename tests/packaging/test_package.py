@@ -1,4 +1,4 @@
-"""One version, one set of executables, everything shipped where an installed package looks."""
+"""One version, one set of executables, all shared files where an installed package expects them."""
 
 import re
 import subprocess
@@ -74,10 +74,10 @@ def test_an_installed_package_finds_share_under_its_prefix(tmp_path):
     assert subprocess.check_output(command, text=True, cwd=tmp_path).strip() == str(share)
 
 
-def test_colcon_sees_a_ros_package():
+def test_colcon_lists_a_ros_package():
     pytest.importorskip("colcon_ros")
     pytest.importorskip("colcon_package_information")
     program = "from colcon_core.command import main; raise SystemExit(main())"
-    words = ["--log-base", "/dev/null", "list", "--paths", str(ROOT)]
-    output = subprocess.check_output([sys.executable, "-c", program, *words], text=True)
+    arguments = ["--log-base", "/dev/null", "list", "--paths", str(ROOT)]
+    output = subprocess.check_output([sys.executable, "-c", program, *arguments], text=True)
     assert "ros.ament_python" in output

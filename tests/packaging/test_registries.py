@@ -1,6 +1,6 @@
-"""One entry in a registry is enough: a planner, a model and a robot are then known everywhere.
+"""One entry in a registry makes a planner, a model or a robot available in every command.
 
-Each registry is read with one line more than its file has, before anything else is imported.
+Each registry is loaded with one additional line, before other modules are imported.
 """
 
 from __future__ import annotations
@@ -67,22 +67,22 @@ def run(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     paths = [*(str(ROOT / p) for p in (".", "models", "datasets")), str(tmp_path)]
 
-    def started(program: str) -> str:
-        done = subprocess.run(
+    def run_program(program: str) -> str:
+        completed = subprocess.run(
             [sys.executable, "-c", PROGRAM + program, json.dumps(ENTRIES)],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
-    return started
+    return run_program
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("arguments", "expected"),
     [
         ("eval --help", "shooting|actor|cem|mppi|gd"),
         ("eval --help", "bench (a bench)"),
@@ -99,17 +99,17 @@ def run(tmp_path):
         ("completion bash", "press"),
     ],
 )
-def test_commands_graphs_and_completion_name_it(run, words, named):
-    shown = run(
+def test_commands_graphs_and_completion_list_the_entry(run, arguments, expected):
+    output = run(
         "from wm_nodes.cli.main import main\n"
-        f"try: main({words.split()!r})\n"
+        f"try: main({arguments.split()!r})\n"
         "except SystemExit: pass\n"
     )
-    assert named in shown
+    assert expected in output
 
 
-def test_it_is_opened_and_its_actions_have_their_source(run):
-    found = run(
+def test_the_entries_are_opened_and_their_actions_have_a_source(run):
+    output = run(
         "from wm_datasets.spec import Source\n"
         "from wm_models.planners import planner\n"
         "from wm_models.registry import preset\n"
@@ -118,4 +118,4 @@ def test_it_is_opened_and_its_actions_have_their_source(run):
         "assert Origin('small', 'shooting').source is Source.PLANNER\n"
         "print(planner('shooting', horizon=4), preset('small').name, adapter_class('bench'))\n"
     )
-    assert found == "Shooting(horizon=4) small <class 'mine.Bench'>\n"
+    assert output == "Shooting(horizon=4) small <class 'mine.Bench'>\n"

@@ -1,4 +1,4 @@
-"""Words that are kept out of code and pages: none is there, and one would be found."""
+"""Words that are kept out of code and pages: none occurs, and one would be reported."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "check_words.py"
 MATCHES = runpy.run_path(str(SCRIPT))["matches"]
 
 
-def test_no_file_has_one() -> None:
+def test_no_file_contains_a_refused_word() -> None:
     if not (SCRIPT.parents[1] / ".git").exists():
         pytest.skip("not a git checkout")
-    done = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
+    completed = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stdout
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "matches"),
     [
         ("wait for somebody who plans", [(1, "somebody")]),
         ("fine\nWhoever looks: nobody.", [(2, "whoever"), (2, "nobody")]),
@@ -29,5 +29,5 @@ def test_no_file_has_one() -> None:
         ("what\ncame", []),
     ],
 )
-def test_each_is_found_with_its_line(text: str, words: list[tuple[int, str]]) -> None:
-    assert list(MATCHES(text)) == words
+def test_each_word_is_reported_with_its_line(text: str, matches: list[tuple[int, str]]) -> None:
+    assert list(MATCHES(text)) == matches

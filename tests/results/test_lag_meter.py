@@ -1,4 +1,4 @@
-"""What is on its way is known, and a robot's lag is measured."""
+"""The displacement of actions that are not executed yet, and the measured lag of a robot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_displacements_of_adjoining_times_add_up(speeds, cut, more):
 
 
 @given(st.integers(0, 20), st.integers(0, 2**31))
-def test_a_pure_lag_is_found_to_the_period(lag, seed):
+def test_a_pure_lag_is_measured_to_the_period(lag, seed):
     path = np.random.default_rng(seed).normal(size=(200, 3)).cumsum(axis=0)
     meter = LagMeter(0.02)
     for index in range(len(path)):
@@ -30,7 +30,7 @@ def test_a_pure_lag_is_found_to_the_period(lag, seed):
     assert abs(meter.measure() - lag * 0.02) < 1e-9
 
 
-def test_a_robot_that_stands_keeps_the_lag_last_known():
+def test_a_robot_at_rest_keeps_the_last_measured_lag():
     meter = LagMeter(0.02)
     meter.lag_s = 0.1
     for _ in range(300):

@@ -1,7 +1,7 @@
-"""A camera's driver as a process of its own: image_source.py TOPIC RELIABILITY COUNT HZ BYTES.
+"""A camera driver as a separate process: image_source.py TOPIC RELIABILITY COUNT HZ BYTES.
 
-It says "ready", waits for a line and a subscription, and publishes; each image's height is its
-number. It ends when its input does.
+It prints "ready", waits for a line and a subscription, and publishes; each image's height is its
+number. It ends when its standard input is closed.
 """
 
 from __future__ import annotations

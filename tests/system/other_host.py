@@ -1,4 +1,4 @@
-"""A node that counts what it hears on a topic for some seconds: other_host.py TOPIC SECONDS."""
+"""A node that counts messages on a topic for some seconds: other_host.py TOPIC SECONDS."""
 
 from __future__ import annotations
 

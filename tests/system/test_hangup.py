@@ -1,4 +1,4 @@
-"""A lost terminal ends a node in order; under nohup it goes on."""
+"""A hangup of the terminal ends a node in order; under nohup the node continues."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ pytest.importorskip("rclpy")
 
 @pytest.mark.parametrize("prefix", [[], ["nohup"]], ids=["terminal", "nohup"])
 def test_a_hangup_ends_a_node_unless_it_is_to_be_ignored(tmp_path, prefix) -> None:
-    words = [sys.executable, "-m", "wm_nodes.nodes.recorder", "--ros-args"]
-    words += ["-p", f"log:={tmp_path / 'log'}"]
+    command = [sys.executable, "-m", "wm_nodes.nodes.recorder", "--ros-args"]
+    command += ["-p", f"log:={tmp_path / 'log'}"]
     with subprocess.Popen(
-        [*prefix, *words],
+        [*prefix, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,4 +1,4 @@
-"""Images between processes: with the shipped profile none is lost; what is lost is counted."""
+"""Images between processes: with the shipped profile none is lost; lost images are counted."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ COUNT = 20
 
 @contextmanager
 def source(topic: str, reliability: str, environment: dict[str, str]) -> Iterator[subprocess.Popen]:
-    words = [sys.executable, SOURCE, topic, reliability, COUNT, 20, BYTES]
+    command = [sys.executable, SOURCE, topic, reliability, COUNT, 20, BYTES]
     with subprocess.Popen(
-        list(map(str, words)),
+        list(map(str, command)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,55 +41,58 @@ def source(topic: str, reliability: str, environment: dict[str, str]) -> Iterato
         process.stdin.close()
 
 
-class Counting:
-    """A subscription that keeps the numbers of all images that came, and how many were lost."""
+class CountingSubscription:
+    """A subscription that keeps the numbers of all received images, and how many were lost."""
 
     def __init__(self, graph) -> None:
         self.lost = 0
-        self.came: list[int] = []
+        self.received: list[int] = []
         self.matched = MatchedSubscription(
-            graph.probe, Image, "top/image_raw", self._take, COUNT, on_lost=self._lose
+            graph.probe, Image, "top/image_raw", self._receive, COUNT, on_lost=self._count_lost
         )
 
-    def _take(self, msg: Image) -> None:
-        self.came.append(msg.height)
+    def _receive(self, msg: Image) -> None:
+        self.received.append(msg.height)
 
-    def _lose(self, count: int) -> None:
+    def _count_lost(self, count: int) -> None:
         self.lost += count
 
     @property
     def span(self) -> int:
-        return self.came[-1] - self.came[0] + 1 if self.came else 0
+        return self.received[-1] - self.received[0] + 1 if self.received else 0
 
 
-def go(process: subprocess.Popen) -> None:
+def start_publishing(process: subprocess.Popen) -> None:
     assert process.stdin is not None
     process.stdin.write("go\n")
     process.stdin.flush()
 
 
 def test_with_the_profile_every_image_of_a_reliable_publisher_arrives(graph) -> None:
-    seen, topic = Counting(graph), f"{graph.namespace}/top/image_raw"
+    images, topic = CountingSubscription(graph), f"{graph.namespace}/top/image_raw"
     with source(topic, "RELIABLE", network_environment("local")) as process:
-        graph.until(lambda: seen.matched.reliability == RELIABLE)
-        go(process)
-        graph.until(lambda: seen.came and seen.came[-1] == COUNT)
-    assert seen.came == list(range(seen.came[0], COUNT + 1)) and seen.lost == 0
+        graph.until(lambda: images.matched.reliability == RELIABLE)
+        start_publishing(process)
+        graph.until(lambda: images.received and images.received[-1] == COUNT)
+    assert images.received == list(range(images.received[0], COUNT + 1)) and images.lost == 0
 
 
 def test_every_image_is_received_or_counted_as_lost(graph) -> None:
-    """Best effort, and a segment of shared memory that holds no whole image: most are lost."""
-    seen, topic = Counting(graph), f"{graph.namespace}/top/image_raw"
+    """Best effort, and shared memory that holds no whole image: most images are lost."""
+    images, topic = CountingSubscription(graph), f"{graph.namespace}/top/image_raw"
     with source(topic, "BEST_EFFORT", {}) as process:
-        graph.until(lambda: seen.matched.reliability == BEST_EFFORT)
-        go(process)
+        graph.until(lambda: images.matched.reliability == BEST_EFFORT)
+        start_publishing(process)
         assert process.stdout is not None
         graph.spin(0.2)
-        graph.until(lambda: process.poll() is not None or seen.lost + len(seen.came) > 1)
+        graph.until(lambda: process.poll() is not None or images.lost + len(images.received) > 1)
         assert process.stdout.readline() == "done\n"
         graph.spin(0.5)
-        assert seen.matched.reliability == BEST_EFFORT
-    assert seen.lost + len(seen.came) >= seen.span and seen.lost + len(seen.came) <= COUNT
+        assert images.matched.reliability == BEST_EFFORT
+    assert (
+        images.lost + len(images.received) >= images.span
+        and images.lost + len(images.received) <= COUNT
+    )
 
 
 def test_a_profile_of_the_user_stays(monkeypatch) -> None:

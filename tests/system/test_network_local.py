@@ -1,4 +1,4 @@
-"""network:=local keeps another computer out: a second network namespace with memory of its own."""
+"""network:=local excludes other computers, here a second network namespace with separate memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wm_nodes.graphs.launch.environment import PROFILE_VARIABLES, network_enviro
 HERE = Path(__file__).parent
 NAME = f"wm{os.getpid() % 10000}"
 SUBNET = f"10.77.{os.getpid() % 250}"
-SAYS = (
+PUBLISHER = (
     "import rclpy, time; from std_msgs.msg import String; rclpy.init(); "
     "n = rclpy.create_node('ours'); p = n.create_publisher(String, 'hello', 10); "
     "print('ready', flush=True)\n"
@@ -27,18 +27,18 @@ SAYS = (
 )
 
 
-def ip(*words: str) -> int:
-    return subprocess.run(["ip", *words], capture_output=True).returncode
+def ip(*arguments: str) -> int:
+    return subprocess.run(["ip", *arguments], capture_output=True).returncode
 
 
 @pytest.fixture
 def other_host() -> Iterator[list[str]]:
-    """Return the words before a command that run it on another host, at SUBNET.2."""
+    """Return the command prefix that runs a command on another host, at SUBNET.2."""
     if os.geteuid() or not shutil.which("ip") or ip("netns", "add", NAME):
         pytest.skip("needs root and network namespaces")
     inside = ["netns", "exec", NAME, "ip"]
     try:
-        done = [
+        return_codes = [
             ip("link", "add", f"{NAME}a", "type", "veth", "peer", "name", f"{NAME}b"),
             ip("link", "set", f"{NAME}b", "netns", NAME),
             ip("addr", "add", f"{SUBNET}.1/24", "dev", f"{NAME}a"),
@@ -47,7 +47,7 @@ def other_host() -> Iterator[list[str]]:
             ip(*inside, "link", "set", f"{NAME}b", "up"),
             ip(*inside, "link", "set", "lo", "up"),
         ]
-        if any(done):
+        if any(return_codes):
             pytest.skip("no virtual network here")
         own_memory = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
         yield ["ip", "netns", "exec", NAME, "unshare", "-m", "sh", "-c", own_memory, "sh"]
@@ -57,10 +57,10 @@ def other_host() -> Iterator[list[str]]:
 
 
 @contextmanager
-def ours(network: str) -> Iterator[None]:
+def own_publisher(network: str) -> Iterator[None]:
     clean = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
     with subprocess.Popen(
-        [sys.executable, "-c", SAYS],
+        [sys.executable, "-c", PUBLISHER],
         stdout=subprocess.PIPE,
         text=True,
         env=clean | network_environment(network),
@@ -72,18 +72,20 @@ def ours(network: str) -> Iterator[None]:
             process.kill()
 
 
-def heard_from(prefix: list[str], more: dict[str, str], seconds: float) -> list[str]:
-    """Return how many messages a node with default settings hears, and the nodes it sees."""
+def messages_received(prefix: list[str], variables: dict[str, str], seconds: float) -> list[str]:
+    """Return how many messages a node with default settings receives, and which nodes it lists."""
     clean = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
-    words = [*prefix, sys.executable, str(HERE / "other_host.py"), "/hello", str(seconds)]
-    done = subprocess.run(words, env=clean | more, capture_output=True, text=True, timeout=120)
-    return done.stdout.split()
+    command = [*prefix, sys.executable, str(HERE / "other_host.py"), "/hello", str(seconds)]
+    completed = subprocess.run(
+        command, env=clean | variables, capture_output=True, text=True, timeout=120
+    )
+    return completed.stdout.split()
 
 
-def test_only_with_subnet_another_computer_hears_and_sees_our_nodes(other_host) -> None:
+def test_another_computer_receives_messages_with_subnet_only(other_host) -> None:
     peers = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET", "ROS_STATIC_PEERS": f"{SUBNET}.1"}
-    with ours("subnet"):
-        assert heard_from(other_host, peers, 60.0)[0] == "1"
-    with ours("local"):
-        assert heard_from(other_host, peers, 8.0) == ["0"]
-        assert heard_from([], {}, 60.0)[0] == "1"  # this computer, without the profile
+    with own_publisher("subnet"):
+        assert messages_received(other_host, peers, 60.0)[0] == "1"
+    with own_publisher("local"):
+        assert messages_received(other_host, peers, 8.0) == ["0"]
+        assert messages_received([], {}, 60.0)[0] == "1"  # this computer, without the profile

@@ -22,14 +22,14 @@ OFFLINE = 4  # updates
 
 @pytest.fixture
 def wm(tmp_path):
-    """Start `wm WORDS` in an empty folder; end what is left of it."""
+    """Start `wm ARGUMENTS` in an empty folder; end the processes that still run."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*arguments: str) -> subprocess.Popen[str]:
         program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
         environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
         process = subprocess.Popen(
-            [sys.executable, "-c", program, *words],
+            [sys.executable, "-c", program, *arguments],
             cwd=tmp_path,
             env=environment,
             stdout=subprocess.PIPE,
@@ -53,12 +53,12 @@ def finish(process: subprocess.Popen[str], timeout_s: float = START_S) -> str:
 
 
 def updates(run: Path) -> int:
-    """Updates behind the newest weights of a run."""
+    """Number of updates of the newest weights of a run."""
     return read_manifest(run / "weights").step
 
 
-def learns(run: Path) -> bool:
-    """Has the graph's trainer told of its updates? Weights are only kept at its end, so early."""
+def online_updates_reported(run: Path) -> bool:
+    """Has the graph's trainer reported updates? It writes weights only at its end."""
     file = run / "metrics" / "train.csv"
     return file.exists() and any(int(line.split(",")[1]) > OFFLINE for line in lines(file))
 
@@ -67,8 +67,8 @@ def lines(file: Path) -> list[str]:
     return [line for line in file.read_text().splitlines()[1:] if line.count(",") == 3]
 
 
-def acted(run: Path) -> int:
-    """Rows that the graph has recorded into the run's own log."""
+def recorded_rows(run: Path) -> int:
+    """Number of rows that the graph has recorded into the run's log."""
     if not (run / "log" / "zarr.json").exists():
         return 0
     with LogReader(run / "log") as log:
@@ -77,11 +77,11 @@ def acted(run: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_learned_off_line_goes_on_acting(wm, tmp_path):
+def test_a_run_trained_offline_continues_online(wm, tmp_path):
     robot = ("--task", "window-close-v3", "--time-limit", "60")
     finish(wm("collect", "--out", "play", "--policy", "random", "--episodes", "2", *robot))
-    words = ("train", "--log", "play", "--run", "one", "--steps", str(OFFLINE), "--device", "cpu")
-    assert "wm launch sim_metaworld run:=one" in finish(wm(*words))
+    train = ("train", "--log", "play", "--run", "one", "--steps", str(OFFLINE), "--device", "cpu")
+    assert "wm launch sim_metaworld run:=one" in finish(wm(*train))
     run = tmp_path / "runs" / "one"
     store = WeightStore(run / "weights")
     offline = store.latest()
@@ -89,14 +89,14 @@ def test_a_run_learned_off_line_goes_on_acting(wm, tmp_path):
 
     launched = wm("launch", "sim_metaworld", "run:=one", "composition:=fused")
     deadline = time.monotonic() + START_S
-    while acted(run) < 40 or not learns(run):
+    while recorded_rows(run) < 40 or not online_updates_reported(run):
         assert launched.poll() is None, launched.communicate()[0]
-        assert time.monotonic() < deadline, f"{acted(run)} rows after {START_S:.0f} s"
+        assert time.monotonic() < deadline, f"{recorded_rows(run)} rows after {START_S:.0f} s"
         time.sleep(0.2)
     launched.send_signal(signal.SIGINT)
     finish(launched)
 
-    assert updates(run) > OFFLINE  # it learned on from where it was
+    assert updates(run) > OFFLINE  # training continued from the offline weights
     assert read_manifest(store.path(store.latest())).parent == offline
     with LogReader(run / "log") as log:
         assert log.spec.task == "window-close-v3"  # the robot of the weights

@@ -1,4 +1,4 @@
-"""Real processes: whole runs, killed nodes, Ctrl-C, and mistakes of the user."""
+"""Real processes: whole runs, killed nodes, Ctrl-C, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -41,11 +41,20 @@ class Processes:
     def __init__(self, folder: Path) -> None:
         self.folder, self.running = folder, {}
 
-    def start(self, name: str, *parameters: str, words: tuple[str, ...] = ()) -> subprocess.Popen:
-        given = [word for p in parameters for word in ("-p", p)]
+    def start(
+        self, name: str, *parameters: str, arguments: tuple[str, ...] = ()
+    ) -> subprocess.Popen:
+        options = [option for p in parameters for option in ("-p", p)]
         with (self.folder / f"{name}.log").open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", f"wm_nodes.nodes.{name}", "--ros-args", *given, *words],
+                [
+                    sys.executable,
+                    "-m",
+                    f"wm_nodes.nodes.{name}",
+                    "--ros-args",
+                    *options,
+                    *arguments,
+                ],
                 cwd=ROOT,
                 env={**os.environ, **ENV},
                 stdout=out,
@@ -54,14 +63,14 @@ class Processes:
         self.running[name] = process
         return process
 
-    def said(self, name: str) -> str:
+    def output(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def until_said(self, name: str, text: str, timeout_s: float = WAIT_S) -> None:
+    def wait_for_output(self, name: str, text: str, timeout_s: float = WAIT_S) -> None:
         end = time.monotonic() + timeout_s
-        while text not in self.said(name):
-            assert self.running[name].poll() is None, self.said(name)
-            assert time.monotonic() < end, f"{name} did not say {text!r}: {self.said(name)}"
+        while text not in self.output(name):
+            assert self.running[name].poll() is None, self.output(name)
+            assert time.monotonic() < end, f"{name} did not log {text!r}: {self.output(name)}"
             time.sleep(0.02)
 
     def stop(self, name: str, number: int = signal.SIGINT) -> int:
@@ -71,7 +80,7 @@ class Processes:
         return process.wait(WAIT_S)
 
     def kill_all(self) -> None:
-        """Kill what is left and print what each node logged: pytest shows it when a test fails."""
+        """Kill running nodes and print what each node logged: pytest shows it when a test fails."""
         for name, process in self.running.items():
             print(f"{name}: {'running' if process.poll() is None else process.returncode}")
             process.kill()
@@ -82,9 +91,9 @@ class Processes:
 
 @pytest.fixture
 def processes(tmp_path: Path):
-    made = Processes(tmp_path)
-    yield made
-    made.kill_all()
+    started_processes = Processes(tmp_path)
+    yield started_processes
+    started_processes.kill_all()
 
 
 def run(processes: Processes, composition: str, store, log: Path, episodes: int = 3) -> str:
@@ -99,9 +108,9 @@ def run(processes: Processes, composition: str, store, log: Path, episodes: int 
         processes.start("policy", *weights)
     processes.start("recorder", f"log:={log}")
     robot = processes.start("robot", *POINT, "time_limit:=10", f"episodes:={episodes}")
-    assert robot.wait(2 * WAIT_S) == 0, processes.said("robot")
+    assert robot.wait(2 * WAIT_S) == 0, processes.output("robot")
     for name in [n for n in processes.running if n != "robot"]:
-        assert processes.stop(name) == 0, processes.said(name)
+        assert processes.stop(name) == 0, processes.output(name)
     processes.running.clear()
     return digest(log, episodes * 11)
 
@@ -109,10 +118,10 @@ def run(processes: Processes, composition: str, store, log: Path, episodes: int 
 def digest(path: Path, rows: int) -> str:
     log = LogReader(path)
     assert log.length == rows and log.episodes["complete"].all()
-    found = hashlib.sha256()
+    log_hash = hashlib.sha256()
     for name in log.spec.fields:
-        found.update(log.read(name, 0, rows).tobytes())
-    return found.hexdigest()
+        log_hash.update(log.read(name, 0, rows).tobytes())
+    return log_hash.hexdigest()
 
 
 @pytest.mark.timeout(600)
@@ -128,43 +137,43 @@ def rows(path: Path) -> int:
     return LogReader(path).length if (path / "zarr.json").exists() else 0
 
 
-def grows(path: Path, by: int, timeout_s: float = WAIT_S) -> None:
+def wait_for_rows(path: Path, by: int, timeout_s: float = WAIT_S) -> None:
     start, end = rows(path), time.monotonic() + timeout_s
     while rows(path) < start + by:
-        assert time.monotonic() < end, f"{rows(path) - start} rows more, not {by}"
+        assert time.monotonic() < end, f"{rows(path) - start} new rows, expected {by}"
         time.sleep(0.05)
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_agent_comes_back_and_the_run_goes_on(processes, store, tmp_path) -> None:
+def test_a_run_continues_after_a_killed_agent_was_restarted(processes, store, tmp_path) -> None:
     log = tmp_path / "log"
     weights = f"weights:={store.path(1)}"
     processes.start("agent", *TOP, weights)
     processes.start("recorder", f"log:={log}")
     processes.start("robot", *POINT, "time_limit:=20", "pace_hz:=50.0")
-    grows(log, 5)
+    wait_for_rows(log, 5)
     processes.stop("agent", signal.SIGKILL)
     time.sleep(0.5)
     before = rows(log)
     processes.start("agent", *TOP, weights)
-    grows(log, 30)
+    wait_for_rows(log, 30)
     assert processes.stop("robot") == 0
     assert processes.stop("recorder") == 0
-    read = LogReader(log)
-    stamps = read.read("stamp", 0, read.length)
+    reader = LogReader(log)
+    stamps = reader.read("stamp", 0, reader.length)
     gaps = np.flatnonzero(np.diff(stamps) != 100_000_000) + 1
-    # Pictures that the recorder had not fetched from the agent die with it, all at one place; what
-    # comes after them is an episode of its own.
-    assert len(gaps) <= 1 and set(gaps) <= set(read.episodes["start"])
-    assert (np.diff(stamps) > 0).all() and before < read.length
+    # Images that the recorder had not received when the agent was killed are lost, all at one
+    # place; the rows after them are a separate episode.
+    assert len(gaps) <= 1 and set(gaps) <= set(reader.episodes["start"])
+    assert (np.diff(stamps) > 0).all() and before < reader.length
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_each_killed_node_of_the_split_graph_comes_back(processes, store, tmp_path) -> None:
+def test_each_killed_node_of_the_split_graph_is_restarted(processes, store, tmp_path) -> None:
     log = tmp_path / "log"
     weights = f"weights:={store.path(1)}"
-    given = {
+    parameters_of_nodes = {
         "camera": TOP,
         "encoder": [*TOP, weights],
         "world_model": [weights],
@@ -172,80 +181,82 @@ def test_each_killed_node_of_the_split_graph_comes_back(processes, store, tmp_pa
         "robot": [*POINT, "time_limit:=20", f"progress:={tmp_path / 'progress.json'}"],
     }
     processes.start("recorder", f"log:={log}")
-    for name, parameters in given.items():
+    for name, parameters in parameters_of_nodes.items():
         processes.start(name, *parameters, "autostart:=true")
-    grows(log, 5)
-    for name, parameters in given.items():
+    wait_for_rows(log, 5)
+    for name, parameters in parameters_of_nodes.items():
         processes.stop(name, signal.SIGKILL)
         processes.start(name, *parameters)
-        grows(log, 100)
+        wait_for_rows(log, 100)
     assert processes.stop("robot") == processes.stop("recorder") == 0
-    read = LogReader(log)
-    table = read.episodes
-    stamps = read.read("stamp", 0, read.length)
+    reader = LogReader(log)
+    table = reader.episodes
+    stamps = reader.read("stamp", 0, reader.length)
     jumps = np.flatnonzero(np.diff(stamps) != 100_000_000) + 1
     # The log is cut in two places at most: where the robot starts again, and where the encoder got
-    # a picture and the recorder did not, because the camera node died or was not yet discovered.
+    # an image and the recorder did not, because the camera node was killed or not yet discovered.
     ends = table["start"] + table["length"]
     cuts = {*jumps, *ends[:-1][~table["complete"][:-1]]}
     assert len(cuts) <= 2 and cuts <= set(table["start"])
-    beside = np.isin(table["start"], list(cuts)) | np.isin(ends, list(cuts))
-    assert (table["length"][~beside][:-1] == 21).all() and (table["length"] == 21).sum() > 10
+    at_cut = np.isin(table["start"], list(cuts)) | np.isin(ends, list(cuts))
+    assert (table["length"][~at_cut][:-1] == 21).all() and (table["length"] == 21).sum() > 10
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_recorder_loses_nothing_it_had_and_control_goes_on(
+def test_a_killed_recorder_loses_no_recorded_row_and_control_continues(
     processes, store, tmp_path
 ) -> None:
     log = tmp_path / "log"
     processes.start("agent", *TOP)
     processes.start("recorder", f"log:={log}")
     progress = tmp_path / "progress.json"
-    point = [*POINT[:-1], "await_recorder_s:=30.0"]
-    processes.start("robot", *point, "time_limit:=5", "pace_hz:=50.0", f"progress:={progress}")
-    grows(log, 5)
+    robot_parameters = [*POINT[:-1], "await_recorder_s:=30.0"]
+    processes.start(
+        "robot", *robot_parameters, "time_limit:=5", "pace_hz:=50.0", f"progress:={progress}"
+    )
+    wait_for_rows(log, 5)
     processes.stop("recorder", signal.SIGKILL)
-    had = rows(log)
+    rows_before = rows(log)
     processes.start("recorder", f"log:={log}")
-    grows(log, 10)
-    read = LogReader(log)
-    assert read.length > had
+    wait_for_rows(log, 10)
+    reader = LogReader(log)
+    assert reader.length > rows_before
     assert processes.stop("robot") == processes.stop("recorder") == 0
 
 
 @pytest.mark.timeout(600)
-def test_a_full_disk_stops_no_other_node_and_recording_goes_on_when_there_is_room(
+def test_a_full_disk_stops_no_other_node_and_recording_continues_when_there_is_space(
     processes, tmp_path
 ) -> None:
     log, progress = tmp_path / "log", tmp_path / "progress.json"
     processes.start("agent", *TOP)
     recorder = processes.start("recorder", f"log:={log}")
     processes.start("robot", *POINT, "time_limit:=5", "pace_hz:=50.0", f"progress:={progress}")
-    grows(log, 20)
-    # A file may grow no more: what a full disk is to the one process that writes there.
+    wait_for_rows(log, 20)
+    # A file size limit: to the recorder process it is the same as a full disk.
     unlimited = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)
     largest = max(path.stat().st_size for path in (log / "wal").iterdir())
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (largest + 20_000, unlimited[1]))
-    processes.until_said("recorder", "not recording: no room")
-    had, done = rows(log), decisions(progress)
+    processes.wait_for_output("recorder", "not recording: no room")
+    rows_before, steps_before = rows(log), agent_steps(progress)
     end = time.monotonic() + WAIT_S
-    while decisions(progress) < done + 200:
-        assert recorder.poll() is None, processes.said("recorder")
-        assert time.monotonic() < end, [processes.said(name) for name in processes.running]
+    while agent_steps(progress) < steps_before + 200:
+        assert recorder.poll() is None, processes.output("recorder")
+        assert time.monotonic() < end, [processes.output(name) for name in processes.running]
         time.sleep(0.05)
-    assert rows(log) - had < 100
+    assert rows(log) - rows_before < 100
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, unlimited)
-    processes.until_said("recorder", "recording again")
-    grows(log, 20)
+    processes.wait_for_output("recorder", "recording again")
+    wait_for_rows(log, 20)
     assert processes.stop("robot") == processes.stop("recorder") == 0
-    assert "unrecorded" not in processes.said("robot")
+    assert "unrecorded" not in processes.output("robot")
     table = LogReader(log).episodes
     assert (table["complete"] | (table["length"] < 6)).all() and table["complete"].sum() > 4
     assert {fault.kind for fault in verify(log).faults} <= {"rate"}
 
 
-def decisions(progress: Path) -> int:
-    """How many decisions has the robot made?"""
+def agent_steps(progress: Path) -> int:
+    """Number of agent steps that the robot has executed."""
     return json.loads(progress.read_text())["decisions"] if progress.exists() else 0
 
 
@@ -263,13 +274,13 @@ def decisions(progress: Path) -> int:
 def test_a_signal_ends_a_node(processes, tmp_path, name: str, number: int) -> None:
     parameters = {"robot": POINT, "recorder": [f"log:={tmp_path / 'log'}"]}.get(name, [])
     processes.start(name, *parameters)
-    processes.until_said(name, "active")
-    assert processes.stop(name, number) == 0, processes.said(name)
-    assert "Traceback" not in processes.said(name)
+    processes.wait_for_output(name, "active")
+    assert processes.stop(name, number) == 0, processes.output(name)
+    assert "Traceback" not in processes.output(name)
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "words", "right"),
+    ("name", "parameters", "arguments", "expected"),
     [
         ("robot", ["taks:=reach-v3"], (), "Did you mean 'task'"),
         ("robot", ["episodes:=-1"], (), "a whole number from 0"),
@@ -283,20 +294,22 @@ def test_a_signal_ends_a_node(processes, tmp_path, name: str, number: int) -> No
         ("monitor", [], ("-p", "every_s"), "Expected: --ros-args"),
     ],
 )
-def test_a_mistake_is_refused_in_two_lines(processes, name, parameters, words, right) -> None:
-    code = processes.start(name, *parameters, words=words).wait(WAIT_S)
-    said = processes.said(name)
-    lines = [line for line in said.splitlines() if line.startswith("error")]
-    assert code == 2 and right in said and len(lines) == 1, said
-    assert "Traceback" not in said and len(said.splitlines()) <= 4
+def test_a_wrong_argument_is_refused_in_two_lines(
+    processes, name, parameters, arguments, expected
+) -> None:
+    code = processes.start(name, *parameters, arguments=arguments).wait(WAIT_S)
+    output = processes.output(name)
+    lines = [line for line in output.splitlines() if line.startswith("error")]
+    assert code == 2 and expected in output and len(lines) == 1, output
+    assert "Traceback" not in output and len(output.splitlines()) <= 4
 
 
 def test_a_malformed_file_of_parameters_is_refused(processes, tmp_path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("robot:\n  ros__parameters: [")
-    code = processes.start("robot", words=("--params-file", str(path))).wait(WAIT_S)
-    said = processes.said("robot")
-    assert code == 2 and "params.yaml" in said and "Traceback" not in said
+    code = processes.start("robot", arguments=("--params-file", str(path))).wait(WAIT_S)
+    output = processes.output("robot")
+    assert code == 2 and "params.yaml" in output and "Traceback" not in output
 
 
 def test_every_node_has_a_main() -> None:

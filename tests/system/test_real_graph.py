@@ -23,12 +23,12 @@ START_S = 180.0  # a loaded machine imports torch slowly
 
 @pytest.fixture
 def launch(tmp_path):
-    """Start `wm launch sim_metaworld` in an empty folder; end what is left of it."""
+    """Start `wm launch sim_metaworld` in an empty folder; end the processes that still run."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*arguments: str) -> subprocess.Popen[str]:
         program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
-        command = [sys.executable, "-c", program, "launch", "sim_metaworld", "run:=one", *words]
+        command = [sys.executable, "-c", program, "launch", "sim_metaworld", "run:=one", *arguments]
         environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
         process = subprocess.Popen(
             command,
@@ -64,14 +64,14 @@ def wait_for_rows(folder: Path, process: subprocess.Popen[str], count: int) -> N
         time.sleep(0.2)
 
 
-def processes(folder: Path) -> list[str]:
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-    return [line for line in found.splitlines() if str(folder) in line]
+def processes_of(folder: Path) -> list[str]:
+    output = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    return [line for line in output.splitlines() if str(folder) in line]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("composition", ["split", pytest.param("fused", marks=pytest.mark.slow)])
-def test_an_episode_goes_from_the_simulator_into_the_log(launch, tmp_path, composition):
+def test_episodes_of_the_simulator_are_recorded_in_the_log(launch, tmp_path, composition):
     process = launch("train:=false", "episodes:=2", "time_limit:=30", f"composition:={composition}")
     output, _ = process.communicate(timeout=2 * START_S)
     assert process.returncode == 0, output
@@ -79,7 +79,7 @@ def test_an_episode_goes_from_the_simulator_into_the_log(launch, tmp_path, compo
         assert log.episodes["complete"].tolist() == [True, True]
         assert log.episodes["length"].tolist() == [31, 31]
     assert re.search(r"120 steps, 2 episodes", output), output
-    assert processes(tmp_path) == []
+    assert processes_of(tmp_path) == []
 
 
 @pytest.mark.timeout(600)
@@ -91,14 +91,14 @@ def test_ctrl_c_ends_a_learning_run_with_all_rows_kept_and_the_same_command_cont
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=START_S)
     assert process.returncode == 0, output
-    assert processes(tmp_path) == []
+    assert processes_of(tmp_path) == []
     before = rows(tmp_path)
     assert before >= 35
 
-    again = launch()
-    wait_for_rows(tmp_path, again, before + 5)
-    again.send_signal(signal.SIGINT)
-    output, _ = again.communicate(timeout=START_S)
+    continued = launch()
+    wait_for_rows(tmp_path, continued, before + 5)
+    continued.send_signal(signal.SIGINT)
+    output, _ = continued.communicate(timeout=START_S)
     assert "run one continues" in output
     with LogReader(tmp_path / "runs/one/log") as log:
         assert log.episodes["length"][0] == 31
@@ -107,8 +107,8 @@ def test_ctrl_c_ends_a_learning_run_with_all_rows_kept_and_the_same_command_cont
 
 def test_every_declared_parameter_is_one_of_its_node(tmp_path):
     """The graph and the nodes must agree on names, types and ranges, for every node."""
-    words = {"run": str(tmp_path), "log": str(tmp_path / "log"), "demos": 3}
-    values = {**GRAPH.defaults(), **words}
+    run_values = {"run": str(tmp_path), "log": str(tmp_path / "log"), "demos": 3}
+    values = {**GRAPH.defaults(), **run_values}
     assert len(GRAPH.nodes) > 5
     for node in GRAPH.nodes:
         assert_declared(node.executable, node.parameters(values))

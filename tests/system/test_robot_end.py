@@ -1,4 +1,4 @@
-"""The end of the robot node as a process: signals in motion, and what the arm is commanded last."""
+"""The end of the robot node as a process: signals in motion, and the arm's last command."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ END_S = 120.0
 def robot_file(folder, interface: str) -> tuple[str, str]:
     """Return the path of the simulated arm's YAML with another interface, and its command topic."""
     shipped = find_config("arm_sim")
-    about = yaml.safe_load(shipped.read_text())
-    about["model"] = str(shipped.parent / about["model"])
+    config = yaml.safe_load(shipped.read_text())
+    config["model"] = str(shipped.parent / config["model"])
     topic = f"/arm_sim/forward_{interface}_controller/commands"
-    about["command"] = {"interface": interface, "topic": topic}
+    config["command"] = {"interface": interface, "topic": topic}
     path = folder / "arm.yaml"
-    path.write_text(yaml.safe_dump(about))
+    path.write_text(yaml.safe_dump(config))
     return str(path), topic
 
 
 @pytest.mark.parametrize("interface", ["position", "velocity"])
 @pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGINT, signal.SIGTERM]])
-def test_signals_in_motion_leave_an_arm_that_stands(graph, tmp_path, interface, signals) -> None:
+def test_signals_in_motion_leave_the_arm_at_rest(graph, tmp_path, interface, signals) -> None:
     """A second signal does not cut the stop short."""
     path, topic = robot_file(tmp_path, interface)
     sim = graph.add(ArmSimNode, robot=path, task="goal", camera_px=32)
@@ -56,26 +56,30 @@ def test_signals_in_motion_leave_an_arm_that_stands(graph, tmp_path, interface, 
     )
     plans = topics.PLAN.always(graph.probe)
 
-    def plan(msg: JointState) -> None:
+    def send_plan(msg: JointState) -> None:
         step = messages.step_from_msg(msg)
         actions = np.repeat(np.float32([[0.0, 0.15, 0.0]]), 10, axis=0)
-        made = Plan(step.stamp_ns, Origin("script", "test"), step.names, actions, 0.1)
-        plans.publish(messages.plan_to_msg(made))
+        plan = Plan(step.stamp_ns, Origin("script", "test"), step.names, actions, 0.1)
+        plans.publish(messages.plan_to_msg(plan))
 
-    topics.STEPS.subscription(graph.probe, plan)
-    words = [sys.executable, "-m", "wm_nodes.nodes.robot", "--ros-args", "-r"]
-    words += [f"__ns:={graph.namespace}"]
-    given = {"adapter": "arm", "robot": path, "mode": "realtime", "task": "goal"}
-    given |= {"time_limit": 100000, "max_age_s": 0.0, "safety_file": str(tmp_path / "safety.json")}
-    for name, value in given.items():
-        words += ["-p", f"{name}:={value}"]
+    topics.STEPS.subscription(graph.probe, send_plan)
+    command = [sys.executable, "-m", "wm_nodes.nodes.robot", "--ros-args", "-r"]
+    command += [f"__ns:={graph.namespace}"]
+    parameters = {"adapter": "arm", "robot": path, "mode": "realtime", "task": "goal"}
+    parameters |= {
+        "time_limit": 100000,
+        "max_age_s": 0.0,
+        "safety_file": str(tmp_path / "safety.json"),
+    }
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
 
     def speed() -> float:
         if interface == "velocity":
             return float(np.abs(commands[-1]).max()) if commands else 0.0
         return float(np.abs(np.diff(commands[-2:], axis=0)).max(initial=0.0)) * 50.0
 
-    with subprocess.Popen(words) as process:
+    with subprocess.Popen(command) as process:
         graph.until(lambda: speed() > 5 * MOVING, END_S)
         for number in signals:
             process.send_signal(number)

@@ -56,12 +56,12 @@ def generate_launch_description():
 @pytest.fixture
 def prefix(tmp_path) -> Path:
     """Return an install prefix with a package wm_nodes that has no programs yet."""
-    found = tmp_path / "prefix"
-    index = found / "share" / "ament_index" / "resource_index" / "packages"
-    for folder in (index, found / "lib" / "wm_nodes"):
+    install_prefix = tmp_path / "prefix"
+    index = install_prefix / "share" / "ament_index" / "resource_index" / "packages"
+    for folder in (index, install_prefix / "lib" / "wm_nodes"):
         folder.mkdir(parents=True)
     (index / "wm_nodes").touch()
-    return found
+    return install_prefix
 
 
 def program(prefix: Path, name: str, text: str) -> None:
@@ -83,20 +83,20 @@ def environment(prefix: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def command(file: Path, *words: str) -> list[str]:
-    return [sys.executable, "-c", ROS2, "launch", str(file), *words]
+def command(file: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", ROS2, "launch", str(file), *arguments]
 
 
 @pytest.fixture
 def launch(prefix, tmp_path):
     """Return a function that runs `ros2 launch` on a graph of one stand-in node."""
 
-    def run(node: str, *words: str, restart: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(node: str, *arguments: str, restart: bool = True) -> subprocess.CompletedProcess[str]:
         program(prefix, "stand_in", f"#!{sys.executable} -S\n{textwrap.dedent(node)}")
         file = tmp_path / "try.launch.py"
         file.write_text(GRAPH.replace("RESTART", str(restart)))
         return subprocess.run(
-            command(file, *words),
+            command(file, *arguments),
             cwd=tmp_path,
             env=environment(prefix, tmp_path),
             capture_output=True,
@@ -107,37 +107,39 @@ def launch(prefix, tmp_path):
     return run
 
 
-def test_a_run_that_is_over_returns_0(launch):
-    done = launch("print('done')")
-    assert done.returncode == 0
-    assert "Caught exception" not in done.stdout + done.stderr
+def test_a_launch_whose_node_finished_returns_0(launch):
+    completed = launch("print('done')")
+    assert completed.returncode == 0
+    assert "Caught exception" not in completed.stdout + completed.stderr
 
 
 def test_a_node_that_refuses_its_arguments_fails_the_launch_with_its_line(launch):
-    done = launch("import sys; print('error: rate: given -1.', file=sys.stderr); sys.exit(2)")
-    assert done.returncode == 1
-    assert "robot refused its arguments: error: rate: given -1." in done.stdout + done.stderr
+    completed = launch("import sys; print('error: rate: given -1.', file=sys.stderr); sys.exit(2)")
+    assert completed.returncode == 1
+    assert (
+        "robot refused its arguments: error: rate: given -1." in completed.stdout + completed.stderr
+    )
 
 
 def test_a_node_that_crashes_again_and_again_fails_the_launch_with_its_last_error(launch):
-    done = launch("print('begins', flush=True)\nraise RuntimeError('the arm is gone')")
-    output = done.stdout + done.stderr
-    assert done.returncode == 1
+    completed = launch("print('begins', flush=True)\nraise RuntimeError('the arm is gone')")
+    output = completed.stdout + completed.stderr
+    assert completed.returncode == 1
     assert output.count("begins") == 6
     assert output.count("robot crashed (1) and is started again: RuntimeError: the arm is") == 5
     assert "robot crashed 6 times in 60 s, the last with 1: RuntimeError: the arm is" in output
 
 
 def test_a_node_that_is_not_started_again_fails_the_launch(launch):
-    done = launch("import sys; print('no log', file=sys.stderr); sys.exit(1)", restart=False)
-    assert done.returncode == 1
-    assert "robot ended with 1: no log" in done.stdout + done.stderr
+    completed = launch("import sys; print('no log', file=sys.stderr); sys.exit(1)", restart=False)
+    assert completed.returncode == 1
+    assert "robot ended with 1: no log" in completed.stdout + completed.stderr
 
 
 def test_a_wrong_argument_fails_the_launch_before_any_process_starts(launch):
-    done = launch("print('begins')", "rate:=fast")
-    output = done.stdout + done.stderr
-    assert done.returncode == 1
+    completed = launch("print('begins')", "rate:=fast")
+    output = completed.stdout + completed.stderr
+    assert completed.returncode == 1
     assert "rate: got 'fast', expected a number from 0.0." in output
     assert "begins" not in output
 
@@ -147,8 +149,8 @@ def test_a_run_of_digits_keeps_its_name(launch, tmp_path, name):
     assert launch("", f"run:={name}", f"task:={name}", "rate:=3").returncode == 0
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [name]
     file = tmp_path / "runs" / name / "logs" / "params" / "robot.yaml"
-    given = yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]
-    assert given["task"] == name and isinstance(given["rate"], float)
+    parameters = yaml.safe_load(Path(file).read_text())["/**"]["ros__parameters"]
+    assert parameters["task"] == name and isinstance(parameters["rate"], float)
 
 
 TWO_ARMS = """
@@ -157,13 +159,13 @@ from launch.actions import GroupAction, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import PushRosNamespace
 
-GIVEN = {"policy": "random", "task": "goal", "time_limit": "1000", "home": "false"}
+ARGUMENTS = {"policy": "random", "task": "goal", "time_limit": "1000", "home": "false"}
 
 
 def arm(side, seed):
-    given = {**GIVEN, "run": side, "seed": seed, "frame_prefix": side + "_"}
+    arguments = {**ARGUMENTS, "run": side, "seed": seed, "frame_prefix": side + "_"}
     file = PythonLaunchDescriptionSource("FILE")
-    included = IncludeLaunchDescription(file, launch_arguments=given.items())
+    included = IncludeLaunchDescription(file, launch_arguments=arguments.items())
     return GroupAction([PushRosNamespace(side), included])
 
 

@@ -1,4 +1,4 @@
-"""A second signal does not cut the end of a node short, from a person or a launcher."""
+"""A second signal, from the operator or a launcher, does not interrupt the end of a node."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def start(phase: str, seconds: float, path: Path) -> subprocess.Popen[str]:
 
 def until(process: subprocess.Popen[str], text: str) -> None:
     assert process.stdout is not None
-    assert any(text in line for line in process.stdout), f"it never said {text!r}"
+    assert any(text in line for line in process.stdout), f"no line of the output contains {text!r}"
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_end_under_way_is_completed(tmp_path, second) -> None:
+@pytest.mark.parametrize("second_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_cleanup_in_progress_is_completed(tmp_path, second_signal) -> None:
     with start("cleanup", 1.0, tmp_path / "end") as process:
         until(process, "active")
         process.send_signal(signal.SIGINT)
         until(process, "cleanup")
-        process.send_signal(second)
+        process.send_signal(second_signal)
         assert process.wait(120) == 0
     assert (tmp_path / "end").read_text() == "done"
 
 
-def test_an_end_that_takes_too_long_can_be_interrupted(tmp_path) -> None:
+def test_a_cleanup_that_takes_too_long_can_be_interrupted(tmp_path) -> None:
     with start("cleanup", 600.0, tmp_path / "end") as process:
         until(process, "active")
         process.send_signal(signal.SIGINT)
@@ -69,7 +69,7 @@ def test_an_end_that_takes_too_long_can_be_interrupted(tmp_path) -> None:
     assert not (tmp_path / "end").exists()
 
 
-def test_a_node_that_is_still_beginning_is_interrupted_by_a_second_signal(tmp_path) -> None:
+def test_a_node_that_is_being_configured_is_interrupted_by_a_second_signal(tmp_path) -> None:
     with start("configure", 600.0, tmp_path / "begin") as process:
         until(process, "configure")
         for _ in range(200):

@@ -1,4 +1,4 @@
-"""Two simulated arms in one ROS domain, as real processes: each obeys its own plans and stops."""
+"""Two simulated arms in one ROS domain, as real processes: each has its own plans and stops."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ SIDES = ("left", "right")
 START_S = 180.0  # a loaded machine starts slowly
 MOVED_RAD, STILL_RAD = 0.15, 1e-9
 AT_REST = 3  # equal commands: an arm at rest after a stop gets no more
-SEEN = 60  # measurements: 0.6 s
+RECENT = 60  # measurements: 0.6 s
 NOISE_RAD = 0.03  # of measurements of an arm that stands
 ORIGIN = Origin("script", "test")
 
 
 class Arm:
-    """One arm as others see it: its commands, measured joints, diagnostics, and plans for it."""
+    """Topics of one arm: its commands, measured joints, diagnostics, and plans sent to it."""
 
     def __init__(self, node: Node, side: str) -> None:
         self.ns, self.driver_ns = f"/{side}/robot", f"/{side}/arm_sim"
-        self.planned = False
+        self.send_plans = False
         self.commands: list[np.ndarray] = []
         self.commanded_at = 0.0
-        self.places: list[np.ndarray] = []
+        self.positions: list[np.ndarray] = []
         self.keys: set[str] = set()  # of all diagnostics so far
         self.hardware = ""
         self.message = ""
-        listen = node.create_subscription
+        subscribe = node.create_subscription
         command = f"{self.driver_ns}/forward_position_controller/commands"
-        listen(Float64MultiArray, command, self._on_command, 100)
-        listen(JointState, f"{self.driver_ns}/joint_states", self._on_joints, 100)
-        listen(JointState, f"{self.ns}/step", self._on_step, topics.STEP)
-        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, topics.REPORTS)
+        subscribe(Float64MultiArray, command, self._on_command, 100)
+        subscribe(JointState, f"{self.driver_ns}/joint_states", self._on_joints, 100)
+        subscribe(JointState, f"{self.ns}/step", self._on_step, topics.STEP)
+        subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, topics.REPORTS)
         self.plans = node.create_publisher(topics.PLAN.type, f"{self.ns}/plan", topics.PLAN.qos)
 
     def _on_command(self, msg: Float64MultiArray) -> None:
@@ -72,14 +72,14 @@ class Arm:
         self.commanded_at = time.monotonic()
 
     def _on_joints(self, msg: JointState) -> None:
-        self.places.append(np.array(msg.position))
+        self.positions.append(np.array(msg.position))
 
     def _on_step(self, msg: JointState) -> None:
         step = messages.step_from_msg(msg)
-        if not self.planned:
+        if not self.send_plans:
             return
-        push = 0.15 * np.sin(step.stamp_ns / 1e9)
-        actions = np.repeat(np.array([[0.0, push, 0.0]], np.float32), 6, axis=0)
+        velocity = 0.15 * np.sin(step.stamp_ns / 1e9)
+        actions = np.repeat(np.array([[0.0, velocity, 0.0]], np.float32), 6, axis=0)
         self.plans.publish(
             messages.plan_to_msg(Plan(step.stamp_ns, ORIGIN, step.names, actions, 0.1))
         )
@@ -90,32 +90,32 @@ class Arm:
                 self.keys |= {pair.key for pair in status.values}
                 self.hardware, self.message = status.hardware_id, status.message
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         self.commands.clear()
-        self.places.clear()
+        self.positions.clear()
 
     @property
     def commanded(self) -> float:
-        """How far the commands since `forget` went [rad]."""
+        """Largest range of a joint's commands since `clear` [rad]."""
         return float(np.ptp(self.commands, axis=0).max()) if self.commands else 0.0
 
     @property
-    def measured(self) -> float:
-        return float(np.ptp(self.places, axis=0).max()) if self.places else 0.0
+    def measured_range(self) -> float:
+        return float(np.ptp(self.positions, axis=0).max()) if self.positions else 0.0
 
     @property
-    def rests(self) -> bool:
+    def at_rest(self) -> bool:
         """Return whether the newest measurements are equal, and so are the newest commands, if
         there were any within the last second."""
-        commands, places = self.commands[-AT_REST:], self.places[-SEEN:]
+        commands, positions = self.commands[-AT_REST:], self.positions[-RECENT:]
         commands = commands if time.monotonic() - self.commanded_at < 1.0 else []
         commanded = bool(commands) and float(np.ptp(commands, axis=0).max()) > STILL_RAD
-        still = len(places) == SEEN and float(np.ptp(places, axis=0).max()) <= NOISE_RAD
+        still = len(positions) == RECENT and float(np.ptp(positions, axis=0).max()) <= NOISE_RAD
         return still and not commanded
 
 
 class Plant:
-    """Simulators and robot nodes of both sides, and a node that watches and plans."""
+    """Simulators and robot nodes of both sides, and a node that monitors them and sends plans."""
 
     def __init__(self, folder) -> None:
         self.env = {**ENV, "XDG_STATE_HOME": str(folder)}
@@ -134,26 +134,27 @@ class Plant:
                 driver_ns=f"/{side}/arm_sim", time_limit=100000, max_age_s=0.0,
             )  # fmt: skip
 
-    def start(self, side: str, name: str, **given: object) -> None:
+    def start(self, side: str, name: str, **parameters: object) -> None:
         ns = f"/{side}/{name}"
-        words = [sys.executable, "-m", f"wm_nodes.nodes.{name}", "--ros-args", "-r", f"__ns:={ns}"]
-        for key, value in given.items():
-            words += ["-p", f"{key}:={value}"]
-        self.processes[side, name] = subprocess.Popen(words, env=self.env)
+        command = [sys.executable, "-m", f"wm_nodes.nodes.{name}"]
+        command += ["--ros-args", "-r", f"__ns:={ns}"]
+        for parameter, value in parameters.items():
+            command += ["-p", f"{parameter}:={value}"]
+        self.processes[side, name] = subprocess.Popen(command, env=self.env)
 
     def until(self, condition: Callable[[], object], seconds: float = START_S) -> None:
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end, [(arm.message, arm.commanded) for arm in self.arms]
-            ended = {who: p.poll() for who, p in self.processes.items() if p.poll() is not None}
+            assert time.monotonic() < end, [(arm.message, arm.commanded_range) for arm in self.arms]
+            ended = {key: p.poll() for key, p in self.processes.items() if p.poll() is not None}
             assert not ended, ended
             self.executor.spin_once(timeout_sec=0.02)
 
-    def wm(self, *words: str) -> tuple[int, str]:
-        """Run `wm arm WORDS` while plans go on; return its exit code and output."""
+    def wm(self, *arguments: str) -> tuple[int, str]:
+        """Run `wm arm ARGUMENTS` while plans are sent; return its exit code and output."""
         process = subprocess.Popen(
-            [*WM, "arm", *words], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
+            [*WM, "arm", *arguments], env=self.env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.until(lambda: process.poll() is not None)
         return process.returncode, process.communicate()[0]
@@ -179,9 +180,9 @@ class Plant:
 
 @pytest.fixture
 def plant(tmp_path) -> Iterator[Plant]:
-    made = Plant(tmp_path)
-    yield made
-    made.close()
+    started_plant = Plant(tmp_path)
+    yield started_plant
+    started_plant.close()
 
 
 @pytest.mark.slow
@@ -190,27 +191,27 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
     left, right = plant.arms
     record = {arm: f"arm_sim@{DOMAIN}_{arm.ns[1:].replace('/', '.')}.json" for arm in plant.arms}
 
-    # A plan for one moves only that one.
-    left.planned = True
-    plant.until(lambda: left.commanded > MOVED_RAD and len(right.places) > SEEN)
-    plant.until(lambda: left.measured > MOVED_RAD / 2)
-    assert right.commanded <= STILL_RAD and right.measured <= NOISE_RAD
-    right.planned = True
-    plant.until(lambda: right.commanded > MOVED_RAD)
+    # A plan for one arm moves only that arm.
+    left.send_plans = True
+    plant.until(lambda: left.commanded_range > MOVED_RAD and len(right.positions) > RECENT)
+    plant.until(lambda: left.measured_range > MOVED_RAD / 2)
+    assert right.commanded_range <= STILL_RAD and right.measured_range <= NOISE_RAD
+    right.send_plans = True
+    plant.until(lambda: right.commanded_range > MOVED_RAD)
     goals = {name for name, _ in plant.node.get_topic_names_and_types() if "goal/image" in name}
     assert goals == {"/left/robot/goal/image", "/right/robot/goal/image"}
 
     # Emergency stop of one leaves the other moving.
     code, text = plant.wm("stop", "--ns", left.ns)
     assert (code, text) == (0, f"{left.ns}: stopped and latched\n")
-    plant.until(lambda: left.rests)
+    plant.until(lambda: left.at_rest)
     for arm in plant.arms:
-        arm.forget()
-    plant.until(lambda: right.commanded > MOVED_RAD and len(left.places) > SEEN)
-    assert left.commanded <= STILL_RAD and left.measured <= NOISE_RAD
+        arm.clear()
+    plant.until(lambda: right.commanded_range > MOVED_RAD and len(left.positions) > RECENT)
+    assert left.commanded_range <= STILL_RAD and left.measured_range <= NOISE_RAD
     assert plant.latched() == {record[left]}
 
-    # What may move an arm is refused where it is not clear which one; stopping never is.
+    # Commands that may move an arm are refused without a namespace; stopping never is.
     for command in ("resume", "clear", "home"):
         code, text = plant.wm(command)
         assert code == 2 and text.count("\n") == 1
@@ -218,16 +219,16 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
     code, text = plant.wm("stop")
     assert code == 0
     assert sorted(text.splitlines()) == [f"{arm.ns}: stopped and latched" for arm in plant.arms]
-    plant.until(lambda: left.rests and right.rests)
+    plant.until(lambda: left.at_rest and right.at_rest)
     assert plant.latched() == set(record.values())
 
-    # Neither took the other for a second driver or commander.
+    # Neither reported the other as a second driver or commander.
     plant.until(lambda: all("steps" in arm.keys for arm in plant.arms))
     for arm in plant.arms:
         assert not {"faults/commander", "faults/joint_sources"} & arm.keys
         assert arm.hardware == arm.ns
 
-    # The only one that runs needs no name.
+    # A single running arm needs no namespace.
     robot = plant.processes.pop(("right", "robot"))
     robot.terminate()
     assert robot.wait(START_S) == 0
@@ -236,7 +237,7 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
 
 
 @pytest.mark.parametrize(
-    ("words", "expected_message"),
+    ("arguments", "expected_message"),
     [
         (["stop", "--ns", "left arm"], "--ns: got 'left arm', expected "),
         (["stop", "--all", "--ns", "/a"], "--all: got --ns, expected wm arm stop --all"),
@@ -248,10 +249,8 @@ def test_two_arms_in_one_domain_do_not_disturb_each_other(plant):
         (["stop", "--wait-s", "0.1"], "no robot node runs within 0.1 s"),
     ],
 )
-def test_what_the_operator_cannot_mean_is_refused_in_one_line(
-    words, expected_message, monkeypatch, capsys
-):
+def test_wrong_arguments_are_refused_in_one_line(arguments, expected_message, monkeypatch, capsys):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(domains.EMPTY))
-    assert main(["arm", *words]) == 2
+    assert main(["arm", *arguments]) == 2
     printed = capsys.readouterr()
     assert expected_message in printed.err and printed.err.count("\n") == 1 and not printed.out

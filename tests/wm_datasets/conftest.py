@@ -14,7 +14,7 @@ PATHS = [str(HERE.parents[1]), str(HERE.parents[1] / "datasets")]  # of programs
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, request):
-    """Small blocks, and no waiting for the disk: no test in this process cuts the power."""
+    """Small blocks, and no fsync: no test in this process cuts the power."""
     from wm_datasets.storage import column, manifest
 
     monkeypatch.setattr(manifest, "_SEGMENT_BYTES", 1)
@@ -23,8 +23,8 @@ def quick(monkeypatch, request):
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path_factory):
-    """Decoded rows go into a folder of the test's own."""
+def cache_of_the_test(monkeypatch, tmp_path_factory):
+    """Decoded rows are written to a folder of this test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 

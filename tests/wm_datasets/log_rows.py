@@ -1,4 +1,4 @@
-"""Rows that follow from their number, so that whatever a log holds can be checked against them.
+"""Rows that are computed from their number, so that the content of a log can be checked.
 
 Run as a program, it is a real writer process:  python log_rows.py PATH ROWS CAPACITY PAUSE_S
 """
@@ -16,15 +16,15 @@ EPISODE_ROWS = 20
 
 
 def make_spec(**changes):
-    arm = VectorSpec(("x", "y", "z"), ("m", "m", "m"), (-1, -1, 0), (1, 1, float("inf")))
-    hand = VectorSpec(("dx", "grip"), ("m/s", "1"), (-1, -1), (6, 1))
+    proprio = VectorSpec(("x", "y", "z"), ("m", "m", "m"), (-1, -1, 0), (1, 1, float("inf")))
+    action = VectorSpec(("dx", "grip"), ("m/s", "1"), (-1, -1), (6, 1))
     values = {
         "robot": "arm",
         "task": "reach",
         "control_period_s": 0.05,
         "cameras": {"front": (4, 6, 3), "wrist": (2, 2, 3)},
-        "proprio": arm,
-        "action": hand,
+        "proprio": proprio,
+        "action": action,
         "extra": {"render": "fast"},
     }
     return LogSpec(**(values | changes))
@@ -84,7 +84,7 @@ def check_episodes(reader, rows):
 
 
 def small_blocks():
-    """Let segments and chunks be tiny, so that little data crosses many borders."""
+    """Make segments and chunks tiny, so that little data crosses many boundaries."""
     manifest._SEGMENT_BYTES = 1  # 16 rows
     column._CHUNK_BYTES = 512  # 4 rows of the camera
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.wm_datasets.formats.test_base import bring, contents, export
+from tests.wm_datasets.formats.test_base import contents, export, import_log
 from tests.wm_datasets.log_rows import make_row, make_spec
 from wm_datasets import LogReader, LogWriter, Sampler
 from wm_datasets.errors import LogSpecError
@@ -19,7 +19,7 @@ from wm_datasets.sensors import SensorSpec
 SIDE = 24
 
 
-def picture(number, height=SIDE, width=SIDE):
+def noise_image(number, height=SIDE, width=SIDE):
     return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -30,7 +30,7 @@ def log_of(path, lengths, size=(SIDE, SIDE), sensors=None):
         for rows in lengths:
             for step in range(rows):
                 row = make_row(writer.length, step, step == rows - 1)
-                row["image/front"] = picture(writer.length, *size)
+                row["image/front"] = noise_image(writer.length, *size)
                 for name, sensor in spec.sensors.items():
                     row[f"sensor/{name}"] = np.full(sensor.shape, writer.length, sensor.stored)
                 writer.append({name: row[name] for name in spec.fields})
@@ -41,7 +41,7 @@ def log_of(path, lengths, size=(SIDE, SIDE), sensors=None):
 
 
 def test_a_smaller_image_is_averaged_over_areas_and_a_larger_one_interpolated():
-    image = picture(0)
+    image = noise_image(0)
     small = CropResize(8, 8)(image)
     blocks = image.reshape(8, 3, 8, 3, 3).astype(float).mean((1, 3))
     assert np.abs(small - blocks).max() <= 0.5
@@ -49,8 +49,8 @@ def test_a_smaller_image_is_averaged_over_areas_and_a_larger_one_interpolated():
     assert np.array_equal(CropResize(48, 48)(image), expected)
 
 
-def test_the_crop_comes_first_and_depth_keeps_its_numbers():
-    image = picture(0, 20, 40)
+def test_images_are_cropped_before_resizing_and_depth_is_not_interpolated():
+    image = noise_image(0, 20, 40)
     change = CropResize(5, 5, (0.5, 0.0, 0.25, 0.5))
     assert change.size(20, 40) == (5, 5) and CropResize(crop=change.crop).size(20, 40) == (10, 10)
     assert np.array_equal(change(image), CropResize(5, 5)(image[:10, 20:30]))
@@ -64,7 +64,7 @@ def test_the_crop_comes_first_and_depth_keeps_its_numbers():
 
 
 def source_of(name, log, folder):
-    """What a format makes of a log."""
+    """Export a log in a format; return the path."""
     options = {"layout": "point_maze"} if name == "dino_wm" else {}
     export(name, log, folder / name, **options)
     return folder / name
@@ -77,8 +77,8 @@ def test_every_format_crops_and_resizes(tmp_path, name):
         pytest.importorskip(need[name])
     source = source_of(name, log_of(tmp_path / "log", [4, 3]), tmp_path)
     crop, size = (0.25, 0.0, 0.0, 0.25), (9, 6)
-    bring(name, source, tmp_path / "plain")
-    bring(name, source, tmp_path / "out", crop=crop, size=size)
+    import_log(name, source, tmp_path / "plain")
+    import_log(name, source, tmp_path / "out", crop=crop, size=size)
     (before, _, plain), (spec, episodes, rows) = (
         contents(tmp_path / "plain"),
         contents(tmp_path / "out"),
@@ -100,7 +100,7 @@ def test_depth_is_resized_and_other_sensors_stay(tmp_path):
     sensors = {"depth": SensorSpec.depth(SIDE, SIDE)}
     log = log_of(tmp_path / "log", [4], sensors=sensors)
     source = source_of("rosbag", log, tmp_path)
-    bring("rosbag", source, tmp_path / "out", size=(8, 8))
+    import_log("rosbag", source, tmp_path / "out", size=(8, 8))
     spec, _, rows = contents(tmp_path / "out")
     assert spec.sensors["depth"].shape == (8, 8)
     assert (rows["sensor/depth"] == np.arange(4)[:, None, None]).all()
@@ -113,13 +113,13 @@ def test_frames_of_several_sizes_need_a_size(tmp_path):
     (tmp_path / "in").mkdir()
     images = {}
     for name, size in (("a", (SIDE, 32)), ("b", (16, 20))):
-        images[name] = np.stack([picture(i, *size) for i in range(3)])
+        images[name] = np.stack([noise_image(i, *size) for i in range(3)])
         stamps = np.arange(3) * 40_000_000
         encode(tmp_path / f"in/{name}.mkv", iter(images[name]), stamps, 0.04, False)
     with pytest.raises(FormatError, match="--size HEIGHT WIDTH"):
-        bring("video", tmp_path / "in", tmp_path / "log", crop=(0.1, 0, 0, 0))
+        import_log("video", tmp_path / "in", tmp_path / "log", crop=(0.1, 0, 0, 0))
     assert not (tmp_path / "log").exists()
-    bring("video", tmp_path / "in", tmp_path / "log", size=(8, 8))
+    import_log("video", tmp_path / "in", tmp_path / "log", size=(8, 8))
     expected = [CropResize(8, 8)(image) for name in "ab" for image in images[name]]
     assert np.array_equal(contents(tmp_path / "log")[2]["image/camera"], np.stack(expected))
 
@@ -132,10 +132,12 @@ def test_frames_of_several_sizes_need_a_size(tmp_path):
         ({"crop": (0.5, 0, 0.49, 0)}, "--crop: image: got .* leaves empty"),
     ],
 )
-def test_what_makes_no_image_is_refused_before_anything_is_written(tmp_path, options, message):
+def test_a_size_or_crop_without_pixels_is_refused_before_anything_is_written(
+    tmp_path, options, message
+):
     source = source_of("dino_wm", log_of(tmp_path / "log", [3], (4, 6)), tmp_path)
     with pytest.raises(FormatError, match=message):
-        bring("dino_wm", source, tmp_path / "out", **options)
+        import_log("dino_wm", source, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -147,7 +149,7 @@ def test_a_source_without_images_has_none_to_resize(tmp_path):
         file["data/demo_0/actions"] = np.ones((3, 2))
         file["data/demo_0/obs/eef"] = np.ones((3, 2))
     with pytest.raises(FormatError, match="--size: the source has no images"):
-        bring("robomimic", tmp_path / "a.hdf5", tmp_path / "out", size=(8, 8))
+        import_log("robomimic", tmp_path / "a.hdf5", tmp_path / "out", size=(8, 8))
 
 
 # Options that a format does not use
@@ -165,20 +167,20 @@ USED = {
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_option_that_a_format_does_not_use_is_refused_by_name(tmp_path, name):
-    taken_in, taken_out = USED[name]
+    import_options, export_options = USED[name]
     for option, value in IMPORTS.items():
-        if option not in taken_in:
+        if option not in import_options:
             with pytest.raises(FormatError, match=f"--{option}: got .* import of {name}"):
                 open_source(name, tmp_path, Options(**{option: value}))
     with LogReader(log_of(tmp_path / "log", [3])) as reader:
         for option, value in EXPORTS.items():
-            if option not in taken_out:
+            if option not in export_options:
                 with pytest.raises(FormatError, match=f"--{option}: got .* export to {name}"):
                     open_exporter(name, reader, Options(**{option: value}))
 
 
 @pytest.mark.parametrize("name", ["robomimic", "dino_wm", "rosbag", "lerobot"])
-def test_what_came_from_a_log_says_its_own_robot(tmp_path, name):
+def test_an_import_of_an_exported_log_refuses_another_robot_task_or_period(tmp_path, name):
     need = {"robomimic": "h5py", "rosbag": "rosbags", "lerobot": "pyarrow"}
     if name in need:
         pytest.importorskip(need[name])
@@ -192,10 +194,10 @@ def test_folders_name_the_cameras_of_a_video(make_log, tmp_path):
     pytest.importorskip("av")
     export("video", make_log([3]), tmp_path / "films")
     with pytest.raises(FormatError, match=r"--camera: got 'hand', .* folders name"):
-        bring("video", tmp_path / "films", tmp_path / "out", camera="hand")
+        import_log("video", tmp_path / "films", tmp_path / "out", camera="hand")
 
 
-# A log as a model sees it
+# Resized logs
 
 
 def test_a_resized_log_is_the_log_with_smaller_images(tmp_path):
@@ -222,7 +224,7 @@ def test_a_resized_log_is_the_log_with_smaller_images(tmp_path):
 
 @pytest.mark.parametrize("memory", [1 << 20, 1])
 def test_a_sampler_draws_the_same_windows_resized(tmp_path, memory):
-    """From memory, and from decoded files beside those of the same log in its own size."""
+    """From memory, and from decoded files beside those of the same log at its original size."""
     log = log_of(tmp_path / "log", [60, 50, 40])
     options = {"batch": 6, "length": 4, "seed": 3, "fields": ["image/front", "proprio"]}
     options |= {"cache_bytes": memory, "cache_folder": tmp_path / "cache"}
@@ -230,11 +232,11 @@ def test_a_sampler_draws_the_same_windows_resized(tmp_path, memory):
         plain = Sampler(one, **options)
         small = Sampler([(resized(other, "front", 8, 8), 1.0)], **options)
         for _ in range(5):
-            whole, seen = plain.sample(), small.sample()
-            assert np.array_equal(whole["proprio"], seen["proprio"])
-            images = whole["image/front"].reshape(-1, SIDE, SIDE, 3)
+            plain_batch, small_batch = plain.sample(), small.sample()
+            assert np.array_equal(plain_batch["proprio"], small_batch["proprio"])
+            images = plain_batch["image/front"].reshape(-1, SIDE, SIDE, 3)
             expected = np.stack([CropResize(8, 8)(image) for image in images])
-            assert np.array_equal(seen["image/front"].reshape(expected.shape), expected)
+            assert np.array_equal(small_batch["image/front"].reshape(expected.shape), expected)
         plain.close(), small.close()
 
 
@@ -244,11 +246,11 @@ def test_a_log_that_grows_grows_resized(tmp_path):
         small = resized(reader, "front", 8, 8)
         log_of(log, [4])
         assert small.refresh() and small.length == 9
-        assert np.array_equal(small.read("image/front", 8, 9)[0], CropResize(8, 8)(picture(8)))
+        assert np.array_equal(small.read("image/front", 8, 9)[0], CropResize(8, 8)(noise_image(8)))
 
 
 def test_a_log_of_an_import_without_a_size_is_untouched(tmp_path):
     source = source_of("dino_wm", log_of(tmp_path / "log", [3]), tmp_path)
     assert pickle.loads(pickle.dumps(Options())).changed() == []
-    bring("dino_wm", source, tmp_path / "out")
+    import_log("dino_wm", source, tmp_path / "out")
     assert "resized" not in contents(tmp_path / "out")[0].extra

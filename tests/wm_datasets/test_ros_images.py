@@ -48,8 +48,8 @@ def quantized(metres, quantization=100.0, farthest=10.0):
 def test_raw_encodings_become_rgb_without_their_padding(encoding, pixels):
     lines = np.pad(pixels.reshape(6, -1), ((0, 0), (0, 5)))
     expected = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else RGB
-    found = rgb(lines.tobytes(), encoding, 6, 8, lines.shape[1])
-    assert np.array_equal(found, expected)
+    decoded = rgb(lines.tobytes(), encoding, 6, 8, lines.shape[1])
+    assert np.array_equal(decoded, expected)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_png_is_exact(fmt):
 
 @pytest.mark.parametrize("fmt", ["jpeg", "jpg", "rgb8; jpeg compressed bgr8", "bgr8; jpeg"])
 def test_jpeg_keeps_a_colour(fmt):
-    found = compressed_rgb(encoded(".jpg", FLAT[:, :, ::-1]), fmt)
-    assert np.abs(found.astype(int) - FLAT).max() <= 3
+    decoded = compressed_rgb(encoded(".jpg", FLAT[:, :, ::-1]), fmt)
+    assert np.abs(decoded.astype(int) - FLAT).max() <= 3
 
 
-def test_what_the_encoder_was_given_in_rgb_is_turned_back():
+def test_channels_that_the_encoder_swapped_are_swapped_back():
     assert np.array_equal(compressed_rgb(encoded(".png", RGB), "rgb8; png compressed rgb8"), RGB)
 
 
@@ -82,19 +82,19 @@ def test_grey_and_transparent_files_become_rgb():
 def test_depth_in_16_bits_is_exact(fmt):
     depth = RNG.integers(0, 65536, (5, 7), np.uint16)
     data = struct.pack("<iff", 0, 0, 0) + encoded(".png", depth)
-    found = compressed_distances(data, fmt)
-    assert found.dtype == np.uint16 and np.array_equal(to_mm(found), depth) and is_depth(fmt)
+    decoded = compressed_distances(data, fmt)
+    assert decoded.dtype == np.uint16 and np.array_equal(to_mm(decoded), depth) and is_depth(fmt)
     assert np.array_equal(compressed_distances(encoded(".png", depth), "16UC1; png"), depth)
 
 
 @pytest.mark.parametrize("fmt", ["32FC1; compressedDepth png", "32FC1; compressedDepth"])
 def test_float_depth_is_decoded_by_its_header(fmt):
     metres = np.float32([[2.0, 0.35, 1.0, 5.0], [9.9, 10.0, 12.0, np.nan]])
-    found = compressed_distances(quantized(metres), fmt)
+    decoded = compressed_distances(quantized(metres), fmt)
     step = metres**2 / (100 * 101)  # of the quantization, which grows with the square
-    assert (np.abs(found - metres)[0] <= 1.01 * step[0]).all()
-    assert abs(found[1, 0] - 9.9) <= 1.01 * step[1, 0] and not found[1, 1:].any()
-    assert abs(int(to_mm(found)[0, 0]) - 2000) <= 1
+    assert (np.abs(decoded - metres)[0] <= 1.01 * step[0]).all()
+    assert abs(decoded[1, 0] - 9.9) <= 1.01 * step[1, 0] and not decoded[1, 1:].any()
+    assert abs(int(to_mm(decoded)[0, 0]) - 2000) <= 1
 
 
 def test_raw_depth_of_both_byte_orders():
@@ -103,8 +103,8 @@ def test_raw_depth_of_both_byte_orders():
         data = metres.astype(">f4" if big else "<f4").tobytes()
         assert to_mm(distances(data, "32FC1", 1, 4, 16, big)).tolist() == [[1250, 0, 0, 0]]
         data = np.uint16([[1, 65535]]).astype(">u2" if big else "<u2").tobytes()
-        found = distances(data, "16UC1", 1, 2, 4, big)
-        assert found.tolist() == [[1, 65535]] and to_m(found)[0, 0] == np.float32(1e-3)
+        decoded = distances(data, "16UC1", 1, 2, 4, big)
+        assert decoded.tolist() == [[1, 65535]] and to_m(decoded)[0, 0] == np.float32(1e-3)
 
 
 PNG, JPEG = encoded(".png", BGR), encoded(".jpg", FLAT)
@@ -134,18 +134,18 @@ DEEP = struct.pack("<iff", 0, 0, 0) + encoded(".png", np.full((4, 4), 900, np.ui
         (compressed_rgb, b"\0" * 64, "h264", "data", "expected a readable image"),
     ],
 )
-def test_what_is_no_image_is_refused_with_its_reason(decode, data, fmt, reason, message):
+def test_data_that_are_no_image_are_refused_with_their_reason(decode, data, fmt, reason, message):
     with pytest.raises(ImageError, match=message) as error:
         decode(data, fmt)
     assert error.value.reason == reason and "\n" not in str(error.value)
 
 
-def test_a_flipped_bit_of_a_png_is_never_taken_in():
+def test_a_flipped_bit_of_a_png_never_changes_pixels():
     for place in range(len(PNG)):
         data = bytearray(PNG)
         data[place] ^= 1
         try:
-            found = compressed_rgb(bytes(data), "png")
+            decoded = compressed_rgb(bytes(data), "png")
         except ImageError:
             continue
-        assert np.array_equal(found, RGB), place
+        assert np.array_equal(decoded, RGB), place

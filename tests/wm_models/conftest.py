@@ -1,4 +1,4 @@
-"""Small models and batches that every test here shares."""
+"""Small models and batches for all tests of wm_models."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def rows() -> Callable[..., dict[str, Tensor]]:
 
 @pytest.fixture
 def batches(rows: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, dict[str, Tensor]]]:
-    """What a learner asks for next: batches(learner, seed)."""
+    """The batches that a learner needs: batches(learner, seed)."""
 
     def make(learner: object, seed: int = 0) -> dict[str, dict[str, Tensor]]:
         size = learner.model.config.autoencoder.image_size

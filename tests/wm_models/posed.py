@@ -1,6 +1,6 @@
-"""A model that sees no image: a measured pose that is integrated outside the network, a dict as its
-state, and a value of which one critic is drawn, as TD-MPC2 does. What such models ask of the
-contract and of the nodes is tested on it."""
+"""A model without images: a measured pose that is integrated outside the network, a dict as its
+state, and a value of one randomly drawn critic, as in TD-MPC2. Tests use it to check the contract
+and the nodes with such models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH, STEP_S = 4, 0.1
 
 
 class Posed(WorldModel):
-    """Pose' = pose + .1 action, exactly; the network sees the pose too, as one token."""
+    """Pose' = pose + .1 action, exactly; the pose is also an input of the network, as one token."""
 
     def __init__(self, size: int = 2) -> None:
         super().__init__()

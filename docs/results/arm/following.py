@@ -44,8 +44,8 @@ def free_filter(arm: ArmConfig) -> SafetyFilter:
         box_high=np.full(3, 100.0),
         hand_speed=MAX_HAND_SPEED_M_S,
     )
-    hand = Kinematics(arm.model, limits.joints, arm.hand)
-    filter = SafetyFilter(limits, hand, 1.0 / arm.rate_hz)
+    kinematics = Kinematics(arm.model, limits.joints, arm.hand)
+    filter = SafetyFilter(limits, kinematics, 1.0 / arm.rate_hz)
     filter.start(arm.home)
     return filter
 
@@ -100,9 +100,9 @@ def chunks(arm: ArmConfig, seed: int) -> float:
     phases = random.uniform(0.0, 2.0 * np.pi, len(arm.limits.joints))
     wave = np.sin(2.0 * np.pi * 0.5 * times[:, None] + phases)
     plan = SHARE * feasible(arm.limits, 0.5) * wave
-    held = plan[np.arange(len(plan)) // CHUNK * CHUNK]
+    chunked = plan[np.arange(len(plan)) // CHUNK * CHUNK]
     late = times >= SETTLE_S
-    error = (follow(arm, held) - plan)[late] / plan[late].std(axis=0)
+    error = (follow(arm, chunked) - plan)[late] / plan[late].std(axis=0)
     return float(np.sqrt(np.mean(error**2)))
 
 

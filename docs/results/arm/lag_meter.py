@@ -4,7 +4,7 @@ An action takes effect some time after the observation that it is chosen from: t
 image, the planning time, and the lag of the driver. A plan from the observation itself corrects
 errors that earlier actions already correct, and overshoots. So the state is first advanced by the
 pending actions. `PendingActions` lists them; the caller applies them to its model (a world model by
-imagination, a hand's position by adding displacements).
+imagination, an end effector's position by adding displacements).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PendingActions:
     def __init__(self) -> None:
         self._sent: deque[tuple[float, float, Vector]] = deque()
 
-    def forget(self) -> None:
-        """Forget all actions, at the start of an episode."""
+    def clear(self) -> None:
+        """Remove all actions, at the start of an episode."""
         self._sent.clear()
 
     def sent(self, action: Vector, begin_s: float, seconds: float) -> None:
@@ -70,7 +70,7 @@ class LagMeter:
         self._measured.append(measured)
 
     def measure(self, enough: float = 0.02) -> float:
-        """Return the lag [s]; the last known one while there is too little motion."""
+        """Return the lag [s]; the last measured one while there is too little motion."""
         if len(self._commanded) <= 2 * self._shifts:
             return self.lag_s
         commanded, measured = np.array(self._commanded), np.array(self._measured)

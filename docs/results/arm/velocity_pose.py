@@ -42,13 +42,13 @@ def measure(robot: str) -> Excess:
     """Return the largest values of SEEDS runs of STEPS targets of each kind."""
     arm = read_config(find_config(robot))
     limits, n, period = arm.limits, arm.arm_joints, 1.0 / arm.rate_hz
-    hand = Kinematics(arm.model, limits.joints, arm.hand)
+    kinematics = Kinematics(arm.model, limits.joints, arm.hand)
     most = 0.02 * limits.velocity[:n] * period
     joint = box = lag = 0.0
     commands = 0
     for seed in range(SEEDS):
         random = np.random.default_rng(seed)
-        filter = SafetyFilter(limits, hand, period, "velocity", timeout_s=TIMEOUT_S)
+        filter = SafetyFilter(limits, kinematics, period, "velocity", timeout_s=TIMEOUT_S)
         filter.start(arm.home)
         x, v, now_s = arm.home.copy(), np.zeros(len(arm.home)), 0.0
         measured = [x.copy()] * AGE
@@ -65,9 +65,9 @@ def measure(robot: str) -> Excess:
                     v = setpoint.velocity.copy()
                     commands += 1
                 x[n:], v[n:] = setpoint.position[n:], 0.0  # a gripper is commanded by position
-                place = hand.positions(x[None])[0]
+                position = kinematics.positions(x[None])[0]
                 joint = max(joint, float(np.maximum(limits.low - x, x - limits.high)[:n].max()))
-                out = np.maximum(limits.box_low - place, place - limits.box_high)
+                out = np.maximum(limits.box_low - position, position - limits.box_high)
                 box = max(box, float(out.max()))
                 lag = max(lag, float(np.abs(x - filter.x)[:n].max()))
     return Excess(robot, commands, round(joint, 4), round(box, 4), round(lag, 4))

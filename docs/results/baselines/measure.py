@@ -8,7 +8,9 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from wm_nodes.evaluation.baselines import BASELINES, Constant, baseline
 from wm_nodes.evaluation.evaluate import EvaluationResult, evaluate
@@ -21,7 +23,7 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    print("| task | decisions | policy | success | 95 % | return | 95 % | first success |")
+    print("| task | agent steps | policy | success | 95 % | return | 95 % | first success |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     start_s = time.perf_counter()
     for task, limit, episodes, seed in CASES:
@@ -38,8 +40,8 @@ def measure(
     task: str, limit: int, name: str, episodes: int, seed: int
 ) -> tuple[EvaluationResult, str]:
     """Return the result and the policy's label, with the best constant action."""
-    settings = {"task": task, "seed": seed, "time_limit": limit, "render": "none"}
-    with MetaWorld(**settings) as robot:
+    settings: dict[str, Any] = {"task": task, "seed": seed, "time_limit": limit, "render": "none"}
+    with closing(MetaWorld(**settings)) as robot:
         policy = baseline(name, robot, seed, settings)
         result = evaluate(robot, policy, episodes, seed, name=name)
     if isinstance(policy, Constant):

@@ -25,7 +25,7 @@ SIZE, ACTIONS = 64, 4
 
 def log_rows(spec: BatchSpec, generator: torch.Generator) -> dict[str, Tensor]:
     lead = (spec.batch, spec.length)
-    never = torch.zeros(lead, dtype=torch.bool)
+    false = torch.zeros(lead, dtype=torch.bool)
     action = torch.rand(*lead, ACTIONS, generator=generator) * 2 - 1
     shape = (*lead, SIZE, SIZE, 3)
     return {
@@ -33,9 +33,9 @@ def log_rows(spec: BatchSpec, generator: torch.Generator) -> dict[str, Tensor]:
         "action": action,
         "commanded": action,
         "reward": torch.rand(lead, generator=generator),
-        "is_first": never,
-        "is_last": never,
-        "is_terminal": never,
+        "is_first": false,
+        "is_last": false,
+        "is_terminal": false,
         "demo": torch.rand(lead, generator=generator) < 0.5,
     }
 
@@ -69,11 +69,11 @@ def main() -> None:
     flops = {"attention": 0.0, "products": 0.0}
     for op, count in counter.get_flop_counts()["Global"].items():
         flops["attention" if "attention" in str(op) else "products"] += count / 1e9
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         learner.update(batches)
     seconds = {"attention": 0.0, "products": 0.0, "everything else": 0.0}
     calls = 0
-    for row in recorded.key_averages():
+    for row in profiler.key_averages():
         calls += row.count if row.key.startswith("aten::") else 0
         kind = "products" if row.key in PRODUCTS else "everything else"
         kind = "attention" if row.key.startswith(ATTENTION) else kind

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +20,11 @@ from wm_datasets import LogReader
 from wm_datasets.sampling.sampler import Sampler
 from wm_models.families.dino_wm import DinoWorldModel
 from wm_models.interface.action_scaling import ActionAdapter
-from wm_models.interface.world_model import WorldModel
+from wm_models.interface.world_model import Rollout, WorldModel
 from wm_models.weights.store import load_model
 
 HORIZON, WINDOWS, CANDIDATES, REPEATS = 5, 128, 64, 7
-WANT = frozenset({"visual", "proprio"})
+READOUTS = frozenset({"visual", "proprio"})
 
 
 def main() -> None:
@@ -51,20 +52,20 @@ def main() -> None:
             model.initial(WINDOWS), torch.zeros(WINDOWS, actions.shape[-1]), first,
             torch.ones(WINDOWS, dtype=torch.bool),
         )  # fmt: skip
-        truth = model.encode_goal(last)
-        now = model.encode_goal(first)
-        figures: dict[str, Any] = {"still": errors(now, truth)}
+        target = model.encode_goal(last)
+        current = model.encode_goal(first)
+        figures: dict[str, Any] = {"still": errors(current, target)}
         for slide in ("exact", "cached"):
             model.config = replace(model.config, slide=slide)
-            rolled = model.rollout(state, actions[:, None], want=WANT)
-            figures[slide] = errors({k: v[:, 0, -1] for k, v in rolled.feat.items()}, truth)
+            rolled = model.rollout(state, actions[:, None], want=READOUTS)
+            figures[slide] = errors({k: v[:, 0, -1] for k, v in rolled.feat.items()}, target)
         figures |= times(model, state)
     print(json.dumps(figures, indent=1))
 
 
-def errors(predicted: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> dict[str, float]:
+def errors(predicted: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, float]:
     """Return mean squared errors of features."""
-    return {k: float((predicted[k] - truth[k]).square().mean()) for k in ("visual", "proprio")}
+    return {k: float((predicted[k] - target[k]).square().mean()) for k in ("visual", "proprio")}
 
 
 def times(model: DinoWorldModel, state: torch.Tensor) -> dict[str, float]:
@@ -73,22 +74,22 @@ def times(model: DinoWorldModel, state: torch.Tensor) -> dict[str, float]:
     one = type(state)(*[x[:1] for x in state])
     generator = torch.Generator().manual_seed(0)
     actions = torch.randn(1, CANDIDATES, HORIZON, model.spec.action_dim, generator=generator)
-    ways = {
-        "plain": lambda: WorldModel._rollout_chunk(model, one, actions, WANT, False, None),
-        "exact": lambda: model.rollout(one, actions, want=WANT),
-        "cached": lambda: model.rollout(one, actions, want=WANT),
+    rollouts: dict[str, Callable[[], Rollout]] = {
+        "plain": lambda: WorldModel._rollout_chunk(model, one, actions, READOUTS, False, None),
+        "exact": lambda: model.rollout(one, actions, want=READOUTS),
+        "cached": lambda: model.rollout(one, actions, want=READOUTS),
     }
     out, results = {}, {}
-    for name, way in ways.items():
+    for name, rollout in rollouts.items():
         model.config = replace(model.config, slide="cached" if name == "cached" else "exact")
-        way()
+        rollout()
         spent = []
         for _ in range(REPEATS):
             started = time.process_time()
-            results[name] = way()
+            results[name] = rollout()
             spent.append(time.process_time() - started)
         out[f"{name}_rollout_s"] = min(spent)
-    gaps = [results["exact"].feat[k] - results["plain"].feat[k] for k in WANT]
+    gaps = [results["exact"].feat[k] - results["plain"].feat[k] for k in READOUTS]
     return {**out, "exact_minus_plain": max(float(x.abs().max()) for x in gaps)}
 
 

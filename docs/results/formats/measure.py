@@ -36,23 +36,23 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def record(path: Path) -> None:
     """Write the log: a disc that moves over a noisy ground, and the other fields of a recording."""
     random = np.random.default_rng(0)
-    arm = VectorSpec(("x", "y", "grip"), ("m", "m", "1"), (-1,) * 3, (1,) * 3)
-    hand = VectorSpec(("dx", "dy"), ("m/s", "m/s"), (-1,) * 2, (1,) * 2)
-    spec = LogSpec("arm", "reach", 0.05, {"front": (SIDE, SIDE, 3)}, arm, hand)
+    proprio = VectorSpec(("x", "y", "grip"), ("m", "m", "1"), (-1,) * 3, (1,) * 3)
+    action_spec = VectorSpec(("dx", "dy"), ("m/s", "m/s"), (-1,) * 2, (1,) * 2)
+    spec = LogSpec("arm", "reach", 0.05, {"front": (SIDE, SIDE, 3)}, proprio, action_spec)
     y, x = np.mgrid[:SIDE, :SIDE]
     ground = random.integers(90, 110, (SIDE, SIDE, 3), np.uint8)
     with LogWriter(path, spec) as writer:
         for row in range(EPISODES * ROWS):
             step = row % ROWS
-            last, won = step == ROWS - 1, step >= ROWS - 2
-            at = 32 + 20 * np.array([np.sin(step / 9), np.cos(step / 7 + row // ROWS)])
+            last, success = step == ROWS - 1, step >= ROWS - 2
+            centre = 32 + 20 * np.array([np.sin(step / 9), np.cos(step / 7 + row // ROWS)])
             frame = ground.copy()
-            frame[(x - at[0]) ** 2 + (y - at[1]) ** 2 < 40] = (220, 40, 40)
+            frame[(x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 40] = (220, 40, 40)
             action = random.uniform(-1, 1, 2) * (not last)
             writer.append({
-                "image/front": frame, "proprio": [*(at / 64), 0.5], "action": action,
-                "commanded": 1.1 * action, "reward": float(won and not last),
-                "is_first": step == 0, "is_last": last, "is_terminal": False, "success": won,
+                "image/front": frame, "proprio": [*(centre / 64), 0.5], "action": action,
+                "commanded": 1.1 * action, "reward": float(success and not last),
+                "is_first": step == 0, "is_last": last, "is_terminal": False, "success": success,
                 "stamp": 50_000_000 * (row + 1), "source": 0, "weights": 3,
             })  # fmt: skip
 
@@ -74,23 +74,23 @@ def main() -> None:
         log = Path(folder) / "log"
         record(log)
         for number, (name, options) in enumerate(CASES):
-            there, back = Path(folder) / f"there{number}", Path(folder) / f"back{number}"
+            exported, restored = Path(folder) / f"there{number}", Path(folder) / f"back{number}"
             with LogReader(log) as reader:
                 begin = time.perf_counter()
                 exporter = load_format(name).Export(reader, Options(**options))
-                export_from(reader, exporter, there)
+                export_from(reader, exporter, exported)
                 out_s = time.perf_counter() - begin
-                files = [p for p in [there, *there.rglob("*")] if p.is_file()]
+                files = [p for p in [exported, *exported.rglob("*")] if p.is_file()]
                 begin = time.perf_counter()
-                with load_format(name).Import(there, Options()) as source:
-                    import_into(source, name, back)
+                with load_format(name).Import(exported, Options()) as source:
+                    import_into(source, name, restored)
                 back_s = time.perf_counter() - begin
-                with LogReader(back) as other:
-                    away = differing(reader, other)
+                with LogReader(restored) as other:
+                    differences = differing(reader, other)
             settings = " ".join(f"{k}={v}" for k, v in options.items())
             size = sum(p.stat().st_size for p in files) / 1e6
             table.writerow([name, settings, len(exporter.losses), f"{out_s:.2f}", f"{size:.1f}",
-                            f"{back_s:.2f}", " ".join(away) or "nothing"])  # fmt: skip
+                            f"{back_s:.2f}", " ".join(differences) or "nothing"])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import matplotlib
 
@@ -22,21 +23,24 @@ FOLDER = Path(__file__).parent
 RUNS = FOLDER / "runs.json"
 BASELINES = FOLDER.parent / "baselines"
 STYLES = {"random": ":", "constant": "-.", "open_loop_best": "--", "expert": "-"}
+Curve = tuple[str, dict[str, Any], list[dict[str, float]]]  # run, its arguments, its rows
 COLUMNS = ("minutes", "steps", "updates", "episodes", "success", "low", "high", "return")
 
 
 def main(runs: list[Path]) -> None:
-    known = json.loads(RUNS.read_text())
+    arguments_of_runs: dict[str, dict[str, Any]] = json.loads(RUNS.read_text())
     for run in runs:
         arguments = json.loads((run / "run.json").read_text())["arguments"]
-        known[run.name] = {name: arguments[name] for name in ("task", "time_limit", "demos")}
+        arguments_of_runs[run.name] = {
+            name: arguments[name] for name in ("task", "time_limit", "demos")
+        }
         write(FOLDER / f"{run.name}.csv", evaluations(run))
-    RUNS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    drawn = defaultdict(list)
-    for name, arguments in known.items():
+    RUNS.write_text(json.dumps(arguments_of_runs, indent=2, sort_keys=True) + "\n")
+    curves_of_tasks: dict[tuple[str, int], list[Curve]] = defaultdict(list)
+    for name, arguments in arguments_of_runs.items():
         rows = [{k: float(v) for k, v in row.items()} for row in read(FOLDER / f"{name}.csv")]
-        drawn[arguments["task"], arguments["time_limit"]].append((name, arguments, rows))
-    for (task, limit), curves in drawn.items():
+        curves_of_tasks[arguments["task"], arguments["time_limit"]].append((name, arguments, rows))
+    for (task, limit), curves in curves_of_tasks.items():
         draw(task, limit, curves)
 
 
@@ -62,7 +66,7 @@ def write(path: Path, rows: list[dict[str, float]]) -> None:
         table.writerows([f"{row[name]:.5g}" for name in COLUMNS] for row in rows)
 
 
-def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, float]]]]) -> None:
+def draw(task: str, limit: int, curves: list[Curve]) -> None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, arguments, rows in curves:
         steps = [row["steps"] for row in rows]
@@ -77,7 +81,7 @@ def draw(task: str, limit: int, curves: list[tuple[str, dict, list[dict[str, flo
     axes.set(
         xlabel="simulator steps of training",
         ylabel="success of 20 evaluation episodes",
-        title=f"{task}, {limit} decisions, random goals",
+        title=f"{task}, {limit} agent steps, random goals",
         ylim=(-0.03, 1.05),
     )
     axes.legend(fontsize=7)

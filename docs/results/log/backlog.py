@@ -72,7 +72,7 @@ def memory() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
 
 
-def look(path: Path, cache: Path) -> None:
+def measure_opening(path: Path, cache: Path) -> None:
     """Print unsealed rows, opening, memory of reader [ms, MB] and sampler [s, MB], batch [ms]."""
     empty, start = memory(), time.monotonic()
     reader = LogReader(path)
@@ -99,7 +99,7 @@ def main() -> None:
             call = [sys.executable, __file__, str(folder / "log")]
             rate = subprocess.check_output([*call, "write", str(rows)], text=True).strip()
             for _ in range(2):
-                output = subprocess.check_output([*call, "look", str(folder / "cache")], text=True)
+                output = subprocess.check_output([*call, "open", str(folder / "cache")], text=True)
                 table.writerow([rows, rate, *output.strip().split(",")])
                 sys.stdout.flush()
         finally:
@@ -110,7 +110,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case [path, "write", rows]:
             write(Path(path), int(rows))
-        case [path, "look", cache]:
-            look(Path(path), Path(cache))
+        case [path, "open", cache]:
+            measure_opening(Path(path), Path(cache))
         case _:
             main()

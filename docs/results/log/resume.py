@@ -26,17 +26,17 @@ from wm_models.weights.store import WeightStore  # noqa: E402
 
 UPDATES, KILLS = 1000, 5
 LONGEST_S = 2.0  # from a state that is newer than the last one to the kill
-LOGS = [("a", 12, 0, "a"), ("b", 8, 1, "b:0.3")]  # name, episodes, seed, word
+LOGS = [("a", 12, 0, "a"), ("b", 8, 1, "b:0.3")]  # name, episodes, seed, --log argument
 
 
 def start(folder: Path, run: str) -> subprocess.Popen[str]:
     """Start the run, or resume it."""
     program = ROOT / "tests" / "wm_nodes" / "train_tiny.py"
-    words = [word for *_, log in LOGS for word in ("--log", log)]
-    words += ["--run", run, "--steps", str(UPDATES), "--publish-s", "0.2", "--seed", "3"]
-    words += ["--device", "cpu"]
+    arguments = [argument for *_, log in LOGS for argument in ("--log", log)]
+    arguments += ["--run", run, "--steps", str(UPDATES), "--publish-s", "0.2", "--seed", "3"]
+    arguments += ["--device", "cpu"]
     return subprocess.Popen(
-        [sys.executable, str(program), *words], cwd=folder, text=True,
+        [sys.executable, str(program), *arguments], cwd=folder, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -89,20 +89,20 @@ def _digest(nest: Any) -> str:
 
 
 def main() -> None:
-    table, chance = csv.writer(sys.stdout), random.Random(0)
+    table, rng = csv.writer(sys.stdout), random.Random(0)
     table.writerow(("what", "updates", "value"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for log, episodes, seed, _ in LOGS:
             record(folder / log, episodes, seed=seed)
-        whole, killed = folder / "runs" / "whole", folder / "runs" / "killed"
-        if start(folder, "whole").wait():
-            sys.exit("the whole run failed")
+        uninterrupted, killed = folder / "runs" / "uninterrupted", folder / "runs" / "killed"
+        if start(folder, "uninterrupted").wait():
+            sys.exit("the uninterrupted run failed")
         for number in range(KILLS):
             before, process = updates(killed), start(folder, "killed")
             while process.poll() is None and updates(killed) <= before:
                 time.sleep(0.02)
-            time.sleep(chance.uniform(0.0, LONGEST_S))
+            time.sleep(rng.uniform(0.0, LONGEST_S))
             process.kill()
             ended = process.wait()
             table.writerow((f"kill {number + 1}", updates(killed), f"exit {ended}"))
@@ -110,10 +110,10 @@ def main() -> None:
                 break
         if start(folder, "killed").wait():
             sys.exit("the killed run could not be resumed")
-        one, two = digests(whole), digests(killed)
-        for what, value in one.items():
-            same = "the same" if value == two[what] else f"DIFFERS: {two[what]}"
-            table.writerow((f"{what}, sha256", UPDATES, f"{value} {same}"))
+        one, two = digests(uninterrupted), digests(killed)
+        for part, value in one.items():
+            same = "the same" if value == two[part] else f"DIFFERS: {two[part]}"
+            table.writerow((f"{part}, sha256", UPDATES, f"{value} {same}"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from wm_models.nets.blocks import (
     NORM_EPS,
     NORMS,
     biased,
-    hidden,
     initialize_output_,
     mlp,
     norm_layer,

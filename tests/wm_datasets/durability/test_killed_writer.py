@@ -1,4 +1,4 @@
-"""What a killed writer leaves is a prefix of what it appended, and nothing seen is ever lost."""
+"""A killed writer leaves a prefix of its rows; rows that a reader has read are never lost."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ RECORD = record_dtype(make_spec().fields).itemsize
 
 
 def abandon(writer):
-    """Leave a writer as kill -9 would: nothing sealed, nothing said."""
+    """Stop a writer as kill -9 would: nothing is sealed or reported."""
     queue = writer._queue
     queue.closed = True
     with queue.work:
@@ -33,28 +33,28 @@ def abandon(writer):
     queue.release()
 
 
-def test_kill_9_at_random_moments_loses_no_row_that_was_seen(path, start_writer):
-    chance = random.Random(0)
-    seen = 0
+def test_kill_9_at_random_moments_loses_no_row_that_was_read(path, start_writer):
+    rng = random.Random(0)
+    read_length = 0
     for _ in range(8):
         process = start_writer(path, pause_s=0.0002)
         with LogReader(path) as reader:
-            start, goal = reader.length, chance.randrange(1, 200)
-            while reader.length < start + goal:
+            start, new_rows = reader.length, rng.randrange(1, 200)
+            while reader.length < start + new_rows:
                 reader.refresh()
             process.send_signal(signal.SIGKILL)
             process.wait()
-            assert reader.length >= seen
-            seen = reader.length
+            assert reader.length >= read_length
+            read_length = reader.length
             reader.refresh()
-            assert reader.length >= seen
+            assert reader.length >= read_length
             check_rows(reader)
-            seen = reader.length
+            read_length = reader.length
         with LogReader(path) as reader:
-            assert reader.length == seen
+            assert reader.length == read_length
             check_rows(reader)
     with LogWriter(path, make_spec()) as writer, LogReader(path) as reader:
-        assert writer.length == reader.length == seen
+        assert writer.length == reader.length == read_length
         append_episode(writer, 3)
     with LogReader(path) as reader:
         check_rows(reader)
@@ -101,18 +101,18 @@ def test_a_torn_tail_is_dropped_at_every_byte(path):
             check_rows(reader)
 
 
-@pytest.mark.parametrize("size, kept", [
+@pytest.mark.parametrize("size, rows", [
     (HEADER_BYTES + 3 * RECORD - 1, 2), (HEADER_BYTES + 2 * RECORD + 1, 2),
     (HEADER_BYTES + 2 * RECORD, 2), (HEADER_BYTES + 1, 0), (HEADER_BYTES, 0), (5, 0), (0, 0),
 ])  # fmt: skip
-def test_opening_drops_a_torn_tail_and_says_so(path, size, kept, caplog):
+def test_opening_drops_a_torn_tail_and_reports_it(path, size, rows, caplog):
     writer = LogWriter(path, make_spec())
     append_episode(writer, 3, complete=False)
     abandon(writer)
     os.truncate(path / "wal" / "000000000000.seg", size)
     with LogWriter(path, make_spec()) as writer:
-        assert writer.length == kept
-        torn = size - (HEADER_BYTES + kept * RECORD if size >= HEADER_BYTES else 0)
+        assert writer.length == rows
+        torn = size - (HEADER_BYTES + rows * RECORD if size >= HEADER_BYTES else 0)
         if torn:
             assert f"dropped {torn} bytes" in writer.repaired
             assert writer.repaired in caplog.text
@@ -120,15 +120,13 @@ def test_opening_drops_a_torn_tail_and_says_so(path, size, kept, caplog):
             assert writer.repaired is None
         append_episode(writer, 2)
     with LogReader(path) as reader:
-        assert reader.length == kept + 2
+        assert reader.length == rows + 2
         check_rows(reader)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.integers(1, 40), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_never_becomes_a_row_and_costs_only_its_own(
-    tmp_path_factory, rows, where, bit
-):
+def test_a_flipped_bit_loses_only_the_row_that_holds_it(tmp_path_factory, rows, where, bit):
     path = tmp_path_factory.mktemp("flip") / "log"
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     writer._queue.count_full = lambda: 0  # keep all rows in segments
@@ -141,7 +139,7 @@ def test_a_flipped_bit_never_becomes_a_row_and_costs_only_its_own(
     data[at] ^= 1 << bit
     segment.write_bytes(data)
     lost = {int(segment.stem) + (at - HEADER_BYTES) // RECORD} if at >= HEADER_BYTES else set()
-    whole = rows - (rows - 1 in lost)  # the last one cannot be told from a torn write
+    whole = rows - (rows - 1 in lost)  # a damaged last row looks like a torn write
     lost -= {rows - 1}
     for _ in range(2):
         with LogReader(path) as reader:
@@ -158,12 +156,12 @@ class Crash(BaseException):
 @pytest.fixture
 def crash_after(monkeypatch):
     """Return a function: let n more disk operations happen, then end the process."""
-    left = [10**9]
+    remaining = [10**9]
 
     def counted(call):
         def run(*args, **kwargs):
-            left[0] -= 1
-            if left[0] < 0:
+            remaining[0] -= 1
+            if remaining[0] < 0:
                 raise Crash
             return call(*args, **kwargs)
 
@@ -174,7 +172,7 @@ def crash_after(monkeypatch):
         monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
 
     def arm(count):
-        left[0] = count
+        remaining[0] = count
 
     return arm
 
@@ -235,12 +233,12 @@ def test_a_crash_at_any_step_of_opening_loses_nothing(path, crash_after, monkeyp
     check_zarr_agrees(path)
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_a_crash_at_any_step_of_adding_fields_loses_nothing(path, crash_after, back):
-    """Until the root declares them the log is the old one, which may also go on without them."""
+@pytest.mark.parametrize("without_fields", [False, True])
+def test_a_crash_at_any_step_of_adding_fields_loses_nothing(path, crash_after, without_fields):
+    """Until the root declares them the log is unchanged and can be continued without them."""
     with LogWriter(path, make_spec()) as writer:
         append_episode(writer, 9)
-    crashes, old, writer = 0, 0, None
+    crashes, unchanged, writer = 0, 0, None
     for count in range(1000):
         with LogReader(path) as reader:
             length = reader.length
@@ -255,32 +253,32 @@ def test_a_crash_at_any_step_of_adding_fields_loses_nothing(path, crash_after, b
         with LogReader(path) as reader:
             assert reader.length == length
             if reader.spec == make_spec():
-                old += 1
+                unchanged += 1
                 check_rows(reader)
             else:
                 assert reader.spec == grown_spec(6)
-                check_grown(reader, dict.fromkeys(added(), length))
+                check_grown(reader, dict.fromkeys(added_fields(), length))
                 break
-        if back:
-            with LogWriter(path, make_spec()) as without:
-                append_episode(without, 3)
+        if without_fields:
+            with LogWriter(path, make_spec()) as old_writer:
+                append_episode(old_writer, 3)
             assert [f for f in verify(path).faults if f.kind != "rate"] == []
             assert {p.name for p in (path / "image").iterdir() if p.is_dir()} == {"front", "wrist"}
     writer = writer or LogWriter(path, grown_spec(6))
     append_grown(writer, 20)
     writer.close()
     assert crashes > 10
-    assert old > 10
+    assert unchanged > 10
     with LogReader(path) as reader:
-        check_grown(reader, dict.fromkeys(added(), length))
+        check_grown(reader, dict.fromkeys(added_fields(), length))
     assert not list(path.rglob("*.tmp"))
 
 
-def added():
+def added_fields():
     return grown_spec(6).fields.keys() - make_spec().fields.keys()
 
 
-def test_a_crash_while_the_log_is_made_leaves_a_place_for_it(path, crash_after):
+def test_a_log_can_be_created_after_a_crash_while_it_was_created(path, crash_after):
     for count in range(0, 1000, 9):
         crash_after(count)
         try:
@@ -345,9 +343,9 @@ def test_a_disk_too_full_to_seal_stops_recording_until_there_is_room(path, monke
     append_episode(writer, 16)
     with pytest.raises(LogFullError):
         wait_for(lambda: append_episode(writer, 1))
-    kept = writer.length
+    length = writer.length
     with LogReader(path) as reader:
-        assert reader.length == kept
+        assert reader.length == length
     monkeypatch.setattr(column, "write_whole", write_whole)
     wait_for(lambda: writer._queue.fault is None or None)
     append_episode(writer, 4)
@@ -355,12 +353,12 @@ def test_a_disk_too_full_to_seal_stops_recording_until_there_is_room(path, monke
     with pytest.raises(LogFullError):
         writer.close()
     with LogReader(path) as reader:
-        assert reader.length == kept + 4
+        assert reader.length == length + 4
         check_rows(reader)
     monkeypatch.setattr(column, "write_whole", write_whole)
     LogWriter(path, make_spec()).close()
     with LogReader(path) as reader:
-        assert reader.length == reader.sealed == kept + 4
+        assert reader.length == reader.sealed == length + 4
         check_rows(reader)
 
 
@@ -393,7 +391,7 @@ def test_a_log_deleted_under_its_writer_is_an_error_not_a_hang(path):
 
 
 def wait_for(check):
-    """Call until something other than None comes back, at most 10 s."""
+    """Call until it returns something other than None, at most 10 s."""
     deadline = time.monotonic() + 10
     while check() is None and time.monotonic() < deadline:
         time.sleep(0.002)

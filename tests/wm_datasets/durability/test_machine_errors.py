@@ -1,4 +1,4 @@
-"""An error of the machine is no damage: nothing is lost, remembered or written over for it."""
+"""An error of the machine is no damage: no row is lost, recorded as damaged or overwritten."""
 
 import errno
 import os
@@ -31,14 +31,14 @@ def in_child(work, *, user=NOBODY, umask=0o022):
 
 
 def contents(path):
-    """What all files of a log hold, but for the lock."""
+    """Content of all files of a log except the lock."""
     files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.name != "writer.lock"]
     return {str(p.relative_to(path)): p.read_bytes() for p in files}
 
 
 @pytest.fixture
 def owned():
-    """A folder of an unprivileged user; not pytest's own, which it closes to others at any time."""
+    """A folder of an unprivileged user; not pytest's, whose permissions pytest changes."""
     folder = Path(tempfile.mkdtemp(prefix="wm_owned_"))
     folder.chmod(0o755)
     os.chown(folder, NOBODY, NOBODY)
@@ -54,7 +54,7 @@ def write(path, lengths, **options):
 
 
 @as_root
-def test_a_log_that_root_has_touched_is_whole_when_its_user_may_read_it_again(owned):
+def test_a_log_written_by_root_is_complete_once_its_user_may_read_it_again(owned):
     path = owned / "log"
     assert in_child(lambda: write(path, [10] * 5)) == "None"
     assert in_child(lambda: write(path, [10] * 2), user=0, umask=0o077) == "None"
@@ -102,8 +102,8 @@ def test_a_chunk_that_cannot_be_read_stops_a_writer_and_stays(make_log, monkeypa
         check_rows(reader)
 
 
-def test_a_process_without_descriptors_draws_right_or_not_at_all(make_log):
-    """The real thing: the limit of open files of this process is reached."""
+def test_a_process_without_descriptors_draws_correct_batches_or_fails(make_log):
+    """Without mocks: the limit of open files of this process is reached."""
     path = make_log([10] * 25)
     with LogReader(path) as reader:
         sampler = Sampler(reader, batch=16, length=4, seed=0, cache_bytes=1, disk_bytes=0)
@@ -128,7 +128,7 @@ def test_a_process_without_descriptors_draws_right_or_not_at_all(make_log):
                 assert np.array_equal(values, batch[name])
 
 
-def test_an_old_checkpoint_that_took_errors_for_damage_is_put_right(make_log):
+def test_errors_recorded_as_damage_in_an_old_checkpoint_are_dropped(make_log):
     path = make_log([10] * 5)
     with LogReader(path) as reader:
         sampler = Sampler(reader, batch=4, length=4, seed=0)
@@ -175,7 +175,7 @@ def test_a_dropped_chunk_that_cannot_be_deleted_doubles_no_row(path, monkeypatch
     assert not [name for name in refused if Path(name).exists()]
 
 
-def test_a_segment_that_could_not_be_deleted_does_not_come_back_by_a_rewind(path, monkeypatch):
+def test_truncating_a_log_whose_segment_cannot_be_deleted_is_refused(path, monkeypatch):
     write(path, [10] * 2)
     real = os.unlink
 
@@ -203,7 +203,7 @@ def test_a_segment_that_could_not_be_deleted_does_not_come_back_by_a_rewind(path
 def test_rows_that_zeros_stand_in_for_are_declared_before_they_are_written(
     make_log, monkeypatch, step
 ):
-    """A kill between the two leaves no zeros that pass for rows."""
+    """A kill between the two leaves no zeros that are read as rows."""
     path = make_log([10] * 5)
     chunk = max((path / "proprio").glob("c.*"), key=lambda p: int(p.name.split(".")[1]))
     flip(chunk)
@@ -212,7 +212,7 @@ def test_rows_that_zeros_stand_in_for_are_declared_before_they_are_written(
     class Killed(BaseException):
         pass
 
-    def die(*args):
+    def raise_killed(*args):
         raise Killed
 
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
@@ -224,9 +224,9 @@ def test_rows_that_zeros_stand_in_for_are_declared_before_they_are_written(
     }
     with monkeypatch.context() as patch:
         if step == "stage":
-            patch.setattr(ColumnWriter, "commit", die)
+            patch.setattr(ColumnWriter, "commit", raise_killed)
         else:
-            patch.setattr(target[step], die)
+            patch.setattr(target[step], raise_killed)
         with pytest.raises(Killed):
             writer.close()
     with LogReader(path) as reader:
@@ -236,12 +236,12 @@ def test_rows_that_zeros_stand_in_for_are_declared_before_they_are_written(
         check_rows(reader, lost)
         assert not values[sorted(lost)].any()
     write(path, [10])
-    (kept,) = [fault for fault in verify(path).faults if fault.kind == "kept"]
-    assert {*range(kept.start, kept.stop)} == lost
-    assert Path(kept.path).read_bytes() == broken
+    (fault,) = [fault for fault in verify(path).faults if fault.kind == "kept"]
+    assert {*range(fault.start, fault.stop)} == lost
+    assert Path(fault.path).read_bytes() == broken
 
 
-def test_a_damaged_file_is_kept_before_another_takes_its_place(make_log):
+def test_a_damaged_file_is_copied_before_it_is_replaced(make_log):
     path = make_log([10] * 5)
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     append_episode(writer, 10)
@@ -252,14 +252,14 @@ def test_a_damaged_file_is_kept_before_another_takes_its_place(make_log):
     os.truncate(chunk, 20)
     broken = {chunk.read_bytes(), segment.read_bytes()}
     assert "are lost" in write(path, [10])
-    kept = [fault for fault in verify(path).faults if fault.kind == "kept"]
-    assert {Path(fault.path).read_bytes() for fault in kept} == broken
-    for fault in kept:
+    faults = [fault for fault in verify(path).faults if fault.kind == "kept"]
+    assert {Path(fault.path).read_bytes() for fault in faults} == broken
+    for fault in faults:
         Path(fault.path).unlink()
     assert {fault.kind for fault in verify(path).faults} == {"damage"}
 
 
-def test_a_chunk_whose_frame_lies_about_its_size_is_damage_not_a_lack_of_memory(make_log):
+def test_a_chunk_with_a_wrong_size_in_its_frame_is_damage_not_a_lack_of_memory(make_log):
     path = make_log([10] * 5)
     chunk = one_chunk(path, "image/front")
     data = chunk.read_bytes()
@@ -271,36 +271,36 @@ def test_a_chunk_whose_frame_lies_about_its_size_is_damage_not_a_lack_of_memory(
 
 def test_calls_that_fail_once_lose_nothing(tmp_path):
     """A few of all those that `wm log torture --inject calls` tries."""
-    found = fail_calls(tmp_path, most=16, seed=1)
-    assert [wrong for outcome in found for wrong in outcome.wrong] == []
-    assert sum(outcome.trials for outcome in found) == 16
-    assert sum(outcome.refused for outcome in found)
+    outcomes = fail_calls(tmp_path, most=16, seed=1)
+    assert [wrong for outcome in outcomes for wrong in outcome.wrong] == []
+    assert sum(outcome.trials for outcome in outcomes) == 16
+    assert sum(outcome.refused for outcome in outcomes)
 
 
-def test_a_writer_that_deletes_before_it_takes_note_is_found_out(tmp_path, monkeypatch):
+def test_a_writer_that_deletes_before_it_commits_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr("wm_datasets.storage.column.clean_up", lambda path: os.unlink(path))  # noqa: PTH108
-    found = fail_calls(tmp_path, most=5, reasons={"unlink": ("EACCES",)})
-    assert any("were never acknowledged" in wrong for o in found for wrong in o.wrong)
+    outcomes = fail_calls(tmp_path, most=5, reasons={"unlink": ("EACCES",)})
+    assert any("were never acknowledged" in wrong for o in outcomes for wrong in o.wrong)
 
 
 def test_a_flipped_byte_is_harmless_or_named(tmp_path):
     """A few of those that `wm log torture --inject flips` tries."""
-    found = flip_bytes(tmp_path, trials=3, seed=1)
-    assert [outcome.file for outcome in found] == list(FILES)
-    assert [wrong for outcome in found for wrong in outcome.wrong] == []
-    assert sum(outcome.named for outcome in found) > 10
+    outcomes = flip_bytes(tmp_path, trials=3, seed=1)
+    assert [outcome.file for outcome in outcomes] == list(FILES)
+    assert [wrong for outcome in outcomes for wrong in outcome.wrong] == []
+    assert sum(outcome.named for outcome in outcomes) > 10
 
 
-def test_a_flipped_byte_that_no_checksum_sees_is_found_out(tmp_path, monkeypatch):
+def test_a_flipped_byte_that_no_checksum_covers_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(
         SegmentReader, "_find_whole", lambda self, records, data: np.ones(len(records), bool)
     )
-    (found,) = flip_bytes(tmp_path, trials=10, seed=1, files={"segment": FILES["segment"]})
-    assert any("is not what was appended" in wrong for wrong in found.wrong)
+    (outcome,) = flip_bytes(tmp_path, trials=10, seed=1, files={"segment": FILES["segment"]})
+    assert any("is not what was appended" in wrong for wrong in outcome.wrong)
 
 
 @as_root
-def test_a_file_of_another_owner_stops_the_opening_and_costs_nothing(owned):
-    found = change_owners(owned, most=6)
-    assert [wrong for outcome in found for wrong in outcome.wrong] == []
-    assert sum(outcome.refused for outcome in found) > 2
+def test_a_file_of_another_owner_stops_the_opening_and_no_row_is_lost(owned):
+    outcomes = change_owners(owned, most=6)
+    assert [wrong for outcome in outcomes for wrong in outcome.wrong] == []
+    assert sum(outcome.refused for outcome in outcomes) > 2

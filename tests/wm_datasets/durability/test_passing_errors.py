@@ -1,4 +1,4 @@
-"""An error of the machine that passes: the same object goes on afterwards, with the right rows."""
+"""A transient error of the machine: the same object continues afterwards, with correct rows."""
 
 import errno
 import os
@@ -41,9 +41,9 @@ def failing(monkeypatch, call, fails, number=errno.EMFILE):
         yield
 
 
-def until(done):
+def until(condition):
     end = time.monotonic() + 30
-    while not done():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -86,7 +86,7 @@ def test_a_cache_that_was_half_filled_serves_no_overwritten_row(make_log, monkey
         assert reader.length == 140
 
 
-def test_a_sync_that_finds_no_descriptor_ends_no_recording(path, monkeypatch):
+def test_a_sync_without_a_descriptor_does_not_end_recording(path, monkeypatch):
     with LogWriter(path, make_spec(), durable_s=1000.0) as writer:
         append_episode(writer, 5)
         many = pytest.raises(LogReadError, match="Too many open files")
@@ -116,7 +116,7 @@ def test_a_sync_that_failed_is_a_fault_whatever_fails_with_it(path, monkeypatch)
 
 
 @pytest.mark.parametrize("where", ["sync", "seal"])
-def test_the_keeper_tries_again_after_an_error_that_passed(path, monkeypatch, where):
+def test_the_keeper_thread_retries_after_a_transient_error(path, monkeypatch, where):
     writer = LogWriter(path, make_spec(), durable_s=0.05)
 
     def fails(name, *args):
@@ -136,7 +136,7 @@ def test_the_keeper_tries_again_after_an_error_that_passed(path, monkeypatch, wh
         check_rows(reader)
 
 
-def test_a_file_that_cannot_be_made_once_is_made_at_the_second_try(path, monkeypatch):
+def test_a_file_that_cannot_be_created_once_is_created_at_the_second_try(path, monkeypatch):
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     append_episode(writer, 5)
     failed = []
@@ -159,11 +159,11 @@ def test_a_sync_without_descriptors_leaks_none(path, monkeypatch):
         writer._queue.count_full = lambda: 0
         for _ in range(3):
             append_episode(writer, 16)
-        before, asked = descriptors(), []
+        before, duplicated = descriptors(), []
 
         def second(fd):
-            asked.append(fd)
-            return fd != asked[0]
+            duplicated.append(fd)
+            return fd != duplicated[0]
 
         with failing(monkeypatch, "dup", second), pytest.raises(LogReadError):
             writer.flush()
@@ -185,7 +185,7 @@ def test_a_log_that_was_replaced_is_refused_each_time(make_log, tmp_path):
             assert (reader.identity, reader.length) == (identity, 20)
 
 
-def test_rows_that_came_before_a_refresh_failed_are_told_by_the_next(make_log, monkeypatch):
+def test_rows_appended_before_a_failed_refresh_are_reported_by_the_next(make_log, monkeypatch):
     path = make_log([10] * 2)
     with LogReader(path) as reader:
         make_log([10] * 2)
@@ -207,10 +207,10 @@ def test_an_import_that_cannot_take_back_half_an_episode_stops(tmp_path, monkeyp
         raise error
 
     with load_format("robomimic").Import(file, Options()) as importer:
-        whole = importer.rows
+        rows_of = importer.rows
 
         def broken(key):
-            for number, row in enumerate(whole(key)):
+            for number, row in enumerate(rows_of(key)):
                 if (key, number) == ("demo_1", 2):
                     raise CorruptInputError(file, "demo_1: broken")
                 yield row
@@ -220,8 +220,8 @@ def test_an_import_that_cannot_take_back_half_an_episode_stops(tmp_path, monkeyp
             patch.setattr("wm_datasets.formats.transfer.truncate", fail)
             with pytest.raises(CorruptInputError, match="demo_1: broken"):
                 import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
-        done = import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
-    assert (done.episodes, list(done.skipped)) == (2, ["demo_1"])
+        result = import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
+    assert (result.episodes, list(result.skipped)) == (2, ["demo_1"])
     assert contents(log)[1]["length"].tolist() == [5, 6]
     assert not verify(log).faults
 
@@ -258,7 +258,7 @@ def test_a_chunk_that_stays_unreadable_can_be_moved_away(make_log, tmp_path, mon
         assert reader.length == 60
 
 
-def test_whether_a_writer_is_there_is_not_guessed(path, monkeypatch):
+def test_whether_a_writer_holds_the_lock_is_an_error_if_it_cannot_be_read(path, monkeypatch):
     assert not is_locked(path)
     with LogWriter(path, make_spec()):
         with (
@@ -269,7 +269,7 @@ def test_whether_a_writer_is_there_is_not_guessed(path, monkeypatch):
         assert is_locked(path)
 
 
-def test_a_folder_that_is_missing_costs_its_rows_alone(make_log):
+def test_a_missing_folder_loses_only_its_rows(make_log):
     path = make_log([10] * 5)
     shutil.rmtree(path / "reward")
     with LogWriter(path, make_spec()) as writer:

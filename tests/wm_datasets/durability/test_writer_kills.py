@@ -1,4 +1,4 @@
-"""The shipped torture keeps finding nothing, and would find something."""
+"""The shipped durability test reports no fault of the writer, and reports faulty writers."""
 
 import json
 import os
@@ -22,13 +22,13 @@ QUICK = {"kills": 6, "longest_s": 0.4, "most_rows": 400, "seed": 3}
 
 @pytest.mark.parametrize("power_cut", [False, True])
 def test_a_log_survives_its_writers(tmp_path, power_cut):
-    lives = []
+    run_numbers = []
     result = writer_kills.kill_writers(
         tmp_path / "log", KillConfig(power_cut=power_cut, **QUICK),
-        lambda life, faults: lives.append(life),
+        lambda number, faults: run_numbers.append(number),
     )  # fmt: skip
     assert not result.faults
-    assert len(lives) == len(result.lives) == 6
+    assert len(run_numbers) == len(result.lives) == 6
     kinds = {fault.kind for fault in verify(tmp_path / "log").faults}
     assert kinds <= ({"damage", "kept"} if power_cut else set())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log"]
@@ -44,11 +44,11 @@ def many_open_files():
         pytest.skip("this system allows no more files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
     null = os.open(os.devnull, os.O_RDONLY)
-    held = [null]
-    while held[-1] < 1024:
-        held.append(os.dup(null))
+    descriptors = [null]
+    while descriptors[-1] < 1024:
+        descriptors.append(os.dup(null))
     yield
-    for file in held:
+    for file in descriptors:
         os.close(file)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -58,23 +58,23 @@ def test_it_runs_in_a_process_with_many_open_files(tmp_path, many_open_files):
     assert not writer_kills.kill_writers(tmp_path / "log", config).faults
 
 
-class Liar(LogWriter):
-    """Says that rows are durable as soon as they are appended."""
+class PrematurelyDurable(LogWriter):
+    """Reports rows as durable as soon as they are appended."""
 
     @property
     def durable(self):
         return self.length
 
 
-def test_a_writer_that_lies_about_what_is_durable_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_kills, "LogWriter", Liar)
-    more = {"longest_s": 1.2, "most_rows": 10**6}
-    config = KillConfig(power_cut=True, durable_s=60.0, **(QUICK | more))
+def test_a_writer_that_reports_rows_as_durable_too_early_is_detected(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer_kills, "LogWriter", PrematurelyDurable)
+    options = {"longest_s": 1.2, "most_rows": 10**6}
+    config = KillConfig(power_cut=True, durable_s=60.0, **(QUICK | options))
     result = writer_kills.kill_writers(tmp_path / "log", config)
     assert any("was durable" in fault for fault in result.faults)
 
 
-def test_a_log_that_loses_or_doubles_rows_is_caught(tmp_path):
+def test_a_log_that_loses_or_doubles_rows_is_detected(tmp_path):
     log = tmp_path / "log"
     run = writer_kills._WriterKills(log, KillConfig())
     with LogWriter(log, run.spec) as writer:
@@ -132,7 +132,7 @@ def sync_names(folder):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_what_was_synced_outlives_a_power_cut_and_the_rest_may_not(disk, seed):
+def test_synced_data_survive_a_power_cut_and_other_data_may_not(disk, seed):
     folder, cut = disk
     put(folder, "safe", "x" * 5000, sync=True)
     sync_names(folder)
@@ -143,17 +143,17 @@ def test_what_was_synced_outlives_a_power_cut_and_the_rest_may_not(disk, seed):
     assert (folder / "old").read_text() in ("old", "new")
 
 
-class Everything(random.Random):
-    """Takes all that a power cut may take."""
+class FirstChoice(random.Random):
+    """Always loses all that a power cut may lose."""
 
     def choice(self, choices):
         return choices[0]
 
 
-def test_a_segment_without_rows_does_not_come_back_under_a_grown_spec(tmp_path):
-    """A cut leaves a segment with its header alone; then a field is added; then there is another.
+def test_a_segment_without_rows_is_not_read_with_a_grown_spec(tmp_path):
+    """A power cut leaves a segment with only its header; a field is added; a second cut follows.
 
-    The old segment, of the old layout, had to be gone for good before the new layout was declared.
+    The segment of the old layout must be deleted durably before the new layout is declared.
     """
     root, journal, stash = tmp_path / "log", tmp_path / "journal", tmp_path / "stash"
     config = KillConfig(kills=4)
@@ -163,16 +163,16 @@ def test_a_segment_without_rows_does_not_come_back_under_a_grown_spec(tmp_path):
             writer.append(make_row(old, 0, step, step, 0, step == 9))
     SegmentWriter(root / "wal", 10, record_dtype(old.fields)).close()
 
-    def live() -> None:
+    def record_until_killed() -> None:
         Recorder(root, journal, stash).install()
         writer = LogWriter(root, grown, durable_s=60.0)
         writer.append(make_row(grown, 0, 10, 0, 10, False))
         os.kill(os.getpid(), signal.SIGKILL)
 
     stash.mkdir()
-    _, status = os.waitpid(writer_kills._fork(live), 0)
+    _, status = os.waitpid(writer_kills._fork(record_until_killed), 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
-    cut_power(root, journal, Everything())
+    cut_power(root, journal, FirstChoice())
     with LogReader(root) as reader:
         assert reader.length == 10 and "sensor/depth" in reader.spec.fields
     with LogWriter(root, grown) as writer:
@@ -181,7 +181,7 @@ def test_a_segment_without_rows_does_not_come_back_under_a_grown_spec(tmp_path):
 
 def test_reading_back_compares_bits(tmp_path):
     config = KillConfig()
-    spec = writer_kills._spec(config, config.kills)  # with all that is added on the way
+    spec = writer_kills._spec(config, config.kills)  # with all added fields
     row = make_row(spec, 0, 5, 2, 3, False)
     changed = row | {"image/front": row["image/front"] ^ np.uint8(1)}
     assert checksum(spec, row) != checksum(spec, changed)
@@ -189,7 +189,7 @@ def test_reading_back_compares_bits(tmp_path):
     assert checksum(spec, row) != checksum(spec, changed)
 
 
-def test_fields_are_added_on_the_way(tmp_path):
+def test_fields_are_added_during_the_runs(tmp_path):
     writer_kills.kill_writers(tmp_path / "log", KillConfig(**QUICK))
     with LogReader(tmp_path / "log") as log:
         later = ("sensor/depth", "sensor/radiance", "image/side", "sensor/force")

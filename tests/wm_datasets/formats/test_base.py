@@ -1,4 +1,4 @@
-"""Formats in and out: what comes back is what went, and what cannot is said before."""
+"""Import and export: a round trip restores the log; losses are reported before."""
 
 import json
 
@@ -31,7 +31,7 @@ def export(name, log, destination, **options):
     return exporter.losses
 
 
-def bring(name, source, log, *, skip_corrupt=False, **options):
+def import_log(name, source, log, *, skip_corrupt=False, **options):
     with open_source(name, source, Options(**options)) as importer:
         return import_into(importer, f"{name}:{source}", log, skip_corrupt=skip_corrupt)
 
@@ -60,7 +60,7 @@ def cut_log(path):
 
 
 @pytest.mark.parametrize("name", ["robomimic", "rosbag"])
-def test_what_is_whole_of_a_damaged_log_can_leave_it(make_log, tmp_path, name):
+def test_intact_episodes_of_a_damaged_log_can_be_exported(make_log, tmp_path, name):
     pytest.importorskip({"robomimic": "h5py", "rosbag": "rosbags"}[name])
     log = make_log([10] * 20)
     with LogReader(log) as reader:
@@ -70,16 +70,16 @@ def test_what_is_whole_of_a_damaged_log_can_leave_it(make_log, tmp_path, name):
     losses = export(name, log, tmp_path / "out")
     hit = (episodes["start"] < 2 * chunk) & (episodes["start"] + 10 > chunk)
     assert any(line.startswith(f"{hit.sum()} episodes that hold lost rows") for line in losses)
-    bring(name, tmp_path / "out", tmp_path / "back")
-    _, left, rows = contents(tmp_path / "back")
-    assert 0 < len(left) == 20 - hit.sum()
+    import_log(name, tmp_path / "out", tmp_path / "back")
+    _, intact, rows = contents(tmp_path / "back")
+    assert 0 < len(intact) == 20 - hit.sum()
     assert np.array_equal(rows["proprio"], before[np.repeat(~hit, 10)])
 
 
 # Moving
 
 
-def test_rewind_takes_back_whole_episodes(make_log, tmp_path):
+def test_truncate_removes_whole_episodes(make_log, tmp_path):
     log, shorter = make_log(LENGTHS), make_log(LENGTHS[:2], "shorter")
     assert truncate(log, 7) == 47
     assert_same(log, shorter)
@@ -89,7 +89,7 @@ def test_rewind_takes_back_whole_episodes(make_log, tmp_path):
     assert_same(log, make_log(LENGTHS, "again"))
 
 
-def test_who_has_read_rows_that_were_taken_back_is_refused(make_log, tmp_path):
+def test_readers_of_rows_that_were_truncated_are_refused(make_log, tmp_path):
     log = make_log(LENGTHS)
     (tmp_path / "archive").mkdir()
     archive = Archive(log, f"file://{tmp_path}/archive")
@@ -98,7 +98,7 @@ def test_who_has_read_rows_that_were_taken_back_is_refused(make_log, tmp_path):
         before = reader.identity
         truncate(log, sum(LENGTHS))
         archive.sync()
-        assert not reader.refresh() and reader.identity == before  # no row went
+        assert not reader.refresh() and reader.identity == before  # no row was removed
         truncate(log, 7)
         with LogWriter(log, make_spec()) as writer:
             for rows in (*LENGTHS[2:], 9):  # more rows than were read
@@ -114,42 +114,42 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 6, 20, 53])
-def test_an_import_killed_at_any_row_goes_on_and_doubles_nothing(make_log, tmp_path, rows):
+def test_an_import_killed_at_any_row_continues_and_doubles_nothing(make_log, tmp_path, rows):
     log, file, out = make_log(LENGTHS), tmp_path / "a.hdf5", tmp_path / "out"
     export("robomimic", log, file)
     with load_format("robomimic").Import(file, Options()) as importer:
-        left, whole = iter(range(rows)), importer.rows
+        remaining, rows_of = iter(range(rows)), importer.rows
 
         def until(key):
-            for row in whole(key):
-                if next(left, None) is None:
+            for row in rows_of(key):
+                if next(remaining, None) is None:
                     raise Killed
                 yield row
 
         importer.rows = until
         with pytest.raises(Killed):
             import_into(importer, f"robomimic:{file}", out)
-    done = bring("robomimic", file, out)
-    assert done.resumed == int((np.cumsum(LENGTHS) <= rows).sum())
+    result = import_log("robomimic", file, out)
+    assert result.resumed == int((np.cumsum(LENGTHS) <= rows).sum())
     assert_same(log, out)
-    assert bring("robomimic", file, out).rows == 0
+    assert import_log("robomimic", file, out).rows == 0
     assert_same(log, out)
 
 
-def test_an_unfinished_import_touches_nothing_that_others_recorded(make_log, tmp_path):
+def test_an_unfinished_import_changes_no_rows_of_another_writer(make_log, tmp_path):
     log, file, out = make_log(LENGTHS), tmp_path / "a.hdf5", tmp_path / "out"
     export("robomimic", log, file)
-    bring("robomimic", file, out)
+    import_log("robomimic", file, out)
     journal = json.loads((out / "import.json").read_text())
     (out / "import.json").write_text(json.dumps(journal | {"finished": False}))
     with LogWriter(out, make_spec()) as writer:
         append_episode(writer, 3)
         append_episode(writer, 3)
     with pytest.raises(FormatError, match="others have recorded"):
-        bring("robomimic", file, out)
+        import_log("robomimic", file, out)
 
 
-def test_export_overwrites_nothing_and_leaves_nothing_half(make_log, tmp_path, monkeypatch):
+def test_export_overwrites_no_file_and_leaves_no_partial_file(make_log, tmp_path, monkeypatch):
     log, file = make_log(LENGTHS), tmp_path / "a.hdf5"
     file.write_text("mine")
     with pytest.raises(FormatError, match="which exists, expected a new path"):
@@ -163,7 +163,7 @@ def test_export_overwrites_nothing_and_leaves_nothing_half(make_log, tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["robomimic", "dino_wm", "rosbag", "lerobot"])
-def test_signals_about_actions_come_back(tmp_path, name):
+def test_signals_about_actions_are_restored(tmp_path, name):
     signals = VectorSpec(("latency", "limited"), ("s", "1"), (0, 0), (1, 1))
     spec = make_spec(signals=signals, cameras={"front": (4, 6, 3)})
     with LogWriter(tmp_path / "log", spec) as writer:
@@ -171,8 +171,8 @@ def test_signals_about_actions_come_back(tmp_path, name):
             row = make_row(step, step, step == 4) | {"success": False}
             row["signals"] = np.array([0.01 * step, 1]) * (step < 4)
             writer.append({field: row[field] for field in spec.fields})
-    assert export(name, tmp_path / "log", tmp_path / "there") == []
-    bring(name, tmp_path / "there", tmp_path / "out")
+    assert export(name, tmp_path / "log", tmp_path / "exported") == []
+    import_log(name, tmp_path / "exported", tmp_path / "out")
     assert_same(tmp_path / "log", tmp_path / "out")
 
 
@@ -207,29 +207,29 @@ def set_of_demos(path, steps=(4, 3, 5), **changes):
 def test_a_row_that_the_log_refuses_is_the_sources_fault_and_leaves_nothing(tmp_path, wrong):
     actions = np.full((3, 2), 0.5)
     actions[2, 0] = wrong
-    bad, log = set_of_demos(tmp_path / "bad.hdf5", actions=actions), tmp_path / "log"
+    invalid, log = set_of_demos(tmp_path / "bad.hdf5", actions=actions), tmp_path / "log"
     with pytest.raises(CorruptInputError, match=r"bad\.hdf5: demo_1: field 'action': got"):
-        bring("robomimic", bad, log)
+        import_log("robomimic", invalid, log)
     assert contents(log)[1]["length"].tolist() == [5]
     assert not verify(log).faults
     # another source may be imported now, and the first one later: nothing is doubled
-    good = set_of_demos(tmp_path / "good.hdf5", steps=(2,))
-    assert bring("robomimic", good, log).rows == 3
-    done = bring("robomimic", bad, log, skip_corrupt=True)
-    assert (done.resumed, done.episodes, list(done.skipped)) == (1, 2, ["demo_1"])
+    valid = set_of_demos(tmp_path / "good.hdf5", steps=(2,))
+    assert import_log("robomimic", valid, log).rows == 3
+    result = import_log("robomimic", invalid, log, skip_corrupt=True)
+    assert (result.resumed, result.episodes, list(result.skipped)) == (1, 2, ["demo_1"])
     assert contents(log)[1]["length"].tolist() == [5, 3, 6]
-    assert bring("robomimic", good, log).rows == 0
-    assert bring("robomimic", bad, log, skip_corrupt=True).rows == 0
+    assert import_log("robomimic", valid, log).rows == 0
+    assert import_log("robomimic", invalid, log, skip_corrupt=True).rows == 0
     assert contents(log)[1]["length"].tolist() == [5, 3, 6]
 
 
-def test_stamps_that_do_not_grow_are_named_and_skipped_when_asked(tmp_path):
+def test_stamps_that_do_not_grow_are_reported_and_skipped_on_request(tmp_path):
     file, log = set_of_demos(tmp_path / "a.hdf5"), tmp_path / "log"
     with load_format("robomimic").Import(file, Options()) as importer:
-        whole = importer.rows
+        rows_of = importer.rows
 
         def late(key):
-            for number, row in enumerate(whole(key)):
+            for number, row in enumerate(rows_of(key)):
                 yield row | {"stamp": 0} if (key, number) == ("demo_1", 2) else row
 
         importer.rows = late
@@ -237,18 +237,18 @@ def test_stamps_that_do_not_grow_are_named_and_skipped_when_asked(tmp_path):
             CorruptInputError, match=r"a\.hdf5: demo_1: .*stamp: got .* expected growing"
         ):
             import_into(importer, f"robomimic:{file}", log)
-        done = import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
-    assert (done.episodes, list(done.skipped)) == (2, ["demo_1"])
+        result = import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
+    assert (result.episodes, list(result.skipped)) == (2, ["demo_1"])
     assert contents(log)[1]["length"].tolist() == [5, 6]
 
 
 def test_any_failure_of_a_source_leaves_no_half_episode(tmp_path):
     file, log = set_of_demos(tmp_path / "a.hdf5"), tmp_path / "log"
     with load_format("robomimic").Import(file, Options()) as importer:
-        whole = importer.rows
+        rows_of = importer.rows
 
         def failing(key):
-            for row in whole(key):
+            for row in rows_of(key):
                 yield row
                 if key == "demo_1":
                     raise ZeroDivisionError
@@ -257,7 +257,7 @@ def test_any_failure_of_a_source_leaves_no_half_episode(tmp_path):
         with pytest.raises(ZeroDivisionError):
             import_into(importer, f"robomimic:{file}", log, skip_corrupt=True)
     assert contents(log)[1]["length"].tolist() == [5]
-    assert bring("robomimic", file, log).rows == 4 + 6
+    assert import_log("robomimic", file, log).rows == 4 + 6
 
 
 def test_a_full_disk_is_not_the_sources_fault(tmp_path, monkeypatch):
@@ -271,36 +271,36 @@ def test_a_full_disk_is_not_the_sources_fault(tmp_path, monkeypatch):
 
     monkeypatch.setattr(LogWriter, "append", full)
     with pytest.raises(LogFullError):
-        bring("robomimic", file, log, skip_corrupt=True)
+        import_log("robomimic", file, log, skip_corrupt=True)
     monkeypatch.undo()
     assert contents(log)[1]["length"].tolist() == [5]
-    done = bring("robomimic", file, log)
-    assert (done.episodes, done.skipped) == (3, {})
+    result = import_log("robomimic", file, log)
+    assert (result.episodes, result.skipped) == (3, {})
 
 
-def test_an_import_that_goes_on_with_a_grown_source_is_killed_without_a_trace(tmp_path):
+def test_an_import_of_a_grown_source_that_is_killed_leaves_no_partial_episode(tmp_path):
     file, log = set_of_demos(tmp_path / "a.hdf5", steps=(4,)), tmp_path / "log"
-    bring("robomimic", file, log)
+    import_log("robomimic", file, log)
     set_of_demos(file, steps=(4, 6))
     with load_format("robomimic").Import(file, Options()) as importer:
-        whole = importer.rows
+        rows_of = importer.rows
 
         def killed(key):
-            yield from list(whole(key))[:3]
+            yield from list(rows_of(key))[:3]
             raise Killed
 
         importer.rows = killed
         with pytest.raises(Killed):
             import_into(importer, f"robomimic:{file}", log)
-    assert bring("robomimic", file, log).rows == 7
+    assert import_log("robomimic", file, log).rows == 7
     assert contents(log)[1]["length"].tolist() == [5, 7]
 
 
 @pytest.mark.parametrize(
     ("name", "library"), [("lerobot", "av"), ("robomimic", "h5py"), ("rosbag", "rosbags")]
 )
-def test_marks_that_a_log_got_later_are_kept(tmp_path, name, library):
-    """A run of an older version that went on: its first episodes have no mark."""
+def test_evaluation_marks_added_later_are_kept(tmp_path, name, library):
+    """A continued run of an older version: its first episodes have no mark."""
     pytest.importorskip(library)
     for marked in (False, True):
         with LogWriter(tmp_path / "log", make_spec(evaluation=marked)) as writer:
@@ -309,7 +309,7 @@ def test_marks_that_a_log_got_later_are_kept(tmp_path, name, library):
                 writer.append(row | ({"evaluation": True} if marked else {}))
     losses = export(name, tmp_path / "log", tmp_path / "out")
     assert not any("evaluation" in loss for loss in losses)
-    bring(name, tmp_path / "out", tmp_path / "back")
+    import_log(name, tmp_path / "out", tmp_path / "back")
     with LogReader(tmp_path / "back") as reader:
         assert reader.read("evaluation", 0, 10).tolist() == [False] * 5 + [True] * 5
 
@@ -317,7 +317,7 @@ def test_marks_that_a_log_got_later_are_kept(tmp_path, name, library):
 @pytest.mark.parametrize(
     ("name", "library"), [("lerobot", "av"), ("robomimic", "h5py"), ("rosbag", "rosbags")]
 )
-def test_evaluation_episodes_come_back_marked(tmp_path, name, library):
+def test_evaluation_episodes_are_restored_with_their_mark(tmp_path, name, library):
     pytest.importorskip(library)
     with LogWriter(tmp_path / "log", make_spec(evaluation=True)) as writer:
         for episode in range(3):
@@ -325,7 +325,7 @@ def test_evaluation_episodes_come_back_marked(tmp_path, name, library):
                 row = make_row(writer.length, step, step == 4)
                 writer.append(row | {"evaluation": episode == 1})
     export(name, tmp_path / "log", tmp_path / "out")
-    bring(name, tmp_path / "out", tmp_path / "back")
+    import_log(name, tmp_path / "out", tmp_path / "back")
     for log in (tmp_path / "log", tmp_path / "back"):
         with LogReader(log) as reader:
             assert reader.is_evaluation(reader.episodes).tolist() == [False, True, False]

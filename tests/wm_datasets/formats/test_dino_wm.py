@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.wm_datasets.formats.test_base import assert_same, bring, contents, cut_log, export
+from tests.wm_datasets.formats.test_base import assert_same, contents, cut_log, export, import_log
 from tests.wm_datasets.log_rows import make_row, make_spec
 from wm_datasets import LogWriter
 from wm_datasets.formats import CorruptInputError, FormatError, Options, load_format
@@ -19,11 +19,11 @@ torch = pytest.importorskip("torch")
 def test_tensors_pass_between_torch_and_numpy(tmp_path, dtype, shape):
     value = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
     save_tensor(tmp_path / "a.pth", value)
-    back = torch.load(tmp_path / "a.pth", weights_only=True)
-    assert back.shape == shape and np.array_equal(back.numpy(), value)
+    loaded = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert loaded.shape == shape and np.array_equal(loaded.numpy(), value)
     torch.save(torch.tensor(value), tmp_path / "b.pth")
-    found = load_tensor(tmp_path / "b.pth")
-    assert found.dtype == value.dtype and np.array_equal(found, value)
+    loaded = load_tensor(tmp_path / "b.pth")
+    assert loaded.dtype == value.dtype and np.array_equal(loaded, value)
 
 
 def test_views_are_read_as_torch_reads_them(tmp_path):
@@ -32,7 +32,7 @@ def test_views_are_read_as_torch_reads_them(tmp_path):
     assert np.array_equal(load_tensor(tmp_path / "a.pth"), view.numpy())
 
 
-def test_no_file_runs_code(tmp_path):
+def test_loading_a_file_runs_no_code(tmp_path):
     class Evil:
         def __reduce__(self):
             return print, ("ran",)
@@ -57,26 +57,26 @@ def one_camera_log(path, lengths):
 
 
 @pytest.mark.parametrize("layout", ["point_maze", "wall"])
-def test_a_log_comes_back_bit_equal(tmp_path, layout):
+def test_a_log_is_restored_bit_for_bit(tmp_path, layout):
     log = one_camera_log(tmp_path / "log", [5, 2, 17])
     assert export("dino_wm", log, tmp_path / "set", layout=layout) == []
-    bring("dino_wm", tmp_path / "set", tmp_path / "out")
+    import_log("dino_wm", tmp_path / "set", tmp_path / "out")
     assert_same(log, tmp_path / "out")
 
 
-def test_pusht_comes_back_but_for_its_video(tmp_path):
+def test_pusht_is_restored_except_for_its_video(tmp_path):
     log = one_camera_log(tmp_path / "log", [5, 2])
     assert "H.264" in export("dino_wm", log, tmp_path / "set", layout="pusht")[0]
-    bring("dino_wm", tmp_path / "set", tmp_path / "out")
+    import_log("dino_wm", tmp_path / "set", tmp_path / "out")
     assert_same(log, tmp_path / "out", without=["image/front", "action"])
     action = [contents(p)[2]["action"] for p in (log, tmp_path / "out")]
     np.testing.assert_allclose(*action, rtol=1e-6)
 
 
-def test_other_cameras_are_said_and_cut_episodes_stay_cut(tmp_path):
+def test_other_cameras_are_reported_and_cut_episodes_stay_cut(tmp_path):
     log = cut_log(tmp_path / "log")
     assert export("dino_wm", log, tmp_path / "set") == ["cameras: wrist"]
-    bring("dino_wm", tmp_path / "set", tmp_path / "out")
+    import_log("dino_wm", tmp_path / "set", tmp_path / "out")
     assert contents(tmp_path / "out")[1].tolist() == contents(log)[1].tolist()
 
 
@@ -102,7 +102,7 @@ def maze(tmp_path):
 def test_a_folder_of_torchs_own_files(maze, tmp_path):
     with load_format("dino_wm").Import(maze, Options()) as importer:
         assert "last action" in importer.losses[0]
-    bring("dino_wm", maze, tmp_path / "log", camera="top")
+    import_log("dino_wm", maze, tmp_path / "log", camera="top")
     spec, episodes, rows = contents(tmp_path / "log")
     assert (spec.proprio.names, spec.proprio.units[3]) == (("x", "y", "vx", "vy"), "m/s")
     assert (spec.control_period_s, spec.reward) == (0.05, False)
@@ -134,7 +134,7 @@ def test_pusht_of_torchs_own_files(tmp_path):
            np.arange(5) * 100_000_000, 0.1, True)  # fmt: skip
     with load_format("dino_wm").Import(folder, Options()) as importer:
         assert "abs_actions.pth" in importer.losses[1]
-    bring("dino_wm", folder, tmp_path / "log")
+    import_log("dino_wm", folder, tmp_path / "log")
     spec, _, rows = contents(tmp_path / "log")
     assert spec.proprio.names == ("agent_x", "agent_y", "agent_vx", "agent_vy")
     assert spec.sensors["block"].names == ("block_x", "block_y", "block_angle")
@@ -147,26 +147,26 @@ def test_pusht_of_torchs_own_files(tmp_path):
     for name in ("states.pth", "velocities.pth"):
         one, two = (torch.load(f / name, weights_only=True) for f in (folder, tmp_path / "back"))
         assert torch.equal(one, two), name
-    bring("dino_wm", tmp_path / "back", tmp_path / "again")
+    import_log("dino_wm", tmp_path / "back", tmp_path / "again")
     assert_same(tmp_path / "log", tmp_path / "again", without=["image/camera", "action"])
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "short"])
-def test_a_corrupt_file_is_named_and_skipped_only_when_asked(maze, tmp_path, damage):
-    bad = maze / "obses/episode_001.pth"
-    data = bad.read_bytes()
-    bad.unlink()
+def test_a_corrupt_file_is_named_and_skipped_only_on_request(maze, tmp_path, damage):
+    corrupt = maze / "obses/episode_001.pth"
+    data = corrupt.read_bytes()
+    corrupt.unlink()
     if damage == "cut":
-        bad.write_bytes(data[: len(data) // 2])
+        corrupt.write_bytes(data[: len(data) // 2])
     elif damage == "short":
-        torch.save(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), bad)
+        torch.save(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), corrupt)
     with pytest.raises(CorruptInputError, match=r"episode_001\.pth: "):
-        bring("dino_wm", maze, tmp_path / "log")
-    done = bring("dino_wm", maze, tmp_path / "log", skip_corrupt=True)
-    assert list(done.skipped) == ["1"]
+        import_log("dino_wm", maze, tmp_path / "log")
+    result = import_log("dino_wm", maze, tmp_path / "log", skip_corrupt=True)
+    assert list(result.skipped) == ["1"]
     assert contents(tmp_path / "log")[1]["length"].tolist() == [6, 5]
 
 
-def test_the_folder_above_is_told(maze, tmp_path):
+def test_the_parent_folder_is_refused_with_the_right_folder(maze, tmp_path):
     with pytest.raises(FormatError, match=r"Give one of its folders: point_maze\."):
-        bring("dino_wm", tmp_path, tmp_path / "log")
+        import_log("dino_wm", tmp_path, tmp_path / "log")

@@ -71,7 +71,7 @@ def test_frames_of_whole_numbers_are_frames(rope: Path) -> None:
         list(source.rows("1"))
 
 
-def test_what_does_not_fit_is_said(rope: Path) -> None:
+def test_files_that_do_not_fit_are_refused_with_a_reason(rope: Path) -> None:
     importer = load_format("dino_wm").Import
     with pytest.raises(FormatError, match="Give --period"):
         importer(rope, Options())
@@ -86,11 +86,11 @@ def test_what_does_not_fit_is_said(rope: Path) -> None:
 def test_statistics_of_rope(rope: Path) -> None:
     """1e-6 on top of every deviation, and a proprioception of zeros."""
     actions = torch.load(rope / "actions.pth", weights_only=True).flatten(0, 1)
-    found = statistics(rope)
-    np.testing.assert_allclose(found.action_mean, actions.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found.action_std, actions.std(0) + 1e-6, rtol=1e-6)
-    assert (found.proprio_mean, found.proprio_std) == ((0.0,), (1e-6,))
-    np.testing.assert_allclose(found.action_low, actions.amin(0))
+    measured = statistics(rope)
+    np.testing.assert_allclose(measured.action_mean, actions.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(measured.action_std, actions.std(0) + 1e-6, rtol=1e-6)
+    assert (measured.proprio_mean, measured.proprio_std) == ((0.0,), (1e-6,))
+    np.testing.assert_allclose(measured.action_low, actions.amin(0))
 
 
 @pytest.mark.parametrize("lengths", [None, [6, 4, 5]])
@@ -104,14 +104,19 @@ def test_statistics_are_of_valid_steps(tmp_path: Path, lengths: list[int] | None
         torch.save(torch.tensor(lengths), tmp_path / "seq_lengths.pth")
     valid = lengths or [6] * 3
     for episodes in (None, 2):
-        found = statistics(tmp_path, episodes)
-        some = list(zip(actions, states, valid))[:episodes]
-        steps, seen = torch.cat([a[:n] for a, _, n in some]), torch.cat([s[:n] for _, s, n in some])
-        np.testing.assert_allclose(found.action_mean, steps.mean(0), rtol=1e-5)
-        np.testing.assert_allclose(found.action_std, steps.std(0), rtol=1e-5)
-        np.testing.assert_allclose(found.proprio_mean, seen.mean(0), rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(found.proprio_std, seen.std(0), rtol=1e-5)
-        np.testing.assert_allclose(found.action_high, steps.amax(0))
+        measured = statistics(tmp_path, episodes)
+        selected = list(zip(actions, states, valid))[:episodes]
+        steps, selected_states = (
+            torch.cat([a[:n] for a, _, n in selected]),
+            torch.cat([s[:n] for _, s, n in selected]),
+        )
+        np.testing.assert_allclose(measured.action_mean, steps.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(measured.action_std, steps.std(0), rtol=1e-5)
+        np.testing.assert_allclose(
+            measured.proprio_mean, selected_states.mean(0), rtol=1e-4, atol=1e-6
+        )
+        np.testing.assert_allclose(measured.proprio_std, selected_states.std(0), rtol=1e-5)
+        np.testing.assert_allclose(measured.action_high, steps.amax(0))
     plain = statistics(tmp_path, normalised=False)
     assert (plain.action_mean, plain.proprio_std) == ((0.0, 0.0), (1.0,) * 4)
 
@@ -120,10 +125,10 @@ def test_statistics_of_pusht_are_the_loaders_constants(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     for name, size in (("states", 5), ("velocities", 2), ("rel_actions", 2)):
         torch.save(torch.full((2, 3, size), 50.0), tmp_path / "train" / f"{name}.pth")
-    found, constants = statistics(tmp_path), pusht_statistics()
-    assert found.action_mean == constants.action_mean == (-0.0087, 0.0068)
-    assert found.proprio_std == (101.1202, 87.0112, 74.84556075, 74.14009094)
-    assert found.action_low == (0.5, 0.5)  # pixels / 100
+    measured, constants = statistics(tmp_path), pusht_statistics()
+    assert measured.action_mean == constants.action_mean == (-0.0087, 0.0068)
+    assert measured.proprio_std == (101.1202, 87.0112, 74.84556075, 74.14009094)
+    assert measured.action_low == (0.5, 0.5)  # pixels / 100
     assert len(pusht_statistics(velocity=False).proprio_mean) == 2
     with pytest.raises(FormatError, match=r"no states\.pth"):
         statistics(tmp_path / "nowhere")

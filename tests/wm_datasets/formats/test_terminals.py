@@ -1,7 +1,7 @@
-"""An episode that ended by a time limit is not taken for one that ended for good.
+"""An episode that ended by a time limit is not imported as terminal.
 
-The end of an episode (a time-out, a recording that was stopped) says nothing of the value of what
-would have come: only `is_terminal` does (tdmpc2#62). Sources that mark every end with a `done` do
+The end of an episode (a time-out, a recording that was stopped) does not determine the value of the
+states after it: only `is_terminal` does (tdmpc2#62). Sources that mark every end with a `done` do
 not tell the two apart.
 """
 
@@ -10,7 +10,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.wm_datasets.formats.test_base import bring, contents, export
+from tests.wm_datasets.formats.test_base import contents, export, import_log
 from wm_datasets import LogReader
 from wm_datasets.formats import Options, open_source
 
@@ -31,11 +31,11 @@ def robomimic_file(path, done):
 
 
 def lerobot_folder(path, make_log, done):
-    """A dataset without what a log of ours keeps beside, with other values of next.done."""
+    """A dataset without our own spec file, with other values of next.done."""
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
-    export("lerobot", make_log([steps + 1 for steps in STEPS], "made"), path)
+    export("lerobot", make_log([steps + 1 for steps in STEPS], "log"), path)
     (path / "wm/spec.json").unlink()
     for file in sorted(path.glob("data/*/*.parquet")):
         table = parquet.read_table(file)
@@ -48,7 +48,7 @@ def lerobot_folder(path, make_log, done):
 
 
 @pytest.mark.parametrize("name", ["robomimic", "lerobot"])
-def test_a_done_at_every_end_is_no_terminal_and_that_is_said(tmp_path, make_log, name):
+def test_a_done_at_every_end_is_no_terminal_and_is_reported(tmp_path, make_log, name):
     done = (True, True, True)
     source = (
         robomimic_file(tmp_path / "a.hdf5", done)
@@ -58,19 +58,19 @@ def test_a_done_at_every_end_is_no_terminal_and_that_is_said(tmp_path, make_log,
     with open_source(name, source, Options()) as opened:
         assert any("marks its end" in note and "is_terminal" in note for note in opened.notes)
         assert "is_terminal" in opened.spec.extra["absent"]
-    bring(name, source, tmp_path / "out")
+    import_log(name, source, tmp_path / "out")
     assert not contents(tmp_path / "out")[2]["is_terminal"].any()
 
 
 @pytest.mark.parametrize("name", ["robomimic", "lerobot"])
-def test_where_some_end_without_a_done_it_tells_what_is_terminal(tmp_path, make_log, name):
+def test_where_some_episodes_end_without_a_done_it_marks_the_terminals(tmp_path, make_log, name):
     done = (True, False, True)
     source = (
         robomimic_file(tmp_path / "a.hdf5", done)
         if name == "robomimic"
         else lerobot_folder(tmp_path / "set", make_log, done)
     )
-    bring(name, source, tmp_path / "out")
+    import_log(name, source, tmp_path / "out")
     spec, episodes, rows = contents(tmp_path / "out")
     assert "is_terminal" not in spec.extra["absent"]
     ends = [rows["is_terminal"][s : s + n].any() for s, n, _ in episodes.tolist()]
@@ -78,11 +78,11 @@ def test_where_some_end_without_a_done_it_tells_what_is_terminal(tmp_path, make_
 
 
 @pytest.mark.parametrize("name", ["robomimic", "lerobot"])
-def test_a_log_of_ours_keeps_its_own(tmp_path, make_log, name):
+def test_an_exported_log_keeps_its_terminals(tmp_path, make_log, name):
     pytest.importorskip({"robomimic": "h5py", "lerobot": "pyarrow"}[name])
     log = make_log([5, 4])
-    export(name, log, tmp_path / "there")
-    bring(name, tmp_path / "there", tmp_path / "back")
+    export(name, log, tmp_path / "exported")
+    import_log(name, tmp_path / "exported", tmp_path / "back")
     with LogReader(log) as one, LogReader(tmp_path / "back") as other:
         expected = one.read("is_terminal", 0, 9)
         assert np.array_equal(other.read("is_terminal", 0, 9), expected)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tests.wm_datasets.formats.test_base import bring, contents, export
+from tests.wm_datasets.formats.test_base import contents, export, import_log
 from wm_datasets.formats import CorruptInputError, FormatError, Options, open_source
 
 av = pytest.importorskip("av")
@@ -14,7 +14,7 @@ from wm_datasets.formats.video import encode  # noqa: E402
 from wm_datasets.formats.video_decoder import decode  # noqa: E402
 
 
-def film(path, frames=10, size=(32, 48), stamps=None, lossy=False):
+def write_video(path, frames=10, size=(32, 48), stamps=None, lossy=False):
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(frames)
     images = random.integers(0, 256, (frames, *size, 3), np.uint8)
@@ -30,9 +30,9 @@ def losses(source, **options):
 
 def test_files_become_a_log_without_actions_with_every_pixel_and_stamp(tmp_path):
     uneven = np.array([0, 40, 75, 160]) * 1_000_000
-    one = film(tmp_path / "in/a.mkv", 4, stamps=uneven)
-    two = film(tmp_path / "in/b.mkv", 10)
-    bring("video", tmp_path / "in", tmp_path / "log", camera="top", robot="hand")
+    one = write_video(tmp_path / "in/a.mkv", 4, stamps=uneven)
+    two = write_video(tmp_path / "in/b.mkv", 10)
+    import_log("video", tmp_path / "in", tmp_path / "log", camera="top", robot="hand")
     spec, episodes, rows = contents(tmp_path / "log")
     assert (spec.robot, spec.action, spec.proprio, spec.reward) == ("hand", None, None, False)
     assert spec.control_period_s == pytest.approx(0.04)
@@ -42,11 +42,11 @@ def test_files_become_a_log_without_actions_with_every_pixel_and_stamp(tmp_path)
     assert np.array_equal(rows["stamp"][:4], uneven)
 
 
-def test_frames_and_cameras_of_a_log_come_back_exactly(make_log, tmp_path):
+def test_frames_and_cameras_of_a_log_are_restored_exactly(make_log, tmp_path):
     log = make_log([5, 17])
-    losses = export("video", log, tmp_path / "films")
+    losses = export("video", log, tmp_path / "videos")
     assert "action, commanded, reward" in losses[0]
-    bring("video", tmp_path / "films", tmp_path / "out")
+    import_log("video", tmp_path / "videos", tmp_path / "out")
     (spec, episodes, rows), (spec2, episodes2, rows2) = contents(log), contents(tmp_path / "out")
     assert spec2.cameras == spec.cameras
     assert spec2.control_period_s == pytest.approx(spec.control_period_s)
@@ -57,68 +57,68 @@ def test_frames_and_cameras_of_a_log_come_back_exactly(make_log, tmp_path):
     assert np.abs(rows2["stamp"] - (rows["stamp"] - first)).max() <= 1_000_000
 
 
-def test_small_video_says_that_pixels_change_and_is_close(tmp_path, make_log):
+def test_lossy_video_is_reported_and_close_to_the_images(tmp_path, make_log):
     assert any("H.264" in x for x in export("video", make_log([3]), tmp_path / "f", lossy=True))
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None] * 3, (64, 64))
     images = np.stack([np.stack([ramp] * 3, -1)] * 5)
     encode(tmp_path / "a.mp4", iter(images), np.arange(5) * 50_000_000, 0.05, True)
-    back = list(decode(tmp_path / "a.mp4"))
-    assert [stamp for stamp, _ in back] == [50_000_000 * i for i in range(5)]
-    assert np.abs(back[2][1].astype(int) - images[2]).mean() < 3
+    decoded = list(decode(tmp_path / "a.mp4"))
+    assert [stamp for stamp, _ in decoded] == [50_000_000 * i for i in range(5)]
+    assert np.abs(decoded[2][1].astype(int) - images[2]).mean() < 3
 
 
 def test_a_single_file_is_one_episode(tmp_path):
-    film(tmp_path / "wave.mp4", 6, lossy=True)
-    bring("video", tmp_path / "wave.mp4", tmp_path / "log")
+    write_video(tmp_path / "wave.mp4", 6, lossy=True)
+    import_log("video", tmp_path / "wave.mp4", tmp_path / "log")
     spec, episodes, _ = contents(tmp_path / "log")
     assert (spec.task, list(spec.cameras), len(episodes)) == ("wave", ["camera"], 1)
 
 
-def test_different_sizes_need_a_size_and_say_that_frames_are_resized(tmp_path):
-    film(tmp_path / "in/a.mkv")
-    film(tmp_path / "in/b.mkv", size=(64, 64))
+def test_different_sizes_need_a_size_and_resizing_is_reported(tmp_path):
+    write_video(tmp_path / "in/a.mkv")
+    write_video(tmp_path / "in/b.mkv", size=(64, 64))
     with pytest.raises(FormatError, match="--size"):
-        bring("video", tmp_path / "in", tmp_path / "log")
+        import_log("video", tmp_path / "in", tmp_path / "log")
     assert "resized to 16 x 24" in losses(tmp_path / "in", size=(16, 24))
-    bring("video", tmp_path / "in", tmp_path / "log", size=(16, 24))
+    import_log("video", tmp_path / "in", tmp_path / "log", size=(16, 24))
     assert contents(tmp_path / "log")[2]["image/camera"].shape == (20, 16, 24, 3)
 
 
-def test_different_rates_are_said(tmp_path):
-    film(tmp_path / "in/a.mp4", lossy=True)
+def test_different_rates_are_reported(tmp_path):
+    write_video(tmp_path / "in/a.mp4", lossy=True)
     encode(tmp_path / "in/b.mp4", iter(np.zeros((9, 32, 48, 3), np.uint8)),
            np.arange(9) * 100_000_000, 0.1, True)  # fmt: skip
     assert "one rate: the files have [10.0, 25.0] Hz" in losses(tmp_path / "in")
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
-def test_a_corrupt_file_is_named_and_skipped_only_when_asked(tmp_path, damage):
+def test_a_corrupt_file_is_named_and_skipped_only_on_request(tmp_path, damage):
     for name in "abc":
-        film(tmp_path / f"in/{name}.mp4", 20, lossy=True)
-    bad = tmp_path / "in/b.mp4"
-    data = bytearray(bad.read_bytes())
+        write_video(tmp_path / f"in/{name}.mp4", 20, lossy=True)
+    corrupt = tmp_path / "in/b.mp4"
+    data = bytearray(corrupt.read_bytes())
     if damage == "noise":
         middle = slice(len(data) // 3, len(data) // 3 + 4000)
         data[middle] = np.random.default_rng(0).bytes(4000)
-    bad.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "noise": data}[damage])
+    corrupt.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "noise": data}[damage])
     with pytest.raises(CorruptInputError, match=r"b\.mp4: "):
-        bring("video", tmp_path / "in", tmp_path / "log")
+        import_log("video", tmp_path / "in", tmp_path / "log")
     assert contents(tmp_path / "log")[1]["length"].tolist() == [20]
-    done = bring("video", tmp_path / "in", tmp_path / "log", skip_corrupt=True)
-    assert list(done.skipped) == ["b"] and "b.mp4" in done.skipped["b"]
+    result = import_log("video", tmp_path / "in", tmp_path / "log", skip_corrupt=True)
+    assert list(result.skipped) == ["b"] and "b.mp4" in result.skipped["b"]
     assert contents(tmp_path / "log")[1]["length"].tolist() == [20, 20]
 
 
 def test_cameras_that_do_not_end_together_are_a_fault(tmp_path):
-    film(tmp_path / "in/left/a.mkv", 5)
-    film(tmp_path / "in/right/a.mkv", 6)
+    write_video(tmp_path / "in/left/a.mkv", 5)
+    write_video(tmp_path / "in/right/a.mkv", 6)
     with pytest.raises(
         CorruptInputError, match="got 5 frames, expected as many as other cameras have"
     ):
-        bring("video", tmp_path / "in", tmp_path / "log")
+        import_log("video", tmp_path / "in", tmp_path / "log")
 
 
-# As a player shows it
+# Display matrix
 
 
 def patch(path, box, offset, fmt, *values):
@@ -128,8 +128,8 @@ def patch(path, box, offset, fmt, *values):
     path.write_bytes(data)
 
 
-def shown_by_ffmpeg(path, filters):
-    """Decode without looking at the display matrix, through filters of ffmpeg."""
+def decoded_by_ffmpeg(path, filters):
+    """Decode with filters of ffmpeg; the display matrix is ignored."""
     frames = []
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -161,19 +161,19 @@ def shown_by_ffmpeg(path, filters):
         ((0, -1, -1, 0), [("transpose", "clock_flip")]),
     ],
 )
-def test_frames_are_turned_as_the_file_says(tmp_path, matrix, filters):
-    film(tmp_path / "a.mp4", 3, lossy=True)
+def test_frames_are_rotated_by_the_display_matrix(tmp_path, matrix, filters):
+    write_video(tmp_path / "a.mp4", 3, lossy=True)
     a, b, c, d = (65536 * n for n in matrix)
     patch(tmp_path / "a.mp4", b"tkhd", 40, ">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    expected = shown_by_ffmpeg(tmp_path / "a.mp4", filters)
-    bring("video", tmp_path / "a.mp4", tmp_path / "log")
+    expected = decoded_by_ffmpeg(tmp_path / "a.mp4", filters)
+    import_log("video", tmp_path / "a.mp4", tmp_path / "log")
     spec, _, rows = contents(tmp_path / "log")
     assert spec.cameras["camera"] == expected.shape[1:]
     assert np.abs(rows["image/camera"].astype(int) - expected).max() <= 2  # of 4:2:0, turned
 
 
-def test_a_turn_by_an_odd_angle_is_refused(tmp_path):
-    film(tmp_path / "a.mp4", 3, lossy=True)
+def test_a_rotation_that_is_no_multiple_of_90_degrees_is_refused(tmp_path):
+    write_video(tmp_path / "a.mp4", 3, lossy=True)
     patch(tmp_path / "a.mp4", b"tkhd", 40, ">5i", 56756, 32768, 0, -32768, 56756)  # 30 degrees
     with pytest.raises(
         CorruptInputError, match=r"a\.mp4: .*rotation: got 30 degrees, expected a multiple of 90"
@@ -181,7 +181,7 @@ def test_a_turn_by_an_odd_angle_is_refused(tmp_path):
         list(decode(tmp_path / "a.mp4"))
 
 
-# To its last frame
+# Complete files, and files that were cut
 
 
 def with_sound(path, frames=60, seconds=2.4):
@@ -217,7 +217,7 @@ def test_a_cut_file_is_named(tmp_path, share, suffix, kind):
     if kind == "sound":
         with_sound(whole)
     else:
-        film(whole, 60, stamps=None if kind == "even" else np.cumsum([0, *gaps]))
+        write_video(whole, 60, stamps=None if kind == "even" else np.cumsum([0, *gaps]))
     assert len(list(decode(whole))) == 60
     cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
     with pytest.raises(CorruptInputError, match=rf"cut\.{suffix}: "):
@@ -231,20 +231,20 @@ def test_sound_may_be_shorter_or_longer_than_the_frames(tmp_path, suffix, second
     assert len(list(decode(path))) == 60
 
 
-def test_a_clip_with_an_edit_list_shows_what_it_shows(tmp_path):
+def test_an_edit_list_selects_the_frames(tmp_path):
     path = tmp_path / "a.mp4"
-    film(path, 60, lossy=True)
+    write_video(path, 60, lossy=True)
     frames = [frame for _, frame in decode(path)]
     # from 0.5 s on, 1.9 s of 2.4 s: what `ffmpeg -ss 0.5 -c copy` writes
     patch(path, b"elst", 8, ">Ii", 1900, 580_000)
-    shown = list(decode(path))
-    assert len(shown) == 47 and shown[0][0] == 0
-    assert all(np.array_equal(a, b) for (_, a), b in zip(shown, frames[13:], strict=True))
+    edited = list(decode(path))
+    assert len(edited) == 47 and edited[0][0] == 0
+    assert all(np.array_equal(a, b) for (_, a), b in zip(edited, frames[13:], strict=True))
 
 
 def test_a_cut_mp4_with_its_header_in_front_is_named(tmp_path):
     path = tmp_path / "a.mp4"
-    film(path, 60, lossy=True)
+    write_video(path, 60, lossy=True)
     with (
         av.open(str(path)) as source,
         av.open(str(tmp_path / "front.mp4"), "w", options={"movflags": "faststart"}) as out,

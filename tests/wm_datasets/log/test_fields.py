@@ -1,4 +1,4 @@
-"""A log holds depth, float pictures, force and touch, and takes more fields between episodes."""
+"""A log holds depth, float images, force and touch, and fields can be added between episodes."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def root_of(path):
     return json.loads((path / "zarr.json").read_text())["attributes"]["wm_log"]
 
 
-# What one row holds
+# Content of a row
 
 
 @examples
@@ -57,12 +57,12 @@ def root_of(path):
     rows=st.integers(2, 40),
     seed=st.integers(0, 99),
 )
-def test_every_sensor_comes_back_bit_for_bit(tmp_path_factory, shape, dtype, rows, seed):
-    path, chance = tmp_path_factory.mktemp("sensor") / "log", np.random.default_rng(seed)
+def test_every_sensor_is_restored_bit_for_bit(tmp_path_factory, shape, dtype, rows, seed):
+    path, rng = tmp_path_factory.mktemp("sensor") / "log", np.random.default_rng(seed)
     spec = make_spec(sensors={"it": SensorSpec(dtype, tuple(shape), "1")})
     size = (rows, *shape)
-    values = chance.integers(0, np.iinfo(dtype).max, size, dtype) if dtype != "float32" else (
-        chance.normal(size=size).astype("f4"))  # fmt: skip
+    values = rng.integers(0, np.iinfo(dtype).max, size, dtype) if dtype != "float32" else (
+        rng.normal(size=size).astype("f4"))  # fmt: skip
     with LogWriter(path, spec) as writer, LogReader(path) as live:
         for t in range(rows):
             row = grown_row(spec, t, t, t == rows - 1) | {"sensor/it": values[t]}
@@ -72,12 +72,12 @@ def test_every_sensor_comes_back_bit_for_bit(tmp_path_factory, shape, dtype, row
     with LogReader(path) as reader:
         assert reader.sealed == rows
         assert reader.spec == spec
-        found = reader.read("sensor/it", 0, rows)
-        assert found.dtype == np.dtype(dtype)
-        assert np.array_equal(found, values)
+        restored = reader.read("sensor/it", 0, rows)
+        assert restored.dtype == np.dtype(dtype)
+        assert np.array_equal(restored, values)
 
 
-def test_zarr_sees_sensors_with_their_units(path):
+def test_zarr_reads_sensors_with_their_units(path):
     zarr = pytest.importorskip("zarr")
     with LogWriter(path, make_spec(sensors=ALL)) as writer:
         append_grown(writer, 21)
@@ -117,7 +117,7 @@ def test_a_value_that_does_not_fit_its_sensor_is_refused(path, name, value, mess
     lambda: make_spec(sensors={"a/b": DEPTH}),
     lambda: make_spec(cameras={"depth": (4, 4, 1)}),
 ])  # fmt: skip
-def test_a_sensor_that_makes_no_sense_is_refused(make):
+def test_an_invalid_sensor_is_refused(make):
     with pytest.raises(LogSpecError):
         make()
 
@@ -140,7 +140,7 @@ def test_a_log_without_new_fields_is_written_as_before(make_log):
     assert "sensors" not in root["spec"]
 
 
-# Fields that come between episodes
+# Fields that are added between episodes
 
 
 @examples
@@ -153,12 +153,12 @@ def test_earlier_episodes_are_declared_absent(tmp_path_factory, phases, complete
     path, fields, since = tmp_path_factory.mktemp("grow") / "log", 0, {}
     LogWriter(path, make_spec()).close()
     live = LogReader(path)
-    for more, episodes in phases:
-        fields += more
+    for added_count, episodes in phases:
+        fields += added_count
         with LogReader(path) as reader:
-            known, length = reader.spec.fields, reader.length
+            old_fields, length = reader.spec.fields, reader.length
         spec = grown_spec(fields)
-        since |= {name: length for name in spec.fields if name not in known}
+        since |= {name: length for name in spec.fields if name not in old_fields}
         with LogWriter(path, spec) as writer:
             assert writer.repaired is None
             for rows in episodes:
@@ -171,7 +171,7 @@ def test_earlier_episodes_are_declared_absent(tmp_path_factory, phases, complete
     live.close()
 
 
-def test_reading_absent_rows_says_where_the_field_begins(make_log):
+def test_reading_absent_rows_reports_where_the_field_begins(make_log):
     path = make_log([5, 6])
     with LogWriter(path, grown_spec(1)) as writer:
         append_grown(writer, 4)
@@ -188,7 +188,7 @@ def test_reading_absent_rows_says_where_the_field_begins(make_log):
         assert reader.damage == []
 
 
-def test_zarr_sees_zeros_where_a_field_is_absent(make_log):
+def test_zarr_reads_zeros_where_a_field_is_absent(make_log):
     zarr = pytest.importorskip("zarr")
     path = make_log([7, 30])
     with LogWriter(path, grown_spec(6)) as writer:
@@ -201,7 +201,7 @@ def test_zarr_sees_zeros_where_a_field_is_absent(make_log):
 
 
 @pytest.mark.parametrize("memory, disk", [(1 << 20, 0), (1, 1 << 20), (1, 0)])
-def test_windows_come_only_from_episodes_that_have_the_fields(make_log, memory, disk):
+def test_windows_are_drawn_only_from_episodes_that_have_the_fields(make_log, memory, disk):
     path = make_log([30, 12])
     options = {"batch": 8, "length": 4, "seed": 0, "cache_bytes": memory, "disk_bytes": disk}
     with LogWriter(path, grown_spec(1)) as writer, LogReader(path) as reader:
@@ -222,7 +222,7 @@ def test_windows_come_only_from_episodes_that_have_the_fields(make_log, memory, 
         old.close()
 
 
-def test_a_sampler_goes_on_while_fields_are_added(make_log):
+def test_a_sampler_continues_while_fields_are_added(make_log):
     path = make_log([30])
     with LogReader(path) as reader:
         sampler = Sampler(reader, fields=["proprio"], batch=4, length=3, seed=0)
@@ -256,19 +256,19 @@ def test_the_order_in_which_fields_are_named_does_not_matter(path):
     spec = grown_spec(2)
     with LogWriter(path, spec) as writer:
         append_grown(writer, 5)
-    turned = replace(
+    reordered = replace(
         spec,
         cameras=dict(reversed(spec.cameras.items())),
         sensors=dict(reversed(spec.sensors.items())) | {"last": DEPTH},
     )
-    with LogWriter(path, turned) as writer:
+    with LogWriter(path, reordered) as writer:
         append_grown(writer, 5)
     with LogReader(path) as reader:
         assert reader.length == 10
         check_grown(reader, {"sensor/last": 5})
 
 
-def test_a_damaged_chunk_of_a_new_field_costs_no_row_that_lacks_it(make_log):
+def test_a_damaged_chunk_of_a_new_field_loses_no_row_without_it(make_log):
     path = make_log([21])
     with LogWriter(path, grown_spec(1)) as writer:
         append_grown(writer, 4)
@@ -299,7 +299,7 @@ def test_capacity_drops_episodes_of_before_and_after(path):
     assert verify(path).faults == ()
 
 
-def test_what_is_taken_back_takes_a_new_field_back_to_where_the_log_ends(make_log):
+def test_truncating_a_log_moves_a_new_field_to_its_end(make_log):
     path = make_log([5])
     with LogWriter(path, grown_spec(1)) as writer:
         append_grown(writer, 6)
@@ -316,7 +316,7 @@ def test_what_is_taken_back_takes_a_new_field_back_to_where_the_log_ends(make_lo
 
 
 def test_kill_9_at_random_moments_of_growing_leaves_a_whole_log(path):
-    chance, seen, since = random.Random(3), 0, {}
+    rng, read_length, since = random.Random(3), 0, {}
     LogWriter(path, make_spec()).close()
     grew, growing_s = 0, 0.01
     for round_ in range(14):
@@ -331,28 +331,28 @@ def test_kill_9_at_random_moments_of_growing_leaves_a_whole_log(path):
             if round_ % 2:
                 assert process.stdout.readline() == b"recording\n"
                 growing_s = time.monotonic() - begin
-            time.sleep(chance.choice([0.1, 0.4, 1.2]) * chance.random() * growing_s)
+            time.sleep(rng.choice([0.1, 0.4, 1.2]) * rng.random() * growing_s)
         finally:
             process.kill()
             process.wait()
         with LogReader(path) as reader:
-            known = reader.spec.fields
-            for name in known:
+            fields = reader.spec.fields
+            for name in fields:
                 if name not in make_spec().fields and name not in since:
                     since[name] = reader.since(name)
-                    assert since[name] >= seen
+                    assert since[name] >= read_length
                     grew += 1
-            assert reader.length >= seen
-            seen = reader.length
+            assert reader.length >= read_length
+            read_length = reader.length
             check_grown(reader, since)
         LogWriter(path, reader.spec).close()
-        found = {str(p.relative_to(path)) for p in path.glob("*/*") if p.is_dir()}
-        assert found == {name for name in known if "/" in name} | {
+        array_names = {str(p.relative_to(path)) for p in path.glob("*/*") if p.is_dir()}
+        assert array_names == {name for name in fields if "/" in name} | {
             f"episode/{name}" for name in ("start", "length", "complete")
         }
     assert grew > 6
     assert [f for f in verify(path).faults if f.kind != "rate"] == []
-    check_rows_before(LogReader(path), seen)
+    check_rows_before(LogReader(path), read_length)
 
 
 def test_old_rows_are_the_same_after_growing(make_log):

@@ -51,7 +51,7 @@ def test_open_log_shows_every_row_as_soon_as_it_is_appended(path):
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sessions=st.lists(st.lists(st.integers(1, 25), max_size=4), min_size=1, max_size=4))
-def test_sessions_add_up(tmp_path_factory, sessions):
+def test_episodes_of_several_writers_are_appended(tmp_path_factory, sessions):
     path = tmp_path_factory.mktemp("sessions") / "log"
     for lengths in sessions:
         with LogWriter(path, make_spec()) as writer:
@@ -65,7 +65,7 @@ def test_sessions_add_up(tmp_path_factory, sessions):
         check_rows(reader)
 
 
-def test_reader_that_looks_rarely_and_one_that_looks_always_agree(path):
+def test_readers_that_refresh_rarely_and_often_agree(path):
     with LogWriter(path, make_spec()) as writer, LogReader(path) as rare:
         with LogReader(path) as often:
             for rows in LENGTHS * 3:
@@ -159,7 +159,7 @@ def test_several_cameras_or_none_and_no_actions(tmp_path):
     assert LogReader(tmp_path / "blind").spec.cameras == {}
 
 
-BAD_ROWS = {
+INVALID_ROWS = {
     "wrong shape": (
         {"action": np.zeros(3)},
         r"'action': got .*\(3,\), expected .*\(2,\).*dx, grip",
@@ -197,7 +197,7 @@ BAD_ROWS = {
 }
 
 
-@pytest.mark.parametrize("change, message", BAD_ROWS.values(), ids=BAD_ROWS.keys())
+@pytest.mark.parametrize("change, message", INVALID_ROWS.values(), ids=INVALID_ROWS.keys())
 def test_a_row_that_does_not_fit_is_refused_and_leaves_no_trace(path, change, message):
     with LogWriter(path, make_spec()) as writer:
         writer.append(make_row(0, 0, False))
@@ -249,7 +249,7 @@ def test_another_spec_is_refused_by_name(make_log, change):
         check_rows(reader)
 
 
-BAD_SPECS = [
+INVALID_SPECS = [
     (lambda: make_spec(control_period_s=0.0), "control_period_s: got 0.0, expected"),
     (lambda: make_spec(cameras={}, proprio=None), "no camera, no proprio"),
     (lambda: make_spec(cameras={"../x": (4, 4, 3)}), "camera name"),
@@ -267,8 +267,8 @@ BAD_SPECS = [
 ]
 
 
-@pytest.mark.parametrize("make, message", BAD_SPECS)
-def test_a_spec_that_makes_no_sense_is_refused(make, message):
+@pytest.mark.parametrize("make, message", INVALID_SPECS)
+def test_an_invalid_spec_is_refused(make, message):
     with pytest.raises(LogSpecError, match=message):
         make()
 
@@ -279,7 +279,7 @@ def test_spec_survives_json():
     assert spec.differences(dataclasses.replace(spec, task="push")) == ['task: "reach", not "push"']
 
 
-def test_a_second_writer_is_refused_and_the_first_goes_on(path, start_writer):
+def test_a_second_writer_is_refused_and_the_first_continues(path, start_writer):
     with LogWriter(path, make_spec()) as writer:
         with pytest.raises(LogBusyError, match=f"written by process {os.getpid()} "):
             LogWriter(path, make_spec())
@@ -289,7 +289,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(path, start_writer):
         LogWriter(path, make_spec())
 
 
-def test_what_is_no_log_is_refused_and_left_alone(tmp_path):
+def test_a_folder_without_a_log_is_refused_and_not_changed(tmp_path):
     with pytest.raises(LogFormatError, match="no such folder"):
         LogReader(tmp_path / "nothing")
     (tmp_path / "photos").mkdir()
@@ -333,7 +333,7 @@ def test_rows_and_fields_that_do_not_exist_are_named(make_log):
         reader.read("torque", 0, 1)
 
 
-def test_a_closed_writer_says_so(make_log, path):
+def test_a_closed_writer_refuses_rows(make_log, path):
     make_log([2])
     writer = LogWriter(path, make_spec())
     writer.close()
@@ -342,7 +342,7 @@ def test_a_closed_writer_says_so(make_log, path):
         writer.append(make_row(2, 0, False))
 
 
-def test_bad_options_are_refused(path):
+def test_invalid_options_are_refused(path):
     with pytest.raises(LogSpecError, match="durable_s"):
         LogWriter(path, make_spec(), durable_s=-1.0)
     with pytest.raises(LogSpecError, match="capacity_steps"):
@@ -352,10 +352,10 @@ def test_bad_options_are_refused(path):
 def test_flush_syncs_the_segment_and_its_folder(path, monkeypatch):
     synced = []
 
-    def note(fd):
+    def record_path(fd):
         synced.append(Path(f"/proc/self/fd/{fd}").readlink())
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record_path)
     with LogWriter(path, make_spec(), durable_s=1000.0) as writer:
         append_episode(writer, 3)
         synced.clear()
@@ -377,8 +377,10 @@ def test_rows_are_synced_in_the_background(path, monkeypatch):
 def test_the_package_needs_neither_torch_nor_ros():
     code = "import sys, wm_datasets; print({'torch', 'rclpy', 'wm_models'} & set(sys.modules))"
     folder = Path(__file__).parents[3] / "datasets"
-    run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
-    assert run.stdout == "set()\n", run.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True
+    )
+    assert completed.stdout == "set()\n", completed.stderr
 
 
 def test_rewards_may_be_declared_absent_and_older_specs_have_them(path):

@@ -1,4 +1,4 @@
-"""A log is known by the random id that it got when it was created, not by its path alone."""
+"""A log is identified by the random id from its creation, not by its path alone."""
 
 import json
 import os
@@ -28,37 +28,37 @@ def write(path, shade):
 
 
 def clamp_times(path):
-    """What an archive does that clamps time stamps."""
+    """Set all times of files to one value, as archives that clamp time stamps do."""
     for file in path.rglob("*"):
         os.utime(file, ns=(10**18, 10**18))
 
 
 def shades(path):
     sampler = bounded(path, 1, 1000, batch=32)
-    found = [np.unique(sampler.sample()["image/front"]).tolist() for _ in range(4)]
+    unique_values = [np.unique(sampler.sample()["image/front"]).tolist() for _ in range(4)]
     sampler.close()
-    return found
+    return unique_values
 
 
-def forget_identity(path):
-    """Make it a log of an older version."""
+def remove_identity(path):
+    """Change the log to one of an older version."""
     replace(load_manifest(path), identity="").commit(path)
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["with an id", "of an older version"])
 def test_decoded_rows_are_never_another_logs(path, tmp_path, old):
-    """Two logs of equal path, times and sizes: the second one's frames are its own."""
+    """Two logs of equal path, times and sizes: no frame of the first is read from the second."""
     for shade in (1, 2):
         shutil.rmtree(path, ignore_errors=True)
         write(path, shade)
         if old:
-            forget_identity(path)
+            remove_identity(path)
         clamp_times(path)
         assert shades(path) == [[shade]] * 4
     assert len(list((disk_cache.default_cache_folder() / "decoded").iterdir())) == 1
 
 
-def test_decoded_rows_of_logs_of_equal_relative_paths_are_kept_apart(tmp_path, monkeypatch):
+def test_decoded_rows_of_logs_of_equal_relative_paths_are_separate(tmp_path, monkeypatch):
     for shade in (1, 2):
         home = tmp_path / str(shade)
         home.mkdir()
@@ -83,7 +83,7 @@ def test_a_log_keeps_its_identity_and_two_logs_have_two(path, make_log):
 
 def test_a_log_without_an_identity_is_read_and_continued(path, make_log):
     make_log([5, 8])
-    forget_identity(path)
+    remove_identity(path)
     assert "id" not in json.loads((path / "zarr.json").read_text())["attributes"]["wm_log"]
     with LogReader(path) as reader, LogWriter(path, make_spec()) as writer:
         append_episode(writer, 20)
@@ -93,7 +93,7 @@ def test_a_log_without_an_identity_is_read_and_continued(path, make_log):
     assert not verify(path).faults
 
 
-def test_a_reader_does_not_go_on_in_a_longer_log_that_took_the_place_of_its_own(path, make_log):
+def test_a_reader_refuses_a_longer_log_that_replaced_its_log(path, make_log):
     make_log([20])
     with LogReader(path) as reader:
         make_log([20, 20], name="other")

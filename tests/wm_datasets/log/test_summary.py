@@ -1,4 +1,4 @@
-"""describe() says what a log holds."""
+"""describe() summarises the content of a log."""
 
 import json
 
@@ -16,7 +16,7 @@ def append(writer, rewards, source, weights, success):
         writer.append(row)
 
 
-def test_counts_returns_and_success_by_who_acted(path):
+def test_counts_returns_and_success_by_source(path):
     with LogWriter(path, make_spec()) as writer:
         append(writer, [1.0, 2.0], Source.POLICY, 3, True)
         append(writer, [1.0] * 30, Source.POLICY, 4, False)
@@ -34,7 +34,7 @@ def test_counts_returns_and_success_by_who_acted(path):
     assert {k: t.success_rate for k, t in summary.per_weights.items()} == {-1: 0.5, 3: 1.0, 4: 0.0}
 
 
-def test_sizes_and_fields_come_from_the_disk(make_log):
+def test_sizes_and_fields_are_those_on_the_disk(make_log):
     path = make_log([20, 20])
     summary = describe(LogReader(path))
     assert summary.bytes_on_disk == sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

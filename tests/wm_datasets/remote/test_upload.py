@@ -1,4 +1,4 @@
-"""A log in an object store is the log, at every moment and for every reader; on an S3 server."""
+"""A log in an object store equals the local log, at every moment; on an S3 server."""
 
 import os
 import signal
@@ -26,16 +26,16 @@ def server():
     """The address of an S3 server in this process."""
     pytest.importorskip("obstore")
     moto_server = pytest.importorskip("moto.server")
-    running = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
+    s3_server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3_server.start()
+    host, port = s3_server.get_host_and_port()
     yield f"http://{host}:{port}"
-    running.stop()
+    s3_server.stop()
 
 
 @pytest.fixture
 def url(server, monkeypatch):
-    """A fresh folder in a bucket of that server; credentials in the environment, as ever."""
+    """A fresh folder in a bucket of that server; credentials in the environment."""
     import boto3
 
     for name, value in {"AWS_ENDPOINT_URL": server, "AWS_ACCESS_KEY_ID": "someone",
@@ -47,8 +47,8 @@ def url(server, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def always_look(monkeypatch):
-    """A reader looks at once whether the archive has grown."""
+def check_always(monkeypatch):
+    """A reader always checks whether the archive has grown."""
     monkeypatch.setattr(reader, "LOOK_S", 0.0)
 
 
@@ -76,22 +76,22 @@ def test_fields_that_are_added_are_absent_in_the_archive_too(make_log, url, smal
         check_grown(log, since)
     fresh = url.removesuffix("/log") + "/again"
     Archive(path, fresh).sync()
-    for place in (url, fresh):
-        with open_log(place) as log:
+    for address in (url, fresh):
+        with open_log(address) as log:
             check_grown(log, since)
             sampler = Sampler(log, fields=["sensor/s0", "stamp"], batch=9, length=5, seed=0)
             assert sampler.sample()["sensor/s0"].all()
             sampler.close()
 
 
-def test_what_was_archived_is_read_back_bit_for_bit(make_log, url):
+def test_an_archived_log_is_read_bit_for_bit(make_log, url):
     path = make_log([20, 33, 5, 41])
-    done = Archive(path, url).sync()
-    assert (done.rows, done.episodes) == (99, 4)
-    with open_log(url) as log, LogReader(path) as truth:
+    report = Archive(path, url).sync()
+    assert (report.rows, report.episodes) == (99, 4)
+    with open_log(url) as log, LogReader(path) as local:
         check_rows(log)
-        assert np.array_equal(log.episodes, truth.episodes)
-        assert log.spec == truth.spec
+        assert np.array_equal(log.episodes, local.episodes)
+        assert log.spec == local.spec
 
 
 def test_any_zarr_reader_opens_the_archive(make_log, url):
@@ -99,12 +99,12 @@ def test_any_zarr_reader_opens_the_archive(make_log, url):
     path = make_log([20, 33])
     Archive(path, url).sync()
     group = zarr.open_group(ObjectStore(url)._store, mode="r")
-    with LogReader(path) as truth:
-        for name in truth.spec.fields:
-            assert np.array_equal(group[name][:], truth.read(name, 0, 53))
+    with LogReader(path) as local:
+        for name in local.spec.fields:
+            assert np.array_equal(group[name][:], local.read(name, 0, 53))
 
 
-def test_uploading_again_does_nothing_and_a_log_that_grew_adds_what_is_new(path, url):
+def test_uploading_again_writes_nothing_and_a_log_that_grew_adds_new_rows(path, url):
     with LogWriter(path, make_spec()) as writer:
         append_episode(writer, 40)
     first = Archive(path, url).sync()
@@ -119,12 +119,12 @@ def test_uploading_again_does_nothing_and_a_log_that_grew_adds_what_is_new(path,
     check_rows(open_log(url))
 
 
-def test_no_reader_ever_sees_half(path, url, small_parts, monkeypatch):
-    """Whatever object was written last, the archive is a log: a prefix, or there is none yet."""
+def test_no_reader_reads_an_incomplete_upload(path, url, small_parts, monkeypatch):
+    """After each written object, the archive is a prefix of the log, or not a log yet."""
     with LogWriter(path, make_spec()) as writer:
         for rows in (20, 30):
             append_episode(writer, rows)
-    seen, write = [], ObjectStore.write
+    read_lengths, write = [], ObjectStore.write
 
     def one_by_one(self, objects):
         for key, data in objects.items():
@@ -132,14 +132,18 @@ def test_no_reader_ever_sees_half(path, url, small_parts, monkeypatch):
             if self.read_one("zarr.json") is not None:
                 with RemoteReader(url) as reader:
                     check_rows(reader)
-                    seen.append(reader.length)
+                    read_lengths.append(reader.length)
 
     monkeypatch.setattr(ObjectStore, "write", one_by_one)
     Archive(path, url).sync()
-    assert seen == sorted(seen) and len(set(seen)) > 3 and seen[-1] == 50
+    assert (
+        read_lengths == sorted(read_lengths)
+        and len(set(read_lengths)) > 3
+        and read_lengths[-1] == 50
+    )
 
 
-def test_an_upload_that_is_killed_goes_on_where_it_was(path, url, small_parts):
+def test_a_killed_upload_continues_where_it_ended(path, url, small_parts):
     """A real process is killed with -9 in the middle, again and again."""
     with LogWriter(path, make_spec()) as writer:
         for _ in range(12):
@@ -148,9 +152,9 @@ def test_an_upload_that_is_killed_goes_on_where_it_was(path, url, small_parts):
         f"import sys; sys.path[:0] = {PATHS!r}\n"
         "from wm_datasets.remote import upload\n"
         "upload._PART_BYTES = 1\n"
-        f"found = upload.Archive({str(path)!r}, {url!r})\n"
-        "print('begin', found.rows, flush=True)\n"
-        "found.sync(lambda rows, total: print(rows, flush=True))\n"
+        f"archive = upload.Archive({str(path)!r}, {url!r})\n"
+        "print('begin', archive.rows, flush=True)\n"
+        "archive.sync(lambda rows, total: print(rows, flush=True))\n"
     )
     reached = [0]
     for _ in range(3):
@@ -158,7 +162,7 @@ def test_an_upload_that_is_killed_goes_on_where_it_was(path, url, small_parts):
             [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=os.environ
         )
         begin = int(process.stdout.readline().split()[1])
-        assert begin >= reached[-1]  # what was told is there
+        assert begin >= reached[-1]  # reported rows are uploaded
         lines = [process.stdout.readline() for _ in range(2)]
         reached.append(max([begin, *(int(line) for line in lines if line.strip())]))
         process.send_signal(signal.SIGKILL)
@@ -170,7 +174,7 @@ def test_an_upload_that_is_killed_goes_on_where_it_was(path, url, small_parts):
     check_rows(open_log(url))
 
 
-def test_a_log_is_followed_while_it_is_recorded_and_sampled_from_there(path, url):
+def test_a_remote_log_is_followed_and_sampled_while_it_is_recorded(path, url):
     with LogWriter(path, make_spec(), durable_s=0.01) as writer:
         append_episode(writer, 40)
         archive = Archive(path, url)
@@ -191,47 +195,49 @@ def test_a_log_is_followed_while_it_is_recorded_and_sampled_from_there(path, url
     assert numbers.max() > 130
 
 
-def test_batches_from_there_are_those_from_here(make_log, url):
+def test_batches_of_the_remote_log_equal_those_of_the_local_log(make_log, url):
     path = make_log([30, 40, 22])
     Archive(path, url).sync()
     for options in ({}, {"cache_bytes": 500}, {"cache_bytes": 500, "disk_bytes": 0}):
-        there = Sampler(open_log(url), batch=8, length=4, seed=0, fields=FIELDS, **options)
-        here = sampler_of(path, join=True)
+        remote = Sampler(open_log(url), batch=8, length=4, seed=0, fields=FIELDS, **options)
+        local = sampler_of(path, join=True)
         for _ in range(10):
-            a, b = here.sample(), there.sample()
+            a, b = local.sample(), remote.sample()
             assert all(np.array_equal(a[name], b[name]) for name in FIELDS)
 
 
-def test_the_copy_here_is_bounded_and_spares_the_network(make_log, url, monkeypatch):
+def test_the_local_copy_is_bounded_and_saves_downloads(make_log, url, monkeypatch):
     path = make_log([50] * 6)
     Archive(path, url).sync()
     with RemoteReader(url, download_bytes=4000) as reader:
         check_rows(reader)
-        kept = [f for f in reader.path.rglob("c.*") if f.parent.parent.name != "episode"]
-        assert sum(f.stat().st_size for f in kept) <= 4000
+        downloaded = [f for f in reader.path.rglob("c.*") if f.parent.parent.name != "episode"]
+        assert sum(f.stat().st_size for f in downloaded) <= 4000
     with RemoteReader(url) as reader:
         check_rows(reader)
-    asked, read = [], ObjectStore.read
-    monkeypatch.setattr(ObjectStore, "read", lambda self, k: asked.extend(k) or read(self, k))
-    with RemoteReader(url) as reader:  # another process: all is here
+    requested_keys, read = [], ObjectStore.read
+    monkeypatch.setattr(
+        ObjectStore, "read", lambda self, k: requested_keys.extend(k) or read(self, k)
+    )
+    with RemoteReader(url) as reader:  # as another process: all chunks are on the disk
         check_rows(reader)
-    assert [key for key in asked if "/c." in key and not key.startswith("episode")] == []
+    assert [key for key in requested_keys if "/c." in key and not key.startswith("episode")] == []
 
 
-def test_rows_that_the_capacity_dropped_are_gone_there_too(path, url):
+def test_rows_that_the_capacity_dropped_are_removed_from_the_archive(path, url):
     with LogWriter(path, make_spec(), capacity_steps=60, durable_s=0.01) as writer:
         archive = Archive(path, url)
         for _ in range(10):
             append_episode(writer, 20)
             archive.sync()
     archive.sync()
-    with LogReader(path) as truth, open_log(url) as log:
-        assert (log.first, log.length) == (truth.first, truth.length)
+    with LogReader(path) as local, open_log(url) as log:
+        assert (log.first, log.length) == (local.first, local.length)
         assert log.first > 0
         check_rows(log)
 
 
-def test_another_log_s_archive_is_left_alone(make_log, tmp_path, url):
+def test_the_archive_of_another_log_is_not_changed(make_log, tmp_path, url):
     Archive(make_log([30, 30]), url).sync()
     with pytest.raises(LogSpecError, match=r"archive: got .* which holds rows .* sealed"):
         Archive(make_log([20], "short"), url).sync()
@@ -246,7 +252,7 @@ def test_another_log_s_archive_is_left_alone(make_log, tmp_path, url):
     check_rows(open_log(url))
 
 
-def test_an_archive_made_anew_at_the_same_url_is_not_taken_for_the_old_one(make_log, url):
+def test_an_archive_recreated_at_the_same_url_is_not_read_from_the_old_copy(make_log, url):
     import boto3
 
     Archive(make_log([30, 30]), url).sync()
@@ -259,7 +265,7 @@ def test_an_archive_made_anew_at_the_same_url_is_not_taken_for_the_old_one(make_
     check_rows(open_log(url))
 
 
-def test_damage_there_is_named_and_costs_its_episodes_only(make_log, url):
+def test_damage_in_the_archive_is_named_and_loses_only_its_episodes(make_log, url):
     path = make_log([20] * 8)
     Archive(path, url).sync()
     store = ObjectStore(url)
@@ -285,6 +291,6 @@ def test_a_store_that_cannot_be_reached_is_no_damage(make_log, url, monkeypatch)
         ObjectStore("nonsense://x/y")
 
 
-def test_a_url_is_told_from_a_path():
+def test_urls_are_distinguished_from_paths():
     assert is_url("s3://bucket/log") and is_url("file:///tmp/log")
     assert not any(map(is_url, ("runs/a/log", "/a/b:1", "s3:/bucket", Path("s3://bucket/log"))))

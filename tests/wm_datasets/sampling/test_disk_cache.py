@@ -1,4 +1,4 @@
-"""Rows beyond memory come from decoded files: the same rows, kept over kills, always checked."""
+"""Rows beyond the memory cache are read from decoded files: equal rows, also after kills."""
 
 import contextlib
 import gc
@@ -36,14 +36,14 @@ def short_chunks(monkeypatch):
 @pytest.fixture
 def count_decodes(monkeypatch):
     """Count the chunk files that are decoded from now on."""
-    found, read_chunk = [], Column.read_chunk
+    chunks, read_chunk = [], Column.read_chunk
 
     def counted(self, i):
-        found.append((self.field.name, i))
+        chunks.append((self.field.name, i))
         return read_chunk(self, i)
 
     monkeypatch.setattr(Column, "read_chunk", counted)
-    return found
+    return chunks
 
 
 def row_bytes(fields=FIELDS):
@@ -55,23 +55,25 @@ def bounded(path, memory_rows, disk_rows, **options):
     return sampler_of(path, **(sizes | options))
 
 
-def folder():
-    (found,) = [f for f in (disk_cache.default_cache_folder() / "decoded").iterdir() if f.is_dir()]
-    return found
+def cache_folder():
+    (only_folder,) = [
+        f for f in (disk_cache.default_cache_folder() / "decoded").iterdir() if f.is_dir()
+    ]
+    return only_folder
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(memory=st.integers(1, 200), disk=st.integers(0, 400), length=st.integers(1, 20))
-def test_where_rows_come_from_changes_the_speed_only(make_log, tmp_path, memory, disk, length):
+def test_cache_sizes_change_only_the_speed(make_log, tmp_path, memory, disk, length):
     path = tmp_path / "log"
     if not path.exists():
         make_log([40, 25, 60, 30, 80, 21])
-    whole = sampler_of(path, length=length, disk_bytes=0)
-    small = bounded(path, memory, disk, length=length)
+    unbounded = sampler_of(path, length=length, disk_bytes=0)
+    limited = bounded(path, memory, disk, length=length)
     for _ in range(6):
-        a, b = whole.sample(), small.sample()
+        a, b = unbounded.sample(), limited.sample()
         assert all(np.array_equal(a[name], b[name]) for name in FIELDS)
-    small.close()
+    limited.close()
 
 
 def test_a_second_epoch_and_a_second_process_decode_nothing(make_log, count_decodes):
@@ -82,25 +84,25 @@ def test_a_second_epoch_and_a_second_process_decode_nothing(make_log, count_deco
     del count_decodes[:]
     for _ in range(60):
         check_windows(first.sample())
-    rest = {i for name, i in count_decodes if name == "image/front"}
-    assert rest <= {0, 24}  # at most what chance had left out, and the last, unfinished chunk
+    remaining = {i for name, i in count_decodes if name == "image/front"}
+    assert remaining <= {0, 24}  # at most chunks not drawn so far, and the last, unfinished chunk
     first.close()
-    again = bounded(path, 1, 512)
+    second = bounded(path, 1, 512)
     del count_decodes[:]
     for _ in range(60):
-        check_windows(again.sample())
-    assert {i for name, i in count_decodes if name == "image/front"} <= rest | {0, 24, 25}
-    again.close()
+        check_windows(second.sample())
+    assert {i for name, i in count_decodes if name == "image/front"} <= remaining | {0, 24, 25}
+    second.close()
 
 
 def test_a_sampler_that_is_dropped_releases_its_files_and_their_lock(make_log):
     path = make_log([50] * 4)
     sampler = bounded(path, 1, 512)
     sampler.sample()
-    assert open_files(folder())
+    assert open_files(cache_folder())
     del sampler
     gc.collect()
-    assert not open_files(folder())
+    assert not open_files(cache_folder())
 
 
 def open_files(below: Path) -> list[str]:
@@ -117,29 +119,29 @@ def test_the_files_stay_within_their_budget(make_log):
     sampler = bounded(path, 1, 128)
     for _ in range(60):
         check_windows(sampler.sample())
-    sizes = [file.stat().st_size for file in folder().glob("*.rows")]
+    sizes = [file.stat().st_size for file in cache_folder().glob("*.rows")]
     assert 0 < sum(sizes) <= 128 * row_bytes()
 
 
-@pytest.mark.parametrize("harm", ["rows", "index", "cut"])
-def test_files_that_are_damaged_are_decoded_again(make_log, harm):
+@pytest.mark.parametrize("damage", ["rows", "index", "cut"])
+def test_files_that_are_damaged_are_decoded_again(make_log, damage):
     path = make_log([50] * 4)
     for _ in range(2):
         sampler = bounded(path, 1, 256)
         for _ in range(30):
             check_windows(sampler.sample())
         sampler.close()
-        files = list(folder().glob("*.index" if harm == "index" else "*.rows"))
+        files = list(cache_folder().glob("*.index" if damage == "index" else "*.rows"))
         assert files
         for file in files:
             data = bytearray(file.read_bytes())
-            data[:: 97 if harm == "rows" else 13] = bytes(
-                len(data[:: 97 if harm == "rows" else 13])
+            data[:: 97 if damage == "rows" else 13] = bytes(
+                len(data[:: 97 if damage == "rows" else 13])
             )
-            file.write_bytes(data[: len(data) // 2] if harm == "cut" else data)
+            file.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
 
 
-def test_a_log_made_again_at_the_same_place_is_not_taken_for_the_old_one(make_log, tmp_path):
+def test_a_log_recreated_at_the_same_path_is_not_read_from_old_files(make_log, tmp_path):
     path = make_log([50] * 4)
     sampler = bounded(path, 1, 256)
     for _ in range(30):
@@ -172,21 +174,21 @@ def test_a_batch_is_drawn_again_as_long_as_the_log_drops_rows_meanwhile(path, mo
         for _ in range(5):
             append_episode(writer, 30)
         sampler = bounded(path, 1, 96)
-        read, left = sampler._read, [3]
+        read, remaining = sampler._read, [3]
 
-        def overtaken(*windows):
-            """The writer drops all that was drawn before it is read: what the reader says then."""
-            if not left[0]:
+        def read_after_drop(*windows):
+            """The writer drops all drawn rows before they are read: the reader's error."""
+            if not remaining[0]:
                 return read(*windows)
-            left[0] -= 1
+            remaining[0] -= 1
             newest = sampler._known_state[0][1]
             while first_of(path) < newest:
                 append_episode(writer, 30)
             raise LogRowError("rows are gone (dropped by the log's capacity)")
 
-        monkeypatch.setattr(sampler, "_read", overtaken)
+        monkeypatch.setattr(sampler, "_read", read_after_drop)
         check_windows(sampler.sample())
-        assert left == [0]
+        assert remaining == [0]
 
 
 def test_rows_that_are_missing_for_another_reason_are_an_error(make_log, monkeypatch):
@@ -205,26 +207,26 @@ def first_of(path) -> int:
         return reader.first
 
 
-def test_two_samplers_at_once_do_not_disturb_each_other(make_log):
+def test_two_samplers_at_once_do_not_affect_each_other(make_log):
     path = make_log([50] * 10)
     one, two = bounded(path, 1, 64), bounded(path, 1, 128, seed=1)
     for _ in range(40):
         check_windows(one.sample())
         check_windows(two.sample())
-    layout = json.loads((folder() / "layout.json").read_text())
-    assert layout["rows"] == 64  # the first one's; the second has files without names
-    assert len(list(folder().glob("*.tmp"))) == 0
+    layout = json.loads((cache_folder() / "layout.json").read_text())
+    assert layout["rows"] == 64  # of the first sampler; the second has files without names
+    assert len(list(cache_folder().glob("*.tmp"))) == 0
 
 
-def test_the_files_of_a_log_that_is_gone_are_removed(make_log):
+def test_the_files_of_a_deleted_log_are_removed(make_log):
     path, other = make_log([50] * 4), make_log([50] * 4, "other")
     sampler = bounded(path, 1, 64)
     sampler.sample()
     sampler.close()
-    gone = folder()
+    files_of_deleted = cache_folder()
     shutil.rmtree(path)
     bounded(other, 1, 64).sample()
-    assert not gone.exists()
+    assert not files_of_deleted.exists()
 
 
 def test_a_disk_that_is_full_or_a_folder_that_cannot_be_written_only_costs_time(
@@ -237,13 +239,13 @@ def test_a_disk_that_is_full_or_a_folder_that_cannot_be_written_only_costs_time(
         for _ in range(20):
             check_windows(sampler.sample())
         sampler.close()
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("not a folder")
     sampler = bounded(path, 1, 256, cache_folder=tmp_path / "file")
     check_windows(sampler.sample())
 
 
 def test_a_kill_at_any_moment_leaves_files_that_are_right(make_log):
-    """A process that fills the files is killed again and again; what it left is held to the log."""
+    """A process that fills the files is killed repeatedly; its files are compared with the log."""
     path = make_log([50] * 20)
     program = (
         f"import sys; sys.path[:0] = {PATHS!r}\n"

@@ -1,4 +1,4 @@
-"""Windows are drawn as promised: with the stated odds, over and within episodes, repeatably."""
+"""Windows are drawn with the stated odds, over and within episodes, repeatably."""
 
 import gc
 import json
@@ -55,8 +55,8 @@ def check_windows(batch):
 def check_joined(batch):
     """Every row follows the one before it, or begins an episode; all fields from the same rows."""
     numbers, steps = batch["proprio"][..., 0], batch["proprio"][..., 1]
-    goes_on = np.diff(numbers, axis=1) == 1
-    assert (goes_on | batch["is_first"][:, 1:]).all()
+    consecutive = np.diff(numbers, axis=1) == 1
+    assert (consecutive | batch["is_first"][:, 1:]).all()
     assert (batch["is_first"][:, 1:] | ~batch["is_last"][:, :-1]).all()
     assert (batch["is_first"] == (steps == 0)).all()
     assert (batch["image/front"][..., 0, 0, 0] == numbers % 251).all()
@@ -93,18 +93,20 @@ def test_windows_inside_episodes_never_cross_and_every_one_is_reached(
     ends=st.integers(0, 5),
     per_episode=st.booleans(),
     recency=st.sampled_from([None, 7.0]),
-    held=st.integers(0, 7),
+    excluded=st.integers(0, 7),
 )
-def test_joined_windows_go_on_at_the_next_episode_that_is_drawn_from(
-    tmp_path_factory, lengths, length, ends, per_episode, recency, held
+def test_joined_windows_continue_at_the_next_episode_that_is_drawn_from(
+    tmp_path_factory, lengths, length, ends, per_episode, recency, excluded
 ):
-    path, kept = write(tmp_path_factory, lengths), np.arange(len(lengths)) != held
+    path, drawn = write(tmp_path_factory, lengths), np.arange(len(lengths)) != excluded
     sampler = sampler_of(
         path, length=length, ends=ends, per_episode=per_episode, recency=recency, join=True,
-        episodes=lambda table: kept[: len(table)],
+        episodes=lambda table: drawn[: len(table)],
     )  # fmt: skip
     begins = np.cumsum([0, *lengths[:-1]])
-    ring = np.concatenate([b + np.arange(n) for b, n, k in zip(begins, lengths, kept) if k] or [[]])
+    ring = np.concatenate(
+        [b + np.arange(n) for b, n, k in zip(begins, lengths, drawn) if k] or [[]]
+    )
     if len(ring) < length:
         with pytest.raises(LogEmptyError, match=f"no window of {length} rows"):
             sampler.sample()
@@ -141,21 +143,21 @@ def test_the_odds_are_the_stated_ones(tmp_path_factory, lengths, length, ends, p
         odds[begin : begin + n] = tickets / (tickets.sum() if per_episode else 1)
     odds /= odds.sum()
     count = 40_000
-    seen = np.bincount(starts_of(sampler, count, length), minlength=len(odds)) / count
-    assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
+    frequencies = np.bincount(starts_of(sampler, count, length), minlength=len(odds)) / count
+    assert np.abs(frequencies - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
 
 
-def test_every_row_is_seen_equally_often_by_default(make_log):
+def test_every_row_is_drawn_equally_often_by_default(make_log):
     """Pearson's chi-square over the rows of windows that begin at independent rows."""
     lengths, length = [3, 40, 7, 1, 25, 4], 10
     rows = Sampler(LogReader(make_log(lengths)), batch=1, length=1, seed=0).draw(80_000, length)[1]
-    for place in range(length):
-        seen = np.bincount(rows[:, place], minlength=sum(lengths))
-        assert chisquare(seen).pvalue > 1e-3
+    for position in range(length):
+        counts = np.bincount(rows[:, position], minlength=sum(lengths))
+        assert chisquare(counts).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("per_episode", [False, True])
-def test_successes_shorter_than_the_window_are_learned_from(make_log, per_episode):
+def test_successes_shorter_than_the_window_are_drawn(make_log, per_episode):
     """20 failures of 100 rows, then 80 successes of 30: no window of 50 lies in a success."""
     path = make_log([100] * 20 + [30] * 80)
     sampler = sampler_of(path, length=50, per_episode=per_episode, join=True)
@@ -195,8 +197,8 @@ def test_recent_windows_have_the_stated_odds(
         odds[rows] = tickets
     odds /= odds.sum()
     count = 40_000
-    seen = np.bincount(starts_of(sampler, count, length), minlength=len(odds)) / count
-    assert np.abs(seen - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
+    frequencies = np.bincount(starts_of(sampler, count, length), minlength=len(odds)) / count
+    assert np.abs(frequencies - odds).max() < 5 * np.sqrt(odds.max() / count) + 1e-9
 
 
 def test_recency_of_any_length_is_safe_in_a_long_log(make_log):
@@ -231,7 +233,7 @@ def test_ends_follow_the_formula_of_the_mwm_release(make_log, ends):
     assert abs((starts == 150).mean() - odds) < 5 * np.sqrt(odds / len(starts))
 
 
-def test_episodes_of_which_the_mark_is_lost_are_not_drawn(path):
+def test_episodes_whose_evaluation_mark_is_lost_are_not_drawn(path):
     with LogWriter(path, make_spec(evaluation=True)) as writer:
         for episode in range(60):
             for step in range(10):
@@ -256,7 +258,7 @@ def test_evaluation_episodes_are_never_drawn(path):
         sampler = sampler_of(path, join=True)
         assert set(starts_of(sampler, 2000, 4).tolist()) == {*range(9), *range(21, 56)}
         check_joined(sampler.sample(batch=500))
-    with LogWriter(path.with_name("judged"), make_spec(evaluation=True)) as writer:
+    with LogWriter(path.with_name("evaluated"), make_spec(evaluation=True)) as writer:
         for step in range(20):
             writer.append(make_row(step, step, step == 19) | {"evaluation": True})
     with pytest.raises(LogEmptyError, match=r"0 rows to draw from \(20 more are of evaluation"):
@@ -267,11 +269,11 @@ def test_evaluation_episodes_are_never_drawn(path):
 def test_the_cache_changes_the_speed_only(make_log, cache_rows):
     path = make_log([9, 30, 2, 26])
     row_bytes = sum(LogReader(path).spec.fields[name].row_bytes for name in FIELDS)
-    whole = sampler_of(path, join=True)
+    unbounded = sampler_of(path, join=True)
     bounded = sampler_of(path, cache_bytes=cache_rows * row_bytes, disk_bytes=0, join=True)
     assert bounded._caches[0].capacity == cache_rows
     for _ in range(20):
-        a, b = whole.sample(), bounded.sample()
+        a, b = unbounded.sample(), bounded.sample()
         check_joined(b)
         for name in FIELDS:
             assert np.array_equal(a[name], b[name])
@@ -380,17 +382,17 @@ def test_fields_can_be_renamed_and_default_to_all(make_log):
     assert set(sampler_of(path, fields=None).sample()) == set(make_spec().fields)
 
 
-def test_a_batch_in_hand_is_never_overwritten_and_one_let_go_is_used_again(make_log):
+def test_a_referenced_batch_is_never_overwritten_and_a_released_one_is_reused(make_log):
     sampler = sampler_of(make_log([60]), fields=["image/front"], batch=4)
     view = sampler.sample()["image/front"][1:]
-    kept, address = view.copy(), view.base.ctypes.data
+    before, address = view.copy(), view.base.ctypes.data
     for _ in range(5):
         assert sampler.sample()["image/front"].ctypes.data != address
-    assert np.array_equal(view, kept)
+    assert np.array_equal(view, before)
     del view
     gc.collect()
-    held = [sampler.sample()["image/front"] for _ in range(2)]
-    assert address in [array.ctypes.data for array in held]
+    batches = [sampler.sample()["image/front"] for _ in range(2)]
+    assert address in [array.ctypes.data for array in batches]
 
 
 @pytest.mark.parametrize("option", ["batch", "length", "cache_bytes"])
@@ -401,8 +403,8 @@ def test_sizes_below_one_are_refused(make_log, option):
 
 @pytest.mark.parametrize("shape", [(3, 7), (50, 50, 64, 64, 3), (1 << 21, 3)])
 @pytest.mark.parametrize("dtype", ["u1", "f4", "?"])
-def test_batches_lie_where_huge_pages_can(shape, dtype):
-    """A large array begins with a page of 2 MB, is all there, and is the holder's own."""
+def test_batches_are_aligned_for_huge_pages(shape, dtype):
+    """A large array begins with a page of 2 MB, is complete, and is not shared."""
     one, two = (roomy(shape, np.dtype(dtype)) for _ in range(2))
     assert one.shape == shape and one.dtype == dtype and one.flags.writeable
     if one.nbytes >= 4 << 20 and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -1,4 +1,4 @@
-"""Arrays that the log does not declare are taken away, unless they hold anything."""
+"""Arrays that the log does not declare are removed, unless they hold data."""
 
 from dataclasses import replace
 
@@ -15,10 +15,10 @@ ADDED = ("signals", "evaluation", "image/side", "sensor/depth")
 @pytest.fixture
 def manifest(tmp_path):
     spec = make_spec(sensors={"force": SensorSpec("float32", (2,), "N")})
-    made = Manifest.new(spec)
-    made.create_folders(tmp_path)
-    made.commit(tmp_path)
-    return made
+    new_manifest = Manifest.new(spec)
+    new_manifest.create_folders(tmp_path)
+    new_manifest.commit(tmp_path)
+    return new_manifest
 
 
 @pytest.mark.parametrize("name", ADDED)
@@ -34,7 +34,7 @@ def test_an_array_that_was_being_added_is_removed(tmp_path, manifest, name, file
 
 
 @pytest.mark.parametrize("name", ADDED)
-def test_a_folder_with_other_files_is_left_and_named(tmp_path, manifest, name, caplog):
+def test_a_folder_with_other_files_is_kept_and_named(tmp_path, manifest, name, caplog):
     (tmp_path / name).mkdir(parents=True)
     for file in ("zarr.json", "c.0"):
         (tmp_path / name / file).touch()
@@ -45,12 +45,12 @@ def test_a_folder_with_other_files_is_left_and_named(tmp_path, manifest, name, c
     assert not (tmp_path / "sensor" / "other").exists()  # the others are removed all the same
 
 
-def test_a_copy_of_the_root_that_is_ahead_is_mended(tmp_path, manifest):
-    ahead = replace(manifest, spec=replace(manifest.spec, evaluation=True))
-    ahead = replace(ahead, chunks=ahead.chunks | {"evaluation": 16})
+def test_a_copy_of_the_root_that_is_newer_is_restored(tmp_path, manifest):
+    newer = replace(manifest, spec=replace(manifest.spec, evaluation=True))
+    newer = replace(newer, chunks=newer.chunks | {"evaluation": 16})
     root = (tmp_path / ROOT).read_bytes()
     (tmp_path / "evaluation").mkdir()
-    ahead.commit(tmp_path)
+    newer.commit(tmp_path)
     (tmp_path / ROOT).write_bytes(root)
     assert read_root(tmp_path, ROOT_COPY).spec.evaluation
     clear_undeclared(tmp_path, manifest)
@@ -58,7 +58,7 @@ def test_a_copy_of_the_root_that_is_ahead_is_mended(tmp_path, manifest):
 
 
 @pytest.mark.parametrize("copy", ["equal", "damaged", "missing"])
-def test_otherwise_the_copy_stays_as_it_is(tmp_path, manifest, copy):
+def test_other_copies_are_not_changed(tmp_path, manifest, copy):
     path = tmp_path / ROOT_COPY
     if copy == "damaged":
         path.write_bytes(b"{")

@@ -1,4 +1,4 @@
-"""A column holds what was staged and committed, in chunks that any zarr library reads."""
+"""A column holds the staged and committed rows, in chunks that any zarr library reads."""
 
 import os
 
@@ -35,7 +35,7 @@ def column(tmp_path):
 
 
 def fill(column, rows, step=3):
-    """A writer of `column` that holds rows [0, rows)."""
+    """Write rows [0, rows) to `column`; return the writer."""
     writer = ColumnWriter(column, 0)
     for start in range(0, rows, step):
         writer.stage(values(start, min(rows, start + step)))
@@ -64,7 +64,7 @@ def test_chunks_are_a_power_of_two_of_rows_within_the_budget(
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 9, 13])
-def test_every_range_reads_what_was_staged_in_any_steps(column, step):
+def test_every_range_is_read_as_staged_in_any_steps(column, step):
     writer = fill(column, 13, step)
     assert writer.length == 13
     for start in range(14):
@@ -74,7 +74,7 @@ def test_every_range_reads_what_was_staged_in_any_steps(column, step):
     assert column.read(2, 7, out) is out and np.array_equal(out, values(2, 7))
 
 
-def test_a_writer_goes_on_where_another_ended(column):
+def test_a_writer_continues_where_another_ended(column):
     fill(column, 6)
     writer = ColumnWriter(column, 6)
     writer.stage(values(6, 9))
@@ -82,7 +82,7 @@ def test_a_writer_goes_on_where_another_ended(column):
     assert writer.length == 9 and np.array_equal(column.read(0, 9), values(0, 9))
 
 
-def test_what_is_staged_counts_only_when_it_is_committed(column):
+def test_staged_rows_count_only_when_they_are_committed(column):
     writer = fill(column, 6)
     writer.stage(-values(6, 11))
     assert writer.length == 6 and np.array_equal(column.read(0, 6), values(0, 6))
@@ -91,7 +91,7 @@ def test_what_is_staged_counts_only_when_it_is_committed(column):
     assert writer.length == 7 and np.array_equal(column.read(0, 7), values(0, 7))
 
 
-def test_no_rows_write_nothing(column):
+def test_zero_rows_write_no_file(column):
     writer = fill(column, 4)
     before = sorted(column.folder.iterdir())
     writer.stage(values(0, 0))
@@ -130,7 +130,7 @@ def test_dimensions_have_names():
         assert column.metadata(0, {})["dimension_names"] == expected
 
 
-def test_a_chunk_file_is_known_by_its_name(tmp_path, column):
+def test_a_chunk_file_is_identified_by_its_name(tmp_path, column):
     assert column.chunk_path(3) == tmp_path / "c.3.0"
     assert column.chunk_number("c.3.0") == 3 and column.chunk_number("c.0.0") == 0
     for name in (
@@ -208,7 +208,7 @@ def test_an_added_column_begins_with_zeros_and_without_damage(tmp_path):
     assert np.array_equal(writer.column.read(4, 7), [[0] * 3, [0] * 3, *values(6, 7)])
 
 
-def test_a_given_tail_stands_in_for_the_last_chunk(column):
+def test_a_tail_argument_replaces_the_last_chunk(column):
     fill(column, 6)
     tail = -values(4, 6)
     writer = ColumnWriter(column, 6, tail)
@@ -238,7 +238,7 @@ def test_the_decoded_size_is_read_from_the_frame(size):
         assert decoded_bytes(data) == size
 
 
-HEADS = [
+FRAME_HEADERS = [
     # kind, single segment, dictionary id: descriptor byte; bytes between it and the size; size
     (0b00_1_000_00, 0, 1, 7),
     (0b01_0_000_00, 1, 2, 7 + 256),
@@ -252,17 +252,19 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize(("head", "before", "size", "held"), HEADS)
-def test_every_kind_of_frame_says_its_size(head, before, size, held):
+@pytest.mark.parametrize(("descriptor", "before", "size", "expected"), FRAME_HEADERS)
+def test_the_size_is_read_from_every_kind_of_frame(descriptor, before, size, expected):
     """RFC 8878, 3.1.1.1: descriptor, window, dictionary, content size."""
-    frame = b"\x28\xb5\x2f\xfd" + bytes([head]) + b"\xff" * before + (7).to_bytes(size, "little")
-    assert decoded_bytes(frame + b"\0") == held
+    frame = (
+        b"\x28\xb5\x2f\xfd" + bytes([descriptor]) + b"\xff" * before + (7).to_bytes(size, "little")
+    )
+    assert decoded_bytes(frame + b"\0") == expected
     assert decoded_bytes(frame[:-1]) == -1
-    assert decoded_bytes(frame) == (held if len(frame) >= 6 else -1)
+    assert decoded_bytes(frame) == (expected if len(frame) >= 6 else -1)
     assert decoded_bytes(b"\x29" + frame[1:]) == -1
 
 
-def test_a_frame_without_a_size_says_none():
+def test_a_frame_without_a_size_has_none():
     assert decoded_bytes(b"\x28\xb5\x2f\xfd" + bytes(20)) == -1
     assert decoded_bytes(b"") == decoded_bytes(b"\x28\xb5\x2f\xfd\x20") == -1
 
@@ -283,13 +285,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_bytes() == b"newest"
 
 
-def test_no_memory_is_no_damage(column, monkeypatch):
+def test_a_failed_allocation_is_no_damage(column, monkeypatch):
     fill(column, 4)
 
-    def poor(data):
+    def fail_to_allocate(data):
         raise RuntimeError("Zstd decompression error: Allocation error : not enough memory")
 
-    monkeypatch.setattr(column_module.zstd, "decompress", poor)
+    monkeypatch.setattr(column_module.zstd, "decompress", fail_to_allocate)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(LogReadError, match="free memory"):
         column.read_chunk(0)

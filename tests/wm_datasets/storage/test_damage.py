@@ -1,4 +1,4 @@
-"""What a damaged file costs: the episodes whose rows it held, and nothing else."""
+"""A damaged file loses the episodes whose rows it held, and no other."""
 
 import errno
 import logging
@@ -43,13 +43,13 @@ def flip(path, where=0.5):
     path.write_bytes(data)
 
 
-WAYS = {
+DAMAGES = {
     "a flipped bit": flip,
     "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2),
     "empty": lambda path: os.truncate(path, 0),
     "missing": lambda path: path.unlink(),
 }
-everyway = pytest.mark.parametrize("harm", WAYS.values(), ids=WAYS.keys())
+every_damage = pytest.mark.parametrize("apply_damage", DAMAGES.values(), ids=DAMAGES.keys())
 
 
 def one_chunk(path, name):
@@ -68,7 +68,7 @@ def test_ranges_are_merged_where_they_touch_and_cut_at_the_first_row():
 
 
 @pytest.mark.parametrize(
-    ("lost", "known"),
+    ("lost", "intact"),
     [
         ([(12, 14)], [1, 1, 0, 0, 1]),
         ([(5, 11), (14, 99)], [0, 1, 1, 1, 0]),
@@ -77,9 +77,9 @@ def test_ranges_are_merged_where_they_touch_and_cut_at_the_first_row():
         ([], [1] * 5),
     ],
 )
-def test_rows_are_known_that_are_not_lost(lost, known):
+def test_rows_that_are_not_lost_are_intact(lost, intact):
     damage = [Damage(Path("x"), start, stop, "") for start, stop in lost]
-    assert known_rows(damage, 10, 15).tolist() == [bool(one) for one in known]
+    assert known_rows(damage, 10, 15).tolist() == [bool(one) for one in intact]
 
 
 @pytest.mark.parametrize(
@@ -102,22 +102,22 @@ def test_episodes_are_hit_that_hold_a_lost_row(lost, hit):
     assert episodes_hit(table, damage).tolist() == [bool(one) for one in hit]
 
 
-def test_damage_is_logged_once_and_forgotten_with_its_rows(caplog):
-    known = KnownDamage()
-    chunk = Damage(Path("/log/c.0"), 4, 8, "it is gone")
+def test_damage_is_logged_once_and_dropped_with_its_rows(caplog):
+    known_damage = KnownDamage()
+    chunk = Damage(Path("/log/c.0"), 4, 8, "the file is missing")
     table = Damage(Path("/log/episode"), 0, 0, "no rows")
     wal = Damage(Path("/log/wal/000000000000.seg"), 2, 3, "cut")
     for damage in (chunk, table, wal, chunk, Damage(Path("/log/c.0"), 4, 9, "again")):
-        known.note(damage)
-    assert len(known) == 3 and caplog.text.count("are lost") == 3
-    assert "/log/c.0 is damaged, rows 4 to 8 are lost: it is gone" in caplog.text
-    assert known.since(0) == [chunk, table, wal]
-    assert known.since(3) == known.since(7) == [chunk, table]
-    assert known.since(8) == [table]
-    assert known.of_segments() == [wal]
+        known_damage.note(damage)
+    assert len(known_damage) == 3 and caplog.text.count("are lost") == 3
+    assert "/log/c.0 is damaged, rows 4 to 8 are lost: the file is missing" in caplog.text
+    assert known_damage.since(0) == [chunk, table, wal]
+    assert known_damage.since(3) == known_damage.since(7) == [chunk, table]
+    assert known_damage.since(8) == [table]
+    assert known_damage.of_segments() == [wal]
 
 
-def test_quiet_is_for_its_block_alone():
+def test_quiet_applies_only_to_its_block():
     log = logging.getLogger("wm_datasets")
     before = log.level
     with pytest.raises(KeyError), quiet():
@@ -126,12 +126,14 @@ def test_quiet_is_for_its_block_alone():
     assert log.level == before
 
 
-@everyway
+@every_damage
 @pytest.mark.parametrize("name", ["image/front", "image/wrist", "reward", "is_first", "stamp"])
-def test_a_damaged_chunk_is_named_and_stops_neither_writer_nor_sampler(make_log, name, harm):
+def test_a_damaged_chunk_is_named_and_stops_neither_writer_nor_sampler(
+    make_log, name, apply_damage
+):
     path = make_log([10] * 20)
     chunk = one_chunk(path, name)
-    harm(chunk)
+    apply_damage(chunk)
     report = verify(path)
     (fault,) = [fault for fault in report.faults if fault.kind == "damage"]
     assert fault.path == str(chunk)
@@ -140,8 +142,8 @@ def test_a_damaged_chunk_is_named_and_stops_neither_writer_nor_sampler(make_log,
     assert report.damaged == -(-stop // 10) - start // 10
     with LogReader(path) as reader:
         assert reader.episodes["length"].tolist() == [10] * 20
-        named = f"{chunk.name} is damaged, rows {start} to {stop}"
-        with pytest.raises(LogDamageError, match=named):
+        message = f"{chunk.name} is damaged, rows {start} to {stop}"
+        with pytest.raises(LogDamageError, match=message):
             reader.read(name, 0, 200)
         assert len(reader.read(name, 0, start)) == start
         assert len(reader.intact) == 20 - report.damaged
@@ -160,11 +162,11 @@ def test_a_damaged_chunk_is_named_and_stops_neither_writer_nor_sampler(make_log,
         assert reader.length == 230
 
 
-@everyway
+@every_damage
 @pytest.mark.parametrize("name", ["episode/start", "episode/complete"])
-def test_a_damaged_episode_table_is_read_from_the_rows_instead(make_log, name, harm):
+def test_a_damaged_episode_table_is_rebuilt_from_the_rows(make_log, name, apply_damage):
     path = make_log([10, 3, 8])
-    harm(one_chunk(path, name))
+    apply_damage(one_chunk(path, name))
     assert [fault.kind for fault in verify(path).faults] == ["damage"]
     with LogReader(path) as reader:
         check_rows(reader)
@@ -176,10 +178,10 @@ def test_a_damaged_episode_table_is_read_from_the_rows_instead(make_log, name, h
     assert not verify(path).faults
 
 
-@everyway
-def test_a_damaged_root_is_read_from_its_copy(make_log, harm):
+@every_damage
+def test_a_damaged_root_is_read_from_its_copy(make_log, apply_damage):
     path = make_log([10, 3, 8])
-    harm(path / "zarr.json")
+    apply_damage(path / "zarr.json")
     assert {fault.kind for fault in verify(path).faults} == {"metadata"}
     with LogWriter(path, make_spec()) as writer:
         append_episode(writer, 4)
@@ -196,17 +198,17 @@ def test_metadata_of_an_array_that_is_wrong_is_named(make_log, field):
     assert (fault.kind, fault.path) == ("metadata", str(path / field / "zarr.json"))
 
 
-@pytest.mark.parametrize("harm", list(WAYS.values())[1:], ids=list(WAYS)[1:])
-def test_rows_of_a_segment_that_breaks_under_its_writer_are_lost_alone(path, harm):
+@pytest.mark.parametrize("apply_damage", list(DAMAGES.values())[1:], ids=list(DAMAGES)[1:])
+def test_only_rows_of_a_segment_damaged_during_writing_are_lost(path, apply_damage):
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     count, writer._queue.count_full = writer._queue.count_full, lambda: 0
     for _ in range(12):
         append_episode(writer, 4)
     append_episode(writer, 1)
     with LogReader(path) as reader:
-        harm(path / "wal" / "000000000016.seg")
+        apply_damage(path / "wal" / "000000000016.seg")
         writer._queue.count_full = count
-        if harm is WAYS["missing"]:
+        if apply_damage is DAMAGES["missing"]:
             with pytest.raises(LogError):
                 writer.close()
         else:
@@ -226,7 +228,7 @@ def test_rows_of_a_segment_that_breaks_under_its_writer_are_lost_alone(path, har
     assert "damage" in {fault.kind for fault in faults} <= {"damage", "kept"}
 
 
-def test_a_record_that_breaks_in_the_middle_of_an_open_log_costs_its_row(path):
+def test_a_damaged_record_in_the_middle_of_an_open_log_loses_only_its_row(path):
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     writer._queue.count_full = lambda: 0
     append_episode(writer, 5)
@@ -267,8 +269,10 @@ def test_verify_names_stamps_rates_and_unfinished_writes(path):
         for step in range(6):
             stamp = {"stamp": 10**12 + step * 80_000_000}
             writer.append(make_row(5 + step, step, step == 5) | stamp)
-        said = "rows 5 to 11: time of one step: got 0.08 s on average, expected 0.05 s as declared"
-        assert list(writer.irregular) == [said]
+        message = (
+            "rows 5 to 11: time of one step: got 0.08 s on average, expected 0.05 s as declared"
+        )
+        assert list(writer.irregular) == [message]
         writer.append(make_row(11, 0, False))
         with pytest.raises(LogSpecError, match="expected growing stamps"):
             writer.append(make_row(12, 1, False) | {"stamp": 5})
@@ -285,9 +289,9 @@ def test_verify_names_stamps_rates_and_unfinished_writes(path):
 
 
 def test_verify_names_actions_outside_the_declared_bounds(path):
-    hand = VectorSpec(("dx", "grip"), ("m/s", "1"), (0.1, -float("inf")), (0.7, 1.0))
+    action_spec = VectorSpec(("dx", "grip"), ("m/s", "1"), (0.1, -float("inf")), (0.7, 1.0))
     dx = [0.1, 0.7, 1.79, 0.8, 0.1, 0.0, 0.5]  # 0.1 and 0.7 are a little off in float32
-    with LogWriter(path, make_spec(action=hand)) as writer:
+    with LogWriter(path, make_spec(action=action_spec)) as writer:
         for step, value in enumerate(dx):
             action = {"action": np.array([value, -1e9]), "commanded": np.array([9, 9])}
             writer.append(make_row(step, step, False) | action)
@@ -310,23 +314,23 @@ def test_capacity_in_bytes_drops_whole_oldest_episodes(path):
         assert writer.first == 590
 
 
-@pytest.mark.parametrize("way", ["missing", "cut"])
-def test_rows_that_were_durable_and_whose_segment_is_gone_are_missed(path, way):
-    """No row, no table and no later segment tells of them; what was synced was noted."""
+@pytest.mark.parametrize("loss", ["missing", "cut"])
+def test_durable_rows_whose_segment_is_missing_are_reported_as_lost(path, loss):
+    """No row, table or later segment shows that they existed; the durable mark does."""
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     append_episode(writer, 8)
     writer.flush()
     abandon(writer)
     (segment,) = (path / "wal").glob("*.seg")
-    if way == "missing":
+    if loss == "missing":
         segment.unlink()
     else:
         os.truncate(segment, 0)
     (fault,) = [fault for fault in verify(path).faults if fault.kind == "damage"]
     assert (fault.path, fault.start, fault.stop) == (str(segment), 0, 8)
-    with LogWriter(path, make_spec()) as again:
-        assert "rows 0 to 8 are lost" in again.repaired
-        append_episode(again, 5)
+    with LogWriter(path, make_spec()) as writer:
+        assert "rows 0 to 8 are lost" in writer.repaired
+        append_episode(writer, 5)
     assert not verify(path).faults
 
 
@@ -334,24 +338,24 @@ def test_rows_that_were_durable_and_whose_segment_is_gone_are_missed(path, way):
     st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=6),
     st.integers(0, 30), st.integers(0, 30), st.randoms(use_true_random=False),
 )  # fmt: skip
-def test_all_that_is_not_lost_is_read_whichever_damage_is_found_first(lost, one, two, chance):
+def test_all_intact_rows_are_read_whichever_damage_is_reported_first(lost, one, two, rng):
     start, stop = sorted((one, two))
     damage = [Damage(Path("file"), begin, begin + rows, "") for begin, rows in lost]
 
     def read(lo, hi, out):
-        met = [d for d in damage if d.start < hi and lo < d.stop]
-        if met:
-            raise LogDamageError(chance.choice(met))
+        overlapping = [d for d in damage if d.start < hi and lo < d.stop]
+        if overlapping:
+            raise LogDamageError(rng.choice(overlapping))
         out[: hi - lo] = np.arange(lo, hi) + 1
 
     out = np.full(stop - start, -1)
-    found = read_around(read, start, stop, out)
-    gone = {row for d in damage for row in range(d.start, d.stop) if start <= row < stop}
-    assert {row for d in found for row in range(d.start, d.stop)} == gone
-    assert out.tolist() == [0 if row in gone else row + 1 for row in range(start, stop)]
+    reported = read_around(read, start, stop, out)
+    lost_rows = {row for d in damage for row in range(d.start, d.stop) if start <= row < stop}
+    assert {row for d in reported for row in range(d.start, d.stop)} == lost_rows
+    assert out.tolist() == [0 if row in lost_rows else row + 1 for row in range(start, stop)]
 
 
-def test_damage_in_a_segment_and_in_a_chunk_costs_the_rows_of_both(path):
+def test_damage_in_a_segment_and_in_a_chunk_loses_the_rows_of_both(path):
     writer = LogWriter(path, make_spec())
     for _ in range(260):
         append_episode(writer, 10)
@@ -374,13 +378,13 @@ def test_damage_in_a_segment_and_in_a_chunk_costs_the_rows_of_both(path):
         check_rows(reader, lost)
 
 
-def test_a_sweep_of_damage_keeps_every_promise(monkeypatch):
+def test_corrupting_each_kind_of_file_breaks_no_promise(monkeypatch):
     from wm_datasets.durability.file_corruption import FILES, WAYS, corrupt_files
     from wm_datasets.storage import column, manifest
 
     monkeypatch.setattr(manifest, "_SEGMENT_BYTES", 1 << 20)
     monkeypatch.setattr(column, "_CHUNK_BYTES", 1 << 18)
-    found = corrupt_files(trials=1, episodes=45)
-    assert [(o.file, o.way) for o in found] == [(file, way) for file in FILES for way in WAYS]
-    assert [o for o in found if o.broken_promises or o.errors] == []
-    assert any(o.mean_rows for o in found)
+    reported = corrupt_files(trials=1, episodes=45)
+    assert [(o.file, o.way) for o in reported] == [(file, loss) for file in FILES for loss in WAYS]
+    assert [o for o in reported if o.broken_promises or o.errors] == []
+    assert any(o.mean_rows for o in reported)

@@ -1,4 +1,4 @@
-"""A damaged file is kept once, with the rows that it held in its name."""
+"""A damaged file is copied once; the name of the copy has the rows that the file held."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_a_copy_is_named_by_its_rows_and_its_path(tmp_path, chunk):
     assert list(kept_aside(tmp_path)) == [(copy, 4, 8)]
 
 
-def test_an_equal_copy_is_kept_once_and_another_beside_it(tmp_path, chunk):
+def test_equal_contents_are_copied_once_and_different_ones_get_a_number(tmp_path, chunk):
     for content in (b"broken", b"broken", b"otherwise", b"otherwise", b"broken", b"third"):
         chunk.write_bytes(content)
         keep_aside(tmp_path, chunk, 4, 8)
@@ -34,7 +34,7 @@ def test_an_equal_copy_is_kept_once_and_another_beside_it(tmp_path, chunk):
     assert copies == [b"broken", b"otherwise", b"third"]
 
 
-def test_a_missing_or_empty_file_is_not_kept(tmp_path, chunk):
+def test_a_missing_or_empty_file_is_not_copied(tmp_path, chunk):
     chunk.write_bytes(b"")
     keep_aside(tmp_path, chunk, 4, 8)
     keep_aside(tmp_path, chunk.with_name("c.2"), 4, 8)

@@ -1,4 +1,4 @@
-"""The episode table says what the rows' flags say, however the rows arrive."""
+"""The episode table agrees with the flags of the rows, in whatever parts they are added."""
 
 from itertools import pairwise
 
@@ -51,19 +51,21 @@ def test_no_rows_change_nothing():
     assert (len(index), index.length) == (0, 3)
 
 
-@pytest.mark.parametrize(("row", "kept"), [(0, 3), (1, 2), (3, 2), (4, 1), (6, 1), (7, 0)])
-def test_episodes_that_start_before_a_row_are_dropped(row, kept):
+@pytest.mark.parametrize(("row", "remaining"), [(0, 3), (1, 2), (3, 2), (4, 1), (6, 1), (7, 0)])
+def test_episodes_that_start_before_a_row_are_dropped(row, remaining):
     table = np.array([(0, 3, True), (3, 3, True), (6, 1, False)], EPISODE)
     index = EpisodeIndex.of(table, 7)
     index.drop_before(row)
-    assert index.table.tolist() == table[len(table) - kept :].tolist() and len(index) == kept
+    assert (
+        index.table.tolist() == table[len(table) - remaining :].tolist() and len(index) == remaining
+    )
 
 
-def test_a_copy_and_a_table_are_their_own():
-    given = np.array([(0, 3, False)], EPISODE)
-    index = EpisodeIndex.of(given, 3)
+def test_copies_and_tables_share_no_memory():
+    table = np.array([(0, 3, False)], EPISODE)
+    index = EpisodeIndex.of(table, 3)
     copy = index.copy()
     extend(index, [(False, True)])
     index.table["length"][:] = 0
-    assert copy.table.tolist() == given.tolist() == [(0, 3, False)] and copy.length == 3
+    assert copy.table.tolist() == table.tolist() == [(0, 3, False)] and copy.length == 3
     assert index.table.tolist() == [(0, 4, True)]

@@ -1,4 +1,4 @@
-"""An error of the machine is tried again where that may help, and is never the state of a file."""
+"""Transient errors of the machine are retried, and no error of the machine is taken as damage."""
 
 import errno
 import os
@@ -20,45 +20,45 @@ from wm_datasets.storage.file_reads import (
 
 
 @pytest.fixture(autouse=True)
-def pauses(monkeypatch):
-    """What was waited [s], without waiting."""
-    waited = []
-    monkeypatch.setattr(file_reads.time, "sleep", waited.append)
-    return waited
+def slept(monkeypatch):
+    """Durations of the pauses [s], without sleeping."""
+    durations = []
+    monkeypatch.setattr(file_reads.time, "sleep", durations.append)
+    return durations
 
 
 def failing(error, times):
     """A function that fails so many times, then returns "done"."""
-    left = [error] * times
+    remaining = [error] * times
 
-    def look():
-        if left:
-            raise left.pop()
+    def call():
+        if remaining:
+            raise remaining.pop()
         return "done"
 
-    return look
+    return call
 
 
 @pytest.mark.parametrize("error", [OSError(number, "") for number in sorted(TRANSIENT)])
-def test_what_may_pass_is_tried_again_after_each_pause(pauses, error):
+def test_transient_errors_are_retried_after_each_pause(slept, error):
     assert retried("x", failing(error, len(PAUSES_S))) == "done"
-    assert pauses == list(PAUSES_S)
+    assert slept == list(PAUSES_S)
     with pytest.raises(LogReadError, match="cannot read x"):
         retried("x", failing(error, len(PAUSES_S) + 1))
 
 
-def test_a_lack_of_memory_is_tried_again(pauses):
+def test_a_lack_of_memory_is_retried(slept):
     assert retried("x", failing(MemoryError(), 2)) == "done"
-    assert pauses == list(PAUSES_S[:2])
+    assert slept == list(PAUSES_S[:2])
     with pytest.raises(LogReadError, match="free memory"):
         retried("x", failing(MemoryError(), 9))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.ELOOP])
-def test_what_does_not_pass_is_not_tried_again(pauses, number):
+def test_permanent_errors_are_not_retried(slept, number):
     with pytest.raises(LogReadError, match=os.strerror(number)):
         retried("x", failing(OSError(number, ""), 1))
-    assert pauses == []
+    assert slept == []
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_what_does_not_pass_is_not_tried_again(pauses, number):
         LogReadError("x"),
     ],
 )
-def test_a_missing_file_and_errors_of_the_log_are_the_callers(pauses, error):
+def test_a_missing_file_and_errors_of_the_log_are_raised_at_once(slept, error):
     with pytest.raises(type(error)):
         retried("x", failing(error, 1))
-    assert pauses == []
+    assert slept == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_the_remedy_follows_from_the_error(number, name, remedy):
         retried(f"/log/{name}", failing(OSError(number, ""), 9))
 
 
-def test_an_error_without_a_number_says_itself():
+def test_an_error_without_a_number_is_shown_by_its_message():
     with pytest.raises(LogReadError, match="cannot list x: odd"):
         retried("x", failing(OSError("odd"), 1), "list")
 
@@ -126,7 +126,7 @@ def test_names_are_sorted_and_none_where_there_is_no_folder(tmp_path):
     assert list_names(tmp_path / "none") == [] and list_names(tmp_path / "a") == []
 
 
-def test_a_file_is_made_or_emptied_for_writing(tmp_path):
+def test_a_file_is_created_or_emptied_for_writing(tmp_path):
     path = tmp_path / "x"
     for _ in range(2):
         fd = create_file(path)
@@ -141,7 +141,7 @@ def test_a_file_is_made_or_emptied_for_writing(tmp_path):
     ("number", "error"),
     [(errno.EMFILE, LogReadError), (errno.ENOSPC, OSError), (errno.EACCES, PermissionError)],
 )
-def test_a_file_that_cannot_be_made_is_the_callers_unless_the_machine_is_busy(
+def test_an_error_of_creating_a_file_is_wrapped_only_if_it_is_transient(
     tmp_path, monkeypatch, number, error
 ):
     def fail(*_):

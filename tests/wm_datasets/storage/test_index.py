@@ -1,4 +1,4 @@
-"""The sealed rows' episodes are read from the table, and from the flags where it makes no sense."""
+"""Episodes of sealed rows are read from the table, and from the flags where it is inconsistent."""
 
 from dataclasses import replace
 
@@ -11,8 +11,8 @@ from wm_datasets.storage.damage import LogDamageError
 from wm_datasets.storage.index import read_table, sealed_index
 from wm_datasets.storage.manifest import Manifest
 
-LENGTHS = (3, 5, 1, 4)  # of the episodes that have ended; all but the second are complete
-OPEN = 2  # rows of the one that has not
+LENGTHS = (3, 5, 1, 4)  # of the closed episodes; all but the second are complete
+OPEN = 2  # rows of the open episode
 
 
 @pytest.fixture
@@ -20,23 +20,23 @@ def manifest(tmp_path):
     """A log of flags and an episode table only; its first episode was dropped."""
     starts = np.cumsum([0, *LENGTHS])
     rows = int(starts[-1]) + OPEN
-    made = replace(
+    new_manifest = replace(
         Manifest.new(make_spec()),
         sealed=rows,
         first=LENGTHS[0],
         episodes=len(LENGTHS),
         first_episode=1,
     )
-    made.create_folders(tmp_path)
+    new_manifest.create_folders(tmp_path)
     first, last = np.zeros(rows, bool), np.zeros(rows, bool)
     first[starts], last[starts[1:] - 1] = True, True
     last[LENGTHS[0] + LENGTHS[1] - 1] = False
-    columns = made.columns(tmp_path) | made.episode_columns(tmp_path)
+    columns = new_manifest.columns(tmp_path) | new_manifest.episode_columns(tmp_path)
     table = {"episode/start": starts[:-1], "episode/length": np.array(LENGTHS)}
     table["episode/complete"] = last[starts[1:] - 1]
     for name, values in {"is_first": first, "is_last": last, **table}.items():
         ColumnWriter(columns[name], 0).stage(values.astype(columns[name].field.dtype))
-    return made
+    return new_manifest
 
 
 EPISODES = [(3, 5, False), (8, 1, True), (9, 4, True), (13, 2, False)]
@@ -59,10 +59,10 @@ def test_the_table_is_read_with_the_open_episode_behind_it(tmp_path, manifest):
     assert read_table(tmp_path, closed).tolist() == EPISODES[:-1]
 
 
-def test_without_closed_episodes_all_rows_are_one_open_one(tmp_path, manifest):
-    bare = replace(manifest, first_episode=0, episodes=0, first=4)
-    assert read_table(tmp_path, bare).tolist() == [(4, 11, False)]
-    assert read_table(tmp_path, replace(bare, sealed=4)).tolist() == []
+def test_without_closed_episodes_all_rows_are_one_open_episode(tmp_path, manifest):
+    without_closed = replace(manifest, first_episode=0, episodes=0, first=4)
+    assert read_table(tmp_path, without_closed).tolist() == [(4, 11, False)]
+    assert read_table(tmp_path, replace(without_closed, sealed=4)).tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_without_closed_episodes_all_rows_are_one_open_one(tmp_path, manifest):
         ("episode/length", 1, 4),
     ],
 )
-def test_a_table_that_makes_no_sense_is_read_from_the_flags(tmp_path, manifest, name, at, value):
+def test_an_inconsistent_table_is_rebuilt_from_the_flags(tmp_path, manifest, name, at, value):
     rewrite(tmp_path, manifest, name, lambda values: values.__setitem__(at, value))
     with pytest.raises(LogDamageError, match="do not follow each other"):
         read_table(tmp_path, manifest)

@@ -1,4 +1,4 @@
-"""One writer per log: others are refused; a look at the log and a forked process keep no lock."""
+"""One writer per log: others are refused; status checks and forked processes hold no lock."""
 
 import fcntl
 import os
@@ -32,7 +32,7 @@ time.sleep(60)
 """
 
 
-def test_a_forked_helper_does_not_keep_the_log_of_a_writer_that_died(path):
+def test_a_forked_helper_does_not_hold_the_lock_of_a_killed_writer(path):
     folders = [*PATHS, os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, "-c", _FORKING, str(path)],
@@ -82,41 +82,41 @@ def test_a_forked_process_can_neither_append_nor_close_its_parents_log(path):
         assert reader.length == 10
 
 
-def test_who_only_looks_does_not_refuse_a_writer(path):
-    """A look is a shared lock for a moment: a writer that meets one waits for its end."""
+def test_a_status_check_does_not_refuse_a_writer(path):
+    """A status check takes a shared lock for a moment: a writer waits for its end."""
     LogWriter(path, make_spec()).close()
-    look = os.open(path / LOCK_NAME, os.O_RDONLY)
-    fcntl.flock(look, fcntl.LOCK_SH)
+    shared_lock = os.open(path / LOCK_NAME, os.O_RDONLY)
+    fcntl.flock(shared_lock, fcntl.LOCK_SH)
     opened = []
     opening = threading.Thread(target=lambda: opened.append(LogWriter(path, make_spec())))
     opening.start()
     time.sleep(0.1)
     assert not opened
-    os.close(look)
+    os.close(shared_lock)
     opening.join(10)
     assert is_locked(path)
     opened[0].close()
 
 
-def test_looking_in_a_loop_does_not_refuse_a_writer(path):
+def test_status_checks_in_a_loop_do_not_refuse_a_writer(path):
     LogWriter(path, make_spec()).close()
-    over, looks = threading.Event(), []
+    stop, checks = threading.Event(), []
 
-    def look():
-        while not over.is_set():
-            looks.append(is_locked(path))
+    def check_in_a_loop():
+        while not stop.is_set():
+            checks.append(is_locked(path))
 
-    lookers = [threading.Thread(target=look) for _ in range(3)]
-    for thread in lookers:
+    threads = [threading.Thread(target=check_in_a_loop) for _ in range(3)]
+    for thread in threads:
         thread.start()
     try:
         for _ in range(200):
             WriterLock(path).release()
-        while len(looks) < 3:  # they looked, however busy the machine is
+        while len(checks) < 3:  # at least three checks, however busy the machine is
             WriterLock(path).release()
     finally:
-        over.set()
-        for thread in lookers:
+        stop.set()
+        for thread in threads:
             thread.join()
     assert not is_locked(path)
 

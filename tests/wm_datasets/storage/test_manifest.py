@@ -1,4 +1,4 @@
-"""The root's manifest and the arrays' own zarr.json say the same after a log was opened."""
+"""The root's manifest and the zarr.json of each array agree after a log was opened."""
 
 import json
 from dataclasses import replace
@@ -37,8 +37,8 @@ def shape(log, array):
     return json.loads((log / array / "zarr.json").read_text())["shape"]
 
 
-def test_an_array_that_counts_rows_that_a_power_cut_took_is_restored(log):
-    """As a commit leaves them that ended before the root was written."""
+def test_an_array_that_counts_rows_lost_in_a_power_cut_is_restored(log):
+    """The state after a commit that ended before the root was written."""
     arrays = [array for array in ARRAYS if (log / array).exists()]
     assert len(arrays) >= 2
     committed = {array: shape(log, array) for array in arrays}
@@ -58,13 +58,13 @@ def test_an_array_that_counts_rows_that_a_power_cut_took_is_restored(log):
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]"])
 def test_an_array_s_file_that_is_missing_or_damaged_is_restored(log, content):
     file = log / "action" / "zarr.json"
-    right = file.read_bytes()
+    correct = file.read_bytes()
     file.unlink() if content is None else file.write_bytes(content)
     LogWriter(log, make_spec()).close()
-    assert file.read_bytes() == right
+    assert file.read_bytes() == correct
 
 
-def test_a_file_that_is_right_is_not_written_again(log):
+def test_a_correct_file_is_not_written_again(log):
     file = log / "action" / "zarr.json"
     inode = file.stat().st_ino
     LogWriter(log, make_spec()).close()
@@ -76,8 +76,8 @@ FORCE = SensorSpec("float32", (2,), ("N", "Nm"), ("pull", "twist"))
 
 @pytest.fixture
 def committed(tmp_path):
-    """A manifest in which every part has a value of its own, and its log's folder."""
-    made = replace(
+    """A manifest without default values, committed to a log's folder."""
+    new_manifest = replace(
         Manifest.new(make_spec(sensors={"force": FORCE})),
         first=3,
         sealed=64,
@@ -86,9 +86,9 @@ def committed(tmp_path):
         lost=((5, 8), (60, 64)),
         since={"sensor/force": 32},
     )
-    made.create_folders(tmp_path)
-    made.commit(tmp_path)
-    return made
+    new_manifest.create_folders(tmp_path)
+    new_manifest.commit(tmp_path)
+    return new_manifest
 
 
 def change_root(root, name=ROOT, **parts):
@@ -98,7 +98,7 @@ def change_root(root, name=ROOT, **parts):
     (root / name).write_text(json.dumps(content))
 
 
-def test_what_is_committed_is_loaded(tmp_path, committed):
+def test_a_committed_manifest_is_loaded(tmp_path, committed):
     assert load_manifest(tmp_path) == committed == read_root(tmp_path, ROOT_COPY)
 
 
@@ -120,11 +120,11 @@ def test_a_segment_is_a_power_of_two_of_rows_within_its_size(monkeypatch, row_by
     monkeypatch.setattr(manifest_module, "_SEGMENT_BYTES", 4 << 20)
     plain = make_spec(cameras={}, proprio=None, action=None,
                       sensors={"all": SensorSpec("uint8", (1,), "1")})  # fmt: skip
-    rest = sum(field.row_bytes for field in plain.fields.values()) - 1
-    if row_bytes <= rest:
+    other_bytes = sum(field.row_bytes for field in plain.fields.values()) - 1
+    if row_bytes <= other_bytes:
         assert Manifest.new(plain).segment_rows == rows
         return
-    sensors = {"all": SensorSpec("uint8", (row_bytes - rest,), "1")}
+    sensors = {"all": SensorSpec("uint8", (row_bytes - other_bytes,), "1")}
     assert Manifest.new(replace(plain, sensors=sensors)).segment_rows == rows
 
 
@@ -145,17 +145,17 @@ def test_the_schema_is_the_oldest_that_reads_the_log(tmp_path, spec, since, sche
     assert parse_root(root, tmp_path / ROOT) == manifest
 
 
-def test_two_logs_are_known_by_their_identities():
+def test_two_logs_are_distinguished_by_their_identities():
     one, other = Manifest.new(make_spec()), Manifest.new(make_spec())
     assert len(one.identity) == 32 and one.is_of_another_log(other)
     assert not one.is_of_another_log(replace(other, identity=one.identity))
-    for mine, theirs in (("", "x"), ("x", ""), ("", "")):
-        pair = replace(one, identity=mine), replace(other, identity=theirs)
+    for identity, other_identity in (("", "x"), ("x", ""), ("", "")):
+        pair = replace(one, identity=identity), replace(other, identity=other_identity)
         assert not pair[0].is_of_another_log(pair[1])
 
 
 @pytest.mark.parametrize("sealed", [0, 48])
-def test_added_fields_are_known_with_their_first_row(sealed):
+def test_added_fields_are_stored_with_their_first_row(sealed):
     old = replace(Manifest.new(make_spec()), sealed=sealed, segment_rows=64, since={"reward": 7})
     spec = make_spec(sensors={"force": FORCE}, evaluation=True)
     new = old.with_fields_of(spec)
@@ -166,7 +166,7 @@ def test_added_fields_are_known_with_their_first_row(sealed):
     assert new.identity == old.identity and new.sealed == sealed
 
 
-def test_columns_know_their_chunks_and_first_rows(tmp_path, committed):
+def test_columns_have_their_chunks_and_first_rows(tmp_path, committed):
     columns = committed.columns(tmp_path)
     assert list(columns) == list(committed.spec.fields)
     for name, column in columns.items():
@@ -176,7 +176,7 @@ def test_columns_know_their_chunks_and_first_rows(tmp_path, committed):
     assert list(table) == ["episode/start", "episode/length", "episode/complete"]
 
 
-def test_the_arrays_say_what_they_hold(committed):
+def test_the_arrays_have_units_and_names(committed):
     nodes = committed.metadata()
     groups = {name for name, node in nodes.items() if node["node_type"] == "group"}
     assert groups == {"episode", "image", "sensor"}
@@ -191,14 +191,14 @@ def test_the_arrays_say_what_they_hold(committed):
     assert attributes["episode/start"] == attributes["image/front"] == {}
 
 
-@pytest.mark.parametrize("harm", ["cut", "changed", "missing"])
-def test_a_damaged_root_is_read_from_its_copy_with_one_warning(tmp_path, committed, caplog, harm):
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_a_damaged_root_is_read_from_its_copy_with_one_warning(tmp_path, committed, caplog, damage):
     path = tmp_path / ROOT
-    if harm == "changed":
+    if damage == "changed":
         change_root(tmp_path, sealed=63)
     else:
         path.unlink()
-        if harm == "cut":
+        if damage == "cut":
             path.write_text("{")
     manifest_module._warned.clear()
     for _ in range(2):
@@ -212,7 +212,7 @@ def test_a_damaged_root_is_read_from_its_copy_with_one_warning(tmp_path, committ
         load_manifest(tmp_path)
 
 
-def test_a_log_of_another_schema_is_refused_whatever_its_copy_says(tmp_path, committed):
+def test_a_log_of_another_schema_is_refused_whatever_its_copy(tmp_path, committed):
     change_root(tmp_path, schema=99)
     with pytest.raises(LogFormatError, match=r"schema: got 99, expected one of"):
         load_manifest(tmp_path)
@@ -259,6 +259,6 @@ def test_a_root_that_cannot_be_read_is_not_replaced_by_its_copy(tmp_path, commit
         load_manifest(tmp_path)
 
 
-def test_numbers_of_the_root_are_pythons_own(committed):
+def test_numbers_of_the_root_are_python_types(committed):
     assert not isinstance(committed.segment_rows, np.generic)
     json.dumps(committed.root(committed.metadata()))

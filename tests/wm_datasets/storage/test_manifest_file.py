@@ -11,13 +11,13 @@ from wm_datasets.storage.manifest_file import ManifestFile
 
 @pytest.fixture
 def manifest(tmp_path):
-    made = Manifest.new(make_spec())
-    made.create_folders(tmp_path)
-    made.commit(tmp_path)
-    return made
+    new_manifest = Manifest.new(make_spec())
+    new_manifest.create_folders(tmp_path)
+    new_manifest.commit(tmp_path)
+    return new_manifest
 
 
-def test_a_change_is_seen_and_taken_when_asked_for(tmp_path, manifest):
+def test_a_change_is_detected_and_loaded_by_take(tmp_path, manifest):
     file = ManifestFile(tmp_path)
     assert file.is_unchanged() and file.manifest == manifest
     assert file.take() is file.manifest and file.peek() is file.manifest
@@ -39,15 +39,15 @@ def test_a_manifest_that_is_refused_is_read_again(tmp_path, manifest):
     assert file.take() == newer
 
 
-def test_an_expected_change_is_read_even_where_nothing_shows_it(tmp_path, manifest):
+def test_an_expected_change_is_read_even_if_the_file_looks_unchanged(tmp_path, manifest):
     file = ManifestFile(tmp_path)
-    known = file.manifest
+    before = file.manifest
     file.expect_change()
     assert not file.is_unchanged()
-    assert file.take() == known and file.manifest is not known and file.is_unchanged()
+    assert file.take() == before and file.manifest is not before and file.is_unchanged()
 
 
-def test_a_file_that_cannot_be_looked_at_is_not_unchanged(tmp_path, manifest):
+def test_a_missing_file_does_not_count_as_unchanged(tmp_path, manifest):
     file = ManifestFile(tmp_path)
     (tmp_path / ROOT).rename(tmp_path / "away")
     assert not file.is_unchanged()

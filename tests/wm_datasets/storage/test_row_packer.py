@@ -1,4 +1,4 @@
-"""A good row is packed exactly; a bad one is refused with the field that does not fit."""
+"""A valid row is packed exactly; an invalid row is refused with the name of the field."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def changed(last=False, **fields):
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_good_row_is_packed_as_it_is(packer, last):
+def test_a_valid_row_is_packed_exactly(packer, last):
     row = make_row(5, 3, last)
     record = packer.pack(row, 5)
     assert record.shape == (1,) and record["_row"][0] == 5
@@ -47,7 +47,7 @@ def test_equal_numbers_of_other_types_are_packed(packer):
     assert record["is_first"] and record["success"] and record["source"] == Source.PERSON
 
 
-BAD = {
+INVALID_VALUES = {
     "proprio": [[1, 2], [1, 2, 3, 4], [[1, 2, 3]], ["a", "b", "c"], [True, True, True],
                 [1, 2, np.nan], [np.inf, 0, 0], [0, -np.inf, 0], [2 * FLOAT_MAX, 0, 0]],
     "action": [[np.nan, 0], [1], 1.0],
@@ -62,13 +62,15 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, values in INVALID_VALUES.items() for v in values]
+)
 def test_a_field_that_does_not_fit_is_named(packer, name, value):
     with pytest.raises(LogSpecError, match=f"field '{name}'"):
         packer.pack(changed(**{name: value}), 0)
 
 
-GOOD = {
+LIMIT_VALUES = {
     "proprio": [[FLOAT_MAX, -FLOAT_MAX, FLOAT_MAX]],
     "reward": [FLOAT_MAX, -FLOAT_MAX, 0, np.float32(1.5)],
     "stamp": [2**63 - 1, -(2**63), 0],
@@ -78,8 +80,10 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in GOOD.items() for v in values])
-def test_the_ends_of_a_range_belong_to_it(packer, name, value):
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, v) for n, values in LIMIT_VALUES.items() for v in values]
+)
+def test_the_limits_of_a_range_are_valid(packer, name, value):
     record = packer.pack(changed(**{name: value}), 0)[0]
     assert np.array_equal(record[name], np.asarray(value, record[name].dtype))
 
@@ -105,7 +109,7 @@ def test_the_dimensions_of_a_vector_are_named(packer):
 
 
 @pytest.mark.parametrize("name", ["action", "commanded", "reward"])
-def test_the_last_row_carries_no_action(packer, name):
+def test_the_last_row_has_no_action(packer, name):
     value = 0.5 if name == "reward" else [0.0, 0.5]
     packer.pack(changed(**{name: value}), 9)
     with pytest.raises(LogSpecError, match=f"row 9: '{name}': got .*, expected zero"):
@@ -121,17 +125,17 @@ def test_sensors_are_finite_and_exact():
     record = packer.pack(row, 0)[0]
     assert record["sensor/force"].tolist() == [1, 2]
     assert (record["sensor/depth"] == 2**16 - 1).all()
-    bad = [("sensor/force", np.float32([1, np.nan])), ("sensor/force", np.float32([1]))]
-    bad += [("sensor/depth", np.zeros((2, 3), np.uint8))]
-    for name, value in bad:
+    invalid = [("sensor/force", np.float32([1, np.nan])), ("sensor/force", np.float32([1]))]
+    invalid += [("sensor/depth", np.zeros((2, 3), np.uint8))]
+    for name, value in invalid:
         with pytest.raises(LogSpecError, match=f"field '{name}'"):
             packer.pack(row | {name: value}, 0)
 
 
-def test_a_long_bad_value_is_not_written_out():
-    for size, shown in ((64, "nan"), (65, "65 numbers, not all finite")):
+def test_a_long_invalid_value_is_abbreviated():
+    for size, message in ((64, "nan"), (65, "65 numbers, not all finite")):
         sensors = {"force": SensorSpec("float32", (size,), "N")}
         packer = RowPacker(make_spec(sensors=sensors))
         row = changed() | {"sensor/force": np.full(size, np.nan, np.float32)}
-        with pytest.raises(LogSpecError, match=shown):
+        with pytest.raises(LogSpecError, match=message):
             packer.pack(row, 0)

@@ -1,4 +1,4 @@
-"""A writer that is faster than the disk waits: what is not sealed is bounded."""
+"""A writer that is faster than the disk waits: the number of unsealed rows is bounded."""
 
 import errno
 import os
@@ -23,13 +23,15 @@ BOUND = 4 * 16 * ROWS  # rows in full segments that may wait
 
 
 def records(start, lengths, *, open_rows=0):
-    """Records of complete episodes of so many rows, and of one that goes on."""
-    packer, made = RowPacker(make_spec()), []
+    """Records of complete episodes of so many rows, and of one open episode."""
+    packer, packed = RowPacker(make_spec()), []
     for rows, complete in [*((rows, True) for rows in lengths), (open_rows, False)]:
         for step in range(rows):
-            row = start + len(made)
-            made.append(packer.pack(make_row(row, step, complete and step == rows - 1), row).copy())
-    return np.concatenate(made)
+            row = start + len(packed)
+            packed.append(
+                packer.pack(make_row(row, step, complete and step == rows - 1), row).copy()
+            )
+    return np.concatenate(packed)
 
 
 @pytest.fixture
@@ -56,21 +58,21 @@ def test_sealed_rows_are_on_the_disk_with_their_episodes(path, make_sealer):
     assert manifest.columns(path)["proprio"].read(0, 14)[:, 0].tolist() == list(range(14))
 
 
-def test_an_open_episode_goes_on_until_it_is_ended(path, make_sealer):
+def test_an_open_episode_continues_until_it_is_ended(path, make_sealer):
     make_sealer().seal(records(0, [3], open_rows=2))
     sealer = make_sealer()
-    more = records(5, [2])
-    more["is_first"][0] = False
-    sealer.seal(more)
+    continued = records(5, [2])
+    continued["is_first"][0] = False
+    sealer.seal(continued)
     assert table(path) == [(0, 3, True), (3, 4, True)]
     sealer.seal(records(7, [], open_rows=2))
     assert load_manifest(path).episodes == 2
-    sealer.seal(more[:0], end_open=True)
+    sealer.seal(continued[:0], end_open=True)
     assert load_manifest(path).episodes == 3
     assert table(path) == [(0, 3, True), (3, 4, True), (7, 2, False)]
 
 
-def test_nothing_to_seal_writes_nothing(path, make_sealer):
+def test_sealing_zero_rows_writes_no_file(path, make_sealer):
     sealer = make_sealer()
     sealer.seal(records(0, [3]))
     before = (path / "zarr.json").stat()
@@ -88,8 +90,8 @@ def test_the_newest_episodes_that_fit_are_kept_and_always_the_last(path, make_se
     assert (manifest.sealed, manifest.episodes) == (12, 3)
     assert [entry[0] for entry in table(path)] == list(range(first, 12, 4))
     for column in manifest.columns(path).values():
-        kept = [column.chunk_path(i).exists() for i in range(-(-12 // column.chunk))]
-        assert kept == [(i + 1) * column.chunk > first for i in range(len(kept))]
+        existing = [column.chunk_path(i).exists() for i in range(-(-12 // column.chunk))]
+        assert existing == [(i + 1) * column.chunk > first for i in range(len(existing))]
 
 
 def test_the_table_goes_on_after_episodes_were_dropped(path, make_sealer):
@@ -124,7 +126,7 @@ def test_capacity_in_bytes_counts_the_chunks_that_stay(path, make_sealer):
     assert make_sealer(capacity_bytes=0)._count_dropped(np.array([], int), 0) == 0
 
 
-def test_rows_whose_records_only_stand_in_are_declared_lost(path, make_sealer):
+def test_rows_of_placeholder_records_are_declared_lost(path, make_sealer):
     sealer = make_sealer()
     sealer.seal(records(0, [4]), lost=[1, 2])
     sealer.seal(records(4, [4]), lost=[4, 7])
@@ -135,16 +137,16 @@ def test_unfinished_files_and_dropped_chunks_are_removed_at_opening(path, make_s
     make_sealer(capacity_steps=8).seal(records(0, [4, 4, 4, 4]))
     manifest = load_manifest(path)
     assert manifest.first == 8
-    left = [path / "zarr.json.tmp", path / "episode" / "x.tmp", path / "proprio" / "c.0.0.tmp"]
-    left += [path / "image" / "front" / "c.0.0.0.0", path / "episode" / "start" / "c.1.tmp"]
-    kept = [path / "proprio" / "notes", path / "image" / "front" / "c.2.0.0.0"]
-    for file in left + kept[:1]:
+    removed = [path / "zarr.json.tmp", path / "episode" / "x.tmp", path / "proprio" / "c.0.0.tmp"]
+    removed += [path / "image" / "front" / "c.0.0.0.0", path / "episode" / "start" / "c.1.tmp"]
+    existing = [path / "proprio" / "notes", path / "image" / "front" / "c.2.0.0.0"]
+    for file in removed + existing[:1]:
         file.touch()
     make_sealer()
-    assert not any(file.exists() for file in left) and all(file.exists() for file in kept)
+    assert not any(file.exists() for file in removed) and all(file.exists() for file in existing)
 
 
-def test_copies_of_damaged_files_go_when_all_their_rows_are_dropped(path, make_sealer):
+def test_copies_of_damaged_files_are_deleted_when_all_their_rows_are_dropped(path, make_sealer):
     make_sealer(capacity_steps=8).seal(records(0, [4, 4, 4, 4]))
     assert load_manifest(path).first == 8
     folder = path / "damaged"
@@ -152,11 +154,11 @@ def test_copies_of_damaged_files_go_when_all_their_rows_are_dropped(path, make_s
     for name in ("0-4.reward.c.0", "0-7.reward.c.0", "4-9.reward.c.1", "8-8.episode.start.c.0"):
         (folder / name).touch()
     make_sealer()
-    left = sorted(file.name for file in folder.iterdir())
-    assert left == ["4-9.reward.c.1", "8-8.episode.start.c.0"]
+    remaining = sorted(file.name for file in folder.iterdir())
+    assert remaining == ["4-9.reward.c.1", "8-8.episode.start.c.0"]
 
 
-def test_a_damaged_last_chunk_is_kept_aside_and_its_rows_are_lost(path, make_sealer):
+def test_a_damaged_last_chunk_is_copied_and_its_rows_are_lost(path, make_sealer):
     make_sealer().seal(records(0, [4, 2]))
     column = load_manifest(path).columns(path)["image/front"]
     chunk = column.chunk_path(6 // column.chunk)
@@ -192,93 +194,93 @@ def gate(monkeypatch):
 
     gate, seal = threading.Event(), Sealer.seal
 
-    def held(self, *args, **kwargs):
+    def wait_then_seal(self, *args, **kwargs):
         gate.wait(120)
         seal(self, *args, **kwargs)
 
-    monkeypatch.setattr(Sealer, "seal", held)
+    monkeypatch.setattr(Sealer, "seal", wait_then_seal)
     yield gate
     gate.set()
 
 
-def append_until(writer, length, ended):
+def append_until(writer, length, errors):
     try:
         while writer.length < length:
             step = writer.length % EPISODE_ROWS
             writer.append(make_row(writer.length, step, step == EPISODE_ROWS - 1))
     except LogError as error:
-        ended.append(error)
+        errors.append(error)
 
 
-def open_behind(path, gate):
+def start_blocked_append(path, gate):
     """A writer, and a thread that waits in its append()."""
     gate.set()
     writer = LogWriter(path, make_spec(), durable_s=0.05)
     gate.clear()
-    ended = []
-    thread = threading.Thread(target=append_until, args=(writer, 2 * BOUND, ended))
+    errors = []
+    thread = threading.Thread(target=append_until, args=(writer, 2 * BOUND, errors))
     thread.start()
-    until = time.monotonic() + 120
-    while writer.length < BOUND and time.monotonic() < until:
+    deadline = time.monotonic() + 120
+    while writer.length < BOUND and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
-    return writer, thread, ended
+    return writer, thread, errors
 
 
-def test_append_waits_while_too_much_is_not_sealed(path, gate):
-    writer, thread, ended = open_behind(path, gate)
+def test_append_waits_while_too_many_rows_are_not_sealed(path, gate):
+    writer, thread, errors = start_blocked_append(path, gate)
     assert writer.length == BOUND
     with LogReader(path) as reader:
         assert reader.length == BOUND
     gate.set()
     thread.join(20)
     writer.close()
-    assert not ended
+    assert not errors
     with LogReader(path) as reader:
         check_rows(reader)
         assert (reader.length, reader.sealed) == (2 * BOUND, 2 * BOUND)
 
 
-def test_an_append_that_waits_ends_when_the_log_is_closed(path, gate):
-    writer, thread, ended = open_behind(path, gate)
+def test_a_waiting_append_ends_when_the_log_is_closed(path, gate):
+    writer, thread, errors = start_blocked_append(path, gate)
     threading.Timer(0.1, gate.set).start()
     writer.close()
     thread.join(20)
-    assert "is closed" in str(ended[0])
+    assert "is closed" in str(errors[0])
     with LogReader(path) as reader:
         check_rows(reader)
         assert reader.length == BOUND
 
 
-def test_an_append_that_waits_hears_of_a_full_disk(path, monkeypatch):
+def test_a_waiting_append_raises_when_the_disk_is_full(path, monkeypatch):
     def full(self, *args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     writer = LogWriter(path, make_spec(), durable_s=0.05)
     seal = Sealer.seal
     monkeypatch.setattr(Sealer, "seal", full)
-    ended = []
-    append_until(writer, 2 * BOUND, ended)
-    assert isinstance(ended[0], LogFullError)
-    kept = writer.length
+    errors = []
+    append_until(writer, 2 * BOUND, errors)
+    assert isinstance(errors[0], LogFullError)
+    length = writer.length
     monkeypatch.setattr(Sealer, "seal", seal)
     writer.close()
     with LogReader(path) as reader:
         check_rows(reader)
-        assert reader.length == kept
+        assert reader.length == length
 
 
-def test_a_sync_syncs_what_is_not_synced_yet_and_no_more(path, monkeypatch):
+def test_a_sync_syncs_only_segments_that_are_not_synced_yet(path, monkeypatch):
     synced = []
     writer = LogWriter(path, make_spec(), durable_s=1000.0)
     writer._queue.count_full = lambda: 0
     for _ in range(3):
         append_episode(writer, ROWS)
 
-    def note(fd):
+    def record_path(fd):
         synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
 
-    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fsync", record_path)
     writer.flush()
     assert sum(name.endswith(".seg") for name in synced) == 3
     del synced[:]
@@ -291,8 +293,8 @@ def test_a_sync_syncs_what_is_not_synced_yet_and_no_more(path, monkeypatch):
     writer.close()
 
 
-def test_checking_small_records_does_not_hand_the_interpreter_over(tmp_path, monkeypatch):
-    """zlib does so for 5 KB and more, and a thread that is busy may then keep it for 5 ms."""
+def test_checking_small_records_does_not_release_the_gil(tmp_path, monkeypatch):
+    """zlib releases it for 5 KB and more; a busy thread may then hold it for 5 ms."""
     spec = make_spec(cameras={"front": (64, 64, 3)})
     dtype = record_dtype(spec.fields)
     record = np.zeros(1, dtype)
@@ -301,15 +303,15 @@ def test_checking_small_records_does_not_hand_the_interpreter_over(tmp_path, mon
         record["_row"] = row
         record["image/front"] = row
         writer.append(segment.seal_record(record))
-    longest, crc32 = [], segment.zlib.crc32
+    sizes, crc32 = [], segment.zlib.crc32
 
     def counted(data, value=0):
-        longest.append(len(data))
+        sizes.append(len(data))
         return crc32(data, value)
 
     monkeypatch.setattr(segment.zlib, "crc32", counted)
     source = SegmentReader(tmp_path, 0, dtype)
     assert source.poll()["image/front"][:, 0, 0, 0].tolist() == [0, 1, 2, 3]
-    assert dtype.itemsize > 5120 > max(longest)
+    assert dtype.itemsize > 5120 > max(sizes)
     source.close()
     writer.close()

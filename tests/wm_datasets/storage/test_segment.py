@@ -1,4 +1,4 @@
-"""A segment returns the records that were written whole, and says which ones are lost."""
+"""A segment returns the completely written records, and lists those that are lost."""
 
 import os
 import zlib
@@ -69,7 +69,7 @@ def read(tmp_path):
         reader.close()
 
 
-def harm(path, at, value=None):
+def damage(path, at, value=None):
     data = bytearray(path.read_bytes())
     data[at] = data[at] ^ 1 if value is None else value
     path.write_bytes(data)
@@ -92,7 +92,7 @@ def test_a_segment_has_the_documented_layout(write):
     assert HEADER_BYTES == 32 and data[32:] == sealed(START) + sealed(START + 1)
 
 
-def test_segments_are_found_by_their_names_and_nothing_else_is(tmp_path):
+def test_only_files_with_names_of_segments_are_listed_as_segments(tmp_path):
     assert segment_path(tmp_path, 5).name == "000000000005.seg"
     starts = [0, 5, 10**12 - 1, 10**12]
     foreign = ["0000000000005.seg", "5.seg", "000000000005.segx", "x", "000000000007.seg.tmp"]
@@ -139,9 +139,9 @@ def test_a_segment_without_a_whole_header_has_no_record(tmp_path, write, read):
     assert len(reader.poll()) == 1
 
 
-def test_a_damaged_header_costs_no_record(write, read):
+def test_a_damaged_header_loses_no_record(write, read):
     path = write(2)
-    harm(path, 9)
+    damage(path, 9)
     assert read().poll()["_row"].tolist() == [START, START + 1]
 
 
@@ -149,17 +149,17 @@ def test_a_damaged_header_costs_no_record(write, read):
 def test_a_segment_of_another_log_is_refused(tmp_path, write, read, other):
     path = write(1)
     if other == "row":
-        moved = SegmentWriter(tmp_path, START + 1, DTYPE)
+        other_writer = SegmentWriter(tmp_path, START + 1, DTYPE)
     else:
         fields = FIELDS | {"more": Field("more", np.dtype("?"))}
-        moved = SegmentWriter(tmp_path, START + 1, record_dtype(fields))
-    moved.close()
-    moved.path.replace(path)
+        other_writer = SegmentWriter(tmp_path, START + 1, record_dtype(fields))
+    other_writer.close()
+    other_writer.path.replace(path)
     with pytest.raises(LogFormatError, match="another log or format version"):
         read().poll()
 
 
-def test_a_segment_that_is_missing_is_said_to_be(tmp_path, read):
+def test_a_missing_segment_raises_file_not_found(tmp_path, read):
     with pytest.raises(FileNotFoundError):
         read()
     (tmp_path / "file").touch()
@@ -168,36 +168,41 @@ def test_a_segment_that_is_missing_is_said_to_be(tmp_path, read):
 
 
 @pytest.mark.parametrize("part", ["length", "crc", "row", "value"])
-def test_a_damaged_record_before_a_whole_one_is_lost_alone(write, read, part):
+def test_a_damaged_record_before_an_intact_one_is_the_only_lost_one(write, read, part):
     path = write(4, last=[START + 1])
-    harm(path, HEADER_BYTES + 2 * SIZE + {"length": 0, "crc": 4, "row": 8, "value": 20}[part])
+    damage(path, HEADER_BYTES + 2 * SIZE + {"length": 0, "crc": 4, "row": 8, "value": 20}[part])
     reader = read()
     records = reader.poll()
     assert reader.lost == [START + 2] and reader.rows == 4
     assert records["_row"].tolist() == [START, START + 1, START + 2, START + 3]
     assert records["value"][:, 0].tolist() == [START, START + 1, 0, START + 3]
-    assert records["is_first"].tolist() == [False, False, True, False]  # the one before ended
+    assert records["is_first"].tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]  # the previous record is the last of its episode
 
 
 @pytest.mark.parametrize(("row", "begins"), [(0, True), (1, False)])
 def test_a_lost_record_begins_an_episode_at_the_start_and_after_an_end(write, read, row, begins):
-    harm(write(3), HEADER_BYTES + row * SIZE + 20)
+    damage(write(3), HEADER_BYTES + row * SIZE + 20)
     reader = read()
     records = reader.poll()
     assert reader.lost == [START + row] and records["is_first"][row] == begins
 
 
-def test_a_damaged_record_at_the_end_is_not_there_yet(write, read):
+def test_a_damaged_record_at_the_end_counts_as_not_yet_written(write, read):
     path = write(3)
-    harm(path, HEADER_BYTES + 2 * SIZE + 20)
+    damage(path, HEADER_BYTES + 2 * SIZE + 20)
     reader = read()
     assert len(reader.poll()) == 2 and reader.lost == []
-    harm(path, HEADER_BYTES + 2 * SIZE + 20)
+    damage(path, HEADER_BYTES + 2 * SIZE + 20)
     assert reader.poll()["_row"].tolist() == [START + 2]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_known_records_that_are_missing_are_lost(write, read, rows):
+def test_expected_records_that_are_missing_are_lost(write, read, rows):
     write(rows)
     reader = read()
     records = reader.poll(3)
@@ -205,7 +210,7 @@ def test_known_records_that_are_missing_are_lost(write, read, rows):
     assert reader.lost == list(range(START + rows, START + 3)) and reader.rows == 3
 
 
-def test_known_records_that_were_returned_are_not_returned_again(write, read):
+def test_expected_records_that_were_returned_are_not_returned_again(write, read):
     path = write(3)
     reader = read()
     assert len(reader.poll()) == 3
@@ -214,7 +219,7 @@ def test_known_records_that_were_returned_are_not_returned_again(write, read):
     assert reader.poll(4)["_row"].tolist() == [START + 3] and reader.lost == [START + 3]
 
 
-def test_known_records_of_a_segment_without_a_header_are_lost(write, read):
+def test_expected_records_of_a_segment_without_a_header_are_lost(write, read):
     os.truncate(write(2), 0)
     reader = read()
     assert len(reader.poll(2)) == 2 and reader.lost == [START, START + 1]
@@ -250,7 +255,7 @@ def test_records_are_read_in_pieces_of_any_size(write, read, monkeypatch):
         assert (read().poll() == whole).all()
 
 
-def test_a_segment_that_cannot_be_begun_does_not_stay(tmp_path, monkeypatch):
+def test_a_segment_whose_header_cannot_be_written_is_removed(tmp_path, monkeypatch):
     def full(fd, data, at):
         raise OSError(28, "no space")
 
@@ -260,13 +265,13 @@ def test_a_segment_that_cannot_be_begun_does_not_stay(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_segment_begins_empty_whatever_lay_there(tmp_path, write):
+def test_a_new_segment_replaces_an_existing_file(tmp_path, write):
     path = write(3)
     SegmentWriter(tmp_path, START, DTYPE).close()
     assert path.stat().st_size == HEADER_BYTES
 
 
-def test_a_sync_outlives_the_writer(tmp_path, monkeypatch):
+def test_a_syncer_works_after_the_writer_was_closed(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(
         os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink())
@@ -294,7 +299,7 @@ def test_a_record_is_whole_if_length_number_and_checksum_agree():
     assert not is_whole(data + b"\0", 7) and not is_whole(data[:-1], 7)
 
 
-def test_the_mark_is_what_was_noted_last_and_zero_where_it_is_damaged(tmp_path):
+def test_the_mark_is_the_last_written_count_and_zero_if_damaged(tmp_path):
     assert read_mark(tmp_path) == 0
     for rows in (2**40, 12):
         mark_durable(tmp_path, rows)

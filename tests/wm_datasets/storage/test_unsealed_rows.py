@@ -1,4 +1,4 @@
-"""Rows are followed from segment to segment, and what is missing between them is noted."""
+"""Rows are read across segments, and missing rows between them are reported."""
 
 import os
 import time
@@ -22,7 +22,7 @@ SEALED = 2 * ROWS
 
 
 class Log:
-    """The root and the segments of a log whose rows before SEALED lie elsewhere."""
+    """The root and the segments of a log whose rows before SEALED are in arrays."""
 
     def __init__(self, root):
         self.root, self.folder = root, root / "wal"
@@ -30,7 +30,7 @@ class Log:
         self.manifest.create_folders(root)
         self.manifest.commit(root)
         self.folder.mkdir()
-        self.packer, self.writers, self.noted = RowPacker(SPEC), {}, []
+        self.packer, self.writers, self.reported = RowPacker(SPEC), {}, []
 
     def write(self, start, stop):
         """Append rows to their segments."""
@@ -43,14 +43,14 @@ class Log:
             )
 
     def seal(self, sealed):
-        """The rows before `sealed` lie elsewhere now."""
+        """The rows before `sealed` are in arrays now."""
         self.manifest = replace(self.manifest, sealed=sealed)
         self.manifest.commit(self.root)
 
-    def lose(self, start):
+    def delete_segment(self, start):
         self.writers.pop(start).path.unlink()
 
-    def harm(self, row):
+    def damage_row(self, row):
         path = self.writers[row // ROWS * ROWS].path
         data = bytearray(path.read_bytes())
         data[HEADER_BYTES + row % ROWS * DTYPE.itemsize + 20] ^= 1
@@ -58,14 +58,14 @@ class Log:
 
     def open(self):
         self.file = ManifestFile(self.root)
-        return UnsealedRows(self.root, self.file, self.noted.append)
+        return UnsealedRows(self.root, self.file, self.reported.append)
 
 
 @pytest.fixture
 def log(tmp_path):
-    made = Log(tmp_path)
-    yield made
-    for writer in made.writers.values():
+    new_log = Log(tmp_path)
+    yield new_log
+    for writer in new_log.writers.values():
         writer.close()
 
 
@@ -81,7 +81,7 @@ def test_a_log_without_segments_has_no_rows(log):
     rows = log.open()
     assert rows.follow() and rows.take_open()
     check(rows, SEALED)
-    assert rows.records.dtype == DTYPE and not log.noted
+    assert rows.records.dtype == DTYPE and not log.reported
 
 
 @pytest.mark.parametrize("stop", [SEALED + 1, SEALED + ROWS, SEALED + ROWS + 1, SEALED + 3 * ROWS])
@@ -90,10 +90,10 @@ def test_all_rows_of_all_segments_are_read(log, stop):
     rows = log.open()
     assert rows.follow()
     check(rows, stop)
-    assert not log.noted
+    assert not log.reported
 
 
-def test_new_rows_are_read_as_they_come(log):
+def test_new_rows_are_read_after_each_append(log):
     rows = log.open()
     for stop in range(SEALED + 1, SEALED + 2 * ROWS + 3, 3):
         log.write(rows.length, stop)
@@ -101,7 +101,7 @@ def test_new_rows_are_read_as_they_come(log):
         check(rows, stop)
 
 
-def test_rows_of_the_open_segment_are_taken_until_it_is_full(log):
+def test_rows_of_the_open_segment_are_read_until_it_is_full(log):
     log.write(SEALED, SEALED + 2)
     rows = log.open()
     rows.follow()
@@ -143,7 +143,7 @@ def test_sealed_rows_are_dropped_and_the_others_stay(log, sealed):
 
 
 @pytest.mark.parametrize("more", [0, ROWS])
-def test_when_all_rows_are_sealed_the_next_segment_is_opened_anew(log, more):
+def test_when_all_rows_are_sealed_the_next_segment_is_opened(log, more):
     stop = SEALED + ROWS
     log.write(SEALED, stop)
     rows = log.open()
@@ -157,24 +157,24 @@ def test_when_all_rows_are_sealed_the_next_segment_is_opened_anew(log, more):
     assert rows.records["proprio"][:, 0].tolist() == [stop + more, stop + more + 1]
 
 
-def test_a_log_that_was_sealed_underneath_is_said_to_be(log):
+def test_follow_reports_that_rows_were_sealed_meanwhile(log):
     rows = log.open()
     log.seal(SEALED + ROWS)
     assert not rows.follow()
     log.file.take()
     rows.drop_sealed(SEALED + ROWS)
-    assert rows.follow() and not log.noted
+    assert rows.follow() and not log.reported
 
 
 @pytest.mark.parametrize("missing", [0, 1])
 def test_the_rows_of_a_missing_segment_are_lost(log, missing):
     start = SEALED + missing * ROWS
     log.write(SEALED, SEALED + 3 * ROWS + 1)
-    log.lose(start)
+    log.delete_segment(start)
     rows = log.open()
     assert rows.follow()
     check(rows, SEALED + 3 * ROWS + 1, lost=range(start, start + ROWS))
-    (damage,) = log.noted
+    (damage,) = log.reported
     assert (damage.start, damage.stop) == (start, start + ROWS)
     assert damage.reason == "the file is missing" and f"{start:012d}" in damage.path.name
     flags = rows.records["is_first"][start - SEALED : start - SEALED + ROWS]
@@ -183,11 +183,11 @@ def test_the_rows_of_a_missing_segment_are_lost(log, missing):
 
 def test_two_missing_segments_are_one_gap(log):
     log.write(SEALED, SEALED + 3 * ROWS + 1)
-    log.lose(SEALED)
-    log.lose(SEALED + ROWS)
+    log.delete_segment(SEALED)
+    log.delete_segment(SEALED + ROWS)
     rows = log.open()
     assert rows.follow()
-    assert [(d.start, d.stop) for d in log.noted] == [(SEALED, SEALED + 2 * ROWS)]
+    assert [(d.start, d.stop) for d in log.reported] == [(SEALED, SEALED + 2 * ROWS)]
     assert rows.length == SEALED + 3 * ROWS + 1
 
 
@@ -195,37 +195,37 @@ def test_a_missing_segment_is_no_damage_when_it_was_sealed_meanwhile(log):
     log.write(SEALED, SEALED + ROWS + 1)
     rows = log.open()
     log.seal(SEALED + ROWS)
-    log.lose(SEALED)
-    assert not rows.follow() and not log.noted and rows.length == SEALED
+    log.delete_segment(SEALED)
+    assert not rows.follow() and not log.reported and rows.length == SEALED
 
 
 def test_a_segment_without_a_row_does_not_end_a_gap(log):
     log.write(SEALED, SEALED + 1)
-    log.lose(SEALED)
+    log.delete_segment(SEALED)
     log.writers[SEALED + ROWS] = SegmentWriter(log.folder, SEALED + ROWS, DTYPE)
     rows = log.open()
-    assert rows.follow() and rows.length == SEALED and not log.noted
+    assert rows.follow() and rows.length == SEALED and not log.reported
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_damaged_row_of_a_full_segment_is_lost_alone(log, last):
+def test_a_damaged_row_of_a_full_segment_is_the_only_lost_row(log, last):
     row = SEALED + (ROWS - 1 if last else 3)
     log.write(SEALED, SEALED + ROWS + 1)
-    log.harm(row)
+    log.damage_row(row)
     rows = log.open()
     assert rows.follow()
     check(rows, SEALED + ROWS + 1, lost=[row])
-    assert [(d.start, d.stop) for d in log.noted] == [(row, row + 1)]
+    assert [(d.start, d.stop) for d in log.reported] == [(row, row + 1)]
 
 
-def test_damaged_rows_side_by_side_are_noted_together(log):
+def test_adjacent_damaged_rows_are_reported_together(log):
     log.write(SEALED, SEALED + 9)
     for row in (SEALED + 2, SEALED + 3, SEALED + 6):
-        log.harm(row)
+        log.damage_row(row)
     rows = log.open()
     assert rows.follow()
-    noted = [(d.start - SEALED, d.stop - SEALED) for d in log.noted]
-    assert noted == [(2, 4), (6, 7)]
+    reported = [(d.start - SEALED, d.stop - SEALED) for d in log.reported]
+    assert reported == [(2, 4), (6, 7)]
 
 
 def test_the_end_of_a_cut_segment_is_lost_once_a_later_one_has_rows(log):
@@ -237,7 +237,7 @@ def test_the_end_of_a_cut_segment_is_lost_once_a_later_one_has_rows(log):
     log.write(SEALED + ROWS, SEALED + ROWS + 1)
     assert rows.follow()
     check(rows, SEALED + ROWS + 1, lost=range(SEALED + 10, SEALED + ROWS))
-    assert [(d.start, d.stop) for d in log.noted] == [(SEALED + 10, SEALED + ROWS)]
+    assert [(d.start, d.stop) for d in log.reported] == [(SEALED + 10, SEALED + ROWS)]
 
 
 def test_a_cut_segment_that_was_sealed_meanwhile_is_no_damage(log):
@@ -245,23 +245,23 @@ def test_a_cut_segment_that_was_sealed_meanwhile_is_no_damage(log):
     os.truncate(log.writers[SEALED].path, HEADER_BYTES + 10 * DTYPE.itemsize)
     rows = log.open()
     log.seal(SEALED + ROWS)
-    assert not rows.follow() and not log.noted
+    assert not rows.follow() and not log.reported
 
 
-def test_the_folders_time_is_known_unless_it_has_just_changed(log, monkeypatch):
+def test_the_folders_time_is_returned_unless_it_has_just_changed(log, monkeypatch):
     rows = log.open()
-    then = 10**18
-    os.utime(log.folder, ns=(then, then))
-    assert rows.folder_changed() == then
-    for ago, known in ((100_000_000, None), (100_000_001, then)):
-        monkeypatch.setattr(time, "time_ns", lambda ago=ago: then + ago)
-        assert unsealed_rows.time.time_ns() == then + ago
-        assert rows.folder_changed() == known
+    modified_ns = 10**18
+    os.utime(log.folder, ns=(modified_ns, modified_ns))
+    assert rows.folder_changed() == modified_ns
+    for elapsed_ns, expected in ((100_000_000, None), (100_000_001, modified_ns)):
+        monkeypatch.setattr(time, "time_ns", lambda elapsed_ns=elapsed_ns: modified_ns + elapsed_ns)
+        assert unsealed_rows.time.time_ns() == modified_ns + elapsed_ns
+        assert rows.folder_changed() == expected
     log.folder.rmdir()
     assert rows.folder_changed() is None
 
 
-def test_closing_reads_the_segment_anew_from_where_it_was(log):
+def test_reading_continues_after_closing(log):
     log.write(SEALED, SEALED + ROWS)
     rows = log.open()
     rows.follow()

@@ -1,4 +1,4 @@
-"""Returns, normalisers, the slow critic, and where the actor's gradient goes."""
+"""Returns, normalisers, the slow critic, and the gradient of the actor."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize(("lam", "expected"), [(1.0, (1 - 0.99**15) / 0.01), (0.0, 1.0)])
 def test_published_returns(lam: float, expected: float) -> None:
     ones = torch.ones(16, 2)
-    got = lambda_return(ones, 0.99 * ones, torch.zeros(16, 2), lam)
-    assert got.shape == (15, 2)
-    assert_close(got[0], torch.full((2,), expected), rtol=1e-4, atol=0)
+    returns = lambda_return(ones, 0.99 * ones, torch.zeros(16, 2), lam)
+    assert returns.shape == (15, 2)
+    assert_close(returns[0], torch.full((2,), expected), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
 def test_the_true_value_is_a_fixed_point(lam: float) -> None:
     ones = torch.ones(16, 2)
-    got = lambda_return(ones, 0.99 * ones, 100 * ones, lam)
-    assert_close(got, 100 * torch.ones(15, 2))
+    returns = lambda_return(ones, 0.99 * ones, 100 * ones, lam)
+    assert_close(returns, 100 * torch.ones(15, 2))
 
 
 def test_returns_follow_their_recursion() -> None:
     g = seeded()
     r, d, v = (torch.rand(6, 3, generator=g) for _ in range(3))
-    got = lambda_return(r, d, v, 0.7)
-    assert_close(got[4], r[4] + d[4] * v[5])
-    assert_close(got[2], r[2] + d[2] * (0.3 * v[3] + 0.7 * got[3]))
-    d[3] = 0.0  # an end cuts off what follows
+    returns = lambda_return(r, d, v, 0.7)
+    assert_close(returns[4], r[4] + d[4] * v[5])
+    assert_close(returns[2], r[2] + d[2] * (0.3 * v[3] + 0.7 * returns[3]))
+    d[3] = 0.0  # rewards after an end do not count
     assert_close(lambda_return(r, d, v, 0.7)[3], r[3])
 
 
@@ -127,7 +127,7 @@ def test_only_updates_write_state(model) -> None:
     assert changed == {"reward_norm.mag", "return_scale.range", "critic.scale"}
 
 
-def test_gradients_stay_with_their_owners(model) -> None:
+def test_each_loss_has_gradients_in_its_own_part_only(model) -> None:
     actor_loss, critic_loss, _ = imagined_losses(model, BehaviorConfig(horizon=4))
     actor_loss.backward()
     assert all(p.grad is not None for p in model.actor.parameters())
@@ -137,7 +137,7 @@ def test_gradients_stay_with_their_owners(model) -> None:
     critic_loss.backward()
     assert all(p.grad is not None for p in model.critic.parameters())
     assert all(p.grad is None for p in model.actor.parameters())
-    assert all(p.requires_grad for p in model.dynamics.parameters())  # thawed again
+    assert all(p.requires_grad for p in model.dynamics.parameters())  # trainable again
 
 
 @pytest.mark.parametrize("kind", ["dynamics", "reinforce", "both"])
@@ -187,7 +187,7 @@ def test_the_sample_gradient_is_chosen(model) -> None:
 
 
 @pytest.mark.parametrize("detach", [True, False])
-def test_what_the_score_function_differentiates(model, detach: bool) -> None:
+def test_the_score_function_gradient_with_and_without_detached_actions(model, detach: bool) -> None:
     """log pi(a) = -z^2 / 2 - ln(std mass): with the released sample z = (a - mean) / std is noise,
     so that an attached action leaves only the second term a gradient."""
     config = BehaviorConfig(actor_grad="reinforce", detach_action=detach)
@@ -198,20 +198,20 @@ def test_what_the_score_function_differentiates(model, detach: bool) -> None:
     rollout = Imagined(feat, action, policy.entropy())
     here = model.actor(feat[:-2])
     objective = Behavior(model.critic, config)._objective(here, rollout, returns, value)
-    (got,) = torch.autograd.grad(objective.sum(), model.actor.mean.bias, retain_graph=True)
+    (gradient,) = torch.autograd.grad(objective.sum(), model.actor.mean.bias, retain_graph=True)
 
     policy = model.actor(feat[:-2])
     unit = torch.distributions.Normal(0.0, 1.0)
     mass = unit.cdf((1 - policy.mean) / policy.std) - unit.cdf((-1 - policy.mean) / policy.std)
-    each = -torch.log(policy.std * mass)
+    log_density = -torch.log(policy.std * mass)
     if detach:
-        each = each - ((action[:-1].detach() - policy.mean) / policy.std).square() / 2
+        log_density = log_density - ((action[:-1].detach() - policy.mean) / policy.std).square() / 2
     advantage = (returns[1:] - value[:-2])[..., None]
-    (expected,) = torch.autograd.grad((each * advantage).sum(), model.actor.mean.bias)
-    assert_close(got, expected, atol=1e-4, rtol=1e-4)
+    (expected,) = torch.autograd.grad((log_density * advantage).sum(), model.actor.mean.bias)
+    assert_close(gradient, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_entropy_is_sought(model) -> None:
+def test_the_entropy_bonus_widens_the_policy(model) -> None:
     with torch.no_grad():
         for p in (*model.dynamics.reward.parameters(), *model.critic.parameters()):
             p.zero_()
@@ -227,7 +227,7 @@ def test_discounts(model, changed) -> None:
     assert_close(plain, torch.full((3, 2), 0.99))  # nothing ends without a discount head
     model = changed(model={"discount": True}).build(3, seed=1)
     learned = Behavior(model.critic, BehaviorConfig())._discount(model.imagination, feat, ended)
-    assert_close(learned[0], torch.tensor([0.99, 0.0]))  # of replayed states the end is known
+    assert_close(learned[0], torch.tensor([0.99, 0.0]))  # replayed states: from the data
     assert_close(learned[1:], torch.sigmoid(model.dynamics.discount(feat[1:])))
 
 
@@ -236,11 +236,11 @@ def test_starts_are_drawn_without_repeats(model) -> None:
     rows = behavior.start_rows(20, seeded(), torch.device("cpu"))
     assert len(rows) == len(rows.unique()) == 5
     assert len(behavior.start_rows(4, seeded(), torch.device("cpu"))) == 4
-    everything = Behavior(model.critic, BehaviorConfig(starts=0))
-    assert everything.start_rows(20, seeded(), torch.device("cpu")).equal(torch.arange(20))
+    all_rows = Behavior(model.critic, BehaviorConfig(starts=0))
+    assert all_rows.start_rows(20, seeded(), torch.device("cpu")).equal(torch.arange(20))
 
 
-def test_rewards_that_are_not_finite_spoil_nothing(model) -> None:
+def test_rewards_that_are_not_finite_change_no_state(model) -> None:
     behavior = Behavior(model.critic, BehaviorConfig(horizon=3, return_norm=True))
     with torch.no_grad():
         model.dynamics.reward.net[-1].bias.fill_(float("nan"))
@@ -264,8 +264,8 @@ def test_imitation_counts_demonstrated_rows_that_have_an_action(model) -> None:
     def loss(row: int, value: float) -> float:
         actions = batch["next_action"].clone()
         actions[:, row] = value
-        got = behavior.imitation_loss(model.actor, post, {**batch, "next_action": actions})
-        return got.item()
+        loss_value = behavior.imitation_loss(model.actor, post, {**batch, "next_action": actions})
+        return loss_value.item()
 
     base = loss(0, 0.0)
     assert loss(1, 0.9) == base and loss(3, 0.9) == base

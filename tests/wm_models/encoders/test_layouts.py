@@ -40,12 +40,12 @@ def hub_matrix(old: int, new: int, offset: float) -> np.ndarray:
             return (a + 2) * d**3 - (a + 3) * d**2 + 1
         return a * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
 
-    found = np.zeros((new, old))
+    matrix = np.zeros((new, old))
     for i in range(new):
         x = (i + 0.5) * old / (new + offset) - 0.5
         for at in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
-            found[i, min(max(at, 0), old - 1)] += cubic(x - at)
-    return found
+            matrix[i, min(max(at, 0), old - 1)] += cubic(x - at)
+    return matrix
 
 
 def by_formula(positions: Tensor, old: int, new: int) -> Tensor:
@@ -59,12 +59,12 @@ def by_formula(positions: Tensor, old: int, new: int) -> Tensor:
 def test_positions_are_resampled_as_the_hub_does(old: int, new: int) -> None:
     """Against the formula, and equal to the one call of torch that the hub makes."""
     positions = table(old)
-    found = resample_positions(positions, new, 1, HUB)
-    assert_close(found, by_formula(positions, old, new), rtol=1e-5, atol=1e-5)
+    resampled = resample_positions(positions, new, 1, HUB)
+    assert_close(resampled, by_formula(positions, old, new), rtol=1e-5, atol=1e-5)
     grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     scale = float(new + 0.1) / old
-    asked = F.interpolate(grid, mode="bicubic", antialias=False, scale_factor=(scale, scale))
-    assert torch.equal(found[:, 1:], asked.permute(0, 2, 3, 1).reshape(1, new * new, -1))
+    interpolated = F.interpolate(grid, mode="bicubic", antialias=False, scale_factor=(scale, scale))
+    assert torch.equal(resampled[:, 1:], interpolated.permute(0, 2, 3, 1).reshape(1, new * new, -1))
 
 
 def test_antialiasing_is_timms_and_differs() -> None:
@@ -97,18 +97,18 @@ def foreign() -> dict[str, dict[str, Tensor]]:
 
 
 def as_hub(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A mask token more; registers apart, and the class token's position in the table."""
-    found = {**state, "mask_token": torch.zeros(1, 384)}
-    if "reg_token" in found:
-        found["register_tokens"] = found.pop("reg_token")
+    """An additional mask token; separate registers, and the class token's position in the table."""
+    hub_state = {**state, "mask_token": torch.zeros(1, 384)}
+    if "reg_token" in hub_state:
+        hub_state["register_tokens"] = hub_state.pop("reg_token")
         position = torch.randn(1, 1, 384)
-        found["pos_embed"] = torch.cat([position, found["pos_embed"]], 1)
-        found["cls_token"] = found["cls_token"] - position
-    return found
+        hub_state["pos_embed"] = torch.cat([position, hub_state["pos_embed"]], 1)
+        hub_state["cls_token"] = hub_state["cls_token"] - position
+    return hub_state
 
 
 def as_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names in facebook/dinov2-*: q, k and v apart."""
+    """The names in facebook/dinov2-*: q, k and v are separate."""
     names = {
         "cls_token": "embeddings.cls_token",
         "mask_token": "embeddings.mask_token",
@@ -119,21 +119,21 @@ def as_hugging_face(state: dict[str, Tensor]) -> dict[str, Tensor]:
         "norm.weight": "layernorm.weight",
         "norm.bias": "layernorm.bias",
     }
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in as_hub(state).items():
         if key in names:
-            found[names[key]] = value
+            renamed[names[key]] = value
             continue
         _, i, rest = key.split(".", 2)
-        inside = f"encoder.layer.{i}"
+        block = f"encoder.layer.{i}"
         if match := re.fullmatch(r"attn\.qkv\.(weight|bias)", rest):
             for part, tensor in zip(("query", "key", "value"), value.chunk(3)):
-                found[f"{inside}.attention.attention.{part}.{match[1]}"] = tensor.clone()
+                renamed[f"{block}.attention.attention.{part}.{match[1]}"] = tensor.clone()
         else:
             rest = rest.replace("attn.proj", "attention.output.dense")
             rest = re.sub(r"ls(\d)\.gamma", r"layer_scale\1.lambda1", rest)
-            found[f"{inside}.{rest}"] = value
-    return found
+            renamed[f"{block}.{rest}"] = value
+    return renamed
 
 
 def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -151,19 +151,19 @@ def test_every_layout_is_the_same_network(foreign, name: str, layout) -> None:
     for key, value in net.state_dict().items():
         if key != "pos_embed":
             assert_close(value, state[key], rtol=0, atol=1e-6)
-    kept = 1 - ("reg" in name)  # with registers timm's table has no entry for the class token
-    expected = resample_positions(state["pos_embed"], 14, kept, pretrained.entry(name).positions)
+    prefix = 1 - ("reg" in name)  # with registers timm's table has no entry for the class token
+    expected = resample_positions(state["pos_embed"], 14, prefix, pretrained.entry(name).positions)
     assert_close(net.state_dict()["pos_embed"], expected, rtol=0, atol=1e-6)
 
 
-def test_an_encoder_says_how_its_table_is_resampled(foreign, tmp_path: Path) -> None:
-    """DINOv2's table as the hub has it, from 37 x 37 to 14 x 14; timm's way where asked for."""
+def test_the_setting_positions_selects_the_resampling(foreign, tmp_path: Path) -> None:
+    """DINOv2's table as the hub has it, from 37 x 37 to 14 x 14; timm's resampling on request."""
     save_file(as_hub(foreign["dinov2_s"]), tmp_path / "s.safetensors")
     tables = {}
-    for how in ("released", "antialias"):
-        encoder = TimmConfig(weights=str(tmp_path / "s.safetensors"), positions=how).make()
+    for setting in ("released", "antialias"):
+        encoder = TimmConfig(weights=str(tmp_path / "s.safetensors"), positions=setting).make()
         encoder.pretrain()
-        tables[how] = encoder.backbone.pos_embed.detach()
+        tables[setting] = encoder.backbone.pos_embed.detach()
     positions = foreign["dinov2_s"]["pos_embed"]
     assert_close(tables["released"], by_formula(positions, 37, 14), rtol=1e-5, atol=1e-5)
     assert torch.equal(
@@ -173,33 +173,33 @@ def test_an_encoder_says_how_its_table_is_resampled(foreign, tmp_path: Path) -> 
         TimmConfig(positions="bilinear")
 
 
-def broken(state: dict[str, Tensor], how: str) -> dict[str, Tensor]:
+def broken(state: dict[str, Tensor], defect: str) -> dict[str, Tensor]:
     state = as_hub(state)
-    if how == "missing":
+    if defect == "missing":
         del state["blocks.3.attn.qkv.weight"]
-    elif how == "unexpected":
+    elif defect == "unexpected":
         state["blocks.12.norm1.weight"] = torch.zeros(384)
-    elif how == "shape":
+    elif defect == "shape":
         state["blocks.3.mlp.fc1.bias"] = torch.zeros(7)
     return state
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("defect", "message"),
     [
         ("missing", r"'blocks\.3\.attn\.qkv\.weight' is missing \(1 missing, 0 of another shape"),
         ("unexpected", r"'blocks\.12\.norm1\.weight' is unexpected"),
         ("shape", r"'blocks\.3\.mlp\.fc1\.bias': got shape \(7,\), expected \(1536,\)"),
     ],
 )
-def test_the_first_key_that_does_not_fit_is_named(foreign, how: str, message: str) -> None:
+def test_the_first_key_that_does_not_fit_is_named(foreign, defect: str, message: str) -> None:
     net = pretrained.make_backbone("dinov2_s", 196)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(ModelError, match=message) as error:
-        pretrained.fill_backbone("dinov2_s", net, broken(foreign["dinov2_s"], how), "some.pth")
+        pretrained.fill_backbone("dinov2_s", net, broken(foreign["dinov2_s"], defect), "some.pth")
     text = str(error.value)
     assert "\n" not in text and "layout 'DINOv2 hub'" in text and "some.pth" in text
-    assert "facebook/dinov2-small" in text  # what would be right
+    assert "facebook/dinov2-small" in text  # the right file
     assert_same_tensors(net.state_dict(), before)
 
 
@@ -210,16 +210,16 @@ def test_heads_of_tasks_are_left_out() -> None:
 
 
 @torch.no_grad()
-def test_resnet_sees_images_as_dino_wms_authors_feed_it() -> None:
+def test_resnet_inputs_are_scaled_as_in_the_code_of_dino_wm() -> None:
     """Images in [-1, 1], ImageNet's scale on top, and the mean over the map: one token."""
     encoder = TimmConfig("resnet18", input_size=224, tokens="cls").make()
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 224, 224, 3), generator=g).byte()
     scaled = (images.permute(0, 3, 1, 2) / 255.0 - 0.5) / 0.5
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    fed = (scaled - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    assert_close(encoder.standardise(images), fed, rtol=1e-5, atol=1e-5)
-    expected = encoder.backbone.forward_features(fed).mean((2, 3))[:, None]
+    normalised = (scaled - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    assert_close(encoder.standardise(images), normalised, rtol=1e-5, atol=1e-5)
+    expected = encoder.backbone.forward_features(normalised).mean((2, 3))[:, None]
     assert_close(encoder(images), expected, rtol=1e-4, atol=1e-4)
     stated = TimmConfig("resnet18", input_size=224, mean=(0.5,) * 3, std=(0.5,) * 3).make()
     assert_close(stated.standardise(images), scaled)

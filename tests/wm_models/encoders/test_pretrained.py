@@ -1,4 +1,4 @@
-"""Frozen encoders: found in the order told, refused with the places, fitted to our pictures."""
+"""Frozen encoders: search order of weight files, errors with all locations, fit to our images."""
 
 from __future__ import annotations
 
@@ -36,40 +36,38 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def test_places_are_looked_at_in_their_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_locations_are_searched_in_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     original = tmp_path / "torch/hub/checkpoints/dinov2_vits14_pretrain.pth"
     meta = tmp_path / "hub/models--facebook--dinov2-small"
     other = meta / "snapshots/abc/pytorch_model.bin"
     repo = tmp_path / "hub/models--timm--vit_small_patch14_dinov2.lvd142m"
     cached = repo / "snapshots/abc/model.safetensors"
-    ours, given = tmp_path / "own/dinov2_s.pt", tmp_path / "given.pth"
+    ours, file_argument = tmp_path / "own/dinov2_s.pt", tmp_path / "argument.pth"
     monkeypatch.setenv(pretrained.ENVIRONMENT, str(tmp_path / "own"))
-    for place in (original, other, cached, ours):  # from the last to the first
-        place.parent.mkdir(parents=True)
-        place.write_bytes(b"weights")
+    for location in (original, other, cached, ours):  # from the last to the first
+        location.parent.mkdir(parents=True)
+        location.write_bytes(b"weights")
         for hub in (meta, repo):
-            if hub in place.parents:
+            if hub in location.parents:
                 (hub / "refs").mkdir()
                 (hub / "refs/main").write_text("abc")
-        assert pretrained.find_weights("dinov2_s") == place
+        assert pretrained.find_weights("dinov2_s") == location
     (tmp_path / "own/dinov2_s.safetensors").write_bytes(b"weights")
     assert pretrained.find_weights("dinov2_s").suffix == ".safetensors"
-    given.write_bytes(b"weights")
-    assert pretrained.find_weights("dinov2_s", given) == given
+    file_argument.write_bytes(b"weights")
+    assert pretrained.find_weights("dinov2_s", file_argument) == file_argument
 
 
-def test_where_there_are_none_all_places_are_named(tmp_path: Path) -> None:
+def test_without_weights_all_locations_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as error:
         pretrained.find_weights("dinov2_s")
-    for place in (
+    for location in (
         pretrained.ENVIRONMENT,
         "Hugging Face",
         "dinov2_vits14_pretrain.pth",
         "dino_wm_cpu",
     ):
-        assert place in str(error.value)
+        assert location in str(error.value)
     with pytest.raises(ModelError, match="there is no file"):
         pretrained.find_weights("dinov2_s", tmp_path / "none.pt")
     with pytest.raises(ModelError, match="Did you mean 'dinov2_s'"):
@@ -80,9 +78,7 @@ def test_where_there_are_none_all_places_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_weights_are_fitted_to_our_pictures(
-    foreign: nn.Module, tmp_path: Path, suffix: str
-) -> None:
+def test_weights_are_fitted_to_our_images(foreign: nn.Module, tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"some{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
     save(foreign.state_dict(), file)
@@ -101,9 +97,9 @@ def test_weights_are_fitted_to_our_pictures(
             assert torch.equal(value, theirs[name])
 
 
-def test_what_is_no_weights_is_said(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "dinov2_s.pth"
-    file.write_bytes(b"nothing of the kind")
+    file.write_bytes(b"no weights")
     with pytest.raises(ModelError, match="is no file of weights"):
         TimmConfig(weights=str(file)).make().pretrain()
     torch.save({"other.weight": torch.zeros(3)}, file)
@@ -122,18 +118,18 @@ def test_what_is_no_weights_is_said(tmp_path: Path) -> None:
     ],
 )
 @torch.no_grad()
-def test_tokens_of_the_zoo(config: TimmConfig, shape: tuple[int, int]) -> None:
+def test_tokens_of_pretrained_encoders(config: TimmConfig, shape: tuple[int, int]) -> None:
     encoder = config.make().train()
     images = torch.randint(0, 256, (2, 224, 224, 3), generator=torch.Generator().manual_seed(0))
-    found = encoder(images.byte())
-    assert found.shape == (2, *shape) == (2, config.grid**2, config.width)
-    assert torch.equal(found, encoder(images.byte()))  # no dropout, no running means
+    tokens = encoder(images.byte())
+    assert tokens.shape == (2, *shape) == (2, config.grid**2, config.width)
+    assert torch.equal(tokens, encoder(images.byte()))  # no dropout, no running means
     floats = images.permute(0, 3, 1, 2) / 255.0
-    assert_close(encoder(floats), found, rtol=1e-4, atol=1e-4)
+    assert_close(encoder(floats), tokens, rtol=1e-4, atol=1e-4)
 
 
-def test_scales_of_pictures() -> None:
-    """As released, [-1, 1] whatever the encoder; ours, what DINOv2 was trained with."""
+def test_scales_of_images() -> None:
+    """As released: [-1, 1] for every encoder; ours: the statistics of DINOv2's training."""
     images = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1).expand(2, 224, 224, 3)
     released = TimmConfig().make().standardise(images)
     assert (float(released[0].max()), float(released[1].min())) == (-1.0, 1.0)
@@ -142,7 +138,7 @@ def test_scales_of_pictures() -> None:
     assert PRESETS["dino_wm_repo"].model.encoder == TimmConfig()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("wrong", [{"tokens": "all"}, {"input_size": 200}, {"name": "dinov9"}])
-def test_an_encoder_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize("invalid", [{"tokens": "all"}, {"input_size": 200}, {"name": "dinov9"}])
+def test_an_invalid_encoder_configuration_is_refused(invalid: dict[str, object]) -> None:
     with pytest.raises(ModelError):
-        replace(TimmConfig(), **wrong)  # type: ignore[arg-type]
+        replace(TimmConfig(), **invalid)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A file that is no file of weights is refused in one line that says what it is."""
+"""A file that is no file of weights is refused in one line with the reason."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from torch import nn
 from wm_models.encoders.weight_file import read_tensors
 from wm_models.errors import ModelError
 
-GOOD = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
+TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
 
 
 def shortened(save: Callable[[Any, Path], None], by: int) -> Callable[[Path], object]:
     """Return a function that writes a file of weights without its last bytes."""
 
     def write(file: Path) -> None:
-        save(GOOD, file)
+        save(TENSORS, file)
         file.write_bytes(file.read_bytes()[:-by])
 
     return write
 
 
-BAD_FILES: dict[str, Callable[[Path], object]] = {
+INVALID_FILES: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_bytes(b""),
     "text": lambda file: file.write_text("not a weight file\n" * 20),
     "list": lambda file: torch.save([torch.zeros(2)], file),
     "tensor": lambda file: torch.save(torch.zeros(2), file),
     "empty dict": lambda file: torch.save({}, file),
-    "numbers": lambda file: torch.save({**GOOD, "epoch": 3}, file),
+    "numbers": lambda file: torch.save({**TENSORS, "epoch": 3}, file),
     "module": lambda file: torch.save(nn.Linear(2, 2), file),
-    "pickle": lambda file: file.write_bytes(pickle.dumps(GOOD["b"].tolist())),
+    "pickle": lambda file: file.write_bytes(pickle.dumps(TENSORS["b"].tolist())),
     "truncated": shortened(torch.save, 200),
     "truncated safetensors": shortened(save_file, 4),
-    "nan": lambda file: torch.save({**GOOD, "c": torch.tensor([1.0, math.nan])}, file),
-    "infinite": lambda file: save_file({**GOOD, "c": torch.tensor([1.0, math.inf])}, file),
+    "nan": lambda file: torch.save({**TENSORS, "c": torch.tensor([1.0, math.nan])}, file),
+    "infinite": lambda file: save_file({**TENSORS, "c": torch.tensor([1.0, math.inf])}, file),
 }
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("kind", "message"),
     [
         ("empty", "is empty"),
         ("text", "is no file of weights"),
@@ -63,11 +63,11 @@ BAD_FILES: dict[str, Callable[[Path], object]] = {
     ],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".bin"])
-def test_what_is_no_weights_is_said_in_one_line(
-    tmp_path: Path, what: str, message: str, suffix: str
+def test_an_invalid_weight_file_is_refused_in_one_line(
+    tmp_path: Path, kind: str, message: str, suffix: str
 ) -> None:
     file = tmp_path / f"some{suffix}"
-    BAD_FILES[what](file)
+    INVALID_FILES[kind](file)
     with pytest.raises(ModelError, match=message) as error:
         read_tensors(file)
     text = str(error.value)
@@ -77,10 +77,10 @@ def test_what_is_no_weights_is_said_in_one_line(
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "teacher"])
 def test_tensors_are_read_whatever_the_suffix(tmp_path: Path, wrapper: str | None) -> None:
-    torch.save(GOOD if wrapper is None else {wrapper: GOOD}, tmp_path / "a.pth")
-    torch.save(GOOD, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    save_file(GOOD, tmp_path / "a.bin")
+    torch.save(TENSORS if wrapper is None else {wrapper: TENSORS}, tmp_path / "a.pth")
+    torch.save(TENSORS, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(TENSORS, tmp_path / "a.bin")
     for name in ("a.pth", "old.pt", "a.bin"):
-        found = read_tensors(tmp_path / name)
-        assert found.keys() == GOOD.keys()
-        assert all(torch.equal(found[k], GOOD[k]) for k in GOOD)
+        tensors = read_tensors(tmp_path / name)
+        assert tensors.keys() == TENSORS.keys()
+        assert all(torch.equal(tensors[k], TENSORS[k]) for k in TENSORS)

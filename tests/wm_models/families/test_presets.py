@@ -101,7 +101,7 @@ def test_dino_wm_repo_plans_as_released() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_s_planner_settings_are_taken(name: str) -> None:
+def test_every_preset_s_planner_settings_are_accepted(name: str) -> None:
     planning = PRESETS[name].planning
     for kind, options in planning.planners.items():
         assert planner(kind, **options).horizon >= 1

@@ -1,4 +1,4 @@
-"""Robot units and model units: one box onto the other, there and back; bodies travel as JSON."""
+"""Robot units and model units: conversion in both directions; embodiments as JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_embodiment_survives_json() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(1, 3))
-def test_actions_come_back_as_they_went(shares: list[float], frameskip: int) -> None:
+def test_actions_are_restored_from_model_units(shares: list[float], frameskip: int) -> None:
     adapter = ActionAdapter.between(EMBODIMENT, normalised(EMBODIMENT, frameskip))
     share = torch.tensor(shares).reshape(3, 2)[:frameskip]
     low, high = torch.tensor(EMBODIMENT.action_low), torch.tensor(EMBODIMENT.action_high)
@@ -51,7 +51,7 @@ def test_actions_come_back_as_they_went(shares: list[float], frameskip: int) -> 
     assert_close(adapter.to_robot(model), actions)
 
 
-def test_z_scores_are_what_the_boxes_say() -> None:
+def test_z_scores_follow_from_mean_and_deviation() -> None:
     adapter = ActionAdapter.between(EMBODIMENT, normalised(EMBODIMENT, 1))
     action = torch.tensor([[0.7, 2.05]])
     expected = (action - torch.tensor(EMBODIMENT.action_mean)) / torch.tensor(EMBODIMENT.action_std)
@@ -60,8 +60,8 @@ def test_z_scores_are_what_the_boxes_say() -> None:
 
 def test_robot_actions_stay_in_the_robot_s_box() -> None:
     adapter = ActionAdapter.between(EMBODIMENT, normalised(EMBODIMENT, 2))
-    wild = adapter.to_robot(torch.tensor([100.0, -100.0, -100.0, 100.0]))
-    assert_close(wild, torch.tensor([[1.5, 2.0], [-0.5, 2.5]]))
+    clipped = adapter.to_robot(torch.tensor([100.0, -100.0, -100.0, 100.0]))
+    assert_close(clipped, torch.tensor([[1.5, 2.0], [-0.5, 2.5]]))
 
 
 def test_equal_boxes_change_no_bit() -> None:
@@ -72,12 +72,12 @@ def test_equal_boxes_change_no_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"action_std": (0.0, 1.0)}, {"action_low": (2.0, 2.0)}, {"action_mean": (0.0,)}],
 )
-def test_what_cannot_be_an_embodiment_is_refused(wrong: dict[str, tuple[float, ...]]) -> None:
+def test_an_invalid_embodiment_is_refused(invalid: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(ModelError, match=r"embodiment: got .*, expected"):
-        replace(EMBODIMENT, **wrong)  # type: ignore[arg-type]
+        replace(EMBODIMENT, **invalid)  # type: ignore[arg-type]
 
 
 def test_another_number_of_actions_is_refused() -> None:

@@ -18,25 +18,25 @@ CPU = preset("mwm_cpu")
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_setting_given_as_text_of_its_own_value_changes_nothing(name):
     chosen = preset(name)
-    for each in settings_of(chosen).values():
-        text = read_changes(written({each.name: each.value}))
-        same = chosen.varied(text)
-        assert (same.model, same.learner) == (chosen.model, chosen.learner), each.name
+    for setting in settings_of(chosen).values():
+        text = read_changes(written({setting.name: setting.value}))
+        unchanged = chosen.varied(text)
+        assert (unchanged.model, unchanged.learner) == (chosen.model, chosen.learner), setting.name
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_what_is_resolved_is_json_and_builds_the_same(name):
+def test_resolved_settings_are_json_and_give_the_same_preset(name):
     chosen = preset(name)
-    kept = json.loads(json.dumps(resolved(chosen), allow_nan=False))
-    again = chosen.varied(kept)
-    assert (again.model, again.learner) == (chosen.model, chosen.learner)
+    stored = json.loads(json.dumps(resolved(chosen), allow_nan=False))
+    restored = chosen.varied(stored)
+    assert (restored.model, restored.learner) == (chosen.model, chosen.learner)
 
 
 def test_the_comment_of_a_field_is_its_meaning():
-    found = settings_of(CPU)
-    assert found["model.kl.free"].meaning == "nats per step, after mixing and scaling"
-    assert found["model.demonstrations"].meaning.startswith("weight of the likelihood of demonstr")
-    assert found["learner.agent_batch.batch"].value == 8
+    listed = settings_of(CPU)
+    assert listed["model.kl.free"].meaning == "nats per step, after mixing and scaling"
+    assert listed["model.demonstrations"].meaning.startswith("weight of the likelihood of demonstr")
+    assert listed["learner.agent_batch.batch"].value == 8
 
 
 def test_changes_have_their_types_and_the_preset_stays_as_it_was():
@@ -64,7 +64,7 @@ def test_settings_of_one_part_are_checked_together():
     assert (vit.heads, vit.width) == (6, 48)
 
 
-def test_later_changes_come_on_top():
+def test_later_changes_override_earlier_ones():
     twice = CPU.varied({"model.gamma": 0.9}).varied({"model.gamma": 0.8, "model.kl.free": 1})
     assert twice.settings == {"model.gamma": 0.8, "model.kl.free": 1.0}
 
@@ -98,7 +98,7 @@ def test_later_changes_come_on_top():
         ("learner.behavior.actor_grad", "up", r"expected 'dynamics', 'reinforce' or 'both'"),
     ],
 )
-def test_what_is_wrong_is_refused_by_name(name, value, message):
+def test_an_invalid_change_is_refused_by_name(name, value, message):
     with pytest.raises(ModelError, match=message) as refused:
         CPU.varied({name: value})
     assert str(refused.value).startswith("set: ")

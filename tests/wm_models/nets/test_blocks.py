@@ -55,7 +55,7 @@ def test_position_table() -> None:
         sincos_2d(6, 8)
 
 
-def test_initialisation_is_keras_own() -> None:
+def test_initialisation_is_that_of_keras() -> None:
     net = nn.Sequential(nn.Linear(30, 50), nn.Conv2d(3, 8, 4))
     glorot_(net)
     limit = math.sqrt(6 / 80)
@@ -65,7 +65,7 @@ def test_initialisation_is_keras_own() -> None:
 
 @pytest.mark.parametrize(("width", "heads", "ratio"), [(64, 4, 4.0), (48, 2, 3.0)])
 def test_the_block_is_timm_s(width: int, heads: int, ratio: float) -> None:
-    """Same names, initial values of a seed and numbers: shipped weights stay what they are."""
+    """Same names, initial values of a seed and outputs, so that shipped weights stay valid."""
     vision_transformer = pytest.importorskip("timm.models.vision_transformer")
     norm = partial(nn.LayerNorm, eps=1e-6)
     torch.manual_seed(0)
@@ -97,9 +97,9 @@ def test_an_mlp_has_so_many_hidden_layers_and_a_linear_output(layers: int, shape
 @pytest.mark.parametrize("size", [3, 4, 5])
 def test_the_position_table_is_that_of_its_size(size: int) -> None:
     grid, corner = sincos_2d(8, size)
-    whole, _ = sincos_2d(8, 9)
-    assert grid.reshape(size, size, 8).equal(whole.reshape(9, 9, 8)[:size, :size])
-    assert corner.equal(whole.reshape(9, 9, 8)[size, size])
+    larger, _ = sincos_2d(8, 9)
+    assert grid.reshape(size, size, 8).equal(larger.reshape(9, 9, 8)[:size, :size])
+    assert corner.equal(larger.reshape(9, 9, 8)[size, size])
 
 
 def test_stems_give_one_token_per_patch() -> None:

@@ -1,4 +1,4 @@
-"""Heads: scales, initial outputs, and what their losses mean."""
+"""Heads: scales, initial outputs, and losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wm_models.nets.heads import Actor, ActorConfig, Critic, HeadConfig, ScalarH
 SMALL = HeadConfig(units=16, layers=2)
 
 
-def test_symlog_head_predicts_what_it_is_taught() -> None:
+def test_symlog_head_has_zero_loss_at_its_prediction() -> None:
     torch.manual_seed(0)
     head = ScalarHead(4, SMALL, "symlog")
     feat, target = torch.randn(5, 4), torch.tensor([0.0, 1.0, 10.0, -3.0, 20.0])
@@ -30,12 +30,12 @@ def test_plain_head_has_no_half() -> None:
     assert_close(head.loss(feat, head(feat).detach() + 2.0), torch.full((5,), 4.0))
 
 
-def test_critic_speaks_in_the_rewards_scale() -> None:
+def test_critic_predicts_in_the_scale_of_rewards() -> None:
     critic = Critic(4, SMALL)
     feat = torch.randn(5, 4)
     critic.scale.fill_(3.0)
     assert_close(critic.predict(feat), 3.0 * critic(feat))
-    assert "scale" in critic.state_dict()  # travels with the weights
+    assert "scale" in critic.state_dict()  # saved with the weights
 
 
 def test_actor_at_the_start() -> None:
@@ -57,11 +57,11 @@ def test_actor_std_has_a_floor_and_a_ceiling() -> None:
     assert_close(policy.std, torch.tensor([0.1, 1.0]).expand(3, 2))
 
 
-def test_heads_are_checked_up_to_their_ends() -> None:
+def test_settings_of_heads_are_checked_at_their_limits() -> None:
     HeadConfig(units=1, layers=1)
-    for wrong in ({"units": 0}, {"layers": 0}, {"units": 16385}, {"layers": 2.5}):
-        with pytest.raises(ModelError, match=next(iter(wrong))):
-            HeadConfig(**wrong)
+    for invalid in ({"units": 0}, {"layers": 0}, {"units": 16385}, {"layers": 2.5}):
+        with pytest.raises(ModelError, match=next(iter(invalid))):
+            HeadConfig(**invalid)
 
 
 V3 = HeadConfig(units=16, layers=2, act="silu", norm="layer", init="truncated_normal")

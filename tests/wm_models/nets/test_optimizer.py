@@ -1,4 +1,4 @@
-"""Around Adam: warm-up, clipping, decay, and a loss that is not finite changes nothing."""
+"""Adam with warm-up, clipping and decay; a loss that is not finite changes nothing."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def moved(start: torch.Tensor, grads: torch.Tensor, config: OptimizerConfig) -> 
 
 @pytest.mark.parametrize("hat", [False, True])
 @pytest.mark.parametrize("steps", [1, 6, 40])
-def test_the_place_of_epsilon(layer, hat: bool, steps: int) -> None:
+def test_the_position_of_epsilon(layer, hat: bool, steps: int) -> None:
     with torch.no_grad():
         layer.weight.zero_()  # so that float32 keeps the small movements
     config = OptimizerConfig(lr=1e-3, decay=0.0, epsilon_hat=hat)
@@ -103,21 +103,21 @@ def test_the_place_of_epsilon(layer, hat: bool, steps: int) -> None:
     assert_close(layer.weight.double(), expected, rtol=2e-5, atol=1e-9)
 
 
-def test_the_place_of_epsilon_decides_the_first_updates() -> None:
-    """By 20 % and more, here; and it stops mattering."""
+def test_the_position_of_epsilon_changes_the_first_updates() -> None:
+    """By 20 % and more here; the difference vanishes later."""
     keras, torchs = keras_adam(1e-3), OptimizerConfig(lr=1e-3)
-    for steps, far in ((1, True), (6, True), (3000, False)):
+    for steps, different in ((1, True), (6, True), (3000, False)):
         a, b = (moved(torch.zeros(2, 3), gradients(steps), c) for c in (keras, torchs))
-        assert ((a - b).norm() > 0.2 * b.norm()) == far, steps
+        assert ((a - b).norm() > 0.2 * b.norm()) == different, steps
 
 
 @pytest.mark.parametrize("hat", [False, True])
-def test_a_saved_optimiser_goes_on_exactly(hat: bool) -> None:
+def test_a_saved_optimiser_continues_exactly(hat: bool) -> None:
     """Also one saved by PyTorch's place of epsilon: only the denominator differs."""
     grads, config = gradients(8), OptimizerConfig(lr=1e-3, epsilon_hat=hat)
 
-    def run(net: nn.Linear, optimizer: Optimizer, some: torch.Tensor) -> torch.Tensor:
-        for g in some:
+    def run(net: nn.Linear, optimizer: Optimizer, gradients_of_run: torch.Tensor) -> torch.Tensor:
+        for g in gradients_of_run:
             optimizer.step((net.weight * g).sum())
         return net.weight.detach().clone()
 
@@ -135,14 +135,14 @@ def test_a_saved_optimiser_goes_on_exactly(hat: bool) -> None:
     assert run(other, second, grads[4:]).equal(expected)
 
 
-@pytest.mark.parametrize("bad", ["loss", "gradient"])
-def test_not_finite_changes_nothing(layer, bad: str) -> None:
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_not_finite_changes_nothing(layer, part: str) -> None:
     optimizer = Optimizer("x", [layer], OptimizerConfig())
     optimizer.step(layer(torch.ones(1, 3)).sum())
     before = [p.clone() for p in layer.parameters()]
     out = layer(torch.zeros(1, 3)).square().sum()
-    loss = out * float("nan") if bad == "loss" else (out - out.detach()).sqrt()
-    with pytest.raises(FloatingPointError, match="x/loss" if bad == "loss" else "x/grad_norm"):
+    loss = out * float("nan") if part == "loss" else (out - out.detach()).sqrt()
+    with pytest.raises(FloatingPointError, match="x/loss" if part == "loss" else "x/grad_norm"):
         optimizer.step(loss)
     assert all(p.equal(q) for p, q in zip(layer.parameters(), before, strict=True))
     assert optimizer.updates == 1

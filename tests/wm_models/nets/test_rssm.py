@@ -67,13 +67,13 @@ def test_the_posterior_is_a_network_of_h_and_the_embedding(net) -> None:
         for p in net.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=seeded(1)))
     state, action, embed = random_state(net, 2), torch.rand(2, 1, 2), torch.rand(2, 1, 7)
-    seen, logits = net.observe(state, action, embed, torch.zeros(2, 1).bool(), seeded())
-    both = torch.cat([seen.deter[:, 0], embed[:, 0]], 1)
+    posterior, logits = net.observe(state, action, embed, torch.zeros(2, 1).bool(), seeded())
+    both = torch.cat([posterior.deter[:, 0], embed[:, 0]], 1)
     expected = net.post_out(F.elu(net.post_in(both))).unflatten(1, (3, 4))
     assert_close(logits[:, 0], expected)
 
 
-def test_padded_inputs_do_nothing(net) -> None:
+def test_padded_inputs_have_no_influence(net) -> None:
     action = torch.rand(2, 2)
     before = net.project_action(action)
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_activation_after_img_in_is_a_choice() -> None:
     assert not torch.allclose(a, elu.recur(state, elu.project_action(torch.ones(2, 2))))
 
 
-def test_nothing_before_is_first_matters(net) -> None:
+def test_rows_before_is_first_have_no_influence(net) -> None:
     action = torch.rand(2, 6, 2).requires_grad_()
     embed = torch.rand(2, 6, 7).requires_grad_()
     first = torch.zeros(2, 6, dtype=torch.bool)
@@ -109,41 +109,41 @@ def test_nothing_before_is_first_matters(net) -> None:
 def test_first_rows_are_fresh_starts(net) -> None:
     first = torch.ones(2, 1, dtype=torch.bool)
     embed = torch.rand(2, 1, 7)
-    past, _ = net.observe(random_state(net, 2), torch.rand(2, 1, 2), embed, first, seeded())
+    with_history, _ = net.observe(random_state(net, 2), torch.rand(2, 1, 2), embed, first, seeded())
     fresh, _ = net.observe(net.initial(2, embed), torch.zeros(2, 1, 2), embed, first, seeded())
-    assert_close(past, fresh)
+    assert_close(with_history, fresh)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_sequence_equals_steps(net, monkeypatch, batch: int) -> None:
-    """One call over T rows is T calls of one row. With B = 1 the noise is drawn alike, too."""
+    """One call over T rows is T calls of one row. With B = 1 the noise is equal, too."""
     if batch > 1:
         monkeypatch.setattr(module, "gumbel", lambda shape, like, generator: torch.zeros(shape))
     action, embed = torch.rand(batch, 5, 2), torch.rand(batch, 5, 7)
     first = torch.zeros(batch, 5, dtype=torch.bool)
     first[:, 0] = first[-1, 2] = True
-    whole, logits = net.observe(net.initial(batch, embed), action, embed, first, seeded())
+    sequence, logits = net.observe(net.initial(batch, embed), action, embed, first, seeded())
     state, generator = net.initial(batch, embed), seeded()
     for t in range(5):
         rows = slice(t, t + 1)
         one, logit = net.observe(state, action[:, rows], embed[:, rows], first[:, rows], generator)
         state = RSSMState(one.deter[:, 0], one.stoch[:, 0])
-        assert_close(state.deter, whole.deter[:, t])
-        assert_close(state.stoch, whole.stoch[:, t])
+        assert_close(state.deter, sequence.deter[:, t])
+        assert_close(state.stoch, sequence.stoch[:, t])
         assert_close(logit[:, 0], logits[:, t])
 
 
-def test_prior_needs_no_picture(net) -> None:
+def test_the_prior_needs_no_image(net) -> None:
     state, action = random_state(net, 2), torch.rand(2, 2)
     imagined = net.imagine(state, action, seeded())
-    seen, _ = net.observe(
+    posterior, _ = net.observe(
         state, action[:, None], torch.rand(2, 1, 7), torch.zeros(2, 1).bool(), seeded()
     )
-    assert_close(imagined.deter, seen.deter[:, 0])  # h does not depend on what is seen now
+    assert_close(imagined.deter, posterior.deter[:, 0])  # h does not depend on the current image
     assert imagined.stoch.shape == (2, 3, 4)
 
 
-def test_packed_states_come_back(net) -> None:
+def test_packed_states_are_restored(net) -> None:
     state = random_state(net, 3)
     flat = net.pack(state)
     assert flat.shape == (3, net.config.feat)

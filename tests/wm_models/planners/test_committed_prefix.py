@@ -1,4 +1,4 @@
-"""Committed numbers are imagined as the start of every candidate; the others are free."""
+"""Committed values are imagined as the start of every candidate; the others are free."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def test_return_is_discounted_and_ends_with_the_value() -> None:
     )
 
 
-def test_nothing_is_earned_after_an_end() -> None:
+def test_rewards_after_an_end_do_not_count() -> None:
     cont = torch.ones(1, 1, 4)
     cont[..., 1] = 0.0  # the second action ends the episode; its own reward still counts
     rollout = Rollout(reward=torch.ones(1, 1, 4), value=torch.full((1, 1), 50.0), cont=cont)
@@ -68,7 +68,7 @@ def test_goal_reduction_and_weights() -> None:
     assert both.needs == {"visual", "proprio", "last"}
 
 
-def test_goal_errors_say_what_is_missing() -> None:
+def test_goal_errors_name_the_missing_part() -> None:
     rollout = Rollout(feat={"feat": torch.zeros(1, 1, 1, 3)})
     with pytest.raises(ModelError, match="GoalCost: got no goal, expected goal="):
         GoalCost()(rollout, None, ACTIONS)
@@ -86,8 +86,8 @@ def test_penalties() -> None:
     assert_close(ActionPenalty(0.0, rate=1.0)(Rollout(), None, actions), torch.tensor([[4.0, 0.0]]))
     box = BoxPenalty((-1.0,), (1.0,), 3.0)
     assert_close(box(Rollout(), None, actions), torch.tensor([[0.0, 3.0]]))
-    doubt = Rollout(disagreement=torch.tensor([[[1.0, 3.0]]]))
-    assert_close(DisagreementPenalty(0.5)(doubt, None, actions), torch.tensor([[1.0]]))
+    disagreement = Rollout(disagreement=torch.tensor([[[1.0, 3.0]]]))
+    assert_close(DisagreementPenalty(0.5)(disagreement, None, actions), torch.tensor([[1.0]]))
 
 
 def test_costs_add_and_scale() -> None:
@@ -103,17 +103,17 @@ def test_costs_add_and_scale() -> None:
         a(Rollout(), None, actions)
 
 
-def test_only_costs_of_the_last_step_ask_for_the_last_step_alone() -> None:
-    last, whole = GoalCost(), GoalCost(reduce="all")
-    assert last.needs == {"visual", "last"} and whole.needs == {"visual"}
+def test_only_costs_of_the_last_step_need_only_the_last_step() -> None:
+    last, all_steps = GoalCost(), GoalCost(reduce="all")
+    assert last.needs == {"visual", "last"} and all_steps.needs == {"visual"}
     assert (last + ReturnCost(use_value=False) + ActionPenalty()).needs == {
         "visual", "last", "reward",
     }  # fmt: skip
-    assert (last + 2.0 * whole).needs == {"visual"}
+    assert (last + 2.0 * all_steps).needs == {"visual"}
     assert ReturnCost().needs == {"reward", "value"}
 
 
-def test_settings_are_checked_up_to_their_ends() -> None:
+def test_settings_are_checked_at_their_limits() -> None:
     for gamma in (0.0, 1.0):
         ReturnCost(gamma=gamma)
     for gamma in (-0.01, 1.01, float("nan")):

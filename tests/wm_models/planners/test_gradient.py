@@ -1,4 +1,4 @@
-"""Planning by gradient: it finds what a search finds, within the box and the time it has."""
+"""Planning by gradient: the optimum of a search, within the action box and the time budget."""
 
 from __future__ import annotations
 
@@ -75,43 +75,45 @@ def test_gradient_and_search_agree_on_a_linear_model(pendulum, optimiser: str, l
     expected = pendulum.best_plan(x, horizon=4, gamma=0.99)
     gd = GD(horizon=4, steps=3000, lr=lr, optimiser=optimiser)
     cem = CEM(horizon=4, samples=400, elites=20, iterations=40, sigma0=0.5, sigma_min=0.0)
-    followed, _, info = gd.plan(pendulum, {"x": x}, RETURN, generator=seeded())
-    searched, _, _ = cem.plan(pendulum, {"x": x}, RETURN, generator=seeded())
-    assert_close(followed, expected, atol=1e-2, rtol=0)
-    assert_close(followed, searched, atol=1e-2, rtol=0)
+    descent_plan, _, info = gd.plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    cem_plan, _, _ = cem.plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    assert_close(descent_plan, expected, atol=1e-2, rtol=0)
+    assert_close(descent_plan, cem_plan, atol=1e-2, rtol=0)
     assert bool((info["best_cost"].diff(dim=0) <= 0).all())
     noisy = LinearModel(pendulum.f, pendulum.g, pendulum.aim, noise=0.02)
     averaged = CEM(
         horizon=4, samples=200, elites=20, iterations=40, sigma0=0.5, sigma_min=0.0, repeats=30
     )
-    searched, _, _ = averaged.plan(noisy, {"x": x[:1]}, RETURN, generator=seeded())
+    cem_plan, _, _ = averaged.plan(noisy, {"x": x[:1]}, RETURN, generator=seeded())
     cost = {}
-    for name, plan in {"best": expected[:1], "searched": searched}.items():
+    for name, plan in {"best": expected[:1], "searched": cem_plan}.items():
         rolled = pendulum.rollout({"x": x[:1]}, plan[:, None], want=frozenset({"reward"}))
         cost[name] = float(RETURN(rolled, None, plan[:, None]))
     assert cost["searched"] - cost["best"] < 1e-2
 
 
-def test_the_box_is_kept_where_the_optimum_lies_outside() -> None:
-    far = LinearModel(torch.eye(2), 0.1 * torch.eye(2), torch.tensor([5.0, -5.0]))
-    actions, _, _ = GD(horizon=3, steps=60).plan(far, far.initial(1), RETURN, generator=seeded())
+def test_plans_stay_in_the_box_where_the_optimum_lies_outside() -> None:
+    distant = LinearModel(torch.eye(2), 0.1 * torch.eye(2), torch.tensor([5.0, -5.0]))
+    actions, _, _ = GD(horizon=3, steps=60).plan(
+        distant, distant.initial(1), RETURN, generator=seeded()
+    )
     assert_close(actions, torch.tensor([1.0, -1.0]).expand(1, 3, 2), atol=1e-3, rtol=0)
 
 
-def test_restarts_leave_a_bad_basin() -> None:
-    class Hills(LinearModel):
-        """Two valleys; the one at the start is the shallower."""
+def test_restarts_escape_a_local_minimum() -> None:
+    class TwoMinima(LinearModel):
+        """Two minima; the one at the start is the higher."""
 
         def readout(self, state, want, *, generator=None):
             x = state["x"][:, 0]
             height = 0.2 * x**2 - torch.exp(-40 * (x - 0.7) ** 2)
             return {"reward": -height} if "reward" in want else {}
 
-    hills = Hills(torch.zeros(1, 1), torch.eye(1), torch.zeros(1))
+    two_minima = TwoMinima(torch.zeros(1, 1), torch.eye(1), torch.zeros(1))
     start = PlanState(torch.zeros(1, 1, 1))
     few, many = (
         GD(horizon=1, restarts=n).plan(
-            hills, hills.initial(1), RETURN, warm=start, generator=seeded()
+            two_minima, two_minima.initial(1), RETURN, warm=start, generator=seeded()
         )[0]
         for n in (1, 16)
     )
@@ -128,14 +130,14 @@ def test_a_warm_start_is_the_first_candidate(pendulum) -> None:
 
 def test_it_works_within_inference_mode(pendulum) -> None:
     x = torch.tensor([[0.0, 0.0]])
-    free, _, _ = GD(horizon=3).plan(pendulum, {"x": x}, RETURN, generator=seeded())
+    expected, _, _ = GD(horizon=3).plan(pendulum, {"x": x}, RETURN, generator=seeded())
     with torch.inference_mode():
         state = {"x": torch.zeros(1, 2)}  # a tensor that autograd refuses as it is
-        bound, _, _ = GD(horizon=3).plan(pendulum, state, RETURN, generator=seeded())
-    assert_close(free, bound)
+        in_inference_mode, _, _ = GD(horizon=3).plan(pendulum, state, RETURN, generator=seeded())
+    assert_close(expected, in_inference_mode)
 
 
-def test_the_best_plan_so_far_is_given_when_the_time_is_over(pendulum, monkeypatch) -> None:
+def test_the_best_plan_so_far_is_returned_when_the_budget_is_spent(pendulum, monkeypatch) -> None:
     slow = slowed(pendulum, monkeypatch)
     _, _, info = GD(horizon=3, steps=500).plan(
         slow, slow.initial(1), RETURN, budget_s=0.11, generator=seeded()
@@ -144,7 +146,7 @@ def test_the_best_plan_so_far_is_given_when_the_time_is_over(pendulum, monkeypat
     assert float(info["cost"]) < float(info["start_cost"])
 
 
-def test_what_cannot_be_is_refused(pendulum) -> None:
+def test_invalid_settings_are_refused(pendulum) -> None:
     assert planner("gd", lr=0.5) == GD(lr=0.5)
     with pytest.raises(ModelError, match=r"GD\.optimiser: got 'lbfgs', expected sgd or adam"):
         GD(optimiser="lbfgs")
@@ -155,7 +157,7 @@ def test_what_cannot_be_is_refused(pendulum) -> None:
         GD().plan(pendulum, pendulum.initial(1), RETURN)
 
 
-def test_a_first_step_is_reckoned_as_three_scorings_and_each_later_one_as_one(
+def test_a_first_step_counts_as_three_scorings_and_each_later_one_as_one(
     pendulum, monkeypatch
 ) -> None:
     slow, gd = slowed(pendulum, monkeypatch), GD(horizon=3, steps=5)
@@ -179,7 +181,7 @@ def test_starts_lie_around_the_warm_start() -> None:
     assert not drawn[:, 0].equal(middle) and drawn[:, 1:].equal(starts[:, 1:])
 
 
-def test_after_a_step_lost_restarts_are_drawn_again_around_the_middle() -> None:
+def test_after_a_step_restarts_without_finite_cost_are_drawn_again() -> None:
     middle, box = torch.full((1, 2, 1), 0.5), (torch.tensor(-0.6), torch.tensor(0.6))
     costs = torch.tensor([[1.0, torch.inf, torch.nan]])
     gd = GD(horizon=2, restarts=3, init=0.01)
@@ -191,7 +193,7 @@ def test_after_a_step_lost_restarts_are_drawn_again_around_the_middle() -> None:
     assert_close(actions[0, 0], torch.full((2, 1), 0.6))
 
 
-def test_noise_after_a_step_has_the_given_width() -> None:
+def test_noise_after_a_step_has_the_configured_width() -> None:
     middle, actions = torch.zeros(1, 5, 2), torch.full((1, 400, 5, 2), 3.0)
     gd = GD(horizon=5, restarts=400, noise=0.2)
     gd._after_step(actions, torch.zeros(1, 400), middle, None, seeded())
@@ -199,15 +201,15 @@ def test_noise_after_a_step_has_the_given_width() -> None:
     assert_close(actions.std(), torch.tensor(0.2), atol=0.01, rtol=0)
 
 
-def test_the_last_restart_is_given_where_the_best_is_not_asked_for(pendulum) -> None:
+def test_the_last_restart_is_returned_with_output_last(pendulum) -> None:
     """With steps that are far too long the start is the best candidate, and the last is not."""
     warm = PlanState(pendulum.best_plan(torch.zeros(1, 2), horizon=4, gamma=0.99))
-    wild = GD(horizon=4, steps=3, lr=50.0, optimiser="sgd", restarts=1, noise=0.3)
+    long_steps = GD(horizon=4, steps=3, lr=50.0, optimiser="sgd", restarts=1, noise=0.3)
     x = {"x": torch.zeros(1, 2)}
-    best, _, info = wild.plan(pendulum, x, RETURN, warm=warm, generator=seeded())
+    best, _, info = long_steps.plan(pendulum, x, RETURN, warm=warm, generator=seeded())
     assert_close(best, warm.mean)
     assert_close(info["cost"], info["start_cost"])
-    last, after, info = replace(wild, output="last").plan(
+    last, after, info = replace(long_steps, output="last").plan(
         pendulum, x, RETURN, warm=warm, generator=seeded()
     )
     assert float(info["cost"]) > float(info["start_cost"]) and after.mean.equal(last)
@@ -218,6 +220,6 @@ def test_candidates_that_are_not_finite_have_no_gradient() -> None:
     costs = actions.flatten(2).square().sum(-1) * torch.tensor([1.0, torch.nan])
     gradient = _gradient(costs, actions, RETURN)
     assert gradient.flatten().tolist() == [4.0, 0.0]
-    for none in (costs.detach(), torch.ones(1, 2, requires_grad=True) * 2.0):
+    for without_gradient in (costs.detach(), torch.ones(1, 2, requires_grad=True) * 2.0):
         with pytest.raises(ModelError, match="got no gradient of ReturnCost"):
-            _gradient(none, actions, RETURN)
+            _gradient(without_gradient, actions, RETURN)

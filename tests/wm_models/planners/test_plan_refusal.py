@@ -1,4 +1,4 @@
-"""What is not finite is never chosen; without anything finite there is no plan."""
+"""A candidate without a finite cost is never chosen; without any finite cost there is no plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wm_models.testing.contracts import seeded
 from wm_models.testing.linear_model import LinearModel
 
 SEEDS = range(40)
-ODDITIES = (math.nan, math.inf, -math.inf)
+NOT_FINITE = (math.nan, math.inf, -math.inf)
 SEARCHES = {
     "cem": CEM(horizon=2, samples=48, elites=8, iterations=3),
     "cem-last": CEM(horizon=2, samples=48, elites=8, iterations=3, output="last"),
@@ -35,10 +35,10 @@ DESCENTS = {
 
 @dataclass(frozen=True)
 class FewFinite:
-    """The first action's squared distance to .4, known on a stripe only: about one candidate in
-    fifteen of those drawn around 0 with width .5."""
+    """The first action's squared distance to .4, finite on an interval only: for about one in
+    fifteen candidates drawn around 0 with width .5."""
 
-    oddity: float = math.nan
+    cost_value: float = math.nan
     needs = frozenset[str]()
 
     def finite(self, actions: Tensor) -> Tensor:
@@ -47,18 +47,18 @@ class FewFinite:
 
     def __call__(self, rollout: object, goal: object, actions: Tensor) -> Tensor:
         cost = (actions[..., 0, 0] - 0.4).square()
-        return torch.where(self.finite(actions), cost, self.oddity)
+        return torch.where(self.finite(actions), cost, self.cost_value)
 
 
 @dataclass(frozen=True)
-class Nothing:
+class NoFiniteCost:
     """No candidate has a cost."""
 
-    oddity: float = math.nan
+    cost_value: float = math.nan
     needs = frozenset[str]()
 
     def __call__(self, rollout: object, goal: object, actions: Tensor) -> Tensor:
-        return actions.sum((-2, -1)) * 0.0 + self.oddity
+        return actions.sum((-2, -1)) * 0.0 + self.cost_value
 
 
 @pytest.fixture
@@ -66,29 +66,29 @@ def point() -> LinearModel:
     return LinearModel(torch.eye(2), torch.eye(2), torch.tensor([0.3, -0.6]))
 
 
-@pytest.mark.parametrize("oddity", ODDITIES)
+@pytest.mark.parametrize("cost_value", NOT_FINITE)
 @pytest.mark.parametrize("name", [*SEARCHES, *DESCENTS])
-def test_few_finite_candidates_are_enough(point, name: str, oddity: float) -> None:
+def test_few_finite_candidates_are_enough(point, name: str, cost_value: float) -> None:
     """With 6.7 % of candidates finite: the plan is one of them, whatever the seed; it is refused
     only where not one was drawn."""
-    planner, cost = (SEARCHES | DESCENTS)[name], FewFinite(oddity)
-    found = 0
-    seeds = SEEDS if math.isnan(oddity) else SEEDS[:5]
+    planner, cost = (SEARCHES | DESCENTS)[name], FewFinite(cost_value)
+    plan_count = 0
+    seeds = SEEDS if math.isnan(cost_value) else SEEDS[:5]
     for seed in seeds:
         try:
             plan, warm, info = planner.plan(point, point.initial(1), cost, generator=seeded(seed))
         except PlanRefused:
             continue
-        found += 1
+        plan_count += 1
         assert bool(cost.finite(plan[:, None]).all())
         assert bool(info["cost"].isfinite().all()) and bool(warm.mean.isfinite().all())
         assert_close(info["cost"], cost(None, None, plan[:, None])[:, 0])
-    assert found >= len(seeds) - 1
+    assert plan_count >= len(seeds) - 1
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_the_normal_is_refitted_to_what_is_finite(point, name: str) -> None:
-    """One finite elite of three: it is the mean; the width, of which it says nothing, stays."""
+def test_the_normal_is_refitted_to_finite_elites(point, name: str) -> None:
+    """One finite elite of three: it is the mean; the width, undetermined by one elite, stays."""
     search = replace(SEARCHES[name], elites=3)
     if isinstance(search, CEM):
         search = replace(search, momentum_mean=0.0)
@@ -97,11 +97,11 @@ def test_the_normal_is_refitted_to_what_is_finite(point, name: str) -> None:
     old = torch.full((2, 2, 2), 0.1), torch.full((2, 2, 2), 0.7)
     mean, std = search._refitted(elites, cost, *old)
     assert_close(mean[0], torch.full((2, 2), 0.5))
-    assert_close(mean[1], old[0][1])  # without any, nothing is learned
+    assert_close(mean[1], old[0][1])  # without any, the mean stays
     assert_close(std, old[1])
 
 
-def test_weights_of_what_is_not_finite_are_zero() -> None:
+def test_weights_of_costs_that_are_not_finite_are_zero() -> None:
     cost = torch.tensor([[3.0, math.inf, 1.0, math.nan], [math.inf] * 4])
     for mppi in (MPPI(), MPPI(temperature=0.0), MPPI(scale="cost"), MPPI(temperature=1e6)):
         weights = mppi.weights(cost)
@@ -109,13 +109,13 @@ def test_weights_of_what_is_not_finite_are_zero() -> None:
         assert_close(weights[0, [0, 2]], mppi.weights(cost[:1, [0, 2]])[0])
 
 
-@pytest.mark.parametrize("oddity", ODDITIES)
+@pytest.mark.parametrize("cost_value", NOT_FINITE)
 @pytest.mark.parametrize("name", [*SEARCHES, *DESCENTS])
-def test_without_a_finite_cost_there_is_no_plan(point, name: str, oddity: float) -> None:
+def test_without_a_finite_cost_there_is_no_plan(point, name: str, cost_value: float) -> None:
     planner = (SEARCHES | DESCENTS)[name]
-    for each in (planner, Receding(planner)):
+    for tested in (planner, Receding(planner)):
         with pytest.raises(PlanRefused, match=r"no plan: got no finite cost among .* candidates"):
-            each.plan(point, point.initial(1), Nothing(oddity), generator=seeded())
+            tested.plan(point, point.initial(1), NoFiniteCost(cost_value), generator=seeded())
     assert issubclass(PlanRefused, ModelError)
 
 
@@ -125,7 +125,7 @@ def test_a_refusal_counts_the_candidates_of_all_iterations_and_restarts(point) -
         (CEM(samples=20, elites=4, horizon=2, iterations=3), 60),
     ):
         with pytest.raises(PlanRefused, match=f"among {candidates} candidates"):
-            search.plan(point, point.initial(1), Nothing(math.nan), generator=seeded())
+            search.plan(point, point.initial(1), NoFiniteCost(math.nan), generator=seeded())
 
 
 @pytest.mark.parametrize("name", [*SEARCHES, *DESCENTS])
@@ -176,4 +176,4 @@ def test_a_refusal_counts_the_candidates_and_names_the_rows(point, name: str) ->
     with pytest.raises(PlanRefused, match=r"among 144 candidates in batch rows \[1\], expected"):
         planner.plan(point, point.initial(3), SecondRow(), generator=seeded())
     with pytest.raises(PlanRefused, match=r"among 144 candidates, expected"):
-        planner.plan(point, point.initial(1), Nothing(), generator=seeded())
+        planner.plan(point, point.initial(1), NoFiniteCost(), generator=seeded())

@@ -1,4 +1,4 @@
-"""Settings of planners and costs: what cannot be is refused with one clear error."""
+"""Settings of planners and costs: invalid values are refused with one clear error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wm_models.testing.contracts import seeded
 from wm_models.testing.linear_model import LinearModel
 
 NAN, INF = math.nan, math.inf
-WRONG: list[tuple[Callable[..., object], str, object]] = [
+INVALID: list[tuple[Callable[..., object], str, object]] = [
     *((kind, name, value) for kind in (CEM, MPPI) for name, value in [
         ("horizon", 0), ("horizon", 2.0), ("samples", 2.5), ("samples", True), ("samples", NAN),
         ("elites", 0), ("elites", 65), ("iterations", -1), ("repeats", 0), ("n_policy", -1),
@@ -39,14 +39,16 @@ WRONG: list[tuple[Callable[..., object], str, object]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "name", "value"), WRONG, ids=lambda x: getattr(x, "__name__", x))
-def test_what_cannot_be_is_refused(make, name: str, value: object) -> None:
+@pytest.mark.parametrize(
+    ("make", "name", "value"), INVALID, ids=lambda x: getattr(x, "__name__", x)
+)
+def test_invalid_values_are_refused(make, name: str, value: object) -> None:
     with pytest.raises(ModelError, match=rf"{make.__name__}\.{name}: got .*, expected "):
         make(**{name: value})
 
 
 @pytest.mark.parametrize(
-    "right",
+    "valid",
     [
         {"sigma_min": (0.1, 0.2), "sigma_max": (0.3, INF)},
         {"sigma0": 0, "sigma_min": 0, "sigma_max": INF},
@@ -54,19 +56,19 @@ def test_what_cannot_be_is_refused(make, name: str, value: object) -> None:
         {"free_dims": (True, False), "chunk": 7, "n_policy": 63},
     ],
 )
-def test_what_can_be_is_taken(right: dict) -> None:
-    assert planner("cem", **right) and planner("mppi", **{"sigma_max": 9.0, **right})
+def test_valid_values_are_accepted(valid: dict) -> None:
+    assert planner("cem", **valid) and planner("mppi", **{"sigma_max": 9.0, **valid})
 
 
 @pytest.mark.parametrize("budget_s", [NAN, -0.1, INF, "soon", True])
-def test_a_budget_is_a_time(budget_s: object) -> None:
+def test_an_invalid_budget_is_refused(budget_s: object) -> None:
     model = LinearModel(torch.eye(2), torch.eye(2), torch.zeros(2))
     cost = ReturnCost(use_value=False)
-    for each in (CEM(horizon=1), MPPI(horizon=1), GD(horizon=1), Receding(CEM(horizon=1))):
+    for search in (CEM(horizon=1), MPPI(horizon=1), GD(horizon=1), Receding(CEM(horizon=1))):
         with pytest.raises(
             ModelError, match=r"budget_s: got .*, expected a finite number of at least 0"
         ):
-            each.plan(model, model.initial(1), cost, budget_s=budget_s, generator=seeded())
+            search.plan(model, model.initial(1), cost, budget_s=budget_s, generator=seeded())
 
 
 def test_a_width_per_dimension_has_its_own_floor_and_ceiling() -> None:
@@ -97,7 +99,7 @@ def test_descent_needs_a_gradient() -> None:
         def __call__(self, rollout, goal, actions):
             return (actions > 0).float().sum((-2, -1))
 
-    class Elsewhere:
+    class OtherGradient:
         """A cost with a gradient, but not of the actions."""
 
         needs = frozenset[str]()
@@ -105,6 +107,6 @@ def test_descent_needs_a_gradient() -> None:
         def __call__(self, rollout, goal, actions):
             return torch.zeros(actions.shape[:2], requires_grad=True) + 1.0
 
-    for cost in (Counts(), Elsewhere()):
+    for cost in (Counts(), OtherGradient()):
         with pytest.raises(ModelError, match=f"GD: got no gradient of {type(cost).__name__}"):
             GD(horizon=1).plan(model, model.initial(1), cost, generator=seeded())

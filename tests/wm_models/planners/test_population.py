@@ -1,4 +1,4 @@
-"""Planners find known optima, keep their laws and their time, and refuse what cannot be."""
+"""Planners find known optima, keep bounds and time budgets, and refuse invalid settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RETURN = ReturnCost(gamma=0.99, use_value=False)
 
 @pytest.fixture
 def point() -> LinearModel:
-    """Two dimensions, the first action already decides: a quadratic with its minimum inside."""
+    """Two dimensions, the first action determines the cost: a quadratic with its minimum inside."""
     return LinearModel(torch.eye(2), torch.eye(2), torch.tensor([0.3, -0.6]))
 
 
@@ -66,9 +66,9 @@ def test_the_best_plan_of_a_linear_model_is_found(pendulum, search) -> None:
 
 
 def test_bounds_hold_when_the_optimum_lies_outside(point) -> None:
-    far = LinearModel(torch.eye(2), 0.1 * torch.eye(2), torch.tensor([5.0, -5.0]))
+    distant = LinearModel(torch.eye(2), 0.1 * torch.eye(2), torch.tensor([5.0, -5.0]))
     cem = CEM(horizon=3, samples=100, elites=10, iterations=15, sigma_min=0.0)
-    actions, _, _ = cem.plan(far, far.initial(1), RETURN, generator=seeded())
+    actions, _, _ = cem.plan(distant, distant.initial(1), RETURN, generator=seeded())
     assert_close(actions, torch.tensor([1.0, -1.0]).expand(1, 3, 2), atol=1e-2, rtol=0)
 
 
@@ -83,19 +83,19 @@ def test_goals_are_reached_too(point) -> None:
 @pytest.mark.parametrize("search", [CEM, MPPI])
 @pytest.mark.parametrize("output", ["mean", "best"])
 def test_nothing_worse_than_the_start_is_returned(pendulum, search, output: str) -> None:
-    """Even from the optimum, with far too few and too wild candidates."""
+    """Even from the optimum, with far too few candidates of far too large width."""
     x = torch.zeros(3, 2)
     optimum = PlanState(pendulum.best_plan(x, 4, 0.99))
-    wild = search(
+    wide = search(
         horizon=4, samples=4, elites=2, iterations=2, sigma0=2.0, output=output, sigma_max=3.0
     )
-    _, _, info = wild.plan(pendulum, {"x": x}, RETURN, warm=optimum, generator=seeded())
+    _, _, info = wide.plan(pendulum, {"x": x}, RETURN, warm=optimum, generator=seeded())
     assert bool((info["cost"] <= info["start_cost"]).all())
     if output == "mean":
         assert_close(info["cost"], info["start_cost"])
 
 
-def test_batch_rows_are_planned_apart(pendulum) -> None:
+def test_batch_rows_are_planned_independently(pendulum) -> None:
     cem = CEM(horizon=3, samples=200, elites=20, iterations=20, sigma_min=0.0)
     x = torch.tensor([[0.0, 0.0], [0.4, 0.1]])
     both, _, _ = cem.plan(pendulum, {"x": x}, RETURN, generator=seeded())
@@ -171,9 +171,9 @@ def test_mppi_samples_one_of_its_elites(point) -> None:
 
 
 def test_exploration_changes_the_first_action_only(point) -> None:
-    calm = CEM(horizon=3, sigma_min=0.1)
-    a, _, _ = calm.plan(point, point.initial(1), RETURN, generator=seeded())
-    b, _, _ = replace(calm, explore=True).plan(point, point.initial(1), RETURN, generator=seeded())
+    plain = CEM(horizon=3, sigma_min=0.1)
+    a, _, _ = plain.plan(point, point.initial(1), RETURN, generator=seeded())
+    b, _, _ = replace(plain, explore=True).plan(point, point.initial(1), RETURN, generator=seeded())
     assert not a[:, 0].equal(b[:, 0])
     assert a[:, 1:].equal(b[:, 1:])
 
@@ -200,13 +200,13 @@ def test_repeats_average_noise_away() -> None:
         cem = replace(cem, repeats=repeats, output="best")
         return cem.plan(noisy, noisy.initial(1), RETURN, generator=seeded())[2]["best_cost"]
 
-    assert spread(1) < 0.01  # the luckiest of 400
+    assert spread(1) < 0.01  # the lowest of 400
     assert spread(50) > 0.4  # E x^2 = 1
 
 
-def test_costs_that_are_not_finite_lose(point) -> None:
+def test_candidates_whose_costs_are_not_finite_are_not_chosen(point) -> None:
     @dataclass
-    class Fragile:
+    class PartlyFinite:
         needs = frozenset({"reward"})
 
         def __call__(self, rollout, goal, actions):
@@ -214,14 +214,14 @@ def test_costs_that_are_not_finite_lose(point) -> None:
             return torch.where(actions[..., 0, 0] < 0.2, torch.nan, cost)
 
     cem = CEM(horizon=1, samples=100, elites=5, iterations=10, output="best")
-    actions, _, info = cem.plan(point, point.initial(1), Fragile(), generator=seeded())
+    actions, _, info = cem.plan(point, point.initial(1), PartlyFinite(), generator=seeded())
     assert actions[0, 0, 0] >= 0.2
     assert bool(torch.isfinite(info["cost"]).all())
 
 
 @pytest.mark.parametrize("output", ["mean", "last", "best"])
-def test_the_budget_is_kept(point, monkeypatch, output: str) -> None:
-    """With a clock that moves by 20 ms at every imagination: one is the least."""
+def test_plans_end_within_the_budget(point, monkeypatch, output: str) -> None:
+    """With a clock that advances by 20 ms at every rollout: the minimum is one rollout."""
     slow = slowed(point, monkeypatch)
     cem = CEM(horizon=1, samples=20, elites=4, iterations=100, output=output)
     for budget_s, iterations in ((0.0, 1), (0.001, 1), (0.05, 1), (0.065, 2), (0.205, 9), (9, 100)):
@@ -267,8 +267,8 @@ def test_a_warm_start_of_another_length_is_fitted(point) -> None:
     ],
     ids=["cem", "cem-last", "mppi", "gd"],
 )
-def test_a_new_goal_is_found(point, search, wrapped: bool) -> None:
-    """From the plan of the old one, where the search had narrowed to a point."""
+def test_a_new_goal_is_reached(point, search, wrapped: bool) -> None:
+    """From the plan for the old goal, where the search had narrowed to a point."""
     planner = Receding(search, execute_k=2) if wrapped else search
     cost = GoalCost(keys={"x": 1.0})
     old = {"x": torch.tensor([[1.2, 1.2], [0.3, 0.3]])}
@@ -281,14 +281,14 @@ def test_a_new_goal_is_found(point, search, wrapped: bool) -> None:
     if wrapped:
         _, warm, info = planner.plan(point, point.initial(2), cost, old, generator=seeded())
         assert warm.executed == 1  # the plan for the old goal is not over
-    _, after, found = planner.plan(
+    _, after, new_info = planner.plan(
         point, point.initial(2), cost, new, warm=warm, generator=seeded()
     )
-    _, _, fresh = search.plan(point, point.initial(2), cost, new, generator=seeded())
-    assert float(info["cost"].max()) < 5e-3 and float(found["cost"].max()) < 5e-3
-    assert_close(found["start_cost"][0], fresh["start_cost"][0])  # begun anew
-    if not wrapped:  # the other row goes on
-        assert float(found["start_cost"][1]) < 0.05 * float(fresh["start_cost"][1])
+    _, _, without_warm = search.plan(point, point.initial(2), cost, new, generator=seeded())
+    assert float(info["cost"].max()) < 5e-3 and float(new_info["cost"].max()) < 5e-3
+    assert_close(new_info["start_cost"][0], without_warm["start_cost"][0])  # started from zero
+    if not wrapped:  # the other row continues its plan
+        assert float(new_info["start_cost"][1]) < 0.05 * float(without_warm["start_cost"][1])
     assert bool(after.serves(new).all())
 
 
@@ -313,7 +313,7 @@ def test_the_actor_plans_its_mode(model) -> None:
     assert not sampled.equal(actions)
 
 
-def test_models_that_lack_what_is_needed(point, model) -> None:
+def test_models_without_a_required_output_are_refused(point, model) -> None:
     state = point.initial(1)
     with pytest.raises(ModelError, match=r"ReturnCost: needs value.*use_value=False"):
         CEM().plan(point, state, ReturnCost())
@@ -362,7 +362,7 @@ def test_planners_by_name() -> None:
         planner("cen")
 
 
-def test_the_first_of_equal_plans_is_kept_in_each_row() -> None:
+def test_the_first_of_equal_plans_is_returned_in_each_row() -> None:
     best = Best()
     one, other = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     best.update(one, torch.tensor([1.0, 2.0, torch.inf]))
@@ -373,12 +373,12 @@ def test_the_first_of_equal_plans_is_kept_in_each_row() -> None:
     assert plan.flatten().tolist() == [7.0, 1.0, 1.0] and cost.tolist() == [9.0, 1.5, 5.0]
 
 
-def test_there_is_room_for_what_ends_in_time_by_the_longest_so_far(monkeypatch) -> None:
+def test_the_longest_scoring_so_far_decides_what_fits_in_the_budget(monkeypatch) -> None:
     now = [8.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     deadline = Deadline(4.0, torch.device("cpu"))
-    for moment in (8.5, 9.5, 9.75):
-        now[0] = moment
+    for time_s in (8.5, 9.5, 9.75):
+        now[0] = time_s
         deadline.lap()
     assert deadline.first == 0.5
     now[0] = 10.0  # 2 s of 4 are spent, and the longest scoring took 1 s
@@ -388,14 +388,14 @@ def test_there_is_room_for_what_ends_in_time_by_the_longest_so_far(monkeypatch) 
 
 def test_costs_of_another_shape_are_refused(point) -> None:
     @dataclass
-    class Odd:
+    class OneCost:
         needs = frozenset[str]()
 
         def __call__(self, rollout, goal, actions):
             return actions.sum((-1, -2, -3))
 
-    with pytest.raises(ModelError, match=r"Odd: got costs of shape \(2,\), expected \(2, 64\)"):
-        CEM().plan(point, point.initial(2), Odd())
+    with pytest.raises(ModelError, match=r"OneCost: got costs of shape \(2,\), expected \(2, 64\)"):
+        CEM().plan(point, point.initial(2), OneCost())
 
 
 def test_a_horizon_beyond_the_models_is_refused(point) -> None:

@@ -1,4 +1,4 @@
-"""Receding horizon: a chunk of each plan is executed, the next search starts at the rest."""
+"""Receding horizon: a chunk of each plan is executed, the next search starts at the remainder."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def test_a_search_is_due_at_first_and_after_every_chunk(execute_k: int, planned:
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 25))
-def test_the_next_search_starts_at_the_rest_of_the_plan(
+def test_the_next_search_starts_at_the_remaining_plan(
     horizon: int, skip: int, executed: int
 ) -> None:
     plan = torch.arange(1.0, 1.0 + horizon * skip * 2).reshape(1, horizon, skip * 2)
     start = shifted_start(PlanState(plan), executed, skip).mean
     assert start.shape == plan.shape
-    each, after = (x.reshape(horizon * skip, 2) for x in (plan, start))
-    gone = min(executed, horizon * skip)
-    assert torch.equal(after[: horizon * skip - gone], each[gone:])
-    assert not after[horizon * skip - gone :].any()
+    actions, next_actions = (x.reshape(horizon * skip, 2) for x in (plan, start))
+    skipped = min(executed, horizon * skip)
+    assert torch.equal(next_actions[: horizon * skip - skipped], actions[skipped:])
+    assert not next_actions[horizon * skip - skipped :].any()
 
 
 def test_a_chunk_is_executed_before_the_next_search(point) -> None:
@@ -59,26 +59,26 @@ def test_a_chunk_is_executed_before_the_next_search(point) -> None:
 
 
 @dataclass(frozen=True)
-class Spy:
-    """Returns a fixed plan and notes where it was told to start."""
+class RecordingPlanner:
+    """Returns a fixed plan and records its warm starts."""
 
-    seen: list
+    warm_starts: list
     horizon: int = 4
 
     def plan(self, model, state, cost, goal=None, warm=None, budget_s=None, generator=None):
-        self.seen.append(warm)
+        self.warm_starts.append(warm)
         mean = torch.arange(1.0, 5.0).reshape(1, 4, 1)
         return mean, PlanState(mean, goal), {}
 
 
 @pytest.mark.parametrize(("reuse", "expected"), [("shift", [3.0, 4.0, 0.0, 0.0]), ("none", None)])
-def test_the_next_search_starts_where_the_last_plan_is_now(reuse: str, expected) -> None:
-    spy = Spy([])
-    receding, warm = Receding(spy, execute_k=2, reuse=reuse), None
+def test_the_warm_start_of_the_next_search_is_the_shifted_plan(reuse: str, expected) -> None:
+    inner = RecordingPlanner([])
+    receding, warm = Receding(inner, execute_k=2, reuse=reuse), None
     for _ in range(3):
         _, warm, _ = receding.plan(None, None, RETURN, warm=warm)
-    assert spy.seen[0] is None and len(spy.seen) == 2
-    assert (spy.seen[1] and spy.seen[1].mean[0, :, 0].tolist()) == expected
+    assert inner.warm_starts[0] is None and len(inner.warm_starts) == 2
+    assert (inner.warm_starts[1] and inner.warm_starts[1].mean[0, :, 0].tolist()) == expected
 
 
 def test_receding_settings_are_checked() -> None:

@@ -15,7 +15,7 @@ from wm_nodes.records import Origin
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-def test_the_actions_of_every_planner_are_logged_as_the_registry_says(name):
+def test_the_actions_of_every_planner_have_the_log_source_of_the_registry(name):
     origin = Origin.parse(str(Origin("mwm_cpu", action_selector(name).name, 3)))
     assert origin.source == Source[PLANNERS[name].source.upper()]
     assert (origin.source == Source.POLICY) == (name == "actor")
@@ -48,5 +48,5 @@ def test_choices_of_commands_and_graphs_are_the_registry_s():
 def test_it_is_read_without_torch():
     program = "import sys, wm_models.planners.registry, wm_nodes.records as records\n"
     program += "print('torch' in sys.modules, records.Origin('m', 'gd').source)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.split() == ["False", str(int(Source.PLANNER))], done.stderr
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert completed.stdout.split() == ["False", str(int(Source.PLANNER))], completed.stderr

@@ -1,4 +1,4 @@
-"""A run's folder as DINO-WM's own code leaves it, made with modules of our own.
+"""A run's folder as DINO-WM's own code writes it, built from modules of our own.
 
 The checkpoint pickles whole modules. Classes of the same names and attributes as there are put into
 ``sys.modules`` while it is written; their forward passes are written from the paper's description
@@ -183,7 +183,7 @@ PLACES: Mapping[str, tuple[type, ...]] = {
 
 @contextmanager
 def their_names() -> Iterator[None]:
-    """The classes above lie where the authors' code has them."""
+    """The classes above are importable under the authors' module names."""
     before = dict(sys.modules)
     own = {kind: kind.__module__ for kinds in PLACES.values() for kind in kinds}
     for place, kinds in PLACES.items():
@@ -244,14 +244,14 @@ SMALL: dict[str, Any] = {
 
 def config(**changes: Any) -> dict[str, Any]:
     """hydra.yaml; a dotted name (written with two underscores) changes one entry of a branch."""
-    found = copy.deepcopy(CONFIG)
+    result = copy.deepcopy(CONFIG)
     for name, value in changes.items():
         *branch, last = name.split("__")
-        place = found
+        place = result
         for part in branch:
             place = place[part]
         place[last] = copy.deepcopy(value)
-    return found
+    return result
 
 
 def small(**changes: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The mean of weights: of each number, of one run, and refused where it means nothing."""
+"""The mean of weights: of each number, of one run, and refused for weights of different presets."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def versions(folder: Path, count: int, name: str = NAME, first: int = 1) -> list
     for version in range(first, first + count):
         torch.manual_seed(version)
         model = preset(name).build(Embodiment.unit(4))
-        made = Manifest(version, name, 4, step=100 * version, extra={"task": "x"})
-        WeightStore(folder).save(model.modules_by_name(), made)
+        manifest = Manifest(version, name, 4, step=100 * version, extra={"task": "x"})
+        WeightStore(folder).save(model.modules_by_name(), manifest)
         states.append(model.state_dict())
     return states
 
 
 def test_each_number_is_the_mean_of_the_newest(tmp_path):
     states = versions(tmp_path / "run", 3)[1:]
-    made = average(tmp_path / "run", 2, tmp_path / "out")
-    assert (made.version, made.parent, made.step) == (3, 3, 300)
-    assert made.extra == {"task": "x", "averaged": [2, 3]}
+    averaged = average(tmp_path / "run", 2, tmp_path / "out")
+    assert (averaged.version, averaged.parent, averaged.step) == (3, 3, 300)
+    assert averaged.extra == {"task": "x", "averaged": [2, 3]}
     model, read = load_model(tmp_path / "out")
-    assert read == made and WeightStore(tmp_path / "run").versions() == [1, 2, 3]
+    assert read == averaged and WeightStore(tmp_path / "run").versions() == [1, 2, 3]
     for name, value in model.state_dict().items():
         expected = states[1][name]
         if value.is_floating_point():

@@ -1,4 +1,4 @@
-"""Manifests and folders of weights that others made: refused in one line, never a traceback."""
+"""Manifests and folders of weights from other tools: refused in one line, never a traceback."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from wm_models.weights.bounded_json import load_object
 from wm_models.weights.manifest import WeightsError
 from wm_models.weights.store import WeightStore, load_model, read_manifest
 
-GOOD = {"version": 3, "preset": "mwm_cpu", "action_dim": 2, "sha256": {"a.safetensors": "0" * 64}}
-BODY = {
+VALID = {"version": 3, "preset": "mwm_cpu", "action_dim": 2, "sha256": {"a.safetensors": "0" * 64}}
+EMBODIMENT = {
     "action_low": [-1, -1],
     "action_high": [1, 1],
     "action_mean": [0, 0],
@@ -26,10 +26,10 @@ def deep(levels: int) -> str:
 
 
 def changed(**parts: object) -> str:
-    return json.dumps({**GOOD, **parts})
+    return json.dumps({**VALID, **parts})
 
 
-WRONG = {
+INVALID = {
     "empty": "",
     "no JSON": "{",
     "a list": "[]",
@@ -66,18 +66,18 @@ WRONG = {
     "body text": changed(body="no"),
     "body list": changed(body=[1]),
     "body empty": changed(body={}),
-    "body unknown": changed(body={**BODY, "wheels": [1]}),
-    "body text numbers": changed(body={**BODY, "action_low": ["a", "b"]}),
-    "body upside down": changed(body={**BODY, "action_low": [2, 2]}),
-    "body other size": changed(body=BODY, action_dim=3),
-    "body infinite": changed(body={**BODY, "action_mean": [float("inf"), 0]}),
-    "body still": changed(body={**BODY, "action_std": [0, 1]}),
+    "body unknown": changed(body={**EMBODIMENT, "wheels": [1]}),
+    "body text numbers": changed(body={**EMBODIMENT, "action_low": ["a", "b"]}),
+    "body upside down": changed(body={**EMBODIMENT, "action_low": [2, 2]}),
+    "body other size": changed(body=EMBODIMENT, action_dim=3),
+    "body infinite": changed(body={**EMBODIMENT, "action_mean": [float("inf"), 0]}),
+    "body still": changed(body={**EMBODIMENT, "action_std": [0, 1]}),
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
-def test_a_manifest_that_is_not_ours_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "manifest.json").write_text(WRONG[kind])
+@pytest.mark.parametrize("kind", INVALID)
+def test_an_invalid_manifest_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "manifest.json").write_text(INVALID[kind])
     with pytest.raises(WeightsError) as error:
         read_manifest(tmp_path)
     assert "\n" not in str(error.value) and "manifest.json" in str(error.value)
@@ -89,15 +89,15 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path)
 
 
-def test_a_newer_schema_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(WRONG["schema 99"])
+def test_a_newer_schema_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(INVALID["schema 99"])
     with pytest.raises(WeightsError, match="got schema 99, this version reads 1: update"):
         read_manifest(tmp_path)
 
 
-def test_a_good_manifest_is_read_also_with_metrics_that_are_not_finite(tmp_path: Path) -> None:
-    for more in ({}, {"body": BODY}, {"metrics": {"loss": float("nan")}}, {"parent": 2}):
-        (tmp_path / "manifest.json").write_text(changed(**more))
+def test_a_valid_manifest_is_read_also_with_metrics_that_are_not_finite(tmp_path: Path) -> None:
+    for parts in ({}, {"body": EMBODIMENT}, {"metrics": {"loss": float("nan")}}, {"parent": 2}):
+        (tmp_path / "manifest.json").write_text(changed(**parts))
         assert read_manifest(tmp_path).version == 3
 
 
@@ -118,7 +118,7 @@ def test_a_pointer_that_is_no_number_is_refused(tmp_path: Path, text: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"),
+    ("text", "reason"),
     [
         (deep(17), "deeper nesting"),
         (deep(100_000), "deeper nesting"),
@@ -128,7 +128,7 @@ def test_a_pointer_that_is_no_number_is_refused(tmp_path: Path, text: str) -> No
         ("[1]", "expected an object"),
     ],
 )
-def test_json_out_of_bounds_is_refused(text: str, wrong: str) -> None:
-    with pytest.raises(ValueError, match=wrong):
+def test_json_out_of_bounds_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         load_object(text, most_bytes=1000 if "xx" in text else 1 << 20)
     assert load_object(deep(15)) == json.loads(deep(15))

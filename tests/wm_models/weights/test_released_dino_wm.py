@@ -36,7 +36,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def bring(
+def imported_model(
     folder: Path, out: Path, encoder: Path, embodiment: Embodiment = EMBODIMENT
 ) -> DinoWorldModel:
     import_released(ReleasedRun.read(folder), embodiment, out, encoder=encoder)
@@ -71,7 +71,7 @@ def test_a_checkpoint_as_released_is_exact(tmp_path: Path) -> None:
             "action_encoder": action, "proprio_encoder": proprio, "predictor_optimizer": optimizer,
         },
     )  # fmt: skip
-    model = bring(folder, tmp_path / "out", tmp_path / "none")
+    model = imported_model(folder, tmp_path / "out", tmp_path / "none")
     manifest = read_manifest(tmp_path / "out")
     assert (manifest.preset, dict(manifest.settings)) == ("dino_wm_repo", {})
     assert manifest.extra["imported"] == {
@@ -102,7 +102,7 @@ def test_settings_that_differ_from_the_preset_travel_with_the_weights(
     folder = theirs.write_run(tmp_path / "run", theirs.small(), theirs.small_parts())
     run = ReleasedRun.read(folder)
     assert "TransposedConvDecoder is left out" in run.notes[0]
-    model = bring(folder, tmp_path / "out", encoder)
+    model = imported_model(folder, tmp_path / "out", encoder)
     assert dict(read_manifest(tmp_path / "out").settings) == {
         "num_hist": 1, "frameskip": 1, "depth": 1, "heads": 2, "hidden": 16,
         "encoder": "resnet18", "tokens": "cls", "decoder": False,
@@ -114,7 +114,7 @@ def test_settings_that_differ_from_the_preset_travel_with_the_weights(
 
 def test_encoder_facts_go_into_the_manifest(tmp_path: Path, encoder: Path) -> None:
     folder = theirs.write_run(tmp_path / "run", theirs.small(), theirs.small_parts())
-    bring(folder, tmp_path / "out", encoder)
+    imported_model(folder, tmp_path / "out", encoder)
     facts = read_manifest(tmp_path / "out").extra["encoder"]
     assert (facts["name"], facts["init"], facts["file"]) == (
         "resnet18", "pretrained", "resnet18.safetensors",
@@ -146,23 +146,23 @@ def test_a_configuration_without_counterpart_is_refused_by_name(
     assert str(folder / "hydra.yaml") in str(error.value)
 
 
-def broken(parts: dict[str, Any], how: str) -> dict[str, Any]:
-    if how == "absent":
+def broken(parts: dict[str, Any], defect: str) -> dict[str, Any]:
+    if defect == "absent":
         del parts["predictor"]
-    elif how == "class":
+    elif defect == "class":
         parts["action_encoder"] = theirs.DummyRepeatActionEncoder()
-    elif how == "size":
+    elif defect == "size":
         parts["action_encoder"] = theirs.ProprioceptiveEmbedding(3, 10)
-    elif how == "depth":
+    elif defect == "depth":
         parts["predictor"] = theirs.ViTPredictor(1, 1, 532, depth=2, heads=2, hidden=16)
-    elif how == "nan":
+    elif defect == "nan":
         with torch.no_grad():
             parts["proprio_encoder"].patch_embed.bias[3] = math.nan
     return parts
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    ("defect", "message"),
     [
         ("absent", "predictor: got nothing"),
         ("class", r"action_encoder: got a models\.dummy\.DummyRepeatActionEncoder"),
@@ -172,15 +172,17 @@ def broken(parts: dict[str, Any], how: str) -> dict[str, Any]:
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(
-    tmp_path: Path, encoder: Path, how: str, message: str
+    tmp_path: Path, encoder: Path, defect: str, message: str
 ) -> None:
-    folder = theirs.write_run(tmp_path / "run", theirs.small(), broken(theirs.small_parts(), how))
+    folder = theirs.write_run(
+        tmp_path / "run", theirs.small(), broken(theirs.small_parts(), defect)
+    )
     with pytest.raises(WeightsError, match=message) as error:
-        bring(folder, tmp_path / "out", encoder)
+        imported_model(folder, tmp_path / "out", encoder)
     assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
 
 
-def test_what_is_missing_is_said(tmp_path: Path, encoder: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path, encoder: Path) -> None:
     with pytest.raises(WeightsError, match=r"has no hydra\.yaml"):
         ReleasedRun.read(tmp_path)
     folder = theirs.write_run(tmp_path / "run", theirs.small(), theirs.small_parts())
@@ -195,10 +197,10 @@ def test_what_is_missing_is_said(tmp_path: Path, encoder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"depth": 1000}, {"depth": True}, {"nothing": 1}, {"encoder": 3}, {"decoder": 1}]
+    "invalid", [{"depth": 1000}, {"depth": True}, {"nothing": 1}, {"encoder": 3}, {"decoder": 1}]
 )
-def test_settings_of_a_manifest_are_checked(wrong: dict[str, Any]) -> None:
+def test_settings_of_a_manifest_are_checked(invalid: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"settings"):
-        preset("dino_wm_repo").varied(wrong)
+        preset("dino_wm_repo").varied(invalid)
     with pytest.raises(ModelError, match=r"set: got "):
-        preset("mwm_cpu").varied(wrong)
+        preset("mwm_cpu").varied(invalid)

@@ -32,12 +32,12 @@ def store(tmp_path: Path) -> WeightStore:
     return WeightStore(tmp_path / "weights")
 
 
-def test_what_is_saved_comes_back(store) -> None:
+def test_saved_weights_are_loaded_exactly(store) -> None:
     saved = parts(1)
     written = store.save(saved, manifest(7, step=50, metrics={"loss": 0.5}, extra={"task": "x"}))
-    for place in (store.folder, store.path(7)):
+    for path in (store.folder, store.path(7)):
         other = parts(2)
-        assert load_modules(place, other) == written
+        assert load_modules(path, other) == written
         for name, module in saved.items():
             assert_close(other[name].state_dict(), module.state_dict(), rtol=0, atol=0)
     assert read_manifest(store.folder).metrics == {"loss": 0.5}
@@ -52,7 +52,7 @@ def test_a_node_may_load_only_what_it_needs(store) -> None:
     assert_close(actor.state_dict(), parts(1)["actor"].state_dict(), rtol=0, atol=0)
 
 
-def test_the_newest_is_found_and_old_ones_go(tmp_path) -> None:
+def test_the_newest_version_is_loaded_and_old_ones_are_deleted(tmp_path) -> None:
     store = WeightStore(tmp_path, keep=2)
     assert store.latest() is None and store.versions() == []
     for version in (1, 2, 10):
@@ -62,7 +62,7 @@ def test_the_newest_is_found_and_old_ones_go(tmp_path) -> None:
     assert read_manifest(tmp_path).version == 10
 
 
-def test_a_writer_that_died_leaves_nothing_that_counts(store) -> None:
+def test_a_killed_writer_leaves_no_version(store) -> None:
     store.save(parts(1), manifest(1))
     aside = store.folder / ".0000000002.123"
     aside.mkdir()
@@ -73,9 +73,9 @@ def test_a_writer_that_died_leaves_nothing_that_counts(store) -> None:
 def test_a_version_may_be_written_again(store) -> None:
     store.save(parts(1), manifest(1))
     store.save(parts(2), manifest(1))
-    got = parts(3)
-    load_modules(store.folder, got)
-    assert_close(got["actor"].weight, parts(2)["actor"].weight)
+    loaded = parts(3)
+    load_modules(store.folder, loaded)
+    assert_close(loaded["actor"].weight, parts(2)["actor"].weight)
 
 
 def damage(folder: Path, how: str) -> None:
@@ -112,13 +112,13 @@ def damage(folder: Path, how: str) -> None:
         ("not safetensors", "is not a safetensors file"),
     ],
 )
-def test_damage_is_told_and_changes_nothing(store, how: str, match: str) -> None:
+def test_damage_is_reported_and_changes_nothing(store, how: str, match: str) -> None:
     store.save(parts(1), manifest(0))
     damage(store.path(0), how)
-    got = parts(2)
+    loaded = parts(2)
     with pytest.raises(WeightsError, match=match):
-        load_modules(store.folder, got)
-    assert_close(got["critic"].weight, parts(2)["critic"].weight, rtol=0, atol=0)
+        load_modules(store.folder, loaded)
+    assert_close(loaded["critic"].weight, parts(2)["critic"].weight, rtol=0, atol=0)
 
 
 def test_weights_of_another_shape_are_refused(store) -> None:
@@ -135,13 +135,13 @@ def test_weights_of_another_shape_are_refused(store) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(store, value) -> None:
-    saved, got = parts(1), parts(2)
+    saved, loaded = parts(1), parts(2)
     with torch.no_grad():
         saved["critic"].weight[0, 1] = value
     store.save(saved, manifest(3))
     with pytest.raises(WeightsError, match="'weight' of 'critic', version 3, holds NaN or infi"):
-        load_modules(store.folder, got)
-    assert_close(got["actor"].weight, parts(2)["actor"].weight, rtol=0, atol=0)
+        load_modules(store.folder, loaded)
+    assert_close(loaded["actor"].weight, parts(2)["actor"].weight, rtol=0, atol=0)
 
 
 def test_a_manifest_without_settings_is_as_before(store) -> None:
@@ -155,13 +155,13 @@ def test_a_manifest_without_settings_is_as_before(store) -> None:
         load_model(store.folder)
 
 
-def test_nothing_there_says_what_would_be_right(store, tmp_path) -> None:
-    for place in (tmp_path / "nowhere", tmp_path):
+def test_a_folder_without_weights_is_refused_with_the_remedy(store, tmp_path) -> None:
+    for path in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(WeightsError, match=r"nothing at .*Right: a version's folder"):
-            read_manifest(place)
+            read_manifest(path)
 
 
-def test_a_pointer_into_the_void(store) -> None:
+def test_a_pointer_to_a_missing_version_is_refused(store) -> None:
     store.save(parts(1), manifest(1))
     shutil.rmtree(store.path(1))
     with pytest.raises(WeightsError, match="nothing at"):
@@ -171,12 +171,12 @@ def test_a_pointer_into_the_void(store) -> None:
         read_manifest(store.folder)
 
 
-def test_a_whole_model_travels(store) -> None:
+def test_a_whole_model_is_saved_and_loaded(store) -> None:
     model = preset("mwm_cpu").build(4, seed=3)
     model.critic.scale.fill_(2.0)
     store.save(model.modules_by_name(), manifest(0))
-    loaded, travelled = load_model(store.folder)
-    assert travelled.preset == "mwm_cpu" and not loaded.training
+    loaded, manifest_of_model = load_model(store.folder)
+    assert manifest_of_model.preset == "mwm_cpu" and not loaded.training
     assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
@@ -186,7 +186,7 @@ def test_an_unknown_preset_is_named(store) -> None:
         load_model(store.folder)
 
 
-def test_an_embodiment_travels_with_the_weights(tmp_path: Path) -> None:
+def test_an_embodiment_is_saved_with_the_weights(tmp_path: Path) -> None:
     embodiment = Embodiment((-2.0,) * 3, (0.5,) * 3, (0.1,) * 3, (0.7,) * 3, (1.0,), (2.0,), 0.05)
     manifest = Manifest(1, "mwm_cpu", 3, body=embodiment.to_json())
     WeightStore(tmp_path).save({"world_model": nn.Linear(2, 2)}, manifest)
@@ -194,7 +194,7 @@ def test_an_embodiment_travels_with_the_weights(tmp_path: Path) -> None:
     assert Manifest(1, "mwm_cpu", 3).embodiment == Embodiment.unit(3)
 
 
-def test_what_does_not_change_is_stored_once(tmp_path: Path) -> None:
+def test_modules_that_do_not_change_are_stored_once(tmp_path: Path) -> None:
     store, frozen, learned = WeightStore(tmp_path, keep=2), nn.Linear(4, 4), nn.Linear(2, 2)
     for version in (1, 2, 3):
         with torch.no_grad():
@@ -203,7 +203,7 @@ def test_what_does_not_change_is_stored_once(tmp_path: Path) -> None:
     paths = [store.path(v) for v in store.versions()]
     assert len({(p / "frozen.safetensors").stat().st_ino for p in paths}) == 1
     assert len({(p / "learned.safetensors").stat().st_ino for p in paths}) == 2
-    for path in paths:  # the version that it came from is gone, its file is not
+    for path in paths:  # the version that wrote the file is deleted, the file is not
         loaded = nn.Linear(4, 4)
         load_modules(path, {"frozen": loaded})
         assert_close(loaded.state_dict(), frozen.state_dict(), rtol=0, atol=0)

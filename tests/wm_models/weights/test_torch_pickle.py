@@ -1,4 +1,4 @@
-"""Torch files of whole objects are read without importing or running what they name."""
+"""Torch files of whole objects are read without importing or running the names in them."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ def test_a_module_is_a_bag_with_the_numbers_of_its_state(tmp_path: Path) -> None
     with TorchFile(tmp_path / "m.pth") as file:
         bag = file.content["a"]
         assert isinstance(bag, Bag) and bag.kind == "torch.nn.modules.container.Sequential"
-        found = file.tensors(bag.state_dict())
+        tensors = file.tensors(bag.state_dict())
         plain = file.tensors(dict(file.content["half"]))
-    assert_close(found, dict(saved.state_dict()), rtol=0, atol=0)
-    assert_close(plain, found, rtol=0, atol=0)
+    assert_close(tensors, dict(saved.state_dict()), rtol=0, atol=0)
+    assert_close(plain, tensors, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.int64])
 def test_views_and_types_are_read_as_torch_reads_them(tmp_path: Path, dtype: torch.dtype) -> None:
     view = torch.arange(60).reshape(3, 4, 5)[1:, ::2].permute(2, 0, 1).to(dtype)
-    whole = {"view": torch.arange(60)[5:].to(dtype).reshape(5, 11).T, "other": view}
-    torch.save(whole, tmp_path / "v.pth")
+    saved = {"view": torch.arange(60)[5:].to(dtype).reshape(5, 11).T, "other": view}
+    torch.save(saved, tmp_path / "v.pth")
     with TorchFile(tmp_path / "v.pth") as file:
-        found = file.tensors(file.content)
-    assert_close(found, whole, rtol=0, atol=0)
+        tensors = file.tensors(file.content)
+    assert_close(tensors, saved, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_file_that_would_run_code_is_refused_by_name(
     assert "\n" not in str(error.value) and not mark.exists()
 
 
-def test_functions_of_known_packages_are_not_called_either(tmp_path: Path) -> None:
+def test_functions_of_installed_packages_are_not_called_either(tmp_path: Path) -> None:
     torch.save({"a": Calls(torch.save, 1, str(tmp_path / "ran"))}, tmp_path / "a.pth")
     with TorchFile(tmp_path / "a.pth") as file:
         assert file.content["a"].kind == "torch.serialization.save"
@@ -83,7 +83,7 @@ def test_functions_of_known_packages_are_not_called_either(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("kind", "message"),
     [
         ("empty", "is empty"),
         ("text", "truncated, or no torch file"),
@@ -93,16 +93,18 @@ def test_functions_of_known_packages_are_not_called_either(tmp_path: Path) -> No
         ("pickle", "in its pickle"),
     ],
 )
-def test_what_is_no_torch_file_is_said_in_one_line(tmp_path: Path, what: str, message: str) -> None:
+def test_invalid_torch_files_are_refused_in_one_line(
+    tmp_path: Path, kind: str, message: str
+) -> None:
     path = tmp_path / "a.pth"
-    torch.save({"a": torch.zeros(9)}, path, _use_new_zipfile_serialization=what != "old")
-    if what in ("empty", "text"):
-        path.write_text("" if what == "empty" else "some text" * 30)
-    elif what == "truncated":
+    torch.save({"a": torch.zeros(9)}, path, _use_new_zipfile_serialization=kind != "old")
+    if kind in ("empty", "text"):
+        path.write_text("" if kind == "empty" else "some text" * 30)
+    elif kind == "truncated":
         path.write_bytes(path.read_bytes()[:-100])
-    elif what in ("zip", "pickle"):
+    elif kind in ("zip", "pickle"):
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("a/data.pkl" if what == "pickle" else "a/other", b"\x80\x02(broken")
+            archive.writestr("a/data.pkl" if kind == "pickle" else "a/other", b"\x80\x02(broken")
     with pytest.raises(WeightsError, match=message) as error, TorchFile(path):
         pass
     assert "\n" not in str(error.value)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.wm_datasets.formats.test_base import assert_same, bring, contents, cut_log, export
+from tests.wm_datasets.formats.test_base import assert_same, contents, cut_log, export, import_log
 from tests.wm_datasets.log_rows import make_spec
 from wm_datasets.errors import LogSpecError
 from wm_datasets.formats import CorruptInputError, Flipped, FormatError, Options, load_format
@@ -15,21 +15,21 @@ from wm_datasets.log.verify import verify
 h5py = pytest.importorskip("h5py")
 
 
-def test_a_log_comes_back_bit_equal_and_nothing_is_lost(make_log, tmp_path):
+def test_a_log_is_restored_bit_for_bit_without_losses(make_log, tmp_path):
     log = make_log([5, 2, 17])
     assert export("robomimic", log, tmp_path / "a.hdf5") == []
-    bring("robomimic", tmp_path / "a.hdf5", tmp_path / "out")
+    import_log("robomimic", tmp_path / "a.hdf5", tmp_path / "out")
     assert_same(log, tmp_path / "out")
 
 
-def test_a_cut_episode_stays_cut_and_is_mentioned(tmp_path):
+def test_a_cut_episode_stays_cut_and_is_reported(tmp_path):
     log = cut_log(tmp_path / "log")
     assert "next_obs repeats" in export("robomimic", log, tmp_path / "a.hdf5")[0]
-    bring("robomimic", tmp_path / "a.hdf5", tmp_path / "out")
+    import_log("robomimic", tmp_path / "a.hdf5", tmp_path / "out")
     assert_same(log, tmp_path / "out")
 
 
-def test_rows_lie_where_robomimic_looks_for_them(make_log, tmp_path):
+def test_rows_are_stored_in_the_layout_of_robomimic(make_log, tmp_path):
     log = make_log([5, 3])
     export("robomimic", log, tmp_path / "a.hdf5")
     _, _, rows = contents(log)
@@ -68,17 +68,17 @@ def foreign(tmp_path):
     return path
 
 
-def test_a_foreign_file_keeps_names_rates_and_order_and_says_what_goes(foreign, tmp_path):
+def test_a_foreign_file_keeps_names_rates_and_order_and_losses_are_listed(foreign, tmp_path):
     with load_format("robomimic").Import(foreign, Options()) as importer:
         output = " ".join(importer.losses)
-    assert all(word in output for word in ("states", "float32", "train", "model_file"))
-    bring("robomimic", foreign, tmp_path / "out")
+    assert all(loss in output for loss in ("states", "float32", "train", "model_file"))
+    import_log("robomimic", foreign, tmp_path / "out")
     spec, episodes, rows = contents(tmp_path / "out")
     assert (spec.robot, spec.task, spec.control_period_s) == ("Panda", "Lift", 0.05)
     assert spec.cameras == {"agentview_image": (8, 8, 3)}
     assert spec.proprio.names[2:4] == ("robot0_eef_pos[2]", "robot0_gripper_qpos[0]")
     assert episodes["length"].tolist() == [8, 3, 4]  # demo_0, demo_2, demo_10
-    assert not rows["is_terminal"].any()  # every demo ends with a done: its end, no more
+    assert not rows["is_terminal"].any()  # every demo ends with a done: not terminal
     with h5py.File(foreign) as file:
         expected = file["data/demo_0/next_obs/robot0_eef_pos"][-1]
         assert np.array_equal(rows["proprio"][7, :3], expected.astype("f4"))
@@ -92,7 +92,7 @@ def test_without_next_obs_the_last_action_stays(foreign, tmp_path):
             del demo["next_obs"]
     with load_format("robomimic").Import(foreign, Options()) as importer:
         assert "no next_obs" in " ".join(importer.losses)
-    bring("robomimic", foreign, tmp_path / "out")
+    import_log("robomimic", foreign, tmp_path / "out")
     _, episodes, rows = contents(tmp_path / "out")
     assert episodes["length"].tolist() == [7, 2, 3] and not episodes["complete"].any()
     assert not rows["is_terminal"].any()
@@ -100,8 +100,8 @@ def test_without_next_obs_the_last_action_stays(foreign, tmp_path):
         assert np.array_equal(rows["action"][:7], file["data/demo_0/actions"][()].astype("f4"))
 
 
-def test_a_foreign_file_goes_back_under_its_own_keys(foreign, tmp_path):
-    bring("robomimic", foreign, tmp_path / "log")
+def test_a_foreign_file_is_exported_with_its_own_keys(foreign, tmp_path):
+    import_log("robomimic", foreign, tmp_path / "log")
     export("robomimic", tmp_path / "log", tmp_path / "back.hdf5")
     with h5py.File(foreign) as old, h5py.File(tmp_path / "back.hdf5") as new:
         for key in ("obs/agentview_image", "next_obs/robot0_gripper_qpos", "actions", "dones"):
@@ -114,24 +114,24 @@ def test_broken_demos_stop_the_import_unless_they_are_to_be_skipped(foreign, tmp
     with h5py.File(foreign, "a") as file:
         del file["data/demo_2/obs/robot0_eef_pos"]
     with pytest.raises(CorruptInputError, match=r"lift\.hdf5: demo_2: .*robot0_eef_pos"):
-        bring("robomimic", foreign, tmp_path / "out")
+        import_log("robomimic", foreign, tmp_path / "out")
     assert len(contents(tmp_path / "out")[1]) == 1
-    done = bring("robomimic", foreign, tmp_path / "out", skip_corrupt=True)
-    assert (done.episodes, done.resumed, list(done.skipped)) == (2, 1, ["demo_2"])
+    result = import_log("robomimic", foreign, tmp_path / "out", skip_corrupt=True)
+    assert (result.episodes, result.resumed, list(result.skipped)) == (2, 1, ["demo_2"])
     assert contents(tmp_path / "out")[1]["length"].tolist() == [8, 4]
 
 
-def test_what_is_no_robomimic_file_is_said(tmp_path):
+def test_a_file_of_another_layout_is_refused(tmp_path):
     (tmp_path / "a.hdf5").write_bytes(b"\x89HDF nothing")
     with pytest.raises(CorruptInputError, match="not a readable HDF5"):
-        bring("robomimic", tmp_path / "a.hdf5", tmp_path / "out")
+        import_log("robomimic", tmp_path / "a.hdf5", tmp_path / "out")
     h5py.File(tmp_path / "b.hdf5", "w").close()
     with pytest.raises(FormatError, match="no group 'data'"):
-        bring("robomimic", tmp_path / "b.hdf5", tmp_path / "out")
+        import_log("robomimic", tmp_path / "b.hdf5", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_log_without_rewards_says_so(tmp_path):
+def test_a_log_without_rewards_reports_the_loss(tmp_path):
     from wm_datasets import LogReader, LogWriter
     from wm_datasets.formats import Options, load_format
 
@@ -140,7 +140,7 @@ def test_a_log_without_rewards_says_so(tmp_path):
         assert "rewards" in load_format("robomimic").Export(reader, Options()).losses[0]
 
 
-# What others leave odd
+# Irregular files of other tools
 
 
 def opened(file, **options):
@@ -170,7 +170,7 @@ def test_actions_beyond_1_are_not_declared_to_be_within_1(foreign, tmp_path):
         file["data/demo_10/actions"][1, 2] = -1.79
     (note,) = (note for note in opened(foreign).notes if "beyond 1" in note)
     assert "action[2] 1.79" in note and "action[1]" not in note
-    bring("robomimic", foreign, tmp_path / "out")
+    import_log("robomimic", foreign, tmp_path / "out")
     action = contents(tmp_path / "out")[0].action
     assert action.low == (-1, -1, -np.inf, -1, -1, -1, -1)
     assert action.high == (1, 1, np.inf, 1, 1, 1, 1)
@@ -179,7 +179,7 @@ def test_actions_beyond_1_are_not_declared_to_be_within_1(foreign, tmp_path):
 
 def test_actions_without_a_second_axis_are_one_dimension(foreign, tmp_path):
     change(foreign, "actions", lambda old: old[:, 0])
-    bring("robomimic", foreign, tmp_path / "out")
+    import_log("robomimic", foreign, tmp_path / "out")
     spec, _, rows = contents(tmp_path / "out")
     assert len(spec.action) == 1
     with h5py.File(foreign) as file:
@@ -189,18 +189,18 @@ def test_actions_without_a_second_axis_are_one_dimension(foreign, tmp_path):
 def test_actions_that_are_no_vectors_are_refused(foreign, tmp_path):
     change(foreign, "actions", lambda old: old[:, None])
     with pytest.raises(FormatError, match=r"numbers 'actions' \(T, A\)"):
-        bring("robomimic", foreign, tmp_path / "out")
+        import_log("robomimic", foreign, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[1, 2]", "3", '{"env_kwargs": [1]}', "{}"])
-def test_odd_env_args_leave_the_rate_to_the_person(foreign, tmp_path, text):
+def test_irregular_env_args_need_a_rate_from_the_user(foreign, tmp_path, text):
     set_env(foreign, text)
     with pytest.raises(FormatError, match=r"does not say its rate.*--period"):
         opened(foreign)
     importer = opened(foreign, period_s=0.05)
     assert any("env_args" in line for line in importer.losses) == (not text.startswith("{"))
-    bring("robomimic", foreign, tmp_path / "out", period_s=0.05)
+    import_log("robomimic", foreign, tmp_path / "out", period_s=0.05)
     spec = contents(tmp_path / "out")[0]
     assert (spec.robot, spec.task, spec.control_period_s) == ("unknown", "unknown", 0.05)
 
@@ -211,7 +211,7 @@ def test_a_rate_that_is_none_is_named(foreign, tmp_path, rate):
     set_env(foreign, text % rate)
     with pytest.raises(FormatError, match=r"control_freq: .*--period SECONDS"):
         opened(foreign)
-    bring("robomimic", foreign, tmp_path / "out", period_s=0.1)
+    import_log("robomimic", foreign, tmp_path / "out", period_s=0.1)
     spec = contents(tmp_path / "out")[0]
     assert (spec.robot, spec.task) == ("unknown", "unknown")
 
@@ -227,7 +227,7 @@ def test_a_demo_without_actions_is_listed_and_left_out(foreign, tmp_path):
     importer = opened(foreign)
     assert "demos without any action: demo_0" in importer.losses
     assert importer.keys == ["demo_2", "demo_10"]
-    bring("robomimic", foreign, tmp_path / "out")
+    import_log("robomimic", foreign, tmp_path / "out")
     assert contents(tmp_path / "out")[1]["length"].tolist() == [3, 4]
 
 
@@ -235,7 +235,7 @@ def test_a_demo_without_actions_is_listed_and_left_out(foreign, tmp_path):
 def test_a_field_of_text_is_listed_and_left_out(foreign, tmp_path, name):
     change(foreign, name, lambda old: np.array([b"a"] * 7))
     assert name.removeprefix("obs/") in " ".join(opened(foreign).losses)
-    bring("robomimic", foreign, tmp_path / "out")
+    import_log("robomimic", foreign, tmp_path / "out")
     spec, _, rows = contents(tmp_path / "out")
     assert spec.reward == (name != "rewards") == ("reward" in rows)
     assert not rows["is_terminal"].any()
@@ -244,10 +244,10 @@ def test_a_field_of_text_is_listed_and_left_out(foreign, tmp_path, name):
 def test_rewards_and_dones_may_have_a_second_axis(foreign, tmp_path):
     change(foreign, "rewards", lambda old: old[:, None] + 1)
     change(foreign, "dones", lambda old: old[:, None])
-    bring("robomimic", foreign, tmp_path / "out")
+    import_log("robomimic", foreign, tmp_path / "out")
     rows = contents(tmp_path / "out")[2]
     assert rows["reward"][:8].tolist() == [1] * 7 + [0]
-    assert not rows["is_terminal"].any()  # every demo ends with a done: its end, no more
+    assert not rows["is_terminal"].any()  # every demo ends with a done: not terminal
 
 
 @pytest.mark.parametrize(
@@ -255,14 +255,14 @@ def test_rewards_and_dones_may_have_a_second_axis(foreign, tmp_path):
     [("obs", np.zeros(3)), ("obs/robot0_eef_pos", np.array([b"a"])), ("rewards", np.zeros(9)),
      ("dones", np.zeros(9)), ("next_obs", np.zeros(2)), ("actions", np.zeros((3, 5)))],
 )  # fmt: skip
-def test_one_odd_demo_is_named_and_skipped_when_asked(foreign, tmp_path, name, value):
+def test_one_irregular_demo_is_named_and_skipped_on_request(foreign, tmp_path, name, value):
     with h5py.File(foreign, "a") as file:
         del file[f"data/demo_2/{name}"]
         file[f"data/demo_2/{name}"] = value
     with pytest.raises(CorruptInputError, match=r"lift\.hdf5: demo_2: "):
-        bring("robomimic", foreign, tmp_path / "out")
-    done = bring("robomimic", foreign, tmp_path / "out", skip_corrupt=True)
-    assert (done.episodes, list(done.skipped)) == (2, ["demo_2"])
+        import_log("robomimic", foreign, tmp_path / "out")
+    result = import_log("robomimic", foreign, tmp_path / "out", skip_corrupt=True)
+    assert (result.episodes, list(result.skipped)) == (2, ["demo_2"])
 
 
 @pytest.mark.parametrize("text", ["no JSON", "{}", "[]", '{"robot": 1}'])
@@ -280,12 +280,12 @@ def test_a_damaged_spec_of_our_own_is_named(make_log, tmp_path, text):
 @pytest.mark.parametrize(
     ("env_name", "hint"), [("Libero_Kitchen_Tabletop_Manipulation", True), ("Lift", False)]
 )
-def test_libero_says_that_its_images_are_upside_down(foreign, env_name, hint):
+def test_images_of_libero_are_reported_as_upside_down(foreign, env_name, hint):
     set_env(foreign, json.dumps({"env_name": env_name, "env_kwargs": {"control_freq": 20}}))
     assert bool(opened(foreign).upside_down) == hint
 
 
-def test_flip_turns_every_frame_and_is_not_mixed_with_the_rest(foreign, tmp_path):
+def test_flip_applies_to_every_frame_and_is_not_mixed_with_unflipped_rows(foreign, tmp_path):
     out = tmp_path / "out"
     with Flipped(load_format("robomimic").Import(foreign, Options())) as importer:
         assert importer.upside_down == ""
@@ -298,7 +298,7 @@ def test_flip_turns_every_frame_and_is_not_mixed_with_the_rest(foreign, tmp_path
         assert np.array_equal(rows["proprio"][0, :3],
                               file["data/demo_0/obs/robot0_eef_pos"][0].astype("f4"))  # fmt: skip
     with pytest.raises(LogSpecError, match="flipped"):
-        bring("robomimic", foreign, out)
+        import_log("robomimic", foreign, out)
 
 
 def test_flip_without_images_is_refused(foreign):

@@ -1,4 +1,4 @@
-"""DINO-WM's learner: what each loss reaches, resuming bit for bit, features kept without effect."""
+"""DINO-WM's learner: parameters of each loss, exact resuming, and cached features."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_each_phase_changes_its_own_parts_only() -> None:
     assert learner.phase == "encoder" and learner.initial_updates == 3
     start = weights(model)
     run(learner, 0, 2)
-    painted = weights(model)
-    assert changed(start, painted) == {"encoder.picture", "decoder"}
+    encoder_trained = weights(model)
+    assert changed(start, encoder_trained) == {"encoder.picture", "decoder"}
     assert learner.phase == "scale"
     run(learner, 2, 3)
     scaled = weights(model)
-    assert changed(painted, scaled) == {"encoder.scale"}
+    assert changed(encoder_trained, scaled) == {"encoder.scale"}
     assert learner.phase == "world_model"
     run(learner, 3, 4)
     predicted = weights(model)
@@ -84,7 +84,7 @@ def losses(model: DinoWorldModel, seed: int = 0) -> tuple[Tensor, Tensor, Tensor
     return visual, batch["proprio"][:, ::F], action
 
 
-def test_decoder_and_probe_reach_nothing_but_themselves() -> None:
+def test_losses_of_decoder_and_probe_train_only_decoder_and_probe() -> None:
     model = build()
     learner = TINY.build_learner(model)
     visual, proprio, _ = losses(model)
@@ -99,9 +99,9 @@ def test_decoder_and_probe_reach_nothing_but_themselves() -> None:
 
 
 @pytest.mark.parametrize("concat_dim", [0, 1])
-def test_the_target_s_action_does_not_count(concat_dim: int) -> None:
-    """The action taken at a window's last frame is not even asked for; those of the targets
-    before it change the loss only through what they are an input to."""
+def test_the_loss_ignores_the_actions_of_its_targets(concat_dim: int) -> None:
+    """The action at a window's last frame is not read; the tokens of predicted actions do not
+    enter the loss."""
     model = build(tokens=replace(TINY.model.tokens, concat_dim=concat_dim)).eval()
     learner = TINY.build_learner(model)
     model.eval()
@@ -113,12 +113,12 @@ def test_the_target_s_action_does_not_count(concat_dim: int) -> None:
     rows_, width = model.layout.observed
     error = tokens[..., :rows_, :width] - observed[:, 1:]
     assert_close(loss, error.square().mean())
-    wild = tokens.clone()
+    altered = tokens.clone()
     if concat_dim:
-        wild[..., width:] = 1e3
+        altered[..., width:] = 1e3
     else:
-        wild[..., rows_:, :] = 1e3
-    assert torch.equal(model.layout.without_action(wild), model.layout.without_action(tokens))
+        altered[..., rows_:, :] = 1e3
+    assert torch.equal(model.layout.without_action(altered), model.layout.without_action(tokens))
 
 
 def test_actions_of_one_model_step_are_those_after_its_frame() -> None:
@@ -126,33 +126,33 @@ def test_actions_of_one_model_step_are_those_after_its_frame() -> None:
     model, batch = build(), rows(4, 7)
     learner = TINY.build_learner(model)
     learner.begin_with(3)
-    seen: list[Tensor] = []
+    actions: list[Tensor] = []
     model.tokens = lambda observed, action: (  # type: ignore[method-assign]
-        seen.append(action),
+        actions.append(action),
         DinoWorldModel.tokens(model, observed, action),
     )[1]
     learner.update({"windows": batch})
     for t in range(3):
         expected_value = torch.cat([batch["action"][:, t * F + i] for i in range(F)], -1)
-        assert torch.equal(seen[0][:, t], expected_value)
+        assert torch.equal(actions[0][:, t], expected_value)
 
 
 def test_an_update_is_a_function_of_its_arguments() -> None:
-    whole = TINY.build_learner(build())
-    metrics = run(whole, 0, 6)
-    part = TINY.build_learner(build())
-    run(part, 0, 3)
+    uninterrupted = TINY.build_learner(build())
+    metrics = run(uninterrupted, 0, 6)
+    interrupted = TINY.build_learner(build())
+    run(interrupted, 0, 3)
     model = build(seed=9)
-    model.load_state_dict(part.model.state_dict())
-    again = TINY.build_learner(model, seed=5)
-    again.load_state_dict(copy.deepcopy(part.state_dict()))
-    torch.rand(3)  # the global generator decides nothing
-    assert run(again, 3, 6) == metrics
-    ours, theirs = weights(whole.model), weights(model)
+    model.load_state_dict(interrupted.model.state_dict())
+    resumed = TINY.build_learner(model, seed=5)
+    resumed.load_state_dict(copy.deepcopy(interrupted.state_dict()))
+    torch.rand(3)  # the global generator has no influence
+    assert run(resumed, 3, 6) == metrics
+    ours, theirs = weights(uninterrupted.model), weights(model)
     assert_same_tensors(ours, theirs)
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_the_global_generator_is_not_used() -> None:
     learner = TINY.build_learner(build())
     torch.manual_seed(3)
     expected = torch.rand(4)
@@ -165,10 +165,10 @@ def test_overfits_a_small_batch() -> None:
     learner = TINY.build_learner(build(residual=True))
     run(learner, 0, 3)
     windows = {"windows": rows(4, 7)}
-    found = [learner.update(windows) for _ in range(120)]
-    assert found[-1]["wm/loss"] < 0.7 * found[0]["wm/still_loss"]
-    assert found[-1]["decoder/pixel_loss"] < found[1]["decoder/pixel_loss"]
-    assert found[-1]["probe/loss"] < found[1]["probe/loss"]
+    metrics = [learner.update(windows) for _ in range(120)]
+    assert metrics[-1]["wm/loss"] < 0.7 * metrics[0]["wm/still_loss"]
+    assert metrics[-1]["decoder/pixel_loss"] < metrics[1]["decoder/pixel_loss"]
+    assert metrics[-1]["probe/loss"] < metrics[1]["probe/loss"]
 
 
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     assert not changed(start, weights(learner.model))
 
 
-def test_an_encoder_that_cannot_be_trained_is_said() -> None:
+def test_an_encoder_that_cannot_be_trained_is_refused() -> None:
     with pytest.raises(ModelError, match=r"encoder_updates: got .*, expected 0"):
         DinoLearner(build(decoder=None, standardise=False), DinoLearnerConfig(encoder_updates=3))
     with pytest.raises(ModelError, match=r"measure_updates: got .*, expected more than 0"):
@@ -189,7 +189,7 @@ def test_an_encoder_that_cannot_be_trained_is_said() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(7,), (3, 4), (1, 5, 1)])
-def test_the_scale_is_that_of_all_that_was_seen(sizes: tuple[int, ...]) -> None:
+def test_the_scale_is_that_of_all_measured_tokens(sizes: tuple[int, ...]) -> None:
     tokens = 3.0 + 2.0 * torch.randn(7, 4, 5, generator=torch.Generator().manual_seed(1))
     tokens[:, 2] = 1.5  # a token that never changes
     scale = TokenScale(4, 5)
@@ -198,13 +198,13 @@ def test_the_scale_is_that_of_all_that_was_seen(sizes: tuple[int, ...]) -> None:
         scale.measure(part)
     assert_close(scale.mean, tokens.mean(0))
     assert_close(scale.variance, tokens.var(0, correction=0), rtol=1e-4, atol=1e-5)
-    found = scale(tokens)
-    assert_close(found.mean(0), torch.zeros(4, 5), rtol=0, atol=1e-5)
-    assert not found[:, 2].abs().gt(1e-4).any()
-    assert 0.6 < float(found[:, [0, 1, 3]].std()) < 1.0
+    scaled = scale(tokens)
+    assert_close(scaled.mean(0), torch.zeros(4, 5), rtol=0, atol=1e-5)
+    assert not scaled[:, 2].abs().gt(1e-4).any()
+    assert 0.6 < float(scaled[:, [0, 1, 3]].std()) < 1.0
 
 
-# Features kept --------------------------------------------------------------------------------
+# Cached features ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -212,19 +212,19 @@ def images() -> Tensor:
     return rows(3, 7)["image"].flatten(0, 1)
 
 
-def test_kept_features_are_those_computed_anew(images: Tensor) -> None:
+def test_cached_features_equal_recomputed_features(images: Tensor) -> None:
     visual = build().encoder.visual
     cache = FeatureCache(visual, 1 << 20)
     first = cache(images[:5])
     assert torch.equal(cache(images)[:5], first)
     assert (cache.hits, cache.misses) == (5, len(images))
-    backwards = FeatureCache(visual, 1 << 20)(images.flip(0)).flip(0)  # another company
-    assert torch.equal(cache(images), backwards)
+    reversed_order = FeatureCache(visual, 1 << 20)(images.flip(0)).flip(0)  # other blocks
+    assert torch.equal(cache(images), reversed_order)
     with torch.no_grad():
         assert_close(first, visual(images[:5]), rtol=1e-5, atol=1e-6)
 
 
-def test_what_does_not_fit_is_computed_each_time(images: Tensor) -> None:
+def test_features_that_do_not_fit_are_recomputed(images: Tensor) -> None:
     visual = build().encoder.visual
     one = FeatureCache(visual, 1 << 20)(images[:1])
     small = FeatureCache(visual, 3 * one.numel() * 4)
@@ -233,7 +233,7 @@ def test_what_does_not_fit_is_computed_each_time(images: Tensor) -> None:
     assert small.hits == 3
 
 
-def test_pictures_are_encoded_in_blocks_of_one_size(images: Tensor) -> None:
+def test_images_are_encoded_in_blocks_of_one_size(images: Tensor) -> None:
     sizes: list[int] = []
     visual = build().encoder.visual
     cache = FeatureCache(lambda x: (sizes.append(len(x)), visual(x))[1], 1 << 20)

@@ -109,7 +109,7 @@ def window(model: DinoWorldModel, batch: int = 2, frames: int = 3) -> tuple[Tens
     return observed, action
 
 
-def test_a_frame_sees_itself_and_those_before(tokens: TokenConfig) -> None:
+def test_a_frame_attends_to_itself_and_earlier_frames(tokens: TokenConfig) -> None:
     model = build(tokens=tokens).double().eval()
     observed, action = window(model)
     changed = observed.clone()
@@ -123,7 +123,7 @@ def test_a_frame_sees_itself_and_those_before(tokens: TokenConfig) -> None:
     assert ((a - c).abs().amax(-1) > 0).all()
 
 
-def test_an_action_changes_what_comes_after_it_only(tokens: TokenConfig) -> None:
+def test_an_action_changes_only_later_frames(tokens: TokenConfig) -> None:
     model = build(tokens=tokens).double().eval()
     observed, action = window(model)
     other = action.clone()
@@ -135,16 +135,16 @@ def test_an_action_changes_what_comes_after_it_only(tokens: TokenConfig) -> None
     )
 
 
-def test_grown_remembered_and_newest_are_the_whole_forward(tokens: TokenConfig) -> None:
+def test_incremental_passes_equal_the_full_forward_pass(tokens: TokenConfig) -> None:
     model = build(tokens=tokens).double().eval()
     net = model.dynamics.predictor
     x = model.tokens(*window(model))
-    whole = net(x)
+    full = net(x)
     cache = net.remember(x[:, :1])
     for t in (1, 2):
         out, cache = net.grow(x[:, t], cache, t)
-        assert_close(out, whole[:, t], rtol=0, atol=1e-12)
-    assert_close(net.newest(x), whole[:, 2], rtol=0, atol=1e-12)
+        assert_close(out, full[:, t], rtol=0, atol=1e-12)
+    assert_close(net.newest(x), full[:, 2], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("tokens", [1, FEW, FEW + 1])
@@ -153,13 +153,13 @@ def test_frame_by_frame_is_the_masked_forward(tokens: int) -> None:
     config = PredictorConfig(depth=3, heads=2, head_width=8, hidden=16, dropout=0.1)
     net = Predictor(config, 3, tokens, 12).double().eval()
     x = torch.randn(2, 3, tokens, 12, generator=seeded(), dtype=torch.float64)
-    whole = net(x)
-    assert_close(net.newest(x), whole[:, 2], rtol=0, atol=1e-12)
+    full = net(x)
+    assert_close(net.newest(x), full[:, 2], rtol=0, atol=1e-12)
     out, _ = net.grow(x[:, 2], net.remember(x[:, :2]), 2)
-    assert_close(out, whole[:, 2], rtol=0, atol=1e-12)
+    assert_close(out, full[:, 2], rtol=0, atol=1e-12)
 
 
-def lived(model: DinoWorldModel, batch: int, frames: int) -> DinoState:
+def observed_state(model: DinoWorldModel, batch: int, frames: int) -> DinoState:
     state = model.initial(batch)
     check = TestChannels()
     for t in range(frames):
@@ -172,8 +172,8 @@ def lived(model: DinoWorldModel, batch: int, frames: int) -> DinoState:
     return state
 
 
-def plain(model: DinoWorldModel, state: DinoState, actions: Tensor) -> Rollout:
-    """The rollout of the contract: step after step, everything computed anew."""
+def rollout_without_cache(model: DinoWorldModel, state: DinoState, actions: Tensor) -> Rollout:
+    """The rollout of the contract: step after step, without a cache."""
     want = frozenset({"feat", "visual", "proprio"})
     return WorldModel._rollout_chunk(model, state, actions, want, True, None)
 
@@ -181,16 +181,16 @@ def plain(model: DinoWorldModel, state: DinoState, actions: Tensor) -> Rollout:
 @pytest.mark.parametrize("context", [1, 3])
 @pytest.mark.parametrize("frames", [1, 2, 4])
 @torch.no_grad()
-def test_the_fast_rollout_equals_the_plain_one(
+def test_the_fast_rollout_equals_the_one_without_cache(
     tokens: TokenConfig, context: int, frames: int
 ) -> None:
     model = build(tokens=tokens, context=context).eval()
-    state = lived(model, 2, frames)
+    state = observed_state(model, 2, frames)
     actions = TestChannels().actions(model, 2, 3, 5)
     fast = model.rollout(
         state, actions, want=frozenset({"feat", "visual", "proprio"}), keep_last=True
     )
-    slow = plain(model, state, actions)
+    slow = rollout_without_cache(model, state, actions)
     assert_close(fast.feat, slow.feat, rtol=0, atol=1e-5)
     assert_close(leaves(fast.last), leaves(slow.last), rtol=0, atol=1e-5)
     assert not fast.approximate
@@ -200,58 +200,58 @@ def test_the_fast_rollout_equals_the_plain_one(
 def test_the_cache_is_exact_while_the_window_grows() -> None:
     for slide in ("exact", "cached"):
         model = build(slide=slide, context=1).eval()
-        state, actions = lived(model, 1, 1), TestChannels().actions(model, 1, 4, 3)
+        state, actions = observed_state(model, 1, 1), TestChannels().actions(model, 1, 4, 3)
         fast = model.rollout(state, actions, want=frozenset({"visual"}))
-        slow = plain(model, state, actions)
+        slow = rollout_without_cache(model, state, actions)
         assert_close(fast.feat["visual"], slow.feat["visual"], rtol=0, atol=1e-5)
         assert not fast.approximate
 
 
 @torch.no_grad()
-def test_sliding_with_the_cache_is_approximate_and_said() -> None:
+def test_sliding_with_the_cache_is_approximate_and_marked_so() -> None:
     model = build(slide="cached", context=1).eval()
-    state, actions = lived(model, 1, 1), TestChannels().actions(model, 1, 4, 5)
+    state, actions = observed_state(model, 1, 1), TestChannels().actions(model, 1, 4, 5)
     fast = model.rollout(state, actions, want=frozenset({"visual"}))
-    slow = plain(model, state, actions)
+    slow = rollout_without_cache(model, state, actions)
     error = (fast.feat["visual"] - slow.feat["visual"]).abs().amax((0, 1, 3, 4))
     assert fast.approximate
     assert (error[:3] < 1e-5).all() and (error[3:] > 1e-4).all()
 
 
 @torch.no_grad()
-def test_rows_with_different_pasts_are_imagined_as_if_alone() -> None:
+def test_rows_with_different_histories_are_imagined_independently() -> None:
     model = build().eval()
-    state = lived(model, 4, 2)
+    state = observed_state(model, 4, 2)
     check = TestChannels()
     first = torch.tensor([True, False, True, False])
     state = model.observe(state, check.actions(model, 4), check.make_obs(model, 4), first)
     actions = check.actions(model, 4, 2, 4)
     want = frozenset({"feat"})
-    together = model.rollout(state, actions, want=want, keep_last=True)
+    batched = model.rollout(state, actions, want=want, keep_last=True)
     for b in range(4):
         row = DinoState(*[x[b : b + 1] for x in state])
         alone = model.rollout(row, actions[b : b + 1], want=want, keep_last=True)
-        assert_close(together.feat["feat"][b : b + 1], alone.feat["feat"], rtol=0, atol=1e-5)
-        mine = DinoState(*[x[2 * b : 2 * b + 2] for x in together.last])
-        assert_close(leaves(mine), leaves(alone.last), rtol=0, atol=1e-5)
+        assert_close(batched.feat["feat"][b : b + 1], alone.feat["feat"], rtol=0, atol=1e-5)
+        last_state = DinoState(*[x[2 * b : 2 * b + 2] for x in batched.last])
+        assert_close(leaves(last_state), leaves(alone.last), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
-def test_the_last_step_alone_is_the_last_of_all() -> None:
+def test_the_last_step_alone_equals_that_of_the_full_rollout() -> None:
     model = build().eval()
-    state, actions = lived(model, 2, 2), TestChannels().actions(model, 2, 3, 4)
-    whole = model.rollout(state, actions, want=frozenset({"visual", "proprio"}))
+    state, actions = observed_state(model, 2, 2), TestChannels().actions(model, 2, 3, 4)
+    full = model.rollout(state, actions, want=frozenset({"visual", "proprio"}))
     last = model.rollout(state, actions, want=frozenset({"visual", "proprio", "last"}))
     for name in ("visual", "proprio"):
         assert last.feat[name].shape[2] == 1
-        assert torch.equal(last.feat[name], whole.feat[name][:, :, -1:])
+        assert torch.equal(last.feat[name], full.feat[name][:, :, -1:])
 
 
 @torch.no_grad()
-def test_the_filter_keeps_its_context_and_the_actions_between() -> None:
+def test_the_filter_keeps_its_context_and_the_actions_in_it() -> None:
     model = build(context=2).eval()
     check = TestChannels()
-    state = lived(model, 1, 4)
+    state = observed_state(model, 1, 4)
     assert state.length.tolist() == [2]
     expected = torch.stack([model.encode(check.make_obs(model, 1, seed=t)) for t in (2, 3)], 1)
     assert torch.equal(state.observed[:, :2], expected)
@@ -275,15 +275,15 @@ def test_actions_are_z_scored_and_put_side_by_side() -> None:
     assert_close(adapter.from_robot(actions), ((actions - mean) / std).flatten())
 
 
-def test_goals_of_a_picture_alone() -> None:
+def test_goals_of_an_image_alone() -> None:
     check = TestChannels()
     model = build().eval()
     obs = check.make_obs(model, 2)
-    whole, picture = model.encode_goal(obs), model.encode_goal({"image": obs["image"]})
-    assert set(whole) == set(picture) == {"visual", "proprio", "feat"}
-    assert torch.equal(whole["visual"], picture["visual"])
-    blind = build(probe=None).eval()
-    assert set(blind.encode_goal({"image": obs["image"]})) == {"visual"}
+    with_proprio, image_only = model.encode_goal(obs), model.encode_goal({"image": obs["image"]})
+    assert set(with_proprio) == set(image_only) == {"visual", "proprio", "feat"}
+    assert torch.equal(with_proprio["visual"], image_only["visual"])
+    without_probe = build(probe=None).eval()
+    assert set(without_probe.encode_goal({"image": obs["image"]})) == {"visual"}
     with pytest.raises(ModelError, match="got only image, expected 3 numbers besides the image"):
         model.encode({"image": obs["image"]})
 
@@ -294,7 +294,7 @@ def test_a_robot_without_proprioception() -> None:
         model = build(
             embodiment=embodiment, tokens=replace(TINY.model.tokens, concat_dim=concat_dim)
         ).eval()
-        state = lived(model, 1, 2)
+        state = observed_state(model, 1, 2)
         actions = TestChannels().actions(model, 1, 2, 2)
         rollout = model.rollout(state, actions, want=frozenset({"feat", "visual"}))
         assert set(model.encode_goal(TestChannels().make_obs(model, 1))) == {"feat", "visual"}
@@ -306,25 +306,25 @@ def test_a_robot_without_proprioception() -> None:
 def test_gradients_reach_actions_through_a_rollout() -> None:
     model = build().eval()
     actions = TestChannels().actions(model, 1, 2, 4).requires_grad_()
-    model.rollout(lived(model, 1, 2), actions, want=frozenset({"visual"})).feat[
+    model.rollout(observed_state(model, 1, 2), actions, want=frozenset({"visual"})).feat[
         "visual"
     ].square().mean().backward()
     assert actions.grad is not None and (actions.grad.abs().amax((0, 1, 3)) > 0).all()
 
 
-def test_a_residual_predictor_begins_with_a_still_world() -> None:
+def test_an_untrained_residual_predictor_predicts_no_change() -> None:
     model = build(residual=True).eval()
-    state, actions = lived(model, 1, 1), TestChannels().actions(model, 1, 2, 3)
+    state, actions = observed_state(model, 1, 1), TestChannels().actions(model, 1, 2, 3)
     with torch.no_grad():
-        seen = model.rollout(state, actions, want=frozenset({"feat"})).feat["feat"]
-    now = model.readout(state, frozenset({"feat"}))["feat"]
-    assert_close(seen, now[:, None, None].expand_as(seen))
+        predicted = model.rollout(state, actions, want=frozenset({"feat"})).feat["feat"]
+    current = model.readout(state, frozenset({"feat"}))["feat"]
+    assert_close(predicted, current[:, None, None].expand_as(predicted))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [({"context": 4}, "context"), ({"slide": "sometimes"}, "slide"), ({"frameskip": 0}, "frame")],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         build(**changes)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Masked World Models in plain float64 formulas, to compare the package with: slow and small.
+"""Masked World Models in plain float64 formulas, as a reference for the package: slow and small.
 
 Written from MWM (sections 3 and 4, appendices A and D), DreamerV2 (algorithm 1 and its losses) and
 Kingma and Ba; nothing here calls a layer, a distribution, a loss or an optimiser of the package.
@@ -83,7 +83,7 @@ class Reference:
 
     def update(self, frames: Mapping[str, Tensor], windows: Mapping[str, Tensor]) -> None:
         """One complete update. frames: image (N, H, W, 3), reward (N,). windows: image
-        (B, T, H, W, 3), action (B, T, A), reward, first, terminal (B, T), all on arrival."""
+        (B, T, H, W, 3), action (B, T, A), reward, first, terminal (B, T) of the step to it."""
         self.adams["autoencoder"].step(self.autoencoder_loss(**frames), self.w)
         loss, state = self.world_model_loss(**windows)
         self.adams["dynamics"].step(loss, self.w)
@@ -101,24 +101,24 @@ class Reference:
         noise = torch.rand(len(x), s.grid**2, generator=self.generator)
         order = noise.argsort(1)
         tokens = self._stem(x)
-        kept = torch.stack([t[o[: s.keep]] for t, o in zip(tokens, order, strict=True)])
-        x_kept = self._encoder(kept)
+        visible = torch.stack([t[o[: s.keep]] for t, o in zip(tokens, order, strict=True)])
+        x_visible = self._encoder(visible)
 
-        embedded = self._linear("autoencoder.embed", x_kept)
+        embedded = self._linear("autoencoder.embed", x_visible)
         mask = self.w["autoencoder.mask_token"][0, 0]
         grid = mask.expand(len(x), s.grid**2, -1).clone()
         for i, o in enumerate(order):
             grid[i, o[: s.keep]] = embedded[i, 1:]
         last = mask.expand(len(x), 1, -1)
         table = table_of(mask.shape[0], s.grid)
-        place = torch.cat([torch.zeros_like(table[:1]), table])
-        y = torch.cat([embedded[:, :1], grid, last], 1) + place
+        positions = torch.cat([torch.zeros_like(table[:1]), table])
+        y = torch.cat([embedded[:, :1], grid, last], 1) + positions
         y = self._vit("autoencoder.decoder", y)
 
         patches = self._linear("autoencoder.to_pixels", y[:, 1:-1])
         pixel_loss = (patches - patches_of(x)).square().mean()
-        guess = self._linear("autoencoder.to_reward", patches[:, -1])[:, 0]  # as released
-        return pixel_loss + (guess - symlog(reward.double())).square().mean()
+        predicted = self._linear("autoencoder.to_reward", patches[:, -1])[:, 0]  # as released
+        return pixel_loss + (predicted - symlog(reward.double())).square().mean()
 
     def _stem(self, x: Tensor) -> Tensor:
         for i in (0, 2, 4):
@@ -129,9 +129,9 @@ class Reference:
     def _convolved(self, name: str, x: Tensor, stride: int, pad: int) -> Tensor:
         kernel, bias = self.w[name + ".weight"], self.w[name + ".bias"]
         size = kernel.shape[-1]
-        spots = torch.nn.functional.unfold(x, size, padding=pad, stride=stride)
+        columns = torch.nn.functional.unfold(x, size, padding=pad, stride=stride)
         side = (x.shape[-1] + 2 * pad - size) // stride + 1
-        out = kernel.flatten(1) @ spots + bias[:, None]
+        out = kernel.flatten(1) @ columns + bias[:, None]
         return out.unflatten(-1, (side, side))
 
     def _encoder(self, tokens: Tensor) -> Tensor:
@@ -145,8 +145,8 @@ class Reference:
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         s, (batch, length) = self.sizes, reward.shape
         tokens = self._encoder(self._stem(standardised(image.flatten(0, 1)))).detach()
-        turned = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)  # CLS last
-        x = self._linear("dynamics.encoder.proj", turned)
+        reordered = torch.cat([tokens[:, 1:], tokens[:, :1]], 1)  # CLS last
+        x = self._linear("dynamics.encoder.proj", reordered)
         x = x + table_of(x.shape[-1], s.grid)
         embed = self._vit("dynamics.encoder.vit", x).mean(1).unflatten(0, (batch, length))
 
@@ -155,9 +155,9 @@ class Reference:
         stoch = torch.zeros(batch, s.stoch, s.classes, dtype=torch.float64)
         states, kl = [], []
         for t in range(length):
-            going = (~first[:, t]).double()[:, None]
+            continues = (~first[:, t]).double()[:, None]
             deter = self._recurrence(
-                deter * going, stoch * going[..., None], action[:, t].double() * going
+                deter * continues, stoch * continues[..., None], action[:, t].double() * continues
             )
             prior = self._prior(deter)
             hidden = elu(self._linear("dynamics.rssm.post_in", torch.cat([deter, embed[:, t]], -1)))
@@ -171,22 +171,22 @@ class Reference:
         deters, stochs = (torch.stack(x, 1) for x in zip(*states, strict=True))
 
         feat = torch.cat([stochs.flatten(-2), deters], -1)
-        guess = self._painted(feat.flatten(0, 1))
+        predicted = self._decoded_tokens(feat.flatten(0, 1))
         losses = [
-            (guess - tokens).square().sum(-1).mean(),
+            (predicted - tokens).square().sum(-1).mean(),
             (self._head("dynamics.reward.net", feat) - symlog(reward.double())).square().mean(),
             torch.stack(kl, 1).clamp(0.01, 100.0).mean(),
         ]
-        going_on, target = self._discount(feat), GAMMA * (~terminal).double()
-        cross = -(target * going_on.log() + (1 - target) * (1 - going_on).log())
+        continuation, target = self._discount(feat), GAMMA * (~terminal).double()
+        cross = -(target * continuation.log() + (1 - target) * (1 - continuation).log())
         return sum(losses) + cross.mean(), (deters.detach(), stochs.detach())
 
-    def _painted(self, feat: Tensor) -> Tensor:
+    def _decoded_tokens(self, feat: Tensor) -> Tensor:
         state = self._linear("dynamics.decoder.embed", feat)[:, None]
         mask = self.w["dynamics.decoder.mask_token"][0, 0]
         table = table_of(mask.shape[0], self.sizes.grid)
-        place = torch.cat([torch.zeros_like(table[:1]), table])
-        x = torch.cat([state, mask.expand(len(feat), len(table), -1)], 1) + place
+        positions = torch.cat([torch.zeros_like(table[:1]), table])
+        x = torch.cat([state, mask.expand(len(feat), len(table), -1)], 1) + positions
         x = self._linear("dynamics.decoder.proj", self._vit("dynamics.decoder.vit", x)[:, 1:])
         return torch.cat([x[:, -1:], x[:, :-1]], 1)
 
@@ -250,9 +250,9 @@ class Reference:
         actor = torch.stack(
             [-weights[k] * (returns[k + 1] + ETA * entropies[k]) for k in range(s.horizon - 1)]
         ).mean()
-        guess = self._head("critic.net", feat[:-1].detach())
+        predicted = self._head("critic.net", feat[:-1].detach())
         critic = torch.stack(
-            [weights[k] * (guess[k] - returns[k].detach()).square() for k in range(s.horizon)]
+            [weights[k] * (predicted[k] - returns[k].detach()).square() for k in range(s.horizon)]
         ).mean()
         return actor, critic
 
@@ -291,14 +291,14 @@ class Reference:
 
     def _block(self, name: str, x: Tensor) -> Tensor:
         qkv = self._linear(name + ".attn.qkv", self._norm(name + ".norm1", x, 1e-6))
-        seen = []
+        attended = []
         width = x.shape[-1] // self.sizes.heads
         for head in range(self.sizes.heads):
             at = slice(head * width, (head + 1) * width)
             query, key, value = (part[..., at] for part in qkv.chunk(3, -1))
             weight = (query @ key.transpose(1, 2) / math.sqrt(width)).softmax(-1)
-            seen.append(weight @ value)
-        x = x + self._linear(name + ".attn.proj", torch.cat(seen, -1))
+            attended.append(weight @ value)
+        x = x + self._linear(name + ".attn.proj", torch.cat(attended, -1))
         hidden = self._linear(name + ".mlp.fc1", self._norm(name + ".norm2", x, 1e-6))
         hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))  # GELU
         return x + self._linear(name + ".mlp.fc2", hidden)
@@ -322,14 +322,14 @@ def patches_of(x: Tensor) -> Tensor:
 
 
 def table_of(width: int, grid: int) -> Tensor:
-    """Sin-cos positions (grid^2 + 1, width), the last of the place (grid, grid)."""
+    """Sin-cos positions (grid^2 + 1, width), the last of position (grid, grid)."""
 
-    def half(place: int) -> list[float]:
-        angles = [place * 10000.0 ** (-4 * i / width) for i in range(width // 4)]
+    def half(coordinate: int) -> list[float]:
+        angles = [coordinate * 10000.0 ** (-4 * i / width) for i in range(width // 4)]
         return [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
 
-    places = [(r, c) for r in range(grid) for c in range(grid)] + [(grid, grid)]
-    return torch.tensor([half(c) + half(r) for r, c in places], dtype=torch.float64)
+    positions = [(r, c) for r in range(grid) for c in range(grid)] + [(grid, grid)]
+    return torch.tensor([half(c) + half(r) for r, c in positions], dtype=torch.float64)
 
 
 def onehot(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def images(count: int, size: int = 64, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def shaped() -> MaskedAutoencoder:
+def narrow() -> MaskedAutoencoder:
     """The published grid of 64 tokens, with narrow layers."""
     torch.manual_seed(0)
     return MaskedAutoencoder(
@@ -32,21 +32,21 @@ def shaped() -> MaskedAutoencoder:
     ).requires_grad_(False)
 
 
-def test_shapes_on_the_way(shaped) -> None:
-    kept, restore = shaped.masked_encode(images(2), seeded())
-    assert kept.shape == (2, 17, 16) and restore.shape == (2, 64)
-    patches, reward = shaped.decode(kept, restore)
+def test_shapes_of_all_stages(narrow) -> None:
+    visible, restore = narrow.masked_encode(images(2), seeded())
+    assert visible.shape == (2, 17, 16) and restore.shape == (2, 64)
+    patches, reward = narrow.decode(visible, restore)
     assert patches.shape == (2, 64, 192) and reward.shape == (2,)
-    assert shaped.encode(images(2)).shape == (2, 65, 16) and shaped.tokens == 65
-    assert shaped.decoder_position.shape == (66, 16)
-    assert not shaped.decoder_position[0].any()
+    assert narrow.encode(images(2)).shape == (2, 65, 16) and narrow.tokens == 65
+    assert narrow.decoder_position.shape == (66, 16)
+    assert not narrow.decoder_position[0].any()
 
 
-def test_masks_are_drawn_per_frame_and_undone(shaped) -> None:
-    _, restore = shaped.masked_encode(images(2), seeded())
-    kept = restore < 16  # at these places of the grid
-    assert kept.sum(1).tolist() == [16, 16]
-    assert not kept[0].equal(kept[1])
+def test_masks_are_drawn_per_frame_and_undone(narrow) -> None:
+    _, restore = narrow.masked_encode(images(2), seeded())
+    visible = restore < 16  # at these positions of the grid
+    assert visible.sum(1).tolist() == [16, 16]
+    assert not visible[0].equal(visible[1])
     x = torch.arange(64).expand(2, 64)
     shuffle = restore.argsort(1)
     assert x.gather(1, shuffle).gather(1, restore).equal(x)
@@ -62,56 +62,56 @@ def test_no_masking_keeps_the_order() -> None:
     assert_close(net.decode(tokens, restore)[0], net.decode(tokens)[0])
 
 
-def test_what_is_masked_cannot_be_seen(shaped) -> None:
+def test_masked_patches_do_not_change_the_encoding(narrow) -> None:
     one = images(1)
-    kept, restore = shaped.masked_encode(one, seeded())
-    hidden = int((restore[0] >= 16).nonzero()[0])
+    tokens, restore = narrow.masked_encode(one, seeded())
+    masked = int((restore[0] >= 16).nonzero()[0])
     visible = int((restore[0] < 16).nonzero()[0])
 
-    def scribbled(token: int) -> torch.Tensor:
+    def encoded_with_change(token: int) -> torch.Tensor:
         other = one.clone()
         row, col = (
             token // 8 * 8 + 4,
             token % 8 * 8 + 4,
         )  # k4 s2 convolutions reach 7 pixels further
         other[:, row, col] = 255 - other[:, row, col]
-        return shaped.masked_encode(other, seeded())[0]
+        return narrow.masked_encode(other, seeded())[0]
 
-    reached = {(hidden // 8 + r) * 8 + hidden % 8 + c for r in (-1, 0, 1) for c in (-1, 0, 1)}
-    if not any((restore[0] < 16)[t] for t in reached if 0 <= t < 64):
-        assert scribbled(hidden).equal(kept)
-    assert not scribbled(visible).equal(kept)
+    receptive = {(masked // 8 + r) * 8 + masked % 8 + c for r in (-1, 0, 1) for c in (-1, 0, 1)}
+    if not any((restore[0] < 16)[t] for t in receptive if 0 <= t < 64):
+        assert encoded_with_change(masked).equal(tokens)
+    assert not encoded_with_change(visible).equal(tokens)
 
 
-def test_uint8_and_float_pictures_are_one(shaped) -> None:
+def test_uint8_and_float_images_are_encoded_equally(narrow) -> None:
     u8 = images(2)
-    assert_close(shaped.encode(u8), shaped.encode(u8.permute(0, 3, 1, 2) / 255.0))
+    assert_close(narrow.encode(u8), narrow.encode(u8.permute(0, 3, 1, 2) / 255.0))
 
 
-def test_a_wrong_picture_is_refused_with_the_right_shape(shaped) -> None:
+def test_an_image_of_another_size_is_refused_with_the_right_shape(narrow) -> None:
     with pytest.raises(ValueError, match=r"got \(1, 3, 32, 32\).*expected \(B, 64, 64, 3\)"):
-        shaped.encode(images(1, 32))
+        narrow.encode(images(1, 32))
 
 
-def test_reward_token_shares_the_mask_tokens_weights(shaped) -> None:
-    names = [name for name, _ in shaped.named_parameters() if "token" in name or "cls" in name]
+def test_reward_token_shares_the_mask_tokens_weights(narrow) -> None:
+    names = [name for name, _ in narrow.named_parameters() if "token" in name or "cls" in name]
     assert names == ["cls", "mask_token"]
 
 
 def rows(image, reward, known=None):
-    """Rows of a batch in arrival form; all rewards are known unless told."""
+    """Rows of a batch of transitions; all rewards are known by default."""
     known = torch.ones(len(reward)).bool() if known is None else known
     return {"image": image, "reward": reward, "reward_known": known}
 
 
 @pytest.mark.parametrize("source", ["token", "last_patch"])
-def test_where_the_reward_is_read(shaped, source: str) -> None:
-    net = MaskedAutoencoder(replace(shaped.config, reward_from=source)).requires_grad_(False)
+def test_where_the_reward_is_read(narrow, source: str) -> None:
+    net = MaskedAutoencoder(replace(narrow.config, reward_from=source)).requires_grad_(False)
     decoded, tokens = torch.randn(2, 66, 16, generator=seeded()), torch.zeros(2, 65, 16)
     net.decoder.forward = lambda _: decoded
     patches, reward = net.decode(tokens)
-    read = {"token": decoded[:, 65], "last_patch": patches[:, 63]}[source]
-    assert_close(reward, net.to_reward(read)[:, 0])
+    head_input = {"token": decoded[:, 65], "last_patch": patches[:, 63]}[source]
+    assert_close(reward, net.to_reward(head_input)[:, 0])
 
 
 def test_losses_at_the_start(paper) -> None:
@@ -124,33 +124,33 @@ def test_losses_at_the_start(paper) -> None:
     assert reward.std() < 0.2 and reward.abs().max() < 6
 
 
-def test_unknown_rewards_do_not_count(shaped) -> None:
+def test_unknown_rewards_do_not_count(narrow) -> None:
     known = torch.tensor([True, False, True])
     batch = images(3)
 
     def reward_loss(second: float) -> float:
         reward = torch.tensor([1.0, second, 2.0])
-        return float(shaped.loss(rows(batch, reward, known), seeded())[1]["ae/reward_loss"])
+        return float(narrow.loss(rows(batch, reward, known), seeded())[1]["ae/reward_loss"])
 
     assert reward_loss(0.0) == reward_loss(1e3)
-    none = shaped.loss(rows(batch, torch.ones(3), ~torch.ones(3).bool()), seeded())[1][
+    without_rewards = narrow.loss(rows(batch, torch.ones(3), ~torch.ones(3).bool()), seeded())[1][
         "ae/reward_loss"
     ]
-    assert float(none) == 0.0
+    assert float(without_rewards) == 0.0
 
 
-def test_reward_target_is_symlog(shaped) -> None:
+def test_reward_target_is_symlog(narrow) -> None:
     batch = images(3)
-    _, guess = shaped.decode(*shaped.masked_encode(batch, seeded()))
+    _, predicted = narrow.decode(*narrow.masked_encode(batch, seeded()))
     reward = torch.tensor([0.0, 5.0, 20.0])
-    expected = (guess - symlog(reward)).square().mean()
-    assert_close(shaped.loss(rows(batch, reward), seeded())[1]["ae/reward_loss"], expected)
+    expected = (predicted - symlog(reward)).square().mean()
+    assert_close(narrow.loss(rows(batch, reward), seeded())[1]["ae/reward_loss"], expected)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_the_reward_weighs_as_much_as_it_is_told_to(shaped, scale: float) -> None:
-    net = MaskedAutoencoder(replace(shaped.config, reward_scale=scale))
-    net.load_state_dict(shaped.state_dict())
+def test_reward_scale_weighs_the_reward_loss(narrow, scale: float) -> None:
+    net = MaskedAutoencoder(replace(narrow.config, reward_scale=scale))
+    net.load_state_dict(narrow.state_dict())
     total, metrics = net.loss(rows(images(3), torch.tensor([0.0, 0.3, 0.9])), seeded())
     assert_close(total, metrics["ae/pixel_loss"] + scale * metrics["ae/reward_loss"])
 
@@ -158,13 +158,13 @@ def test_the_reward_weighs_as_much_as_it_is_told_to(shaped, scale: float) -> Non
 def test_only_demonstrated_actions_are_targets() -> None:
     torch.manual_seed(0)
     config = AutoencoderConfig(32, "conv", (8, 16, 16), 32, 1, 32, 1, 2, demonstrations=2.0)
-    net, seen = MaskedAutoencoder(config, action_dim=2), images(3, 32)
-    given = rows(seen, torch.zeros(3)) | {"demo": torch.tensor([True, False, True])}
+    net, frames = MaskedAutoencoder(config, action_dim=2), images(3, 32)
+    batch = rows(frames, torch.zeros(3)) | {"demo": torch.tensor([True, False, True])}
 
-    def losses(action, **more):
-        total, metrics = net.loss({**given, "next_action": torch.tensor(action), **more}, seeded())
-        rest = metrics["ae/pixel_loss"] + metrics["ae/reward_loss"]
-        assert_close(total, rest + 2.0 * metrics["ae/demonstration_loss"])
+    def losses(action, **extra):
+        total, metrics = net.loss({**batch, "next_action": torch.tensor(action), **extra}, seeded())
+        other_losses = metrics["ae/pixel_loss"] + metrics["ae/reward_loss"]
+        assert_close(total, other_losses + 2.0 * metrics["ae/demonstration_loss"])
         return float(metrics["ae/demonstration_loss"].detach())
 
     first = losses([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
@@ -174,12 +174,12 @@ def test_only_demonstrated_actions_are_targets() -> None:
     assert losses([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]], is_last=last) == losses(
         [[1.0, 0.0], [0.0, 0.0], [0.0, -1.0]], is_last=last
     )
-    _, metrics = net.loss(rows(seen, torch.zeros(3)), seeded())
+    _, metrics = net.loss(rows(frames, torch.zeros(3)), seeded())
     assert "ae/demonstration_loss" not in metrics
 
 
 def test_it_overfits_a_few_frames() -> None:
-    """Simple pictures, a small net: the pixel loss falls below 0.1 and the reward is known."""
+    """Simple images, a small net: the pixel loss falls below 0.1 and the reward is predicted."""
     torch.manual_seed(0)
     net = MaskedAutoencoder(AutoencoderConfig(32, "conv", (8, 16, 16), 32, 1, 32, 1, 2))
     g = seeded()

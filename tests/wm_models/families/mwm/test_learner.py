@@ -1,4 +1,4 @@
-"""The learner: schedule, exact resume, and updates that fail without a trace."""
+"""The learner: schedule, exact resume, and failed updates that change nothing."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_parts_start_one_after_the_other(changed, batches, behavior_every, expec
     preset = changed(learner={**schedule, "behavior_every": behavior_every})
     learner = preset.build_learner(preset.build(3))
     assert learner.initial_updates == 3
-    seen = []
+    updated_parts = []
     for i in range(6):
         metrics = learner.update(batches(learner, i))
-        seen.append("".join(k for k, key in _PARTS.items() if key in metrics))
-    assert seen == expected
+        updated_parts.append("".join(k for k, key in _PARTS.items() if key in metrics))
+    assert updated_parts == expected
 
 
 _PARTS = {"A": "ae/pixel_loss", "W": "wm/kl", "B": "ac/actor_loss"}
@@ -95,26 +95,29 @@ def test_each_optimiser_moves_its_own_part(changed, batches) -> None:
     assert moved(lambda: learner.update_behavior(post[0], batch)) == {"actor", "critic"}
 
 
-def test_all_rows_are_learned_from_reset_frames_included(tiny, batches, monkeypatch) -> None:
+def test_all_rows_are_training_targets_reset_frames_included(tiny, batches, monkeypatch) -> None:
     """Windows of T + 1 log rows: T with a known reward; the reset frame comes with reward 0."""
     learner = tiny.build_learner(tiny.build(3, seed=1))
-    given = batches(learner)
-    for rows in given.values():
+    training_batches = batches(learner)
+    for rows in training_batches.values():
         rows["is_first"][0, 0] = True
-        rows["image"][rows["is_first"]] = 7  # all over: what a reset looks like
-    seen = {}
+        rows["image"][rows["is_first"]] = 7  # every pixel: marks reset frames
+    inputs = {}
 
-    def watch(name: str, module, place: int) -> None:
+    def record_input(name: str, module, position: int) -> None:
         loss = module.loss
         monkeypatch.setattr(
-            module, "loss", lambda *a: seen.update({name: a[place]}) or loss(*a), raising=True
+            module,
+            "loss",
+            lambda *a: inputs.update({name: a[position]}) or loss(*a),
+            raising=True,
         )
 
-    watch("ae", learner.model.autoencoder, 0)
-    watch("wm", learner.model.dynamics, 1)
-    learner.update(given)
-    ae, wm = seen["ae"], seen["wm"]
-    batch, length = given["autoencoder"]["reward"].shape
+    record_input("ae", learner.model.autoencoder, 0)
+    record_input("wm", learner.model.dynamics, 1)
+    learner.update(training_batches)
+    ae, wm = inputs["ae"], inputs["wm"]
+    batch, length = training_batches["autoencoder"]["reward"].shape
     assert len(ae["reward"]) == batch * (length - 1) + 1  # the window that begins with a reset
     assert ae["reward_known"].all()
     assert wm["reward"].shape == (2, 4) and wm["reward_known"].all()
@@ -122,11 +125,13 @@ def test_all_rows_are_learned_from_reset_frames_included(tiny, batches, monkeypa
     for rows in (ae, wm):
         reset = (rows["image"] == 7).flatten(rows["reward"].ndim).all(-1)
         assert reset.any() and not rows["reward"][reset].any()
-        assert rows["reward"][~reset].all()  # and those alone have none
+        assert rows["reward"][~reset].all()  # only those have none
 
 
 @pytest.mark.parametrize("join", [True, False])
-def test_the_autoencoder_sees_every_row_equally_often(changed, monkeypatch, join: bool) -> None:
+def test_the_autoencoder_trains_on_every_row_equally_often(
+    changed, monkeypatch, join: bool
+) -> None:
     """From all windows of a log of three episodes, which are joined or are not."""
     preset = changed(learner={"sampling": Sampling(join=join)})
     learner, lengths = preset.build_learner(preset.build(3)), (4, 2, 6)
@@ -141,13 +146,13 @@ def test_the_autoencoder_sees_every_row_equally_often(changed, monkeypatch, join
     batch = {name: value[0][torch.tensor(windows)] for name, value in rows.items()}
     batch["is_first"] = first[torch.tensor(windows)]
     batch["row"] = torch.tensor(windows)
-    seen = []
+    trained_rows = []
     loss = learner.model.autoencoder.loss
     monkeypatch.setattr(
-        learner.model.autoencoder, "loss", lambda r, g: seen.append(r["row"]) or loss(r, g)
+        learner.model.autoencoder, "loss", lambda r, g: trained_rows.append(r["row"]) or loss(r, g)
     )
     learner.update_autoencoder(batch)
-    assert seen[0].bincount().tolist() == [1] * sum(lengths)
+    assert trained_rows[0].bincount().tolist() == [1] * sum(lengths)
 
 
 def test_windows_of_one_row_have_no_reward() -> None:
@@ -160,19 +165,19 @@ def test_a_batch_that_is_not_finite_changes_nothing(tiny, batches, field: str) -
     learner = tiny.build_learner(tiny.build(3, seed=1))
     learner.update(batches(learner))
     before, state = weights(learner), copy.deepcopy(learner.state_dict())
-    bad = {"agent": batches(learner)["agent"]}
-    bad["agent"][field][:, 1] = float("nan")
+    invalid = {"agent": batches(learner)["agent"]}
+    invalid["agent"][field][:, 1] = float("nan")
     with pytest.raises(FloatingPointError, match="training diverged"):
-        learner.update(bad)
+        learner.update(invalid)
     assert all(a.equal(b) for a, b in zip(weights(learner), before, strict=True))
     after = learner.state_dict()
     assert after["updates"] == state["updates"]
     for key, value in state["behavior"].items():
         assert after["behavior"][key].equal(value)
-    learner.update(batches(learner))  # and training goes on
+    learner.update(batches(learner))  # and training continues
 
 
-def test_weights_do_not_run_away_on_real_batches(tiny, batches) -> None:
+def test_losses_stay_finite_over_several_updates(tiny, batches) -> None:
     learner = tiny.build_learner(tiny.build(3, seed=1))
     for i in range(10):
         metrics = learner.update(batches(learner, i))

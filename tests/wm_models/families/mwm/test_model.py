@@ -44,7 +44,7 @@ def test_token_decoder_keeps_the_order_of_its_targets(model) -> None:
     decoder = model.dynamics.decoder
     feat = torch.randn(1, model.config.rssm.feat)
     for block in list(decoder.vit)[:-1]:
-        with torch.no_grad():  # without attention every token goes its own way
+        with torch.no_grad():  # without attention tokens do not mix
             block.attn.proj.weight.zero_()
             block.attn.proj.bias.zero_()
     before = decoder(feat)
@@ -80,7 +80,7 @@ def test_kl_is_clipped_per_step_after_mixing_and_scaling(changed, rows) -> None:
     assert_close((loss_b, grad_b), (0.5 * loss, 0.5 * grad), rtol=1e-4, atol=1e-6)
 
 
-def test_the_reward_weighs_as_much_as_the_world_model_is_told(changed, rows) -> None:
+def test_reward_scale_weighs_the_reward_loss(changed, rows) -> None:
     batch, totals, reward = arrival(rows(2, 5)), [], torch.zeros(())
     for scale in (1.0, 100.0):
         model = changed(model={"reward_scale": scale}).build(3, seed=1)
@@ -109,9 +109,7 @@ def test_every_term_reaches_the_recurrent_state(model, rows, term: str) -> None:
     assert model.dynamics.rssm.gru.weight.grad.abs().sum() > 0
 
 
-def test_demonstrated_actions_are_learned_into_the_posterior_and_no_others_count(
-    changed, rows
-) -> None:
+def test_only_demonstrated_actions_train_the_posterior(changed, rows) -> None:
     model = changed(model={"demonstrations": 1.0}).build(3, seed=1)
     batch = arrival(rows(2, 5))
     tokens = tokens_of(model, batch)
@@ -146,7 +144,7 @@ def test_rewards_that_are_unknown_do_not_count(model, rows) -> None:
 
 
 def test_stepwise_observe_equals_the_training_pass(model, rows) -> None:
-    """What the nodes do at every observation is what the learner did over the window."""
+    """The step-by-step filter of the nodes equals the learner's pass over the window."""
     batch = arrival({k: v[:1] for k, v in rows(1, 6).items()})
     tokens = tokens_of(model, batch)
     start = model.dynamics.rssm.initial(1, tokens)
@@ -163,7 +161,7 @@ def test_stepwise_observe_equals_the_training_pass(model, rows) -> None:
 
 
 def test_value_and_reward_count_every_reward_once(model) -> None:
-    """The critic's V includes the reward on arriving; the contract's value does not."""
+    """The critic's V includes the reward of the current state; the contract's value does not."""
     state = model.step(model.initial(4), torch.rand(4, 3), generator=seeded())
     with torch.no_grad():
         model.critic.scale.fill_(2.0)
@@ -172,7 +170,7 @@ def test_value_and_reward_count_every_reward_once(model) -> None:
     assert_close(out["reward"] + model.config.gamma * out["value"], v)
 
 
-def test_open_loop_pictures(model, rows) -> None:
+def test_open_loop_images(model, rows) -> None:
     batch = arrival(rows(2, 3))
     state = model.initial(2)
     with torch.no_grad():
@@ -249,6 +247,6 @@ def test_settings_are_checked() -> None:
         TokenViTConfig(tokens="both")
 
 
-def test_what_is_not_there_is_refused(model) -> None:
+def test_a_readout_without_a_head_is_refused(model) -> None:
     with pytest.raises(ModelError, match=r"predicts no 'cont'; it predicts reward, value"):
         model.rollout(model.initial(1), torch.zeros(1, 1, 1, 3), want=frozenset({"cont"}))

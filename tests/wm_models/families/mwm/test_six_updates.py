@@ -1,10 +1,10 @@
 """Six complete updates of a small MWM: against plain formulas, and against stored weights.
 
 The release of MWM cannot run here. The formulas (`mwm_reference`) and the stored weights are our
-own; what they hold fast is how the release computes, where it differs from the paper too: the
+own; they fix the computations of the release, also where it differs from the paper: the
 gradient of samples, the place of Adam's epsilon, the autoencoder's reward from the last patch.
 
-    python -m tests.wm_models.families.mwm.test_six_updates    stores the weights anew
+    python -m tests.wm_models.families.mwm.test_six_updates    stores the weights again
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RELEASED = replace(
 )
 
 
-OTHERWISE = {  # what differs from the release -> the part of the model where it shows
+VARIANTS = {  # difference from the release -> the part of the model that it changes
     "epsilon": (
         replace(RELEASED, learner=replace(RELEASED.learner, world_model=OptimizerConfig(lr=1e-3))),
         "dynamics",
@@ -67,16 +67,16 @@ def learner(preset: MWMPreset = RELEASED) -> MWMLearner:
     return preset.build_learner(preset.build(ACTIONS, seed=1), seed=SEED)
 
 
-def six_updates(made: MWMLearner) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def six_updates(trained_learner: MWMLearner) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights before and after."""
-    before = weights(made.model)
+    before = weights(trained_learner.model)
     for i in range(UPDATES):
-        made.update(given(i))
-    return before, weights(made.model)
+        trained_learner.update(batches_of(i))
+    return before, weights(trained_learner.model)
 
 
-def given(update: int) -> dict[str, dict[str, Tensor]]:
-    """Windows of log rows that join two episodes; the first ended for good. One of the windows
+def batches_of(update: int) -> dict[str, dict[str, Tensor]]:
+    """Windows of log rows that join two episodes; the first is terminal. One of the windows
     begins with a reset."""
     specs = {"autoencoder": TINY.learner.autoencoder_batch, "agent": TINY.learner.agent_batch}
     batches = {}
@@ -92,29 +92,29 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {n: v.detach().clone() for n, v in model.state_dict().items() if n != "critic.scale"}
 
 
-def arrived(rows: Mapping[str, Tensor], window: int, t: int) -> dict[str, Tensor]:
-    """Row t of a window with what led to it, one by one."""
+def transition(rows: Mapping[str, Tensor], window: int, t: int) -> dict[str, Tensor]:
+    """Row t of a window with the step that led to it."""
     reset = bool(rows["is_first"][window, t])
-    led = {n: rows[n][window, t - 1] for n in ("action", "reward", "is_terminal")}
+    previous = {n: rows[n][window, t - 1] for n in ("action", "reward", "is_terminal")}
     return {
         "image": rows["image"][window, t],
-        "action": torch.zeros(ACTIONS) if reset else led["action"],
-        "reward": torch.zeros(()) if reset else led["reward"],
+        "action": torch.zeros(ACTIONS) if reset else previous["action"],
+        "reward": torch.zeros(()) if reset else previous["reward"],
         "first": torch.tensor(reset),
-        "terminal": torch.tensor(False) if reset else led["is_terminal"],
+        "terminal": torch.tensor(False) if reset else previous["is_terminal"],
     }
 
 
 def frames(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Every row but the first of a window, and that where it is a reset."""
     batch, length = rows["reward"].shape
-    known = [
-        arrived(rows, b, t)
+    transitions = [
+        transition(rows, b, t)
         for b in range(batch)
         for t in range(length)
         if t or rows["is_first"][b, 0]
     ]
-    return {n: torch.stack([row[n] for row in known]) for n in ("image", "reward")}
+    return {n: torch.stack([row[n] for row in transitions]) for n in ("image", "reward")}
 
 
 def windows(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ def windows(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     cut = []
     for b in range(batch):
         begin = 0 if rows["is_first"][b, 0] else 1
-        cut.append([arrived(rows, b, t) for t in range(begin, begin + length - 1)])
+        cut.append([transition(rows, b, t) for t in range(begin, begin + length - 1)])
         cut[-1][0]["first"] = torch.tensor(True)
     return {n: torch.stack([torch.stack([r[n] for r in w]) for w in cut]) for n in cut[0][0]}
 
@@ -146,15 +146,15 @@ def test_six_updates_follow_the_formulas(trained) -> None:
     before, after = trained
     reference = Reference(learner().model.state_dict(), SIZES, SEED)
     for i in range(UPDATES):
-        batches = given(i)
+        batches = batches_of(i)
         reference.update(frames(batches["autoencoder"]), windows(batches["agent"]))
     for part in PARTS:  # measured: 1e-5 to 1.2e-4, the noise of float32
         assert distance(reference.w, after, part) < 1e-3 * distance(after, before, part), part
 
 
-@pytest.mark.parametrize("what", OTHERWISE)
-def test_six_updates_tell_the_differences_from_the_release(trained, what: str) -> None:
-    preset, part = OTHERWISE[what]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_six_updates_differ_for_each_difference_from_the_release(trained, variant: str) -> None:
+    preset, part = VARIANTS[variant]
     before, after = six_updates(learner(preset))
     shared = {n for n, v in before.items() if v.equal(trained[0].get(n, v[:0]))}
     assert any(n.startswith(part) for n in shared)

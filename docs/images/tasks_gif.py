@@ -1,6 +1,6 @@
 """Write the video of the README: first episodes of some logs side by side, as a GIF:
 
-`python docs/images/film.py docs/images/tasks.gif LOG ...`
+`python docs/images/tasks_gif.py docs/images/tasks.gif LOG ...`
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from wm_datasets import LogReader
@@ -16,7 +17,7 @@ from wm_datasets import LogReader
 SCALE, EVERY, SHOW_MS = 3, 2, 80  # enlargement, rows per frame, time per frame
 
 
-def first_episode(log: Path) -> list[np.ndarray]:
+def first_episode(log: Path) -> list[npt.NDArray[np.uint8]]:
     """Return frames (H, W, 3) of the log's first episode."""
     with LogReader(log) as reader:
         start, rows, _ = reader.episodes[0].tolist()
