@@ -44,7 +44,9 @@ class RSSMConfig:
     hidden: int = 1024
     stoch: int = 32
     classes: int = 32
-    core: str = "gru"  # recurrent core: "gru", or "block" (DreamerV3, Nature 2025; nets/block_gru.py)
+    core: str = (
+        "gru"  # recurrent core: "gru", or "block" (DreamerV3, Nature 2025; nets/block_gru.py)
+    )
     blocks: int = 8  # of the core "block", in which the recurrent state is split
     prior_layers: int = 1  # hidden layers of the prior
     # the core "gru": actions are padded with zeros to this many inputs; 0: they are not

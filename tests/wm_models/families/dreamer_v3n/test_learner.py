@@ -124,7 +124,10 @@ def test_replayed_returns_are_what_reaches_the_world_model_from_the_behaviour() 
 
 def test_world_model_and_behaviour_step_together() -> None:
     """Imagination is that of the weights before the step, not of the world model's after it."""
-    joint, apart = learner_of(), learner_of(replace(TINY, learner=replace(TINY.learner, joint=False)))
+    joint, apart = (
+        learner_of(),
+        learner_of(replace(TINY, learner=replace(TINY.learner, joint=False))),
+    )
     got = [each.update({"agent": log_rows(2, 5)}) for each in (joint, apart)]
     assert got[0]["wm/image_loss"] == got[1]["wm/image_loss"]
     assert got[0]["ac/action_abs"] != got[1]["ac/action_abs"] or (
@@ -254,5 +257,7 @@ def test_the_world_model_can_start_alone() -> None:
 
 
 def test_replayed_returns_need_values_of_what_follows() -> None:
-    with pytest.raises(ModelError, match="replay_value: got 0.3, expected 0 with returns 'arrival'"):
+    with pytest.raises(
+        ModelError, match="replay_value: got 0.3, expected 0 with returns 'arrival'"
+    ):
         changed(returns="arrival")

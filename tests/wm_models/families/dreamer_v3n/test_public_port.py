@@ -131,8 +131,6 @@ def test_laprop_with_adaptive_clipping() -> None:
     optimizer = Optimizer("test", [module], laprop(1e-2, warmup=0))
     for t in range(4):
         grads = [STORED[f"laprop.grad.{t}.{i}"] for i in range(3)]
-        optimizer.step(
-            sum((p * g).sum() for p, g in zip(module.parameters(), grads, strict=True))
-        )
+        optimizer.step(sum((p * g).sum() for p, g in zip(module.parameters(), grads, strict=True)))
     for i, parameter in enumerate(module.parameters()):
         assert_close(parameter.detach(), STORED[f"laprop.after.{i}"], **CLOSE)
