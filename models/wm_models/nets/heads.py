@@ -35,7 +35,7 @@ class HeadConfig:
     layers: int = 4
     act: str = "elu"
     norm: str = "none"  # in front of each activation; with "layer" the linear layers have no bias
-    # of hidden layers; "truncated_normal" in DreamerV3 (2023), "truncated_normal_in" in that of 2025
+    # of hidden layers; DreamerV3 has "truncated_normal" in 2023 and "truncated_normal_in" in 2025
     init: str = "glorot"
 
     def __post_init__(self) -> None:
@@ -127,8 +127,8 @@ class ActorConfig:
 
     kind: "truncated_normal" (MWM, DreamerV2, APV), "clipped_normal" (DreamerV3, 2023) or "normal",
     whose samples leave the box (DreamerV3, Nature 2025; the model clips what it is given, and what
-    it acts), all with mean tanh(m) and std ``std_low`` + ``std_span`` sigmoid(``std_slope`` s + ``std_shift``), or
-    "onehot", for discrete actions.
+    it acts), all with mean tanh(m) and std ``std_low`` + ``std_span`` sigmoid(``std_slope`` s +
+    ``std_shift``), or "onehot", for discrete actions.
     """
 
     kind: str = "truncated_normal"

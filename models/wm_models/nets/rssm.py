@@ -16,7 +16,6 @@ from wm_models.nets.blocks import (
     NORM_EPS,
     NORMS,
     biased,
-    hidden,
     initialize_output_,
     mlp,
     norm_layer,
@@ -57,7 +56,7 @@ class RSSMConfig:
     posterior_norm: str = "same"  # as `norm`, or "batch": BatchNorm in the posterior (MuDreamer)
     unimix: float = 0.0  # share of the uniform distribution in every categorical; .01 in DreamerV3
     initial: str = "zeros"  # "learned": h_0 is learned, z_0 is the prior's mode there (DreamerV3)
-    # of the weights; "truncated_normal" in DreamerV3 (2023), "truncated_normal_in" in that of 2025
+    # of the weights; DreamerV3 has "truncated_normal" in 2023 and "truncated_normal_in" in 2025
     init: str = "glorot"
 
     def __post_init__(self) -> None:
