@@ -243,8 +243,7 @@ class Behavior(nn.Module):
     ) -> Tensor:
         """The critic's loss at replayed states, on lambda-returns of their own rewards.
 
-        feat (B, T, F), of the posterior states; gradients pass it. ``batch`` (B, T) in arrival
-        form.
+        feat (B, T, F), of the posterior states, passes gradients. ``batch`` (B, T) in arrival form.
         Returns go on from the return imagined from a state, or its value where none was, at the
         end of a window and of an episode.
         """

@@ -35,7 +35,7 @@ class HeadConfig:
     layers: int = 4
     act: str = "elu"
     norm: str = "none"  # in front of each activation; with "layer" the linear layers have no bias
-    # hidden layers; "truncated_normal" in DreamerV3 of 2023, "truncated_normal_in" in that of 2025
+    # hidden layers': "truncated_normal" in DreamerV3 of 2023, "truncated_normal_in" in that of 2025
     init: str = "glorot"
 
     def __post_init__(self) -> None:

@@ -48,9 +48,7 @@ class RSSMConfig:
     img_in_act: str = "none"  # the core "gru": behind img_in; `act` in all models but MWM's release
     act: str = "elu"  # of the hidden layers of prior, posterior and the core "block"
     norm: str = "none"  # in front of each activation; with "layer" the linear layers have no bias
-    core: str = (
-        "gru"  # recurrent core: "gru", or "block" (DreamerV3, Nature 2025; nets/block_gru.py)
-    )
+    core: str = "gru"  # recurrent: "gru", or "block" (DreamerV3, Nature 2025; nets/block_gru.py)
     blocks: int = 8  # of the core "block", in which the recurrent state is split
     prior_layers: int = 1  # hidden layers of the prior
     posterior_norm: str = "same"  # as `norm`, or "batch": BatchNorm in the posterior (MuDreamer)

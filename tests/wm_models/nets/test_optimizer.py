@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam
+from wm_models.errors import ModelError
+from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam, laprop, minimise
 
 
 @pytest.fixture
@@ -146,3 +147,72 @@ def test_not_finite_changes_nothing(layer, part: str) -> None:
         optimizer.step(loss)
     assert all(p.equal(q) for p, q in zip(layer.parameters(), before, strict=True))
     assert optimizer.updates == 1
+
+
+def test_adaptive_clipping_is_per_tensor_in_units_of_its_norm() -> None:
+    """The first step of momentum of normalised gradients hides the clip; plain norms show it."""
+    net = nn.Module()
+    net.large, net.small = nn.Parameter(torch.full((4,), 2.0)), nn.Parameter(torch.zeros(4))
+    optimizer = Optimizer("x", [net], laprop())
+    net.large.grad, net.small.grad = torch.full((4,), 50.0), torch.full((4,), 1e-5)
+    norm = optimizer.clip()
+    assert_close(norm, 100.0)
+    assert_close(net.large.grad.norm(), torch.tensor(0.3 * 4.0))
+    assert_close(net.small.grad, torch.full((4,), 1e-5))  # below .3 of the smallest norm, 1e-3
+    net.small.grad.fill_(1.0)
+    optimizer.clip()
+    assert_close(net.small.grad.norm(), torch.tensor(0.3 * 1e-3))
+
+
+def test_steps_of_laprop_are_as_long_as_the_rate(layer) -> None:
+    """Of the first update exactly, whatever the gradient's scale."""
+    for scale in (1e-6, 1.0):
+        before = layer.weight.detach().clone()
+        Optimizer("x", [layer], laprop(1e-3, warmup=0)).step(scale * layer(torch.ones(1, 3)).sum())
+        assert_close((before - layer.weight).detach(), torch.full((2, 3), 1e-3), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("config", [OptimizerConfig(lr=1e-2), laprop(1e-2, warmup=0)])
+def test_optimisers_of_parts_move_as_one_of_all_from_one_backward(config) -> None:
+    """Clipping is per tensor, or of no effect here."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    other = copy.deepcopy(net)
+    whole = Optimizer("all", [net], config)
+    parts = [Optimizer(str(i), [other[i]], config) for i in range(2)]
+    for _ in range(3):
+        x = torch.randn(5, 3)
+        whole.step(net(x).square().mean())
+        norms = minimise(other(x).square().mean(), parts)
+    assert set(norms) == {"0/grad_norm", "1/grad_norm"}
+    for a, b in zip(net.parameters(), other.parameters(), strict=True):
+        assert_close(a, b)
+
+
+def test_a_gradient_of_one_part_that_is_not_finite_moves_none() -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    before = [p.detach().clone() for p in net.parameters()]
+    parts = [Optimizer(str(i), [net[i]], OptimizerConfig()) for i in range(2)]
+    bad = (net[0](torch.ones(1)) - net[0](torch.ones(1))).abs().sqrt().sum()  # infinite slope at 0
+    with pytest.raises(FloatingPointError, match="0/grad_norm"):
+        minimise(bad + net[1](torch.ones(1)).sum(), parts)
+    assert all(p.equal(q) for p, q in zip(net.parameters(), before, strict=True))
+    assert [part.updates for part in parts] == [0, 0]
+
+
+def test_laprop_resumes_exactly(layer) -> None:
+    optimizer = Optimizer("x", [layer], laprop(1e-2, warmup=3))
+    for _ in range(2):
+        optimizer.step(layer(torch.randn(4, 3)).square().sum())
+    state, twin = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(layer)
+    other = Optimizer("x", [twin], laprop(1e-2, warmup=3))
+    other.load_state_dict(state)
+    x = torch.randn(4, 3)
+    for each, net in ((optimizer, layer), (other, twin)):
+        each.step(net(x).square().sum())
+    assert layer.weight.equal(twin.weight)
+
+
+def test_the_place_of_epsilon_is_adam_s() -> None:
+    with pytest.raises(ModelError, match="epsilon_hat: got True, expected False"):
+        OptimizerConfig(algorithm="laprop", epsilon_hat=True)

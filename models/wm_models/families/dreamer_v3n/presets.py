@@ -1,4 +1,4 @@
-"""Named settings: the release's sizes, and a small one of our own with its reasons."""
+"""Named settings: the release's sizes, and a small one of our own, with its reasons."""
 
 from __future__ import annotations
 

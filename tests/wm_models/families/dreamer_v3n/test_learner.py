@@ -141,7 +141,7 @@ def trajectory_of(critic, count: int, feat: int, returns: torch.Tensor) -> Traje
     """One imagined step from each of ``count`` states, with given returns (count,)."""
     two = torch.zeros(2, count)
     return Trajectory(
-        Imagined(torch.zeros(2, count, feat), torch.zeros(1, count, ACTIONS), torch.zeros(1, count)),
+        Imagined(torch.zeros(2, count, feat), torch.zeros(1, count, ACTIONS), two[:1]),
         reward=torch.stack([two[0], returns]),
         discount=two,
         value=two,
@@ -258,6 +258,6 @@ def test_the_world_model_can_start_alone() -> None:
 
 def test_replayed_returns_need_values_of_what_follows() -> None:
     with pytest.raises(
-        ModelError, match="replay_value: got 0.3, expected 0 with returns 'arrival'"
+        ModelError, match=r"replay_value: got 0\.3, expected 0 with returns 'arrival'"
     ):
         changed(returns="arrival")

@@ -70,12 +70,9 @@ def fill(parameters: dict[str, Tensor], numbers: Tensor) -> None:
 
 
 def learner_of(case: str):
-    model = replace(
-        TINY.model, kl=EachFreeKL(1.0, 0.1, 0.02), continues_as_gamma=False, **CHANGES[case]
-    )
-    preset = replace(TINY, model=model)
-    full = replace(preset, model=replace(model, **CHANGES["reconstruction"], actor=TINY.model.actor,
-                                         representation="reconstruction")).build(ACTIONS)  # fmt: skip
+    base = replace(TINY.model, kl=EachFreeKL(1.0, 0.1, 0.02), continues_as_gamma=False)
+    preset = replace(TINY, model=replace(base, **CHANGES[case]))
+    full = replace(TINY, model=base).build(ACTIONS)
     fill(flat(full), STORED["weights"])
     made = preset.build_learner(preset.build(ACTIONS), seed=SEED)
     own, given = made.model.state_dict(), full.state_dict()
