@@ -44,6 +44,7 @@ class DreamerConfig:
     continues_as_gamma: bool = True  # the discount head predicts gamma (DreamerV2) or 1 (V3)
     image_scale: float = 0.5  # weight of the squared error of observations
     reward_scale: float = 1.0  # weight of the reward loss
+    squash_reward: bool = False  # learn tanh of the reward (DreamerV2 on Atari)
     discount_scale: float = 1.0  # weight of the discount loss
     critic_counts_arrival: bool = True  # as `returns: arrival` of the behaviour (DreamerV2)
 
@@ -51,7 +52,7 @@ class DreamerConfig:
         check = Checked(self)
         check.choice("reward", FORMS[:-1])
         check.choice("critic", FORMS[:-1])
-        check.flag("discount", "continues_as_gamma", "critic_counts_arrival")
+        check.flag("discount", "squash_reward", "continues_as_gamma", "critic_counts_arrival")
         check.number("gamma", low=0.0, high=1.0, open_ends="low")
         check.number("output_scale", "image_scale", "reward_scale", "discount_scale", low=0.0)
 
@@ -66,9 +67,12 @@ class DreamerConfig:
 
 
 class ReconstructingWorld(DreamerWorld):
-    """An RSSM whose states reconstruct the observation."""
+    """An RSSM whose states reconstruct the observation. ``embed``: numbers that the posterior gets,
+    those of the encoder by default."""
 
-    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+    def __init__(
+        self, config: DreamerConfig, embodiment: Embodiment, embed: int | None = None
+    ) -> None:
         c, feat = config, config.rssm.feat
         super().__init__(
             c.kl,
@@ -76,7 +80,8 @@ class ReconstructingWorld(DreamerWorld):
             continues_as=c.gamma if c.continues_as_gamma else 1.0,
             weights=c.loss_weights,
         )
-        self.rssm = RSSM(c.rssm, embodiment.action_dim, c.observation.width)
+        self.squash_reward = c.squash_reward
+        self.rssm = RSSM(c.rssm, embodiment.action_dim, embed or c.observation.width)
         self.decoder = ObservationDecoder(c.observation, embodiment, feat)
         self.reward = ScalarHead(feat, c.heads, c.reward, output_scale=c.output_scale)
         self.discount = (
@@ -87,6 +92,16 @@ class ReconstructingWorld(DreamerWorld):
         self, features: Tensor, post: RSSMState, batch: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         return self.decoder.losses(post.feat, batch)
+
+    def loss(
+        self,
+        features: Tensor,
+        batch: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
+        if self.squash_reward:
+            batch = {**batch, "reward": torch.tanh(batch["reward"])}
+        return super().loss(features, batch, generator)
 
 
 class Dreamer(DreamerAgent):
@@ -101,7 +116,7 @@ class Dreamer(DreamerAgent):
         self.critic_counts_arrival = c.critic_counts_arrival
         obs_keys = c.observation.obs_keys(embodiment)
         self.encoder = ObservationEncoder(c.observation, embodiment)
-        self.dynamics = ReconstructingWorld(c, embodiment)
+        self.dynamics = self.make_world(c, embodiment)
         self.actor = Actor(feat, action_dim, c.heads, c.actor)
         self.critic = Critic(feat, c.heads, c.critic, output_scale=c.output_scale)
         low, high = symmetric_box(action_dim)
@@ -117,6 +132,10 @@ class Dreamer(DreamerAgent):
             has_decoder=c.observation.images,
             stochastic=True,
         )
+
+    def make_world(self, config: DreamerConfig, embodiment: Embodiment) -> ReconstructingWorld:
+        """The world model; a family may set a part in front of it."""
+        return ReconstructingWorld(config, embodiment)
 
     def modules_by_name(self) -> dict[str, nn.Module]:
         return {
@@ -144,7 +163,7 @@ class DreamerPreset(Preset):
     @property
     def pace(self) -> Pace:
         c = self.learner
-        return Pace(c.prefill, c.train_every, c.world_model_init)
+        return Pace(c.prefill, c.train_every, c.world_model_init + c.behavior_init)
 
     @property
     def sampling(self) -> Sampling:

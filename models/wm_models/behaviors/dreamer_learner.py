@@ -37,6 +37,7 @@ class DreamerLearnerConfig:
     critic: OptimizerConfig = field(default_factory=OptimizerConfig)
     behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
     world_model_init: int = 0  # first updates of the world model, without behaviour
+    behavior_init: int = 0  # then updates of all parts, which do not wait for new experience
     behavior_every: int = 1  # after its start, one update of actor and critic per this many
     prefill: int = 5000  # random steps before training starts
     train_every: int = 5  # agent steps per update once all parts are training
@@ -45,7 +46,7 @@ class DreamerLearnerConfig:
     def __post_init__(self) -> None:
         check = Checked(self)
         check.whole("behavior_every", "train_every")
-        check.whole("world_model_init", "prefill", low=0)
+        check.whole("world_model_init", "behavior_init", "prefill", low=0)
         require_context(self, "agent_batch")
 
 
@@ -104,13 +105,18 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         return {"agent": self.config.agent_batch}
 
     @property
-    def initial_updates(self) -> int:
-        """Updates that precede behaviour learning; they do not wait for new experience."""
+    def behavior_from(self) -> int:
+        """Updates that precede behaviour learning."""
         return self.config.world_model_init
 
     @property
+    def initial_updates(self) -> int:
+        """First updates, which do not wait for new experience."""
+        return self.behavior_from + self.config.behavior_init
+
+    @property
     def phase(self) -> str:
-        return "world_model" if self.updates < self.initial_updates else "behaviour"
+        return "world_model" if self.updates < self.behavior_from else "behaviour"
 
     def begin_with(self, step: int) -> None:
         self.behavior.target.load_state_dict(self.model.critic.state_dict())
@@ -128,7 +134,7 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         if "agent" in batches:
             batch = without_context(self.prepare(batches["agent"]), self.keep_resets)
             post, metrics = self.update_world_model(batch)
-            since = self.updates - self.initial_updates
+            since = self.updates - self.behavior_from
             if since >= 0 and since % self.config.behavior_every == 0:
                 metrics |= self.update_behavior(post, batch)
         self.updates += 1

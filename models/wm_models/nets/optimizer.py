@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ class OptimizerConfig:
     clip: float = 100.0  # global norm of the gradient
     decay: float = 1e-6  # w <- (1 - decay) w before each step
     decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
-    warmup: int = 0  # updates over which the learning rate rises linearly from 0
+    hold: int = 0  # first updates, at learning rate 0; their gradients count in Adam's means (APV)
+    warmup: int = 0  # updates over which the learning rate then rises linearly from 0
     anneal: int = 0  # updates over which it then falls to a tenth (half a cosine); 0: constant
 
     def __post_init__(self) -> None:
@@ -43,7 +44,7 @@ class OptimizerConfig:
         if self.clip != math.inf:
             check.number("clip", low=0.0, open_ends="low")
         check.number("decay", low=0.0, high=1.0)
-        check.whole("warmup", "anneal", low=0)
+        check.whole("hold", "warmup", "anneal", low=0)
 
 
 def keras_adam(lr: float = 3e-4, **settings: Any) -> OptimizerConfig:
@@ -63,31 +64,38 @@ class Optimizer:
         self.updates = 0
 
     def step(self, loss: Tensor) -> dict[str, float]:
-        """Minimise ``loss`` by one step; a non-finite loss or gradient changes nothing and raises
-        FloatingPointError."""
-        check_finite(f"{self.name}/loss", float(loss.detach()))
-        self.adam.zero_grad(set_to_none=True)
-        loss.backward()
+        """:func:`minimize` with this optimiser alone."""
+        return minimize(loss, [self])
+
+    def clipped(self) -> float:
+        """Clip the gradients; their norm before, which must be finite (FloatingPointError)."""
         norm = float(nn.utils.clip_grad_norm_(self.params, self.config.clip, foreach=True))
         check_finite(f"{self.name}/grad_norm", norm)
+        return norm
+
+    def apply(self) -> None:
+        """Step along the gradients."""
         with torch.no_grad():
             torch._foreach_mul_(self._decayed, 1.0 - self.config.decay)
         for group in self.adam.param_groups:
-            group["lr"] = self.config.lr * self._warmup() * self._anneal()
+            group["lr"] = self.config.lr * self._rate(self.updates - self.config.hold)
             group["eps"] = self.config.eps
             if self.config.epsilon_hat:  # PyTorch divides sqrt(v) by this: let eps share it
                 group["eps"] /= math.sqrt(1.0 - group["betas"][1] ** (self.updates + 1))
         self.adam.step()
         self.updates += 1
-        return {f"{self.name}/grad_norm": norm}
 
-    def _warmup(self) -> float:
-        return min(self.updates / self.config.warmup, 1.0) if self.config.warmup else 1.0
+    def _rate(self, update: int) -> float:
+        """The share of the learning rate at an update counted from the end of ``hold``."""
+        if update < 0:
+            return 0.0
+        warm = min(update / self.config.warmup, 1.0) if self.config.warmup else 1.0
+        return warm * self._anneal(update - self.config.warmup)
 
-    def _anneal(self) -> float:
+    def _anneal(self, update: int) -> float:
         if not self.config.anneal:
             return 1.0
-        done = min(max(self.updates - self.config.warmup, 0) / self.config.anneal, 1.0)
+        done = min(max(update, 0) / self.config.anneal, 1.0)
         return LAST_SHARE + (1.0 - LAST_SHARE) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,3 +104,16 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.adam.load_state_dict(state["adam"])
         self.updates = state["updates"]
+
+
+def minimize(loss: Tensor, optimizers: Sequence[Optimizer]) -> dict[str, float]:
+    """One step of each optimiser along its own gradients of one ``loss``; a non-finite loss or
+    gradient changes nothing and raises FloatingPointError."""
+    check_finite(f"{optimizers[-1].name}/loss", float(loss.detach()))
+    for optimizer in optimizers:
+        optimizer.adam.zero_grad(set_to_none=True)
+    loss.backward()
+    norms = {f"{optimizer.name}/grad_norm": optimizer.clipped() for optimizer in optimizers}
+    for optimizer in optimizers:
+        optimizer.apply()
+    return norms
