@@ -65,18 +65,17 @@ ENTRIES: Mapping[str, PresetEntry] = {
         _DREAMER_V2, "DreamerV2 as published on Atari: discrete actions, a discount head."
     ),
     "dreamer_v2_cpu": PresetEntry(
-        _DREAMER_V2, "Every mechanism of DreamerV2 at 2.3M parameters, for one CPU core."
+        _DREAMER_V2, "Every mechanism of DreamerV2 at 2.0M parameters, for one CPU core."
     ),
     "apv": PresetEntry(
-        _APV, "APV as published on Meta-World, after pre-training with apv_pretrain (45M parameters)."
+        _APV,
+        "APV as published on Meta-World, fine-tuned after apv_pretrain (45M parameters).",
     ),
     "apv_dmc": PresetEntry(_APV, "APV as published on DeepMind Control."),
     "apv_pretrain": PresetEntry(
-        _APV, "Pre-training of APV: a model of action-free videos (18M parameters)."
+        _APV, "Pre-training of APV: a model of action-free videos (26M parameters)."
     ),
-    "apv_cpu": PresetEntry(
-        _APV, "Every mechanism of APV at 2.3M parameters, for one CPU core."
-    ),
+    "apv_cpu": PresetEntry(_APV, "Every mechanism of APV at 2.1M parameters, for one CPU core."),
     "apv_cpu_pretrain": PresetEntry(_APV, "Pre-training of apv_cpu on action-free videos."),
     "dino_wm": PresetEntry(
         _DINO_WM, "DINO-WM with our settings (20M parameters, DINOv2-S frozen)."

@@ -94,9 +94,7 @@ DREAMER_V2_CPU = DreamerPreset(
     "dreamer_v2_cpu",
     SUMMARIES["dreamer_v2_cpu"],
     model=DreamerConfig(
-        observation=ObservationConfig(
-            cnn=CNNConfig(depth=12), mlp=HeadConfig(units=128, layers=2)
-        ),
+        observation=ObservationConfig(cnn=CNNConfig(depth=12), mlp=HeadConfig(units=128, layers=2)),
         rssm=RSSMConfig(
             deter=256, hidden=256, stoch=16, classes=16, img_in_act="elu", action_pad=0
         ),
