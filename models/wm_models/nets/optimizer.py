@@ -33,7 +33,7 @@ class OptimizerConfig:
     decay: float = 1e-6  # w <- (1 - decay) w before each step
     decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
     hold: int = 0  # first updates, at learning rate 0; their gradients count in Adam's means (APV)
-    warmup: int = 0  # updates over which the learning rate then rises linearly from 0
+    warmup: int = 0  # updates over which the learning rate rises linearly from 0
     anneal: int = 0  # updates over which it then falls to a tenth (half a cosine); 0: constant
 
     def __post_init__(self) -> None:
@@ -64,38 +64,35 @@ class Optimizer:
         self.updates = 0
 
     def step(self, loss: Tensor) -> dict[str, float]:
-        """:func:`minimize` with this optimiser alone."""
-        return minimize(loss, [self])
+        """Minimise ``loss`` by one step; a non-finite loss or gradient changes nothing and raises
+        FloatingPointError."""
+        return minimise(loss, [self])
 
-    def clipped(self) -> float:
-        """Clip the gradients; their norm before, which must be finite (FloatingPointError)."""
-        norm = float(nn.utils.clip_grad_norm_(self.params, self.config.clip, foreach=True))
-        check_finite(f"{self.name}/grad_norm", norm)
-        return norm
+    def clip(self) -> float:
+        """Clip the gradients; the norm that they had."""
+        return float(nn.utils.clip_grad_norm_(self.params, self.config.clip, foreach=True))
 
     def apply(self) -> None:
-        """Step along the gradients."""
+        """Move the weights along the gradients."""
         with torch.no_grad():
             torch._foreach_mul_(self._decayed, 1.0 - self.config.decay)
         for group in self.adam.param_groups:
-            group["lr"] = self.config.lr * self._rate(self.updates - self.config.hold)
+            group["lr"] = self.config.lr * self._warmup() * self._anneal()
             group["eps"] = self.config.eps
             if self.config.epsilon_hat:  # PyTorch divides sqrt(v) by this: let eps share it
                 group["eps"] /= math.sqrt(1.0 - group["betas"][1] ** (self.updates + 1))
         self.adam.step()
         self.updates += 1
 
-    def _rate(self, update: int) -> float:
-        """The share of the learning rate at an update counted from the end of ``hold``."""
-        if update < 0:
+    def _warmup(self) -> float:
+        if self.updates < self.config.hold:
             return 0.0
-        warm = min(update / self.config.warmup, 1.0) if self.config.warmup else 1.0
-        return warm * self._anneal(update - self.config.warmup)
+        return min(self.updates / self.config.warmup, 1.0) if self.config.warmup else 1.0
 
-    def _anneal(self, update: int) -> float:
+    def _anneal(self) -> float:
         if not self.config.anneal:
             return 1.0
-        done = min(max(update, 0) / self.config.anneal, 1.0)
+        done = min(max(self.updates - self.config.warmup, 0) / self.config.anneal, 1.0)
         return LAST_SHARE + (1.0 - LAST_SHARE) * 0.5 * (1.0 + math.cos(math.pi * done))
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,14 +103,16 @@ class Optimizer:
         self.updates = state["updates"]
 
 
-def minimize(loss: Tensor, optimizers: Sequence[Optimizer]) -> dict[str, float]:
-    """One step of each optimiser along its own gradients of one ``loss``; a non-finite loss or
-    gradient changes nothing and raises FloatingPointError."""
-    check_finite(f"{optimizers[-1].name}/loss", float(loss.detach()))
-    for optimizer in optimizers:
-        optimizer.adam.zero_grad(set_to_none=True)
+def minimise(loss: Tensor, optimizers: Sequence[Optimizer]) -> dict[str, float]:
+    """Minimise ``loss`` by one backward and a step of each optimiser, each of weights of its own;
+    a non-finite loss or gradient changes nothing and raises FloatingPointError."""
+    check_finite(f"{'+'.join(each.name for each in optimizers)}/loss", float(loss.detach()))
+    for each in optimizers:
+        each.adam.zero_grad(set_to_none=True)
     loss.backward()
-    norms = {f"{optimizer.name}/grad_norm": optimizer.clipped() for optimizer in optimizers}
-    for optimizer in optimizers:
-        optimizer.apply()
+    norms = {f"{each.name}/grad_norm": each.clip() for each in optimizers}
+    for name, norm in norms.items():
+        check_finite(name, norm)
+    for each in optimizers:
+        each.apply()
     return norms

@@ -106,7 +106,11 @@ def assert_agrees(
     for name in names:
         mine = torch.tensor([each[name] for each in metrics])
         assert_close(
-            mine, stored[f"{case}/metrics/{name}"], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: n + m
+            mine,
+            stored[f"{case}/metrics/{name}"],
+            rtol=1e-4,
+            atol=1e-6,
+            msg=lambda m, n=name: n + m,
         )
     assert len(names) >= 3
     for key, gradient in stored.items():

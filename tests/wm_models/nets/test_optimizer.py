@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam
+from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam, minimise
 
 
 @pytest.fixture
@@ -146,3 +146,48 @@ def test_not_finite_changes_nothing(layer, bad: str) -> None:
         optimizer.step(loss)
     assert all(p.equal(q) for p, q in zip(layer.parameters(), before, strict=True))
     assert optimizer.updates == 1
+
+
+def test_a_held_rate_is_zero_while_adam_s_means_already_learn(layer) -> None:
+    optimizer = Optimizer("x", [layer], OptimizerConfig(lr=0.1, hold=2, decay=0.0))
+    before, rates = layer.weight.clone(), []
+    for _ in range(3):
+        assert len(rates) == 3 or layer.weight.equal(before)
+        optimizer.step(layer(torch.ones(1, 3)).sum())
+        rates.append(optimizer.adam.param_groups[0]["lr"])
+    assert rates == [0.0, 0.0, 0.1]
+    assert optimizer.adam.state[layer.weight]["step"] == 3
+
+
+def test_one_loss_moves_the_weights_of_two_optimisers_as_each_alone(layer) -> None:
+    torch.manual_seed(1)
+    second = nn.Linear(2, 1)
+    pair = [layer, second]
+    config = OptimizerConfig(lr=0.1, clip=0.01)
+    apart = copy.deepcopy(pair)
+    for i, part in enumerate(apart):
+        Optimizer("x", [part], config).step(apart[1](apart[0](torch.ones(1, 3))).sum())
+        if i == 0:
+            apart[0] = copy.deepcopy(pair[0])
+    loss = second(layer(torch.ones(1, 3))).sum()
+    norms = minimise(loss, [Optimizer(name, [part], config) for name, part in zip("ab", pair)])
+    assert norms.keys() == {"a/grad_norm", "b/grad_norm"}
+    assert_close(second.weight, apart[1].weight)
+
+
+def test_of_two_optimisers_none_steps_when_one_gradient_is_not_finite(layer) -> None:
+    second = nn.Linear(2, 1)
+    optimizers = [
+        Optimizer("a", [second], OptimizerConfig()),
+        Optimizer("b", [layer], OptimizerConfig()),
+    ]
+    before = copy.deepcopy([layer.state_dict(), second.state_dict()])
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    before[0] = copy.deepcopy(layer.state_dict())
+    loss = second(layer(torch.ones(1, 3)).abs().sqrt()).sum()  # the root's slope at 0 is infinite
+    with pytest.raises(FloatingPointError, match="b/grad_norm"):
+        minimise(loss, optimizers)
+    for module, old in zip((layer, second), before, strict=True):
+        assert all(v.equal(old[k]) for k, v in module.state_dict().items())

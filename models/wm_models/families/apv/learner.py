@@ -15,7 +15,7 @@ from wm_models.errors import ModelError
 from wm_models.families.apv.bonus import Bonus, BonusConfig
 from wm_models.families.apv.model import APVDreamer
 from wm_models.interface.checked import Checked
-from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam, minimize
+from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam, minimise
 from wm_models.nets.rssm import RSSMState
 
 PARTS = ("encoder", "decoder", "af_rssm")  # that pre-training can give
@@ -99,7 +99,7 @@ class APVLearner(DreamerLearner[APVDreamer, APVLearnerConfig]):
         if novelty is not None:
             metrics["wm/bonus"] = novelty.distance.mean()
         updated = [self.optimizers[name] for name in ("enc", "wm") if name in self.optimizers]
-        result = numbers(metrics) | minimize(
+        result = numbers(metrics) | minimise(
             loss + model.config.af_kl_scale * stage.kl_loss, updated
         )
         if self.bonus is not None and novelty is not None:

@@ -40,6 +40,17 @@ def small(preset: DreamerPreset, **behavior: object) -> DreamerPreset:
 TINY = small(DREAMER_V2_DMC)
 TINY = replace(TINY, model=replace(TINY.model, kl=AveragedFreeKL(free=0.1)))
 TINY_ATARI = small(DREAMER_V2_ATARI)
-TINY_BOTH = replace(
-    TINY, learner=replace(TINY.learner, behavior=replace(TINY.learner.behavior, actor_grad="both"))
-)
+
+
+def changed(preset: DreamerPreset, **parts: dict[str, object]) -> DreamerPreset:
+    """A preset with fields of its model, learner or behaviour changed."""
+    learner = replace(preset.learner, **parts.get("learner", {}))
+    behavior = replace(learner.behavior, **parts.get("behavior", {}))
+    return replace(
+        preset,
+        model=replace(preset.model, **parts.get("model", {})),
+        learner=replace(learner, behavior=behavior),
+    )
+
+
+TINY_BOTH = changed(TINY, behavior={"actor_grad": "both"})
