@@ -160,32 +160,31 @@ def test_a_held_rate_is_zero_while_adam_s_means_already_learn(layer) -> None:
 
 
 def test_one_loss_moves_the_weights_of_two_optimisers_as_each_alone(layer) -> None:
+    """Each clips by the norm of its own gradient."""
     torch.manual_seed(1)
-    second = nn.Linear(2, 1)
-    pair = [layer, second]
-    config = OptimizerConfig(lr=0.1, clip=0.01)
-    apart = copy.deepcopy(pair)
-    for i, part in enumerate(apart):
-        Optimizer("x", [part], config).step(apart[1](apart[0](torch.ones(1, 3))).sum())
-        if i == 0:
-            apart[0] = copy.deepcopy(pair[0])
-    loss = second(layer(torch.ones(1, 3))).sum()
-    norms = minimise(loss, [Optimizer(name, [part], config) for name, part in zip("ab", pair)])
-    assert norms.keys() == {"a/grad_norm", "b/grad_norm"}
-    assert_close(second.weight, apart[1].weight)
+    net = nn.Sequential(layer, nn.Linear(2, 1))
+
+    def stepped(*parts: int) -> nn.Sequential:
+        copied = copy.deepcopy(net)
+        config = OptimizerConfig(lr=0.1, eps=1.0, clip=0.01)
+        optimizers = [Optimizer(f"{i}", [copied[i]], config) for i in parts]
+        norms = minimise(copied(torch.ones(1, 3)).sum(), optimizers)
+        assert list(norms) == [f"{i}/grad_norm" for i in parts]
+        return copied
+
+    both = stepped(0, 1)
+    for i in (0, 1):
+        assert both[i].weight.equal(stepped(i)[i].weight)
+        assert not both[i].weight.equal(net[i].weight)
 
 
 def test_of_two_optimisers_none_steps_when_one_gradient_is_not_finite(layer) -> None:
     second = nn.Linear(2, 1)
-    optimizers = [
-        Optimizer("a", [second], OptimizerConfig()),
-        Optimizer("b", [layer], OptimizerConfig()),
-    ]
-    before = copy.deepcopy([layer.state_dict(), second.state_dict()])
+    optimizers = [Optimizer(n, [m], OptimizerConfig()) for n, m in (("a", second), ("b", layer))]
     with torch.no_grad():
         layer.weight.zero_()
         layer.bias.zero_()
-    before[0] = copy.deepcopy(layer.state_dict())
+    before = copy.deepcopy([layer.state_dict(), second.state_dict()])
     loss = second(layer(torch.ones(1, 3)).abs().sqrt()).sum()  # the root's slope at 0 is infinite
     with pytest.raises(FloatingPointError, match="b/grad_norm"):
         minimise(loss, optimizers)

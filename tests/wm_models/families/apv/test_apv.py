@@ -60,9 +60,8 @@ class TestVideo(TestContract):
     preset = TINY_VIDEO
 
     def training(self, model: WorldModel) -> Callable[[], float]:
-        preset = replace(
-            TINY_VIDEO, learner=replace(TINY_VIDEO.learner, optimizer=keras_adam(3e-3))
-        )
+        fast = replace(TINY_VIDEO.learner, optimizer=keras_adam(3e-3))
+        preset = replace(TINY_VIDEO, learner=fast)
         learner = preset.build_learner(model)
         frames = torch.full((2, 3, 64, 64, 3), 220, dtype=torch.uint8)
         batch = {"videos": {"image": frames, "is_first": torch.zeros(2, 3).bool()}}
@@ -322,7 +321,9 @@ def test_every_window_trains(rows, window: int) -> None:
 
 
 def test_a_window_longer_than_the_batch_is_refused() -> None:
-    with pytest.raises(ModelError, match="agent_batch: got .*, expected windows of 8 rows or more"):
+    with pytest.raises(
+        ModelError, match=r"got .*, expected windows of 8 rows or more"
+    ):
         with_learner(bonus=replace(TINY.learner.bonus, window=7))
 
 
