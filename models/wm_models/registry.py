@@ -16,6 +16,8 @@ from wm_models.errors import unknown_name
 if TYPE_CHECKING:
     from wm_models.interface.preset import Preset
 
+_APV = "wm_models.families.apv.presets"
+_DREAMER_V2 = "wm_models.families.dreamer_v2.presets"
 _MWM = "wm_models.families.mwm.presets"
 _DREAMER_V3N = "wm_models.families.dreamer_v3n.presets"
 _DINO_WM = "wm_models.families.dino_wm.presets"
@@ -51,6 +53,31 @@ ENTRIES: Mapping[str, PresetEntry] = {
     "mwm_cpu_plan": PresetEntry(
         _MWM, "mwm_cpu_fine for planning (cem) with a dense reward of at most 1."
     ),
+    "dreamer_v2": PresetEntry(
+        _DREAMER_V2, "DreamerV2 as the baseline of MWM on Meta-World (33M parameters)."
+    ),
+    "dreamer_v2_large": PresetEntry(
+        _DREAMER_V2, "DreamerV2 as the baseline of APV on Meta-World (31M parameters)."
+    ),
+    "dreamer_v2_dmc": PresetEntry(
+        _DREAMER_V2, "DreamerV2 as published on DeepMind Control (17M parameters)."
+    ),
+    "dreamer_v2_atari": PresetEntry(
+        _DREAMER_V2, "DreamerV2 as published on Atari: discrete actions, a discount head."
+    ),
+    "dreamer_v2_cpu": PresetEntry(
+        _DREAMER_V2, "Every mechanism of DreamerV2 at 2.0M parameters, for one CPU core."
+    ),
+    "apv": PresetEntry(
+        _APV,
+        "APV as published on Meta-World, fine-tuned after apv_pretrain (45M parameters).",
+    ),
+    "apv_dmc": PresetEntry(_APV, "APV as published on DeepMind Control."),
+    "apv_pretrain": PresetEntry(
+        _APV, "Pre-training of APV: a model of action-free videos (26M parameters)."
+    ),
+    "apv_cpu": PresetEntry(_APV, "Every mechanism of APV at 2.1M parameters, for one CPU core."),
+    "apv_cpu_pretrain": PresetEntry(_APV, "Pre-training of apv_cpu on action-free videos."),
     "dreamer_v3n": PresetEntry(
         _DREAMER_V3N, "DreamerV3 of Nature 2025, size12m (10.5M parameters): block GRU, one loss."
     ),

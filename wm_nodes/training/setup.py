@@ -24,7 +24,7 @@ from wm_nodes.training.embodiment_stats import measure_embodiment
 from wm_nodes.training.episode_returns import EpisodeReturns
 from wm_nodes.training.logs import TrainingLogs
 
-PRETRAINED = ("encoder",)  # entries of a manifest about weights that were trained elsewhere
+PRETRAINED = ("encoder", "pretrained")  # entries of a manifest about weights trained elsewhere
 
 
 @dataclass

@@ -46,6 +46,7 @@ class DreamerConfig:
     continues_as_gamma: bool = True  # the discount head predicts gamma (DreamerV2) or 1 (V3)
     image_scale: float = 0.5  # weight of the squared error of observations
     reward_scale: float = 1.0  # weight of the reward loss
+    squash_reward: bool = False  # learn tanh of the reward (DreamerV2 on Atari)
     discount_scale: float = 1.0  # weight of the discount loss
     critic_counts_arrival: bool = True  # as `returns: arrival` of the behaviour (DreamerV2)
 
@@ -53,7 +54,7 @@ class DreamerConfig:
         check = Checked(self)
         check.choice("reward", FORMS[:-1])
         check.choice("critic", FORMS[:-1])
-        check.flag("discount", "continues_as_gamma", "critic_counts_arrival")
+        check.flag("discount", "squash_reward", "continues_as_gamma", "critic_counts_arrival")
         check.number("gamma", low=0.0, high=1.0, open_ends="low")
         check.number("output_scale", "image_scale", "reward_scale", "discount_scale", low=0.0)
 
@@ -68,9 +69,12 @@ class DreamerConfig:
 
 
 class PlainWorld(DreamerWorld):
-    """RSSM and heads as a configuration says; what the states must predict is left to a family."""
+    """RSSM and heads as a configuration says; what the states must predict is left to a family.
+    ``embed``: numbers that the posterior gets, those of the encoder by default."""
 
-    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+    def __init__(
+        self, config: DreamerConfig, embodiment: Embodiment, embed: int | None = None
+    ) -> None:
         c, feat = config, config.rssm.feat
         super().__init__(
             c.kl,
@@ -78,18 +82,31 @@ class PlainWorld(DreamerWorld):
             continues_as=c.gamma if c.continues_as_gamma else 1.0,
             weights=c.loss_weights,
         )
-        self.rssm = make_rssm(c.rssm, embodiment.action_dim, c.observation.width)
+        self.squash_reward = c.squash_reward
+        self.rssm = make_rssm(c.rssm, embodiment.action_dim, embed or c.observation.width)
         self.reward = ScalarHead(feat, c.heads, c.reward, output_scale=c.output_scale)
         self.discount = (
             ScalarHead(feat, c.heads, "bernoulli", output_scale=1.0) if c.discount else None
         )
 
+    def loss(
+        self,
+        features: Tensor,
+        batch: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
+        if self.squash_reward:
+            batch = {**batch, "reward": torch.tanh(batch["reward"])}
+        return super().loss(features, batch, generator)
+
 
 class ReconstructingWorld(PlainWorld):
     """An RSSM whose states reconstruct the observation."""
 
-    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
-        super().__init__(config, embodiment)
+    def __init__(
+        self, config: DreamerConfig, embodiment: Embodiment, embed: int | None = None
+    ) -> None:
+        super().__init__(config, embodiment, embed)
         rssm = config.rssm
         self.decoder = ObservationDecoder(config.observation, embodiment, rssm.feat, rssm.deter)
 
@@ -161,7 +178,7 @@ class DreamerPreset(Preset):
     @property
     def pace(self) -> Pace:
         c = self.learner
-        return Pace(c.prefill, c.train_every, c.world_model_init)
+        return Pace(c.prefill, c.train_every, c.world_model_init + c.behavior_init)
 
     @property
     def sampling(self) -> Sampling:

@@ -38,6 +38,7 @@ class DreamerLearnerConfig:
     critic: OptimizerConfig = field(default_factory=OptimizerConfig)
     behavior: BehaviorConfig = field(default_factory=BehaviorConfig)
     world_model_init: int = 0  # first updates of the world model, without behaviour
+    behavior_init: int = 0  # then updates of all parts, which do not wait for new experience
     # Are world model, actor and critic trained by one backward of the sum of their losses, in which
     # the critic's loss on replayed returns reaches the world model (DreamerV3, Nature)? Otherwise
     # the world model makes its step first.
@@ -50,7 +51,7 @@ class DreamerLearnerConfig:
     def __post_init__(self) -> None:
         check = Checked(self)
         check.whole("behavior_every", "train_every")
-        check.whole("world_model_init", "prefill", low=0)
+        check.whole("world_model_init", "behavior_init", "prefill", low=0)
         check.flag("joint")
         require_context(self, "agent_batch")
 
@@ -110,13 +111,18 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         return {"agent": self.config.agent_batch}
 
     @property
-    def initial_updates(self) -> int:
-        """Updates that precede behaviour learning; they do not wait for new experience."""
+    def behavior_from(self) -> int:
+        """Updates that precede behaviour learning."""
         return self.config.world_model_init
 
     @property
+    def initial_updates(self) -> int:
+        """First updates, which do not wait for new experience."""
+        return self.behavior_from + self.config.behavior_init
+
+    @property
     def phase(self) -> str:
-        return "world_model" if self.updates < self.initial_updates else "behaviour"
+        return "world_model" if self.updates < self.behavior_from else "behaviour"
 
     def begin_with(self, step: int) -> None:
         self.behavior.target.load_state_dict(self.model.critic.state_dict())
@@ -133,7 +139,7 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         metrics: dict[str, float] = {}
         if "agent" in batches:
             batch = without_context(self.prepare(batches["agent"]), self.keep_resets)
-            since = self.updates - self.initial_updates
+            since = self.updates - self.behavior_from
             behaves = since >= 0 and since % self.config.behavior_every == 0
             if behaves and self.config.joint:
                 metrics = self.update_jointly(batch)

@@ -77,7 +77,7 @@ def overridden(preset: Any, changes: Mapping[str, Any]) -> Any:
 
 def written(changes: Mapping[str, Any]) -> str:
     """Changes as :func:`read_changes` reads them, in the order of their names."""
-    each = {k: str(list(v)).replace(" ", "") if isinstance(v, (list, tuple)) else v
+    each = {k: f"[{','.join(map(str, v))}]" if isinstance(v, (list, tuple)) else v
             for k, v in changes.items()}  # fmt: skip
     return ",".join(f"{name}={each[name]}" for name in sorted(each))
 
@@ -161,7 +161,7 @@ def _as(kind: Any, value: Any) -> Any:
     if kind is str:
         if not isinstance(value, str):
             raise ValueError
-        return value
+        return value.strip()
     if get_origin(kind) is tuple:
         words = value.strip("[]() ").split(",") if isinstance(value, str) else value
         each = [part for part in get_args(kind) if part is not Ellipsis]
@@ -184,7 +184,8 @@ def _kind(hint: Any) -> str:
         if get_origin(kind) is tuple:
             inner = [part for part in get_args(kind) if part is not Ellipsis]
             count = "" if Ellipsis in get_args(kind) else f"{len(inner)} "
-            each.append(f"[{count}{'whole numbers' if inner[0] is int else 'numbers'}]")
+            items = {int: "whole numbers", str: "words"}.get(inner[0], "numbers")
+            each.append(f"[{count}{items}]")
         else:
             each.append(words.get(kind, str(kind)))
     return " or ".join(each)

@@ -50,6 +50,7 @@ class OptimizerConfig:
     clip: float = 100.0  # largest norm of the gradient
     decay: float = 1e-6  # w <- (1 - decay) w before each step
     decay_all: bool = False  # decay biases, norms and tokens too (the autoencoder's setting)
+    hold: int = 0  # first updates, at learning rate 0; their gradients count in Adam's means (APV)
     warmup: int = 0  # updates over which the learning rate rises linearly from 0
     anneal: int = 0  # updates over which it then falls to a tenth (half a cosine); 0: constant
 
@@ -65,7 +66,7 @@ class OptimizerConfig:
         if self.clip != math.inf:
             check.number("clip", low=0.0, open_ends="low")
         check.number("decay", low=0.0, high=1.0)
-        check.whole("warmup", "anneal", low=0)
+        check.whole("hold", "warmup", "anneal", low=0)
 
 
 def keras_adam(lr: float = 3e-4, **settings: Any) -> OptimizerConfig:
@@ -124,6 +125,8 @@ class Optimizer:
         self.updates += 1
 
     def _warmup(self) -> float:
+        if self.updates < self.config.hold:
+            return 0.0
         return min(self.updates / self.config.warmup, 1.0) if self.config.warmup else 1.0
 
     def _anneal(self) -> float:

@@ -59,6 +59,16 @@ def test_changes_have_their_types_and_the_preset_stays_as_it_was():
     assert changed.build(4).config == changed.model
 
 
+def test_a_list_of_words_is_read_as_it_is_written():
+    apv = preset("apv_cpu")
+    assert settings_of(apv)["learner.load"].kind == "[words]"
+    changed = apv.varied(read_changes("learner.load=[encoder, decoder],learner.pretrained=/a b"))
+    assert changed.learner.load == ("encoder", "decoder")
+    assert written(changed.settings) == "learner.load=[encoder,decoder],learner.pretrained=/a b"
+    with pytest.raises(ModelError, match=r"learner\.load: got 3, expected"):
+        apv.varied({"learner.load": 3})
+
+
 def test_settings_of_one_part_are_checked_together():
     vit = CPU.varied({"model.vit.heads": 6, "model.vit.width": 48}).model.vit
     assert (vit.heads, vit.width) == (6, 48)

@@ -216,3 +216,47 @@ def test_laprop_resumes_exactly(layer) -> None:
 def test_the_place_of_epsilon_is_adam_s() -> None:
     with pytest.raises(ModelError, match="epsilon_hat: got True, expected False"):
         OptimizerConfig(algorithm="laprop", epsilon_hat=True)
+
+
+def test_a_held_rate_is_zero_while_adam_s_means_already_learn(layer) -> None:
+    optimizer = Optimizer("x", [layer], OptimizerConfig(lr=0.1, hold=2, decay=0.0))
+    before, rates = layer.weight.clone(), []
+    for _ in range(3):
+        assert len(rates) == 3 or layer.weight.equal(before)
+        optimizer.step(layer(torch.ones(1, 3)).sum())
+        rates.append(optimizer.rule.param_groups[0]["lr"])
+    assert rates == [0.0, 0.0, 0.1]
+    assert optimizer.rule.state[layer.weight]["step"] == 3
+
+
+def test_one_loss_moves_the_weights_of_two_optimisers_as_each_alone(layer) -> None:
+    """Each clips by the norm of its own gradient."""
+    torch.manual_seed(1)
+    net = nn.Sequential(layer, nn.Linear(2, 1))
+
+    def stepped(*parts: int) -> nn.Sequential:
+        copied = copy.deepcopy(net)
+        config = OptimizerConfig(lr=0.1, eps=1.0, clip=0.01)
+        optimizers = [Optimizer(f"{i}", [copied[i]], config) for i in parts]
+        norms = minimise(copied(torch.ones(1, 3)).sum(), optimizers)
+        assert list(norms) == [f"{i}/grad_norm" for i in parts]
+        return copied
+
+    both = stepped(0, 1)
+    for i in (0, 1):
+        assert both[i].weight.equal(stepped(i)[i].weight)
+        assert not both[i].weight.equal(net[i].weight)
+
+
+def test_of_two_optimisers_none_steps_when_one_gradient_is_not_finite(layer) -> None:
+    second = nn.Linear(2, 1)
+    optimizers = [Optimizer(n, [m], OptimizerConfig()) for n, m in (("a", second), ("b", layer))]
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    before = copy.deepcopy([layer.state_dict(), second.state_dict()])
+    loss = second(layer(torch.ones(1, 3)).abs().sqrt()).sum()  # the root's slope at 0 is infinite
+    with pytest.raises(FloatingPointError, match="b/grad_norm"):
+        minimise(loss, optimizers)
+    for module, old in zip((layer, second), before, strict=True):
+        assert all(v.equal(old[k]) for k, v in module.state_dict().items())

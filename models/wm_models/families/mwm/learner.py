@@ -66,7 +66,7 @@ class MWMLearner(DreamerLearner[MaskedWorldModel, LearnerConfig]):
         return specs
 
     @property
-    def initial_updates(self) -> int:
+    def behavior_from(self) -> int:
         return self.config.autoencoder_init + self.config.world_model_init
 
     @property

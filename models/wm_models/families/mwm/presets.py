@@ -31,7 +31,7 @@ class MWMPreset(Preset):
     @property
     def pace(self) -> Pace:
         c = self.learner
-        initial = c.autoencoder_init + c.world_model_init
+        initial = c.autoencoder_init + c.world_model_init + c.behavior_init
         return Pace(c.prefill, c.train_every, initial)
 
     @property
