@@ -6,7 +6,7 @@ DreamerV2 and DreamerV3 (2023) are two settings of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,8 @@ class DreamerConfig:
         }
 
 
-class ReconstructingWorld(DreamerWorld):
-    """An RSSM whose states reconstruct the observation."""
+class HeadedWorld(DreamerWorld):
+    """RSSM, reward head and discount head, as configured."""
 
     def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
         c, feat = config, config.rssm.feat
@@ -77,11 +77,18 @@ class ReconstructingWorld(DreamerWorld):
             weights=c.loss_weights,
         )
         self.rssm = RSSM(c.rssm, embodiment.action_dim, c.observation.width)
-        self.decoder = ObservationDecoder(c.observation, embodiment, feat)
         self.reward = ScalarHead(feat, c.heads, c.reward, output_scale=c.output_scale)
         self.discount = (
             ScalarHead(feat, c.heads, "bernoulli", output_scale=1.0) if c.discount else None
         )
+
+
+class ReconstructingWorld(HeadedWorld):
+    """A world model whose states reconstruct the observation."""
+
+    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+        super().__init__(config, embodiment)
+        self.decoder = ObservationDecoder(config.observation, embodiment, config.rssm.feat)
 
     def target_losses(
         self, features: Tensor, post: RSSMState, batch: Mapping[str, Tensor]
@@ -89,10 +96,11 @@ class ReconstructingWorld(DreamerWorld):
         return self.decoder.losses(post.feat, batch)
 
 
-class Dreamer(DreamerAgent):
-    """A plain Dreamer behind the world-model contract."""
+class ConfiguredDreamer(DreamerAgent):
+    """Encoder, world model, actor and critic, as configured.
 
-    dynamics: ReconstructingWorld
+    A subclass implements :meth:`make_world`, and `decode` where its world model has a decoder.
+    """
 
     def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
         super().__init__()
@@ -101,7 +109,7 @@ class Dreamer(DreamerAgent):
         self.critic_counts_arrival = c.critic_counts_arrival
         obs_keys = c.observation.obs_keys(embodiment)
         self.encoder = ObservationEncoder(c.observation, embodiment)
-        self.dynamics = ReconstructingWorld(c, embodiment)
+        self.dynamics = self.make_world(c, embodiment)
         self.actor = Actor(feat, action_dim, c.heads, c.actor)
         self.critic = Critic(feat, c.heads, c.critic, output_scale=c.output_scale)
         low, high = symmetric_box(action_dim)
@@ -114,9 +122,12 @@ class Dreamer(DreamerAgent):
             has_value=True,
             has_actor=True,
             has_continue=c.discount,
-            has_decoder=c.observation.images,
             stochastic=True,
         )
+
+    def make_world(self, config: DreamerConfig, embodiment: Embodiment) -> DreamerWorld:
+        """The world model."""
+        raise NotImplementedError
 
     def modules_by_name(self) -> dict[str, nn.Module]:
         return {
@@ -129,6 +140,19 @@ class Dreamer(DreamerAgent):
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         features: Tensor = self.encoder(obs)
         return features
+
+
+class Dreamer(ConfiguredDreamer):
+    """A plain Dreamer behind the world-model contract."""
+
+    dynamics: ReconstructingWorld
+
+    def __init__(self, config: DreamerConfig, embodiment: Embodiment) -> None:
+        super().__init__(config, embodiment)
+        self.spec = replace(self.spec, has_decoder=config.observation.images)
+
+    def make_world(self, config: DreamerConfig, embodiment: Embodiment) -> DreamerWorld:
+        return ReconstructingWorld(config, embodiment)
 
     def decode(self, state: State) -> dict[str, Tensor]:
         return {"image": self.dynamics.decoder.image(state.feat)}

@@ -138,8 +138,15 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         """One step on windows in arrival form; returns the posterior states for behaviour."""
         with self.autocast():
             features = self.model.features(batch)
-            loss, post, metrics = self.model.dynamics.loss(features, batch, self.generator)
+            loss, post, metrics = self.world_model_loss(features, batch)
         return post, numbers(metrics) | self.optimizers["wm"].step(loss)
+
+    def world_model_loss(
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
+        """The loss, the posterior states and the terms of the loss; a family adds here the terms
+        that need what the learner keeps between updates."""
+        return self.model.dynamics.loss(features, batch, self.generator)
 
     def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of actor and critic from one rollout of the just updated world model."""
