@@ -84,7 +84,7 @@ def v3_behavior(**changes: Any) -> BehaviorConfig:
     return BehaviorConfig(**{**settings, **changes})
 
 
-def v3_optimizers(model: float = 1e-4, behavior: float = 3e-5) -> dict[str, OptimizerConfig]:
+def v3_optimizers(model: float = 1e-4, behavior: float = 3e-5) -> dict[str, Any]:
     """Adam of world model, actor and critic, with their learning rates."""
     behaviors = OptimizerConfig(behavior, eps=1e-5, clip=100.0, decay=0.0)
     return {

@@ -1,1 +1,1 @@
-"""DreamerV3, the algorithm of 2023 (Hafner et al., Mastering Diverse Domains through World Models)."""
+"""DreamerV3, the algorithm of 2023 (Hafner et al., arXiv 2301.04104)."""

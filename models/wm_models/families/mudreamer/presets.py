@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -43,9 +44,9 @@ class MuDreamerPreset(DreamerPreset):
         return MuDreamerLearner(model, self.learner, seed=seed, device=device)
 
 
-def _model(settings: dict[str, object]) -> MuDreamerConfig:
+def _model(settings: dict[str, Any]) -> MuDreamerConfig:
     """DreamerV3's settings with MuDreamer's norm and KL weights."""
-    config = MuDreamerConfig(**settings, kl=EachFreeKL(dyn=0.95, rep=0.05))  # type: ignore[arg-type]
+    config = MuDreamerConfig(**settings, kl=EachFreeKL(dyn=0.95, rep=0.05))
     return replace(config, rssm=replace(config.rssm, posterior_norm="batch"))
 
 
@@ -79,9 +80,7 @@ MUDREAMER_ATARI = replace(
     name="mudreamer_atari",
     summary=SUMMARIES["mudreamer_atari"],
     model=_model(v3_discrete(v3_model())),
-    learner=replace(
-        MUDREAMER.learner, behavior=v3_behavior(actor_grad="reinforce"), train_every=1
-    ),
+    learner=replace(MUDREAMER.learner, behavior=v3_behavior(actor_grad="reinforce"), train_every=1),
 )
 
 # Where mudreamer_cpu departs from mudreamer besides size: as dreamer_v3_cpu from dreamer_v3, for
