@@ -21,6 +21,8 @@ _DREAMER_V2 = "wm_models.families.dreamer_v2.presets"
 _MWM = "wm_models.families.mwm.presets"
 _DREAMER_V3N = "wm_models.families.dreamer_v3n.presets"
 _DINO_WM = "wm_models.families.dino_wm.presets"
+_DREAMER_V3 = "wm_models.families.dreamer_v3.presets"
+_MUDREAMER = "wm_models.families.mudreamer.presets"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,30 @@ ENTRIES: Mapping[str, PresetEntry] = {
     "dino_wm_cpu": PresetEntry(
         _DINO_WM,
         "Every mechanism of DINO-WM small enough for one CPU core: 64 pixels, our own encoder.",
+    ),
+    "dreamer_v3": PresetEntry(
+        _DREAMER_V3, "DreamerV3 of 2023, size S (18M parameters), DeepMind Control from images."
+    ),
+    "dreamer_v3_atari": PresetEntry(
+        _DREAMER_V3, "The Atari 100k column of DreamerV3 (2023): discrete actions, more updates."
+    ),
+    "dreamer_v3_cpu": PresetEntry(
+        _DREAMER_V3, "Every mechanism of DreamerV3 (2023) at 2.7M parameters, for one CPU core."
+    ),
+    "dreamer_v3_cpu_xs": PresetEntry(
+        _DREAMER_V3, "dreamer_v3_cpu with 2.0M parameters and updates of a third of the time."
+    ),
+    "mudreamer": PresetEntry(
+        _MUDREAMER, "MuDreamer, without reconstruction (15M parameters), DeepMind Control."
+    ),
+    "mudreamer_backgrounds": PresetEntry(
+        _MUDREAMER, "mudreamer for natural backgrounds: the reward weighs 100 times as much."
+    ),
+    "mudreamer_atari": PresetEntry(
+        _MUDREAMER, "The Atari 100k column of MuDreamer: discrete actions, more updates."
+    ),
+    "mudreamer_cpu": PresetEntry(
+        _MUDREAMER, "Every mechanism of MuDreamer at 2.0M parameters, for one CPU core."
     ),
 }
 SUMMARIES: Mapping[str, str] = {name: entry.summary for name, entry in ENTRIES.items()}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ class ReconstructingWorld(PlainWorld):
 
 
 class Dreamer(DreamerAgent):
-    """A plain Dreamer behind the world-model contract."""
+    """Encoder, world model, actor and critic as a configuration says."""
 
     dynamics: PlainWorld
 
@@ -196,6 +197,6 @@ class DreamerPreset(Preset):
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
-    ) -> DreamerLearner[Dreamer, DreamerLearnerConfig]:
+    ) -> DreamerLearner[Any, Any]:
         assert isinstance(model, Dreamer)
         return DreamerLearner(model, self.learner, seed=seed, device=device)

@@ -155,6 +155,13 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         loss, post, metrics = self._world_model_loss(batch)
         return post, numbers(metrics) | self.optimizers["wm"].step(loss)
 
+    def world_model_loss(
+        self, features: Tensor, batch: Mapping[str, Tensor]
+    ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
+        """The loss, the posterior states and the terms of the loss; a family adds here the terms
+        that need what the learner keeps between updates."""
+        return self.model.dynamics.loss(features, batch, self.generator)
+
     def update_behavior(self, post: RSSMState, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of actor and critic from one rollout of the just updated world model."""
         actor_loss, critic_loss, metrics = self._behavior_losses(post, post.feat.detach(), batch)
@@ -181,8 +188,7 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         self, batch: Mapping[str, Tensor]
     ) -> tuple[Tensor, RSSMState, dict[str, Tensor]]:
         with self.autocast():
-            features = self.model.features(batch)
-            return self.model.dynamics.loss(features, batch, self.generator)
+            return self.world_model_loss(self.model.features(batch), batch)
 
     def _behavior_losses(
         self, post: RSSMState, replayed: Tensor, batch: Mapping[str, Tensor]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,26 @@ def lambda_return(reward: Tensor, discount: Tensor, value: Tensor, lam: float) -
         last = reward[k] + discount[k] * ((1.0 - lam) * value[k + 1] + lam * last)
         out.append(last)
     return torch.stack(out[::-1])
+
+
+def replay_return(batch: Mapping[str, Tensor], value: Tensor, gamma: float, lam: float) -> Tensor:
+    """Lambda-returns (B, T) of what follows each state of replayed windows in arrival form:
+    R_t = r_{t+1} + gamma c_{t+1} ((1 - lam) v_{t+1} + lam R_{t+1}), c = 0 where the task ended.
+
+    ``value`` (B, T): v. The last state of a window or of an episode has R_t = c_t v_t.
+    """
+    going_on = (~batch["is_terminal"]).float()
+    bootstrap = going_on * value
+    ends = batch["is_first"][:, 1:]  # another episode begins in the next row
+    reward = torch.where(ends, bootstrap[:, :-1], batch["reward"][:, 1:].float())
+    discount = gamma * going_on[:, 1:] * (~ends).float()
+    returns = lambda_return(_padded(reward), _padded(discount), bootstrap.T, lam)
+    return torch.cat([returns.T, bootstrap[:, -1:]], 1)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """(B, T - 1) -> (T, B); the last of them is never used."""
+    return torch.cat([rows, torch.zeros_like(rows[:, :1])], 1).T
 
 
 class StreamNorm(nn.Module):

@@ -215,7 +215,7 @@ class TwoHot:
         """Cross-entropy [...] of plain numbers [...], each split between its two nearest bins."""
         step = (self.HIGH - self.LOW) / (self.BINS - 1)
         place = (symlog(target.float()).clamp(self.LOW, self.HIGH) - self.LOW) / step
-        below = place.floor().clamp(0, self.BINS - 2)
+        below = place.nan_to_num().floor().clamp(0, self.BINS - 2)  # the loss of NaN is NaN
         above = (place - below)[..., None]
         low = below.long()[..., None]
         log_low, log_high = self.log_p.gather(-1, low), self.log_p.gather(-1, low + 1)

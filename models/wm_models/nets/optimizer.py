@@ -40,10 +40,10 @@ class OptimizerConfig:
     is then that of PyTorch with eps / sqrt(1 - 0.999^t): 31.6 times eps at the first update.
     """
 
-    algorithm: str = "adam"  # or "laprop" (DreamerV3, Nature)
     lr: float = 3e-4
     eps: float = 1e-5
     epsilon_hat: bool = False
+    algorithm: str = "adam"  # or "laprop" (DreamerV3, Nature)
     # "norm": of the gradient of all weights. "agc": of each tensor's gradient, in units of the norm
     # of its weights (adaptive gradient clipping; Brock et al., 2021)
     clip_kind: str = "norm"

@@ -1,1 +1,1 @@
-"""DreamerV3 (Hafner et al. 2023)."""
+"""DreamerV3, the algorithm of 2023 (Hafner et al., arXiv 2301.04104)."""

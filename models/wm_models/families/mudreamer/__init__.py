@@ -1,0 +1,1 @@
+"""MuDreamer: a DreamerV3 that learns without reconstruction (Burchi and Timofte)."""
