@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -181,6 +182,6 @@ class DreamerPreset(Preset):
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
-    ) -> DreamerLearner[Dreamer, DreamerLearnerConfig]:
+    ) -> DreamerLearner[Any, Any]:
         assert isinstance(model, Dreamer)
         return DreamerLearner(model, self.learner, seed=seed, device=device)

@@ -65,7 +65,7 @@ def test_a_list_of_words_is_read_as_it_is_written():
     changed = apv.varied(read_changes("learner.load=[encoder, decoder],learner.pretrained=/a b"))
     assert changed.learner.load == ("encoder", "decoder")
     assert written(changed.settings) == "learner.load=[encoder,decoder],learner.pretrained=/a b"
-    with pytest.raises(ModelError, match="learner.load: got 3, expected"):
+    with pytest.raises(ModelError, match=r"learner.load: got 3, expected"):
         apv.varied({"learner.load": 3})
 
 

@@ -89,7 +89,7 @@ def test_each_optimiser_moves_its_own_part(changed, batches) -> None:
         }
 
     assert moved(lambda: learner.update_autoencoder(expected["autoencoder"])) == {"autoencoder"}
-    batch = learner._prepare(expected["agent"])
+    batch = learner.prepare(expected["agent"])
     post = []
     assert moved(lambda: post.append(learner.update_world_model(batch)[0])) == {"world_model"}
     assert moved(lambda: learner.update_behavior(post[0], batch)) == {"actor", "critic"}
