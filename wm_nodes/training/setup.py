@@ -15,7 +15,7 @@ from wm_models.interface.preset import Preset
 from wm_models.interface.world_model import WorldModel
 from wm_models.registry import preset
 from wm_models.weights.manifest import Manifest, WeightsError
-from wm_models.weights.store import load_modules, read_manifest
+from wm_models.weights.store import load_modules, read_manifest, read_weights
 from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.training.batches import Batches, log_fields
 from wm_nodes.training.camera import choose_camera
@@ -103,7 +103,7 @@ def build_setup(
             model=varied.name,
         )
         logs.resize(camera, height, width)
-    pretrained = {} if manifest else varied.pretrain(model)
+    pretrained = {} if manifest else varied.pretrain(model, read_weights)
     learner = varied.build_learner(model, config.seed, device)
     logs.require_fields(log_fields(learner.fields, camera).values(), varied.name)
     actions = ActionAdapter.of(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,9 @@ from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import overridden, plain
 from wm_models.interface.world_model import WorldModel
+
+# reads the model of a weights folder; also what it is, for the manifest: preset, step, digests
+WeightsReader = Callable[[str], tuple[WorldModel, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Preset:
     ) -> Learner:
         raise NotImplementedError
 
-    def pretrain(self, model: WorldModel) -> dict[str, Any]:
+    def pretrain(self, model: WorldModel, read: WeightsReader) -> dict[str, Any]:
         """Put weights that were trained elsewhere into a model that begins to learn; what they are
-        and where they came from, for the manifest. Nothing for most models."""
+        and where they came from, for the manifest. Nothing for most models. ``read`` reads those
+        of another run."""
         return {}

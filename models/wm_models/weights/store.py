@@ -156,6 +156,13 @@ def load_model(
     return model.to(device).eval(), manifest
 
 
+def read_weights(folder: str | Path) -> tuple[WorldModel, dict[str, Any]]:
+    """The model of a version, and what it is, for the manifest of a run that begins with it."""
+    model, manifest = load_model(folder)
+    facts = {"preset": manifest.preset, "step": manifest.step, "sha256": dict(manifest.sha256)}
+    return model, facts
+
+
 def build(manifest: Manifest) -> WorldModel:
     """Return the model that a manifest describes, with fresh weights. ModelError."""
     try:

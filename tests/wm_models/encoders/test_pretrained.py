@@ -19,6 +19,7 @@ from wm_models.encoders.timm import TimmConfig
 from wm_models.errors import ModelError
 from wm_models.nets.images import IMAGENET_MEAN, IMAGENET_STD
 from wm_models.registry import PRESETS
+from wm_models.weights.store import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_without_weights_all_locations_are_named(tmp_path: Path) -> None:
         pretrained.entry("dinov2s")
     model = PRESETS["dino_wm"].build(EMBODIMENT)
     with pytest.raises(ModelError, match="none are downloaded"):
-        PRESETS["dino_wm"].pretrain(model)
+        PRESETS["dino_wm"].pretrain(model, read_weights)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

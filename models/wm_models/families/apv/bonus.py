@@ -92,4 +92,5 @@ def mean_distance(rows: Tensor, queue: Tensor, neighbours: int) -> Tensor:
     """
     squared = queue.square().sum(-1) - 2.0 * rows @ queue.T  # |y|^2 is the same along each row
     nearest = squared.topk(neighbours, largest=False).indices
-    return (rows[:, None] - queue[nearest]).norm(dim=-1).mean(-1)
+    mean: Tensor = (rows[:, None] - queue[nearest]).norm(dim=-1).mean(-1)
+    return mean

@@ -195,18 +195,18 @@ def load_pretrained(
     their fresh values: in pre-training their inputs were 0.
     """
     world = model.dynamics
-    stacked = isinstance(world, StackedWorld)
+    first = world.af_rssm if isinstance(world, StackedWorld) else world.rssm
     targets: dict[str, nn.Module] = {
         "encoder": model.encoder,
         "decoder": world.decoder,
-        "af_rssm": world.af_rssm if stacked else world.rssm,
+        "af_rssm": first,
     }
     sources = {
         "encoder": dict(states["encoder"]),
         "decoder": below(states["world_model"], "decoder."),
         "af_rssm": below(states["world_model"], "rssm."),
     }
-    if not stacked:
+    if first is world.rssm:
         latent = world.rssm.config.stoch * world.rssm.config.classes
         weight = sources["af_rssm"]["img_in.weight"].clone()
         weight[:, latent:] = world.rssm.img_in.weight.detach()[:, latent:]

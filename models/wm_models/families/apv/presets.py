@@ -22,7 +22,7 @@ from wm_models.families.apv.model import (
 from wm_models.families.apv.video import VideoConfig, VideoLearnerConfig, VideoModel, VideoPreset
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import BatchSpec
-from wm_models.interface.preset import Sampling
+from wm_models.interface.preset import Sampling, WeightsReader
 from wm_models.interface.world_model import WorldModel
 from wm_models.nets.cnn import CNNConfig
 from wm_models.nets.heads import HeadConfig
@@ -31,7 +31,6 @@ from wm_models.nets.observation import ObservationConfig
 from wm_models.nets.optimizer import keras_adam
 from wm_models.nets.rssm import RSSMConfig
 from wm_models.registry import SUMMARIES
-from wm_models.weights.store import load_model
 
 
 @dataclass(frozen=True)
@@ -53,36 +52,29 @@ class APVPreset(DreamerPreset):
         assert isinstance(model, APVDreamer)
         return APVLearner(model, self.learner, seed=seed, device=device)
 
-    def pretrain(self, model: WorldModel) -> dict[str, Any]:
+    def pretrain(self, model: WorldModel, read: WeightsReader) -> dict[str, Any]:
         """Load what ``learner.pretrained`` names, where it does. ModelError: these are weights of
         another kind of model or of another size."""
         folder = self.learner.pretrained
         if not folder:
             return {}
         assert isinstance(model, APVDreamer)
-        video, manifest = load_model(folder)
+        video, facts = read(folder)
         if not isinstance(video, VideoModel):
             raise ModelError(
-                f"learner.pretrained: got {folder}, weights of {manifest.preset!r}, expected those "
+                f"learner.pretrained: got {folder}, weights of {facts['preset']!r}, expected those "
                 "of a pre-training preset, such as 'apv_pretrain'."
             )
         wanted = (self.model.observation, self.model.rssm)
         if (video.config.observation, video.config.rssm) != wanted:
             raise ModelError(
-                f"learner.pretrained: got {folder}, weights of {manifest.preset!r}, expected "
+                f"learner.pretrained: got {folder}, weights of {facts['preset']!r}, expected "
                 f"encoder and RSSM of the sizes of {self.name!r}. Pre-train with the preset that "
                 "belongs to it."
             )
         states = {name: part.state_dict() for name, part in video.modules_by_name().items()}
         load_pretrained(model, self.learner.load, states)
-        return {
-            "pretrained": {
-                "preset": manifest.preset,
-                "step": manifest.step,
-                "parts": list(self.learner.load),
-                "sha256": dict(manifest.sha256),
-            }
-        }
+        return {"pretrained": {**facts, "parts": list(self.learner.load)}}
 
 
 APV = APVPreset(

@@ -18,7 +18,7 @@ from wm_models.families.dino_wm.probe import ProbeConfig
 from wm_models.families.dino_wm.settings import configured
 from wm_models.families.dino_wm.tokens import EmbeddingConfig, TokenConfig
 from wm_models.interface.embodiment import Embodiment
-from wm_models.interface.preset import Pace, Planning, Preset, Sampling
+from wm_models.interface.preset import Pace, Planning, Preset, Sampling, WeightsReader
 from wm_models.interface.world_model import WorldModel
 from wm_models.nets.images import IMAGENET_MEAN, IMAGENET_STD
 from wm_models.nets.optimizer import OptimizerConfig
@@ -102,7 +102,7 @@ class DinoPreset(Preset):
         assert isinstance(model, DinoWorldModel)
         return DinoLearner(model, self.learner, seed=seed, device=device)
 
-    def pretrain(self, model: WorldModel) -> dict[str, Any]:
+    def pretrain(self, model: WorldModel, read: WeightsReader) -> dict[str, Any]:
         """Load the weights of a frozen encoder from this computer; ModelError where there are
         none. The file's name and digest go into the manifest, the weights into the version."""
         assert isinstance(model, DinoWorldModel)

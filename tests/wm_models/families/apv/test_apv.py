@@ -32,7 +32,7 @@ from wm_models.nets.optimizer import keras_adam
 from wm_models.registry import PRESETS
 from wm_models.testing.contracts import WorldModelContract, seeded
 from wm_models.weights.manifest import Manifest
-from wm_models.weights.store import WeightStore
+from wm_models.weights.store import WeightStore, read_weights
 
 NAIVE = with_model(stack="naive")
 
@@ -148,7 +148,7 @@ def test_fine_tuning_begins_with_what_videos_taught(weights, load: tuple[str, ..
     folder, video = weights
     preset = with_learner(pretrained=str(folder), load=load)
     model, fresh = preset.build(ACTIONS, seed=1), preset.build(ACTIONS, seed=1)
-    facts = preset.pretrain(model)["pretrained"]
+    facts = preset.pretrain(model, read_weights)["pretrained"]
     assert (facts["preset"], facts["step"], facts["parts"]) == ("apv_pretrain", 600, list(load))
     for part, mine, taught, new in (
         ("encoder", model.encoder, video.encoder, fresh.encoder),
@@ -163,7 +163,7 @@ def test_fine_tuning_begins_with_what_videos_taught(weights, load: tuple[str, ..
 
 def test_without_pre_training_nothing_is_loaded() -> None:
     model = TINY.build(ACTIONS, seed=1)
-    assert TINY.pretrain(model) == {}
+    assert TINY.pretrain(model, read_weights) == {}
     assert equal(model, TINY.build(ACTIONS, seed=1))
 
 
@@ -171,7 +171,7 @@ def test_the_naive_stack_keeps_fresh_weights_on_actions_alone(weights) -> None:
     folder, video = weights
     preset = replace(NAIVE, learner=replace(NAIVE.learner, pretrained=str(folder)))
     model, fresh = preset.build(ACTIONS, seed=1), preset.build(ACTIONS, seed=1)
-    preset.pretrain(model)
+    preset.pretrain(model, read_weights)
     mine, taught, new = (m.dynamics.rssm for m in (model, video, fresh))
     latent = mine.config.stoch * mine.config.classes
     assert mine.img_in.weight[:, :latent].equal(taught.img_in.weight[:, :latent])
@@ -184,12 +184,12 @@ def test_other_weights_are_refused(weights, tmp_path: Path, monkeypatch) -> None
     other = replace(TINY, model=replace(TINY.model, rssm=replace(TINY.model.rssm, deter=8)),
                     learner=replace(TINY.learner, pretrained=str(folder)))  # fmt: skip
     with pytest.raises(ModelError, match="expected encoder and RSSM of the sizes of 'apv'"):
-        other.pretrain(other.build(ACTIONS))
+        other.pretrain(other.build(ACTIONS), read_weights)
     monkeypatch.setitem(PRESETS, TINY.name, TINY)
     folder, _ = stored(tmp_path / "robot", TINY)
     preset = with_learner(pretrained=str(folder))
     with pytest.raises(ModelError, match="weights of 'apv', expected those of a pre-training"):
-        preset.pretrain(preset.build(ACTIONS))
+        preset.pretrain(preset.build(ACTIONS), read_weights)
 
 
 def test_pre_training_sees_images_alone(rows) -> None:
