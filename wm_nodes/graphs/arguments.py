@@ -34,7 +34,7 @@ WEIGHTS = Argument(
     "weights",
     "",
     "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none. Task, model, "
-    "camera and action_repeat are those of the weights by default; another task or model is "
+    "camera, action_repeat and background are those of the weights by default; another task or model is "
     "refused.",
 )
 TRAIN = Argument("train", True, "Learn while acting; false only acts.")

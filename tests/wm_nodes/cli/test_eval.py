@@ -210,3 +210,14 @@ def test_beside_a_goal_task_stands_what_random_actions_and_holding_reach(capsys)
 def test_a_task_without_a_goal_has_no_such_figures(capsys):
     words = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
     assert "baseline" not in words_said(capsys, *words)
+
+
+def test_the_background_is_that_of_the_weights_and_refused_where_there_is_none(capsys):
+    from wm_nodes.cli.main import main
+
+    made = facts("dmc", "walker_stand", background="procedural:subtle", camera="main")
+    assert _with_defaults(Eval(), made).background == "procedural:subtle"
+    assert _with_defaults(Eval(background="none"), made).background == "none"
+    words = ["--policy", "random", "--robot", "wall", "--background", "none"]
+    assert main(["eval", *words]) == 2
+    assert "robot wall takes none, expected robot dmc" in capsys.readouterr().err

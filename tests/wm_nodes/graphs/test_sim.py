@@ -150,3 +150,45 @@ def test_a_wrong_config_file_is_refused_before_anything_starts(tmp_path, text, g
     with pytest.raises(GraphError, match=words):
         open_run(SIM, {"config": tmp_path / "my.yaml", **given})
     assert not (tmp_path / "runs").exists()
+
+
+def test_sim_dmc_is_sim_with_the_robot_fixed():
+    given = {"run": "one", "task": "walker_stand", "background": "procedural:subtle"}
+    one, nodes = started(find_graph("sim_dmc"), given)
+    other, others = started(SIM, {**given, "run": "two", "robot": "dmc"})
+    assert {k: v for k, v in other.items() if k not in ("robot", "demos", "run", "log")} == {
+        k: v for k, v in one.items() if k not in ("run", "log")
+    }
+    assert nodes["robot"]["background"] == others["robot"]["background"] == "procedural:subtle"
+    assert "background" not in started(METAWORLD, {"run": "three"})[1]["robot"]
+
+
+def test_a_folder_of_videos_goes_to_the_robot_with_its_whole_path(tmp_path):
+    (tmp_path / "clips").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "clips" / name).touch()
+    _, nodes = started(find_graph("sim_dmc"), {"background": "clips"})
+    assert nodes["robot"]["background"] == str(tmp_path / "clips")
+
+
+@pytest.mark.parametrize(
+    ("graph", "given", "words"),
+    [
+        ("sim_dmc", {"background": "nowhere"}, "got 'nowhere', which is no readable folder"),
+        ("sim_dmc", {"background": "procedural:fog"}, "'procedural:fog', expected none; .*subtle"),
+        ("sim_dmc", {"background": "."}, "got 0 videos in .*at least two"),
+        ("sim_dmc", {"task": "cartpole_balanse"}, "Closest: cartpole_balance"),
+        ("sim_dmc", {"time_limit": 1001}, "time_limit: .*1 to 1000"),
+        (
+            "sim",
+            {"robot": "wall", "background": "procedural:static"},
+            "background: got .*'wall' takes none; expected one of dmc",
+        ),
+    ],
+)
+def test_a_wrong_task_or_background_is_refused_before_anything_starts(
+    graph, given, words, tmp_path
+):
+    with pytest.raises(GraphError, match=words):
+        open_run(find_graph(graph), given)
+    assert not (tmp_path / "runs").exists()
