@@ -20,6 +20,7 @@ from wm_nodes.robots.testing import (
 if find_spec("dm_control") is None:
     pytest.skip("needs the [sim] extra", allow_module_level=True)
 from wm_nodes.robots.registry import ROBOTS
+from wm_nodes.robots.sims import rendering
 from wm_nodes.robots.sims.dm_control import DmControl
 from wm_nodes.robots.sims.dm_control_tasks import DOMAINS, MANIPULATION, SUITE_NAMES, TASKS
 
@@ -63,6 +64,7 @@ def assert_same(left: list[Observation], right: list[Observation]) -> None:
 
 
 def test_the_tasks_are_those_of_the_suite_but_lqr_and_of_manipulation():
+    rendering.load_triton()  # before dm_control opens EGL: see there
     from dm_control import manipulation, suite
 
     names = {SUITE_NAMES.get(domain, domain) for domain in DOMAINS if domain != MANIPULATION}
