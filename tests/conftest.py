@@ -31,7 +31,7 @@ os.environ["XDG_STATE_HOME"] = STATE.name
 
 # Names in a module whose tests start processes, use ROS, or run or render a simulator.
 OTHER_PROGRAMS = frozenset({"subprocess", "multiprocessing", "signal", "rclpy", "mujoco", "main"})
-OTHER_PROGRAMS |= {"open_robot", "SimulatedArm", "MetaWorld", "RobotContract", "Bench"}
+OTHER_PROGRAMS |= {"open_robot", "SimulatedArm", "MetaWorld", "DmControl", "RobotContract", "Bench"}
 
 try:  # a busy machine is no reason to fail
     from hypothesis import settings

@@ -99,7 +99,8 @@ class LogSpec:
     (latency, interventions). `sensors` maps a name to what else is observed: depth images,
     float images, force, touch. `evaluation` declares the field of that name, which is true in
     every row of an episode that was recorded to evaluate a policy: such episodes are never learned
-    from. `extra` holds what else the run must remember, as JSON.
+    from. `success=False`: the task does not report success; the field of that name is false in
+    every row and means nothing. `extra` holds what else the run must remember, as JSON.
     """
 
     robot: str
@@ -113,6 +114,7 @@ class LogSpec:
     signals: VectorSpec | None = None
     sensors: dict[str, SensorSpec] = field(default_factory=dict)
     evaluation: bool = False
+    success: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reward", bool(self.reward) and self.action is not None)
@@ -192,6 +194,7 @@ class LogSpec:
                 else {}
             ),
             **({EVALUATION: True} if self.evaluation else {}),
+            **({} if self.success else {"success": False}),
         }
 
     @classmethod
@@ -203,7 +206,7 @@ class LogSpec:
         return cls(data["robot"], data["task"], float(data["control_period_s"]),
                    cameras, proprio, action, dict(data["extra"]),
                    bool(data.get("reward", True)), signals, sensors,
-                   bool(data.get(EVALUATION, False)))  # fmt: skip
+                   bool(data.get(EVALUATION, False)), bool(data.get("success", True)))  # fmt: skip
 
     def with_fields_of(self, other: LogSpec) -> LogSpec | None:
         """This spec with the cameras, sensors, signals and evaluation mark that `other` adds.

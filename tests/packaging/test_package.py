@@ -51,6 +51,7 @@ def test_a_wheel_holds_all_roots_the_scripts_and_the_shared_files(tmp_path):
     shared = [name.partition(".data/data/")[2] for name in names]
     assert "share/wm_nodes/launch/sim.launch.py" in shared
     assert "share/wm_nodes/launch/sim_metaworld.launch.py" in shared
+    assert "share/wm_nodes/launch/sim_dmc.launch.py" in shared
     assert "share/wm_nodes/package.xml" in shared
     assert "share/ament_index/resource_index/packages/wm_nodes" in shared
     assert any(name.startswith("share/wm_nodes/config/") for name in shared)

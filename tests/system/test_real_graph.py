@@ -23,12 +23,12 @@ START_S = 180.0  # a loaded machine imports torch slowly
 
 @pytest.fixture
 def launch(tmp_path):
-    """Start `wm launch sim_metaworld` in an empty folder; end the processes that still run."""
+    """Start `wm launch` of a graph in an empty folder; end the processes that still run."""
     running: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
+    def start(*arguments: str, graph: str = "sim_metaworld") -> subprocess.Popen[str]:
         program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
-        command = [sys.executable, "-c", program, "launch", "sim_metaworld", "run:=one", *arguments]
+        command = [sys.executable, "-c", program, "launch", graph, "run:=one", *arguments]
         environment = {**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)}
         process = subprocess.Popen(
             command,
@@ -80,6 +80,23 @@ def test_episodes_of_the_simulator_are_recorded_in_the_log(launch, tmp_path, com
         assert log.episodes["length"].tolist() == [31, 31]
     assert re.search(r"120 steps, 2 episodes", output), output
     assert processes_of(tmp_path) == []
+
+
+@pytest.mark.timeout(600)
+def test_dm_control_is_recorded_with_its_background_and_shows_returns_only(launch, tmp_path):
+    pytest.importorskip("dm_control")
+    arguments = ("train:=false", "episodes:=2", "time_limit:=20", "composition:=fused")
+    process = launch(*arguments, "background:=procedural:distracting", graph="sim_dmc")
+    output, _ = process.communicate(timeout=2 * START_S)
+    assert process.returncode == 0, output
+    assert "return" in output and "success" not in output
+    with LogReader(tmp_path / "runs/one/log") as log:
+        assert log.episodes["length"].tolist() == [21, 21]
+        assert (log.spec.robot, log.spec.task) == ("dmc", "cartpole_balance")
+        assert log.spec.extra["background"] == "procedural:distracting"
+        assert not log.spec.success
+        images = log.read("image/main", 0, 2)
+        assert (images[0] != images[1]).mean() > 0.5
 
 
 @pytest.mark.timeout(600)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from wm_datasets.spec import VectorSpec
@@ -40,3 +42,23 @@ class PointRobot(Simulator):
         image = np.zeros((8, 8, 3), np.uint8)
         image[4, int((self._x + 2) / 4 * 7.99)] = 255
         return {"top": image.repeat(self._scale, 0).repeat(self._scale, 1)}
+
+
+class UnscoredPoint(PointRobot):
+    """The same task, which reports rewards only; remembers whose scenes each episode showed."""
+
+    def __init__(self, seed: int = 0, time_limit: int = 5) -> None:
+        super().__init__(seed, time_limit)
+        self.spec = replace(self.spec, success=False)
+        self.evaluation = False
+        self.shown: list[bool] = []
+
+    def select_scenes(self, *, evaluation: bool) -> None:
+        self.evaluation = evaluation
+
+    def _begin(self, seed: int) -> None:
+        self.shown.append(self.evaluation)
+        super()._begin(seed)
+
+    def _simulate(self, action: np.ndarray) -> StepOutcome:
+        return replace(super()._simulate(action), success=False)

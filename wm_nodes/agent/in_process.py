@@ -27,7 +27,7 @@ from wm_nodes.robots.hold_action import still
 from wm_nodes.robots.robot import GoalTask, Observation, Robot, RobotError, RobotSpec, Vector
 
 NEEDS = ("encode", "filter", "act", "plan")
-COMPARED = ("robot", "task", "camera", "action_repeat", "time_limit", "render")
+COMPARED = ("robot", "task", "camera", "action_repeat", "time_limit", "render", "background")
 
 
 class LearnedPolicy:

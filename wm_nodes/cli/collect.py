@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wm_nodes.cli.arguments import parse, require
-from wm_nodes.cli.robot_options import check, refuse_unknown, simulated, without_unset
+from wm_nodes.cli.robot_options import (
+    check,
+    refuse_background,
+    refuse_unknown,
+    simulated,
+    without_unset,
+)
 from wm_nodes.errors import user_errors
 from wm_nodes.robots.robot import RobotError
 
@@ -60,6 +66,9 @@ class Collect:
     """Side of the images [px]."""
     render: Literal["auto", "fast", "full"] = "auto"
     """Rendering: full (shadows), fast (about 10 ms in software), auto (full on a GPU)."""
+    background: str = ""
+    """dmc: what replaces sky and floor, as of the graph sim_dmc; videos are those of training.
+    Empty: none."""
 
 
 def run(words: Sequence[str]) -> int:
@@ -71,6 +80,7 @@ def run(words: Sequence[str]) -> int:
         refuse_unknown(
             typed.robot, task=typed.task, camera=typed.camera, action_repeat=typed.action_repeat
         )
+        refuse_background(options.robot, options.background)
     require("size", options.size, 8, 1024)
     require("episodes", options.episodes, 1)
     require("noise", options.noise, 0, 10)
@@ -84,13 +94,13 @@ def run(words: Sequence[str]) -> int:
     from wm_nodes.episodes.collect import collect
     from wm_nodes.robots.opening import open_robot
 
-    names = "task seed camera size action_repeat time_limit render"
+    names = "task seed camera size action_repeat time_limit render background"
     settings = without_unset({name: getattr(options, name) for name in names.split()})
     with (
         user_errors(RobotError, LogError, OSError),
         closing(open_robot(options.robot, settings)) as robot,
     ):
-        show = _Progress(options.episodes)
+        show = _Progress(options.episodes, scored=robot.spec.success)
         policy = _policy(options, robot)
         result = collect(
             robot, policy, options.out, options.episodes, options.seed,
@@ -126,7 +136,9 @@ def _policy(options: Collect, robot: Robot) -> CollectionPolicy:
 class _Progress:
     """Prints a line at most every SHOW_S seconds."""
 
-    def __init__(self, episodes: int) -> None:
+    def __init__(self, episodes: int, *, scored: bool) -> None:
+        """scored: does the task report success?"""
+        self._scored = scored
         self._episodes, self._done, self._steps, self._successes = episodes, 0, 0, 0
         self._start_s = self._shown_s = time.monotonic()
 
@@ -138,8 +150,9 @@ class _Progress:
         if now - self._shown_s < SHOW_S:
             return
         self._shown_s = now
+        success = f"{self._successes} with success, " if self._scored else ""
         print(
-            f"{self._done}/{self._episodes} episodes, {self._successes} with success, "
+            f"{self._done}/{self._episodes} episodes, {success}"
             f"{self._steps} agent steps, {self._steps / (now - self._start_s):.0f}/s",
             flush=True,
         )

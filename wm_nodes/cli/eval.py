@@ -20,6 +20,7 @@ from wm_nodes.cli.robot_options import (
     OWN,
     check,
     family,
+    refuse_background,
     refuse_unknown,
     simulated,
     without_unset,
@@ -100,11 +101,14 @@ class Eval:
     """Simulator steps (arm: control periods of 20 ms) per agent step; 0: that of the weights, else
     the robot's default."""
     time_limit: int = 0
-    """Agent steps per episode; 0: the robot's longest (metaworld 250, others 60)."""
+    """Agent steps per episode; 0: the robot's longest (metaworld 250, dmc 1000, others 60)."""
     camera: str = ""
     """Camera of the simulator; empty: that of the weights, else the robot's first."""
     render: Literal["auto", "fast", "full"] = "auto"
     """Rendering: full (shadows), fast (about 10 ms in software), auto (full on a GPU)."""
+    background: str = ""
+    """dmc: what replaces sky and floor, as of the graph sim_dmc; videos are those of evaluation.
+    Empty: that of the weights, else none."""
     csv: Path | None = None
     """CSV file to write, one line per episode."""
     json: bool = False
@@ -184,7 +188,9 @@ def _evaluate(robot: Robot, policy: Policy, options: Eval) -> EvaluationResult:
     def done(row: EpisodeRow) -> None:
         rows.append(row)
         rate = len(rows) / (time.monotonic() - start_s)
-        text = f"success {sum(each.success for each in rows) / len(rows):.2f}"
+        mean = sum(each.total_reward for each in rows) / len(rows)
+        success = f"success {sum(each.success for each in rows) / len(rows):.2f}"
+        text = success if robot.spec.success else f"return {mean:.0f}"
         bar.show(len(rows), rate, text, now=len(rows) == options.episodes)
 
     try:
@@ -195,7 +201,8 @@ def _evaluate(robot: Robot, policy: Policy, options: Eval) -> EvaluationResult:
     except KeyboardInterrupt:
         if not rows:
             raise
-        return EvaluationResult(robot.spec.task, options.policy, options.seed, tuple(rows))
+        spec = robot.spec
+        return EvaluationResult(spec.task, options.policy, options.seed, tuple(rows), spec.success)
     finally:
         bar.close()
 
@@ -262,6 +269,7 @@ def _with_defaults(options: Eval, facts: WeightFacts | None) -> Eval:
             options.action_repeat or trained_with.get("action_repeat") or robot.action_repeat
         ),
         "time_limit": options.time_limit or _time_limit(name),
+        "background": options.background or str(trained_with.get("background", "")),
     }
     return replace(options, **filled)
 
@@ -302,6 +310,7 @@ def _check_robot(options: Eval, kind: str) -> None:
             f"--actuation-delay-s: got robot {options.robot}, expected --robot arm_sim."
         )
     others = "expected agent, random or hold"
+    refuse_background(options.robot, options.background)
     if options.policy in BLIND and kind != "metaworld":
         raise UserError(f"--policy: got {options.policy}, which needs metaworld, {others}.")
     if options.policy == "expert" and not (kind and ROBOTS[kind].expert):
@@ -317,6 +326,7 @@ def _settings(options: Eval) -> dict[str, Any]:
         "action_repeat": options.action_repeat,
         "time_limit": options.time_limit,
         "render": "none" if blind else options.render,
+        "background": options.background,
     }
     return without_unset(settings)
 

@@ -65,6 +65,18 @@ def refuse_unknown(robot: str, **options: object) -> None:
             )
 
 
+def refuse_background(robot: str, background: str) -> None:
+    """Raise UserError for a background that the robot does not take."""
+    from wm_nodes.robots.opening import takes
+
+    if background and not takes(robot, "background"):
+        having = ", ".join(name for name, entry in SIMULATED.items() if entry.background)
+        raise UserError(
+            f"--background: got {background!r}, but robot {robot} takes none, expected robot "
+            f"{having}. Leave it out."
+        )
+
+
 def without_unset(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without those left at "" or 0: a robot of the user has defaults."""
     return {name: value for name, value in settings.items() if name == "seed" or value}

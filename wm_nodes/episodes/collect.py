@@ -133,7 +133,7 @@ def collect(
         while (first := runner.begin()) is not None:
             rows.append(_episode(runner, policy, recording, first))
             watch(rows[-1])
-    return EvaluationResult(robot.spec.task, name, seed, tuple(rows))
+    return EvaluationResult(robot.spec.task, name, seed, tuple(rows), robot.spec.success)
 
 
 def bounds(robot: RobotSpec) -> tuple[Vector, Vector]:

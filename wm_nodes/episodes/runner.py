@@ -9,7 +9,7 @@ import numpy as np
 
 from wm_nodes.episodes.schedule import Counts, Episode, Schedule
 from wm_nodes.records import NO_VERSION, RANDOM, Origin, Step, Transition, Vector
-from wm_nodes.robots.robot import Observation, Robot
+from wm_nodes.robots.robot import HeldOutScenes, Observation, Robot
 
 
 class EpisodeRunner:
@@ -45,6 +45,8 @@ class EpisodeRunner:
         self.episode, self._prepared = self._prepared or self.schedule.next(), None
         if self.episode is None:
             return None
+        if isinstance(self.robot, HeldOutScenes):
+            self.robot.select_scenes(evaluation=not self.episode.explore)
         observed_s = time.monotonic()
         return self._transition(self.robot.reset(self.episode.seed), RANDOM, observed_s)
 

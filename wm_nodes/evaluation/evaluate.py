@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import NormalDist, fmean, median, stdev
@@ -12,7 +13,7 @@ from typing import Any
 
 from wm_nodes.evaluation.policy import Policy
 from wm_nodes.evaluation.rollout import EpisodeTally, rollout
-from wm_nodes.robots.robot import Observation, Robot, RobotError, ScoredTask
+from wm_nodes.robots.robot import HeldOutScenes, Observation, Robot, RobotError, ScoredTask
 from wm_nodes.robots.seeds import episode_seed
 
 CLOSE_M = 0.05  # a distance to success that counts as reached
@@ -61,12 +62,14 @@ class Nearness:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Episodes of a policy on a task; intervals cover 95 %."""
+    """Episodes of a policy on a task; intervals cover 95 %. scored: does the task report success?
+    Where not, only returns are shown."""
 
     task: str
     policy: str
     seed: int
     rows: tuple[EpisodeRow, ...]
+    scored: bool = True
 
     @property
     def success_rate(self) -> float:
@@ -113,8 +116,8 @@ class EvaluationResult:
             "policy": self.policy,
             "seed": self.seed,
             "episodes": len(self.rows),
-            "success_rate": self.success_rate,
-            "success_interval_95": list(self.success_interval),
+            "success_rate": self.success_rate if self.scored else None,
+            "success_interval_95": list(self.success_interval) if self.scored else None,
             "mean_return": self.mean_return,
             "return_interval_95": [x if math.isfinite(x) else None for x in self.return_interval],
             "mean_length": fmean(row.length for row in self.rows),
@@ -131,7 +134,7 @@ class EvaluationResult:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["task", "policy", "seed", *names])
             for row in self.rows:
-                values = {**asdict(row), "success": int(row.success)}
+                values = {**asdict(row), "success": int(row.success) if self.scored else ""}
                 numbers = [_rounded(values[name]) for name in names]
                 writer.writerow([self.task, self.policy, self.seed, *numbers])
 
@@ -140,8 +143,9 @@ class EvaluationResult:
         below, above = self.return_interval
         count = len(self.rows)
         interval = f" [{below:.0f}, {above:.0f}]" if count > 1 else ""  # one value has none
+        success = f"success {self.success_rate:.2f} [{low:.2f}, {high:.2f}], "
         return (
-            f"{self.task} {self.policy}: success {self.success_rate:.2f} [{low:.2f}, {high:.2f}], "
+            f"{self.task} {self.policy}: {success if self.scored else ''}"
             f"return {self.mean_return:.0f}{interval}, {count} episode{'s' if count > 1 else ''}"
         )
 
@@ -159,15 +163,17 @@ def evaluate(
     """Run the policy on episodes 0 .. episodes-1 of the seed's evaluation stream.
 
     These are the same for every policy and never part of training. `watch` is called with every
-    observation (for videos and logs), `done` with every finished episode.
+    observation (for videos and logs), `done` with every finished episode. The robot shows scenes of
+    evaluation, where it has such, and afterwards those of training again.
     """
     if episodes < 1:
         raise RobotError(f"episodes: got {episodes}, expected a whole number from 1.")
     rows = []
-    for index in range(episodes):
-        rows.append(_episode(robot, policy, index, seed, watch))
-        done(rows[-1])
-    return EvaluationResult(robot.spec.task, name, seed, tuple(rows))
+    with _evaluation_scenes(robot):
+        for index in range(episodes):
+            rows.append(_episode(robot, policy, index, seed, watch))
+            done(rows[-1])
+    return EvaluationResult(robot.spec.task, name, seed, tuple(rows), robot.spec.success)
 
 
 def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -205,6 +211,18 @@ def student(freedom: int, confidence: float = 0.95) -> float:
     )
     series: float = sum(term / n ** (power + 1) for power, term in enumerate(terms))
     return z + series
+
+
+@contextmanager
+def _evaluation_scenes(robot: Robot) -> Iterator[None]:
+    if not isinstance(robot, HeldOutScenes):
+        yield
+        return
+    robot.select_scenes(evaluation=True)
+    try:
+        yield
+    finally:
+        robot.select_scenes(evaluation=False)
 
 
 def _rounded(value: Any) -> Any:

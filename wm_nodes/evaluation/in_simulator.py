@@ -48,7 +48,8 @@ class SimulatorEvaluation:
         return open_robot(spec.robot, settings)
 
     def __call__(self, weights: Path) -> dict[str, float]:
-        """Return success_rate, with its 95 % interval, and mean_return of a version's folder."""
+        """Return mean_return of a version's folder, and success_rate with its 95 % interval where
+        the task reports success."""
         with closing(self.open()) as robot:
             trained_on = str(read_manifest(weights).extra.get("camera", ""))
             camera = trained_on if trained_on in robot.spec.cameras else only_camera(robot.spec, "")
@@ -61,10 +62,13 @@ class SimulatorEvaluation:
                 goal=goal_of(robot, camera),
             )
             result = evaluate(robot, policy, self.episodes, self.seed)
+        figures = {"eval/mean_return": result.mean_return}
+        if not result.scored:
+            return figures
         low, high = result.success_interval
         return {
             "eval/success_rate": result.success_rate,
             "eval/success_low": low,
             "eval/success_high": high,
-            "eval/mean_return": result.mean_return,
+            **figures,
         }

@@ -34,8 +34,8 @@ WEIGHTS = Argument(
     "weights",
     "",
     "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none. Task, model, "
-    "camera and action_repeat are those of the weights by default; another task or model is "
-    "refused.",
+    "camera, action_repeat and background are those of the weights by default; another task or "
+    "model is refused.",
 )
 TRAIN = Argument("train", True, "Learn while acting; false only acts.")
 SEED = Argument("seed", 0, "Seed of everything random.", low=0, high=2**31 - 1, fixed=True)

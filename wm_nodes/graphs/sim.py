@@ -34,6 +34,7 @@ from wm_nodes.graphs.arguments import (
 )
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
 from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
+from wm_nodes.robots.sims import background_sources
 
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
 AHEAD = 100  # agent steps that the robot may be ahead of the trainer's ratio: then it waits
@@ -69,6 +70,12 @@ DEMOS = Argument(
     high=1000,
     fixed=True,
 )
+BACKGROUND = Argument(
+    "background",
+    background_sources.NONE,
+    f"What replaces the simulator's sky and floor: {background_sources.HELP}.",
+    fixed=True,
+)
 EVAL_EVERY = Argument(
     "eval_every", 0, "Agent steps between blocks of evaluation episodes; 0: none.", low=0
 )
@@ -91,9 +98,10 @@ class GraphRobot:
     """A simulated robot, as its graph starts it. Everything that opens it reads `robot`.
 
     adapter: a name of `robots/registry.py`, or module:Class or FILE.py:Class of your own. Its
-    constructor gets those of task, seed, action_repeat, time_limit, render, camera, size, limits
-    that it takes. tasks, cameras: the choices, the default first. period_ms: of one simulator step.
-    time_limit: the longest episode, in agent steps. limits: YAML of action limits; empty:
+    constructor gets those of task, seed, action_repeat, time_limit, render, camera, size, limits,
+    background that it takes. tasks, cameras: the choices, the default first. period_ms: of one
+    simulator step; 0: the task decides. background: does it take one? time_limit: the longest
+    episode, in agent steps. limits: YAML of action limits; empty:
     config/robots/<adapter>.yaml, or the class's own. demonstrated: has it a scripted expert that
     `demos:=N` records (Meta-World, the simulated arm, or a class derived from them)?
     """
@@ -105,6 +113,7 @@ class GraphRobot:
     action_repeat: int = 1
     time_limit: int = 250
     limits: str = ""
+    background: bool = False
     demonstrated: bool = False
 
     @classmethod
@@ -118,12 +127,14 @@ class GraphRobot:
             period_ms=entry.period_ms,
             action_repeat=entry.action_repeat,
             time_limit=entry.time_limit,
+            background=entry.background,
             demonstrated=bool(entry.expert),
         )
 
     def own_arguments(self) -> tuple[Argument, ...]:
         """Return the arguments whose defaults and ranges are the robot's."""
-        steps = f"Simulator steps ({self.period_ms:g} ms) per agent step."
+        period = f" ({self.period_ms:g} ms)" if self.period_ms else ""
+        steps = f"Simulator steps{period} per agent step."
         repeat, limit = self.action_repeat, self.time_limit
         return (
             Argument("task", self.tasks[0], "Task.", choices=self.tasks, fixed=True),
@@ -154,6 +165,7 @@ class GraphRobot:
             **_pick(values, *names.split(), *own.split()),
             "adapter": self.adapter,
             **({"limits": self.limits} if self.limits else {}),
+            **({"background": _background(values)} if self.background else {}),
             "evaluate": not values["train"],
             "progress": f"{values['run']}/progress.json",
             "await_recorder_s": RECORDER_S,
@@ -204,6 +216,20 @@ def _demos(values: Values) -> str:
     return f"{values['run']}/demos" if _demonstrates(values) else ""
 
 
+def _background(values: Values) -> str:
+    """Return the background as the robot node reads it. GraphError: there is no such one."""
+    try:
+        return background_sources.checked(str(values["background"]))
+    except background_sources.BackgroundError as error:
+        raise GraphError(str(error)) from None
+
+
+def _check(values: Values) -> None:
+    check_files(values)
+    if "background" in values:
+        _background(values)
+
+
 def _trainer(values: Values) -> Mapping[str, Parameter]:
     offline = split_logs(values)
     return {
@@ -227,7 +253,8 @@ def _monitor(values: Values) -> Mapping[str, Parameter]:
 def simulator_graph(name: str, description: str, robot: GraphRobot) -> Graph:
     """Return the graph of an agent that acts in a simulator and learns from what it records."""
     own = robot.own_arguments()
-    return _graph(name, description, _arguments(own, robot.demonstrated), lambda values: robot)
+    arguments = _arguments(own, demonstrated=robot.demonstrated, background=robot.background)
+    return _graph(name, description, arguments, lambda values: robot)
 
 
 def any_simulator_graph(name: str, description: str) -> Graph:
@@ -236,7 +263,7 @@ def any_simulator_graph(name: str, description: str) -> Graph:
     Defaults and ranges that differ between robots are filled in and checked when the robot is
     known, before anything starts.
     """
-    arguments = (ROBOT, *_arguments(_any_robot(), demonstrated=True))
+    arguments = (ROBOT, *_arguments(_any_robot(), demonstrated=True, background=True))
     graph = _graph(name, description, arguments, lambda v: GraphRobot.of(str(v["robot"])))
     return replace(graph, resolve=_resolve)
 
@@ -246,7 +273,7 @@ def _any_robot() -> tuple[Argument, ...]:
     texts: tuple[Callable[[RobotEntry], str], ...] = (
         lambda entry: _short(entry.tasks),
         lambda entry: _short(entry.cameras),
-        lambda entry: f"{entry.action_repeat} of {entry.period_ms:g} ms",
+        lambda entry: str(entry.action_repeat) + _of_ms(entry.period_ms),
         lambda entry: str(entry.time_limit),
     )
     tasks, cameras, repeats, limits = (
@@ -273,6 +300,10 @@ def _any_robot() -> tuple[Argument, ...]:
     )
 
 
+def _of_ms(period_ms: float) -> str:
+    return f" of {period_ms:g} ms" if period_ms else ""
+
+
 def _short(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 8 else f"{names[0]} and {len(names) - 1} more"
 
@@ -291,10 +322,18 @@ def _resolve(values: Values) -> dict[str, Value]:
             f"demos: got {values['demos']}, but robot {name!r} has no scripted expert; expected "
             f"one of {experts}. Leave demos out."
         )
+    if values["background"] != background_sources.NONE and not robot.background:
+        having = ", ".join(each for each, entry in SIMULATED.items() if entry.background)
+        raise GraphError(
+            f"background: got {values['background']!r}, but robot {name!r} takes none; expected "
+            f"one of {having}. Leave background out."
+        )
     return {**values, **own}
 
 
-def _arguments(own: Sequence[Argument], demonstrated: bool) -> tuple[Argument, ...]:
+def _arguments(
+    own: Sequence[Argument], *, demonstrated: bool, background: bool
+) -> tuple[Argument, ...]:
     """Return all arguments; own: task, camera, action_repeat and time_limit."""
     task, camera, action_repeat, time_limit = own
     return (
@@ -319,6 +358,7 @@ def _arguments(own: Sequence[Argument], demonstrated: bool) -> tuple[Argument, .
         SIZE,
         action_repeat,
         time_limit,
+        *((BACKGROUND,) if background else ()),
         *((DEMOS,) if demonstrated else ()),
         OFFLINE,
         ALLOW_MIXED,
@@ -372,7 +412,7 @@ def _graph(
             ),
             NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
         ),
-        check=check_files,
+        check=_check,
         continues=("train", "offline_train"),
     )
 

@@ -15,7 +15,11 @@ from wm_nodes.assets import pretrained
 from wm_nodes.errors import closest
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
 
-TAKEN = ("camera", "action_repeat")  # besides task and model; another value is no contradiction
+TAKEN = (
+    "camera",
+    "action_repeat",
+    "background",
+)  # besides task and model; another value is no contradiction
 
 
 @dataclass(frozen=True)

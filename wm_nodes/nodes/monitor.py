@@ -12,6 +12,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 
+from wm_datasets.spec import LogSpec
 from wm_nodes.episodes.episode_stats import EpisodeStats, EpisodeTracker
 from wm_nodes.evaluation.evaluate import wilson
 from wm_nodes.namespaces import within
@@ -61,6 +62,8 @@ class MonitorNode(ManagedNode[MonitorParams]):
         self._episodes = Table(folder / "episodes.csv") if folder else None
         self._evaluations = Table(folder / "evaluations.csv") if folder else None
         self._board = Board(folder / "tensorboard") if folder else None
+        self._scored = True  # does the task report success?
+        self.listen(topics.SPEC, messages.spec_from_msg, self._on_spec)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
         self.listen(topics.DIAGNOSTICS, lambda msg: msg, self._on_diagnostics)
 
@@ -82,6 +85,9 @@ class MonitorNode(ManagedNode[MonitorParams]):
             board.close()
 
     # Input --------------------------------------------------------------------------------------
+
+    def _on_spec(self, spec: LogSpec) -> None:
+        self._scored = spec.success
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for full_name, values in statuses(msg).items():
@@ -111,12 +117,14 @@ class MonitorNode(ManagedNode[MonitorParams]):
                 "steps": steps,
                 "length": episode.length,
                 "return": round(episode.total_reward, 4),
-                "success": int(episode.success),
+                "success": int(episode.success) if self._scored else "",
                 "first_success": episode.first_success,
                 "weights": episode.weights,
             })  # fmt: skip
         if self._board is not None:
-            values = {"return": episode.total_reward, "success": float(episode.success)}
+            values = {"return": episode.total_reward}
+            if self._scored:
+                values["success"] = float(episode.success)
             self._board.add(steps, {f"episode/{k}_{kind}": v for k, v in values.items()})
 
     def _close_block(self) -> None:
@@ -127,8 +135,9 @@ class MonitorNode(ManagedNode[MonitorParams]):
         wins, count, steps = sum(e.success for e in block), len(block), self._steps()
         low, high = wilson(wins, count)
         mean = fmean(e.total_reward for e in block)
+        success = f"success {wins / count:.2f} [{low:.2f}, {high:.2f}], "
         print(
-            f"evaluation at {steps} steps: success {wins / count:.2f} [{low:.2f}, {high:.2f}], "
+            f"evaluation at {steps} steps: {success if self._scored else ''}"
             f"return {mean:.0f}, {count} episodes, weights {block[-1].weights}",
             flush=True,
         )
@@ -138,14 +147,17 @@ class MonitorNode(ManagedNode[MonitorParams]):
                 "steps": steps,
                 "updates": self._fact("trainer", "updates", "0"),
                 "episodes": count,
-                "success": round(wins / count, 4),
-                "low": round(low, 4),
-                "high": round(high, 4),
+                "success": round(wins / count, 4) if self._scored else "",
+                "low": round(low, 4) if self._scored else "",
+                "high": round(high, 4) if self._scored else "",
                 "return": round(mean, 4),
                 "weights": block[-1].weights,
             })  # fmt: skip
         if self._board is not None:
-            self._board.add(steps, {"evaluation/success": wins / count, "evaluation/return": mean})
+            values = {"evaluation/return": mean}
+            if self._scored:
+                values["evaluation/success"] = wins / count
+            self._board.add(steps, values)
 
     # Output -------------------------------------------------------------------------------------
 
@@ -177,7 +189,8 @@ class MonitorNode(ManagedNode[MonitorParams]):
         parts = [f"{robot.get('steps', 0)} steps, {robot.get('episodes', 0)} episodes"]
         if recent:
             mean = fmean(e.total_reward for e in recent)
-            parts.append(f"return {mean:.0f}, success {fmean(e.success for e in recent):.2f}")
+            success = f", success {fmean(e.success for e in recent):.2f}"
+            parts.append(f"return {mean:.0f}{success if self._scored else ''}")
         parts.append(
             f"{float(robot['rate_hz']):.0f}/s, latency {float(robot['latency_p50_ms']):.1f}"
             f"/{float(robot['latency_p99_ms']):.1f} ms"
@@ -235,8 +248,8 @@ class MonitorNode(ManagedNode[MonitorParams]):
         return {
             "episodes_judged": len(judged),
             "judged": "evaluation" if self._evals else "training",
-            "success_rate": wins / len(judged) if judged else None,
-            "success_interval_95": list(wilson(wins, len(judged))),
+            "success_rate": wins / len(judged) if judged and self._scored else None,
+            "success_interval_95": list(wilson(wins, len(judged))) if self._scored else None,
             "mean_return": fmean(e.total_reward for e in judged) if judged else None,
             "latency_p50_ms": float(robot.get("latency_p50_ms", 0)),
             "latency_p99_ms": float(robot.get("latency_p99_ms", 0)),

@@ -27,6 +27,7 @@ from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.records import Answer, Plan, Transition
 from wm_nodes.robots.opening import limits_of, open_robot, takes
 from wm_nodes.robots.robot import RealtimeRobot, Robot, RobotError
+from wm_nodes.robots.sims import background_sources
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.camera_info import CameraInfos, SimulatedViews
 from wm_nodes.ros.clock import ClockPublisher
@@ -70,6 +71,10 @@ class RobotParams(NodeParams):
     )
     camera: str = param("corner4", "Camera of the simulator.")
     size: int = param(64, "Width and height of the images, in pixels.", low=8, high=1024)
+    background: str = param(
+        background_sources.NONE,
+        f"dm_control: what replaces sky and floor: {background_sources.HELP}.",
+    )
     limits: str = param(
         "",
         "YAML file of action limits; empty: config/robots/<adapter>.yaml of a shipped robot, the "
@@ -222,8 +227,8 @@ class RobotNode(ManagedNode[RobotParams]):
 
     def _open_robot(self) -> Robot:
         p = self.params
-        names = "task seed action_repeat time_limit render camera size dry_run home".split()
-        settings: dict[str, Any] = {name: getattr(p, name) for name in names}
+        names = "task seed action_repeat time_limit render camera size background dry_run home"
+        settings: dict[str, Any] = {name: getattr(p, name) for name in names.split()}
         if takes(p.adapter, "driver"):
             self._arm = self._make_arm()
             settings |= {"config": self._arm.config, "driver": self._arm.driver}

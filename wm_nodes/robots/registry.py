@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wm_nodes.robots.sims.metaworld_tasks import CAMERAS, TASKS
+from wm_nodes.robots.sims import dm_control_tasks, metaworld_tasks
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class RobotEntry:
 
     path: its class, as module:Class. tasks, cameras: the choices, the default first; a robot
     without tasks is no simulator that commands open by name. action_repeat: simulator steps of
-    period_ms (arm: control periods) per agent step. time_limit: longest episode, in agent steps.
+    period_ms (arm: control periods) per agent step; 0 ms: the task decides. time_limit: longest
+    episode, in agent steps. background: does it take one, as in `sims/background_sources.py`?
     general: tasks that include all others: weights trained on one may be evaluated on any. expert,
     play: makers of the robot's scripted policies, as module:function; see `opening.script_of`.
     """
@@ -29,19 +30,21 @@ class RobotEntry:
     period_ms: float = 0.0
     action_repeat: int = 1
     time_limit: int = 60
+    background: bool = False
     general: tuple[str, ...] = ()
     expert: str = ""
     play: str = ""
 
 
 _FIRST = "drawer-close"
+_OTHERS = tuple(task for task in metaworld_tasks.TASKS if task != _FIRST)
 
 ROBOTS: Mapping[str, RobotEntry] = {
     "metaworld": RobotEntry(
         "wm_nodes.robots.sims.metaworld:MetaWorld",
         "Meta-World's 50 tasks",
-        tasks=tuple(f"{task}-v3" for task in (_FIRST, *(t for t in TASKS if t != _FIRST))),
-        cameras=CAMERAS,
+        tasks=tuple(f"{task}-v3" for task in (_FIRST, *_OTHERS)),
+        cameras=metaworld_tasks.CAMERAS,
         period_ms=12.5,
         action_repeat=2,
         time_limit=250,
@@ -72,6 +75,15 @@ ROBOTS: Mapping[str, RobotEntry] = {
         tasks=("maze-u",),
         cameras=("top",),
         period_ms=50.0,
+    ),
+    "dmc": RobotEntry(
+        "wm_nodes.robots.sims.dm_control:DmControl",
+        "dm_control's suite and manipulation",
+        tasks=tuple(dm_control_tasks.TASKS),
+        cameras=dm_control_tasks.CAMERAS,
+        action_repeat=2,
+        time_limit=dm_control_tasks.EPISODE_STEPS,
+        background=True,
     ),
 }
 SIMULATED = {name: entry for name, entry in ROBOTS.items() if entry.tasks}

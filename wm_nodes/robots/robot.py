@@ -1,7 +1,8 @@
 """The Robot interface, and the further ones that only some robots have.
 
 `Robot` is all that evaluation, recording and lock-step need. `RealtimeRobot` is one that moves by
-itself. `GoalTask`, `ScoredTask` and `CalibratedCameras` are recognised by their one method.
+itself. `GoalTask`, `ScoredTask`, `HeldOutScenes` and `CalibratedCameras` are recognised by their
+one method.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class RobotSpec:
     extra: dict[str, Any] = field(default_factory=dict)  # JSON-able, recorded with the log
     signals: VectorSpec | None = None  # numbers about what an action did, recorded with it
     depths: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> (H, W), uint16 mm
+    success: bool = True  # does the task report success? Where not, only returns are shown
 
     def log_spec(self) -> LogSpec:
         """Return the specification of a replay log of this robot."""
@@ -63,6 +65,7 @@ class RobotSpec:
             signals=self.signals,
             sensors={name: SensorSpec.depth(*shape) for name, shape in self.depths.items()},
             evaluation=True,
+            success=self.success,
         )
 
 
@@ -162,6 +165,15 @@ class ScoredTask(Protocol):
 
     def distance(self) -> float:
         """Return the distance of the present state to success of the task [m]; at least 0."""
+
+
+@runtime_checkable
+class HeldOutScenes(Protocol):
+    """A robot whose evaluation episodes may show what no training episode shows."""
+
+    def select_scenes(self, *, evaluation: bool) -> None:
+        """Show scenes of evaluation, or of training, in the episodes that `reset` begins from now
+        on. At first they are of training."""
 
 
 @runtime_checkable

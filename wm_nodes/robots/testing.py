@@ -6,8 +6,9 @@ A new robot is tested by:
         def make_robot(self) -> Robot:
             return MyArm(bus=FakeBus())
 
-A simulator inherits SimulatorContract instead, and one with goals, distances or known cameras
-GoalTaskContract, ScoredTaskContract or CalibratedCamerasContract as well.
+A simulator inherits SimulatorContract instead, and one with goals, distances, held-out scenes or
+known cameras GoalTaskContract, ScoredTaskContract, HeldOutScenesContract or
+CalibratedCamerasContract as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from wm_nodes.robots.hold_action import still
 from wm_nodes.robots.robot import (
     CalibratedCameras,
     GoalTask,
+    HeldOutScenes,
     Observation,
     Robot,
     RobotError,
@@ -294,6 +296,30 @@ class ScoredTaskContract(RobotContract):
         assert np.isfinite(distances).all()
         assert min(distances) >= 0
         assert distances[1] == distances[2]
+
+
+class HeldOutScenesContract(RobotContract):
+    """Rules for a robot whose evaluation episodes show other scenes than training."""
+
+    def test_evaluation_shows_other_scenes_of_the_same_episode(self, robot: Robot) -> None:
+        assert isinstance(robot, HeldOutScenes)
+        first = robot.reset(3)
+        robot.select_scenes(evaluation=True)
+        evaluation = robot.reset(3)
+        robot.select_scenes(evaluation=False)
+        assert_equal_observations(first, robot.reset(3))
+        np.testing.assert_array_equal(first.proprio, evaluation.proprio)
+        for camera, image in first.images.items():
+            assert (image != evaluation.images[camera]).any()
+
+    def test_scenes_of_a_running_episode_stay(self, robot: Robot) -> None:
+        assert isinstance(robot, HeldOutScenes)
+        with self.make_robot() as other:
+            assert isinstance(other, HeldOutScenes)
+            for each in (robot, other):
+                each.reset(3)
+            robot.select_scenes(evaluation=True)
+            assert_equal_observations(*(each.act(self.middle(each)) for each in (robot, other)))
 
 
 class CalibratedCamerasContract(RobotContract):

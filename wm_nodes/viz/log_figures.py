@@ -40,7 +40,8 @@ def as_text(stats: LogStats) -> str:
         lines.append(f"changed   {_share(stats.changed)} of the actions differ from the commands")
     lines += ["", *_table(HEAD, map(_cells, stats.ranges))]
     for kind, tallies in (("source", stats.per_source), ("weights", stats.per_weights)):
-        lines += ["", *_table((kind, *TALLY), _tally_rows(tallies))]
+        success = stats.spec.success
+        lines += ["", *_table((kind, *_tally_head(success)), _tally_rows(tallies, success))]
     return "\n".join(lines)
 
 
@@ -63,8 +64,9 @@ def draw(stats: LogStats, path: str | Path) -> None:
     proprio = [r for r in stats.ranges if r.name.startswith("proprio/")]
     _draw_ranges(panels[0, 1], proprio, "proprioception")
     _draw_histogram(panels[0, 2], stats.lengths, "actions of an episode")
-    _draw_tallies(panels[1, 0], stats.per_source, "source")
-    _draw_tallies(panels[1, 1], stats.per_weights, "weights version")
+    tallies = _draw_tallies if stats.spec.success else _draw_returns
+    tallies(panels[1, 0], stats.per_source, "source")
+    tallies(panels[1, 1], stats.per_weights, "weights version")
     _draw_histogram(panels[1, 2], stats.gaps_s * 1e3, "gap between observations [ms]")
     if observed or signals:
         _draw_ranges(panels[0, 3], observed, "sensors")
@@ -86,12 +88,18 @@ def _cells(row: Range) -> tuple[str, ...]:
     return (row.name, row.unit, declared, *map(_short, numbers), at_bounds)
 
 
-def _tally_rows(tallies: Mapping[Any, Tally]) -> Iterable[tuple[str, ...]]:
+def _tally_head(success: bool) -> tuple[str, ...]:
+    return TALLY if success else (TALLY[0], TALLY[-1])
+
+
+def _tally_rows(tallies: Mapping[Any, Tally], success: bool) -> Iterable[tuple[str, ...]]:
+    """Yield a row for each kind of episode; without success where the task reports none."""
     for name, tally in tallies.items():
         low, high = wilson(tally.successes, tally.episodes)
         mean = "" if tally.mean_return is None else _short(tally.mean_return)
         rate, interval = f"{tally.success_rate:.2f}", f"{low:.2f} .. {high:.2f}"
-        yield str(name), str(tally.episodes), rate, interval, mean
+        known = (rate, interval) if success else ()
+        yield str(name), str(tally.episodes), *known, mean
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -151,8 +159,25 @@ def _draw_tallies(axes: Any, tallies: Mapping[Any, Tally], kind: str) -> None:
     at = np.arange(len(rates))
     below, above = np.clip(rates - ends[:, 0], 0, 1), np.clip(ends[:, 1] - rates, 0, 1)
     axes.errorbar(at, rates, yerr=(below, above), fmt="o", color="tab:green", capsize=3)
-    step = max(1, len(rates) // 12)
-    axes.set_xticks(at[::step], [str(name) for name in tallies][::step], fontsize=8)
-    for x, tally in list(zip(at, tallies.values(), strict=True))[::step]:
-        axes.annotate(f"n={tally.episodes}", (x, 1.04), fontsize=7, ha="center")
     axes.set_ylim(-0.05, 1.12)
+    _name_tallies(axes, tallies, [1.04] * len(rates))
+
+
+def _draw_returns(axes: Any, tallies: Mapping[Any, Tally], kind: str) -> None:
+    """Mean returns, and the number of episodes above."""
+    axes.set_title(f"mean return by {kind}")
+    means = [
+        math.nan if each.mean_return is None else each.mean_return for each in tallies.values()
+    ]
+    axes.plot(np.arange(len(means)), means, "o", color="tab:blue")
+    axes.margins(y=0.2)
+    _name_tallies(axes, tallies, means)
+
+
+def _name_tallies(axes: Any, tallies: Mapping[Any, Tally], heights: Sequence[float]) -> None:
+    """Name the tallies along x, and write the number of episodes above at the heights."""
+    at, step = np.arange(len(tallies)), max(1, len(tallies) // 12)
+    axes.set_xticks(at[::step], [str(name) for name in tallies][::step], fontsize=8)
+    for x, height, tally in list(zip(at, heights, tallies.values(), strict=True))[::step]:
+        if math.isfinite(height):
+            axes.annotate(f"n={tally.episodes}", (x, height), fontsize=7, ha="center", va="bottom")

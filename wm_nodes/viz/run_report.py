@@ -89,8 +89,9 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(reader, episodes)
     if training and judged:
-        summary["evaluation"] = outcomes(judged)
-    draw_episodes(episodes, folder / "episodes.png", reader.spec.task)
+        summary["evaluation"] = outcomes(judged, scored=reader.spec.success)
+    figure = episode_figure(episodes, reader.spec.task, scored=reader.spec.success)
+    figure.savefig(folder / "episodes.png", dpi=110)
     if reader.spec.cameras:
         camera = next(iter(reader.spec.cameras))
         shown = [(e.number, e.start, e.length + 1) for e in episodes[-settings.video_episodes :]]
@@ -141,7 +142,7 @@ def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str,
     return {
         "robot": spec.robot,
         "task": spec.task,
-        **outcomes(episodes),
+        **outcomes(episodes, scored=spec.success),
         "mean_first_success": fmean(firsts) if firsts else None,
         "weights": sorted({episode.weights for episode in episodes}),
         "decisions_by_source": {_source(code): count for code, count in sorted(acted.items())},
@@ -150,27 +151,24 @@ def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str,
     }
 
 
-def outcomes(episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
-    """Return success and return of some episodes, with 95 % intervals."""
+def outcomes(episodes: Sequence[LoggedEpisode], *, scored: bool) -> dict[str, Any]:
+    """Return success and return of some episodes, with 95 % intervals. scored: does the task report
+    success?"""
     successes = [episode.success for episode in episodes]
+    interval = list(wilson(sum(successes), len(successes)))
     returns = [episode.total_reward for episode in episodes]
     return {
         "episodes": len(episodes),
         "decisions": sum(episode.length for episode in episodes),
-        "success_rate": fmean(successes),
-        "success_interval_95": list(wilson(sum(successes), len(successes))),
+        "success_rate": fmean(successes) if scored else None,
+        "success_interval_95": interval if scored else None,
         "mean_return": fmean(returns),
         "return_interval_95": [x if math.isfinite(x) else None for x in mean_interval(returns)],
     }
 
 
-def draw_episodes(episodes: Sequence[LoggedEpisode], path: str | Path, task: str) -> None:
-    """Write the figure of return and success of every episode as PNG."""
-    episode_figure(episodes, task).savefig(path, dpi=110)
-
-
-def episode_figure(episodes: Sequence[LoggedEpisode], task: str) -> Figure:
-    """Return a figure of return and success of every episode.
+def episode_figure(episodes: Sequence[LoggedEpisode], task: str, *, scored: bool = True) -> Figure:
+    """Return a figure of every episode's return and, where the task reports it (`scored`), success.
 
     Weights that changed show means of the last 20 episodes; the same weights throughout are an
     evaluation and show one mean with its 95 % interval.
@@ -179,26 +177,40 @@ def episode_figure(episodes: Sequence[LoggedEpisode], task: str) -> Figure:
 
     numbers = [episode.number for episode in episodes]
     returns = np.array([episode.total_reward for episode in episodes])
-    success = np.array([episode.success for episode in episodes], float)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    panels = figure.subplots(
+        2 if scored else 1, 1, sharex=True, squeeze=False, height_ratios=(2, 1)[: 1 + scored]
+    )[:, 0]
+    success = np.array([episode.success for episode in episodes], float)
     colours = np.where(success > 0, "tab:green", "tab:gray")
-    above.scatter(numbers, returns, c=colours, s=14, label="episode (green: success)")
+    label = "episode (green: success)" if scored else "episode"
+    panels[0].scatter(numbers, returns, c=colours, s=14, label=label)
     if len({episode.weights for episode in episodes}) == 1:
-        _draw_mean(above, fmean(returns), mean_interval(returns.tolist()))
-        below.scatter(numbers, success, c=colours, s=14)
-        _draw_mean(below, fmean(success), wilson(int(success.sum()), len(success)))
-        below.set(ylabel="success")
-        below.legend(fontsize=8)
+        _draw_mean(panels[0], fmean(returns), mean_interval(returns.tolist()))
     else:
-        above.plot(numbers, _trailing_mean(returns), color="black", label="mean of the last 20")
-        below.plot(numbers, _trailing_mean(success), color="tab:green")
-        below.set(ylabel="success rate\nof the last 20")
-    above.set(ylabel="return", title=task)
-    above.legend(fontsize=8)
-    below.set(xlabel="episode", ylim=(-0.05, 1.05))
-    below.xaxis.get_major_locator().set_params(integer=True)
+        panels[0].plot(numbers, _trailing_mean(returns), color="black", label="mean of the last 20")
+    panels[0].set(ylabel="return", title=task)
+    panels[0].legend(fontsize=8)
+    if scored:
+        _draw_success(panels[1], episodes, success, colours)
+    panels[-1].set(xlabel="episode")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _draw_success(
+    axes: Axes, episodes: Sequence[LoggedEpisode], success: np.ndarray, colours: np.ndarray
+) -> None:
+    numbers = [episode.number for episode in episodes]
+    if len({episode.weights for episode in episodes}) == 1:
+        axes.scatter(numbers, success, c=colours, s=14)
+        _draw_mean(axes, fmean(success), wilson(int(success.sum()), len(success)))
+        axes.set(ylabel="success")
+        axes.legend(fontsize=8)
+    else:
+        axes.plot(numbers, _trailing_mean(success), color="tab:green")
+        axes.set(ylabel="success rate\nof the last 20")
+    axes.set(ylim=(-0.05, 1.05))
 
 
 def _draw_mean(axes: Axes, mean: float, interval: tuple[float, float]) -> None:

@@ -222,3 +222,14 @@ def test_a_goal_task_has_baselines_of_random_actions_and_holding(capsys):
 def test_a_task_without_a_goal_has_no_baselines(capsys):
     arguments = ["--robot", OWN_ROBOT, "--policy", "random", "--episodes", "1"]
     assert "baseline" not in eval_output(capsys, *arguments)
+
+
+def test_the_background_is_that_of_the_weights_and_refused_where_there_is_none(capsys):
+    from wm_nodes.cli.main import main
+
+    recorded = facts("dmc", "walker_stand", background="procedural:subtle", camera="main")
+    assert _with_defaults(Eval(), recorded).background == "procedural:subtle"
+    assert _with_defaults(Eval(background="none"), recorded).background == "none"
+    arguments = ["--policy", "random", "--robot", "wall", "--background", "none"]
+    assert main(["eval", *arguments]) == 2
+    assert "robot wall takes none, expected robot dmc" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.wm_nodes.point_robot import PointRobot
+from tests.wm_nodes.point_robot import PointRobot, UnscoredPoint
 from wm_nodes.evaluation.baselines import Constant, Random
 from wm_nodes.evaluation.evaluate import evaluate, mean_interval, student, wilson
 from wm_nodes.robots.robot import RobotError
@@ -123,3 +123,24 @@ def test_result_prints_rate_and_interval():
     text = str(evaluate(PointRobot(), Homing(), 20, seed=0, name="homing"))
     assert "homing: success 1.00 [0.84, 1.00]" in text
     assert np.isfinite(float(text.split("return ")[1].split()[0]))
+
+
+def test_a_task_that_reports_no_success_has_returns_only(tmp_path):
+    result = evaluate(UnscoredPoint(), Homing(), 3, seed=0)
+    assert "success" not in str(result) and "return 0" in str(result)
+    summary = result.summary()
+    assert summary["success_rate"] is None and summary["success_interval_95"] is None
+    assert summary["mean_return"] == pytest.approx(0)
+    result.write_csv(tmp_path / "episodes.csv")
+    with (tmp_path / "episodes.csv").open() as file:
+        assert {row["success"] for row in csv.DictReader(file)} == {""}
+
+
+def test_evaluation_shows_scenes_of_evaluation_and_leaves_those_of_training():
+    robot = UnscoredPoint()
+    evaluate(robot, Homing(), 2, seed=0)
+    robot.reset()
+    with pytest.raises(ZeroDivisionError):
+        evaluate(robot, Homing(), 2, seed=0, watch=lambda observation: 1 // 0)
+    robot.reset()
+    assert robot.shown == [True, True, False, True, False]

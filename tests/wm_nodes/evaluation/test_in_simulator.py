@@ -22,6 +22,12 @@ SETTINGS = {
     "wall": {"task": "wall-door", "time_limit": 4, "door": 40.0, "action_repeat": 2},
     "point_maze": {"task": "maze-u", "time_limit": 4, "render": "fast"},
     "arm_sim": {"task": "goal", "time_limit": 2, "render": "fast", "camera": "side,front"},
+    "dmc": {
+        "task": "walker_stand",
+        "time_limit": 2,
+        "render": "fast",
+        "background": "procedural:static",
+    },
 }
 
 
@@ -48,7 +54,7 @@ def weights(tmp_path, monkeypatch):
     return save
 
 
-@pytest.mark.parametrize("name", ["wall", "point_maze", "arm_sim"])
+@pytest.mark.parametrize("name", ["wall", "point_maze", "arm_sim", "dmc"])
 def test_the_robot_of_the_log_is_opened_with_its_settings(tmp_path, name):
     spec = record_spec(tmp_path, name)
     with SimulatorEvaluation(spec, 2).open() as robot:

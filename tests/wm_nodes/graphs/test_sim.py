@@ -68,7 +68,9 @@ def test_sim_metaworld_is_sim_with_the_robot_fixed():
         return json.loads(json.dumps(tree).replace("/two", "/one"))
 
     assert normalized(sim_nodes) == normalized(nodes)
-    assert normalized({k: v for k, v in sim_values.items() if k != "robot"}) == normalized(values)
+    own = ("robot", "background")  # arguments that Meta-World does not have
+    shared = {k: v for k, v in sim_values.items() if k not in own}
+    assert normalized(shared) == normalized(values)
     assert nodes["demonstrator"]["size"] == nodes["robot"]["size"] == 96
 
 
@@ -151,4 +153,46 @@ def test_a_wrong_config_file_is_refused_before_anything_starts(tmp_path, text, a
         (tmp_path / "my.yaml").write_text(text)
     with pytest.raises(GraphError, match=message):
         open_run(SIM, {"config": tmp_path / "my.yaml", **arguments})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_sim_dmc_is_sim_with_the_robot_fixed():
+    arguments = {"run": "one", "task": "walker_stand", "background": "procedural:subtle"}
+    values, nodes = open_and_close(find_graph("sim_dmc"), arguments)
+    sim_values, sim_nodes = open_and_close(SIM, {**arguments, "run": "two", "robot": "dmc"})
+    assert {k: v for k, v in sim_values.items() if k not in ("robot", "demos", "run", "log")} == {
+        k: v for k, v in values.items() if k not in ("run", "log")
+    }
+    assert nodes["robot"]["background"] == sim_nodes["robot"]["background"] == "procedural:subtle"
+    assert "background" not in open_and_close(METAWORLD, {"run": "three"})[1]["robot"]
+
+
+def test_a_folder_of_videos_goes_to_the_robot_with_its_whole_path(tmp_path):
+    (tmp_path / "clips").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "clips" / name).touch()
+    _, nodes = open_and_close(find_graph("sim_dmc"), {"background": "clips"})
+    assert nodes["robot"]["background"] == str(tmp_path / "clips")
+
+
+@pytest.mark.parametrize(
+    ("graph", "arguments", "message"),
+    [
+        ("sim_dmc", {"background": "nowhere"}, "got 'nowhere', which is no readable folder"),
+        ("sim_dmc", {"background": "procedural:fog"}, "'procedural:fog', expected none; .*subtle"),
+        ("sim_dmc", {"background": "."}, "got 0 videos in .*at least two"),
+        ("sim_dmc", {"task": "cartpole_balanse"}, "Closest: cartpole_balance"),
+        ("sim_dmc", {"time_limit": 1001}, "time_limit: .*1 to 1000"),
+        (
+            "sim",
+            {"robot": "wall", "background": "procedural:static"},
+            "background: got .*'wall' takes none; expected one of dmc",
+        ),
+    ],
+)
+def test_a_wrong_task_or_background_is_refused_before_anything_starts(
+    graph, arguments, message, tmp_path
+):
+    with pytest.raises(GraphError, match=message):
+        open_run(find_graph(graph), arguments)
     assert not (tmp_path / "runs").exists()

@@ -13,6 +13,7 @@ pytest.importorskip("rclpy")
 
 from diagnostic_msgs.msg import DiagnosticArray
 
+from tests.wm_nodes.point_robot import UnscoredPoint
 from wm_nodes.nodes.monitor import MonitorNode
 from wm_nodes.records import Step
 from wm_nodes.ros import messages, topics
@@ -102,6 +103,23 @@ def test_the_line_holds_the_facts_of_the_nodes(graph, run, capfd) -> None:
     for text in ("500 steps, 2 episodes", "40 updates, 3.1/s", "behaviour", "502 rows, 6.2 MB",
                   "success 1.00", "latency"):  # fmt: skip
         assert text in line
+
+
+def test_a_task_that_reports_no_success_has_returns_only(graph, run, tmp_path, capfd) -> None:
+    spec = graph.joined(topics.SPEC.always(graph.probe))
+    spec.publish(messages.spec_to_msg(UnscoredPoint().spec.log_spec()))
+    graph.until(lambda: not run.node._scored)
+    run.tell("robot", steps=100)
+    run.episode(False, explore=False)
+    run.episode(False)
+    graph.until((tmp_path / "metrics" / "evaluations.csv").exists)
+    (row,) = table(tmp_path / "metrics" / "evaluations.csv")
+    assert (row["success"], row["low"], row["high"], row["return"]) == ("", "", "", "3.0")
+    assert [each["success"] for each in table(tmp_path / "metrics" / "episodes.csv")] == ["", ""]
+    assert run.node.summary()["success_rate"] is None
+    graph.spin(0.5)
+    text = capfd.readouterr().out
+    assert "return 3" in text and "success" not in text
 
 
 def test_another_robots_nodes_do_not_count(graph, run) -> None:

@@ -19,6 +19,7 @@ from wm_nodes.viz.run_report import (
     ReportSettings,
     episode_figure,
     logged_episodes,
+    outcomes,
     write_report,
 )
 from wm_nodes.viz.training_report import write_training_report
@@ -254,3 +255,12 @@ def test_an_evaluation_shows_one_mean_and_learning_a_moving_one():
     assert sum("95 % interval" in text for text in frozen) == 2
     assert not any("last 20" in text for text in frozen)
     assert "mean of all: 0" in labels([7])  # one episode
+
+
+def test_the_figure_of_a_task_that_reports_no_success_shows_returns_only():
+    episodes = [LoggedEpisode(i, 10 * i, 9, float(i), False, -1, 7, (2,) * 9) for i in range(4)]
+    assert len(episode_figure(episodes, "task").axes) == 2
+    (axes,) = episode_figure(episodes, "task", scored=False).axes
+    assert not any("success" in text for text in axes.get_legend_handles_labels()[1])
+    assert outcomes(episodes, scored=False)["success_rate"] is None
+    assert outcomes(episodes, scored=True)["success_rate"] == 0

@@ -21,7 +21,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "sampler": ("sampler", (), {"rows": 404, "repeats": 5}),
     "log": ("log", (), {"rows": 300, "seconds": 1.0, "reopened_rows": 20_000}),
     "archive": ("archive", ("obstore", "moto", "boto3"), {"rows": 404, "repeats": 3}),
-    "simulator": ("simulator", ("metaworld", "mujoco"), {"agent_steps": 4}),
+    "simulator": ("simulator", ("metaworld", "mujoco", "dm_control"), {"agent_steps": 4}),
     "graph": ("graph", ("rclpy",), {"agent_steps": 60}),
     "jitter": ("jitter", ("rclpy", "mujoco"), {"windows": 1}),
 }

@@ -11,6 +11,8 @@ from typing import Annotated
 import tyro
 
 from wm_datasets import LogError, LogSummary, describe
+from wm_datasets.log.summary import Tally
+from wm_datasets.spec import LogSpec
 from wm_nodes.cli.arguments import parse
 from wm_nodes.cli.paths import find_log
 from wm_nodes.errors import user_errors
@@ -47,8 +49,7 @@ def as_text(summary: LogSummary) -> str:
         f"rows      {summary.rows} ({summary.sealed_rows} sealed{dropped})",
         f"size      {summary.bytes_on_disk / 1e6:.1f} MB on disk",
         f"steps     {summary.steps} actions, {summary.seconds / 60:.1f} min",
-        f"episodes  {summary.episodes}, {summary.complete} complete, success "
-        f"{total.success_rate:.2f}, mean return {_number(total.mean_return)}",
+        f"episodes  {summary.episodes}, {summary.complete} complete{_outcome(spec, total)}",
     ]
     lines += [f"ignored   {path}: no segment of a log has such a name" for path in summary.ignored]
     if summary.evaluation:
@@ -59,10 +60,7 @@ def as_text(summary: LogSummary) -> str:
         if (older := len(tallies) - SHOWN) > 0:
             lines.append(f"  {kind}: {older} older ones, and the newest (--json has all)")
         for name, tally in list(tallies.items())[-SHOWN:]:
-            lines.append(
-                f"  {kind} {name}: {tally.episodes} episodes, success {tally.success_rate:.2f}, "
-                f"mean return {_number(tally.mean_return)}"
-            )
+            lines.append(f"  {kind} {name}: {tally.episodes} episodes{_outcome(spec, tally)}")
     lines.append("fields")
     for name, field in summary.fields.items():
         shape = "x".join(map(str, field.shape)) or "1"
@@ -72,6 +70,11 @@ def as_text(summary: LogSummary) -> str:
         )
     lines += [f"extra     {key}: {value}" for key, value in spec.extra.items()]
     return "\n".join(lines)
+
+
+def _outcome(spec: LogSpec, tally: Tally) -> str:
+    success = f", success {tally.success_rate:.2f}" if spec.success else ""
+    return f"{success}, mean return {_number(tally.mean_return)}"
 
 
 def _number(value: float | None) -> str:

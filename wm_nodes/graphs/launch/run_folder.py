@@ -27,7 +27,15 @@ from wm_nodes.graphs.weights import arguments_of
 RUNS = "runs"
 FILE = "run.json"
 TRAIN = "train"  # what run.json calls `wm train`
-ROBOT = ("robot", "task", "camera", "render", "action_repeat", "time_limit")  # of weights
+ROBOT = (
+    "robot",
+    "task",
+    "camera",
+    "render",
+    "action_repeat",
+    "time_limit",
+    "background",
+)  # of weights
 RENAMED = {"album": "plans"}  # arguments in run.json of older versions
 LEARNED = ("model", "set", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

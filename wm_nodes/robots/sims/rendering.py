@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,16 +91,24 @@ def resolve(preset: str) -> tuple[str, str]:
 class Cameras:
     """The cameras of a simulator on MuJoCo, all of one size and quality.
 
-    names: of the model's cameras. size: side of the square images [px]. preset: as in `PRESETS`;
+    names: of the model's cameras; a mapping gives each another name, under which its images are
+    found: {name: the model's own}. size: side of the square images [px]. preset: as in `PRESETS`;
     with "none" there is no camera, and no GL is needed. RenderError: an unknown camera or preset, a
     size out of range, no GL.
     """
 
-    def __init__(self, model: mujoco.MjModel, names: Sequence[str], size: int, preset: str) -> None:
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        names: Sequence[str] | Mapping[str, str],
+        size: int,
+        preset: str,
+    ) -> None:
         self.preset, self.gl_renderer = resolve(preset)
         self._cameras: dict[str, CameraRenderer] = {}
-        for name in names if self.preset != "none" else ():
-            self._cameras[name] = CameraRenderer(model, name, size, self.preset)
+        own = names if isinstance(names, Mapping) else {name: name for name in names}
+        for name, camera in own.items() if self.preset != "none" else ():
+            self._cameras[name] = CameraRenderer(model, camera, size, self.preset)
         self.shapes = {name: (size, size, 3) for name in self._cameras}
 
     @property

@@ -166,10 +166,12 @@ class Simulator(Robot):
         action: VectorSpec,
         extra: Mapping[str, Any] | None = None,
         depths: Mapping[str, tuple[int, int]] | None = None,
+        success: bool = True,
     ) -> RobotSpec:
         """Return the specification of a simulator whose steps last `step_s` [s].
 
-        `extra` is recorded with the log, beside seed, action repeat and time limit.
+        `extra` is recorded with the log, beside seed, action repeat and time limit. success: does
+        the task report it?
         """
         return RobotSpec(
             name=name,
@@ -185,6 +187,7 @@ class Simulator(Robot):
                 **(extra or {}),
             },
             depths=dict(depths or {}),
+            success=success,
         )
 
     def _goal_observation(self, images: dict[str, Image], proprio: Vector) -> Observation:

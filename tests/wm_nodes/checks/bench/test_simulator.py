@@ -12,7 +12,7 @@ from wm_nodes.robots.sims.point_maze import PointMaze
 @pytest.mark.parametrize(("preset", "label"), [("fast", "render=fast"), ("none", "without images")])
 def test_a_row_notes_the_renderer_that_drew_it(preset, label):
     with PointMaze(render=preset, time_limit=5) as robot:
-        row = _rate(robot, preset, 2)
+        row = _rate(robot, "point_maze", preset, 2)
         renderer = robot.spec.extra["gl_renderer"]
     assert label in row.name and row.unit == "1/s"
     assert row.note.endswith(f"; {renderer}")

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.wm_nodes.point_robot import PointRobot
+from tests.wm_nodes.point_robot import PointRobot, UnscoredPoint
 from wm_datasets import LogReader, LogSpec, LogWriter, SensorSpec, Source, VectorSpec
 from wm_datasets.log.statistics import measure
 from wm_nodes.cli.main import main
@@ -248,3 +248,15 @@ def test_a_missing_log_is_one_line(arguments, message, capsys):
 def test_a_missing_episode_is_refused(log, capsys):
     assert main(["log", "show", str(log), "--episode", "3"]) == 2
     assert "expected 0 to 2, or -1 for the newest" in capsys.readouterr().err
+
+
+def test_a_task_that_reports_no_success_has_returns_only(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    with UnscoredPoint() as robot:
+        collect(robot, HeldRandom(robot.spec, 1.0, 0), tmp_path / "log", 2, 0)
+    figure = str(tmp_path / "stats.png")
+    for words in (["info"], ["stats", "--figure", figure]):
+        assert main(["log", words[0], str(tmp_path / "log"), *words[1:]]) == 0
+        out = capsys.readouterr().out
+        assert "mean return" in out
+        assert not any("success" in line for line in out.splitlines() if "bool" not in line)
