@@ -99,3 +99,14 @@ def preset(name: str) -> Preset:
     if name in PRESETS:
         return PRESETS[name]
     raise unknown_name("model", name, PRESETS)
+
+
+def continuous_only(name: str) -> str:
+    """The refusal of a model that takes continuous actions only, with the models for discrete ones.
+    This loads every family."""
+    able = ", ".join(each for each in PRESETS if PRESETS[each].discrete)
+    remedy = f"Take one of {able}, or a" if able else "No model here takes those yet. Choose a"
+    return (
+        f"model: got {name!r}, which takes continuous actions only, expected one for discrete "
+        f"actions. {remedy} task with continuous actions."
+    )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wm_datasets.spec import LogSpec, VectorSpec
+from wm_models.registry import PRESETS, continuous_only
 
 ACTION = frozenset({"action"})  # every model here learns from actions
 
@@ -25,6 +26,8 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
             f"log: got {place} without {', '.join(lacking)}, expected it, as model {model!r} "
             f"learns from it. Give another log, or another model.{without}"
         )
+    if spec.action is not None and spec.action.discrete and not PRESETS[model].discrete:
+        return f"log: got {place} with discrete actions. {continuous_only(model)}"
     return ""
 
 
@@ -32,7 +35,7 @@ def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> st
     """Return why these logs, all with actions, cannot be learned from together; empty: they can.
 
     Robot, task and action space must be the same unless `allow_mixed`; the number of action
-    dimensions always.
+    dimensions, and whether they are discrete, always.
     """
     (first, spec), *others = logs
     for place, other in others:
@@ -43,6 +46,12 @@ def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> st
                 f"log: {first} has {sizes[0]} action dimensions ({', '.join(spec.action.names)}), "
                 f"{place} has {sizes[1]} ({', '.join(other.action.names)}), expected the same "
                 "number. Learn from one of them."
+            )
+        if spec.action.discrete != other.action.discrete:
+            discrete, continuous = (first, place) if spec.action.discrete else (place, first)
+            return (
+                f"log: {discrete} has discrete actions, {continuous} has continuous ones, expected "
+                "the same kind. Learn from one of them."
             )
         pairs = [
             ("robot", repr(spec.robot), repr(other.robot)),

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from wm_models.errors import ModelError
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import overridden, plain
 from wm_models.interface.world_model import WorldModel
+from wm_models.registry import continuous_only
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,19 @@ class Preset:
     def planning(self) -> Planning:
         """How the model is planned with."""
         return Planning()
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the model can be built for a robot with discrete actions."""
+        return False
+
+    def fitted(self, embodiment: Embodiment | int) -> Embodiment:
+        """The embodiment to build the model for. ModelError: its actions are discrete, and this
+        model takes continuous ones only."""
+        whole = Embodiment.of(embodiment)
+        if whole.discrete and not self.discrete:
+            raise ModelError(continuous_only(self.name))
+        return whole
 
     def varied(self, settings: Mapping[str, Any]) -> Preset:
         """This preset with some settings changed: those of :func:`settings_of`, by dotted names.
