@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 
+from wm_models.planners.registry import PLANNERS, continuous_search
+from wm_models.registry import continuous_only, preset
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
     CAPACITY,
@@ -93,7 +97,8 @@ class GraphRobot:
     adapter: a name of `robots/registry.py`, or module:Class or FILE.py:Class of your own. Its
     constructor gets those of task, seed, action_repeat, time_limit, render, camera, size, limits
     that it takes. tasks, cameras: the choices, the default first. period_ms: of one simulator step.
-    time_limit: the longest episode, in agent steps. limits: YAML of action limits; empty:
+    time_limit: the longest episode, in agent steps. open_tasks: tasks and cameras are examples, the
+    robot knows further ones. limits: YAML of action limits; empty:
     config/robots/<adapter>.yaml, or the class's own. demonstrated: has it a scripted expert that
     `demos:=N` records (Meta-World, the simulated arm, or a class derived from them)?
     """
@@ -106,6 +111,7 @@ class GraphRobot:
     time_limit: int = 250
     limits: str = ""
     demonstrated: bool = False
+    open_tasks: bool = False
 
     @classmethod
     def of(cls, name: str) -> GraphRobot:
@@ -119,24 +125,33 @@ class GraphRobot:
             action_repeat=entry.action_repeat,
             time_limit=entry.time_limit,
             demonstrated=bool(entry.expert),
+            open_tasks=bool(entry.probe),
         )
 
     def own_arguments(self) -> tuple[Argument, ...]:
         """Return the arguments whose defaults and ranges are the robot's."""
-        steps = f"Simulator steps ({self.period_ms:g} ms) per agent step."
+        period = f" ({self.period_ms:g} ms)" if self.period_ms else ""
         repeat, limit = self.action_repeat, self.time_limit
+        tasks, cameras, task = self.tasks, self.cameras, "Task."
+        longest: int | None = limit
+        if self.open_tasks:
+            task = f"Task, for example {_short(tasks)}."
+            tasks, cameras, longest = (), (), None
         return (
-            Argument("task", self.tasks[0], "Task.", choices=self.tasks, fixed=True),
+            Argument("task", self.tasks[0], task, choices=tasks, fixed=True),
             Argument(
-                "camera",
-                self.cameras[0],
-                "Camera of the simulator.",
-                choices=self.cameras,
+                "camera", self.cameras[0], "Camera of the simulator.", choices=cameras, fixed=True
+            ),
+            Argument(
+                "action_repeat",
+                repeat,
+                f"Simulator steps{period} per agent step.",
+                low=1,
+                high=20,
                 fixed=True,
             ),
-            Argument("action_repeat", repeat, steps, low=1, high=20, fixed=True),
             Argument(
-                "time_limit", limit, "Agent steps per episode.", low=1, high=limit, fixed=True
+                "time_limit", limit, "Agent steps per episode.", low=1, high=longest, fixed=True
             ),
         )
 
@@ -244,10 +259,14 @@ def any_simulator_graph(name: str, description: str) -> Graph:
 def _any_robot() -> tuple[Argument, ...]:
     """Return the arguments that every robot has choices of its own for, left open."""
     texts: tuple[Callable[[RobotEntry], str], ...] = (
-        lambda entry: _short(entry.tasks),
+        lambda entry: _short(entry.tasks) + (" or any other" if entry.probe else ""),
         lambda entry: _short(entry.cameras),
-        lambda entry: f"{entry.action_repeat} of {entry.period_ms:g} ms",
-        lambda entry: str(entry.time_limit),
+        lambda entry: (
+            f"{entry.action_repeat} of {entry.period_ms:g} ms"
+            if entry.period_ms
+            else str(entry.action_repeat)
+        ),
+        lambda entry: str(entry.time_limit) + (" or more" if entry.probe else ""),
     )
     tasks, cameras, repeats, limits = (
         "; ".join(f"{name}: {text(entry)}" for name, entry in SIMULATED.items()) for text in texts
@@ -271,6 +290,27 @@ def _any_robot() -> tuple[Argument, ...]:
             fixed=True,
         ),
     )
+
+
+def _check(robot: GraphRobot, values: Values) -> None:
+    """Refuse what no node can do, before any process starts.
+
+    The task is looked up where torch is, which the system Python of `ros2 launch` may lack: there
+    the robot node refuses a task that there is not, and the trainer a model that cannot take it.
+    """
+    check_files(values)
+    if not robot.open_tasks or find_spec("torch") is None:
+        return
+    opening = import_module("wm_nodes.robots.opening")
+    try:
+        discrete = opening.has_discrete_actions(robot.adapter, values["task"])
+    except opening.RobotError as error:
+        raise GraphError(str(error)) from None
+    model, planner = str(values["model"]), str(values["planner"])
+    if discrete and not PLANNERS[planner].discrete:
+        raise GraphError(continuous_search(planner))
+    if discrete and (values["train"] or values["weights"]) and not preset(model).discrete:
+        raise GraphError(continuous_only(model))
 
 
 def _short(names: Sequence[str]) -> str:
@@ -372,7 +412,7 @@ def _graph(
             ),
             NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
         ),
-        check=check_files,
+        check=lambda values: _check(robot_of(values), values),
         continues=("train", "offline_train"),
     )
 
