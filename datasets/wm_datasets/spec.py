@@ -91,7 +91,8 @@ class VectorSpec:
             chosen: np.ndarray = np.eye(len(self), dtype=np.float32)[np.argmax(vectors, axis=-1)]
             return chosen
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        return np.clip(np.asarray(vectors, np.float32), low, high)
+        clipped: np.ndarray = np.clip(np.asarray(vectors, np.float32), low, high)
+        return clipped
 
     def draw(self, random: np.random.Generator) -> np.ndarray:
         """Return a valid vector (n,) float32, drawn uniformly; the bounds must be finite."""

@@ -23,6 +23,16 @@ def unknown_name(what: str, name: str, names: Iterable[str]) -> ModelError:
     return ModelError(f"{what}: got {name!r}, expected one of {', '.join(known)}.{hint}")
 
 
+def continuous_only(name: str, able: Iterable[str] = ()) -> str:
+    """The refusal of a model that takes continuous actions only, where a robot's are discrete;
+    ``able`` are the models to take instead."""
+    models = ", ".join(able) or "a model for discrete actions"
+    return (
+        f"model: got {name!r}, which takes continuous actions only, expected one for discrete "
+        f"actions. Choose {models}, or a task with continuous actions."
+    )
+
+
 def check_finite(name: str, value: float) -> float:
     """Pass a metric through; a non-finite one is an error of training, not a number to log."""
     if not math.isfinite(value):

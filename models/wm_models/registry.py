@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from wm_models.errors import unknown_name
+from wm_models.errors import continuous_only, unknown_name
 
 if TYPE_CHECKING:
     from wm_models.interface.preset import Preset
@@ -101,12 +101,11 @@ def preset(name: str) -> Preset:
     raise unknown_name("model", name, PRESETS)
 
 
-def continuous_only(name: str) -> str:
-    """The refusal of a model that takes continuous actions only, with the models for discrete ones.
-    This loads every family."""
-    able = ", ".join(each for each in PRESETS if PRESETS[each].discrete)
-    remedy = f"Take one of {able}, or a" if able else "No model here takes those yet. Choose a"
-    return (
-        f"model: got {name!r}, which takes continuous actions only, expected one for discrete "
-        f"actions. {remedy} task with continuous actions."
-    )
+def refusal_of_discrete(name: str) -> str:
+    """Why a model cannot act with discrete actions, with those that can; empty where it can.
+
+    This may load every family.
+    """
+    if preset(name).discrete:
+        return ""
+    return continuous_only(name, (each for each in PRESETS if PRESETS[each].discrete))

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from wm_models.planners.registry import PLANNERS, continuous_search
-from wm_models.registry import continuous_only, preset
+from wm_models.registry import refusal_of_discrete
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
     CAPACITY,
@@ -306,11 +306,11 @@ def _check(robot: GraphRobot, values: Values) -> None:
         discrete = opening.has_discrete_actions(robot.adapter, values["task"])
     except opening.RobotError as error:
         raise GraphError(str(error)) from None
-    model, planner = str(values["model"]), str(values["planner"])
+    planner, learned = str(values["planner"]), values["train"] or values["weights"]
     if discrete and not PLANNERS[planner].discrete:
         raise GraphError(continuous_search(planner))
-    if discrete and (values["train"] or values["weights"]) and not preset(model).discrete:
-        raise GraphError(continuous_only(model))
+    if discrete and learned and (why := refusal_of_discrete(str(values["model"]))):
+        raise GraphError(why)
 
 
 def _short(names: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wm_datasets.spec import LogSpec, VectorSpec
-from wm_models.registry import PRESETS, continuous_only
+from wm_models.registry import refusal_of_discrete
 
 ACTION = frozenset({"action"})  # every model here learns from actions
 
@@ -26,8 +26,8 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
             f"log: got {place} without {', '.join(lacking)}, expected it, as model {model!r} "
             f"learns from it. Give another log, or another model.{without}"
         )
-    if spec.action is not None and spec.action.discrete and not PRESETS[model].discrete:
-        return f"log: got {place} with discrete actions. {continuous_only(model)}"
+    if spec.action is not None and spec.action.discrete and (why := refusal_of_discrete(model)):
+        return f"log: got {place} with discrete actions. {why}"
     return ""
 
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from wm_models.errors import ModelError
+from wm_models.errors import ModelError, continuous_only
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import overridden, plain
 from wm_models.interface.world_model import WorldModel
-from wm_models.registry import continuous_only
 
 
 @dataclass(frozen=True)

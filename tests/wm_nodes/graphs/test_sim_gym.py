@@ -87,5 +87,5 @@ def test_a_model_for_discrete_actions_is_taken_and_named_as_the_remedy(monkeypat
     able = Able(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__})
     monkeypatch.setitem(PRESETS, "mwm_cpu", replace(able, name="mwm_cpu"))
     started(GRAPH, {"task": gym_tasks.CHOICES})
-    with pytest.raises(GraphError, match="Take one of mwm_cpu, or a task"):
+    with pytest.raises(GraphError, match="Choose mwm_cpu, or a task"):
         open_run(GRAPH, {"task": gym_tasks.CHOICES, "model": "mwm"})

@@ -16,7 +16,7 @@ from wm_nodes.robots.robot import Image, RenderError, RobotError, Vector
 from wm_nodes.robots.sims import rendering
 from wm_nodes.robots.sims.simulator import Simulator, StepOutcome
 
-Path = tuple[str, ...]  # keys of nested Dict spaces
+Keys = tuple[str, ...]  # keys of nested Dict spaces
 CAMERA = "image"  # of a task that shows one image
 PERIOD_S = 1 / 30  # of a task that does not give its own
 SMALLEST = 8  # side of an observation [px] that is an image: smaller ones are tables of numbers
@@ -99,7 +99,7 @@ class GymTask(Simulator):
     def _images(self) -> dict[str, Image]:
         return {name: self._image(path) for name, path in self._images_at.items()}
 
-    def _image(self, path: Path | None) -> Image:
+    def _image(self, path: Keys | None) -> Image:
         """Return the image at this place in the observation; None: the rendered one."""
         raw = self._render() if path is None else _at(self._observed, path)
         image = np.array(raw, np.uint8)  # a copy: the task may write to its own
@@ -171,9 +171,11 @@ class _Parts:
     """
 
     def __init__(self, task: str, space: Any) -> None:
-        self.images: dict[str, Path | None] = {}
-        self._vectors: list[tuple[Path, Any]] = []
-        names, low, high = [], [], []
+        self.images: dict[str, Keys | None] = {}
+        self._vectors: list[tuple[Keys, Any]] = []
+        names: list[str] = []
+        low: list[float] = []
+        high: list[float] = []
         for path, part in _entries(space):
             if _is_image(part):
                 self.images["_".join(path)] = path
@@ -242,8 +244,10 @@ def _unknown_task(task: str) -> TaskError:
 
 def _cannot_run(task: str, error: Exception, what: str) -> RobotError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    lacks = isinstance(error, (ImportError, _gymnasium().error.DependencyNotInstalled))
-    return RobotError(f"gym: {task} cannot {what} ({reason}).{f' {REMEDY}' if lacks else ''}")
+    if isinstance(error, (ImportError, _gymnasium().error.DependencyNotInstalled)):
+        lacking = reason.partition(", ")[0]  # Gymnasium's own advice follows
+        return RobotError(f"gym: {task} cannot {what}: {lacking}. {REMEDY}")
+    return RobotError(f"gym: {task} cannot {what} ({reason}).")
 
 
 def _gymnasium() -> Any:
@@ -253,7 +257,7 @@ def _gymnasium() -> Any:
         raise RobotError(f"gymnasium cannot be imported: {error}. {REMEDY}") from None
 
 
-def _entries(space: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _entries(space: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
     """Yield every entry of a space that is no Dict, with the keys that lead to it."""
     if not isinstance(space, _gymnasium().spaces.Dict):
         yield path, space
@@ -262,7 +266,7 @@ def _entries(space: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from _entries(part, (*path, str(key)))
 
 
-def _at(observed: Any, path: Path) -> Any:
+def _at(observed: Any, path: Keys) -> Any:
     for key in path:
         observed = observed[key]
     return observed
@@ -276,7 +280,7 @@ def _is_image(space: Any) -> bool:
     return flat and min(shape[:2]) >= SMALLEST
 
 
-def _chosen(task: str, camera: str, images: Mapping[str, Path | None]) -> dict[str, Path | None]:
+def _chosen(task: str, camera: str, images: Mapping[str, Keys | None]) -> dict[str, Keys | None]:
     """Return the images of these cameras, with commas between; none where the task has none."""
     names = camera.split(",") if images else []
     if missing := [name for name in names if name not in images]:
