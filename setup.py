@@ -45,6 +45,8 @@ EXTRAS = {
         "gymnasium-robotics==1.4.2",
         "PyOpenGL",
     ],
+    # Gymnasium's classic control and Box2D, for sim_gym; other tasks have packages of their own.
+    "gym": ["gymnasium[box2d,classic-control]>=1.0"],
     "viz": ["av", "matplotlib", "rerun-sdk>=0.23"],
     # Other formats in and out of a log: wm log import, wm log export.
     "formats": ["av", "h5py", "pyarrow", "rosbags"],

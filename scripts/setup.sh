@@ -79,10 +79,10 @@ ros_constraints() {
 }
 
 build_venv() {
-    local python=$1 ros=$2 extras=ros,sim,viz,formats,s3,docs,test options=() quiet=()
+    local python=$1 ros=$2 extras=ros,sim,gym,viz,formats,s3,docs,test options=() quiet=()
     if [ "$ros" = yes ]; then
         say "ROS 2 found ($("$python" -c 'import rclpy; print(rclpy.__file__)')): no ROS wheels are installed"
-        extras=sim,viz,formats,s3,docs,test
+        extras=sim,gym,viz,formats,s3,docs,test
         options=(--system-site-packages)
     fi
     if [ ! -x .venv/bin/python ] || [ "$(cat .venv/.python 2>/dev/null)" != "$python $ros" ]; then

@@ -45,12 +45,16 @@ class Field:
 
 @dataclass(frozen=True)
 class VectorSpec:
-    """Names, units and bounds of a vector's dimensions; bounds may be infinite."""
+    """Names, units and bounds of a vector's dimensions; bounds may be infinite.
+
+    discrete: the vectors are one-hot, one dimension for each of a set of discrete actions.
+    """
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    discrete: bool = False
 
     def __post_init__(self) -> None:
         for part in ("names", "units"):
@@ -70,23 +74,54 @@ class VectorSpec:
                 raise LogSpecError(
                     f"vector: '{name}': got low {low}, high {high}, expected low <= high."
                 )
+        if self.discrete and (set(self.low), set(self.high)) != ({0.0}, {1.0}):
+            raise LogSpecError(
+                f"vector: got discrete with low {list(self.low)}, high {list(self.high)}, expected "
+                "0 and 1 in every dimension."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def to_json(self) -> dict[str, list[Any]]:
+    @classmethod
+    def one_hot(cls, names: Sequence[str]) -> VectorSpec:
+        """The set of discrete actions of these names."""
+        size = len(names)
+        return cls(tuple(names), ("1",) * size, (0.0,) * size, (1.0,) * size, discrete=True)
+
+    def nearest(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the valid vectors (..., n) nearest to these, in float32: clipped to the bounds; of
+        a discrete set the one-hot vector of the largest number, the first of equal ones."""
+        if self.discrete:
+            chosen: np.ndarray = np.eye(len(self), dtype=np.float32)[np.argmax(vectors, axis=-1)]
+            return chosen
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        clipped: np.ndarray = np.clip(np.asarray(vectors, np.float32), low, high)
+        return clipped
+
+    def draw(self, random: np.random.Generator) -> np.ndarray:
+        """Return a valid vector (n,) float32, drawn uniformly; the bounds must be finite."""
+        if self.discrete:
+            return self.nearest(np.arange(len(self)) == random.integers(len(self)))
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        return random.uniform(low, high).astype(np.float32)
+
+    def to_json(self) -> dict[str, Any]:
         """A JSON object; infinite bounds become the strings 'inf' and '-inf'."""
         return {
             "names": list(self.names),
             "units": list(self.units),
             "low": [x if math.isfinite(x) else str(x) for x in self.low],
             "high": [x if math.isfinite(x) else str(x) for x in self.high],
+            # absent in continuous vectors, as in logs of older versions
+            **({"discrete": True} if self.discrete else {}),
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Sequence[Any]]) -> VectorSpec:
+    def from_json(cls, data: Mapping[str, Any]) -> VectorSpec:
         low, high = (tuple(float(x) for x in data[part]) for part in ("low", "high"))
-        return cls(tuple(data["names"]), tuple(data["units"]), low, high)
+        discrete = bool(data.get("discrete", False))
+        return cls(tuple(data["names"]), tuple(data["units"]), low, high, discrete)
 
 
 @dataclass(frozen=True)

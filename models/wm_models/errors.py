@@ -23,6 +23,17 @@ def unknown_name(what: str, name: str, names: Iterable[str]) -> ModelError:
     return ModelError(f"{what}: got {name!r}, expected one of {', '.join(known)}.{hint}")
 
 
+def other_actions(name: str, *, discrete: bool, able: Iterable[str] = ()) -> str:
+    """The refusal of a model for another kind of actions than a robot's, which are ``discrete`` or
+    continuous; ``able`` are the models to take instead."""
+    own, robots = ("continuous", "discrete") if discrete else ("discrete", "continuous")
+    models = ", ".join(able) or f"a model for {robots} actions"
+    return (
+        f"model: got {name!r}, which takes {own} actions only, expected one for {robots} actions. "
+        f"Choose {models}, or a task with {own} actions."
+    )
+
+
 def check_finite(name: str, value: float) -> float:
     """Pass a metric through; a non-finite one is an error of training, not a number to log."""
     if not math.isfinite(value):

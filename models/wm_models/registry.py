@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from wm_models.errors import unknown_name
+from wm_models.errors import other_actions, unknown_name
 
 if TYPE_CHECKING:
     from wm_models.interface.preset import Preset
@@ -27,10 +27,12 @@ _MUDREAMER = "wm_models.families.mudreamer.presets"
 
 @dataclass(frozen=True)
 class PresetEntry:
-    """One preset. module: of its family; its ``PRESETS`` hold a preset of that name."""
+    """One preset. module: of its family; its ``PRESETS`` hold a preset of that name. discrete: it
+    is for discrete actions."""
 
     module: str
     summary: str
+    discrete: bool = False
 
 
 ENTRIES: Mapping[str, PresetEntry] = {
@@ -65,7 +67,9 @@ ENTRIES: Mapping[str, PresetEntry] = {
         _DREAMER_V2, "DreamerV2 as published on DeepMind Control (17M parameters)."
     ),
     "dreamer_v2_atari": PresetEntry(
-        _DREAMER_V2, "DreamerV2 as published on Atari: discrete actions, a discount head."
+        _DREAMER_V2,
+        "DreamerV2 as published on Atari: discrete actions, a discount head.",
+        discrete=True,
     ),
     "dreamer_v2_cpu": PresetEntry(
         _DREAMER_V2, "Every mechanism of DreamerV2 at 2.0M parameters, for one CPU core."
@@ -106,10 +110,15 @@ ENTRIES: Mapping[str, PresetEntry] = {
         _DREAMER_V3, "DreamerV3 of 2023, size S (18M parameters), DeepMind Control from images."
     ),
     "dreamer_v3_atari": PresetEntry(
-        _DREAMER_V3, "The Atari 100k column of DreamerV3 (2023): discrete actions, more updates."
+        _DREAMER_V3,
+        "The Atari 100k column of DreamerV3 (2023): discrete actions, more updates.",
+        discrete=True,
     ),
     "dreamer_v3_cpu": PresetEntry(
         _DREAMER_V3, "Every mechanism of DreamerV3 (2023) at 2.7M parameters, for one CPU core."
+    ),
+    "dreamer_v3_cpu_discrete": PresetEntry(
+        _DREAMER_V3, "dreamer_v3_cpu for discrete actions.", discrete=True
     ),
     "dreamer_v3_cpu_xs": PresetEntry(
         _DREAMER_V3, "dreamer_v3_cpu with 2.0M parameters and updates of a third of the time."
@@ -121,7 +130,9 @@ ENTRIES: Mapping[str, PresetEntry] = {
         _MUDREAMER, "mudreamer for natural backgrounds: the reward weighs 100 times as much."
     ),
     "mudreamer_atari": PresetEntry(
-        _MUDREAMER, "The Atari 100k column of MuDreamer: discrete actions, more updates."
+        _MUDREAMER,
+        "The Atari 100k column of MuDreamer: discrete actions, more updates.",
+        discrete=True,
     ),
     "mudreamer_cpu": PresetEntry(
         _MUDREAMER, "Every mechanism of MuDreamer at 2.0M parameters, for one CPU core."
@@ -167,3 +178,18 @@ def preset(name: str) -> Preset:
     if name in PRESETS:
         return PRESETS[name]
     raise unknown_name("model", name, PRESETS)
+
+
+def takes_discrete(name: str) -> bool:
+    """Whether a preset is for discrete actions; otherwise it is for continuous ones."""
+    entry = ENTRIES.get(name)
+    return entry.discrete if entry is not None else preset(name).discrete
+
+
+def refusal_of_actions(name: str, *, discrete: bool) -> str:
+    """Why a model cannot act on a robot with discrete actions, or with continuous ones, and which
+    can; empty where it can."""
+    if takes_discrete(name) == discrete:
+        return ""
+    able = (each for each in PRESETS if takes_discrete(each)) if discrete else ()
+    return other_actions(name, discrete=discrete, able=able)

@@ -20,7 +20,7 @@ from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.agent.state_filter import StateFilter
-from wm_nodes.agent.weights import Weights, device_of, load_weights
+from wm_nodes.agent.weights import Weights, check_space, device_of, load_weights
 from wm_nodes.records import Step
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.robots.hold_action import still
@@ -62,6 +62,7 @@ class LearnedPolicy:
             raise RobotError(
                 f"planner: got {planner!r}, expected one of {', '.join(ACTION_SELECTORS)}."
             )
+        check_space(weights, robot.action, planner)
         size = weights.model.spec.image_size
         self.camera = only_camera(robot, camera) if size or camera else ""
         self._weights, self._names, self._explore = weights, robot.action.names, explore

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wm_datasets.spec import VectorSpec
 from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_models.planners.receding_horizon import search_due
@@ -146,7 +147,10 @@ class ActionPlanner:
         if self._sent is not None and not step.is_first and period_s:
             executed = round((step.stamp_ns - self._sent.stamp_ns) / 1e9 / period_s)
             rest = self._sent.actions[max(executed, 0) :]
-        return self.delay.pending_actions(rest, period_s)
+        pending, before = self.delay.pending_actions(rest, period_s)
+        if spec.discrete:  # a robot at rest executes the first action of the set
+            pending = VectorSpec.one_hot(step.names).nearest(pending)
+        return pending, before
 
     def _rest(self, weights: Weights, step: Step) -> Vector | None:
         """The rest of the current plan; None where a new one is due."""
@@ -167,10 +171,9 @@ class ActionPlanner:
         due = search_due(executed, execute, len(plan.actions))
         return None if due else plan.actions[executed:]
 
-    def random_action(self, low: Vector, high: Vector, stamp_ns: int) -> Vector:
-        """Return one uniform action (1, A)."""
-        noise = numpy_noise(self._seed, "random", stamp_ns)
-        return noise.uniform(low, high).astype(np.float32)[None]
+    def random_action(self, space: VectorSpec, stamp_ns: int) -> Vector:
+        """Return one uniform action (1, A) of the robot's action space."""
+        return space.draw(numpy_noise(self._seed, "random", stamp_ns))[None]
 
 
 @torch.inference_mode()

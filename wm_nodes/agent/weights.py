@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wm_datasets.spec import VectorSpec
 from wm_models.errors import ModelError
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.world_model import ModelSpec, WorldModel
+from wm_models.planners.registry import PLANNERS, continuous_search
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import (
     WeightStore,
@@ -22,6 +24,7 @@ from wm_models.weights.store import (
     read_manifest,
     resolve,
 )
+from wm_nodes.errors import UserError
 from wm_nodes.records import Announcement, Origin, Step
 
 KNOWN = 64  # announcements kept
@@ -107,6 +110,20 @@ def blank_observation(spec: ModelSpec, device: torch.device) -> dict[str, Tensor
     if spec.image_size is not None:
         obs["image"] = torch.zeros(1, *spec.image_size, 3, dtype=torch.uint8, device=device)
     return obs
+
+
+def check_space(weights: Weights, space: VectorSpec, planner: str) -> None:
+    """Raise UserError where only one of robot and weights has discrete actions, or where the
+    planner cannot choose from them."""
+    kinds = {True: "discrete", False: "continuous"}
+    trained, own = weights.model.spec.discrete, space.discrete
+    if trained != own:
+        raise UserError(
+            f"weights: got version {weights.version} of {weights.preset} for {kinds[trained]} "
+            f"actions, expected {kinds[own]} ones as this robot's. Take weights of its task."
+        )
+    if own and not PLANNERS[planner].discrete:
+        raise UserError(continuous_search(planner))
 
 
 def device_of(model: WorldModel) -> torch.device:

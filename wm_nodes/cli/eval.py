@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wm_nodes.robots.robot import Robot
 
 INTERRUPTED = 130  # exit code
-BLIND = ("constant", "open_loop", "open_loop_best")  # of Meta-World
+BLIND = ("constant", "open_loop", "open_loop_best")  # of Meta-World; constant also of open tasks
 BASELINES: tuple[Literal["random", "hold"], ...] = ("random", "hold")  # beside tasks with a goal
 
 
@@ -53,7 +53,8 @@ class Eval:
         "agent", "random", "hold", "constant", "expert", "open_loop", "open_loop_best"
     ] = "agent"
     """agent: trained weights; random and hold (stand still); constant, open_loop, open_loop_best:
-    baselines that ignore images (metaworld); expert: the task's scripted policy."""
+    baselines that ignore images (metaworld; constant also with discrete actions); expert: the
+    task's scripted policy."""
     robot: str = ""
     """{robots}, or your own: module:Class or FILE.py:Class; empty: that of the weights, else
     metaworld."""
@@ -311,7 +312,10 @@ def _check_robot(options: Eval, kind: str) -> None:
         )
     others = "expected agent, random or hold"
     refuse_background(options.robot, options.background)
-    if options.policy in BLIND and kind != "metaworld":
+    opened = (
+        options.policy == "constant" and kind and ROBOTS[kind].probe
+    )  # then the baseline checks
+    if options.policy in BLIND and kind != "metaworld" and not opened:
         raise UserError(f"--policy: got {options.policy}, which needs metaworld, {others}.")
     if options.policy == "expert" and not (kind and ROBOTS[kind].expert):
         raise UserError(f"--policy: got expert, but {options.robot} has no script, {others}.")
@@ -347,9 +351,11 @@ def _policy(options: Eval, robot: Robot) -> Policy:
 
         expert: Policy = script_of(robot, "expert")(robot)
         return expert
-    from wm_nodes.evaluation.baselines import baseline
+    from wm_nodes.evaluation.baselines import baseline, best_constant
     from wm_nodes.robots.sims.metaworld import MetaWorld
 
+    if options.policy == "constant":
+        return best_constant(robot, options.seed)
     assert isinstance(robot, MetaWorld)
     return baseline(options.policy, robot, options.seed, _settings(options))
 

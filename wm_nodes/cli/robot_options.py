@@ -16,9 +16,9 @@ OWN = RobotEntry("", "", tasks=("",), cameras=("",), action_repeat=0, time_limit
 def check(robot: RobotEntry, task: str, camera: str) -> None:
     """Raise UserError where the robot lacks the task or a camera (several, separated by commas).
 
-    A robot of the user checks both itself.
+    A robot of the user, or one with an open set of tasks, checks both itself.
     """
-    if robot is OWN:
+    if robot is OWN or robot.probe:
         return
     require_one_of("task", task, robot.tasks)
     for each in camera.split(","):

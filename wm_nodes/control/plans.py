@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from wm_datasets.spec import LogSpec, VectorSpec
 from wm_nodes.errors import MessageError
 from wm_nodes.records import Origin, Plan, Step, Vector
 
 
 class PlanMaker:
-    """Turns actions into plans, with the robot's own names, bounds and period."""
+    """Turns actions into plans, with the robot's own names, action space and period."""
 
     def __init__(self) -> None:
         self._period_s = 0.0
-        self._bounds: dict[tuple[str, ...], tuple[Vector, Vector]] = {}
+        self._spaces: dict[tuple[str, ...], VectorSpec] = {}
 
     def learn(self, spec: LogSpec) -> None:
-        """Store names, bounds and period of a robot's spec."""
+        """Store action space and period of a robot's spec."""
         self._period_s = spec.control_period_s
         if spec.action is not None:
-            low = np.array(spec.action.low, np.float32)
-            self._bounds[spec.action.names] = low, np.array(spec.action.high, np.float32)
+            self._spaces[spec.action.names] = spec.action
 
-    def bounds(self, step: Step) -> tuple[Vector, Vector]:
-        """Return the robot's bounds; -1 to 1 before its spec."""
-        ones = np.ones(len(step.names), np.float32)
-        return self._bounds.get(step.names, (-ones, ones))
+    def known_space(self, step: Step) -> VectorSpec | None:
+        """Return the robot's action space; None before its spec."""
+        return self._spaces.get(step.names)
+
+    def space(self, step: Step) -> VectorSpec:
+        """Return the robot's action space; -1 to 1 before its spec."""
+        size = len(step.names)
+        unit = VectorSpec(step.names, ("1",) * size, (-1.0,) * size, (1.0,) * size)
+        return self.known_space(step) or unit
 
     def plan(self, step: Step, origin: Origin, actions: Vector) -> Plan:
         """Return the plan for the step's observation; actions (N, A)."""

@@ -41,15 +41,16 @@ class NoisyExpert:
 
     In three of four episodes slowly changing noise n, n <- 0.8 n + 0.6 `noise` N(0, 1), is added
     to the executed action; the intended action stays the expert's (DART, Laskey et al. 2017).
-    `noise` is the noise's standard deviation as a share of half an action's range.
+    `noise` is the noise's standard deviation as a share of half an action's range. The noise on a
+    one-hot action sometimes selects another one.
     """
 
     origin = SCRIPT
 
     def __init__(self, expert: Policy, robot: RobotSpec, noise: float, seed: int) -> None:
-        self._expert, self._seed = expert, seed
-        self._low, self._high = bounds(robot)
-        self._sigma = noise * (self._high - self._low) / 2
+        self._expert, self._seed, self._space = expert, seed, robot.action
+        low, high = bounds(robot)
+        self._sigma = noise * (high - low) / 2
 
     def begin(self, episode: int) -> None:
         self._expert.begin()
@@ -58,13 +59,12 @@ class NoisyExpert:
         self._noise = np.zeros_like(self._sigma)
 
     def choose(self, observation: Observation) -> tuple[Vector, Vector]:
-        intended = np.clip(self._expert.act(observation), self._low, self._high)
+        intended = self._space.nearest(self._expert.act(observation))
         if not self._noisy:
             return intended, intended
         fresh = np.sqrt(1 - KEEP**2) * self._sigma * self._random.normal(size=intended.shape)
         self._noise = KEEP * self._noise + fresh
-        executed = np.clip(intended + self._noise, self._low, self._high).astype(np.float32)
-        return intended, executed
+        return intended, self._space.nearest(intended + self._noise)
 
 
 class HeldRandom:
@@ -73,8 +73,7 @@ class HeldRandom:
     origin = RANDOM
 
     def __init__(self, robot: RobotSpec, hold: float, seed: int) -> None:
-        self._low, self._high = bounds(robot)
-        self._change, self._seed = 1.0 / hold, seed
+        self._change, self._seed, self._space = 1.0 / hold, seed, robot.action
 
     def begin(self, episode: int) -> None:
         self._random = np.random.default_rng((self._seed, episode))
@@ -82,7 +81,7 @@ class HeldRandom:
 
     def choose(self, observation: Observation) -> tuple[Vector, Vector]:
         if self._action is None or self._random.random() < self._change:
-            self._action = self._random.uniform(self._low, self._high).astype(np.float32)
+            self._action = self._space.draw(self._random)
         return self._action, self._action
 
 

@@ -17,30 +17,30 @@ from wm_nodes.evaluation.policy import P, Policy
 from wm_nodes.evaluation.rollout import EpisodeTally, rollout
 from wm_nodes.robots.robot import Observation, Robot, RobotError, Vector
 from wm_nodes.robots.seeds import episode_seed
-from wm_nodes.robots.sims.metaworld import MetaWorld
+from wm_nodes.robots.sims.metaworld import ACTION, MetaWorld
 from wm_nodes.robots.sims.metaworld_expert import Expert
 
 BASELINES = ("random", "constant", "open_loop", "open_loop_best", "expert")
 
 
 class Random:
-    """Uniform actions within the robot's bounds."""
+    """Uniform actions of the robot's action space."""
 
     def __init__(self, robot: Robot, seed: int) -> None:
-        self._low, self._high = robot.spec.action.low, robot.spec.action.high
+        self._space = robot.spec.action
         self._random = np.random.default_rng(seed)
 
     def begin(self) -> None:
         pass
 
     def act(self, observation: Observation) -> Vector:
-        return self._random.uniform(self._low, self._high).astype(np.float32)
+        return self._space.draw(self._random)
 
 
 class Constant:
     """The same action at every step."""
 
-    def __init__(self, action: Sequence[float]) -> None:
+    def __init__(self, action: npt.ArrayLike) -> None:
         self.action = np.array(action, np.float32)
 
     def begin(self) -> None:
@@ -106,13 +106,24 @@ class OpenLoop:
 def best_constant(
     robot: Robot, seed: int, *, gripper: float = 1.0, trials: int = 4, finals: int = 10
 ) -> Constant:
-    """Return the best of the 27 actions with x, y, z in {-1, 0, 1} and the gripper held.
+    """Return the best of the 27 actions with x, y, z in {-1, 0, 1} and the gripper held, or of the
+    actions of a discrete set.
 
     All are tried on `trials` episodes, the best five on `finals` more; success counts first, then
     return. The episodes are of the search stream: none of them is used to evaluate the winner.
     """
-    actions = itertools.product((-1.0, 0.0, 1.0), repeat=3)
-    return _best(robot, [Constant((*xyz, gripper)) for xyz in actions], seed, trials, finals)
+    space = robot.spec.action
+    if space.discrete:
+        candidates = [Constant(action) for action in np.eye(len(space))]
+    elif space.names == ACTION.names:
+        grid = itertools.product((-1.0, 0.0, 1.0), repeat=3)
+        candidates = [Constant((*xyz, gripper)) for xyz in grid]
+    else:
+        raise RobotError(
+            f"policy: got constant for actions {', '.join(space.names)}, expected those of "
+            "metaworld, or discrete ones. Choose random or hold."
+        )
+    return _best(robot, candidates, seed, trials, finals)
 
 
 def best_open_loop(

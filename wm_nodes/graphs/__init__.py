@@ -9,7 +9,7 @@ from wm_nodes.errors import unknown
 from wm_nodes.graphs.graph import Graph, GraphError
 from wm_nodes.own_code import CodeError, is_file, load_file
 
-NAMES = ("sim", "sim_metaworld", "sim_dmc", "offline_train", "replay", "arm_mpc")
+NAMES = ("sim", "sim_metaworld", "sim_dmc", "sim_gym", "offline_train", "replay", "arm_mpc")
 
 
 def find_graph(name: str) -> Graph:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 
+from wm_models.planners.registry import PLANNERS, continuous_search
+from wm_models.registry import refusal_of_actions
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
     CAPACITY,
@@ -101,7 +105,8 @@ class GraphRobot:
     constructor gets those of task, seed, action_repeat, time_limit, render, camera, size, limits,
     background that it takes. tasks, cameras: the choices, the default first. period_ms: of one
     simulator step; 0: the task decides. background: does it take one? time_limit: the longest
-    episode, in agent steps. limits: YAML of action limits; empty:
+    episode, in agent steps. open_tasks: tasks and cameras are examples, the robot knows further
+    ones. limits: YAML of action limits; empty:
     config/robots/<adapter>.yaml, or the class's own. demonstrated: has it a scripted expert that
     `demos:=N` records (Meta-World, the simulated arm, or a class derived from them)?
     """
@@ -115,6 +120,7 @@ class GraphRobot:
     limits: str = ""
     background: bool = False
     demonstrated: bool = False
+    open_tasks: bool = False
 
     @classmethod
     def of(cls, name: str) -> GraphRobot:
@@ -129,25 +135,33 @@ class GraphRobot:
             time_limit=entry.time_limit,
             background=entry.background,
             demonstrated=bool(entry.expert),
+            open_tasks=bool(entry.probe),
         )
 
     def own_arguments(self) -> tuple[Argument, ...]:
         """Return the arguments whose defaults and ranges are the robot's."""
         period = f" ({self.period_ms:g} ms)" if self.period_ms else ""
-        steps = f"Simulator steps{period} per agent step."
         repeat, limit = self.action_repeat, self.time_limit
+        tasks, cameras, task = self.tasks, self.cameras, "Task."
+        longest: int | None = limit
+        if self.open_tasks:
+            task = f"Task, for example {_short(tasks)}."
+            tasks, cameras, longest = (), (), None
         return (
-            Argument("task", self.tasks[0], "Task.", choices=self.tasks, fixed=True),
+            Argument("task", self.tasks[0], task, choices=tasks, fixed=True),
             Argument(
-                "camera",
-                self.cameras[0],
-                "Camera of the simulator.",
-                choices=self.cameras,
+                "camera", self.cameras[0], "Camera of the simulator.", choices=cameras, fixed=True
+            ),
+            Argument(
+                "action_repeat",
+                repeat,
+                f"Simulator steps{period} per agent step.",
+                low=1,
+                high=20,
                 fixed=True,
             ),
-            Argument("action_repeat", repeat, steps, low=1, high=20, fixed=True),
             Argument(
-                "time_limit", limit, "Agent steps per episode.", low=1, high=limit, fixed=True
+                "time_limit", limit, "Agent steps per episode.", low=1, high=longest, fixed=True
             ),
         )
 
@@ -224,12 +238,6 @@ def _background(values: Values) -> str:
         raise GraphError(str(error)) from None
 
 
-def _check(values: Values) -> None:
-    check_files(values)
-    if "background" in values:
-        _background(values)
-
-
 def _trainer(values: Values) -> Mapping[str, Parameter]:
     offline = split_logs(values)
     return {
@@ -271,10 +279,10 @@ def any_simulator_graph(name: str, description: str) -> Graph:
 def _any_robot() -> tuple[Argument, ...]:
     """Return the arguments that every robot has choices of its own for, left open."""
     texts: tuple[Callable[[RobotEntry], str], ...] = (
-        lambda entry: _short(entry.tasks),
+        lambda entry: _short(entry.tasks) + (" or any other" if entry.probe else ""),
         lambda entry: _short(entry.cameras),
         lambda entry: str(entry.action_repeat) + _of_ms(entry.period_ms),
-        lambda entry: str(entry.time_limit),
+        lambda entry: str(entry.time_limit) + (" or more" if entry.probe else ""),
     )
     tasks, cameras, repeats, limits = (
         "; ".join(f"{name}: {text(entry)}" for name, entry in SIMULATED.items()) for text in texts
@@ -302,6 +310,34 @@ def _any_robot() -> tuple[Argument, ...]:
 
 def _of_ms(period_ms: float) -> str:
     return f" of {period_ms:g} ms" if period_ms else ""
+
+
+def _check(robot: GraphRobot, values: Values) -> None:
+    """Refuse what no node can do, before any process starts.
+
+    The task is looked up where torch is, which the system Python of `ros2 launch` may lack: there
+    the robot node refuses a task that there is not, and the trainer a model that cannot take it.
+    """
+    check_files(values)
+    if "background" in values:
+        _background(values)
+    model, learned = str(values["model"]), values["train"] or values["weights"]
+    if not robot.open_tasks:
+        if learned and (why := refusal_of_actions(model, discrete=False)):
+            raise GraphError(why)
+        return
+    if find_spec("torch") is None:
+        return
+    opening = import_module("wm_nodes.robots.opening")
+    try:
+        discrete = opening.has_discrete_actions(robot.adapter, values["task"])
+    except opening.RobotError as error:
+        raise GraphError(str(error)) from None
+    planner = str(values["planner"])
+    if discrete and not PLANNERS[planner].discrete:
+        raise GraphError(continuous_search(planner))
+    if learned and (why := refusal_of_actions(model, discrete=discrete)):
+        raise GraphError(why)
 
 
 def _short(names: Sequence[str]) -> str:
@@ -412,7 +448,7 @@ def _graph(
             ),
             NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
         ),
-        check=_check,
+        check=lambda values: _check(robot_of(values), values),
         continues=("train", "offline_train"),
     )
 

@@ -9,7 +9,7 @@ from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.state_filter import StateFilter
-from wm_nodes.agent.weights import VersionSwitch, Weights
+from wm_nodes.agent.weights import VersionSwitch, Weights, check_space
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import PipelineParams
@@ -116,7 +116,7 @@ class AgentNode(ModelNode[AgentParams]):
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
         if not step.is_last:
-            actions = self._policy.random_action(*self._maker.bounds(step), step.stamp_ns)
+            actions = self._policy.random_action(self._maker.space(step), step.stamp_ns)
             self.diagnostics.record_latency(time.perf_counter() - started)
             self._publish_plan(step, RANDOM, actions)
 
@@ -139,6 +139,8 @@ class AgentNode(ModelNode[AgentParams]):
             if not self._realtime:
                 self._act_at_random(step)
             return
+        if (space := self._maker.known_space(step)) is not None:
+            check_space(weights, space, self.params.planner)
         try:
             actions = self._policy.act(weights, state, step)
         except MessageError as error:

@@ -19,6 +19,7 @@ from wm_nodes.agent.action_selection import (
 )
 from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.policy import ActionPlanner
+from wm_nodes.agent.weights import check_space
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.goal_topics import GoalListener
@@ -198,6 +199,8 @@ class PolicyNode(ModelNode[PolicyParams]):
             if self.params.mode == topics.LOCKSTEP:
                 self._act_at_random(step)
             return
+        if (space := self._maker.known_space(step)) is not None:
+            check_space(weights, space, self.params.planner)
         flat = torch.from_numpy(latent.state)[None].to(self.device)
         try:
             actions = self._core.act(weights, weights.model.unpack(flat), step)
@@ -213,7 +216,7 @@ class PolicyNode(ModelNode[PolicyParams]):
 
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
-        actions = self._core.random_action(*self._maker.bounds(step), step.stamp_ns)
+        actions = self._core.random_action(self._maker.space(step), step.stamp_ns)
         self._publish_plan(step, RANDOM, actions, started)
 
     def _publish_plan(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:

@@ -84,25 +84,23 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
         if step.is_last:
             return
         started = time.perf_counter()
-        low, high = self._maker.bounds(step)
-        choice = self._choose(step, low, high)
+        space = self._maker.space(step)
+        choice = self._choose(step, np.array(space.high, np.float32))
         if choice is None:
             return
         origin, action = choice
-        actions = np.repeat(np.clip(action, low, high)[None], self.params.points, axis=0)
-        self._plans.publish(
-            messages.plan_to_msg(self._maker.plan(step, origin, actions.astype(np.float32)))
-        )
+        actions = np.repeat(space.nearest(action)[None], self.params.points, axis=0)
+        self._plans.publish(messages.plan_to_msg(self._maker.plan(step, origin, actions)))
         self.diagnostics.record_latency(time.perf_counter() - started)
 
-    def _choose(self, step: Step, low: Vector, high: Vector) -> tuple[Origin, Any] | None:
-        zeros = np.zeros(len(low), np.float32)
+    def _choose(self, step: Step, high: Vector) -> tuple[Origin, Any] | None:
+        zeros = np.zeros(len(high), np.float32)
         if self.params.policy == "hold":
             return STILL, still(step.names, step.commanded)
         if self.params.policy == "random":
-            if self._drift is None or step.is_first or len(self._drift) != len(low):
+            if self._drift is None or step.is_first or len(self._drift) != len(high):
                 self._drift = zeros
-            fresh = self._random.normal(0.0, 0.5, len(low)) * high
+            fresh = self._random.normal(0.0, 0.5, len(high)) * high
             self._drift = (KEEP * self._drift + np.sqrt(1 - KEEP**2) * fresh).astype(np.float32)
             return RANDOM, self._drift
         if self._state is None or time.monotonic() - self._state_s > OLD_S:
@@ -111,7 +109,7 @@ class ScriptedPolicyNode(ManagedNode[ScriptedPolicyParams]):
         self.clear_fault("score", "the script plans again")
         target = TASKS[self.params.task].script(self._state)
         most = float(np.abs(target[:3] / high[:3]).max())
-        action = np.concatenate([target[:3] / max(most, 1.0), target[3:]])[: len(low)]
+        action = np.concatenate([target[:3] / max(most, 1.0), target[3:]])[: len(high)]
         if not target[3:].any():  # the gripper is left alone
             action[3:] = still(step.names, step.commanded)[3:]
         return SCRIPT, action

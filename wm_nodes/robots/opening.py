@@ -58,6 +58,16 @@ def takes(name: str, setting: str) -> bool:
     return setting in _taken(adapter_class(name))
 
 
+def has_discrete_actions(name: str, task: str) -> bool:
+    """Return whether the actions of a task of a robot of the registry are discrete; False for a
+    class of your own, which is not opened.
+
+    RobotError: the robot's tasks are an open set, and there is no such task.
+    """
+    probe = ROBOTS[name].probe if name in ROBOTS else ""
+    return bool(probe and _load(probe)(task))
+
+
 def limits_of(name: str, path: str) -> dict[str, VectorSpec]:
     """Return the setting `limits` of an adapter, from a YAML file.
 

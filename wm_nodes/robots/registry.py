@@ -21,6 +21,9 @@ class RobotEntry:
     episode, in agent steps. background: does it take one, as in `sims/background_sources.py`?
     general: tasks that include all others: weights trained on one may be evaluated on any. expert,
     play: makers of the robot's scripted policies, as module:function; see `opening.script_of`.
+    probe: of a robot whose tasks and cameras are an open set, of which those here are examples: a
+    function as module:function that returns whether the actions of a task are discrete, or raises
+    RobotError for one that there is not; see `opening.has_discrete_actions`.
     """
 
     path: str
@@ -34,6 +37,7 @@ class RobotEntry:
     general: tuple[str, ...] = ()
     expert: str = ""
     play: str = ""
+    probe: str = ""
 
 
 _FIRST = "drawer-close"
@@ -84,6 +88,14 @@ ROBOTS: Mapping[str, RobotEntry] = {
         action_repeat=2,
         time_limit=dm_control_tasks.EPISODE_STEPS,
         background=True,
+    ),
+    "gym": RobotEntry(
+        "wm_nodes.robots.sims.gymnasium:GymTask",
+        "any Gymnasium task by its id",
+        tasks=("CarRacing-v3", "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0"),
+        cameras=("image",),
+        time_limit=1000,
+        probe="wm_nodes.robots.sims.gymnasium:has_discrete_actions",
     ),
 }
 SIMULATED = {name: entry for name, entry in ROBOTS.items() if entry.tasks}

@@ -114,18 +114,20 @@ class Robot(abc.ABC):
     def act(self, action: npt.ArrayLike) -> Observation:
         """Execute `action` (A,) for one control period and return what follows.
 
-        Values outside the bounds are clipped and reported in `executed`; a non-finite or
+        Values outside the bounds are clipped and reported in `executed`; of a discrete set the
+        largest value selects the action, and `executed` is its one-hot vector. A non-finite or
         mis-shaped action is refused with SpecError and nothing moves. RobotError after is_last
         and before the first reset.
         """
 
     def holding(self) -> Vector:
-        """Return the action (A,) that moves nothing now: zeros, or the nearest to it in bounds.
+        """Return the action (A,) that moves nothing now: zeros, or the nearest to it in bounds; the
+        first one of a discrete set.
 
         A robot whose actions are positions in some dimensions returns what it holds there.
         """
         action = self.spec.action
-        return np.clip(np.zeros(len(action)), action.low, action.high).astype(np.float32)
+        return action.nearest(np.zeros(len(action)))
 
     @abc.abstractmethod
     def stop(self) -> None:
@@ -290,8 +292,8 @@ class RealtimeRobot(Robot):
 
 
 def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple[Vector, Vector]:
-    """Return (executed, commanded), both (A,) float32: `action` clipped to its bounds, and as it
-    is."""
+    """Return (executed, commanded), both (A,) float32: the valid action nearest to `action`, and
+    `action` as it is."""
     expected = f"expected {len(spec.names)} finite numbers: {', '.join(spec.names)}."
     try:
         commanded = np.array(action, dtype=np.float32)
@@ -301,5 +303,4 @@ def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple
         raise SpecError(f"action of {robot}: got shape {commanded.shape}, {expected}")
     if not np.isfinite(commanded).all():
         raise SpecError(f"action of {robot}: got {commanded.tolist()}, {expected}")
-    low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
-    return np.clip(commanded, low, high), commanded
+    return spec.nearest(commanded), commanded

@@ -50,9 +50,9 @@ class RobotContract:
             yield robot
 
     def middle(self, robot: Robot) -> Vector:
-        """Return an action in the middle of the bounds."""
+        """Return an action in the middle of the bounds; the first one of a discrete set."""
         action = robot.spec.action
-        middle: Vector = np.mean([action.low, action.high], axis=0).astype(np.float32)
+        middle: Vector = action.nearest(np.mean([action.low, action.high], axis=0))
         return middle
 
     def test_spec_is_complete_and_json_able(self, robot: Robot) -> None:
@@ -245,7 +245,7 @@ class SimulatorContract(RobotContract):
         random, action = np.random.default_rng(0), robot.spec.action
         observations = [robot.reset(seed)]
         while len(observations) < 4 and not observations[-1].is_last:
-            observations.append(robot.act(random.uniform(action.low, action.high)))
+            observations.append(robot.act(action.draw(random)))
         return observations
 
     def state(self, robot: Robot) -> np.ndarray:

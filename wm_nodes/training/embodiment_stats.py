@@ -55,6 +55,7 @@ def measure_embodiment(readers: Sequence[LogReader]) -> Embodiment:
         proprio_mean=tuple(proprio_mean.tolist()),
         proprio_std=tuple(proprio_std.tolist()),
         period_s=spec.control_period_s,
+        discrete=spec.action.discrete,
     )
 
 

@@ -125,7 +125,7 @@ def build_setup(
 
 
 def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:
-    """Return the manifest of weights. WeightsError: the log has other action dimensions."""
+    """Return the manifest of weights. WeightsError: the log has another action space."""
     manifest = read_manifest(folder)
     action = logs.readers[0].spec.action
     assert action is not None
@@ -133,5 +133,11 @@ def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:
         raise WeightsError(
             f"weights: got {folder} for {manifest.action_dim} action dimensions, expected "
             f"{len(action)} as in the log: {', '.join(action.names)}."
+        )
+    kinds = {True: "discrete", False: "continuous"}
+    trained, logged = kinds[manifest.embodiment.discrete], kinds[action.discrete]
+    if trained != logged:
+        raise WeightsError(
+            f"weights: got {folder} for {trained} actions, expected {logged} ones as in the log."
         )
     return manifest

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wm_datasets.spec import LogSpec, VectorSpec
+from wm_models.registry import refusal_of_actions
 
 ACTION = frozenset({"action"})  # every model here learns from actions
 
@@ -25,6 +26,10 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
             f"log: got {place} without {', '.join(lacking)}, expected it, as model {model!r} "
             f"learns from it. Give another log, or another model.{without}"
         )
+    if spec.action is not None:
+        kind = "discrete" if spec.action.discrete else "continuous"
+        if why := refusal_of_actions(model, discrete=spec.action.discrete):
+            return f"log: got {place} with {kind} actions. {why}"
     return ""
 
 
@@ -32,7 +37,7 @@ def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> st
     """Return why these logs, all with actions, cannot be learned from together; empty: they can.
 
     Robot, task and action space must be the same unless `allow_mixed`; the number of action
-    dimensions always.
+    dimensions, and whether they are discrete, always.
     """
     (first, spec), *others = logs
     for place, other in others:
@@ -43,6 +48,12 @@ def mixture(logs: Sequence[tuple[Path | str, LogSpec]], allow_mixed: bool) -> st
                 f"log: {first} has {sizes[0]} action dimensions ({', '.join(spec.action.names)}), "
                 f"{place} has {sizes[1]} ({', '.join(other.action.names)}), expected the same "
                 "number. Learn from one of them."
+            )
+        if spec.action.discrete != other.action.discrete:
+            discrete, continuous = (first, place) if spec.action.discrete else (place, first)
+            return (
+                f"log: {discrete} has discrete actions, {continuous} has continuous ones, expected "
+                "the same kind. Learn from one of them."
             )
         pairs = [
             ("robot", repr(spec.robot), repr(other.robot)),

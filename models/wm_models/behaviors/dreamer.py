@@ -134,6 +134,8 @@ class Dreamer(DreamerAgent):
         self.actor = Actor(feat, action_dim, heads, c.actor)
         self.critic = Critic(feat, heads, c.critic, output_scale=c.output_scale)
         low, high = symmetric_box(action_dim)
+        if c.actor.discrete:
+            low = (0.0,) * action_dim
         self.spec = ModelSpec(
             action_low=low,
             action_high=high,
@@ -145,6 +147,7 @@ class Dreamer(DreamerAgent):
             has_continue=c.discount,
             has_decoder=c.observation.images and isinstance(self.dynamics, ReconstructingWorld),
             stochastic=True,
+            discrete=c.actor.discrete,
         )
 
     def make_world(self, config: DreamerConfig, embodiment: Embodiment) -> PlainWorld:
@@ -190,10 +193,14 @@ class DreamerPreset(Preset):
         """Imagined rewards are discounted as the critic is trained to."""
         return Planning(gamma=self.model.gamma)
 
+    @property
+    def discrete(self) -> bool:
+        return self.model.actor.discrete
+
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> WorldModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Dreamer(self.model, Embodiment.of(embodiment))
+            return Dreamer(self.model, self.fitted(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

@@ -25,6 +25,7 @@ class Embodiment:
     proprio_mean: Numbers = ()  # empty: it has none
     proprio_std: Numbers = ()
     period_s: float = 0.0  # of one robot step; 0 when unknown
+    discrete: bool = False  # actions are one-hot vectors, one number for each of a set of actions
 
     def __post_init__(self) -> None:
         for part in ("action_low", "action_high", "action_mean", "action_std"):
@@ -39,6 +40,11 @@ class Embodiment:
                 f"embodiment: got action_low {self.action_low} and action_high "
                 f"{self.action_high}, expected action_low < action_high."
             )
+        if self.discrete and (set(self.action_low), set(self.action_high)) != ({0.0}, {1.0}):
+            raise ModelError(
+                f"embodiment: got discrete actions from {self.action_low} to {self.action_high}, "
+                "expected 0 to 1."
+            )
         if min((*self.action_std, *self.proprio_std)) <= 0:
             raise ModelError(f"embodiment: got {self}, expected standard deviations > 0.")
 
@@ -46,6 +52,13 @@ class Embodiment:
     def unit(cls, size: int) -> Embodiment:
         """A robot whose ``size`` actions lie in -1..1 and of which nothing else is known."""
         return cls((-1.0,) * size, (1.0,) * size, (0.0,) * size, (1.0,) * size)
+
+    @classmethod
+    def one_hot(cls, size: int) -> Embodiment:
+        """A robot with ``size`` discrete actions, of which nothing else is known."""
+        share = 1.0 / size
+        std = (share * (1.0 - share)) ** 0.5 or 0.5
+        return cls((0.0,) * size, (1.0,) * size, (share,) * size, (std,) * size, discrete=True)
 
     @classmethod
     def of(cls, embodiment: Embodiment | int) -> Embodiment:
@@ -57,7 +70,10 @@ class Embodiment:
         return cls(**fields)
 
     def to_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        entries = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        if not self.discrete:  # absent, as in manifests of older versions
+            del entries["discrete"]
+        return entries
 
     @property
     def action_dim(self) -> int:

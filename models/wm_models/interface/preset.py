@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from wm_models.errors import ModelError, other_actions
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
@@ -82,6 +83,21 @@ class Preset:
     def planning(self) -> Planning:
         """How the model is planned with."""
         return Planning()
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the model is for a robot with discrete actions; otherwise for continuous ones."""
+        return False
+
+    def fitted(self, embodiment: Embodiment | int) -> Embodiment:
+        """The embodiment to build the model for; of a mere number of actions, the model's kind of
+        them. ModelError: its actions are discrete and the model's are not, or the reverse."""
+        if isinstance(embodiment, int):
+            kind = Embodiment.one_hot if self.discrete else Embodiment.unit
+            return kind(embodiment)
+        if embodiment.discrete != self.discrete:
+            raise ModelError(other_actions(self.name, discrete=embodiment.discrete))
+        return embodiment
 
     def varied(self, settings: Mapping[str, Any]) -> Preset:
         """This preset with some settings changed: those of :func:`settings_of`, by dotted names.

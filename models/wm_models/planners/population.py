@@ -314,6 +314,11 @@ class Scorer:
         repeats: int = 1,
         chunk: int | None = None,
     ) -> None:
+        if model.spec.discrete:
+            raise ModelError(
+                "search: got a model with discrete actions, expected continuous ones, which a "
+                "search chooses from. Use the model's actor."
+            )
         self._want = required_readouts(model, cost, goal)
         limit = model.spec.max_horizon
         if limit is not None and horizon > limit:

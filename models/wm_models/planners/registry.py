@@ -23,13 +23,15 @@ class PlannerEntry:
 
     path: its class, as module:Class. source: of its actions in a replay log; `policy` for a
     network, `planner` for a search in imagination. fields: the class's own names of the common
-    settings horizon, samples and iterations, where they differ.
+    settings horizon, samples and iterations, where they differ. discrete: it can choose from a set
+    of discrete actions.
     """
 
     path: str
     source: Literal["policy", "planner"]
     summary: str
     fields: Mapping[str, str] = field(default_factory=dict)
+    discrete: bool = False
 
     def load(self) -> type[Any]:
         """Return the class. This imports torch."""
@@ -40,7 +42,10 @@ class PlannerEntry:
 
 PLANNERS: Mapping[str, PlannerEntry] = {
     "actor": PlannerEntry(
-        "wm_models.planners.actor:ActorPlanner", "policy", "The learned actor, rolled out."
+        "wm_models.planners.actor:ActorPlanner",
+        "policy",
+        "The learned actor, rolled out.",
+        discrete=True,
     ),
     "cem": PlannerEntry("wm_models.planners.cem:CEM", "planner", "Cross-entropy method."),
     "mppi": PlannerEntry(
@@ -54,6 +59,15 @@ PLANNERS: Mapping[str, PlannerEntry] = {
     ),
 }
 SEARCHES = tuple(name for name, entry in PLANNERS.items() if entry.source == "planner")
+
+
+def continuous_search(name: str) -> str:
+    """The refusal of a planner that searches continuous actions, for a set of discrete ones."""
+    able = ", ".join(each for each, entry in PLANNERS.items() if entry.discrete)
+    return (
+        f"planner: got {name!r}, which searches continuous actions only, expected {able} for "
+        "discrete actions. Choose it, or a task with continuous actions."
+    )
 
 
 def planner(name: str, **options: Any) -> Planner:

@@ -118,6 +118,9 @@ def _check_embodiment(entries: object, action_dim: int) -> None:
         numbers = value if type(value) is list else [value]
         if name not in Embodiment.__dataclass_fields__ or len(numbers) > MOST_ACTIONS:
             raise ValueError(f"got body entry {name!r}, expected those of a robot")
+        if name == "discrete":
+            _typed("body discrete", value, bool, "true or false")
+            continue
         if any(type(n) not in (int, float) or not abs(n) < LARGEST for n in numbers):
             raise ValueError(f"got body {name} {value!r}, expected finite numbers")
     if (size := Embodiment.from_json(entries).action_dim) != action_dim:

@@ -8,6 +8,7 @@ from torch import nn
 from wm_models.errors import ModelError
 from wm_models.families.mwm.autoencoder import AutoencoderConfig, MaskedAutoencoder
 from wm_models.families.mwm.presets import MWM_PUBLISHED, MWM_SMALL
+from wm_models.interface.embodiment import Embodiment
 from wm_models.planners import CEM, GD, GoalCost, ReturnCost, planner
 from wm_models.registry import PRESETS, preset
 
@@ -59,6 +60,13 @@ def test_counts_of_variants() -> None:
     assert count(MaskedAutoencoder(AutoencoderConfig(stem="patch")).stem) == 49_408
     rlbench = PRESETS["mwm_rlbench"].build(8).dynamics
     assert count(rlbench) == 14_690_433 + 1_837_569
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if not PRESETS[name].discrete])
+def test_a_continuous_model_is_not_built_for_discrete_actions(name: str) -> None:
+    choices = Embodiment((0.0,) * 3, (1.0,) * 3, (1 / 3,) * 3, (0.5,) * 3, discrete=True)
+    with pytest.raises(ModelError, match=f"model: got '{name}'.*continuous actions only"):
+        PRESETS[name].build(choices)
 
 
 def test_cpu_preset_stays_small() -> None:

@@ -25,6 +25,7 @@ EMBODIMENT = Embodiment(
     proprio_std=(2.0,),
     period_s=0.05,
 )
+CHOICES = Embodiment((0.0,) * 3, (1.0,) * 3, (1 / 3,) * 3, (0.5,) * 3, discrete=True)
 
 
 def normalised(embodiment: Embodiment, frameskip: int) -> ModelSpec:
@@ -36,7 +37,18 @@ def normalised(embodiment: Embodiment, frameskip: int) -> ModelSpec:
 
 
 def test_an_embodiment_survives_json() -> None:
-    assert Embodiment.from_json(json.loads(json.dumps(EMBODIMENT.to_json()))) == EMBODIMENT
+    for each in (EMBODIMENT, CHOICES):
+        assert Embodiment.from_json(json.loads(json.dumps(each.to_json()))) == each
+
+
+def test_json_without_discrete_is_continuous_as_in_older_manifests() -> None:
+    assert "discrete" not in EMBODIMENT.to_json()
+    assert not Embodiment.from_json(EMBODIMENT.to_json()).discrete
+
+
+def test_discrete_actions_go_from_0_to_1() -> None:
+    with pytest.raises(ModelError, match=r"discrete actions from .* expected 0 to 1"):
+        replace(EMBODIMENT, discrete=True)
 
 
 @settings(max_examples=50, deadline=None)

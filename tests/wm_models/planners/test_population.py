@@ -403,3 +403,10 @@ def test_a_horizon_beyond_the_models_is_refused(point) -> None:
     CEM(horizon=3, iterations=1).plan(point, point.initial(1), RETURN)
     with pytest.raises(ModelError, match="horizon: got 4, expected at most 3"):
         CEM(horizon=4).plan(point, point.initial(1), RETURN)
+
+
+@pytest.mark.parametrize("search", [CEM(horizon=2), MPPI(horizon=2), GD(horizon=2)])
+def test_a_search_refuses_a_model_with_discrete_actions(point, search) -> None:
+    point.spec = replace(point.spec, discrete=True)
+    with pytest.raises(ModelError, match="model with discrete actions, expected continuous"):
+        search.plan(point, point.initial(1), RETURN, generator=seeded())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tests.wm_nodes.tiny import TINY, LargeImagePoint
+from wm_datasets.spec import VectorSpec
 from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest
 from wm_models.weights.store import WeightStore
@@ -18,6 +21,7 @@ from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import load_weights
 from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Schedule, StopCriteria
+from wm_nodes.errors import UserError
 from wm_nodes.evaluation.evaluate import evaluate
 from wm_nodes.robots.robot import RobotError
 
@@ -111,3 +115,22 @@ def test_unknown_camera_and_planner_are_refused(folder):
             LearnedPolicy(weights, robot.spec, camera="side")
         with pytest.raises(RobotError, match="got 'mpc', expected one of actor, cem, mppi, gd"):
             LearnedPolicy(weights, robot.spec, planner="mpc")
+
+
+def test_weights_for_continuous_actions_do_not_act_on_a_discrete_set(folder):
+    weights = load_weights(folder, NEEDS, CPU)
+    with LargeImagePoint() as robot:
+        spec = replace(robot.spec, action=VectorSpec.one_hot(("push",)))
+        with pytest.raises(UserError, match="of tiny for continuous actions, expected discrete"):
+            LearnedPolicy(weights, spec)
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi", "gd"])
+def test_a_search_does_not_act_on_a_discrete_set(folder, planner):
+    weights = load_weights(folder, NEEDS, CPU)
+    weights.model.spec = replace(weights.model.spec, discrete=True)
+    with LargeImagePoint() as robot:
+        spec = replace(robot.spec, action=VectorSpec.one_hot(("push",)))
+        with pytest.raises(UserError, match=f"planner: got '{planner}'.*expected actor"):
+            LearnedPolicy(weights, spec, planner=planner)
+        LearnedPolicy(weights, spec, planner="actor")

@@ -1,4 +1,4 @@
-"""Plans: created with the robot's bounds and period, checked by name, read by time."""
+"""Plans: created with the robot's action space and period, checked by name, read by time."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ def step(names: tuple[str, ...]) -> Step:
     return Step(7, names, zeros, zeros)
 
 
-def test_bounds_and_period_are_those_of_the_robots_spec() -> None:
+def test_space_and_period_are_those_of_the_robots_spec() -> None:
     maker, actions = PlanMaker(), np.zeros((3, 1), np.float32)
-    assert [bound.tolist() for bound in maker.bounds(step(("x", "y")))] == [[-1, -1], [1, 1]]
+    unit = maker.space(step(("x", "y")))
+    assert (unit.low, unit.high) == ((-1, -1), (1, 1))
+    assert maker.known_space(step(("x", "y"))) is None
     spec = PointRobot().spec.log_spec()
     maker.learn(spec)
-    low, high = maker.bounds(step(spec.action.names))
-    assert (low.tolist(), high.tolist()) == (list(spec.action.low), list(spec.action.high))
+    assert maker.space(step(spec.action.names)) == spec.action
     result = maker.plan(step(spec.action.names), ORIGIN, actions)
     assert (result.stamp_ns, result.origin, result.names) == (7, ORIGIN, spec.action.names)
     assert result.actions is actions and result.period_s == spec.control_period_s

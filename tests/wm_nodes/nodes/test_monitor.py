@@ -113,9 +113,12 @@ def test_a_task_that_reports_no_success_has_returns_only(graph, run, tmp_path, c
     run.episode(False, explore=False)
     run.episode(False)
     graph.until((tmp_path / "metrics" / "evaluations.csv").exists)
-    (row,) = table(tmp_path / "metrics" / "evaluations.csv")
+    (row,) = read_table(tmp_path / "metrics" / "evaluations.csv")
     assert (row["success"], row["low"], row["high"], row["return"]) == ("", "", "", "3.0")
-    assert [each["success"] for each in table(tmp_path / "metrics" / "episodes.csv")] == ["", ""]
+    assert [each["success"] for each in read_table(tmp_path / "metrics" / "episodes.csv")] == [
+        "",
+        "",
+    ]
     assert run.node.summary()["success_rate"] is None
     graph.spin(0.5)
     text = capfd.readouterr().out

@@ -12,7 +12,7 @@ from wm_datasets.spec import VectorSpec
 from wm_models.registry import PRESETS
 from wm_nodes.training.config import TrainingConfig, TrainingError
 from wm_nodes.training.loop import Trainer
-from wm_nodes.training.trainable import mixture
+from wm_nodes.training.trainable import mixture, obstacle
 
 
 @pytest.fixture
@@ -80,3 +80,26 @@ def test_another_number_of_action_dimensions_is_refused_even_then(tmp_path, logs
     two_dimensional = replace(spec, action=VectorSpec(("a", "b"), ("1", "1"), (-1, -1), (1, 1)))
     message = mixture([("here", spec), ("there", two_dimensional)], True)
     assert "here has 1 action dimensions" in message and "there has 2 (a, b)" in message
+
+
+SET = VectorSpec.one_hot(("left", "right"))
+
+
+def test_a_log_with_discrete_actions_is_no_obstacle_only_for_models_that_take_them(logs):
+    first, _ = logs()
+    with LogReader(first) as reader:
+        spec = replace(reader.spec, action=SET)
+    for name in ("mwm_cpu", "dino_wm_cpu"):
+        why = obstacle("here", spec, name)
+        assert why.startswith("log: got here with discrete actions. model: got '" + name)
+        assert len(why.splitlines()) == 1
+
+
+def test_discrete_and_continuous_actions_are_never_mixed(logs):
+    first, _ = logs()
+    with LogReader(first) as reader:
+        spec = replace(reader.spec, action=SET)
+    wide = replace(spec, action=VectorSpec(("a", "b"), ("1", "1"), (0, 0), (1, 1)))
+    for pair in ([("one", spec), ("other", wide)], [("other", wide), ("one", spec)]):
+        why = mixture(pair, True)
+        assert "one has discrete actions, other has continuous ones" in why

@@ -39,6 +39,7 @@ ROBOT = (
 RENAMED = {"album": "plans"}  # arguments in run.json of older versions
 LEARNED = ("model", "set", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NOT_NAME = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+")  # of a task, in the name of a new run
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _folder(word: str) -> Path:
 def _fresh_name(graph: Graph, chosen: Mapping[str, Value]) -> str:
     taken = arguments_of(graph, chosen)
     arguments = graph.resolve({**graph.defaults(), **taken, **chosen})
-    about = arguments.get("task") or graph.name
+    about = NOT_NAME.sub("-", str(arguments.get("task") or graph.name))
     stem = f"{about}-{datetime.now():%Y%m%d-%H%M%S}"
     name, count = stem, 1
     while (Path(RUNS) / name).exists():

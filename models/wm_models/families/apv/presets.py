@@ -44,7 +44,7 @@ class APVPreset(DreamerPreset):
         kind = StackedDreamer if self.model.stack == "stacked" else NaiveDreamer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return kind(self.model, Embodiment.of(embodiment))
+            return kind(self.model, self.fitted(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

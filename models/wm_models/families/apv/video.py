@@ -234,7 +234,7 @@ class VideoPreset(Preset):
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> VideoModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return VideoModel(self.model, Embodiment.of(embodiment))
+            return VideoModel(self.model, self.fitted(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

@@ -94,7 +94,7 @@ class DinoPreset(Preset):
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> DinoWorldModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return DinoWorldModel(self.model, Embodiment.of(embodiment))
+            return DinoWorldModel(self.model, self.fitted(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wm_models.behaviors.dreamer import DreamerConfig, DreamerPreset
 from wm_models.behaviors.dreamer_learner import DreamerLearnerConfig
 from wm_models.behaviors.dreamer_v3 import (
@@ -76,6 +78,17 @@ DREAMER_V3_CPU = DreamerPreset(
     ),
 )
 
+DREAMER_V3_CPU_DISCRETE = replace(
+    DREAMER_V3_CPU,
+    name="dreamer_v3_cpu_discrete",
+    summary=SUMMARIES["dreamer_v3_cpu_discrete"],
+    model=replace(DREAMER_V3_CPU.model, actor=DREAMER_V3_ATARI.model.actor),
+    learner=replace(
+        DREAMER_V3_CPU.learner,
+        behavior=replace(DREAMER_V3_CPU.learner.behavior, actor_grad="reinforce"),
+    ),
+)
+
 # dreamer_v3_cpu_xs is dreamer_v3_cpu with less of everything: an update takes about a third of the
 # time, and sees half as many rows.
 DREAMER_V3_CPU_XS = DreamerPreset(
@@ -96,4 +109,10 @@ DREAMER_V3_CPU_XS = DreamerPreset(
     ),
 )
 
-PRESETS = (DREAMER_V3, DREAMER_V3_ATARI, DREAMER_V3_CPU, DREAMER_V3_CPU_XS)
+PRESETS = (
+    DREAMER_V3,
+    DREAMER_V3_ATARI,
+    DREAMER_V3_CPU,
+    DREAMER_V3_CPU_DISCRETE,
+    DREAMER_V3_CPU_XS,
+)

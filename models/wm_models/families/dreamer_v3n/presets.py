@@ -28,7 +28,7 @@ class DreamerV3NPreset(DreamerPreset):
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> DreamerV3N:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return DreamerV3N(self.model, Embodiment.of(embodiment))
+            return DreamerV3N(self.model, self.fitted(embodiment))
 
 
 def sized(deter: int, hidden: int, classes: int, depth: int, units: int) -> DreamerV3NConfig:

@@ -35,7 +35,7 @@ class MuDreamerPreset(DreamerPreset):
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> MuDreamer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MuDreamer(self.model, Embodiment.of(embodiment))
+            return MuDreamer(self.model, self.fitted(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

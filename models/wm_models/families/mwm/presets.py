@@ -46,7 +46,7 @@ class MWMPreset(Preset):
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> MaskedWorldModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MaskedWorldModel(self.model, Embodiment.of(embodiment))
+            return MaskedWorldModel(self.model, self.fitted(embodiment))
 
     def build_learner(
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"

@@ -1,0 +1,56 @@
+"""Discrete actions through the nodes: random plans, executed one-hot vectors, unfit weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+
+from tests.wm_nodes import gym_tasks
+from wm_models.registry import preset
+from wm_models.weights.manifest import Manifest
+from wm_models.weights.store import WeightStore
+from wm_nodes.errors import UserError
+from wm_nodes.nodes.agent import AgentNode
+from wm_nodes.nodes.robot import RobotNode
+from wm_nodes.records import Origin, Plan
+from wm_nodes.ros import messages, topics
+
+ROBOT = {"adapter": "gym", "task": gym_tasks.CHOICES, "camera": "image", "action_repeat": 1}
+
+
+def test_random_plans_are_one_hot_and_executed_as_they_are(graph) -> None:
+    steps = graph.hear(topics.STEPS, messages.step_from_msg)
+    graph.add(AgentNode, camera="image")
+    graph.add(RobotNode, **ROBOT, time_limit=5)
+    graph.until(lambda: len({step.stamp_ns for step in steps}) > 25)
+    executed = np.stack([step.executed for step in steps if not step.is_first])
+    assert set(np.unique(executed)) == {0, 1}
+    assert (executed.sum(1) == 1).all() and (executed.sum(0) > 0).all()
+    np.testing.assert_array_equal(executed, [step.commanded for step in steps if not step.is_first])
+
+
+def test_the_largest_number_of_a_plan_is_executed_one_hot(graph) -> None:
+    steps = graph.hear(topics.STEPS, messages.step_from_msg)
+    spec = graph.hear(topics.SPEC, messages.spec_from_msg)
+    plans = topics.PLAN.always(graph.probe)
+    graph.add(RobotNode, **ROBOT)
+    graph.joined(plans)
+    graph.until(lambda: steps and spec)
+    assert spec[-1].action.discrete
+    requested = np.float32([[0.2, 0.5, 0.3]])
+    plan = Plan(steps[-1].stamp_ns, Origin("mine", "actor", 1), spec[-1].action.names, requested, 0)
+    plans.publish(messages.plan_to_msg(plan))
+    graph.until(lambda: not steps[-1].is_first)
+    assert steps[-1].executed.tolist() == [0, 1, 0]
+    np.testing.assert_array_equal(steps[-1].commanded, requested[0])
+
+
+def test_weights_for_continuous_actions_are_a_mistake_of_the_user(graph, tmp_path) -> None:
+    manifest = Manifest(1, "mwm_cpu", action_dim=3)
+    WeightStore(tmp_path).save(preset("mwm_cpu").build(3).modules_by_name(), manifest)
+    graph.add(AgentNode, camera="image", weights=str(tmp_path))
+    graph.add(RobotNode, **ROBOT)
+    with pytest.raises(UserError, match="of mwm_cpu for continuous actions, expected discrete"):
+        graph.until(lambda: False)
