@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from wm_models.errors import ModelError
@@ -10,7 +11,7 @@ from wm_models.families.mwm.autoencoder import AutoencoderConfig, MaskedAutoenco
 from wm_models.families.mwm.presets import MWM_PUBLISHED, MWM_SMALL
 from wm_models.interface.embodiment import Embodiment
 from wm_models.planners import CEM, GD, GoalCost, ReturnCost, planner
-from wm_models.registry import PRESETS, preset
+from wm_models.registry import ENTRIES, PRESETS, preset, takes_discrete
 
 
 def count(*parts: nn.Module) -> int:
@@ -64,9 +65,26 @@ def test_counts_of_variants() -> None:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if not PRESETS[name].discrete])
 def test_a_continuous_model_is_not_built_for_discrete_actions(name: str) -> None:
-    choices = Embodiment((0.0,) * 3, (1.0,) * 3, (1 / 3,) * 3, (0.5,) * 3, discrete=True)
     with pytest.raises(ModelError, match=f"model: got '{name}'.*continuous actions only"):
-        PRESETS[name].build(choices)
+        PRESETS[name].build(Embodiment.one_hot(3))
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if PRESETS[name].discrete])
+def test_a_discrete_model_is_not_built_for_continuous_actions(name: str) -> None:
+    with pytest.raises(ModelError, match=f"model: got '{name}'.*discrete actions only"):
+        PRESETS[name].build(Embodiment.unit(3))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_registry_knows_the_kind_of_actions_without_loading_a_family(name: str) -> None:
+    assert takes_discrete(name) == PRESETS[name].discrete
+
+
+def test_a_discrete_model_acts_with_one_hot_vectors() -> None:
+    model = PRESETS["dreamer_v3_cpu_discrete"].build(Embodiment.one_hot(3), seed=1)
+    assert model.spec.discrete and (model.spec.action_low[0], model.spec.action_high[0]) == (0, 1)
+    action = model.act(model.initial(5), mode=False, generator=torch.Generator().manual_seed(0))
+    assert set(action.unique().tolist()) == {0.0, 1.0} and action.sum(-1).eq(1).all()
 
 
 def test_cpu_preset_stays_small() -> None:

@@ -93,6 +93,11 @@ def test_a_log_with_discrete_actions_is_no_obstacle_only_for_models_that_take_th
         why = obstacle("here", spec, name)
         assert why.startswith("log: got here with discrete actions. model: got '" + name)
         assert len(why.splitlines()) == 1
+        assert "dreamer_v3_cpu_discrete" in why
+    assert not obstacle("here", spec, "dreamer_v3_cpu_discrete")
+    with LogReader(first) as reader:
+        why = obstacle("here", reader.spec, "dreamer_v3_cpu_discrete")
+    assert why.startswith("log: got here with continuous actions. model: got 'dreamer_v3_cpu_disc")
 
 
 def test_discrete_and_continuous_actions_are_never_mixed(logs):
