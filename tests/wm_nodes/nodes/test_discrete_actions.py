@@ -20,15 +20,18 @@ from wm_nodes.ros import messages, topics
 ROBOT = {"adapter": "gym", "task": gym_tasks.CHOICES, "camera": "image", "action_repeat": 1}
 
 
-def test_random_plans_are_one_hot_and_executed_as_they_are(graph) -> None:
+def test_random_plans_are_one_hot_vectors_once_the_robot_has_said_its_space(graph) -> None:
     steps = graph.hear(topics.STEPS, messages.step_from_msg)
-    graph.add(AgentNode, camera="image")
+    agent = graph.add(AgentNode, camera="image")
     graph.add(RobotNode, **ROBOT, time_limit=5)
-    graph.until(lambda: len({step.stamp_ns for step in steps}) > 25)
-    executed = np.stack([step.executed for step in steps if not step.is_first])
-    assert set(np.unique(executed)) == {0, 1}
-    assert (executed.sum(1) == 1).all() and (executed.sum(0) > 0).all()
-    np.testing.assert_array_equal(executed, [step.commanded for step in steps if not step.is_first])
+    graph.until(lambda: steps and agent._maker.known_space(steps[-1]) is not None)
+    before = steps[-1].stamp_ns + 100_000_000  # the step after it answers a plan of before
+    graph.until(lambda: len({step.stamp_ns for step in steps if step.stamp_ns > before}) > 25)
+    later = [step for step in steps if step.stamp_ns > before and not step.is_first]
+    commanded = np.stack([step.commanded for step in later])
+    assert set(np.unique(commanded)) == {0, 1}
+    assert (commanded.sum(1) == 1).all() and (commanded.sum(0) > 0).all()
+    np.testing.assert_array_equal(commanded, np.stack([step.executed for step in later]))
 
 
 def test_the_largest_number_of_a_plan_is_executed_one_hot(graph) -> None:

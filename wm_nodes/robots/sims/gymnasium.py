@@ -206,7 +206,8 @@ class _Parts:
             return np.zeros(1, np.float32)
         flatten = _gymnasium().spaces.flatten
         parts = [flatten(part, _at(observed, path)) for path, part in self._vectors]
-        return np.concatenate(parts).astype(np.float32)
+        vector: Vector = np.concatenate(parts).astype(np.float32)
+        return vector
 
 
 def _make(task: str, **settings: Any) -> Any:
