@@ -60,7 +60,7 @@ class PooledCNNConfig:
     @property
     def grid(self) -> int:
         """Side of the encoder's last grid."""
-        return self.image_size // 2 ** len(self.mults)
+        return self.image_size >> len(self.mults)
 
     @property
     def width(self) -> int:

@@ -145,7 +145,8 @@ class RSSM(nn.Module):
         x = action_in + F.linear(state.stoch.flatten(-2), self.img_in.weight[:, :latent])
         x = self.img_in_act(self.img_in_norm(x))
         parts = self.gru_norm(self.gru(torch.cat([x, state.deter], -1)).float())
-        return gated(*parts.chunk(3, -1), state.deter)
+        reset, cand, update = parts.chunk(3, -1)
+        return gated(reset, cand, update, state.deter)
 
     def prior_logits(self, deter: Tensor) -> Tensor:
         """(..., D) -> (..., S, C), float32."""
