@@ -110,8 +110,9 @@ class DreamerAgent(WorldModel):
 
     def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
         policy = self.actor(state.feat)
-        action: Tensor = policy.mode() if mode else policy.sample(generator)
-        return action.clamp(-1.0, 1.0)
+        action = policy.mode() if mode else policy.sample(generator)
+        clipped: Tensor = action.clamp(-1.0, 1.0)
+        return clipped
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Features (B, T, N, D) of a batch of log rows (B, T, ...); gradients reach the encoder

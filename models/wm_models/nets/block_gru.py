@@ -16,6 +16,8 @@ class BlockRSSM(RSSM):
     own part of the recurrent state.
     """
 
+    gru: BlockLinear  # type: ignore[assignment]
+
     def make_core(self) -> None:
         c, latent = self.config, self.config.stoch * self.config.classes
         self.deter_in, self.stoch_in, self.action_in = (

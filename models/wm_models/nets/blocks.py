@@ -128,11 +128,10 @@ class BlockLinear(nn.Module):
     def forward(self, x: Tensor, shared: Tensor | None = None) -> Tensor:
         """(B, width_in), (B, shared) -> (B, width_out)."""
         each = x.unflatten(-1, (self.blocks, self.own)).transpose(0, 1)  # (blocks, B, own)
-        out = torch.bmm(each, self.weight[:, : self.own])
         if shared is not None:
-            everywhere = shared.expand(self.blocks, *shared.shape)
-            out = torch.baddbmm(out, everywhere, self.weight[:, self.own :])
-        return out.transpose(0, 1).flatten(1) + self.bias
+            each = torch.cat([each, shared.expand(self.blocks, *shared.shape)], -1)
+        out = torch.baddbmm(self.bias.view(self.blocks, 1, -1), each, self.weight)
+        return out.transpose(0, 1).flatten(1)
 
 
 def hidden(width_in: int, width_out: int, act: str, norm: str = "none") -> list[nn.Module]:

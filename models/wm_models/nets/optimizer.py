@@ -101,10 +101,10 @@ class Optimizer:
         c = self.config
         if c.clip_kind == "norm":
             return float(nn.utils.clip_grad_norm_(self.params, c.clip, foreach=True))
-        params = [p for p in self.params if p.grad is not None]
-        grads = [p.grad for p in params if p.grad is not None]
+        pairs = [(p.detach(), p.grad) for p in self.params if p.grad is not None]
+        grads = [grad for _, grad in pairs]
         norms = torch._foreach_norm(grads)
-        largest = torch._foreach_norm([p.detach() for p in params])
+        largest = torch._foreach_norm([weight for weight, _ in pairs])
         torch._foreach_clamp_min_(largest, SMALLEST_NORM)
         torch._foreach_mul_(largest, c.clip)
         excess = torch._foreach_div(norms, largest)

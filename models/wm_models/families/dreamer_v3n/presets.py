@@ -106,7 +106,7 @@ DREAMER_V3N_CPU = DreamerV3NPreset(
     ),
     learner=replace(
         PUBLISHED,
-        agent_batch=BatchSpec(8, 33),
+        agent_batch=BatchSpec(8, 17),
         world_model=laprop(4e-4, warmup=100),
         actor=laprop(4e-4, warmup=100),
         critic=laprop(4e-4, warmup=100),
