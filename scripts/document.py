@@ -1,5 +1,6 @@
-"""Write the tables of docs/configuration.md from the code: `python scripts/document.py`.
+"""Write tables of README.md, docs/configuration.md and docs/models.md from the code.
 
+`python scripts/document.py`
 Each table is between `<!-- name -->` and `<!-- end -->`; the text around them is written by hand.
 """
 
@@ -12,12 +13,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wm_models.registry import PRESETS
+from wm_models.registry import ENTRIES, PAPERS
+from wm_nodes.cli.models import facts
 from wm_nodes.graphs import NAMES, find_graph
 from wm_nodes.graphs.graph import Argument
 from wm_nodes.ros.node import ManagedNode, NodeParams
 
-FILE = Path(__file__).parent.parent / "docs" / "configuration.md"
+ROOT = Path(__file__).parent.parent
+FILE = ROOT / "docs" / "configuration.md"
+README = ROOT / "README.md"
+MODELS = ROOT / "docs" / "models.md"
 NODES = "camera encoder world_model policy agent robot recorder replay trainer demonstrator monitor"
 SHORT = 8  # longer lists of choices are counted only
 
@@ -27,18 +32,39 @@ def tables() -> dict[str, str]:
     head = ("argument", "default", "what it does")
     by_name = {name: _table(head, _graph(name)) for name in NAMES}
     by_name["nodes"] = "\n\n".join(_node(name) for name in NODES.split())
-    presets = ((f"`{name}`", preset.summary) for name, preset in PRESETS.items())
-    by_name["presets"] = _table(("preset", "what it is"), presets)
+    by_name["presets"] = _table(PRESET_HEAD, map(_preset, ENTRIES))
     return by_name
 
 
-def fill(text: str, by_name: dict[str, str]) -> str:
+PRESET_HEAD = ("preset", "parameters", "actions", "abilities", "what it is")
+FAMILY_HEAD = ("model", "presets, parameters for 4 actions", "actions", "abilities")
+
+
+def _preset(name: str) -> tuple[str, ...]:
+    own = facts(name)
+    abilities = ", ".join(own.abilities)
+    return f"`{name}`", own.size(), own.actions(), abilities, ENTRIES[name].summary
+
+
+def families() -> str:
+    """Return the table of model families: paper, presets and abilities."""
+    rows = []
+    for module, paper in PAPERS.items():
+        own = {name: facts(name) for name, entry in ENTRIES.items() if entry.module == module}
+        presets = ", ".join(f"`{name}` {each.size()}" for name, each in own.items())
+        kinds = " or ".join(dict.fromkeys(each.actions() for each in own.values()))
+        abilities = dict.fromkeys(ability for each in own.values() for ability in each.abilities)
+        rows.append((paper, presets, kinds, ", ".join(abilities)))
+    return _table(FAMILY_HEAD, rows)
+
+
+def fill(text: str, by_name: dict[str, str], file: Path = FILE) -> str:
     """Return the text with every table replaced; a missing mark is an error."""
     for name, table in by_name.items():
         marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text, count = marks.subn(_between(table), text)
         if count != 1:
-            raise SystemExit(f"{FILE}: expected one <!-- {name} --> ... <!-- end -->, got {count}")
+            raise SystemExit(f"{file}: expected one <!-- {name} --> ... <!-- end -->, got {count}")
     return text
 
 
@@ -107,5 +133,15 @@ def _escaped(cell: str) -> str:
     return cell.replace("|", "\\|").replace("<", "\\<")
 
 
+def pages() -> dict[Path, str]:
+    """Return every page with generated tables, as it should be."""
+    models = {"models": families()}
+    return {
+        FILE: fill(FILE.read_text(), tables()),
+        **{file: fill(file.read_text(), models, file) for file in (README, MODELS)},
+    }
+
+
 if __name__ == "__main__":
-    FILE.write_text(fill(FILE.read_text(), tables()))
+    for page, text in pages().items():
+        page.write_text(text)

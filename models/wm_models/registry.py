@@ -25,6 +25,17 @@ _DREAMER_V3 = "wm_models.families.dreamer_v3.presets"
 _MUDREAMER = "wm_models.families.mudreamer.presets"
 
 
+PAPERS: Mapping[str, str] = {
+    _MWM: "Masked World Models (Seo et al., CoRL 2022)",
+    _DREAMER_V2: "DreamerV2 (Hafner et al., ICLR 2021)",
+    _APV: "APV (Seo et al., ICML 2022)",
+    _DREAMER_V3: "DreamerV3 (Hafner et al., 2023)",
+    _DREAMER_V3N: "DreamerV3 (Hafner et al., Nature 2025)",
+    _MUDREAMER: "MuDreamer (Burchi and Timofte, 2024)",
+    _DINO_WM: "DINO-WM (Zhou et al., 2024)",
+}
+
+
 @dataclass(frozen=True)
 class PresetEntry:
     """One preset. module: of its family; its ``PRESETS`` hold a preset of that name. discrete: it
@@ -33,6 +44,11 @@ class PresetEntry:
     module: str
     summary: str
     discrete: bool = False
+
+    @property
+    def paper(self) -> str:
+        """The model's name and source."""
+        return PAPERS[self.module]
 
 
 ENTRIES: Mapping[str, PresetEntry] = {

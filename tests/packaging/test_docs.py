@@ -146,3 +146,16 @@ def test_launch_lines_are_accepted():
 def test_named_presets_exist():
     pages = "".join(page.read_text() for page in PAGES)
     assert set(re.findall(r"`(mwm\w*)`", pages)) <= set(PRESETS)
+
+
+def test_generated_tables_are_those_of_the_code():
+    """In another process: with a preset of a test's own the tables would be longer."""
+    program = (
+        "import sys; sys.path.insert(0, 'scripts'); from document import pages; "
+        "print([page.name for page, text in pages().items() if page.read_text() != text])"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.stdout == "[]\n", (
+        f"run python scripts/document.py: {result.stdout}{result.stderr}"
+    )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from wm_models.registry import SUMMARIES
+from wm_models.registry import ENTRIES, PAPERS, SUMMARIES
 from wm_nodes.cli.arguments import parse, require_one_of
 from wm_nodes.cli.helptext import table
 from wm_nodes.errors import UserError, unknown
@@ -18,7 +18,8 @@ SUBCOMMANDS = {"show": "every setting of a preset: type, value and meaning"}
 
 @dataclass(frozen=True)
 class Models:
-    """List the model presets: for --model of wm train, and model:= of wm launch.
+    """List the model presets with their parameters (for 4 actions), inputs, abilities and papers:
+    for --model of wm train, and model:= of wm launch.
 
     `wm models show NAME` lists the settings of one, for --set of wm train and set:= of wm launch.
     """
@@ -39,8 +40,67 @@ def run(words: Sequence[str]) -> int:
     if words and not words[0].startswith("-"):
         raise UserError(unknown("subcommand", words[0], SUBCOMMANDS))
     parse(Models, "models", words)
-    print(table("models", SUMMARIES.items(), 18))
+    print("\n\n".join(_family(module) for module in PAPERS))
     return 0
+
+
+ACTIONS = 4  # of the robot that parameters are counted for
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a preset is. parameters: of its model for `ACTIONS` actions, slow copies left out."""
+
+    parameters: int
+    inputs: tuple[str, ...]
+    abilities: tuple[str, ...]
+    discrete: bool
+
+    def size(self) -> str:
+        """Return the number of parameters, shortened."""
+        millions = self.parameters / 1e6
+        return f"{millions:.0f}M" if millions >= 10 else f"{millions:.2g}M"
+
+    def actions(self) -> str:
+        """Return the kind of its actions."""
+        return "discrete" if self.discrete else "continuous"
+
+
+def facts(name: str) -> Facts:
+    """Build a preset's model without memory for its weights, and return what it is."""
+    import torch
+
+    from wm_models.registry import preset
+
+    with torch.device("meta"):
+        model = preset(name).build(ACTIONS)
+    spec = model.spec
+    abilities = {
+        "reward": spec.has_reward,
+        "value": spec.has_value,
+        "actor": spec.has_actor,
+        "end of episode": spec.has_continue,
+        "goal images": spec.has_goal,
+        "decoder": spec.has_decoder,
+    }
+    return Facts(
+        sum(parameter.numel() for parameter in model.parameters()),
+        tuple(spec.obs_keys),
+        tuple(name for name, able in abilities.items() if able),
+        spec.discrete,
+    )
+
+
+def _family(module: str) -> str:
+    """Return the presets of a family with what they are."""
+    rows = []
+    for name, entry in ENTRIES.items():
+        if entry.module == module:
+            own = facts(name)
+            able = ", ".join(own.abilities)
+            about = f"{own.size()}, {' and '.join(own.inputs)}, {own.actions()}: {able}."
+            rows.append((name, f"{about} {entry.summary}"))
+    return table(PAPERS[module], rows, 27)
 
 
 def _show(options: Show) -> int:
