@@ -82,7 +82,7 @@ def test_depth_survives_a_message_and_an_invalid_message_is_refused() -> None:
     stamp, decoded = messages.depth_from_msg(msg)
     assert stamp == 12 and np.array_equal(decoded, depth)
     msg.step -= 1
-    with pytest.raises(MessageError, match="depth: 6x4 16UC1 with step 11"):
+    with pytest.raises(MessageError, match="got 6x4 16UC1 with step 11"):
         messages.depth_from_msg(msg)
     with pytest.raises(MessageError, match="expected one of 16UC1"):
         messages.depth_from_msg(ImageMsg(encoding="rgb8"))

@@ -21,7 +21,7 @@ ROBOT = {"adapter": "gym", "task": gym_tasks.CHOICES, "camera": "image", "action
 
 
 def test_random_plans_are_one_hot_vectors_once_the_robot_has_said_its_space(graph) -> None:
-    steps = graph.hear(topics.STEPS, messages.step_from_msg)
+    steps = graph.subscribe(topics.STEPS, messages.step_from_msg)
     agent = graph.add(AgentNode, camera="image")
     graph.add(RobotNode, **ROBOT, time_limit=5)
     graph.until(lambda: steps and agent._maker.known_space(steps[-1]) is not None)
@@ -35,11 +35,11 @@ def test_random_plans_are_one_hot_vectors_once_the_robot_has_said_its_space(grap
 
 
 def test_the_largest_number_of_a_plan_is_executed_one_hot(graph) -> None:
-    steps = graph.hear(topics.STEPS, messages.step_from_msg)
-    spec = graph.hear(topics.SPEC, messages.spec_from_msg)
+    steps = graph.subscribe(topics.STEPS, messages.step_from_msg)
+    spec = graph.subscribe(topics.SPEC, messages.spec_from_msg)
     plans = topics.PLAN.always(graph.probe)
     graph.add(RobotNode, **ROBOT)
-    graph.joined(plans)
+    graph.matched(plans)
     graph.until(lambda: steps and spec)
     assert spec[-1].action.discrete
     requested = np.float32([[0.2, 0.5, 0.3]])

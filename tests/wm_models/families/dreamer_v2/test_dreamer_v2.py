@@ -65,7 +65,7 @@ class OtherContract(TestContract):
 
 class TestDiscrete(OtherContract):
     __test__ = True
-    preset = TINY_ATARI
+    preset, embodiment = TINY_ATARI, Embodiment.one_hot(ACTIONS)
 
 
 class TestImageAndProprioception(OtherContract):
@@ -144,7 +144,7 @@ def test_proprioception_decides_state_and_reconstruction(rows) -> None:
     batch = arrival(rows(2, 5, 64)) | {"proprio": torch.randn(2, 5, 2, generator=seeded())}
     model = seeing("both").build(ROBOT, seed=1)
     _, _, terms = model.dynamics.loss(model.features(batch), batch, seeded())
-    assert float(terms["wm/proprio_loss"]) > 0 and float(terms["wm/image_loss"]) > 0
+    assert terms["wm/proprio_loss"].item() > 0 and terms["wm/image_loss"].item() > 0
     other = {**batch, "proprio": batch["proprio"] + 1.0}
     assert not model.features(other).equal(model.features(batch))
     with pytest.raises(ModelError, match="expected 'image' for a robot without proprioception"):

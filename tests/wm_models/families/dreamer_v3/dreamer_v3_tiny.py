@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from wm_models.behaviors.dreamer_learner import DreamerLearnerConfig
 from wm_models.behaviors.dreamer_v3 import v3_behavior, v3_heads, v3_model, v3_optimizers
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import BatchSpec
-from wm_models.interface.preset import Sampling
+from wm_models.interface.preset import Preset, Sampling
 from wm_models.nets.kl import EachFreeKL
 
 ACTIONS, PROPRIO, PIXELS = 3, 2, 16
@@ -18,6 +20,9 @@ EMBODIMENT = Embodiment(
     (-1.0,) * ACTIONS, (1.0,) * ACTIONS, (0.0,) * ACTIONS, (1.0,) * ACTIONS,
     (0.0,) * PROPRIO, (1.0,) * PROPRIO,
 )  # fmt: skip
+DISCRETE_EMBODIMENT = replace(
+    EMBODIMENT, action_low=(0.0,) * ACTIONS, action_high=(1.0,) * ACTIONS, discrete=True
+)
 DISCRETE = {"model.actor.kind": "onehot", "learner.behavior.actor_grad": "reinforce"}
 SMALL = {"model.observation.cnn.image_size": PIXELS}
 
@@ -36,6 +41,11 @@ TINY = DreamerPreset(
         sampling=Sampling(),
     ),
 ).varied(SMALL)
+
+
+def embodiment_of(preset: Preset) -> Embodiment:
+    """The robot with the kind of actions that a preset is for."""
+    return DISCRETE_EMBODIMENT if preset.discrete else EMBODIMENT
 
 
 def log_rows(batch: int, length: int, seed: int = 0, discrete: bool = False) -> dict[str, Tensor]:

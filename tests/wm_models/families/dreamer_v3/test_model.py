@@ -14,9 +14,10 @@ from torch.testing import assert_close
 from tests.wm_models.families.dreamer_v3.dreamer_v3_tiny import (
     ACTIONS,
     DISCRETE,
-    EMBODIMENT,
+    DISCRETE_EMBODIMENT,
     PIXELS,
     TINY,
+    embodiment_of,
     log_rows,
 )
 from wm_models.behaviors.dreamer import Dreamer
@@ -35,7 +36,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def learner_of(settings: dict[str, object] | None = None, seed: int = 1) -> DreamerLearner:
     preset = TINY.varied(settings or {})
-    return preset.build_learner(preset.build(EMBODIMENT, seed=seed), seed=seed)
+    return preset.build_learner(preset.build(embodiment_of(preset), seed=seed), seed=seed)
 
 
 def batch_for(learner: DreamerLearner, seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
@@ -47,7 +48,8 @@ class Contract(WorldModelContract):
     settings: ClassVar[dict[str, object]] = {}
 
     def make_model(self) -> WorldModel:
-        return TINY.varied(self.settings).build(EMBODIMENT, seed=1)
+        preset = TINY.varied(self.settings)
+        return preset.build(embodiment_of(preset), seed=1)
 
     def training(self, model: WorldModel) -> Callable[[], float]:
         rates = {f"learner.{name}.lr": 3e-3 for name in ("world_model", "actor", "critic")}
@@ -121,7 +123,7 @@ def test_figures_at_the_start() -> None:
 def test_unimix_bounds_every_categorical(share: float) -> None:
     """Prior, posterior and discrete actor; the largest gap is ln((1 - u + u / K) / (u / K))."""
     settings: ClassVar = {**DISCRETE, "model.rssm.unimix": share, "model.actor.unimix": share}
-    model = TINY.varied(settings).build(EMBODIMENT, seed=1)
+    model = TINY.varied(settings).build(DISCRETE_EMBODIMENT, seed=1)
     rssm = model.dynamics.rssm
     with torch.no_grad():
         for layer in (rssm.prior[-1], rssm.post_out, model.actor.mean):

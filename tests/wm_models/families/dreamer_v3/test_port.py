@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
-from tests.wm_models.families.dreamer_v3.dreamer_v3_tiny import EMBODIMENT
+from tests.wm_models.families.dreamer_v3.dreamer_v3_tiny import embodiment_of
 from tests.wm_models.families.dreamer_v3.port import PORTED, SEED, STORED, port_batch
 from wm_models.behaviors.dreamer import Dreamer
 from wm_models.behaviors.dreamer_learner import DreamerLearner
@@ -37,7 +37,7 @@ def made(stored: dict[str, Tensor], kind: str, gradient: str) -> tuple[Dreamer, 
                 "learner.behavior.entropy": 0.0,
                 "learner.behavior.detach_action": kind == "onehot"}  # fmt: skip
     preset = PORTED.varied(settings)
-    model = preset.build(EMBODIMENT)
+    model = preset.build(embodiment_of(preset))
     weights = part(stored, "weights.")
     if kind == "onehot":
         weights = {k: v for k, v in weights.items() if not k.startswith("actor.")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.wm_models.families.dreamer_v3.dreamer_v3_tiny import EMBODIMENT, SMALL, log_rows
+from tests.wm_models.families.dreamer_v3.dreamer_v3_tiny import SMALL, embodiment_of, log_rows
 from wm_models.behaviors.dreamer_v3 import v3_behavior, v3_heads, v3_model, v3_optimizers
 from wm_models.families.mudreamer.learner import MuDreamerLearner, MuDreamerLearnerConfig
 from wm_models.families.mudreamer.model import MuDreamerConfig
@@ -32,7 +32,7 @@ TINY = MuDreamerPreset(
 
 def learner_of(settings: dict[str, object] | None = None, seed: int = 1) -> MuDreamerLearner:
     preset = TINY.varied(settings or {})
-    return preset.build_learner(preset.build(EMBODIMENT, seed=seed), seed=seed)
+    return preset.build_learner(preset.build(embodiment_of(preset), seed=seed), seed=seed)
 
 
 def batch_for(learner: MuDreamerLearner, seed: int = 0) -> dict[str, dict]:
