@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from wm_models.registry import ENTRIES, PAPERS
-from wm_nodes.cli.models import facts
+from wm_models.registry import ENTRIES
+from wm_nodes.cli.models import facts, papers
 from wm_nodes.graphs import NAMES, find_graph
 from wm_nodes.graphs.graph import Argument
 from wm_nodes.ros.node import ManagedNode, NodeParams
@@ -49,8 +49,8 @@ def _preset(name: str) -> tuple[str, ...]:
 def families() -> str:
     """Return the table of model families: paper, presets and abilities."""
     rows = []
-    for module, paper in PAPERS.items():
-        own = {name: facts(name) for name, entry in ENTRIES.items() if entry.module == module}
+    for paper in papers():
+        own = {name: facts(name) for name, entry in ENTRIES.items() if entry.paper == paper}
         presets = ", ".join(f"`{name}` {each.size()}" for name, each in own.items())
         kinds = " or ".join(dict.fromkeys(each.actions() for each in own.values()))
         abilities = dict.fromkeys(ability for each in own.values() for ability in each.abilities)

@@ -47,8 +47,8 @@ class PresetEntry:
 
     @property
     def paper(self) -> str:
-        """The model's name and source."""
-        return PAPERS[self.module]
+        """The model's name and source; of a family that is not in `PAPERS`, its module."""
+        return PAPERS.get(self.module, self.module)
 
 
 ENTRIES: Mapping[str, PresetEntry] = {
@@ -100,28 +100,6 @@ ENTRIES: Mapping[str, PresetEntry] = {
     ),
     "apv_cpu": PresetEntry(_APV, "Every mechanism of APV at 2.1M parameters, for one CPU core."),
     "apv_cpu_pretrain": PresetEntry(_APV, "Pre-training of apv_cpu on action-free videos."),
-    "dreamer_v3n": PresetEntry(
-        _DREAMER_V3N, "DreamerV3 of Nature 2025, size12m (10.5M parameters): block GRU, one loss."
-    ),
-    "dreamer_v3n_1m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size1m (0.69M parameters)."),
-    "dreamer_v3n_12m": PresetEntry(_DREAMER_V3N, "The same as dreamer_v3n, by its size."),
-    "dreamer_v3n_25m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size25m (23.5M parameters)."),
-    "dreamer_v3n_50m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size50m (41.7M parameters)."),
-    "dreamer_v3n_200m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size200m."),
-    "dreamer_v3n_r2": PresetEntry(
-        _DREAMER_V3N, "dreamer_v3n without a decoder: R2-Dreamer, ICLR 2026."
-    ),
-    "dreamer_v3n_cpu": PresetEntry(
-        _DREAMER_V3N, "Every mechanism of dreamer_v3n small enough for learning on one CPU core."
-    ),
-    "dino_wm": PresetEntry(
-        _DINO_WM, "DINO-WM with our settings (20M parameters, DINOv2-S frozen)."
-    ),
-    "dino_wm_repo": PresetEntry(_DINO_WM, "DINO-WM as released (20M parameters, DINOv2-S frozen)."),
-    "dino_wm_cpu": PresetEntry(
-        _DINO_WM,
-        "Every mechanism of DINO-WM small enough for one CPU core: 64 pixels, our own encoder.",
-    ),
     "dreamer_v3": PresetEntry(
         _DREAMER_V3, "DreamerV3 of 2023, size S (18M parameters), DeepMind Control from images."
     ),
@@ -139,6 +117,20 @@ ENTRIES: Mapping[str, PresetEntry] = {
     "dreamer_v3_cpu_xs": PresetEntry(
         _DREAMER_V3, "dreamer_v3_cpu with 2.0M parameters and updates of a third of the time."
     ),
+    "dreamer_v3n": PresetEntry(
+        _DREAMER_V3N, "DreamerV3 of Nature 2025, size12m (10.5M parameters): block GRU, one loss."
+    ),
+    "dreamer_v3n_1m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size1m (0.69M parameters)."),
+    "dreamer_v3n_12m": PresetEntry(_DREAMER_V3N, "The same as dreamer_v3n, by its size."),
+    "dreamer_v3n_25m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size25m (23.5M parameters)."),
+    "dreamer_v3n_50m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size50m (41.7M parameters)."),
+    "dreamer_v3n_200m": PresetEntry(_DREAMER_V3N, "dreamer_v3n in size200m."),
+    "dreamer_v3n_r2": PresetEntry(
+        _DREAMER_V3N, "dreamer_v3n without a decoder: R2-Dreamer, ICLR 2026."
+    ),
+    "dreamer_v3n_cpu": PresetEntry(
+        _DREAMER_V3N, "Every mechanism of dreamer_v3n small enough for learning on one CPU core."
+    ),
     "mudreamer": PresetEntry(
         _MUDREAMER, "MuDreamer, without reconstruction (15M parameters), DeepMind Control."
     ),
@@ -152,6 +144,14 @@ ENTRIES: Mapping[str, PresetEntry] = {
     ),
     "mudreamer_cpu": PresetEntry(
         _MUDREAMER, "Every mechanism of MuDreamer at 2.0M parameters, for one CPU core."
+    ),
+    "dino_wm": PresetEntry(
+        _DINO_WM, "DINO-WM with our settings (20M parameters, DINOv2-S frozen)."
+    ),
+    "dino_wm_repo": PresetEntry(_DINO_WM, "DINO-WM as released (20M parameters, DINOv2-S frozen)."),
+    "dino_wm_cpu": PresetEntry(
+        _DINO_WM,
+        "Every mechanism of DINO-WM small enough for one CPU core: 64 pixels, our own encoder.",
     ),
 }
 SUMMARIES: Mapping[str, str] = {name: entry.summary for name, entry in ENTRIES.items()}

@@ -47,7 +47,16 @@ class Bench(PointRobot):
     pass
 
 
-PRESETS = (Preset("small", "A small model."),)
+class Small(Preset):
+    def build(self, embodiment, seed=0):
+        import torch
+
+        from wm_models.testing.linear_model import LinearModel
+
+        return LinearModel(torch.eye(2), torch.eye(2), torch.ones(2))
+
+
+PRESETS = (Small("small", "A small model."),)
 """
 PROGRAM = """
 import json, sys, types

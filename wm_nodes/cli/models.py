@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from wm_models.registry import ENTRIES, PAPERS, SUMMARIES
+from wm_models.registry import ENTRIES, SUMMARIES
 from wm_nodes.cli.arguments import parse, require_one_of
 from wm_nodes.cli.helptext import table
 from wm_nodes.errors import UserError, unknown
@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
     if words and not words[0].startswith("-"):
         raise UserError(unknown("subcommand", words[0], SUBCOMMANDS))
     parse(Models, "models", words)
-    print("\n\n".join(_family(module) for module in PAPERS))
+    print("\n\n".join(_family(paper) for paper in papers()))
     return 0
 
 
@@ -58,6 +58,8 @@ class Facts:
 
     def size(self) -> str:
         """Return the number of parameters, shortened."""
+        if self.parameters < 10_000:
+            return str(self.parameters)
         millions = self.parameters / 1e6
         return f"{millions:.0f}M" if millions >= 10 else f"{millions:.2g}M"
 
@@ -91,16 +93,21 @@ def facts(name: str) -> Facts:
     )
 
 
-def _family(module: str) -> str:
+def papers() -> tuple[str, ...]:
+    """Return the source of each family, in the registry's order."""
+    return tuple(dict.fromkeys(entry.paper for entry in ENTRIES.values()))
+
+
+def _family(paper: str) -> str:
     """Return the presets of a family with what they are."""
     rows = []
     for name, entry in ENTRIES.items():
-        if entry.module == module:
+        if entry.paper == paper:
             own = facts(name)
             able = ", ".join(own.abilities)
             about = f"{own.size()}, {' and '.join(own.inputs)}, {own.actions()}: {able}."
-            rows.append((name, f"{about} {entry.summary}"))
-    return table(PAPERS[module], rows, 27)
+            rows.append((name, f"{entry.summary} {about}"))
+    return table(paper, rows, 27)
 
 
 def _show(options: Show) -> int:
