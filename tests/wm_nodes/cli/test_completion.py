@@ -37,6 +37,9 @@ def completions(script: Path, line: str, cwd: Path | None = None) -> list[str]:
     return result.stdout.split()
 
 
+REACHER = ("reacher_easy", "reacher_hard")  # of dm_control
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -47,7 +50,10 @@ def completions(script: Path, line: str, cwd: Path | None = None) -> list[str]:
         ("wm eval --epi", ["--episodes"]),
         ("wm eval --no-c", ["--no-compensate"]),
         ("wm eval --planner c", ["cem"]),
-        ("wm eval --task rea", ["reach-v3", "reach-wall-v3", "reach"]),
+        (
+            "wm eval --task rea",
+            ["reach-v3", "reach-wall-v3", "reach", "reacher_easy", "reacher_hard"],
+        ),
         ("wm eval --seed 1 --wei", ["--weights"]),
         ("wm train --model dino_wm_c", ["dino_wm_cpu"]),
         ("wm launch arm", ["arm_mpc"]),

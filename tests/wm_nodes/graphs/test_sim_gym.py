@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.wm_nodes import gym_tasks
-from tests.wm_nodes.tiny import TINY
-from wm_models.registry import PRESETS
 from wm_nodes.graphs import find_graph
 from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import open_run
@@ -49,9 +46,10 @@ def test_sim_gym_is_sim_with_the_robot_fixed():
     given = {"task": gym_tasks.LINE, "run": "one"}
     one, nodes = started(GRAPH, given)
     other, others = started(find_graph("sim"), {**given, "run": "two", "robot": "gym"})
-    assert {key: value for key, value in other.items() if key not in ("robot", "run", "log")} == {
-        key: value for key, value in one.items() if key not in ("demos", "run", "log")
-    } | {"demos": 0}
+    own = ("robot", "run", "log", "demos", "background")
+    assert {key: value for key, value in other.items() if key not in own} == {
+        key: value for key, value in one.items() if key not in own
+    }
     assert nodes["robot"]["adapter"] == others["robot"]["adapter"] == "gym"
 
 
@@ -80,12 +78,9 @@ def test_what_does_not_go_together_is_refused_before_anything_starts(tmp_path, g
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_model_for_discrete_actions_is_taken_and_named_as_the_remedy(monkeypatch):
-    class Able(type(TINY)):
-        discrete = True
-
-    able = Able(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__})
-    monkeypatch.setitem(PRESETS, "mwm_cpu", replace(able, name="mwm_cpu"))
-    started(GRAPH, {"task": gym_tasks.CHOICES})
-    with pytest.raises(GraphError, match="Choose mwm_cpu, or a task"):
+def test_a_model_for_discrete_actions_is_taken_and_named_as_the_remedy():
+    started(GRAPH, {"task": gym_tasks.CHOICES, "model": "dreamer_v3_cpu_discrete"})
+    with pytest.raises(GraphError, match=r"Choose .*dreamer_v3_cpu_discrete.*, or a task"):
         open_run(GRAPH, {"task": gym_tasks.CHOICES, "model": "mwm"})
+    with pytest.raises(GraphError, match="takes discrete actions only"):
+        open_run(GRAPH, {"task": gym_tasks.LINE, "model": "dreamer_v3_cpu_discrete"})
