@@ -237,7 +237,7 @@ def test_a_full_disk_stops_no_other_node_and_recording_continues_when_there_is_s
     unlimited = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)
     largest = max(path.stat().st_size for path in (log / "wal").iterdir())
     resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (largest + 20_000, unlimited[1]))
-    processes.wait_for_output("recorder", "not recording: no room")
+    processes.wait_for_output("recorder", "no room to record")
     rows_before, steps_before = rows(log), agent_steps(progress)
     end = time.monotonic() + WAIT_S
     while agent_steps(progress) < steps_before + 200:
