@@ -55,11 +55,13 @@ class BehaviorConfig:
 
     def __post_init__(self) -> None:
         check = Checked(self)
-        check.whole("horizon", "target_every")
+        check.whole("target_every")
         check.whole("starts", low=0)
         check.number("lam", "mix", "reward_norm", "target_rate", low=0.0, high=1.0)
         check.number("entropy", "imitation", "slow_regularizer", "replay_value", low=0.0)
         check.choice("returns", ("arrival", "next"))
+        # the last action changes no return of "arrival"
+        check.whole("horizon", low=2 if self.returns == "arrival" else 1)
         check.choice("bootstrap", ("slow", "online"))
         check.choice("target", ("copy", "ema"))
         check.flag("detach_action", "return_norm", "weigh_start")

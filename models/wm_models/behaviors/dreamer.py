@@ -53,6 +53,10 @@ class DreamerConfig:
 
     def __post_init__(self) -> None:
         check = Checked(self)
+        if self.actor.kind == "normal" and self.rssm.core != "block":
+            Checked(self.actor).refuse(
+                "kind", "another kind with rssm.core 'gru', which does not clip actions"
+            )
         check.choice("reward", FORMS[:-1])
         check.choice("critic", FORMS[:-1])
         check.flag("discount", "squash_reward", "continues_as_gamma", "critic_counts_arrival")

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wm_models.behaviors.actor_critic import Behavior, BehaviorConfig
 from wm_models.behaviors.dreamer_agent import DreamerAgent
-from wm_models.errors import check_finite
+from wm_models.errors import ModelError, check_finite
 from wm_models.interface.checked import Checked
 from wm_models.interface.learner import BatchSpec, arrival, without_context
 from wm_models.interface.preset import Sampling
@@ -78,6 +78,8 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
     batches alone: equal inputs give equal weights, bit for bit on CPU.
     """
 
+    batch_norm = False  # does it switch BatchNorm between training and evaluation?
+
     def __init__(
         self,
         model: AgentT,
@@ -86,6 +88,7 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> None:
+        self._require_fit(model, config)
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.config = config
@@ -94,6 +97,20 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
         self.updates = 0
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.optimizers = self.make_optimizers()
+
+    def _require_fit(self, model: AgentT, config: ConfigT) -> None:
+        """ModelError: model and settings are each valid, but not together."""
+        returns = "arrival" if model.critic_counts_arrival else "next"
+        if config.behavior.returns != returns:
+            raise ModelError(
+                f"learner.behavior.returns: got {config.behavior.returns!r}, expected {returns!r} "
+                "for this model. Change model.critic_counts_arrival with it, where it is a setting."
+            )
+        if not self.batch_norm and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+            raise ModelError(
+                "model.rssm.posterior_norm: got 'batch', expected 'same'. Only MuDreamer can be "
+                "trained with BatchNorm."
+            )
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """The optimisers by name: encoder and world model share one."""
@@ -173,7 +190,8 @@ class DreamerLearner(Generic[AgentT, ConfigT]):
     def update_jointly(self, batch: Mapping[str, Tensor]) -> dict[str, float]:
         """One step of world model, actor and critic on the sum of their losses."""
         loss, metrics = self.joint_loss(batch)
-        result = numbers(metrics) | minimise(loss, list(self.optimizers.values()))
+        parts = [self.optimizers[name] for name in ("wm", "actor", "critic")]
+        result = numbers(metrics) | minimise(loss, parts)
         self.behavior.update_target(self.model.critic)
         return result
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wm_models.errors import check_finite
 from wm_models.interface.checked import Checked
+from wm_models.nets.blocks import BlockLinear
 from wm_models.nets.laprop import LaProp
 
 LAST_SHARE = 0.1  # of the learning rate, after annealing
@@ -85,8 +86,12 @@ class Optimizer:
 
     def __init__(self, name: str, modules: Iterable[nn.Module], config: OptimizerConfig) -> None:
         self.name, self.config = name, config
+        modules = list(modules)
         self.params: list[Tensor] = [p for m in modules for p in m.parameters() if p.requires_grad]
-        kernels = [p for p in self.params if p.ndim in (2, 4)]  # linear and convolution, no tokens
+        layers = [layer for m in modules for layer in m.modules()]
+        blocks = {id(layer.weight) for layer in layers if isinstance(layer, BlockLinear)}
+        # of linear layers and convolutions, no tokens
+        kernels = [p for p in self.params if p.ndim in (2, 4) or id(p) in blocks]
         self._decayed = self.params if config.decay_all else kernels
         self.rule = ALGORITHMS[config.algorithm](self.params, config.lr, config.eps)
         self.updates = 0

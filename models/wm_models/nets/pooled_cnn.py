@@ -71,7 +71,10 @@ class PooledCNNConfig:
         return PooledEncoder(self)
 
     def decoder(self, feat: int, deter: int) -> PooledDecoder:
-        """A decoder of features of which the last ``deter`` are the recurrent state's."""
+        """A decoder of features of which the last ``deter`` are the recurrent state's. ModelError:
+        these cannot be split into ``blocks``."""
+        if deter % self.blocks:
+            Checked(self).refuse("blocks", f"a divisor of the recurrent state's {deter} numbers")
         return PooledDecoder(self, feat, deter)
 
 

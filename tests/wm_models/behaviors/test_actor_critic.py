@@ -284,6 +284,13 @@ def test_settings_are_checked() -> None:
         BehaviorConfig(sample_gradient="inverse")
 
 
+def test_imagination_is_long_enough_for_an_action_to_change_a_return() -> None:
+    """The last action of a rollout changes no return that counts the reward of arriving."""
+    with pytest.raises(ValueError, match=r"BehaviorConfig\.horizon: got 1, expected at least 2"):
+        BehaviorConfig(horizon=1)
+    assert BehaviorConfig(horizon=1, returns="next").horizon == 1
+
+
 NEXT = {"returns": "next", "bootstrap": "online", "target": "ema", "slow_regularizer": 1.0}
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from wm_models.errors import ModelError
+from wm_models.nets.blocks import BlockLinear
 from wm_models.nets.optimizer import Optimizer, OptimizerConfig, keras_adam, laprop, minimise
 
 
@@ -52,6 +53,13 @@ def test_decay_ignores_the_learning_rate(layer, everything: bool) -> None:
     Optimizer("x", [layer], config).step(layer(torch.ones(1, 3)).sum())
     assert_close(layer.weight, 0.99 * before)
     assert_close(layer.bias, torch.full((2,), 0.99 if everything else 1.0))
+
+
+def test_layers_that_are_diagonal_in_blocks_decay_as_others_do() -> None:
+    net = BlockLinear(4, 6, 2)
+    before = net.weight.clone()
+    Optimizer("x", [net], OptimizerConfig(lr=0.0, decay=0.01)).step(net(torch.ones(1, 4)).sum())
+    assert_close(net.weight, 0.99 * before)
 
 
 def test_tokens_are_no_kernels() -> None:

@@ -55,3 +55,8 @@ def test_uint8_and_float_images_are_encoded_alike() -> None:
 def test_settings_are_checked(settings: dict[str, object], text: str) -> None:
     with pytest.raises(ModelError, match=text):
         PooledCNNConfig(**settings)
+
+
+def test_the_decoder_needs_a_recurrent_state_that_its_blocks_divide() -> None:
+    with pytest.raises(ModelError, match=r"PooledCNNConfig\.blocks: got 8, expected a divisor"):
+        PooledCNNConfig(image_size=16, depth=4).decoder(120, 100)

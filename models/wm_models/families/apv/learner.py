@@ -41,6 +41,8 @@ class APVLearnerConfig(DreamerLearnerConfig):
         super().__post_init__()
         check = Checked(self)
         check.flag("af_frozen")
+        if self.joint:
+            check.refuse("joint", "False: the world model makes its step first")
         if not self.load or not set(self.load) <= set(PARTS):
             check.refuse("load", f"some of {', '.join(PARTS)}")
         if self.agent_batch.length - 1 < self.bonus.window:

@@ -30,10 +30,14 @@ class MuDreamerLearnerConfig(DreamerLearnerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         Checked(self).number("value_rate", low=0.0, high=1.0)
+        if self.joint:
+            Checked(self).refuse("joint", "False: the world model makes its step first")
 
 
 class MuDreamerLearner(DreamerLearner[MuDreamer, MuDreamerLearnerConfig]):
     """A Dreamer's learner that also keeps the slow copy of the value predictor."""
+
+    batch_norm = True
 
     def __init__(
         self,

@@ -374,3 +374,9 @@ def test_settings_are_checked() -> None:
     changed = TINY.varied({"learner.load": "encoder,decoder", "learner.pretrained": "/runs/a"})
     assert changed.learner.load == ("encoder", "decoder")
     assert changed.learner.pretrained == "/runs/a"
+
+
+def test_the_world_model_steps_before_behaviour() -> None:
+    """One step of all parts would leave out the action-free RSSM and the bonus."""
+    with pytest.raises(ModelError, match=r"APVLearnerConfig\.joint: got True"):
+        with_learner(joint=True)

@@ -222,3 +222,17 @@ def test_training_resumes_exactly(rows, preset: DreamerPreset) -> None:
         each.update({"agent": rows(2, 6, 64, 1)})
     pairs = zip(learner.model.parameters(), other.model.parameters(), strict=True)
     assert all(a.equal(b) for a, b in pairs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"learner.behavior.returns": "next"}, r"behavior\.returns: got 'next'"),
+        ({"model.critic_counts_arrival": False}, r"behavior\.returns: got 'arrival'"),
+        ({"model.rssm.posterior_norm": "batch"}, r"posterior_norm: got 'batch'"),
+    ],
+)
+def test_model_and_learner_fit_each_other(settings: dict[str, object], match: str) -> None:
+    preset = TINY.varied(settings)
+    with pytest.raises(ModelError, match=match):
+        preset.build_learner(preset.build(ACTIONS))

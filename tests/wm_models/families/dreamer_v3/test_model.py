@@ -259,3 +259,9 @@ def test_values_count_what_comes_after() -> None:
         state = model.step(model.initial(4), torch.zeros(4, ACTIONS), generator=seeded())
         out = model.readout(state, frozenset({"value"}))
     assert_close(out["value"], model.critic.predict(state.feat))
+
+
+def test_actions_that_leave_the_box_need_a_core_that_clips_them() -> None:
+    with pytest.raises(ModelError, match=r"ActorConfig\.kind: got 'normal'"):
+        TINY.varied({"model.actor.kind": "normal"})
+    TINY.varied({"model.actor.kind": "normal", "model.rssm.core": "block", "model.rssm.blocks": 4})

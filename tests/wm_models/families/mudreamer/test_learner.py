@@ -282,3 +282,9 @@ def test_reward_loss_scale(scale: float) -> None:
         total, _, terms = learner.world_model_loss(learner.model.features(batch), batch)
         totals.append(total)
     assert_close(totals[1] - totals[0], scale * terms["wm/reward_loss"], rtol=1e-3, atol=1e-3)
+
+
+def test_the_world_model_steps_before_behaviour() -> None:
+    """One step of all parts would leave out the slow copy and BatchNorm's statistics."""
+    with pytest.raises(ModelError, match=r"MuDreamerLearnerConfig\.joint: got True"):
+        learner_of({"learner.joint": True})

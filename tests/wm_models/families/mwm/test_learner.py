@@ -188,3 +188,17 @@ def test_batches_are_named_with_their_sizes(tiny) -> None:
     learner = tiny.build_learner(tiny.build(3))
     assert learner.batch_specs == {"autoencoder": BatchSpec(4, 3), "agent": BatchSpec(2, 5)}
     assert BatchSpec(4, 3).frames == 12
+
+
+def test_a_joint_step_leaves_the_autoencoder_alone(changed, batches) -> None:
+    """It has a step of its own, on batches of its own."""
+    preset = changed(learner={"joint": True, "autoencoder_init": 0, "world_model_init": 0})
+    learner = preset.build_learner(preset.build(3, seed=1))
+    for seed in range(3):
+        learner.update(batches(learner, seed))
+    assert {name: each.updates for name, each in learner.optimizers.items()} == {
+        "ae": 3,
+        "wm": 3,
+        "actor": 3,
+        "critic": 3,
+    }
