@@ -43,7 +43,7 @@ class DreamerConfig:
     critic: str = "half_mse"  # form of the critic
     output_scale: float = 1.0  # of the initial output weights of reward and critic
     discount: bool = False  # learn where episodes terminate
-    gamma: float = 0.99
+    gamma: float = 0.99  # discount of rewards per model step
     continues_as_gamma: bool = True  # the discount head predicts gamma (DreamerV2) or 1 (V3)
     image_scale: float = 0.5  # weight of the squared error of observations
     reward_scale: float = 1.0  # weight of the reward loss

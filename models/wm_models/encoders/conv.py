@@ -20,11 +20,11 @@ class ConvConfig:
     It is first trained to reconstruct its images, or left random.
     """
 
-    image_size: int = 64
+    image_size: int = 64  # side of the images [px]
     channels: tuple[int, ...] = (16, 32, 48, 64)  # each halves the image's side
-    width: int = 64
-    mean: RGB = HALF
-    std: RGB = HALF
+    width: int = 64  # of a token
+    mean: RGB = HALF  # of each channel, subtracted
+    std: RGB = HALF  # of each channel, divided by
 
     trains: ClassVar[bool] = True
 

@@ -22,13 +22,13 @@ POSITIONS = ("released", "antialias")
 class TimmConfig:
     """A frozen network of the zoo. The defaults are DINO-WM's: DINOv2-S patches of 196 pixels."""
 
-    name: str = "dinov2_s"
+    name: str = "dinov2_s"  # of the encoder
     image_size: int = 224  # of the observed images
     input_size: int = 196  # of the network: (image_size // 16) * patch
     mean: RGB | None = (
         None  # of its images; None: as DINO-WM's authors feed this network, see pretrained.py
     )
-    std: RGB | None = None
+    std: RGB | None = None  # of each channel, divided by
     tokens: str = "patch"  # "cls": one token, CLS or the mean of a convolutional map (ablation)
     weights: str | None = None  # a file; None: looked up, see pretrained.py
     # How a position table of another size is resampled: "released", as the encoder's own authors do

@@ -21,8 +21,8 @@ class BatchSpec:
     row more, in front (:func:`arrival`, :func:`without_context`).
     """
 
-    batch: int
-    length: int
+    batch: int  # windows
+    length: int  # rows of a window, the one in front included
 
     def __post_init__(self) -> None:
         Checked(self).whole("batch", "length", high=1_000_000)

@@ -38,9 +38,9 @@ class Sampling:
     (`prioritize_ends` in DreamerV2's and MWM's releases, which add their replay's `minlen`).
     """
 
-    join: bool = True
-    per_episode: bool = False
-    ends: int = 0
+    join: bool = True  # windows go on into the next episode
+    per_episode: bool = False  # an episode is drawn first, then a window in it
+    ends: int = 0  # further chances of an episode's last window
 
     def __post_init__(self) -> None:
         Checked(self).flag("join", "per_episode")

@@ -31,12 +31,12 @@ class CNNConfig:
     layer has twice the channels of the one before, ``depth`` in the first.
     """
 
-    image_size: int = 64
-    depth: int = 48
-    padding: str = "valid"
-    act: str = "elu"
+    image_size: int = 64  # side of the images [px]
+    depth: int = 48  # channels of the first convolution
+    padding: str = "valid"  # "valid" or "same"
+    act: str = "elu"  # activation: elu, relu, silu or none
     norm: str = "none"  # "layer", "rms": over the channels of each pixel
-    init: str = "glorot"
+    init: str = "glorot"  # of the weights: glorot, truncated_normal or truncated_normal_in
 
     def __post_init__(self) -> None:
         check = Checked(self)

@@ -31,9 +31,9 @@ TWO_HOTS: dict[str, type[TwoHot]] = {"twohot": TwoHot, "symexp_twohot": SymexpTw
 class HeadConfig:
     """Hidden layers of every head. The defaults are MWM's."""
 
-    units: int = 512
-    layers: int = 4
-    act: str = "elu"
+    units: int = 512  # of each hidden layer
+    layers: int = 4  # hidden layers
+    act: str = "elu"  # activation: elu, relu, silu or none
     norm: str = "none"  # in front of each activation; with "layer" the linear layers have no bias
     # hidden layers': "truncated_normal" in DreamerV3 of 2023, "truncated_normal_in" in that of 2025
     init: str = "glorot"
@@ -131,11 +131,11 @@ class ActorConfig:
     ``std_shift``), or "onehot", for discrete actions.
     """
 
-    kind: str = "truncated_normal"
-    std_low: float = 0.1
-    std_span: float = 0.9
-    std_slope: float = 1.0
-    std_shift: float = 0.0
+    kind: str = "truncated_normal"  # or "clipped_normal", "normal", "onehot"
+    std_low: float = 0.1  # smallest standard deviation
+    std_span: float = 0.9  # largest one less the smallest
+    std_slope: float = 1.0  # factor of s
+    std_shift: float = 0.0  # added to s: higher begins wider
     unimix: float = 0.0  # share of the uniform distribution in "onehot"
     output_scale: float = 0.1  # of the initial weights of means or logits
 

@@ -22,7 +22,7 @@ def kl_pair(post_logits: Tensor, prior_logits: Tensor) -> tuple[Tensor, Tensor]:
 class MixedClipKL:
     """MWM: both terms are mixed and scaled, then each step is clipped from both sides."""
 
-    scale: float = 1.0
+    scale: float = 1.0  # weight of the term
     balance: float = 0.8  # weight of the term that trains the prior
     free: float = 0.01  # nats per step, after mixing and scaling
     clip: float = 100.0  # steps above get no gradient; as released
@@ -45,7 +45,7 @@ class AveragedFreeKL:
     Below ``free`` a term has no gradient at all; above, all its steps have.
     """
 
-    scale: float = 1.0
+    scale: float = 1.0  # weight of the term
     balance: float = 0.8  # weight of the term that trains the prior
     free: float = 0.0  # nats per step on average
 

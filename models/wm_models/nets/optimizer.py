@@ -41,9 +41,9 @@ class OptimizerConfig:
     is then that of PyTorch with eps / sqrt(1 - 0.999^t): 31.6 times eps at the first update.
     """
 
-    lr: float = 3e-4
-    eps: float = 1e-5
-    epsilon_hat: bool = False
+    lr: float = 3e-4  # learning rate
+    eps: float = 1e-5  # added to the denominator
+    epsilon_hat: bool = False  # where eps is added, as above
     algorithm: str = "adam"  # or "laprop" (DreamerV3, Nature)
     # "norm": of the gradient of all weights. "agc": of each tensor's gradient, in units of the norm
     # of its weights (adaptive gradient clipping; Brock et al., 2021)

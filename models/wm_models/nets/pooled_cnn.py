@@ -26,15 +26,15 @@ class PooledCNNConfig:
     """Convolutions with stride 1, each with a pooling or an upsampling by 2. The defaults are those
     of DreamerV3 (Nature 2025) with 12M parameters."""
 
-    image_size: int = 64
-    depth: int = 16
+    image_size: int = 64  # side of the images [px]
+    depth: int = 16  # channels, times mults
     mults: tuple[int, ...] = (2, 3, 4, 4)  # channels of the encoder's layers, in units of depth
-    kernel: int = 5
+    kernel: int = 5  # side of the convolutions [px]
     units: int = 256  # the decoder's hidden layer on the latents has twice as many
     blocks: int = 8  # of the decoder's layer on the recurrent state
-    act: str = "silu"
-    norm: str = "rms"
-    init: str = "truncated_normal_in"
+    act: str = "silu"  # activation: elu, relu, silu or none
+    norm: str = "rms"  # over the channels of each pixel: rms, layer or none
+    init: str = "truncated_normal_in"  # of the weights
 
     def __post_init__(self) -> None:
         check = Checked(self)

@@ -39,10 +39,10 @@ class RSSMState(NamedTuple):
 class RSSMConfig:
     """Sizes and layers of the recurrent state-space model. The defaults are MWM's."""
 
-    deter: int = 1024
-    hidden: int = 1024
-    stoch: int = 32
-    classes: int = 32
+    deter: int = 1024  # numbers of the recurrent state h
+    hidden: int = 1024  # units of the hidden layers
+    stoch: int = 32  # categorical latents
+    classes: int = 32  # of each latent
     # the core "gru": actions are padded with zeros to this many inputs; 0: they are not
     action_pad: int = 50
     img_in_act: str = "none"  # the core "gru": behind img_in; `act` in all models but MWM's release

@@ -127,3 +127,9 @@ def test_any_text_gives_a_preset_or_a_clear_error(changes):
         assert set(CPU.varied(changes).settings) == set(changes)
     except ModelError as error:
         assert str(error).startswith("set: ")
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_setting_says_what_it_means(name: str) -> None:
+    every = settings_of(preset(name)).values()
+    assert [each.name for each in every if not each.meaning] == []

@@ -14,7 +14,7 @@ from wm_models.interface.checked import Checked
 class DecoderConfig:
     """VQ-VAE-2's decoder without the quantiser. The defaults are DINO-WM's."""
 
-    channels: int = 384
+    channels: int = 384  # between the stages
     blocks: int = 4  # residual blocks per stage
     narrow: int = 128  # channels inside them
 

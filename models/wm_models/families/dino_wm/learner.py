@@ -45,8 +45,8 @@ class DinoLearnerConfig:
     measure_updates: int = 0  # then updates that measure the scale of tokens, where it is used
     decoder_every: int = 1  # updates of the predictor per one of the decoder
     feature_bytes: int = 4 << 30  # features of the frozen encoder kept in memory
-    prefill: int = 2000
-    train_every: int = 1
+    prefill: int = 2000  # random steps before training starts
+    train_every: int = 1  # agent steps per update
 
     def __post_init__(self) -> None:
         check = Checked(self)

@@ -20,11 +20,11 @@ FEW = 16  # tokens of a frame; up to so many one masked product is faster than f
 class PredictorConfig:
     """Shape of the predictor. The defaults are DINO-WM's."""
 
-    depth: int = 6
-    heads: int = 16
+    depth: int = 6  # blocks
+    heads: int = 16  # of attention
     head_width: int = 64  # heads * head_width may differ from the tokens' width
-    hidden: int = 2048
-    dropout: float = 0.1
+    hidden: int = 2048  # units between the layers of a block
+    dropout: float = 0.1  # share of activations that are dropped
 
     def __post_init__(self) -> None:
         check = Checked(self)

@@ -19,7 +19,7 @@ class ProbeConfig:
     tokens, 1.1 cm from the image)."""
 
     channels: tuple[int, ...] = (16, 32, 32)  # each halves the image's side
-    units: int = 128
+    units: int = 128  # of the hidden layer
 
     def __post_init__(self) -> None:
         Checked(self).whole("units", high=16384)

@@ -21,7 +21,7 @@ from wm_models.interface.embodiment import Embodiment
 class EmbeddingConfig:
     """The embedding of a short vector: linear, without an activation."""
 
-    width: int = 10
+    width: int = 10  # numbers of the embedding
     repeat: int = 1  # copies side by side, for more weight (concat_dim 1 only)
     fixed: bool = False  # not trained: keeps distances, and gives numbers of unit variance
 
@@ -34,7 +34,7 @@ class EmbeddingConfig:
 class TokenConfig:
     """How a frame's tokens are put together."""
 
-    concat_dim: int = 1
+    concat_dim: int = 1  # 1: in each token; 0: as tokens of their own
     proprio: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     action: EmbeddingConfig = field(default_factory=EmbeddingConfig)
 

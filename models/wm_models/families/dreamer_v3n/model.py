@@ -53,13 +53,13 @@ class DreamerV3NConfig(DreamerConfig):
         default_factory=lambda: ActorConfig("normal", std_shift=2.0, output_scale=0.01)
     )
     kl: EachFreeKL = field(default_factory=lambda: EachFreeKL(dyn=1.0, rep=0.1))
-    reward: str = "symexp_twohot"
-    critic: str = "symexp_twohot"
-    output_scale: float = 0.0
-    discount: bool = True
-    gamma: float = 1.0 - 1.0 / 333.0
-    image_scale: float = 1.0
-    critic_counts_arrival: bool = False
+    reward: str = "symexp_twohot"  # form of the reward head, see ScalarHead
+    critic: str = "symexp_twohot"  # form of the critic
+    output_scale: float = 0.0  # of the initial output weights of reward and critic
+    discount: bool = True  # learn where episodes terminate
+    gamma: float = 1.0 - 1.0 / 333.0  # discount of rewards per model step
+    image_scale: float = 1.0  # weight of the squared error of observations
+    critic_counts_arrival: bool = False  # as `returns: next` of the behaviour
     # what makes the states informative: "reconstruction" of the observation, or "r2", a projection
     # of the state that correlates with the encoder's outputs one by one (R2-Dreamer, ICLR 2026)
     representation: str = "reconstruction"

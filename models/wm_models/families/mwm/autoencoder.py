@@ -33,14 +33,14 @@ class AutoencoderConfig:
     stem: str = (
         "conv"  # "conv" masks convolutional features, "patch" masks pixel patches (ablation)
     )
-    channels: tuple[int, int, int] = (32, 64, 128)
-    width: int = 256
-    encoder_layers: int = 4
-    decoder_width: int = 256
-    decoder_layers: int = 3
-    heads: int = 4
-    mask_ratio: float = 0.75
-    reward_prediction: bool = True
+    channels: tuple[int, int, int] = (32, 64, 128)  # of the stem's convolutions
+    width: int = 256  # of the encoder's tokens
+    encoder_layers: int = 4  # blocks of the encoder
+    decoder_width: int = 256  # of the decoder's tokens
+    decoder_layers: int = 3  # blocks of the decoder
+    heads: int = 4  # of attention
+    mask_ratio: float = 0.75  # share of tokens that the encoder does not see
+    reward_prediction: bool = True  # predict the reward too
     # "token": from the decoder's reward token, as in the paper; "last_patch": from the pixels
     # predicted for the last (bottom right) patch, as the release computes it
     reward_from: str = "token"

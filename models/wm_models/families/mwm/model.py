@@ -26,10 +26,10 @@ from wm_models.nets.rssm import RSSM, RSSMConfig, RSSMState
 class TokenViTConfig:
     """The two small ViTs between autoencoder tokens and RSSM. The defaults are the paper's."""
 
-    width: int = 128
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    heads: int = 4
+    width: int = 128  # of tokens
+    encoder_layers: int = 2  # blocks in front of the RSSM
+    decoder_layers: int = 2  # blocks behind it
+    heads: int = 4  # of attention
     tokens: str = "all"  # "cls" hands only the CLS token on (ablation)
 
     def __post_init__(self) -> None:
@@ -49,10 +49,10 @@ class MWMConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     vit: TokenViTConfig = field(default_factory=TokenViTConfig)
     rssm: RSSMConfig = field(default_factory=RSSMConfig)
-    heads: HeadConfig = field(default_factory=HeadConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)  # of attention
     kl: MixedClipKL = field(default_factory=MixedClipKL)
     discount: bool = False  # episodes can terminate: learn a discount head (RLBench)
-    gamma: float = 0.99
+    gamma: float = 0.99  # discount of rewards per model step
     reward_scale: float = 1.0  # weight of the reward loss
     # weight of the likelihood of demonstrated actions, with gradients into the posterior: what the
     # demonstrator looked at is worth remembering (MoDem trains its encoder so); 0: no such head
