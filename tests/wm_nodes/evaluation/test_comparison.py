@@ -172,7 +172,7 @@ def test_a_task_without_success_is_compared_by_return(tmp_path: Path) -> None:
     run = write_run(tmp_path, "a", (0.1, 0.2, 0.3, 0.4))
     table = run / "metrics" / "evaluations.csv"
     table.write_text("time,steps,success,return\n0,10,,15.2\n0,20,,16.2\n")
-    with pytest.raises(ComparisonError, match="have no success.*--metric return"):
+    with pytest.raises(ComparisonError, match=r"have no success.*--metric return"):
         read_run(run, "success")
     assert read_run(run, "return").values.tolist() == [15.2, 16.2]
 
