@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,20 +84,27 @@ def read_run(folder: Path, metric: str) -> Curve:
     try:
         recorded = json.loads((folder / "run.json").read_text())
         arguments = {"graph": recorded["graph"], **recorded["arguments"]}
+        seed = int(arguments.get("seed", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ComparisonError(
             f"RUN: got {folder}, whose run.json cannot be read ({error}), expected the folder of a "
             "run."
         ) from None
-    steps, values = _evaluations(folder / "metrics" / "evaluations.csv", metric)
+    path = folder / "metrics" / "evaluations.csv"
+    steps, values = _evaluations(path, metric)
     if not len(steps):
+        if others := [name for name in METRICS if len(_evaluations(path, name)[0])]:
+            raise ComparisonError(
+                f"RUN: got {folder}, whose evaluations have no {metric}, as its task reports none; "
+                f"expected runs that have it. Compare by --metric {others[0]}."
+            )
         raise ComparisonError(
             f"RUN: got {folder}, which has no evaluations, expected a run with eval_every:=N."
         )
     return Curve(
         run=folder.name,
         task=" ".join(str(arguments[name]) for name in TASK if arguments.get(name)),
-        seed=int(arguments.get("seed", 0)),
+        seed=seed,
         settings={k: str(v) for k, v in arguments.items() if k not in SAME and k not in TASK},
         steps=steps,
         values=values,
@@ -104,15 +112,18 @@ def read_run(folder: Path, metric: str) -> Curve:
 
 
 def _evaluations(path: Path, metric: str) -> tuple[Array, Array]:
-    """Return steps and values, the newest of equal steps; an incomplete last line is skipped."""
+    """Return steps and values, the newest of equal steps; an incomplete line and what is no finite
+    number are skipped."""
     by_step: dict[float, float] = {}
-    if path.is_file():
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                try:
-                    by_step[float(row["steps"])] = float(row[metric])
-                except (KeyError, TypeError, ValueError):
-                    continue
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    whole = text[: text.rfind("\n") + 1]  # a last line without its end may lack digits
+    for row in csv.DictReader(whole.splitlines()):
+        try:
+            step, value = float(row["steps"]), float(row[metric])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if math.isfinite(step) and math.isfinite(value):
+            by_step[step] = value
     steps = sorted(by_step)
     return np.array(steps), np.array([by_step[step] for step in steps])
 

@@ -157,11 +157,24 @@ def test_what_is_no_run_or_has_no_evaluations_is_refused(tmp_path: Path) -> None
         read_run(run, "success")
 
 
-def test_an_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ["0,40,", "0,40,0.5,1", "0,4", "0,40,0.5,nan\n", "0,inf,1,1\n"])
+def test_an_incomplete_last_line_and_what_is_not_finite_are_skipped(
+    tmp_path: Path, line: str
+) -> None:
     run = write_run(tmp_path, "a", (0.1, 0.2, 0.3, 0.4))
     with (run / "metrics" / "evaluations.csv").open("a") as file:
-        file.write("0,40,")
-    assert read_run(run, "success").steps.tolist() == list(STEPS)
+        file.write(line)
+    assert read_run(run, "return").steps.tolist() == list(STEPS)
+
+
+def test_a_task_without_success_is_compared_by_return(tmp_path: Path) -> None:
+    """dm_control reports no success: its column is empty."""
+    run = write_run(tmp_path, "a", (0.1, 0.2, 0.3, 0.4))
+    table = run / "metrics" / "evaluations.csv"
+    table.write_text("time,steps,success,return\n0,10,,15.2\n0,20,,16.2\n")
+    with pytest.raises(ComparisonError, match=r"have no success.*--metric return"):
+        read_run(run, "success")
+    assert read_run(run, "return").values.tolist() == [15.2, 16.2]
 
 
 def test_the_mean_curve_covers_what_all_runs_have() -> None:

@@ -83,6 +83,17 @@ class GymTask(Simulator):
             action=self._actions.spec,
             extra={"camera": camera, "render": render, **_versions()},
         )
+        if None in images.values():
+            self._draw_once(seed)
+
+    def _draw_once(self, seed: int) -> None:
+        """Have a library for drawing that is missing refused now, not in the first episode."""
+        try:
+            self._begin(seed)
+            self._render()
+        except BaseException:
+            self.close()
+            raise
 
     def _begin(self, seed: int) -> None:
         self._observed, _ = self._env.reset(seed=seed)
@@ -224,6 +235,12 @@ def _make(task: str, **settings: Any) -> Any:
             f"task: got {task!r}, but module {module!r} cannot be imported ({error}), expected "
             "one that registers the task. Install it, or add its folder to PYTHONPATH."
         ) from None
+    except Exception as error:  # of the module's own code
+        raise TaskError(
+            f"task: got {task!r}, but module {module!r} fails when it is imported "
+            f"({type(error).__name__}: {_reason(error)}), expected one that registers the task. "
+            "Repair it."
+        ) from error
     try:
         return gymnasium.make(task, disable_env_checker=True, **settings)
     except Exception as error:  # of whichever library makes it
@@ -244,11 +261,15 @@ def _unknown_task(task: str) -> TaskError:
 
 
 def _cannot_run(task: str, error: Exception, what: str) -> RobotError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = _reason(error)
     if isinstance(error, (ImportError, _gymnasium().error.DependencyNotInstalled)):
         lacking = reason.partition(", ")[0]  # Gymnasium's own advice follows
         return RobotError(f"gym: {task} cannot {what}: {lacking}. {REMEDY}")
     return RobotError(f"gym: {task} cannot {what} ({reason}).")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _gymnasium() -> Any:

@@ -178,11 +178,16 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch):
 
 def test_a_missing_drawing_library_is_named_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with (
-        GymTask("CartPole-v1") as robot,
-        pytest.raises(RobotError, match=r"CartPole-v1 cannot render.*pip install \.\[gym\]"),
-    ):
-        robot.reset()
+    with pytest.raises(RobotError, match=r"CartPole-v1 cannot render.*pip install \.\[gym\]"):
+        GymTask("CartPole-v1")  # before the first episode: a node ends with this line
+
+
+def test_a_module_that_fails_when_imported_is_named_in_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_tasks.py").write_text("raise ValueError('no such\\nasset')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for refused in (GymTask, lambda task: has_discrete_actions("gym", task)):
+        with pytest.raises(TaskError, match=r"'broken_tasks' fails .*ValueError: no such asset"):
+            refused("broken_tasks:Line-v0")
 
 
 @pytest.mark.parametrize(
