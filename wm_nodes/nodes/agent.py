@@ -114,10 +114,9 @@ class AgentNode(ModelNode[AgentParams]):
             self._topics.publish_image(observed.image, step.stamp_ns)
 
     def _act_at_random(self, step: Step) -> None:
-        """Publish a random action; nothing before the robot's spec: it repeats its observation."""
-        started, space = time.perf_counter(), self._maker.known_space(step)
-        if space is not None and not step.is_last:
-            actions = self._policy.random_action(space, step.stamp_ns)
+        started = time.perf_counter()
+        if not step.is_last:
+            actions = self._policy.random_action(self._maker.space(step), step.stamp_ns)
             self.diagnostics.record_latency(time.perf_counter() - started)
             self._publish_plan(step, RANDOM, actions)
 

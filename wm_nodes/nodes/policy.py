@@ -215,11 +215,9 @@ class PolicyNode(ModelNode[PolicyParams]):
         self.params.measure(self, self._core, step)
 
     def _act_at_random(self, step: Step) -> None:
-        """Publish a random action; nothing before the robot's spec: it repeats its observation."""
-        started, space = time.perf_counter(), self._maker.known_space(step)
-        if space is not None:
-            actions = self._core.random_action(space, step.stamp_ns)
-            self._publish_plan(step, RANDOM, actions, started)
+        started = time.perf_counter()
+        actions = self._core.random_action(self._maker.space(step), step.stamp_ns)
+        self._publish_plan(step, RANDOM, actions, started)
 
     def _publish_plan(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
         self.diagnostics.record_latency(time.perf_counter() - started)

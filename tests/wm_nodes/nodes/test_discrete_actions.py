@@ -8,11 +8,9 @@ import pytest
 pytest.importorskip("rclpy")
 
 from tests.wm_nodes import gym_tasks
-from wm_datasets.spec import LogSpec
 from wm_models.registry import preset
 from wm_models.weights.manifest import Manifest
 from wm_models.weights.store import WeightStore
-from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import UserError
 from wm_nodes.nodes.agent import AgentNode
 from wm_nodes.nodes.robot import RobotNode
@@ -22,17 +20,14 @@ from wm_nodes.ros import messages, topics
 ROBOT = {"adapter": "gym", "task": gym_tasks.CHOICES, "camera": "image", "action_repeat": 1}
 
 
-def test_random_plans_are_one_hot_vectors_and_wait_for_the_robots_spec(graph, monkeypatch) -> None:
-    learn, received = PlanMaker.learn, list[LogSpec]()
-    monkeypatch.setattr(PlanMaker, "learn", lambda _, spec: received.append(spec))  # it comes late
+def test_random_plans_are_one_hot_vectors_once_the_robot_has_said_its_space(graph) -> None:
     steps = graph.subscribe(topics.STEPS, messages.step_from_msg)
     agent = graph.add(AgentNode, camera="image")
-    graph.add(RobotNode, **ROBOT, time_limit=5, retry_s=0.05)
-    graph.until(lambda: received and len(steps) > 10)
-    assert len({step.stamp_ns for step in steps}) == 1  # the first observation, again and again
-    learn(agent._maker, received[0])
-    graph.until(lambda: len({step.stamp_ns for step in steps}) > 25)
-    later = [step for step in steps if not step.is_first]
+    graph.add(RobotNode, **ROBOT, time_limit=5)
+    graph.until(lambda: steps and agent._maker.known_space(steps[-1]) is not None)
+    before = steps[-1].stamp_ns + 100_000_000  # the step after it answers a plan of before
+    graph.until(lambda: len({step.stamp_ns for step in steps if step.stamp_ns > before}) > 25)
+    later = [step for step in steps if step.stamp_ns > before and not step.is_first]
     commanded = np.stack([step.commanded for step in later])
     assert set(np.unique(commanded)) == {0, 1}
     assert (commanded.sum(1) == 1).all() and (commanded.sum(0) > 0).all()

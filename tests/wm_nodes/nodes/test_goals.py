@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
 from tests.wm_models.families.dino_wm.dino_tiny import EMBODIMENT, TINY
-from tests.wm_nodes.nodes.test_chain import CHAIN, TOP, publish_spec
+from tests.wm_nodes.nodes.test_chain import CHAIN, TOP
 from wm_models.encoders.conv import ConvConfig
 from wm_models.registry import PRESETS
 from wm_models.weights.manifest import Manifest
@@ -168,9 +168,7 @@ def test_features_and_latents_name_the_module_that_computed_them(graph, weights,
 @each_composition
 def test_without_a_goal_it_moves_at_random_in_lock_step(graph, weights, composition: str):
     nodes = add_chain(graph, composition, weights)
-    arm = Arm(graph, composition)
-    publish_spec(graph, nodes[-1], step_of(1).names)
-    plan = arm.request_plan(1)
+    plan = Arm(graph, composition).request_plan(1)
     assert str(plan.origin) == "random/uniform@-1"
     assert "goal" in nodes[-1].diagnostics.faults
 
