@@ -40,7 +40,7 @@ def test_choices_of_commands_and_graphs_are_the_registry_s():
     option = next(option for option in options_of("eval") if option.name == "--planner")
     assert option.choices == tuple(PLANNERS)
     arguments = [a for name in NAMES for a in find_graph(name).arguments if a.name == "planner"]
-    assert len(arguments) == 4
+    assert len(arguments) == 6
     assert all(set(argument.choices) == set(PLANNERS) for argument in arguments)
     assert {"actor", *SEARCHES} == set(PLANNERS)
 
