@@ -221,10 +221,7 @@ class Behavior(nn.Module):
         entropy = rollout.entropy[:count] if c.pathwise or policy is None else policy.entropy()
         actor_loss = -(weight[:count] * (objective + c.entropy * entropy)).mean()
         feat = rollout.feat[:-1].detach()
-        critic_loss = (weight[:-1] * critic.loss(feat, returns.detach())).mean()
-        if c.slow_regularizer:
-            slow = (weight[:-1] * critic.loss(feat, self.target.normalized(feat))).mean()
-            critic_loss = critic_loss + c.slow_regularizer * slow
+        critic_loss = (weight[:-1] * self._critic_loss(critic, feat, returns.detach())).mean()
         metrics = {
             "ac/actor_loss": actor_loss,
             "ac/critic_loss": critic_loss,
@@ -265,11 +262,17 @@ class Behavior(nn.Module):
                 returns.append(reward[:, t] + live[:, t] * ahead)
             target = torch.stack(returns[:0:-1], 1)  # (B, T - 1)
         feat = feat[:, :-1]
-        loss = critic.loss(feat, target)
-        if c.slow_regularizer:
-            slow = self.target.normalized(feat.detach())
-            loss = loss + c.slow_regularizer * critic.loss(feat, slow)
+        loss = self._critic_loss(critic, feat, target)
         return ((~last[:, :-1]).float() * loss).mean()
+
+    def _critic_loss(self, critic: Critic, feat: Tensor, returns: Tensor) -> Tensor:
+        """Loss (...,) of ``returns`` (...,) at features (..., F), with the regulariser towards the
+        slow critic where there is one."""
+        c = self.config
+        if not c.slow_regularizer:
+            return critic.loss(feat, returns)
+        loss, slow = critic.losses(feat, returns, self.target.normalized(feat.detach()))
+        return loss + c.slow_regularizer * slow
 
     def _returns(self, trajectory: Trajectory) -> Tensor:
         """Lambda-returns (H, N) of normalised rewards."""

@@ -93,9 +93,17 @@ class ScalarHead(nn.Module):
 
     def loss(self, feat: Tensor, target: Tensor) -> Tensor:
         """Loss (...,) of target numbers (...,) in their own scale."""
+        return self.losses(feat, target)[0]
+
+    def losses(self, feat: Tensor, *targets: Tensor) -> list[Tensor]:
+        """The loss (...,) of each of several targets (...,), from one forward pass."""
         out = self(feat)
         if self.form in TWO_HOTS:
-            return TWO_HOTS[self.form](out).loss(target)
+            bins = TWO_HOTS[self.form](out)
+            return [bins.loss(target) for target in targets]
+        return [self._error(out, target) for target in targets]
+
+    def _error(self, out: Tensor, target: Tensor) -> Tensor:
         if self.form == "bernoulli":
             return bernoulli_loss(out, target)
         error: Tensor = out - (symlog(target) if self.form == "symlog" else target)
