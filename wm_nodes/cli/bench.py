@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import tyro
 
 from wm_nodes.cli.arguments import parse, require, require_one_of
 from wm_nodes.graphs.arguments import MODELS
+
+# torch's profiler writes about its own start, and about CUDA where there is none, to stderr
+QUIET = {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ def run(words: Sequence[str]) -> int:
     require_one_of("model", options.model, MODELS)
     require("threads", options.threads, 1, 1024)
 
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     from wm_nodes.checks import bench
 
     bench.run(

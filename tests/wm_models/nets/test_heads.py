@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from wm_models.errors import ModelError
 from wm_models.nets.distributions import ClippedNormal, OneHot, TwoHot, symexp, symlog
-from wm_models.nets.heads import Actor, ActorConfig, Critic, HeadConfig, ScalarHead
+from wm_models.nets.heads import FORMS, Actor, ActorConfig, Critic, HeadConfig, ScalarHead
 
 SMALL = HeadConfig(units=16, layers=2)
 
@@ -28,6 +28,16 @@ def test_plain_head_has_no_half() -> None:
     head = ScalarHead(4, SMALL)
     feat = torch.randn(5, 4)
     assert_close(head.loss(feat, head(feat).detach() + 2.0), torch.full((5,), 4.0))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_losses_of_several_targets_are_those_of_each(form: str) -> None:
+    torch.manual_seed(0)
+    head = ScalarHead(4, SMALL, form, output_scale=1.0)
+    feat, targets = torch.randn(5, 4), torch.rand(2, 5)
+    together = head.losses(feat, *targets)
+    assert_close(together, [head.loss(feat, target) for target in targets])
+    assert not torch.allclose(*together)
 
 
 def test_critic_predicts_in_the_scale_of_rewards() -> None:

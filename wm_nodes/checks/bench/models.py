@@ -1,12 +1,16 @@
-"""Training rate, latency of an agent step and planner latency of a model preset, on CPU threads."""
+"""Training rate and memory, latency of an agent step and planner latency of a model preset, on CPU
+threads."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from wm_models.interface.learner import BatchSpec, Learner
@@ -40,14 +44,13 @@ def run(*, model: str = "mwm_cpu", updates: int = 7, agent_steps: int = 50) -> l
 def training(
     model: WorldModel, learner: Learner, updates: int, goal: float | None = None
 ) -> list[Row]:
-    """Return complete updates (autoencoder, world model, behaviour) per second, and their share of
-    the rate of a plain matrix product."""
+    """Return complete updates (autoencoder, world model, behaviour) per second, their share of the
+    rate of a plain matrix product, and the memory that one needs."""
     update = full_update(model, learner)
-    with FlopCounterMode(display=False) as counter:
-        update()
+    update()  # the first one may train parts that few others do
+    flops = statistics.median(flops_of(update) for _ in range(3))
     timing = measure(update, repeats=updates, warmup=1)
     peak = machine.matmul_flops(machine.matmul())
-    flops = counter.get_total_flops()
     return [
         timing.rate_row("models", "training updates", "1/s", goal=goal),
         Row(
@@ -58,6 +61,13 @@ def training(
             samples=updates,
             better="higher",
             note=f"{flops / 1e9:.3g} GFLOP an update, {peak / 1e9:.3g} GFLOP/s in a matmul",
+        ),
+        Row(
+            "models",
+            "memory of an update",
+            peak_memory(update) / 1e6,
+            "MB",
+            note="allocated at its peak, besides weights and optimiser",
         ),
     ]
 
@@ -92,6 +102,23 @@ def full_update(model: WorldModel, learner: Learner) -> Callable[[], object]:
     learner.updates = learner.initial_updates
     batches = {name: log_rows(model, spec) for name, spec in learner.batch_specs.items()}
     return lambda: learner.update(batches)
+
+
+def flops_of(call: Callable[[], object]) -> int:
+    """Return the floating-point operations of a call's matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Return the most bytes on the CPU that a call has allocated and not yet freed."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    assert profiler.profiler is not None
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate((int(size) for _, size in changes), initial=0))
 
 
 def log_rows(model: WorldModel, spec: BatchSpec, seed: int = 0) -> dict[str, Tensor]:
