@@ -35,7 +35,11 @@ def choose_gl() -> str:
     """Set MUJOCO_GL to egl where it is not set and there is no display; return the choice.
 
     MuJoCo reads the variable when it is imported, so call this first.
+
+    Mesa's shader cache on disk is turned off where it is not set: its thread has the lowest
+    priority, and a process that ends on a busy machine waits for it, longer than a launcher does.
     """
+    os.environ.setdefault("MESA_SHADER_CACHE_DISABLE", "true")
     if chosen := os.environ.get("MUJOCO_GL"):
         return chosen
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
