@@ -317,7 +317,8 @@ def checked_observation(observation: Observation, robot: str) -> Observation:
                 f"observation of {robot}: {name}: got {_shown(value)}, expected finite numbers. "
                 "Nothing of it is recorded. Repair the robot or simulator."
             )
-    for name, image in (*observation.images.items(), *observation.depths.items()):
+    images: list[tuple[str, npt.NDArray[Any]]] = [*observation.images.items()]
+    for name, image in [*images, *observation.depths.items()]:
         if not np.issubdtype(image.dtype, np.integer):
             raise ObservationError(
                 f"observation of {robot}: image {name!r}: got {image.dtype} numbers, expected "
