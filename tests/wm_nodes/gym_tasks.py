@@ -80,6 +80,34 @@ class Blind(Line):
     metadata = {"render_modes": []}  # noqa: RUF012
 
 
+class Faulty(Line):
+    """Fails in its third step: it raises, or what it returns is not finite in one part."""
+
+    def __init__(self, fault: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.fault, self.steps = fault, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        if self.fault == "reset":
+            raise ZeroDivisionError("no world")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> Any:
+        self.steps += 1
+        seen, reward, *ends = super().step(action)
+        if self.steps < 3:
+            return seen, reward, *ends
+        if self.fault == "step":
+            raise ZeroDivisionError("no world")
+        if self.fault == "proprio":
+            seen = np.full_like(seen, np.nan)
+        return seen, np.inf if self.fault == "reward" else reward, *ends
+
+    def render(self) -> Any:
+        image = super().render()
+        return np.full(image.shape, np.nan) if self.fault == "image" and self.steps > 2 else image
+
+
 def register(name: str, kind: type[Line] = Line, **settings: Any) -> str:
     """Register a task and return its id with this module's name."""
     limit = settings.pop("max_episode_steps", 12)
@@ -96,3 +124,7 @@ BLIND = register("Blind-v0", Blind)
 MANY = register("Many-v0", actions=spaces.MultiDiscrete([2, 3]))
 ENDLESS = register("Endless-v0", actions=spaces.Box(-np.inf, np.inf, (2,), np.float32))
 LISTS = register("Lists-v0", observed=spaces.Dict({"all": spaces.Sequence(POSITION)}))
+FAULTY = {
+    fault: register(f"Faulty-{fault}-v0", Faulty, fault=fault)
+    for fault in ("reset", "step", "proprio", "reward", "image")
+}

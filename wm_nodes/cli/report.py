@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config"  # every setting of the preset: in summary.json, too long to print
 METRICS = Path("metrics") / "train.csv"
+LATEST = Path("weights") / "latest"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,14 @@ def find(path: Path) -> tuple[Path, bool]:
         if (folder / "zarr.json").is_file():
             return folder, True
     for folder in runs:
-        if (folder / METRICS).is_file():
+        if any((folder / part).is_file() for part in (METRICS, LATEST)):
             return folder, False
     there = next((run for run in runs if run.is_dir()), None)
     if there is not None:
-        raise UserError(f"RUN: got {there}, expected a run with a log or training metrics.")
+        raise UserError(
+            f"RUN: got {there}, expected a run with a log, training metrics (written every 25 "
+            "updates) or weights. Continue the run."
+        )
     raise UserError(f"RUN: got {path}, expected a log or a run. See `wm report --help`.")
 
 

@@ -11,12 +11,12 @@ class PlanMaker:
     """Turns actions into plans, with the robot's own names, action space and period."""
 
     def __init__(self) -> None:
-        self._period_s = 0.0
+        self._period_s, self.knows_robot = 0.0, False  # has it learned a spec?
         self._spaces: dict[tuple[str, ...], VectorSpec] = {}
 
     def learn(self, spec: LogSpec) -> None:
         """Store action space and period of a robot's spec."""
-        self._period_s = spec.control_period_s
+        self._period_s, self.knows_robot = spec.control_period_s, True
         if spec.action is not None:
             self._spaces[spec.action.names] = spec.action
 

@@ -86,10 +86,15 @@ class HeldRandom:
 
 
 class Recording:
-    """Appends the rows of transitions to a log."""
+    """Appends the rows of transitions to a log. Use as a context manager.
 
-    def __init__(self, writer: LogWriter, robot: RobotSpec) -> None:
-        self._writer = writer
+    A new log is made for its first row: a robot that fails before leaves no folder. One that is
+    there is opened at once.
+    """
+
+    def __init__(self, log: Path, robot: RobotSpec) -> None:
+        self._log, self._spec = log, robot.log_spec()
+        self._writer = LogWriter(log, self._spec) if log.exists() else None
         parts = [f"image/{camera}" for camera in robot.cameras]
         parts += [f"sensor/{name}" for name in robot.depths]
         self._rows = RowAssembler((*parts, "proprio"), len(robot.action))
@@ -106,7 +111,16 @@ class Recording:
             self._rows.put(f"sensor/{name}", stamp, depth)
         self._rows.put("proprio", stamp, transition.proprio)
         for row in self._rows.step(step):
+            if self._writer is None:
+                self._writer = LogWriter(self._log, self._spec)
             self._writer.append(row)
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 def collect(
@@ -127,8 +141,7 @@ def collect(
     criteria = StopCriteria(episodes=before.episodes + episodes)
     runner = EpisodeRunner(robot, Schedule(criteria, seed, before))
     rows = []
-    with LogWriter(log, robot.spec.log_spec()) as writer:
-        recording = Recording(writer, robot.spec)
+    with Recording(log, robot.spec) as recording:
         while (first := runner.begin()) is not None:
             rows.append(_episode(runner, policy, recording, first))
             watch(rows[-1])

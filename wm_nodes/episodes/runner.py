@@ -9,11 +9,12 @@ import numpy as np
 
 from wm_nodes.episodes.schedule import Counts, Episode, Schedule
 from wm_nodes.records import NO_VERSION, RANDOM, Origin, Step, Transition, Vector
-from wm_nodes.robots.robot import HeldOutScenes, Observation, Robot
+from wm_nodes.robots.robot import HeldOutScenes, Observation, Robot, checked_observation
 
 
 class EpisodeRunner:
-    """Runs a robot through a schedule.
+    """Runs a robot through a schedule. ObservationError: the robot returned a number that is not
+    finite; that observation is not handed on.
 
     Stamps [ns] are the robot's own and continue those of an earlier process; with `clock`, they are
     its readings.
@@ -70,6 +71,7 @@ class EpisodeRunner:
         self, observation: Observation, origin: Origin, observed_s: float
     ) -> Transition:
         assert self.episode is not None
+        observation = checked_observation(observation, self.robot.spec.name)
         first = observation.is_first
         success = observation.success
         if not first and self.success_label is not None:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wm_nodes.atomic_file import replacing
+from wm_nodes.csv_table import read_rows
 
 Array = npt.NDArray[np.float64]
 METRICS = ("success", "return")
@@ -112,15 +113,12 @@ def read_run(folder: Path, metric: str) -> Curve:
 
 
 def _evaluations(path: Path, metric: str) -> tuple[Array, Array]:
-    """Return steps and values, the newest of equal steps; an incomplete line and what is no finite
-    number are skipped."""
+    """Return steps and values, the newest of equal steps; what is no finite number is skipped."""
     by_step: dict[float, float] = {}
-    text = path.read_text(errors="replace") if path.is_file() else ""
-    whole = text[: text.rfind("\n") + 1]  # a last line without its end may lack digits
-    for row in csv.DictReader(whole.splitlines()):
+    for row in read_rows(path):
         try:
             step, value = float(row["steps"]), float(row[metric])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, ValueError):
             continue
         if math.isfinite(step) and math.isfinite(value):
             by_step[step] = value

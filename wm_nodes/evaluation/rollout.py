@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wm_nodes.evaluation.policy import Policy
-from wm_nodes.robots.robot import Observation, Robot
+from wm_nodes.robots.robot import Observation, Robot, checked_observation
 
 
 def rollout(robot: Robot, policy: Policy, seed: int) -> Iterator[Observation]:
-    """Yield every observation of the episode of `seed`, the first included, while it runs."""
-    observation = robot.reset(seed)
+    """Yield every observation of the episode of `seed`, the first included, while it runs.
+    ObservationError: one is not finite."""
+    observation = checked_observation(robot.reset(seed), robot.spec.name)
     policy.begin()
     yield observation
     while not observation.is_last:
-        observation = robot.act(policy.act(observation))
+        observation = checked_observation(robot.act(policy.act(observation)), robot.spec.name)
         yield observation
 
 

@@ -10,6 +10,7 @@ from wm_models.interface.overrides import read_changes
 from wm_models.planners.registry import PLANNERS
 from wm_models.registry import SUMMARIES, preset
 from wm_nodes import namespaces
+from wm_nodes.graphs import path_arguments
 from wm_nodes.graphs.graph import Argument, GraphError, Values
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.graphs.weights import find_weights, read_facts
@@ -36,6 +37,7 @@ WEIGHTS = Argument(
     "Checkpoint to begin with: a folder, or the name of a shipped one; empty: none. Task, model, "
     "camera, action_repeat and background are those of the weights by default; another task or "
     "model is refused.",
+    whole=path_arguments.weights,
 )
 TRAIN = Argument("train", True, "Learn while acting; false only acts.")
 SEED = Argument("seed", 0, "Seed of everything random.", low=0, high=2**31 - 1, fixed=True)
@@ -44,7 +46,13 @@ EPISODES = Argument("episodes", 0, "End after this many episodes; 0: never.", lo
 RUN = Argument(
     "run", "", "Name of the run (runs/NAME): an existing one is continued; empty: a new one."
 )
-LOG = Argument("log", "", "Replay log; empty: the run's own (runs/NAME/log).", fixed=True)
+LOG = Argument(
+    "log",
+    "",
+    "Replay log; empty: the run's own (runs/NAME/log).",
+    fixed=True,
+    whole=path_arguments.path,
+)
 CAPACITY = (  # of the recorder
     Argument("capacity_steps", 0, "Keep the newest so many steps of the log; 0: all.", low=0),
     Argument("capacity_bytes", 0, "Keep the newest so many bytes of the log; 0: all.", low=0),
@@ -82,6 +90,7 @@ OFFLINE = Argument(
     "Further recorded logs to learn from, as LOG or LOG:WEIGHT, with commas between; a run that "
     "`wm train` began keeps its own. Empty: none.",
     fixed=True,
+    whole=path_arguments.logs,
 )
 NS = Argument(
     "ns",

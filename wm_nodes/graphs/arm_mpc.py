@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wm_models.planners.registry import SEARCHES
 from wm_nodes.assets import shared
+from wm_nodes.graphs import path_arguments
 from wm_nodes.graphs.arguments import (
     EPISODES,
     LOG,
@@ -44,7 +45,8 @@ ARGUMENTS = (
         "sim: start arm_sim too; real: start no simulator, change nothing else.",
         choices=(SIM, REAL),
     ),
-    Argument("robot", "arm_sim", "A name of config/robots, or the path of a YAML.", fixed=True),
+    Argument("robot", "arm_sim", "A name of config/robots, or the path of a YAML.", fixed=True,
+             whole=path_arguments.robot_file),
     Argument("dry_run", False, "Do everything but command the arm."),
     Argument("task", "reach", "Task of the simulated arm: scene, reward, success.", fixed=True),
     Argument(
@@ -57,7 +59,8 @@ ARGUMENTS = (
     replace(MODEL, default="dino_wm_cpu"),
     WEIGHTS,
     Argument("planner", "cem", "What chooses the action.", choices=(*SEARCHES, "actor")),
-    Argument("goal", "", "Image file of the goal; empty: goals come on topic goal/image."),
+    Argument("goal", "", "Image file of the goal; empty: goals come on topic goal/image.",
+             whole=path_arguments.path),
     Argument("budget_s", 0.4, "Seconds for a search.", low=0.0, high=10.0),
     Argument("horizon", 0, "Model steps that a search looks ahead; 0: the model's own.", low=0),
     Argument("samples", 0, "Candidates of a search; 0: the model's own.", low=0),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from wm_nodes import namespaces
@@ -29,7 +30,8 @@ class Argument:
     """One `name:=value`. Its type is that of the default.
 
     `fixed` arguments belong to the run: a resumed run keeps them and refuses others. `namespace`:
-    the value is a ROS namespace.
+    the value is a ROS namespace. whole: (value, folder that relative paths are in) -> the value
+    with absolute paths; None: it has none.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Argument:
     high: float | None = None
     fixed: bool = False
     namespace: bool = False
+    whole: Callable[[str, Path], str] | None = None
 
     def parse(self, text: Value) -> Value:
         """Return the value that `text` stands for, or refuse it."""
@@ -170,6 +173,14 @@ class Graph:
             if name not in known:
                 raise GraphError(unknown("argument", name, known))
         return {name: known[name].parse(text) for name, text in texts.items()}
+
+    def whole(self, values: Values, base: Path) -> dict[str, Value]:
+        """Return the arguments with absolute paths; relative ones are in the folder `base`."""
+        paths = {each.name: each.whole for each in self.arguments if each.whole is not None}
+        return {
+            name: paths[name](str(value), base) if name in paths else value
+            for name, value in values.items()
+        }
 
     def running(self, values: Values) -> tuple[NodeSpec, ...]:
         """Return the nodes that these arguments start."""

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 from wm_models.planners.registry import PLANNERS, continuous_search
 from wm_models.registry import refusal_of_actions
+from wm_nodes.graphs import path_arguments
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
     CAPACITY,
@@ -79,6 +80,7 @@ BACKGROUND = Argument(
     background_sources.NONE,
     f"What replaces the simulator's sky and floor: {background_sources.HELP}.",
     fixed=True,
+    whole=path_arguments.background,
 )
 EVAL_EVERY = Argument(
     "eval_every", 0, "Agent steps between blocks of evaluation episodes; 0: none.", low=0
@@ -329,15 +331,29 @@ def _check(robot: GraphRobot, values: Values) -> None:
     if find_spec("torch") is None:
         return
     opening = import_module("wm_nodes.robots.opening")
+    task, camera = str(values["task"]), str(values["camera"])
     try:
-        discrete = opening.has_discrete_actions(robot.adapter, values["task"])
+        facts = opening.task_facts(robot.adapter, task)
     except opening.RobotError as error:
         raise GraphError(str(error)) from None
+    if facts is not None and camera not in facts.cameras:
+        raise GraphError(_no_camera(task, camera, facts.cameras))
+    discrete = facts is not None and facts.discrete
     planner = str(values["planner"])
     if discrete and not PLANNERS[planner].discrete:
         raise GraphError(continuous_search(planner))
     if learned and (why := refusal_of_actions(model, discrete=discrete)):
         raise GraphError(why)
+
+
+def _no_camera(task: str, camera: str, cameras: Sequence[str]) -> str:
+    if cameras:
+        return f"camera: got {camera!r}, expected one of {', '.join(cameras)}, which {task} has."
+    return (
+        f"task: got {task!r}, which has no images (neither in its observations nor as "
+        'render_mode="rgb_array"), expected a task with images, from which the agent of this graph '
+        "acts. Register a wrapped environment that draws itself."
+    )
 
 
 def _short(names: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from wm_nodes.nodes.encoder import EncoderParams
 from wm_nodes.nodes.goal_topics import GoalListener, GoalService
 from wm_nodes.nodes.model_node import ModelNode
 from wm_nodes.nodes.policy import LiveSearch, PolicyParams
+from wm_nodes.nodes.robot_space import RobotSpace
 from wm_nodes.records import RANDOM, Image, Origin, Plan, Step, Vector
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.agent_topics import AgentTopics
@@ -63,7 +64,7 @@ class AgentNode(ModelNode[AgentParams]):
         self._answer: Plan | None = None
         self._plans = topics.PLAN.publisher(self)
         self._topics = AgentTopics(self, p.camera)
-        self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
+        self._space = RobotSpace(self, self._maker)
         self._robot = RobotCamera(self, p.camera, p.images)
 
     def activate(self) -> None:
@@ -115,8 +116,8 @@ class AgentNode(ModelNode[AgentParams]):
 
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
-        if not step.is_last:
-            actions = self._policy.random_action(self._maker.space(step), step.stamp_ns)
+        if not step.is_last and (space := self._space.of(step)) is not None:
+            actions = self._policy.random_action(space, step.stamp_ns)
             self.diagnostics.record_latency(time.perf_counter() - started)
             self._publish_plan(step, RANDOM, actions)
 

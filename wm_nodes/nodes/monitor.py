@@ -13,6 +13,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 
 from wm_datasets.spec import LogSpec
+from wm_nodes.csv_table import Table
 from wm_nodes.episodes.episode_stats import EpisodeStats, EpisodeTracker
 from wm_nodes.evaluation.evaluate import wilson
 from wm_nodes.namespaces import within
@@ -21,7 +22,7 @@ from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.diagnostics import statuses
 from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
-from wm_nodes.training.tables import Board, Table
+from wm_nodes.training.board import Board
 
 RECENT = 20  # newest episodes, for means
 SETTLE_S = 1.5  # after the robot's end, for the recorder's last rows

@@ -24,6 +24,7 @@ from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError, user_errors
 from wm_nodes.nodes.goal_topics import GoalListener
 from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
+from wm_nodes.nodes.robot_space import RobotSpace
 from wm_nodes.records import RANDOM, Latent, Origin, Plan, Step, Vector
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.parameters import param
@@ -158,7 +159,7 @@ class PolicyNode(ModelNode[PolicyParams]):
         self._answer: Plan | None = None
         self._plans = topics.PLAN.publisher(self)
         qos = topics.frames_qos(p.mode)
-        self.listen(topics.SPEC, messages.spec_from_msg, self._maker.learn, idle=True)
+        self._space = RobotSpace(self, self._maker)
         self.listen(topics.LATENT, messages.latent_from_msg, self._on_latent, qos)
         self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
 
@@ -216,8 +217,9 @@ class PolicyNode(ModelNode[PolicyParams]):
 
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
-        actions = self._core.random_action(self._maker.space(step), step.stamp_ns)
-        self._publish_plan(step, RANDOM, actions, started)
+        if (space := self._space.of(step)) is not None:
+            actions = self._core.random_action(space, step.stamp_ns)
+            self._publish_plan(step, RANDOM, actions, started)
 
     def _publish_plan(self, step: Step, origin: Origin, actions: Vector, started: float) -> None:
         self.diagnostics.record_latency(time.perf_counter() - started)

@@ -178,8 +178,8 @@ class RobotNode(ManagedNode[RobotParams]):
         clock = None if isinstance(self._robot, RealtimeRobot) else ClockPublisher(self)
         self._clipped = 0
         self.runner = self._make_runner(counts, makes_time=clock is not None and clock.on)
+        self._spec_pub = topics.SPEC.publisher(self)  # first: planners see it before the steps
         self._observations = self._make_publisher(clock)
-        self._spec_pub = topics.SPEC.publisher(self)
         self._subscribe()
         self.control = self._make_control()
         self._make_services()

@@ -13,7 +13,7 @@ from wm_nodes.errors import did_you_mean
 from wm_nodes.own_code import CodeError, is_file, load_file
 from wm_nodes.robots.action_limits import read_limits
 from wm_nodes.robots.registry import ROBOTS
-from wm_nodes.robots.robot import Robot, RobotError
+from wm_nodes.robots.robot import Robot, RobotError, TaskFacts
 
 
 def adapter_class(name: str) -> type[Robot]:
@@ -58,14 +58,15 @@ def takes(name: str, setting: str) -> bool:
     return setting in _taken(adapter_class(name))
 
 
-def has_discrete_actions(name: str, task: str) -> bool:
-    """Return whether the actions of a task of a robot of the registry are discrete; False for a
-    class of your own, which is not opened.
+def task_facts(name: str, task: str) -> TaskFacts | None:
+    """Return facts about a task of a robot of the registry whose tasks are an open set; None for
+    another robot, and for a class of your own, which is not opened.
 
-    RobotError: the robot's tasks are an open set, and there is no such task.
+    RobotError: there is no such task.
     """
     probe = ROBOTS[name].probe if name in ROBOTS else ""
-    return bool(probe and _load(probe)(task))
+    facts: TaskFacts | None = _load(probe)(task) if probe else None
+    return facts
 
 
 def limits_of(name: str, path: str) -> dict[str, VectorSpec]:

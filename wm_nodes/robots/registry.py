@@ -22,8 +22,8 @@ class RobotEntry:
     general: tasks that include all others: weights trained on one may be evaluated on any. expert,
     play: makers of the robot's scripted policies, as module:function; see `opening.script_of`.
     probe: of a robot whose tasks and cameras are an open set, of which those here are examples: a
-    function as module:function that returns whether the actions of a task are discrete, or raises
-    RobotError for one that there is not; see `opening.has_discrete_actions`.
+    function as module:function that returns the `TaskFacts` of a task, or raises RobotError for one
+    that there is not; see `opening.task_facts`.
     """
 
     path: str
@@ -95,7 +95,7 @@ ROBOTS: Mapping[str, RobotEntry] = {
         tasks=("CarRacing-v3", "CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0"),
         cameras=("image",),
         time_limit=1000,
-        probe="wm_nodes.robots.sims.gymnasium:has_discrete_actions",
+        probe="wm_nodes.robots.sims.gymnasium:task_facts",
     ),
 }
 SIMULATED = {name: entry for name, entry in ROBOTS.items() if entry.tasks}

@@ -18,11 +18,14 @@ import numpy.typing as npt
 
 from wm_datasets.sensors import SensorSpec
 from wm_datasets.spec import LogSpec, VectorSpec
+from wm_nodes.errors import UserError
 from wm_nodes.records import Depth
 from wm_nodes.robots.cameras.intrinsics import Intrinsics
 
 Image = npt.NDArray[np.uint8]
 Vector = npt.NDArray[np.float32]
+LARGEST = float(np.finfo(np.float32).max)
+NUMBERS = ("reward", "proprio", "executed", "commanded", "signals")  # of an observation
 
 
 class RobotError(Exception):
@@ -31,6 +34,11 @@ class RobotError(Exception):
 
 class SpecError(RobotError, ValueError):
     """A value that does not fit the robot's specification; it was not executed."""
+
+
+class ObservationError(RobotError, UserError):
+    """A robot returned an observation that must not be used: one with a number that is not finite.
+    To start the program again would not help."""
 
 
 class RenderError(RobotError):
@@ -67,6 +75,14 @@ class RobotSpec:
             evaluation=True,
             success=self.success,
         )
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What is known of a task before an episode. cameras: names, in their order."""
+
+    discrete: bool  # are its actions a discrete set?
+    cameras: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -289,6 +305,31 @@ class RealtimeRobot(Robot):
     @abc.abstractmethod
     def facts(self) -> Mapping[str, object]:
         """Return figures for the diagnostics."""
+
+
+def checked_observation(observation: Observation, robot: str) -> Observation:
+    """Return the observation. ObservationError: a number in it is not finite in float32, or an
+    image is not of whole numbers, as one that may hold NaN."""
+    parts = {name: getattr(observation, name) for name in NUMBERS}
+    for name, value in parts.items():
+        if value is not None and not (np.abs(value) <= LARGEST).all():  # False for NaN
+            raise ObservationError(
+                f"observation of {robot}: {name}: got {_shown(value)}, expected finite numbers. "
+                "Nothing of it is recorded. Repair the robot or simulator."
+            )
+    images: list[tuple[str, npt.NDArray[Any]]] = [*observation.images.items()]
+    for name, image in [*images, *observation.depths.items()]:
+        if not np.issubdtype(image.dtype, np.integer):
+            raise ObservationError(
+                f"observation of {robot}: image {name!r}: got {image.dtype} numbers, expected "
+                "uint8, or uint16 [mm] of a depth image. Repair the robot or simulator."
+            )
+    return observation
+
+
+def _shown(value: Any, most: int = 80) -> str:
+    text = str(np.asarray(value).tolist())
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def checked_action(spec: VectorSpec, action: npt.ArrayLike, robot: str) -> tuple[Vector, Vector]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from wm_nodes.atomic_file import replacing
-from wm_nodes.training.tables import Board, Table
+from wm_nodes.csv_table import Table
+from wm_nodes.training.board import Board
 
 COLUMNS = ("time", "update", "metric", "value")
 

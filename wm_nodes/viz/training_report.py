@@ -9,7 +9,6 @@ report/
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from typing import Any
 
 from wm_datasets import LogReader
 from wm_models.interface.world_model import WorldModel
+from wm_nodes.csv_table import read_rows
+from wm_nodes.training.config import TrainingConfig
 from wm_nodes.viz.run_report import (
     ReportError,
     ReportSettings,
@@ -28,6 +29,7 @@ from wm_nodes.viz.run_report import (
 
 Curve = tuple[list[int], list[float]]  # updates and values, in their order
 COLUMNS = 3  # of panels
+METRICS_EVERY = TrainingConfig.log_every
 
 
 def write_training_report(
@@ -39,19 +41,24 @@ def write_training_report(
     settings: ReportSettings | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write the report and return the summary. ReportError: no metrics yet.
+    """Write the report and return the summary. ReportError: neither metrics nor a model yet.
 
-    The prediction needs a model and the log to predict. `facts` are put into the summary first.
+    The prediction needs a model and the log to predict. `facts` are put into the summary first. A
+    run of fewer updates than a line of metrics is the mean of has no training.png.
     """
     require_viz()
     run, folder = Path(run), Path(folder)
     curves = read_curves(run / "metrics" / "train.csv")
-    if not curves:
-        raise ReportError(f"run {run}: got no metrics, expected a run with 25 or more updates.")
+    if not curves and model is None:
+        raise ReportError(
+            f"run {run}: got neither metrics, which are written every {METRICS_EVERY} updates, nor "
+            "weights, expected one of them. Continue the run."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    draw_curves(curves, folder / "training.png", run.name)
+    if curves:
+        draw_curves(curves, folder / "training.png", run.name)
     summary: dict[str, Any] = dict(facts or {})
-    summary["measured_updates"] = max(updates[-1] for updates, _ in curves.values())
+    summary["measured_updates"] = max((updates[-1] for updates, _ in curves.values()), default=0)
     summary["metrics"] = {name: values[-1] for name, (_, values) in curves.items()}
     if model is not None and log is not None and (episodes := logged_episodes(log)):
         summary |= write_prediction(log, model, episodes, folder, settings or ReportSettings())
@@ -62,18 +69,15 @@ def write_training_report(
 def read_curves(path: Path) -> dict[str, Curve]:
     """Return metric -> its curve from metrics/train.csv; an incomplete last line is skipped."""
     curves: dict[str, Curve] = {}
-    if not path.is_file():
-        return curves
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                update, value = int(row["update"]), float(row["value"])
-            except (KeyError, TypeError, ValueError):
-                continue
-            if math.isfinite(value):
-                updates, values = curves.setdefault(str(row["metric"]), ([], []))
-                updates.append(update)
-                values.append(value)
+    for row in read_rows(path):
+        try:
+            metric, update, value = row["metric"], int(row["update"]), float(row["value"])
+        except (KeyError, ValueError):
+            continue
+        if math.isfinite(value):
+            updates, values = curves.setdefault(metric, ([], []))
+            updates.append(update)
+            values.append(value)
     return curves
 
 

@@ -25,10 +25,6 @@ class PendingActions:
     def __init__(self) -> None:
         self._sent: deque[tuple[float, float, Vector]] = deque()
 
-    def clear(self) -> None:
-        """Remove all actions, at the start of an episode."""
-        self._sent.clear()
-
     def sent(self, action: Vector, begin_s: float, seconds: float) -> None:
         """Add an action (A,) that is commanded from `begin_s` on for `seconds`."""
         self._sent.append((begin_s, begin_s + seconds, action))

@@ -16,6 +16,7 @@ from wm_models.behaviors.dreamer_agent import DreamerAgent
 from wm_models.behaviors.dreamer_learner import DreamerLearner, DreamerLearnerConfig
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
+from wm_models.interface.overrides import LIKE
 from wm_models.interface.preset import Pace, Planning, Preset, Sampling
 from wm_models.interface.state import State
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
@@ -34,7 +35,8 @@ class DreamerConfig:
     observation: ObservationConfig = field(default_factory=ObservationConfig)
     rssm: RSSMConfig = field(default_factory=lambda: RSSMConfig(img_in_act="elu"))
     heads: HeadConfig = field(default_factory=lambda: HeadConfig(units=400))
-    behavior_heads: HeadConfig | None = None  # of actor and critic, where they are not as `heads`
+    # of actor and critic, where they are not as `heads`
+    behavior_heads: HeadConfig | None = field(default=None, metadata={LIKE: "heads"})
     actor: ActorConfig = field(
         default_factory=lambda: ActorConfig(std_span=2.0, std_slope=0.5, output_scale=1.0)
     )

@@ -19,6 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from wm_models.errors import ModelError, unknown_name
 
+LIKE = "like"  # metadata of a part that may be None: the field whose settings it then begins with
 ROOTS = ("model", "learner")  # fields of a preset that hold settings
 PART = re.compile(r",(?=\s*[a-z_0-9.]+\s*=)")
 WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -96,11 +97,14 @@ def plain(preset: Any, names: Mapping[str, Any]) -> dict[str, Any]:
 def _changed(owner: Any, prefix: str, known: Sequence[str], tree: Mapping[str, Any]) -> Any:
     """``owner``, whose settings begin with ``prefix``, with a tree of changes applied."""
     new: dict[str, Any] = {}
-    for head, change in tree.items():
+    absent = {head for head in tree if head in known and getattr(owner, head) is None}
+    for head, change in sorted(tree.items(), key=lambda item: item[0] in absent):
         name = f"{prefix}{head}"
         if head not in known:
             raise unknown_name("set", name, [f"{prefix}{each}" for each in known])
         now = getattr(owner, head)
+        if now is None and isinstance(change, dict):
+            now = _absent(owner, new, head, f"{name}.{next(iter(change))}")
         if is_dataclass(now):
             parts = [f.name for f in fields(now)]
             if not isinstance(change, dict):
@@ -116,6 +120,22 @@ def _changed(owner: Any, prefix: str, known: Sequence[str], tree: Mapping[str, A
     except (ValueError, TypeError) as error:
         names = ", ".join(f"{prefix}{head}" for head in new)
         raise ModelError(f"set: {names}: {error}") from None
+
+
+def _absent(owner: Any, new: Mapping[str, Any], head: str, name: str) -> Any:
+    """The settings that a part begins with where the preset has none of its own: those of the field
+    that it is like, with the changes ``new``; None for a field that is no part. ModelError: the
+    preset does without the part that ``name`` is of."""
+    field = next(field for field in fields(owner) if field.name == head)
+    if LIKE in field.metadata:
+        like = field.metadata[LIKE]
+        return new[like] if like in new else getattr(owner, like)
+    if any(is_dataclass(kind) for kind in _alternatives(_hints(type(owner))[head])):
+        raise ModelError(
+            f"set: got {name!r}, but this preset has no {name.rpartition('.')[0]}, expected one of "
+            "its own settings (wm models show NAME). Choose a preset that has it."
+        )
+    return None
 
 
 def _leaf(name: str, path: Sequence[str]) -> ModelError:

@@ -61,7 +61,9 @@ class PlanState:
 class Planner(Protocol):
     """A search over action sequences; a function of its arguments (equal generator, equal plan)."""
 
-    horizon: int
+    @property
+    def horizon(self) -> int:
+        """H, the model steps of a plan."""
 
     def plan(
         self,

@@ -96,6 +96,12 @@ def foreign() -> dict[str, dict[str, Tensor]]:
     return {k: dict(net.state_dict()) for k, net in nets.items()}
 
 
+@pytest.fixture(scope="module")
+def backbones() -> dict[str, nn.Module]:
+    """Our networks for DINOv2-S, with registers and without; drawing 22 M weights takes long."""
+    return {name: pretrained.make_backbone(name, 196) for name in ("dinov2_s", "dinov2_s_reg")}
+
+
 def as_hub(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """An additional mask token; separate registers, and the class token's position in the table."""
     hub_state = {**state, "mask_token": torch.zeros(1, 384)}
@@ -144,9 +150,10 @@ def prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("layout", [dict, as_hub, as_hugging_face, prefixed])
 @pytest.mark.parametrize("name", ["dinov2_s", "dinov2_s_reg"])
-def test_every_layout_is_the_same_network(foreign, name: str, layout) -> None:
-    state = foreign[name]
-    net = pretrained.make_backbone(name, 196)
+def test_every_layout_is_the_same_network(foreign, backbones, name: str, layout) -> None:
+    state, net = foreign[name], backbones[name]
+    for value in net.state_dict().values():  # nothing is left of another layout's weights
+        value.fill_(7)
     pretrained.fill_backbone(name, net, layout(state), "file")
     for key, value in net.state_dict().items():
         if key != "pos_embed":
@@ -192,8 +199,10 @@ def broken(state: dict[str, Tensor], defect: str) -> dict[str, Tensor]:
         ("shape", r"'blocks\.3\.mlp\.fc1\.bias': got shape \(7,\), expected \(1536,\)"),
     ],
 )
-def test_the_first_key_that_does_not_fit_is_named(foreign, defect: str, message: str) -> None:
-    net = pretrained.make_backbone("dinov2_s", 196)
+def test_the_first_key_that_does_not_fit_is_named(
+    foreign, backbones, defect: str, message: str
+) -> None:
+    net = backbones["dinov2_s"]
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(ModelError, match=message) as error:
         pretrained.fill_backbone("dinov2_s", net, broken(foreign["dinov2_s"], defect), "some.pth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -67,6 +68,25 @@ def test_a_list_of_words_is_read_as_it_is_written():
     assert written(changed.settings) == "learner.load=[encoder,decoder],learner.pretrained=/a b"
     with pytest.raises(ModelError, match=r"learner\.load: got 3, expected"):
         apv.varied({"learner.load": 3})
+
+
+def test_a_part_that_is_as_another_one_begins_with_its_settings():
+    dreamer = preset("dreamer_v2_cpu")
+    assert dreamer.model.behavior_heads is None
+    changed = dreamer.varied(read_changes("model.behavior_heads.units=24,model.heads.layers=2"))
+    assert changed.model.heads == replace(dreamer.model.heads, layers=2)
+    assert changed.model.behavior_heads == replace(changed.model.heads, units=24)
+    again = dreamer.varied(json.loads(json.dumps(changed.settings)))
+    assert again.model == changed.model
+    further = again.varied({"model.behavior_heads.layers": 1}).model.behavior_heads
+    assert further == replace(dreamer.model.heads, units=24, layers=1)
+    with pytest.raises(ModelError, match=r"'model.behavior_heads.unit', expected .*heads.units"):
+        dreamer.varied({"model.behavior_heads.unit": 24})
+
+
+def test_a_part_that_a_preset_does_without_is_named_with_the_remedy():
+    with pytest.raises(ModelError, match=r"no model.probe, expected .*Choose a preset that has it"):
+        preset("dino_wm_repo").varied({"model.probe.units": 4})
 
 
 def test_settings_of_one_part_are_checked_together():

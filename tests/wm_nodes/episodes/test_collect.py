@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.wm_nodes import gym_tasks
 from tests.wm_nodes.tiny import Homing, LargeImagePoint, record
 from wm_datasets import LogReader
 from wm_datasets.spec import Source
 from wm_nodes.cli.collect import run
 from wm_nodes.episodes.collect import HeldRandom, NoisyExpert, collect
 from wm_nodes.errors import UserError
+from wm_nodes.robots.robot import RobotError
 
 
 def rows(log):
@@ -117,3 +119,47 @@ def test_play_near_objects_without_objects_is_refused(tmp_path):
     with pytest.raises(UserError, match="but task 'goal' has no objects"):
         run([*arguments, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
     assert not (tmp_path / "log").exists()
+
+
+def faulty(fault, log):
+    names = ["--robot", "gym", "--task", gym_tasks.FAULTY[fault], "--policy", "random"]
+    return [*names, "--size", "8", "--out", str(log)]
+
+
+def test_a_task_that_fails_before_its_first_row_gets_one_line_and_leaves_no_folder(tmp_path):
+    expected = (
+        r"task '.*:Faulty-reset-v0': reset failed \(ZeroDivisionError: no world, at gym_tasks"
+    )
+    with pytest.raises(UserError, match=expected):
+        run(faulty("reset", tmp_path / "logs" / "log"))
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("step", r"step failed \(ZeroDivisionError: no world, at gym_tasks"),
+        ("proprio", r"observation of gym: proprio: got \[nan, nan\], expected finite numbers"),
+        ("reward", "observation of gym: reward: got inf, expected finite numbers"),
+        ("image", "an image has numbers that are not finite"),
+    ],
+)
+def test_rows_before_a_failing_step_are_kept_and_nothing_of_it_is_recorded(
+    tmp_path, fault, expected
+):
+    with pytest.raises(UserError, match=expected):
+        run(faulty(fault, tmp_path / "log"))
+    data = rows(tmp_path / "log")
+    assert len(data["reward"]) == 2  # row t is complete when observation t+1 is there
+    assert all(np.isfinite(data[name]).all() for name in ("reward", "proprio", "action"))
+
+
+def test_a_failing_task_leaves_a_log_that_is_there_as_it_was(tmp_path):
+    record(tmp_path / "log", 1)
+    before = rows(tmp_path / "log")
+    with LargeImagePoint() as robot:
+        robot._begin = lambda seed: 1 / 0
+        with pytest.raises(RobotError, match="reset failed"):
+            collect(robot, HeldRandom(robot.spec, 1.0, 0), tmp_path / "log", 1, 0)
+    after = rows(tmp_path / "log")
+    np.testing.assert_array_equal(after["stamp"], before["stamp"])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
-from tests.wm_nodes.point_robot import UnscoredPoint
+import numpy as np
+import pytest
+
+from tests.wm_nodes.point_robot import PointRobot, UnscoredPoint
 from wm_nodes.episodes.runner import EpisodeRunner
 from wm_nodes.episodes.schedule import Schedule, StopCriteria
+from wm_nodes.evaluation.baselines import Hold
+from wm_nodes.evaluation.rollout import rollout
 from wm_nodes.records import RANDOM
+from wm_nodes.robots.robot import ObservationError
 
 
 def shown(criteria: StopCriteria) -> list[bool]:
@@ -26,3 +32,40 @@ def test_evaluation_episodes_show_held_out_scenes_and_training_episodes_do_not()
 
 def test_all_episodes_of_an_evaluation_run_show_held_out_scenes() -> None:
     assert shown(StopCriteria(episodes=3, evaluate=True)) == [True] * 3
+
+
+class Overridden(PointRobot):
+    """Returns observations with other values in some fields."""
+
+    def __init__(self, **changes) -> None:
+        super().__init__()
+        self.changes = changes
+
+    def reset(self, seed=None):
+        return replace(super().reset(seed), **self.changes)
+
+
+NAN, HUGE = float("nan"), 1e39  # infinite in float32
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "named"),
+    [
+        ("reward", NAN, "reward"),
+        ("reward", HUGE, "reward"),
+        ("proprio", np.float32([NAN]), "proprio"),
+        ("proprio", np.array([HUGE]), "proprio"),
+        ("executed", np.float32([np.inf]), "executed"),
+        ("signals", np.float32([0.0, NAN]), "signals"),
+        ("images", {"top": np.full((8, 8, 3), np.nan, np.float32)}, "image 'top'"),
+        ("depths", {"top": np.full((8, 8), np.nan, np.float32)}, "image 'top'"),
+    ],
+)
+def test_an_observation_that_is_not_finite_is_refused_by_its_part(part, value, named) -> None:
+    robot = Overridden(**{part: value})
+    runner = EpisodeRunner(robot, Schedule(StopCriteria(), seed=0))
+    with pytest.raises(ObservationError, match=f"observation of point: {named}: got"):
+        runner.begin()
+    assert runner.newest is None
+    with pytest.raises(ObservationError, match=f"observation of point: {named}: got"):
+        next(rollout(robot, Hold(robot), 0))

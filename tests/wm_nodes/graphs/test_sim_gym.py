@@ -67,6 +67,9 @@ def test_sim_gym_is_sim_with_the_robot_fixed():
             {"task": gym_tasks.CHOICES, "train": "false", "planner": "cem"},
             "planner: got 'cem'.*expected actor",
         ),
+        ({"task": gym_tasks.BLIND}, "task: got .*Blind-v0', which has no images"),
+        ({"task": gym_tasks.BLIND, "train": "false"}, "task: got .*Blind-v0', which has no images"),
+        ({"task": gym_tasks.STEREO}, "camera: got 'image', expected one of left, right"),
     ],
 )
 @pytest.mark.parametrize("graph", ["sim", "sim_gym"])

@@ -82,6 +82,17 @@ def call(graph, name: str, kind, **request):
     return future.result()
 
 
+def test_an_observation_that_is_not_finite_ends_the_node_as_a_users_mistake(
+    start_robot, monkeypatch
+) -> None:
+    """UserError: exit code 2, with which a graph ends and starts nothing again."""
+    node, planner = start_robot()
+    monkeypatch.setattr(node._robot, "_proprio", lambda: np.float32([np.nan]))
+    with pytest.raises(UserError, match=r"observation of point: proprio: got \[nan\], expected"):
+        planner.execute(1)
+    assert len(planner.distinct_steps()) == 1
+
+
 def test_all_messages_of_one_observation_have_one_stamp(graph, start_robot) -> None:
     _, planner = start_robot()
     planner.execute(2)

@@ -11,6 +11,7 @@ import torch
 from tests.wm_nodes.point_robot import PointRobot
 from wm_datasets import LogReader, LogWriter
 from wm_models.interface.world_model import ModelSpec, WorldModel
+from wm_nodes.cli.report import find
 from wm_nodes.evaluation.open_loop import predict
 from wm_nodes.viz import video
 from wm_nodes.viz.run_report import (
@@ -230,13 +231,31 @@ def test_the_report_of_learning_predicts_the_log_that_was_learned_from(trained, 
     assert (tmp_path / "out" / "prediction.png").exists()
 
 
+def test_a_run_of_few_updates_has_a_report_without_curves(trained, log, tmp_path):
+    (trained / "metrics" / "train.csv").unlink()
+    model, reader = ExactPointModel(), LogReader(log)
+    summary = write_training_report(trained, tmp_path / "out", model=model, log=reader)
+    assert (summary["measured_updates"], summary["metrics"]) == (0, {})
+    assert summary["prediction"]["mse"] == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"summary.json", "prediction.png"}
+    with pytest.raises(ReportError, match="got neither metrics, which are written every 25 upda"):
+        write_training_report(trained, tmp_path / "none", log=reader)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_newest_weights_are_enough_for_a_report(tmp_path):
+    (tmp_path / "run" / "weights").mkdir(parents=True)
+    (tmp_path / "run" / "weights" / "latest").write_text("7")
+    assert find(tmp_path / "run") == (tmp_path / "run", False)
+
+
 def test_a_run_that_has_not_learned_yet_is_refused_in_one_line(tmp_path, capsys, monkeypatch):
     from wm_nodes.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "new").mkdir(parents=True)
     assert main(["report", "new"]) == 2
-    assert "got runs/new, expected a run with a log or training metrics" in capsys.readouterr().err
+    assert "got runs/new, expected a run with a log, training metrics" in capsys.readouterr().err
     assert not (tmp_path / "runs" / "new" / "report").exists()
 
 

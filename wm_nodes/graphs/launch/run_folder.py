@@ -70,7 +70,7 @@ def open_run(graph: Graph, arguments: Mapping[str, Value], pushed: str = "") -> 
     A run that is running is refused, and its run.json stays as it is. Launches at the same moment
     that name no run get a folder each. pushed: namespace that relative ones are below; empty: none.
     """
-    chosen = graph.parse(with_config(graph.parse(arguments)))
+    chosen = graph.whole(graph.parse(with_config(graph.parse(arguments))), Path.cwd())
     while (run := _open(graph, chosen, pushed)) is None:
         pass  # another launch made the folder of that name first
     return run
@@ -83,7 +83,7 @@ def _open(graph: Graph, chosen: Mapping[str, Value], pushed: str) -> Run | None:
     if path.is_dir() and not word:
         return None
     with ExitStack() as stack:
-        lock = stack.enter_context(_lock(path)) if path.is_dir() else None
+        lock = stack.enter_context(_lock(path)) if word and path.is_dir() else None
         run, arguments = _plan(graph, path, chosen, pushed)
         try:
             path.mkdir(parents=True, exist_ok=bool(word))
@@ -210,7 +210,14 @@ def _read(file: Path, graph: Graph, chosen: Mapping[str, Value]) -> dict[str, Va
     if name != graph.name:
         raise GraphError(f"run: got {file} of graph {name!r}, expected one of {graph.name!r}.")
     arguments = {RENAMED.get(key, key): value for key, value in arguments.items()}
-    return graph.parse({key: value for key, value in arguments.items() if key in graph.defaults()})
+    known = {key: value for key, value in arguments.items() if key in graph.defaults()}
+    return graph.whole(graph.parse(known), _began_in(file.parent))
+
+
+def _began_in(path: Path) -> Path:
+    """Return the folder that a run was launched in, to which relative paths in run.json of older
+    versions refer."""
+    return path.parent.parent if path.parent.name == RUNS else Path.cwd()
 
 
 def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str, Value]:

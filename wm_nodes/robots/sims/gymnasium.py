@@ -12,9 +12,16 @@ import numpy as np
 from wm_datasets.spec import VectorSpec
 from wm_nodes.errors import closest
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
-from wm_nodes.robots.robot import Image, RenderError, RobotError, Vector
+from wm_nodes.robots.robot import (
+    Image,
+    ObservationError,
+    RenderError,
+    RobotError,
+    TaskFacts,
+    Vector,
+)
 from wm_nodes.robots.sims import rendering
-from wm_nodes.robots.sims.simulator import Simulator, StepOutcome
+from wm_nodes.robots.sims.simulator import Simulator, StepOutcome, failures
 
 Keys = tuple[str, ...]  # keys of nested Dict spaces
 CAMERA = "image"  # of a task that shows one image
@@ -63,9 +70,7 @@ class GymTask(Simulator):
         try:
             self._parts = _Parts(task, self._env.observation_space)
             self._actions = _Actions(task, self._env.action_space)
-            images = self._parts.images
-            if not images and "rgb_array" in self._env.metadata.get("render_modes", ()):
-                images = {CAMERA: None}
+            images = _images_of(self._env, self._parts)
             images = _chosen(task, camera, images) if render != "none" else {}
             if None in images.values():
                 self._env.close()
@@ -89,8 +94,9 @@ class GymTask(Simulator):
     def _draw_once(self, seed: int) -> None:
         """Have a library for drawing that is missing refused now, not in the first episode."""
         try:
-            self._begin(seed)
-            self._render()
+            with failures(self.spec, "reset"):
+                self._begin(seed)
+                self._render()
         except BaseException:
             self.close()
             raise
@@ -113,6 +119,11 @@ class GymTask(Simulator):
     def _image(self, path: Keys | None) -> Image:
         """Return the image at this place in the observation; None: the rendered one."""
         raw = self._render() if path is None else _at(self._observed, path)
+        if np.asarray(raw).dtype.kind == "f" and not np.isfinite(raw).all():
+            raise ObservationError(
+                f"observation of gym: {self.spec.task}: an image has numbers that are not finite, "
+                "expected 0 to 255. Repair the task."
+            )
         image = np.array(raw, np.uint8)  # a copy: the task may write to its own
         if image.ndim == 2 or image.shape[-1] == 1:
             image = np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=-1)
@@ -134,15 +145,21 @@ class GymTask(Simulator):
         self._env.close()
 
 
-def has_discrete_actions(task: str) -> bool:
-    """Return whether a task's actions are a discrete set. TaskError: there is no such task, or this
-    robot cannot run it; RobotError: something is not installed."""
+def task_facts(task: str) -> TaskFacts:
+    """Return facts about a task. TaskError: there is no such task, or this robot cannot run it;
+    RobotError: something is not installed."""
     env = _make(task)
     try:
-        _Parts(task, env.observation_space)
-        return _Actions(task, env.action_space).spec.discrete
+        images = _images_of(env, _Parts(task, env.observation_space))
+        return TaskFacts(_Actions(task, env.action_space).spec.discrete, tuple(images))
     finally:
         env.close()
+
+
+def _images_of(env: Any, parts: _Parts) -> Mapping[str, Keys | None]:
+    """Return camera -> its place in the observation; None: the task draws it."""
+    drawn = "rgb_array" in env.metadata.get("render_modes", ())
+    return {CAMERA: None} if drawn and not parts.images else parts.images
 
 
 class _Actions:

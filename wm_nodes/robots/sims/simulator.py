@@ -8,8 +8,11 @@ reports; `StepOutcome` holds all of it. Where MuJoCo renders, `rendering.Cameras
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,8 +112,9 @@ class Simulator(Robot):
             seed = episode_seed(self._seed, self._episode)
             self._episode += 1
         self._steps, self._newest = 0, None  # a reset that fails leaves no episode
-        self._begin(seed)
-        return self._observation(is_first=True, **self._no_action())
+        with failures(self.spec, "reset"):
+            self._begin(seed)
+            return self._observation(is_first=True, **self._no_action())
 
     def observe(self) -> Observation:
         if self._newest is None:
@@ -127,6 +131,11 @@ class Simulator(Robot):
                 "steps, expected an episode that has not ended. Call reset."
             )
         executed, commanded = checked_action(self.spec.action, action, self.spec.name)
+        with failures(self.spec, "step"):
+            return self._step(executed, commanded)
+
+    def _step(self, executed: Vector, commanded: Vector) -> Observation:
+        """Simulate an agent step and return what follows."""
         reward, success, ended = 0.0, False, False
         for _ in range(self._repeat):
             outcome = self._simulate(executed)
@@ -215,6 +224,22 @@ class Simulator(Robot):
             raise RobotError(
                 f"{self.spec.name}: got a closed simulator, expected an open one. Open a new one."
             )
+
+
+@contextmanager
+def failures(spec: RobotSpec, what: str) -> Iterator[None]:
+    """Turn what the code of a simulator or task raises into a RobotError that says where."""
+    try:
+        yield
+    except RobotError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+        raise RobotError(
+            f"{spec.name}: task {spec.task!r}: {what} failed ({reason}, at "
+            f"{Path(place.filename).name}:{place.lineno})."
+        ) from error
 
 
 def require_whole(**settings: int) -> None:

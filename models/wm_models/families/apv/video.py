@@ -34,6 +34,8 @@ class VideoConfig:
         Checked(self).number("image_scale", low=0.0)
         if self.observation.proprio:
             Checked(self.observation).refuse("inputs", "'image': videos hold nothing else")
+        if self.rssm.posterior_norm == "batch":
+            Checked(self.rssm).refuse("posterior_norm", "'same': only MuDreamer has BatchNorm")
 
 
 def no_action(is_first: Tensor) -> Tensor:

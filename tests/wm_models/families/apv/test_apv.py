@@ -371,6 +371,8 @@ def test_settings_are_checked() -> None:
         with_model(stack="naive", concat_embed=True)
     with pytest.raises(ModelError, match=r"load: got \('actor',\), expected some of encoder"):
         with_learner(load=("actor",))
+    with pytest.raises(ModelError, match="posterior_norm: got 'batch', expected 'same'"):
+        TINY_VIDEO.varied({"model.rssm.posterior_norm": "batch"})
     changed = TINY.varied({"learner.load": "encoder,decoder", "learner.pretrained": "/runs/a"})
     assert changed.learner.load == ("encoder", "decoder")
     assert changed.learner.pretrained == "/runs/a"

@@ -65,6 +65,77 @@ def test_a_changed_argument_is_noted():
     assert run.notes == ("steps:=200 (was 100)",)
 
 
+@pytest.fixture
+def paths(tmp_path):
+    """Folders under `here`, and the arguments of two graphs that name them by relative paths."""
+    for folder in ("clips", "demos", "logs", "weights"):
+        (tmp_path / "here" / folder).mkdir(parents=True)
+    for clip in ("a.mp4", "b.mp4"):
+        (tmp_path / "here" / "clips" / clip).touch()
+    (tmp_path / "here" / "demos" / "zarr.json").touch()
+    (tmp_path / "here" / "arm.yaml").touch()
+    (tmp_path / "here" / "goal.png").touch()
+    (tmp_path / "elsewhere").mkdir()
+    sim = {"background": "clips", "offline": "demos:2, ../here/demos", "log": "logs/new"}
+    arm = {"robot": "arm.yaml", "goal": "goal.png", "log": "logs/new", "weights": "weights"}
+    return tmp_path / "here", {"sim_dmc": sim, "arm_mpc": arm}
+
+
+def test_every_argument_that_is_a_path_is_kept_absolute(paths):
+    here, given = paths
+    whole = find_graph("sim_dmc").whole(given["sim_dmc"], here)
+    assert whole == {
+        "background": f"{here}/clips",
+        "offline": f"{here}/demos:2,{here}/demos:1",
+        "log": f"{here}/logs/new",
+    }
+    whole = find_graph("arm_mpc").whole(given["arm_mpc"], here)
+    assert whole == {
+        "robot": f"{here}/arm.yaml",
+        "goal": f"{here}/goal.png",
+        "log": f"{here}/logs/new",
+        "weights": f"{here}/weights",
+    }
+
+
+@pytest.mark.parametrize(
+    ("graph", "given"),
+    [
+        ("sim_dmc", {"background": "procedural:static", "offline": "s3://logs/a:2", "log": ""}),
+        ("sim_dmc", {"background": "none", "weights": "reach", "offline": ""}),
+        ("sim_dmc", {"background": "no such folder", "weights": "no such folder"}),
+        ("arm_mpc", {"robot": "arm_sim", "goal": "", "weights": "arm-goal"}),
+    ],
+)
+def test_what_is_no_path_stays_as_it_is(tmp_path, graph, given):
+    assert find_graph(graph).whole(given, tmp_path) == given
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_run_continues_from_another_working_folder(paths, monkeypatch, older):
+    here, given = paths
+    graph, given = find_graph("sim_dmc"), {**given["sim_dmc"], "steps": "10"}
+    monkeypatch.chdir(here)
+    first = open_run(graph, {"run": "one", **given})
+    first.lock.close()
+    file = here / "runs" / "one" / "run.json"
+    content = json.loads(file.read_text())
+    assert content["arguments"]["background"] == f"{here}/clips"
+    if older:  # run.json had the words as they were typed
+        content["arguments"] |= given
+        file.write_text(json.dumps(content))
+    monkeypatch.chdir(here.parent / "elsewhere")
+    again = {"background": "../here/clips", "log": "../here/logs/new"}
+    run = open_run(graph, {"run": str(here / "runs" / "one"), **again})
+    assert run.resumed and run.notes[-1].startswith("learned before") and len(run.notes) == 1
+    assert {k: v for k, v in run.values.items() if k != "run"} == {
+        k: v for k, v in first.values.items() if k != "run"
+    }
+    run.lock.close()
+    with pytest.raises(GraphError, match=r"background: got 'clips', but .* began with"):
+        open_run(graph, {"run": str(here / "runs" / "one"), "background": "clips"})
+
+
 def test_an_unreadable_run_json_is_refused():
     run = open_run(GRAPH, {"run": "one"})
     run.lock.close()

@@ -13,8 +13,8 @@ from wm_datasets.spec import LogSpec, VectorSpec
 from wm_nodes.episodes.collect import HeldRandom, NoisyExpert, collect
 from wm_nodes.evaluation.baselines import Constant, Hold, Random, Replay, best_constant
 from wm_nodes.evaluation.rollout import rollout
-from wm_nodes.robots.opening import has_discrete_actions, open_robot
-from wm_nodes.robots.robot import RenderError, RobotError
+from wm_nodes.robots.opening import open_robot, task_facts
+from wm_nodes.robots.robot import RenderError, RobotError, TaskFacts
 from wm_nodes.robots.sims.gymnasium import NO_PROPRIO, GymTask, TaskError
 from wm_nodes.robots.testing import SimulatorContract
 
@@ -150,7 +150,7 @@ def test_an_image_of_the_task_is_never_written_to_by_its_next_step():
     ],
 )
 def test_what_it_cannot_run_is_refused_in_one_line_by_robot_and_probe(task, words):
-    for refused in (GymTask, lambda task: has_discrete_actions("gym", task)):
+    for refused in (GymTask, lambda task: task_facts("gym", task)):
         with pytest.raises(TaskError, match=words) as error:
             refused(task)
         assert len(str(error.value).splitlines()) == 1
@@ -185,17 +185,23 @@ def test_a_missing_drawing_library_is_named_with_the_extra(monkeypatch):
 def test_a_module_that_fails_when_imported_is_named_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "broken_tasks.py").write_text("raise ValueError('no such\\nasset')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    for refused in (GymTask, lambda task: has_discrete_actions("gym", task)):
+    for refused in (GymTask, lambda task: task_facts("gym", task)):
         with pytest.raises(TaskError, match=r"'broken_tasks' fails .*ValueError: no such asset"):
             refused("broken_tasks:Line-v0")
 
 
 @pytest.mark.parametrize(
-    ("task", "discrete"),
-    [("CartPole-v1", True), ("Pendulum-v1", False), (gym_tasks.CHOICES, True)],
+    ("task", "discrete", "cameras"),
+    [
+        ("CartPole-v1", True, ("image",)),
+        ("Pendulum-v1", False, ("image",)),
+        (gym_tasks.CHOICES, True, ("image",)),
+        (gym_tasks.STEREO, False, ("left", "right")),
+        (gym_tasks.BLIND, False, ()),
+    ],
 )
-def test_the_probe_tells_discrete_tasks(task, discrete):
-    assert has_discrete_actions("gym", task) is discrete
+def test_the_probe_tells_actions_and_cameras_of_a_task(task, discrete, cameras):
+    assert task_facts("gym", task) == TaskFacts(discrete, cameras)
 
 
 def test_random_motion_on_a_discrete_set_is_uniform_over_its_actions(tmp_path):

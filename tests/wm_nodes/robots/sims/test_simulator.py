@@ -118,7 +118,8 @@ def test_a_reset_that_fails_leaves_no_episode():
     with Listed() as robot:
         robot.reset()
         robot.fails = True
-        with pytest.raises(RuntimeError, match="the physics diverged"):
+        expected = r"task 'none': reset failed \(RuntimeError: the physics diverged, at test_sim"
+        with pytest.raises(RobotError, match=expected):
             robot.reset()
         with pytest.raises(RobotError, match="observe: got no episode"):
             robot.act([0.0])

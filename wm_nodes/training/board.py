@@ -1,33 +1,11 @@
-"""A run's figures on disk: CSV files and TensorBoard scalars, without torch."""
+"""A run's figures as TensorBoard scalars, without torch."""
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-
-class Table:
-    """A CSV file that rows are added to; its columns are those of its first row."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def add(self, *rows: Mapping[str, Any]) -> None:
-        """Append rows of equal columns, in one write."""
-        if not rows:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if not self.path.exists():
-            writer.writerow(rows[0])
-        writer.writerows(row.values() for row in rows)
-        with self.path.open("a", newline="") as file:
-            file.write(text.getvalue())
 
 
 class Board:
