@@ -66,7 +66,7 @@ class Argument:
         if isinstance(self.default, bool):
             return "true or false"
         if self.choices:
-            more = ", or several with commas between" if self.several else ""
+            more = ", or several of them, with commas between" if self.several else ""
             return "one of " + ", ".join(self.choices) + more
         if isinstance(self.default, str):
             return "text"

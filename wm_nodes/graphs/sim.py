@@ -43,7 +43,7 @@ from wm_nodes.robots.cameras.names import camera_names
 from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
 from wm_nodes.robots.sims import background_sources
 
-SEVERAL = ", or several with commas between, which a Dreamer sees together."
+SEVERAL = "a Dreamer can see several together"
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
 AHEAD = 100  # agent steps that the robot may be ahead of the trainer's ratio: then it waits
 SAME_ROBOT = "adapter task seed action_repeat time_limit render camera size limits".split()
@@ -156,7 +156,7 @@ class GraphRobot:
             Argument(
                 "camera",
                 self.cameras[0],
-                f"Camera of the simulator{SEVERAL}",
+                f"Camera of the simulator; {SEVERAL}{'' if cameras else ', with commas between'}.",
                 choices=cameras,
                 fixed=True,
                 several=True,
@@ -302,7 +302,8 @@ def _any_robot() -> tuple[Argument, ...]:
         Argument(
             "camera",
             "",
-            f"Camera{SEVERAL[:-1]}; empty: the robot's first. {cameras}.",
+            f"Camera, or several with commas between: {SEVERAL}. Empty: the robot's first. "
+            f"{cameras}.",
             fixed=True,
             several=True,
         ),
