@@ -223,6 +223,6 @@ def refusal_of_cameras(name: str, cameras: Sequence[str]) -> str:
     """Why a model cannot see these cameras together, and which can; empty where it can."""
     if len(cameras) < 2 or takes_several_cameras(name):
         return ""
-    first = {entry.module: each for each, entry in reversed(ENTRIES.items())}
+    first = {entry.module: each for each, entry in reversed(list(ENTRIES.items()))}
     able = sorted(name for module, name in first.items() if module in SEVERAL_CAMERAS)
     return one_camera_only(name, cameras, able)

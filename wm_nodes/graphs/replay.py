@@ -87,9 +87,9 @@ def _split(values: Values) -> bool:
 def _check(values: Values) -> None:
     check_files(values)
     cameras = _cameras(Path(str(values["log"])))
-    chosen = {**values, "camera": _camera(values)}
-    check_cameras(chosen, seen=values["composition"] != NONE)
-    if unknown := [name for name in camera_names(chosen["camera"]) if name not in cameras]:
+    camera = _camera(values)
+    check_cameras({**values, "camera": camera}, seen=values["composition"] != NONE)
+    if unknown := [name for name in camera_names(camera) if name not in cameras]:
         raise GraphError(
             f"camera: got {unknown[0]!r}, expected one of the log's: {', '.join(cameras)}."
         )
