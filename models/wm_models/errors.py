@@ -34,6 +34,16 @@ def other_actions(name: str, *, discrete: bool, able: Iterable[str] = ()) -> str
     )
 
 
+def one_camera_only(name: str, cameras: Iterable[str], able: Iterable[str] = ()) -> str:
+    """The refusal of a model that sees one camera for several; ``able`` are the models to take
+    instead."""
+    models = " ".join(["a model of several cameras", *(f"({', '.join(able)})",)[: bool(able)]])
+    return (
+        f"camera: got {', '.join(cameras)} for model {name!r}, which sees one camera, expected one "
+        f"of them. Name one camera, or choose {models}."
+    )
+
+
 def check_finite(name: str, value: float) -> float:
     """Pass a metric through; a non-finite one is an error of training, not a number to log."""
     if not math.isfinite(value):

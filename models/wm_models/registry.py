@@ -6,12 +6,12 @@ when one of its presets is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from wm_models.errors import other_actions, unknown_name
+from wm_models.errors import one_camera_only, other_actions, unknown_name
 
 if TYPE_CHECKING:
     from wm_models.interface.preset import Preset
@@ -34,6 +34,8 @@ PAPERS: Mapping[str, str] = {
     _MUDREAMER: "MuDreamer (Burchi and Timofte, 2024)",
     _DINO_WM: "DINO-WM (Zhou et al., 2024)",
 }
+
+SEVERAL_CAMERAS = frozenset({_DREAMER_V2, _DREAMER_V3, _DREAMER_V3N, _MUDREAMER})  # can be seen
 
 
 @dataclass(frozen=True)
@@ -209,3 +211,18 @@ def refusal_of_actions(name: str, *, discrete: bool) -> str:
         return ""
     able = (each for each in PRESETS if takes_discrete(each)) if discrete else ()
     return other_actions(name, discrete=discrete, able=able)
+
+
+def takes_several_cameras(name: str) -> bool:
+    """Whether a preset's model can see the images of several cameras together."""
+    entry = ENTRIES.get(name)
+    return entry.module in SEVERAL_CAMERAS if entry is not None else preset(name).several_cameras
+
+
+def refusal_of_cameras(name: str, cameras: Sequence[str]) -> str:
+    """Why a model cannot see these cameras together, and which can; empty where it can."""
+    if len(cameras) < 2 or takes_several_cameras(name):
+        return ""
+    first = {entry.module: each for each, entry in reversed(list(ENTRIES.items()))}
+    able = sorted(name for module, name in first.items() if module in SEVERAL_CAMERAS)
+    return one_camera_only(name, cameras, able)

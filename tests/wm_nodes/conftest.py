@@ -33,8 +33,10 @@ class Graph:
         self.neighbours.append(Graph(self.context, self.executor))
         return self.neighbours[-1]
 
-    def add(self, kind: Callable[..., Any], *, begin: bool = True, **parameters: Any) -> Any:
-        """Make a node with parameters and, with `begin`, activate it.
+    def add(
+        self, kind: Callable[..., Any], *, begin: bool = True, name: str = "", **parameters: Any
+    ) -> Any:
+        """Make a node with parameters and, with `begin`, activate it. name: empty: the kind's own.
 
         It is in the test's namespace; a simulator, which is no node of the robot, in its own.
         """
@@ -45,6 +47,7 @@ class Graph:
         own = getattr(kind, "NAMESPACE", NAMESPACE)
         node = kind(
             context=self.context,
+            cli_args=["--ros-args", "-r", f"__node:={name}"] if name else None,
             namespace=self.namespace if own == NAMESPACE else own,
             parameter_overrides=[Parameter(name, value=v) for name, v in parameters.items()],
         )

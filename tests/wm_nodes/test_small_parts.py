@@ -43,11 +43,13 @@ def test_stamps_do_not_mix() -> None:
 
 
 def test_incomplete_stamps_are_bounded_and_the_oldest_is_dropped() -> None:
-    dropped: list[int] = []
-    synchronizer = Synchronizer(("a", "b"), size=3, on_drop=dropped.append)
+    dropped: list[tuple[int, frozenset[str]]] = []
+    synchronizer = Synchronizer(
+        ("a", "b"), size=3, on_drop=lambda stamp, had: dropped.append((stamp, had))
+    )
     for stamp in range(5):
         synchronizer.put("a", stamp, None)
-    assert dropped == [0, 1]
+    assert dropped == [(0, frozenset("a")), (1, frozenset("a"))]
 
 
 # Plans

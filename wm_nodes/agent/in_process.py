@@ -20,8 +20,9 @@ from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.agent.state_filter import StateFilter
-from wm_nodes.agent.weights import Weights, check_space, device_of, load_weights
+from wm_nodes.agent.weights import Weights, check_cameras, check_space, device_of, load_weights
 from wm_nodes.records import Step
+from wm_nodes.robots.cameras.names import camera_names, joined
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 from wm_nodes.robots.hold_action import still
 from wm_nodes.robots.robot import GoalTask, Observation, Robot, RobotError, RobotSpec, Vector
@@ -31,7 +32,7 @@ COMPARED = ("robot", "task", "camera", "action_repeat", "time_limit", "render", 
 
 
 class LearnedPolicy:
-    """Filters the images of one camera; acts by its actor or by a search in imagination."""
+    """Filters the images of its cameras; acts by its actor or by a search in imagination."""
 
     def __init__(
         self,
@@ -50,7 +51,8 @@ class LearnedPolicy:
     ) -> None:
         """planner: empty: the actor, or cem where the model has none.
 
-        `explore`: sample as in training episodes. `camera`: may be empty for a robot with one.
+        `explore`: sample as in training episodes. `camera`: several have commas between; empty: the
+        weights' several, or the robot's only one.
 
         `goal` is called at the start of each episode and returns the goal of its plans. `delay_s`:
         how much later [s] than in training commands act. `thinking_s`: simulated planning time [s]
@@ -64,7 +66,9 @@ class LearnedPolicy:
             )
         check_space(weights, robot.action, planner)
         size = weights.model.spec.image_size
-        self.camera = only_camera(robot, camera) if size or camera else ""
+        trained = joined(weights.model.spec.cameras)
+        self.cameras = chosen_cameras(robot, camera or trained) if size or camera else ()
+        check_cameras(weights, self.cameras)
         self._weights, self._names, self._explore = weights, robot.action.names, explore
         self._seed, self._device = seed, device_of(weights.model)
         self._pipeline = ImagePipeline(*size) if size else None
@@ -131,8 +135,9 @@ class LearnedPolicy:
             is_first=observation.is_first,
             explore=self._explore,
         )
-        image = self._pipeline(observation.images[self.camera]) if self._pipeline else None
-        tokens = self._encoder.encode(self._weights, image, observation.proprio)
+        pipeline, images = self._pipeline, observation.images
+        seen = {name: pipeline(images[name]) for name in self.cameras} if pipeline else None
+        tokens = self._encoder.encode(self._weights, seen, observation.proprio)
         state = self._filter.update(self._weights, tokens, step)
         if not self._policy.can_act(self._weights):
             raise RobotError(
@@ -178,8 +183,8 @@ class DelayedPlans:
 
 
 def goal_of(robot: Robot, camera: str, *, joints: bool = False) -> Callable[[], Goal | None]:
-    """Return a function that gives the goal of the robot's current episode: an image, and with
-    `joints` its proprioception."""
+    """Return a function that gives the goal of the robot's current episode: the camera's image, and
+    with `joints` its proprioception."""
 
     def now() -> Goal | None:
         observation = robot.goal() if isinstance(robot, GoalTask) else None
@@ -201,13 +206,17 @@ def differences(folder: str | Path, robot: RobotSpec) -> list[str]:
     ]
 
 
-def only_camera(robot: RobotSpec, camera: str) -> str:
-    """Return the camera, or the robot's only one where `camera` is empty. RobotError."""
+def chosen_cameras(robot: RobotSpec, camera: str) -> tuple[str, ...]:
+    """Return the cameras with commas between, or the robot's only one where `camera` is empty.
+    RobotError."""
     names = list(robot.cameras)
-    if camera in names:
-        return camera
-    if camera or len(names) != 1:
-        got = repr(camera) if camera else "none"
+    try:
+        chosen = camera_names(camera)
+    except ValueError as error:
+        raise RobotError(str(error)) from None
+    unknown = [name for name in chosen if name not in names]
+    if unknown or (not chosen and len(names) != 1):
+        got = repr(unknown[0]) if unknown else "none"
         expected = f"one of {names}" if names else "a robot with a camera"
         raise RobotError(f"camera: got {got}, expected {expected}.")
-    return names[0]
+    return chosen or (names[0],)

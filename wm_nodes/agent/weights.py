@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +26,9 @@ from wm_models.weights.store import (
 )
 from wm_nodes.errors import UserError
 from wm_nodes.records import Announcement, Origin, Step
+from wm_nodes.robots.cameras.names import contradiction
 
 KNOWN = 64  # announcements kept
-OBSERVED = frozenset({"image", "proprio"})  # parts of an observation that the nodes send
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Weights:
 
     @property
     def wants_proprio(self) -> bool:
-        """Whether the model takes joint_states besides the image."""
+        """Whether the model takes joint_states besides the images."""
         return "proprio" in self.model.spec.obs_keys
 
     @property
     def wants_image(self) -> bool:
-        """Whether the model takes a camera's image."""
+        """Whether the model takes images of cameras."""
         return self.model.spec.image_size is not None
 
     def origin(self, module: str) -> Origin:
@@ -101,14 +101,15 @@ def ready(model: WorldModel, manifest: Manifest) -> Weights:
 
 def blank_observation(spec: ModelSpec, device: torch.device) -> dict[str, Tensor]:
     """Return an observation of zeros {name: [1, ...]}. WeightsError: no node sends a part of it."""
-    if foreign := sorted(spec.obs_keys.keys() - OBSERVED):
+    if foreign := sorted(spec.obs_keys.keys() - {*spec.image_keys, "proprio"}):
         raise WeightsError(
             f"weights: got a model that takes {', '.join(foreign)}, expected one that takes only "
-            f"{' and '.join(sorted(OBSERVED))}, which the nodes send."
+            "image and proprio, which the nodes send."
         )
     obs = {name: torch.zeros(1, *shape, device=device) for name, shape in spec.obs_keys.items()}
-    if spec.image_size is not None:
-        obs["image"] = torch.zeros(1, *spec.image_size, 3, dtype=torch.uint8, device=device)
+    for key in spec.image_keys:
+        _, height, width = spec.obs_keys[key]
+        obs[key] = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device)
     return obs
 
 
@@ -124,6 +125,13 @@ def check_space(weights: Weights, space: VectorSpec, planner: str) -> None:
         )
     if own and not PLANNERS[planner].discrete:
         raise UserError(continuous_search(planner))
+
+
+def check_cameras(weights: Weights, cameras: Sequence[str]) -> None:
+    """Raise UserError where the model was trained with several cameras and these are others, or
+    where these are several and it was trained with one."""
+    if weights.wants_image and (why := contradiction(weights.model.spec.cameras, cameras)):
+        raise UserError(f"weights: version {weights.version} of {weights.preset}: {why}")
 
 
 def device_of(model: WorldModel) -> torch.device:

@@ -27,6 +27,7 @@ from wm_nodes.cli.robot_options import (
 )
 from wm_nodes.errors import MessageError, UserError, user_errors
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
+from wm_nodes.robots.cameras.names import camera_names, contradiction, joined
 from wm_nodes.robots.registry import ROBOTS, SIMULATED
 from wm_nodes.robots.robot import GoalTask, RobotError
 
@@ -104,7 +105,8 @@ class Eval:
     time_limit: int = 0
     """Agent steps per episode; 0: the robot's longest (metaworld 250, dmc 1000, others 60)."""
     camera: str = ""
-    """Camera of the simulator; empty: that of the weights, else the robot's first."""
+    """Camera of the simulator, or several with commas between; empty: those of the weights, else
+    the robot's first. Several must be those of the weights, in their order."""
     render: Literal["auto", "fast", "full"] = "auto"
     """Rendering: full (shadows), fast (about 10 ms in software), auto (full on a GPU)."""
     background: str = ""
@@ -262,6 +264,7 @@ def _with_defaults(options: Eval, facts: WeightFacts | None) -> Eval:
             "out, or give other weights."
         )
     trained_with = facts.trained_with if facts is not None and same else {}
+    _check_cameras(options, str(trained_with.get("camera", "")))
     filled: dict[str, Any] = {
         "robot": name,
         "task": options.task or task or robot.tasks[0],
@@ -273,6 +276,14 @@ def _with_defaults(options: Eval, facts: WeightFacts | None) -> Eval:
         "background": options.background or str(trained_with.get("background", "")),
     }
     return replace(options, **filled)
+
+
+def _check_cameras(options: Eval, trained: str) -> None:
+    """UserError: --camera contradicts the cameras that the weights were trained with."""
+    with user_errors(ValueError):
+        given = camera_names(options.camera)
+    if trained and given and (why := contradiction(camera_names(trained), given)):
+        raise UserError(f"--{why}")
 
 
 def _time_limit(robot: str) -> int:
@@ -364,7 +375,7 @@ def _agent(options: Eval, robot: Robot) -> LearnedPolicy:
     import torch
 
     from wm_nodes.agent.device import pick_device
-    from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, differences, goal_of, only_camera
+    from wm_nodes.agent.in_process import NEEDS, LearnedPolicy, chosen_cameras, differences, goal_of
     from wm_nodes.agent.weights import load_weights
 
     torch.set_num_threads(1)  # as in the nodes: the same numbers
@@ -372,15 +383,15 @@ def _agent(options: Eval, robot: Robot) -> LearnedPolicy:
     for difference in differences(folder, robot.spec):
         print(f"wm eval: note: {difference}", file=sys.stderr)
     weights = load_weights(folder, NEEDS, pick_device(options.device))
-    camera = only_camera(robot.spec, options.camera)
+    cameras = chosen_cameras(robot.spec, options.camera)
     return LearnedPolicy(
         weights,
         robot.spec,
         seed=options.seed,
         planner=options.planner,
         search=_search_settings(options),
-        camera=camera,
-        goal=goal_of(robot, camera, joints=options.goal_joints),
+        camera=joined(cameras),
+        goal=goal_of(robot, cameras[0], joints=options.goal_joints),
         delay_s=options.delay_s,
         thinking_s=options.thinking_s,
         compensate=options.compensate,

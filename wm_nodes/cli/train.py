@@ -15,6 +15,7 @@ import tyro
 from wm_datasets.remote.object_store import is_url
 from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes, written
+from wm_models.registry import refusal_of_cameras
 from wm_nodes.cli.arguments import parse, parse_resumed, require, require_device, require_one_of
 from wm_nodes.cli.paths import find_log
 from wm_nodes.cli.preset_changes import checked_changes
@@ -25,6 +26,7 @@ from wm_nodes.graphs.config_file import ConfigFile, read_config_file
 from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import hides_hold_out, read_training, write_training
 from wm_nodes.graphs.weighted_log import WeightedLog
+from wm_nodes.robots.cameras.names import camera_names, joined
 from wm_nodes.training.trainable import mixture, obstacle
 
 if TYPE_CHECKING:
@@ -69,8 +71,8 @@ class Train:
     publish_s: float = 60.0
     """Seconds between saved weights."""
     camera: str = ""
-    """Camera of the log that the model sees; empty: the first of its image size, or the only one.
-    Images of another size are resized."""
+    """Camera of the log that the model sees, or several with commas between (Dreamers); empty: the
+    first of its image size, or the only one. Images of another size are resized."""
     recency: float = 0.0
     """Half-life of an episode's weight in sampling, in rows of the log; 0: uniform."""
     cache_gb: float = 2.0
@@ -106,6 +108,7 @@ def run(words: Sequence[str]) -> int:
     logs = _logs(options, recorded.get("logs"))
     hold_out = _hold_out(options, folder, recorded)
     changes = _changes(options, recorded.get("set", "") if recorded else None)
+    _refuse_cameras(options)
     _refuse_logs(logs, options.model, options.allow_mixed)
 
     from wm_datasets import LogError
@@ -255,6 +258,14 @@ def _log_words(logs: Sequence[tuple[Path | str, float]]) -> list[str]:
     ]
 
 
+def _refuse_cameras(options: Train) -> None:
+    """Refuse names of cameras that are wrong, and several for a model that sees one."""
+    with user_errors(ValueError):
+        cameras = camera_names(options.camera)
+    if why := refusal_of_cameras(options.model, cameras):
+        raise UserError(f"--{why}")
+
+
 def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mixed: bool) -> None:
     """Refuse logs without actions, and logs that do not fit together, before anything is imported
     for training or written."""
@@ -315,9 +326,9 @@ def _learn(trainer: Trainer, folder: Path) -> None:
     _show(bar, trainer, now=True)
     bar.close()
     if trainer.logs.resized_from is not None:
-        height, width = trainer.logs.resized_from
+        (height, width), names = trainer.logs.resized_from, joined(trainer.setup.cameras)
         print(
-            f"images of camera {trainer.setup.camera!r} were resized from {height}x{width} to the "
+            f"images of camera {names!r} were resized from {height}x{width} to the "
             f"size that {trainer.config.model} takes, as in the nodes"
         )
     if 0 < trainer.config.steps < (updates := trainer.progress.updates):

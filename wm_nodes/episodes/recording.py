@@ -165,7 +165,8 @@ class Recording:
     def _write(self, rows: list[Row]) -> None:
         """Append rows. Errors when the log is opened are raised; a failing disk is not."""
         if rows and self.writer is None:
-            sizes = {c: (s[0], s[1], 3) for c, s in self._sizes.items()}
+            received = self._sizes  # in the order of their first images: the log has the robot's
+            sizes = {c: (received[c][0], received[c][1], 3) for c in self.cameras if c in received}
             self.writer = self.file.open(replace(self.robot, cameras=sizes))
         for row in rows:
             assert self.writer is not None

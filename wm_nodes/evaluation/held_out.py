@@ -11,7 +11,7 @@ from wm_datasets.errors import LogEmptyError
 from wm_datasets.log.reader import LogReader
 from wm_datasets.sampling.sampler import Sampler
 from wm_models.interface.world_model import WorldModel
-from wm_nodes.evaluation.open_loop import predict
+from wm_nodes.evaluation.open_loop import image_fields, predict
 
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill the unit interval evenly
 
@@ -39,7 +39,7 @@ class HeldOut:
 def evaluate_held_out(
     model: WorldModel,
     readers: Sequence[LogReader],
-    camera: str,
+    cameras: Sequence[str],
     held_out: HeldOut,
     *,
     windows: int = 8,
@@ -56,7 +56,7 @@ def evaluate_held_out(
     if not model.spec.has_decoder:
         return {}
     skip = model.spec.frameskip
-    fields = {"image": f"image/{camera}", "action": "action"}
+    fields = {**image_fields(model, cameras[0]), "action": "action"}
     fields |= {"reward": "reward"} if all(r.spec.reward for r in readers) else {}
     fields |= {"proprio": "proprio"} if "proprio" in model.spec.obs_keys else {}
     sampler = Sampler(

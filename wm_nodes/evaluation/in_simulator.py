@@ -9,8 +9,9 @@ from typing import Any
 
 from wm_datasets.spec import LogSpec
 from wm_models.weights.store import read_manifest
-from wm_nodes.agent.in_process import LearnedPolicy, goal_of, only_camera
+from wm_nodes.agent.in_process import LearnedPolicy, chosen_cameras, goal_of
 from wm_nodes.evaluation.evaluate import evaluate
+from wm_nodes.robots.cameras.names import camera_names, joined
 from wm_nodes.robots.opening import open_robot
 from wm_nodes.robots.registry import SIMULATED
 from wm_nodes.robots.robot import Robot, RobotError
@@ -51,15 +52,16 @@ class SimulatorEvaluation:
         """Return mean_return of a version's folder, and success_rate with its 95 % interval where
         the task reports success."""
         with closing(self.open()) as robot:
-            trained_on = str(read_manifest(weights).extra.get("camera", ""))
-            camera = trained_on if trained_on in robot.spec.cameras else only_camera(robot.spec, "")
+            trained_on = camera_names(str(read_manifest(weights).extra.get("camera", "")))
+            known = bool(trained_on) and set(trained_on) <= robot.spec.cameras.keys()
+            cameras = trained_on if known else chosen_cameras(robot.spec, "")
             policy = LearnedPolicy.load(
                 weights,
                 robot.spec,
                 seed=self.seed,
                 device=self.device,
-                camera=camera,
-                goal=goal_of(robot, camera),
+                camera=joined(cameras),
+                goal=goal_of(robot, cameras[0]),
             )
             result = evaluate(robot, policy, self.episodes, self.seed)
         figures = {"eval/mean_return": result.mean_return}

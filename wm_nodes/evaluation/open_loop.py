@@ -21,7 +21,7 @@ from wm_nodes.robots.robot import Image
 class Prediction:
     """Truth and prediction over T frames, of which the first `context` were observed."""
 
-    truth: Image  # (T, H, W, 3)
+    truth: Image  # (T, H, W, 3); of several cameras one below the other
     predicted: Image  # (T, H, W, 3); reconstructions of the observed frames
     reward: npt.NDArray[np.float32]  # (T,) received on arriving at each frame
     predicted_reward: npt.NDArray[np.float32] | None  # (T,)
@@ -48,6 +48,13 @@ class Prediction:
         return figures
 
 
+def image_fields(model: WorldModel, camera: str) -> dict[str, str]:
+    """Return the log's field of each of the model's images; `camera`: that of a model that sees
+    one."""
+    keys = model.spec.image_keys
+    return {key: key if model.spec.cameras else f"{key}/{camera}" for key in keys}
+
+
 @torch.no_grad()
 def predict(
     model: WorldModel,
@@ -59,12 +66,14 @@ def predict(
 ) -> Prediction:
     """Filter `context` frames of consecutive log rows of one episode, then imagine the others.
 
-    rows: image (T, H, W, 3) uint8, action (T, A), and where the log has them reward (T,) and
-    proprio (T, P), which some models take. A model with a frameskip takes every such row. The
-    filter starts again at row 0. Equal seeds give equal predictions.
+    rows: image (T, H, W, 3) uint8 (of several cameras each under its key), action (T, A), and where
+    the log has them reward (T,) and proprio (T, P), which some models take. A model with a
+    frameskip takes every such row. The filter starts again at row 0. Equal seeds give equal
+    predictions.
     """
     rows = _model_rows(rows, model)
-    frames = len(rows["image"])
+    keys = model.spec.image_keys
+    frames = len(rows[keys[0]])
     if not 1 <= context < frames:
         raise ValueError(f"context: got {context}, expected 1 to {frames - 1} of {frames} frames.")
     device = next(model.parameters()).device
@@ -82,13 +91,15 @@ def predict(
             state = model.observe(state, action, observation, first, generator=generator)
         else:
             state = model.step(state, action, generator=generator)
-        images.append(model.decode(state)["image"][0].float().clamp(0, 1).cpu())
+        decoded = model.decode(state)
+        image = torch.cat([decoded[key][0] for key in keys], 1)  # (3, n H, W)
+        images.append(image.float().clamp(0, 1).cpu())
         if model.spec.has_reward:
             rewards.append(float(model.readout(state, frozenset({"reward"}))["reward"][0]))
     predicted = (torch.stack(images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    height, width = predicted.shape[1:3]
+    height, width = predicted.shape[1] // len(keys), predicted.shape[2]
     return Prediction(
-        truth=_resized(rows["image"], height, width),
+        truth=np.concatenate([_resized(rows[key], height, width) for key in keys], 1),
         predicted=predicted,
         reward=np.concatenate([[0.0], rows["reward"][:-1]]).astype(np.float32),
         predicted_reward=np.array(rewards, np.float32) if rewards else None,
@@ -103,13 +114,14 @@ def _model_rows(
     """Rows at the model's rate and in its units: `frameskip` actions concatenated, rewards summed;
     remaining rows at the end are left out."""
     skip = model.spec.frameskip
-    frames = (len(rows["image"]) - 1) // skip + 1
+    shown = len(rows[model.spec.image_keys[0]])
+    frames = (shown - 1) // skip + 1
     whole = (frames - 1) * skip
     out = {k: rows[k][: whole + 1 : skip] for k in rows if k not in ("action", "reward")}
     done = torch.as_tensor(np.asarray(rows["action"][:whole], np.float32))
     done = ActionAdapter.of(model).from_robot(done.unflatten(0, (frames - 1, skip)))
     out["action"] = np.concatenate([done.numpy(), np.zeros((1, done.shape[1]), np.float32)])
-    reward = np.asarray(rows.get("reward", np.zeros(len(rows["image"]))), np.float32)
+    reward = np.asarray(rows.get("reward", np.zeros(shown)), np.float32)
     brought = reward[:whole].reshape(frames - 1, skip).sum(1)
     out["reward"] = np.concatenate([brought, np.zeros(1, np.float32)])
     return out
@@ -157,8 +169,8 @@ def _draw_rewards(axis: Any, prediction: Prediction) -> None:
 def _on(
     values: npt.NDArray[Any], key: str, model: WorldModel, device: torch.device
 ) -> torch.Tensor:
-    if key == "image":
-        values = _resized(values, *model.spec.obs_keys["image"][1:])
+    if key in model.spec.image_keys:
+        values = _resized(values, *model.spec.obs_keys[key][1:])
     return torch.as_tensor(np.ascontiguousarray(values), device=device)
 
 

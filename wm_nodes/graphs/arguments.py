@@ -8,12 +8,13 @@ from pathlib import Path
 from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes
 from wm_models.planners.registry import PLANNERS
-from wm_models.registry import SUMMARIES, preset
+from wm_models.registry import SUMMARIES, preset, refusal_of_cameras
 from wm_nodes import namespaces
 from wm_nodes.graphs import path_arguments
 from wm_nodes.graphs.graph import Argument, GraphError, Values
 from wm_nodes.graphs.weighted_log import WeightedLog
-from wm_nodes.graphs.weights import find_weights, read_facts
+from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
+from wm_nodes.robots.cameras.names import camera_names, contradiction
 
 MODELS = tuple(SUMMARIES)
 
@@ -112,6 +113,31 @@ def first_weights(values: Values) -> str:
     if not weights or (run / "weights" / "latest").exists():
         return ""
     return str(find_weights(weights))
+
+
+def begun_with(values: Values) -> WeightFacts | None:
+    """Return the facts of the weights that the nodes begin with: the run's newest, else those of
+    `weights`; None: there are none."""
+    run, weights = Path(str(values.get("run", ""))) / "weights", str(values.get("weights", ""))
+    if (run / "latest").exists():
+        return read_facts(run)
+    return read_facts(find_weights(weights)) if weights else None
+
+
+def check_cameras(values: Values, *, seen: bool = True) -> None:
+    """Refuse wrong names of cameras and, where a model sees them, cameras that it or the weights to
+    begin with cannot see, before any process starts."""
+    try:
+        cameras = camera_names(str(values["camera"]))
+    except ValueError as error:
+        raise GraphError(str(error)) from None
+    if not seen:
+        return
+    if why := refusal_of_cameras(str(values["model"]), cameras):
+        raise GraphError(why)
+    facts = begun_with(values)
+    if cameras and facts and facts.cameras and (why := contradiction(facts.cameras, cameras)):
+        raise GraphError(why)
 
 
 def split_logs(values: Values) -> list[str]:

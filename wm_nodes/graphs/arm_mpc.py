@@ -18,6 +18,7 @@ from wm_nodes.graphs.arguments import (
     RUN,
     SEED,
     WEIGHTS,
+    check_cameras,
     check_files,
     first_weights,
 )
@@ -74,7 +75,13 @@ ARGUMENTS = (
         low=0,
         high=50,
     ),
-    Argument("camera", "front", "Camera that the model uses.", fixed=True),
+    Argument(
+        "camera",
+        "front",
+        "Camera that the model sees, or several with commas between (Dreamers).",
+        fixed=True,
+        several=True,
+    ),
     Argument("home", True, "Go to the home pose before each episode."),
     Argument(
         "confirm_home",
@@ -224,6 +231,7 @@ def _check(values: Values) -> None:
                 "policy: got model without weights, expected weights:=FOLDER, or policy:=expert."
             )
         check_files(values)
+        check_cameras(values)
 
 
 GRAPH = Graph(

@@ -6,8 +6,9 @@ launch_ros actions, so both have the same arguments, nodes, parameters and resta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ Value = bool | int | float | str
 Parameter = Value | list[str]
 CRASHES, CRASH_WINDOW_S = 5, 60.0  # more crashes of one node than this end the run
 USER_ERROR = 2  # exit code of a node that refuses its parameters
+NOT_NAME = re.compile(r"\W", re.ASCII)  # cannot be in the name of a node
 TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
@@ -31,7 +33,7 @@ class Argument:
 
     `fixed` arguments belong to the run: a resumed run keeps them and refuses others. `namespace`:
     the value is a ROS namespace. whole: (value, folder that relative paths are in) -> the value
-    with absolute paths; None: it has none.
+    with absolute paths; None: it has none. `several`: one or more values, with commas between.
     """
 
     name: str
@@ -43,15 +45,18 @@ class Argument:
     fixed: bool = False
     namespace: bool = False
     whole: Callable[[str, Path], str] | None = None
+    several: bool = False
 
     def parse(self, text: Value) -> Value:
         """Return the value that `text` stands for, or refuse it."""
         word = str(text).strip()
+        if self.several:
+            word = ",".join(each.strip() for each in word.split(","))
         try:
             value = self._convert(word)
         except ValueError:
             raise GraphError(self._wrong(word)) from None
-        if self.choices and value not in self.choices:
+        if self.choices and not {*self._words(value)} <= {*self.choices}:
             raise GraphError(self._wrong(word))
         if self.namespace and word != self.default and not namespaces.legal(word):
             raise GraphError(namespaces.refusal(self.name, word))
@@ -64,7 +69,8 @@ class Argument:
         if isinstance(self.default, bool):
             return "true or false"
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            more = ", or several of them, with commas between" if self.several else ""
+            return "one of " + ", ".join(self.choices) + more
         if isinstance(self.default, str):
             return "text"
         kind = "a whole number" if isinstance(self.default, int) else "a number"
@@ -75,6 +81,9 @@ class Argument:
     def shown(self) -> str:
         """Return the default as it would be typed."""
         return show(self.default)
+
+    def _words(self, value: Value) -> list[Value]:
+        return [*str(value).split(",")] if self.several else [value]
 
     def _convert(self, word: str) -> Value:
         if isinstance(self.default, bool):
@@ -117,6 +126,8 @@ class NodeSpec:
     restart: a crash starts it again; exit codes 0 and 2 (a user's mistake) never do.
     on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over); the others have
     `grace_s` seconds to end by themselves first (a report takes a while).
+    each: an argument of several values, of each of which a node of this kind is started with that
+    value; "": one node. ros_name: its name in the ROS graph; "": the executable's own.
     stop_rank: nodes of rank 0 stop first, then 1, then 2; within `stop_s` seconds each rank.
     shown: its output goes to the terminal; of the others only errors do.
     """
@@ -133,11 +144,28 @@ class NodeSpec:
     threads: Callable[[int], int] = lambda cores: 1
     nice: int = 0
     shown: bool = False
+    each: str = ""
+    ros_name: str = ""
 
     @property
     def module(self) -> str:
         """Return the module that runs it; `executable` may name one outside this package."""
         return self.executable if "." in self.executable else f"wm_nodes.nodes.{self.executable}"
+
+    def copies(self, values: Values) -> tuple[NodeSpec, ...]:
+        """Return a node for each of several values of the argument `each`, named after it."""
+        words = str(values.get(self.each, "")).split(",")
+        if len(words) < 2:
+            return (self,)
+
+        def copy(word: str) -> NodeSpec:
+            name = f"{self.name}_{NOT_NAME.sub('_', word)}"
+            own = {self.each: word}
+            return replace(
+                self, name=name, ros_name=name, parameters=lambda v: self.parameters({**v, **own})
+            )
+
+        return tuple(copy(word) for word in words)
 
 
 @dataclass(frozen=True)
@@ -184,7 +212,8 @@ class Graph:
 
     def running(self, values: Values) -> tuple[NodeSpec, ...]:
         """Return the nodes that these arguments start."""
-        return tuple(node for node in self.nodes if node.condition(values))
+        chosen = (node for node in self.nodes if node.condition(values))
+        return tuple(copy for node in chosen for copy in node.copies(values))
 
     def task(self, values: Values) -> str:
         """Return the task that all nodes have; "" where none has one. GraphError: they differ."""

@@ -18,6 +18,7 @@ from wm_nodes.graphs.arguments import (
     SEED,
     SET,
     WEIGHTS,
+    check_cameras,
     check_files,
     first_weights,
     trainer_threads,
@@ -45,6 +46,7 @@ def _monitor(values: Values) -> Mapping[str, Parameter]:
 
 def _check(values: Values) -> None:
     check_files(values)
+    check_cameras(values)
     if not Path(str(values["log"])).is_dir():
         raise GraphError(
             f"log: got {values['log']!r}, which does not exist, expected the folder of a log."
@@ -64,9 +66,10 @@ GRAPH = Graph(
         Argument(
             "camera",
             "",
-            "Camera of the log that the model uses; empty: the first of its image size, or the "
-            "only one.",
+            "Camera of the log that the model sees, or several with commas between (Dreamers); "
+            "empty: the first of its image size, or the only one.",
             fixed=True,
+            several=True,
         ),
         Argument("steps", 0, "End after this many updates; 0: never.", low=0),
         RUN,

@@ -17,10 +17,13 @@ from wm_nodes.graphs.arguments import (
     RUN,
     SEED,
     WEIGHTS,
+    begun_with,
+    check_cameras,
     check_files,
     first_weights,
 )
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Values
+from wm_nodes.robots.cameras.names import camera_names, joined
 
 SETTLE_S = 2.0  # after the episode's end, for the recorder's last rows
 NONE = "none"
@@ -50,7 +53,14 @@ def _cameras(log: Path) -> list[str]:
 
 
 def _camera(values: Values) -> str:
-    return str(values["camera"]) or next(iter(_cameras(Path(str(values["log"])))), "")
+    """Return the chosen cameras, else the several that the weights were trained with, else the
+    log's first."""
+    if values["camera"]:
+        return str(values["camera"])
+    facts = begun_with(values)
+    if facts is not None and len(facts.cameras) > 1:
+        return joined(facts.cameras)
+    return next(iter(_cameras(Path(str(values["log"])))), "")
 
 
 def _model_node(values: Values) -> dict[str, Parameter]:
@@ -76,10 +86,12 @@ def _split(values: Values) -> bool:
 
 def _check(values: Values) -> None:
     check_files(values)
-    cameras, camera = _cameras(Path(str(values["log"]))), str(values["camera"])
-    if camera and camera not in cameras:
+    cameras = _cameras(Path(str(values["log"])))
+    camera = _camera(values)
+    check_cameras({**values, "camera": camera}, seen=values["composition"] != NONE)
+    if unknown := [name for name in camera_names(camera) if name not in cameras]:
         raise GraphError(
-            f"camera: got {camera!r}, expected one of the log's: {', '.join(cameras)}."
+            f"camera: got {unknown[0]!r}, expected one of the log's: {', '.join(cameras)}."
         )
 
 
@@ -107,7 +119,13 @@ GRAPH = Graph(
         MODEL,
         WEIGHTS,
         PLANNER,
-        Argument("camera", "", "Camera that the planning nodes use; empty: the log's first."),
+        Argument(
+            "camera",
+            "",
+            "Camera that the planning nodes use, or several with commas between; empty: those of "
+            "the weights where they are several, else the log's first.",
+            several=True,
+        ),
         SEED,
         RUN,
         NETWORK,

@@ -32,15 +32,19 @@ from wm_nodes.graphs.arguments import (
     STEPS,
     TRAIN,
     WEIGHTS,
+    begun_with,
+    check_cameras,
     check_files,
     first_weights,
     split_logs,
     trainer_threads,
 )
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
+from wm_nodes.robots.cameras.names import camera_names
 from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
 from wm_nodes.robots.sims import background_sources
 
+SEVERAL = "a Dreamer can see several together"
 REPORT_S = 180.0  # after the robot's end, for the monitor's report
 AHEAD = 100  # agent steps that the robot may be ahead of the trainer's ratio: then it waits
 SAME_ROBOT = "adapter task seed action_repeat time_limit render camera size limits".split()
@@ -152,7 +156,12 @@ class GraphRobot:
         return (
             Argument("task", self.tasks[0], task, choices=tasks, fixed=True),
             Argument(
-                "camera", self.cameras[0], "Camera of the simulator.", choices=cameras, fixed=True
+                "camera",
+                self.cameras[0],
+                f"Camera of the simulator; {SEVERAL}{'' if cameras else ', with commas between'}.",
+                choices=cameras,
+                fixed=True,
+                several=True,
             ),
             Argument(
                 "action_repeat",
@@ -244,6 +253,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
     offline = split_logs(values)
     return {
         **({"offline": offline} if offline else {}),
+        **(_pick(values, "camera") if len(camera_names(str(values["camera"]))) > 1 else {}),
         **_pick(values, "model", "set", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
         "weights": first_weights(values),
@@ -291,7 +301,14 @@ def _any_robot() -> tuple[Argument, ...]:
     )
     return (
         Argument("task", "", f"Task; empty: the robot's first. {tasks}.", fixed=True),
-        Argument("camera", "", f"Camera; empty: the robot's first. {cameras}.", fixed=True),
+        Argument(
+            "camera",
+            "",
+            f"Camera, or several with commas between: {SEVERAL}. Empty: the robot's first. "
+            f"{cameras}.",
+            fixed=True,
+            several=True,
+        ),
         Argument(
             "action_repeat",
             0,
@@ -321,6 +338,7 @@ def _check(robot: GraphRobot, values: Values) -> None:
     the robot node refuses a task that there is not, and the trainer a model that cannot take it.
     """
     check_files(values)
+    check_cameras(values, seen=bool(values["train"]) or begun_with(values) is not None)
     if "background" in values:
         _background(values)
     model, learned = str(values["model"]), values["train"] or values["weights"]
@@ -434,7 +452,7 @@ def _graph(
         description=description,
         arguments=arguments,
         nodes=(
-            NodeSpec("camera", "camera", _camera, condition=_split),
+            NodeSpec("camera", "camera", _camera, condition=_split, each="camera"),
             NodeSpec("encoder", "encoder", _image_node, condition=_split),
             NodeSpec("world_model", "world_model", _image_node, condition=_split),
             NodeSpec("policy", "policy", _policy, condition=_split),

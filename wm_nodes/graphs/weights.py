@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from wm_nodes.assets import pretrained
 from wm_nodes.errors import closest
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
+from wm_nodes.robots.cameras.names import camera_names
 
 TAKEN = (
     "camera",
@@ -40,6 +42,13 @@ class WeightFacts:
     def robot(self) -> str:
         """Name of the robot, "" where the manifest has none."""
         return str(self.trained_with.get("robot", ""))
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that the model sees; empty where the manifest has none."""
+        with suppress(ValueError):
+            return camera_names(str(self.trained_with.get("camera", "")))
+        return ()
 
 
 def find_weights(text: str) -> Path:

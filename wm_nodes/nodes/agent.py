@@ -9,7 +9,7 @@ from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_nodes.agent.encoder import Encoder
 from wm_nodes.agent.state_filter import StateFilter
-from wm_nodes.agent.weights import VersionSwitch, Weights, check_space
+from wm_nodes.agent.weights import VersionSwitch, Weights, check_cameras, check_space
 from wm_nodes.control.plans import PlanMaker
 from wm_nodes.errors import MessageError
 from wm_nodes.nodes.camera import PipelineParams
@@ -43,12 +43,16 @@ class AgentNode(ModelNode[AgentParams]):
     def configure(self) -> None:
         p = self.params
         self._pipeline = p.pipeline()
-        self._camera = CameraWatch(self, p.camera, p.stale_s, p.frozen_s)
+        named = len(p.cameras) > 1
+        self._watches = {
+            camera: CameraWatch(self, camera, p.stale_s, p.frozen_s, named=named)
+            for camera in p.cameras
+        }
         self._realtime = p.mode == topics.REALTIME
         self._input = ObservationInput(
             self,
             p.images,
-            p.camera,
+            p.cameras,
             topics.frames_qos(p.mode, topics.STREAM),
             self._on_observation,
             prepare=self._prepare,
@@ -63,33 +67,35 @@ class AgentNode(ModelNode[AgentParams]):
         self._maker = PlanMaker()
         self._answer: Plan | None = None
         self._plans = topics.PLAN.publisher(self)
-        self._topics = AgentTopics(self, p.camera)
+        self._topics = AgentTopics(self, p.cameras)
         self._space = RobotSpace(self, self._maker)
-        self._robot = RobotCamera(self, p.camera, p.images)
+        self._robot = [RobotCamera(self, camera, p.images) for camera in p.cameras]
 
     def activate(self) -> None:
         super().activate()
-        if self._realtime:
-            self._camera.start()
+        for watch in self._watches.values() if self._realtime else ():
+            watch.start()
 
     def deactivate(self) -> None:
-        self._camera.stop()
+        for watch in self._watches.values():
+            watch.stop()
 
     def _on_new(self, newest: Weights) -> None:
         super()._on_new(newest)
+        check_cameras(newest, self.params.cameras)
         self._input.require(image=newest.wants_image, joints=newest.wants_proprio)
 
-    def _prepare(self, stamp_ns: int, raw: Image) -> Image | None:
+    def _prepare(self, camera: str, stamp_ns: int, raw: Image) -> Image | None:
         """Return the image that the model sees; None: it cannot be used."""
         try:
             image = self._pipeline(raw)
         except MessageError as error:
-            self.drop(f"{self.params.camera}/image_raw/{error.reason}", str(error))
+            self.drop(f"{camera}/image_raw/{error.reason}", str(error))
             return None
         if self._realtime:
-            self._camera.check_stamp(stamp_ns)
-            self._camera.record(image)
-            self._topics.publish_image(image, stamp_ns)
+            self._watches[camera].check_stamp(stamp_ns)
+            self._watches[camera].record(image)
+            self._topics.publish_image(camera, image, stamp_ns)
         return image
 
     def _on_step(self, step: Step) -> None:
@@ -112,7 +118,8 @@ class AgentNode(ModelNode[AgentParams]):
                 self.diagnostics.weights = weights.version
                 self._act(weights, observed)
         if not self._realtime:
-            self._topics.publish_image(observed.image, step.stamp_ns)
+            for camera, image in observed.images.items():
+                self._topics.publish_image(camera, image, step.stamp_ns)
 
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()
@@ -124,14 +131,14 @@ class AgentNode(ModelNode[AgentParams]):
     def _act(self, weights: Weights, observed: Observed) -> None:
         started, step = time.perf_counter(), observed.step
         try:
-            tokens = self._encoder.encode(weights, observed.image, observed.proprio)
+            tokens = self._encoder.encode(weights, observed.images, observed.proprio)
         except MessageError as error:
             self.drop(f"image/{error.reason}", str(error))
             return
         state = self._filter.update(weights, tokens, step)
         if not step.is_last:
             self._plan(weights, state, step, started)
-        self._topics.publish_state(weights, tokens, state, observed.image, step.stamp_ns)
+        self._topics.publish_state(weights, tokens, state, observed.images, step.stamp_ns)
 
     def _plan(self, weights: Weights, state: State, step: Step, started: float) -> None:
         """Publish a plan; without a goal random actions in lock-step, nothing in real time."""

@@ -47,8 +47,8 @@ class TrainerParams(NodeParams):
     )
     camera: str = param(
         "",
-        "Camera of the log to learn from; empty: the first with the model's image size, or the "
-        "only one.",
+        "Camera of the log to learn from, or several with commas between; empty: the first with "
+        "the model's image size, or the only one.",
     )
     weights: str = param(
         "", "Folder of the first weights; empty: random ones. A resumed run keeps its own."

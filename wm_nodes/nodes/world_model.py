@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from wm_models.interface.state import State
 from wm_nodes.agent.decoder import beside_truth
 from wm_nodes.agent.state_filter import StateFilter
 from wm_nodes.agent.weights import Weights
+from wm_nodes.errors import user_errors
 from wm_nodes.nodes.model_node import ModelNode, ModelNodeParams
 from wm_nodes.records import Features, Image, Latent, Step
+from wm_nodes.robots.cameras.names import required_names
 from wm_nodes.ros import messages, spin, topics
+from wm_nodes.ros.observation_input import image_part
 from wm_nodes.ros.parameters import param
 from wm_nodes.ros.synchronizer import Synchronizer
 
@@ -22,8 +26,16 @@ from wm_nodes.ros.synchronizer import Synchronizer
 @dataclass(frozen=True)
 class WorldModelParams(ModelNodeParams):
     camera: str = param(
-        "corner4", "Camera whose images are shown beside the imagined ones on imagination/image."
+        "corner4",
+        "Camera, or several with commas between, whose images are shown beside the imagined ones "
+        "on imagination/image.",
     )
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Return the names of the cameras. UserError: an empty or a repeated name, or none."""
+        with user_errors(ValueError):
+            return required_names(self.camera)
 
 
 class WorldModelNode(ModelNode[WorldModelParams]):
@@ -39,7 +51,7 @@ class WorldModelNode(ModelNode[WorldModelParams]):
         self._answer: Latent | None = None
         self._out = topics.LATENT.publisher(self)
         self._imagined = topics.IMAGINATION.publisher(self)
-        self._shown = Synchronizer(("image", "state"))
+        self._shown = Synchronizer(("state", *map(image_part, self.params.cameras)))
         self._has_images = False
         qos = topics.frames_qos(self.params.mode)
         self.listen(topics.FEATURES, messages.features_from_msg, self._on_features, qos)
@@ -92,21 +104,24 @@ class WorldModelNode(ModelNode[WorldModelParams]):
             return
         if not self._has_images:  # images are needed for this only
             self._has_images = True
-            qos, camera = topics.frames_qos(self.params.mode), self.params.camera
-            self.listen(topics.IMAGE, messages.image_from_msg, self._on_image, qos, camera=camera)
+            qos = topics.frames_qos(self.params.mode)
+            for camera in self.params.cameras:
+                take = partial(self._on_image, camera)
+                self.listen(topics.IMAGE, messages.image_from_msg, take, qos, camera=camera)
         self._publish_beside(
             step.stamp_ns, self._shown.put("state", step.stamp_ns, (weights, state))
         )
 
-    def _on_image(self, stamp_ns: int, image: Image) -> None:
+    def _on_image(self, camera: str, stamp_ns: int, image: Image) -> None:
         if self._imagined.get_subscription_count():
-            self._publish_beside(stamp_ns, self._shown.put("image", stamp_ns, image))
+            self._publish_beside(stamp_ns, self._shown.put(image_part(camera), stamp_ns, image))
 
-    def _publish_beside(self, stamp_ns: int, both: dict[str, Any] | None) -> None:
-        if both is not None:
-            weights, state = both["state"]
-            image = beside_truth(weights, state, both["image"])
-            self._imagined.publish(messages.image_to_msg(image, stamp_ns, self.params.camera))
+    def _publish_beside(self, stamp_ns: int, parts: dict[str, Any] | None) -> None:
+        if parts is not None:
+            weights, state = parts["state"]
+            images = {camera: parts[image_part(camera)] for camera in self.params.cameras}
+            image = beside_truth(weights, state, images)
+            self._imagined.publish(messages.image_to_msg(image, stamp_ns, self.params.cameras[0]))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,23 +18,28 @@ from wm_nodes.ros.node import ManagedNode
 class AgentTopics:
     """Nothing is computed for a topic without a subscriber."""
 
-    def __init__(self, node: ManagedNode[Any], camera: str) -> None:
-        self._camera = camera
-        self._images = topics.IMAGE.publisher(node, camera=camera)
+    def __init__(self, node: ManagedNode[Any], cameras: Sequence[str]) -> None:
+        self._frame = cameras[0]  # of imagined images
+        self._images = {name: topics.IMAGE.publisher(node, camera=name) for name in cameras}
         self._features = topics.FEATURES.publisher(node)
         self._latents = topics.LATENT.publisher(node)
         self._imagination = topics.IMAGINATION.publisher(node)
 
-    def publish_image(self, image: Image | None, stamp_ns: int) -> None:
-        """Publish an image (H, W, 3) of the model's size, if there is one."""
-        if image is not None and self._images.get_subscription_count():
-            frame = messages.optical_frame(self._camera)
-            self._images.publish(messages.image_to_msg(image, stamp_ns, frame))
+    def publish_image(self, camera: str, image: Image, stamp_ns: int) -> None:
+        """Publish a camera's image (H, W, 3) of the model's size."""
+        if self._images[camera].get_subscription_count():
+            frame = messages.optical_frame(camera)
+            self._images[camera].publish(messages.image_to_msg(image, stamp_ns, frame))
 
     def publish_state(
-        self, weights: Weights, tokens: Tensor, state: State, image: Image | None, stamp_ns: int
+        self,
+        weights: Weights,
+        tokens: Tensor,
+        state: State,
+        images: Mapping[str, Image],
+        stamp_ns: int,
     ) -> None:
-        """Publish tokens [1, N, D], a state of batch size 1, and its decoding beside `image`."""
+        """Publish tokens [1, N, D], a state of batch size 1, and its decoding beside `images`."""
         spec = weights.model.spec
         if self._features.get_subscription_count():
             origin = weights.origin(spec.encoder_module)
@@ -43,8 +49,8 @@ class AgentTopics:
             flat = weights.model.pack(state)[0].float().cpu().numpy()
             latent = Latent(stamp_ns, weights.origin(spec.state_module), flat)
             self._latents.publish(messages.latent_to_msg(latent))
-        if image is None or not spec.has_decoder:
+        if not images or not spec.has_decoder:
             return
         if self._imagination.get_subscription_count():
-            both = beside_truth(weights, state, image)
-            self._imagination.publish(messages.image_to_msg(both, stamp_ns, self._camera))
+            both = beside_truth(weights, state, images)
+            self._imagination.publish(messages.image_to_msg(both, stamp_ns, self._frame))

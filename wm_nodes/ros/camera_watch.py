@@ -16,17 +16,27 @@ CHECK_S = 0.1
 
 
 class CameraWatch:
-    """Reports faults `camera` and `camera_clock`.
+    """Reports faults `camera` and `camera_clock`; of several cameras in one node, `named`, each has
+    faults `camera/NAME` and `camera_clock/NAME`.
 
     stale_s, frozen_s: a camera without a new image, or with the same image, for longer is faulty
     [s]; 0: never. Checks between `start` and `stop`.
     """
 
     def __init__(
-        self, node: ManagedNode[Any], camera: str, stale_s: float, frozen_s: float
+        self,
+        node: ManagedNode[Any],
+        camera: str,
+        stale_s: float,
+        frozen_s: float,
+        *,
+        named: bool = False,
     ) -> None:
-        self._node = node
-        self._liveness, self._stamps = Liveness(stale_s, frozen_s), StampWatch(node, camera)
+        self._node, self._fault, self._name = node, "camera", ""
+        if named:
+            self._fault, self._name = f"camera/{camera}", f"{camera}: "
+        self._liveness = Liveness(stale_s, frozen_s)
+        self._stamps = StampWatch(node, camera, named=named)
         self._timer: Timer | None = None
 
     def start(self) -> None:
@@ -48,6 +58,6 @@ class CameraWatch:
     def _check(self) -> None:
         fault = self._liveness.fault(time.perf_counter())
         if fault:
-            self._node.report_fault("camera", fault, error=True)
+            self._node.report_fault(self._fault, self._name + fault, error=True)
         else:
-            self._node.clear_fault("camera", "the camera sends new images again")
+            self._node.clear_fault(self._fault, f"{self._name}the camera sends new images again")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rclpy.qos import QoSProfile
@@ -13,17 +14,22 @@ from wm_nodes.ros import messages, topics
 from wm_nodes.ros.node import ManagedNode
 from wm_nodes.ros.synchronizer import Synchronizer
 
-STEP, IMAGE, JOINTS = "step", "image", "joints"
+STEP, JOINTS = "step", "joints"
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One observation: its step, and what a model needs of image (H, W, 3) and joint states (names
-    and values)."""
+    """One observation: its step, and what a model needs of images {camera: (H, W, 3)} and joint
+    states (names and values)."""
 
     step: Step
-    image: Image | None
+    images: Mapping[str, Image]  # of all cameras in their order, or empty
     joints: tuple[tuple[str, ...], Vector] | None
+
+    @property
+    def image(self) -> Image | None:
+        """The image of the only camera; None where there are several, or none."""
+        return next(iter(self.images.values())) if len(self.images) == 1 else None
 
     @property
     def proprio(self) -> Vector | None:
@@ -34,43 +40,58 @@ class Observed:
 class ObservationInput:
     """Calls `handle` with each complete observation.
 
-    images: topic of the camera's images. prepare: is given each image and its stamp, and returns
-    what to use, or None to drop it. on_step: is called with each step first. newest_only: of the
-    observations that have been received, handle the newest only. At first an image and a step are
-    required; see `require`.
+    It is complete when the images of all cameras, and the other parts, of its stamp are there.
+    images: topic of a camera's images. prepare: is given the camera, the stamp and each image, and
+    returns what to use, or None to drop it. on_step: is called with each step first. newest_only:
+    of the observations that have been received, handle the newest only. At first images and a step
+    are required; see `require`.
     """
 
     def __init__(
         self,
         node: ManagedNode[Any],
         images: topics.Topic,
-        camera: str,
+        cameras: Sequence[str],
         qos: QoSProfile,
         handle: Callable[[Observed], None],
         *,
-        prepare: Callable[[int, Image], Image | None] = lambda stamp_ns, image: image,
+        prepare: Callable[[str, int, Image], Image | None] = lambda camera, stamp_ns, image: image,
         on_step: Callable[[Step], None] = lambda step: None,
         newest_only: bool = False,
     ) -> None:
         self._handle, self._prepare, self._on_step = handle, prepare, on_step
         self._newest_only, self._draining = newest_only, False
         self._newest: dict[str, Any] = {}
-        self._synchronizer = Synchronizer((IMAGE, STEP))
+        self._cameras = tuple(cameras)
+        self._node, self._images_required = node, True
+        self._synchronizer = Synchronizer(
+            (STEP, *map(image_part, cameras)), on_drop=self._report_incomplete
+        )
         self._drains = (
-            node.listen(images, messages.image_from_msg, self._on_image, qos, camera=camera),
+            *(
+                node.listen(
+                    images,
+                    messages.image_from_msg,
+                    partial(self._on_image, camera),
+                    qos,
+                    camera=camera,
+                )
+                for camera in cameras
+            ),
             node.listen(topics.STEPS, messages.step_from_msg, self._on_new_step),
             node.listen(topics.JOINT_STATES, messages.joints_from_msg, self._on_joints),
         )
 
     def require(self, *, image: bool, joints: bool) -> None:
         """Set what belongs to an observation beside its step."""
-        parts = [name for name, needed in ((IMAGE, image), (JOINTS, joints)) if needed]
-        self._synchronizer.require((STEP, *parts))
+        self._images_required = image
+        parts = map(image_part, self._cameras) if image else ()
+        self._synchronizer.require((STEP, *parts, *((JOINTS,) if joints else ())))
 
-    def _on_image(self, stamp_ns: int, image: Image) -> None:
-        prepared = self._prepare(stamp_ns, image)
+    def _on_image(self, camera: str, stamp_ns: int, image: Image) -> None:
+        prepared = self._prepare(camera, stamp_ns, image)
         if prepared is not None:
-            self._put(IMAGE, stamp_ns, prepared)
+            self._put(image_part(camera), stamp_ns, prepared)
 
     def _on_new_step(self, step: Step) -> None:
         self._on_step(step)
@@ -78,6 +99,19 @@ class ObservationInput:
 
     def _on_joints(self, stamp_ns: int, names: tuple[str, ...], values: Vector) -> None:
         self._put(JOINTS, stamp_ns, (names, values))
+
+    def _report_incomplete(self, stamp_ns: int, had: frozenset[str]) -> None:
+        """Report the cameras whose image is missing beside those of others."""
+        missing = [camera for camera in self._cameras if image_part(camera) not in had]
+        if not self._images_required or not 0 < len(missing) < len(self._cameras):
+            return
+        for camera in missing:
+            self._node.drop(
+                f"observation/{camera}",
+                f"observation of stamp {stamp_ns}: got no image of camera {camera}, expected one "
+                f"of each of {', '.join(self._cameras)}. Start that camera, or give the images of "
+                "one moment the same stamp.",
+            )
 
     def _put(self, part: str, stamp_ns: int, value: Any) -> None:
         parts = self._synchronizer.put(part, stamp_ns, value)
@@ -92,4 +126,11 @@ class ObservationInput:
                 drain()
             self._draining = False
         newest = self._newest
-        self._handle(Observed(newest[STEP], newest.get(IMAGE), newest.get(JOINTS)))
+        parts = {camera: newest.get(image_part(camera)) for camera in self._cameras}
+        images = {camera: image for camera, image in parts.items() if image is not None}
+        self._handle(Observed(newest[STEP], images, newest.get(JOINTS)))
+
+
+def image_part(camera: str) -> str:
+    """Return the name of a camera's image among the parts of an observation."""
+    return f"image/{camera}"

@@ -24,8 +24,10 @@ def wrong_stamp(stamp_ns: int, age_s: float) -> str:
 class StampWatch:
     """Counts stamps of one camera that are out of range, as facts `stamps/<camera>/<reason>`."""
 
-    def __init__(self, node: ManagedNode[Any], camera: str) -> None:
+    def __init__(self, node: ManagedNode[Any], camera: str, *, named: bool = False) -> None:
+        """named: put the camera's name into that of the fault."""
         self._node, self._camera = node, camera
+        self._fault = f"camera_clock/{camera}" if named else "camera_clock"
         self._counts: Counter[str] = Counter()
         self.age_s = 0.0  # of the newest stamp
         self.text = ""  # what is wrong with it
@@ -51,8 +53,6 @@ class StampWatch:
     def report(self, stamp_ns: int) -> None:
         """Report a stamp out of range as fault `camera_clock`; the image is used all the same."""
         if self.right(stamp_ns, "Synchronise the clocks (chrony, PTP), or correct its driver."):
-            self._node.clear_fault(
-                "camera_clock", f"stamps of camera {self._camera} are right again"
-            )
+            self._node.clear_fault(self._fault, f"stamps of camera {self._camera} are right again")
         else:
-            self._node.report_fault("camera_clock", self.text)
+            self._node.report_fault(self._fault, self.text)

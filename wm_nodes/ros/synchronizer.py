@@ -10,11 +10,14 @@ class Synchronizer:
     """Collects the parts of each stamp; a complete set is returned once. Parts come in any order.
 
     Keeps at most `size` incomplete stamps and drops the oldest first; `on_drop` is called with the
-    stamp [ns] of each.
+    stamp [ns] of each and the names of the parts that it has.
     """
 
     def __init__(
-        self, parts: tuple[str, ...], size: int = 16, on_drop: Callable[[int], None] | None = None
+        self,
+        parts: tuple[str, ...],
+        size: int = 16,
+        on_drop: Callable[[int, frozenset[str]], object] | None = None,
     ) -> None:
         self._size, self._on_drop = size, on_drop
         self.require(parts)
@@ -34,7 +37,7 @@ class Synchronizer:
             return self._incomplete.pop(stamp_ns)
         if len(self._incomplete) > self._size:
             oldest = next(iter(self._incomplete))
-            del self._incomplete[oldest]
+            had = frozenset(self._incomplete.pop(oldest))
             if self._on_drop:
-                self._on_drop(oldest)
+                self._on_drop(oldest, had)
         return None

@@ -26,20 +26,20 @@ DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are demonstratio
 class Batches:
     """Batches of log windows in the model's units, from memory or from the device's cache.
 
-    `fields` are the learner's (see :class:`Learner`), `camera` the log's camera behind "image".
+    `fields` are the learner's (see :class:`Learner`), `cameras` the log's that the model sees.
     """
 
     def __init__(
         self,
         readers: Sequence[LogReader],
         fields: frozenset[str],
-        camera: str,
+        cameras: Sequence[str],
         actions: ActionAdapter,
         sampling: Sampling,
         config: TrainingConfig,
         device: str,
     ) -> None:
-        stored = log_fields(fields, camera)
+        stored = log_fields(fields, cameras)
         self._actions, self._with_demo = actions, "demo" in fields
         self.sampler = Sampler(
             list(zip(readers, [share for _, share in config.logs], strict=True)),
@@ -89,9 +89,12 @@ class Batches:
         return batch
 
 
-def log_fields(fields: frozenset[str], camera: str) -> dict[str, str]:
-    """Return the log's field of each name in a batch; "demo" is computed from two fields."""
+def log_fields(fields: frozenset[str], cameras: Sequence[str]) -> dict[str, str]:
+    """Return the log's field of each name in a batch; "demo" is computed from two fields.
+
+    "image" is that of the only camera; of several, the names are those of the log.
+    """
     more = {"source", "is_last"} if "demo" in fields else set()
     names = sorted((fields - {"image", "demo"}) | more)
-    image = {"image": f"image/{camera}"} if "image" in fields else {}
+    image = {"image": f"image/{cameras[0]}"} if "image" in fields else {}
     return {**image, **{name: name for name in names}}

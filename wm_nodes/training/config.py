@@ -36,6 +36,7 @@ class TrainingConfig:
     pinned: bool = True  # batches for a GPU lie in pinned memory
     recency: float = 0.0  # half-life of an episode's odds to be drawn [rows]; 0: equal odds
     eval_every: int = 0  # updates between evaluations; 0: none
-    camera: str = ""  # of the log, that the model uses; empty: see camera.choose_camera
+    camera: str = ""  # of the log, that the model sees, several with commas between; empty: see
+    # camera.choose_cameras
     hold_out: float = 0.0  # share of every log's episodes to evaluate on, not to learn from
     allow_mixed: bool = False  # learn from logs whose robot, task or action space differ

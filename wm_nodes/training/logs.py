@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wm_datasets.log import LogReader
@@ -80,14 +80,17 @@ class TrainingLogs:
                 "one. Hold out more, or record more episodes."
             )
 
-    def resize(self, camera: str, height: int, width: int) -> None:
-        """Let every log show the camera's images in this size [pixels]."""
-        for reader in self.readers:
-            if f"image/{camera}" not in reader.spec.fields:
-                raise TrainingError(
-                    f"log: got {reader.path} with cameras {list(reader.spec.cameras)}, expected "
-                    f"{camera!r}, which the model uses."
-                )
-        shape = self.readers[0].spec.cameras[camera]
-        self.resized_from = None if shape[:2] == (height, width) else shape[:2]
-        self.readers = [resized(reader, camera, height, width) for reader in self.readers]
+    def resize(self, cameras: Sequence[str], height: int, width: int) -> None:
+        """Let every log show these cameras' images in this size [pixels]."""
+        self.resized_from = None
+        for camera in cameras:
+            for reader in self.readers:
+                if f"image/{camera}" not in reader.spec.fields:
+                    raise TrainingError(
+                        f"log: got {reader.path} with cameras {list(reader.spec.cameras)}, "
+                        f"expected {camera!r}, which the model uses."
+                    )
+            shape = self.readers[0].spec.cameras[camera]
+            if shape[:2] != (height, width):
+                self.resized_from = shape[:2]
+            self.readers = [resized(reader, camera, height, width) for reader in self.readers]

@@ -234,7 +234,7 @@ class Trainer:
         if self.config.hold_out:
             held_out = HeldOut(self.config.hold_out)
             figures |= evaluate_held_out(
-                setup.model, self.logs.readers, setup.camera, held_out, seed=self.config.seed
+                setup.model, self.logs.readers, setup.cameras, held_out, seed=self.config.seed
             )
         manifest = None
         if self._evaluate_weights is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from wm_models.registry import preset
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import load_modules, read_manifest, read_weights
 from wm_nodes.evaluation.held_out import HeldOut
+from wm_nodes.robots.cameras.names import camera_names, joined
 from wm_nodes.training.batches import Batches, log_fields
-from wm_nodes.training.camera import choose_camera
-from wm_nodes.training.config import TrainingConfig
+from wm_nodes.training.camera import choose_cameras
+from wm_nodes.training.config import TrainingConfig, TrainingError
 from wm_nodes.training.embodiment_stats import measure_embodiment
 from wm_nodes.training.episode_returns import EpisodeReturns
 from wm_nodes.training.logs import TrainingLogs
@@ -35,7 +36,7 @@ class Setup:
     embodiment: Embodiment
     model: WorldModel
     learner: Learner
-    camera: str  # of the log, that the model uses; empty: it uses no image
+    cameras: tuple[str, ...]  # of the log, that the model sees; empty: it uses no image
     batches: Batches
     returns: EpisodeReturns
     pretrained: Mapping[str, Any]  # entries of the manifest about weights trained elsewhere
@@ -63,7 +64,7 @@ class Setup:
                 "task": spec.task,
                 "robot": spec.robot,
                 **dict(spec.extra),
-                "camera": self.camera,
+                "camera": joined(self.cameras),
                 "config": resolved(self.preset),
                 **self.pretrained,
             },
@@ -89,32 +90,34 @@ def build_setup(
             if resumed or not name.startswith("learner.")
         }
         varied = preset(config.model).varied({**kept, **config.settings})
+    requested = _names(config.camera)
     embodiment = manifest.embodiment if manifest else measure_embodiment(logs.readers)
+    if manifest is None and len(requested) > 1:
+        embodiment = replace(embodiment, cameras=requested)
     model = varied.build(embodiment, config.seed)
-    camera = ""
+    cameras: tuple[str, ...] = ()
     if model.spec.image_size is not None:
-        _, height, width = model.spec.obs_keys["image"]
-        camera = choose_camera(
+        cameras = choose_cameras(
             logs.readers[0].spec.cameras,
-            (height, width),
-            requested=config.camera,
-            trained_with=str(manifest.extra.get("camera", "")) if manifest else "",
+            model.spec.image_size,
+            requested=requested,
+            trained_with=_names(str(manifest.extra.get("camera", ""))) if manifest else (),
             resumed_run=config.run.name if resumed else "",
             model=varied.name,
         )
-        logs.resize(camera, height, width)
+        logs.resize(cameras, *model.spec.image_size)
     pretrained = {} if manifest else varied.pretrain(model, read_weights)
     learner = varied.build_learner(model, config.seed, device)
-    logs.require_fields(log_fields(learner.fields, camera).values(), varied.name)
+    logs.require_fields(log_fields(learner.fields, cameras).values(), varied.name)
     actions = ActionAdapter.of(model)
     return Setup(
         preset=varied,
         embodiment=embodiment,
         model=model,
         learner=learner,
-        camera=camera,
+        cameras=cameras,
         batches=Batches(
-            logs.readers, learner.fields, camera, actions, varied.sampling, config, device
+            logs.readers, learner.fields, cameras, actions, varied.sampling, config, device
         ),
         returns=EpisodeReturns(
             logs.readers[0],
@@ -122,6 +125,14 @@ def build_setup(
         ),
         pretrained=pretrained,
     )
+
+
+def _names(camera: str) -> tuple[str, ...]:
+    """Return the cameras with commas between. TrainingError: an empty or a repeated name."""
+    try:
+        return camera_names(camera)
+    except ValueError as error:
+        raise TrainingError(str(error)) from None
 
 
 def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:

@@ -24,7 +24,7 @@ import numpy as np
 from wm_datasets import LogReader, Source
 from wm_models.interface.world_model import WorldModel
 from wm_nodes.evaluation.evaluate import mean_interval, wilson
-from wm_nodes.evaluation.open_loop import Prediction, draw_prediction, predict
+from wm_nodes.evaluation.open_loop import Prediction, draw_prediction, image_fields, predict
 from wm_nodes.viz.video import episode_frames, write_video
 
 if TYPE_CHECKING:
@@ -228,8 +228,10 @@ def write_prediction(
     folder: Path,
     settings: ReportSettings,
 ) -> dict[str, Any]:
-    """Draw prediction.png and return its part of the summary; nothing without camera or decoder."""
-    if not (reader.spec.cameras and model.spec.has_decoder):
+    """Draw prediction.png and return its part of the summary; nothing without a decoder
+    or the model's cameras."""
+    missing = set(model.spec.cameras) - reader.spec.cameras.keys()
+    if missing or not (reader.spec.cameras and model.spec.has_decoder):
         return {}
     camera = next(iter(reader.spec.cameras))
     prediction, episode = _predict(reader, camera, model, episodes, settings)
@@ -252,7 +254,7 @@ def _predict(
     goal = episode.first_success if episode.success else 0
     offset = int(np.clip(goal + 5 - frames, 0, episode.length + 1 - frames))
     start = episode.start + offset
-    fields = {"image": f"image/{camera}", "action": "action"}
+    fields = {**image_fields(model, camera), "action": "action"}
     if reader.spec.reward:
         fields["reward"] = "reward"
     if "proprio" in model.spec.obs_keys:

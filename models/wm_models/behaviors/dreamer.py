@@ -175,7 +175,7 @@ class Dreamer(DreamerAgent):
     def decode(self, state: State) -> dict[str, Tensor]:
         if not isinstance(self.dynamics, ReconstructingWorld):
             return super().decode(state)
-        return {"image": self.dynamics.decoder.image(state.feat)}
+        return self.dynamics.decoder.images(state.feat)
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,10 @@ class DreamerPreset(Preset):
     @property
     def discrete(self) -> bool:
         return self.model.actor.discrete
+
+    @property
+    def several_cameras(self) -> bool:
+        return True
 
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> WorldModel:
         with torch.random.fork_rng(devices=[]):

@@ -12,6 +12,7 @@ from typing import Any
 from wm_models.errors import ModelError
 
 Numbers = tuple[float, ...]
+IMAGE = "image"  # the observation's only image; of several cameras each has "image/NAME"
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,20 @@ class Embodiment:
     proprio_std: Numbers = ()
     period_s: float = 0.0  # of one robot step; 0 when unknown
     discrete: bool = False  # actions are one-hot vectors, one number for each of a set of actions
+    # names of the cameras that a model sees together, in order; empty: one camera, of any name
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part in ("action_low", "action_high", "action_mean", "action_std"):
             object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
         for part in ("proprio_mean", "proprio_std"):
             object.__setattr__(self, part, tuple(float(x) for x in getattr(self, part)))
+        object.__setattr__(self, "cameras", tuple(self.cameras))
+        if len(self.cameras) == 1 or len(set(self.cameras)) != len(self.cameras):
+            raise ModelError(
+                f"embodiment: got cameras {', '.join(self.cameras)}, expected none, or two or more "
+                "different names. A model of one camera keeps no name."
+            )
         sizes = {len(self.action_low), len(self.action_high), len(self.action_mean)}
         if sizes != {len(self.action_std)} or len(self.proprio_mean) != len(self.proprio_std):
             raise ModelError(f"embodiment: got {self}, expected vectors of equal length.")
@@ -71,8 +80,9 @@ class Embodiment:
 
     def to_json(self) -> dict[str, Any]:
         entries = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        if not self.discrete:  # absent, as in manifests of older versions
-            del entries["discrete"]
+        for name in ("discrete", "cameras"):  # absent, as in manifests of older versions
+            if not entries[name]:
+                del entries[name]
         return entries
 
     @property
@@ -82,3 +92,9 @@ class Embodiment:
     @property
     def proprio_dim(self) -> int:
         return len(self.proprio_mean)
+
+    @property
+    def image_keys(self) -> tuple[str, ...]:
+        """Names of the images in an observation: "image", or "image/NAME" of each of several
+        cameras, in their order."""
+        return tuple(f"{IMAGE}/{camera}" for camera in self.cameras) or (IMAGE,)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from wm_models.errors import ModelError, other_actions
+from wm_models.errors import ModelError, one_camera_only, other_actions
 from wm_models.interface.checked import Checked
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import Learner
@@ -89,14 +89,22 @@ class Preset:
         """Whether the model is for a robot with discrete actions; otherwise for continuous ones."""
         return False
 
+    @property
+    def several_cameras(self) -> bool:
+        """Whether the model can see the images of several cameras together."""
+        return False
+
     def fitted(self, embodiment: Embodiment | int) -> Embodiment:
         """The embodiment to build the model for; of a mere number of actions, the model's kind of
-        them. ModelError: its actions are discrete and the model's are not, or the reverse."""
+        them. ModelError: its actions are discrete and the model's are not, or the reverse; it has
+        several cameras, and the model sees one."""
         if isinstance(embodiment, int):
             kind = Embodiment.one_hot if self.discrete else Embodiment.unit
             return kind(embodiment)
         if embodiment.discrete != self.discrete:
             raise ModelError(other_actions(self.name, discrete=embodiment.discrete))
+        if embodiment.cameras and not self.several_cameras:
+            raise ModelError(one_camera_only(self.name, embodiment.cameras))
         return embodiment
 
     def varied(self, settings: Mapping[str, Any]) -> Preset:

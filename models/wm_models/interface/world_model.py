@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from wm_models.errors import ModelError
+from wm_models.interface.embodiment import IMAGE
 from wm_models.interface.state import State, expand
 
 if TYPE_CHECKING:
@@ -60,10 +61,23 @@ class ModelSpec:
         return len(self.action_low)
 
     @property
+    def image_keys(self) -> tuple[str, ...]:
+        """Names of the observation's images: "image", or "image/NAME" of each of several cameras,
+        in their order; empty for a model without images."""
+        return tuple(key for key in self.obs_keys if key.partition("/")[0] == IMAGE)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras of a model that sees several, in their order; empty for one camera,
+        of any name, or none."""
+        return tuple(key.partition("/")[2] for key in self.image_keys if key != IMAGE)
+
+    @property
     def image_size(self) -> tuple[int, int] | None:
-        """(H, W) of the observation's "image"; None for a model without images."""
-        shape = self.obs_keys.get("image")
-        return None if shape is None else (shape[1], shape[2])
+        """(H, W) of each of the observation's images; None for a model without images."""
+        for key in self.image_keys:
+            return self.obs_keys[key][1], self.obs_keys[key][2]
+        return None
 
     def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """The action box as two [A] tensors on the device and in the dtype of ``like``."""
@@ -247,7 +261,8 @@ class WorldModel(nn.Module):
         raise ModelError("act: this model has no actor (spec.has_actor is False); use a planner.")
 
     def decode(self, state: State) -> dict[str, Tensor]:
-        """Reconstruction for inspection: {"image": [B, 3, H, W] in 0..1}."""
+        """Reconstruction for inspection: {key: [B, 3, H, W] in 0..1} for each of the spec's
+        ``image_keys``."""
         raise ModelError("decode: this model has no decoder (spec.has_decoder is False).")
 
     def modules_by_name(self) -> dict[str, nn.Module]:

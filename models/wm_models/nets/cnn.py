@@ -71,48 +71,54 @@ class CNNConfig:
         """Numbers that the encoder makes of an image."""
         return self.channels[-1] * self.grid**2
 
-    def encoder(self) -> CNNEncoder:
-        return CNNEncoder(self)
+    def encoder(self, channels: int = 3) -> CNNEncoder:
+        return CNNEncoder(self, channels)
 
-    def decoder(self, feat: int, deter: int) -> CNNDecoder:
+    def decoder(self, feat: int, deter: int, channels: int = 3) -> CNNDecoder:
         """A decoder of features of which the last ``deter`` are the recurrent state's."""
-        return CNNDecoder(self, feat)
+        return CNNDecoder(self, feat, channels)
 
 
 class CNNEncoder(nn.Module):
-    """Images to numbers: uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), -> (B, width)."""
+    """Images to numbers: uint8 (B, H, W, C), or float 0..1 (B, C, H, W), -> (B, width).
 
-    def __init__(self, config: CNNConfig) -> None:
+    C: ``channels``, 3 for each image.
+    """
+
+    def __init__(self, config: CNNConfig, channels: int = 3) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.channels = config, channels
         pad = 0 if config.padding == "valid" else 1
         layers: list[nn.Module] = []
-        for a, b in pairwise((3, *config.channels)):
+        for a, b in pairwise((channels, *config.channels)):
             conv = nn.Conv2d(a, b, 4, 2, pad, bias=biased(config.norm))
             layers += [conv, *_norm(config, b), ACTIVATIONS[config.act]()]
         self.net = nn.Sequential(*layers)
         INITIALIZERS[config.init](self)
 
     def forward(self, image: Tensor) -> Tensor:
-        flat: Tensor = self.net(centred(image, self.config.image_size)).flatten(1)
+        flat: Tensor = self.net(centred(image, self.config.image_size, self.channels)).flatten(1)
         return flat
 
 
 class CNNDecoder(nn.Module):
-    """State features (..., F) -> images around 0, -0.5..0.5: (..., 3, H, W)."""
+    """State features (..., F) -> images around 0, -0.5..0.5: (..., C, H, W).
 
-    def __init__(self, config: CNNConfig, feat: int) -> None:
+    C: ``channels_out``, 3 for each image.
+    """
+
+    def __init__(self, config: CNNConfig, feat: int, channels_out: int = 3) -> None:
         super().__init__()
         self.config = config
         channels = config.channels[::-1]
         if config.padding == "valid":
             self.shape = (4 * channels[0], 1, 1)
-            widths = (4 * channels[0], *channels[1:], 3)
+            widths = (4 * channels[0], *channels[1:], channels_out)
             kernels: tuple[int, ...] = (5, 5, 6, 6)
             pad = 0
         else:
             self.shape = (channels[0], SMALLEST, SMALLEST)
-            widths = (*channels, 3)
+            widths = (*channels, channels_out)
             kernels, pad = (4,) * config.layers, 1
         self.inputs = nn.Linear(feat, self.shape[0] * self.shape[1] * self.shape[2])
         layers: list[nn.Module] = []
@@ -151,13 +157,13 @@ def _norm(config: CNNConfig, channels: int) -> list[nn.Module]:
     return [] if config.norm == "none" else [ChannelNorm(config.norm, channels)]
 
 
-def centred(image: Tensor, size: int) -> Tensor:
-    """uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), as float -0.5..0.5 (B, 3, H, W)."""
+def centred(image: Tensor, size: int, channels: int = 3) -> Tensor:
+    """uint8 (B, H, W, C), or float 0..1 (B, C, H, W), as float -0.5..0.5 (B, C, H, W)."""
     raw = image.dtype == torch.uint8
     x = image.permute(0, 3, 1, 2) if raw else image
-    if x.shape[1:] != (3, size, size):
+    if x.shape[1:] != (channels, size, size):
         raise ValueError(
             f"image: got {tuple(x.shape)} after moving channels first, expected "
-            f"(B, {size}, {size}, 3) uint8 or (B, 3, {size}, {size}) float."
+            f"(B, {size}, {size}, {channels}) uint8 or (B, {channels}, {size}, {size}) float."
         )
     return (x.float() / 255.0 if raw else x) - CENTRE

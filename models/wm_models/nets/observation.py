@@ -1,8 +1,15 @@
-"""Observations of the Dreamer family, images and proprioception, to numbers and back."""
+"""Observations of the Dreamer family, images and proprioception, to numbers and back.
+
+Images of several cameras have one size and are stacked along their channels for one CNN; the
+decoder's last layer has the channels of all, which are split again. So do all releases of DreamerV2
+(`Encoder._cnn` in common/nets.py), DayDreamer, DreamerV3 2023 (`MultiEncoder`, `MultiDecoder` in
+nets.py) and 2025 (`Encoder`, `Decoder` in dreamerv3/rssm.py). The loss is the sum over cameras. The
+order is that of the embodiment, where the release of 2025 sorts the names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -48,7 +55,9 @@ class ObservationConfig:
         """Shapes of the observation's parts, as in a model's spec. ModelError: the robot has no
         proprioception."""
         size = self.cnn.image_size
-        keys: dict[str, tuple[int, ...]] = {"image": (3, size, size)} if self.images else {}
+        keys: dict[str, tuple[int, ...]] = {}
+        if self.images:
+            keys = {key: (3, size, size) for key in embodiment.image_keys}
         if self.proprio:
             if not embodiment.proprio_dim:
                 raise ModelError(
@@ -75,11 +84,15 @@ class ProprioScale(nn.Module):
 
 
 class ObservationEncoder(nn.Module):
-    """Observations {"image": (B, ...), "proprio": (B, P)} -> features (B, 1, width)."""
+    """Observations {"image": (B, ...), "proprio": (B, P)} -> features (B, 1, width).
+
+    Of several cameras each has its image, "image/NAME".
+    """
 
     def __init__(self, config: ObservationConfig, embodiment: Embodiment) -> None:
         super().__init__()
-        self.cnn = config.cnn.encoder() if config.images else None
+        self.image_keys = embodiment.image_keys
+        self.cnn = config.cnn.encoder(3 * len(self.image_keys)) if config.images else None
         self.mlp: nn.Sequential | None = None
         if config.proprio:
             self.scale = ProprioScale(embodiment)
@@ -90,7 +103,7 @@ class ObservationEncoder(nn.Module):
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         parts = []
         if self.cnn is not None:
-            parts.append(self.cnn(obs["image"]))
+            parts.append(self.cnn(stacked(obs, self.image_keys)))
         if self.mlp is not None:
             if "proprio" not in obs:
                 raise ModelError(
@@ -108,7 +121,9 @@ class ObservationDecoder(nn.Module):
         self, config: ObservationConfig, embodiment: Embodiment, feat: int, deter: int
     ) -> None:
         super().__init__()
-        self.cnn = config.cnn.decoder(feat, deter) if config.images else None
+        self.image_keys = embodiment.image_keys
+        channels = 3 * len(self.image_keys)
+        self.cnn = config.cnn.decoder(feat, deter, channels) if config.images else None
         self.mlp: nn.Sequential | None = None
         if config.proprio:
             self.scale = ProprioScale(embodiment)
@@ -116,14 +131,16 @@ class ObservationDecoder(nn.Module):
             config.mlp.initialize_(self.mlp)
 
     def losses(self, feat: Tensor, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Squared errors of states (B, T, F): summed over pixels or numbers, averaged over B and T.
+        """Squared errors of states (B, T, F): summed over pixels (of all cameras) or numbers,
+        averaged over B and T.
 
         Images in 0..1, proprioception in symlog space.
         """
         losses = {}
         if self.cnn is not None:
-            image = batch["image"]
-            target = centred(image.flatten(0, 1), self.cnn.config.image_size)
+            image = stacked(batch, self.image_keys)
+            size, channels = self.cnn.config.image_size, 3 * len(self.image_keys)
+            target = centred(image.flatten(0, 1), size, channels)
             error = self.cnn(feat).float() - target.unflatten(0, image.shape[:2])
             losses["wm/image_loss"] = error.square().sum((-3, -2, -1)).mean()
         if self.mlp is not None:
@@ -131,9 +148,30 @@ class ObservationDecoder(nn.Module):
             losses["wm/proprio_loss"] = error.square().sum(-1).mean()
         return losses
 
-    def image(self, feat: Tensor) -> Tensor:
-        """The image (..., 3, H, W) in 0..1. ModelError: the model sees none."""
+    def images(self, feat: Tensor) -> dict[str, Tensor]:
+        """The image (..., 3, H, W) of each camera in 0..1, by its name in an observation.
+        ModelError: the model sees none."""
         if self.cnn is None:
             raise ModelError("decode: this model sees no images (inputs is 'proprio').")
-        image: Tensor = self.cnn(feat) + CENTRE
-        return image.clamp(0.0, 1.0)
+        images: Tensor = (self.cnn(feat) + CENTRE).clamp(0.0, 1.0)
+        return dict(zip(self.image_keys, images.split(3, -3), strict=True))
+
+
+def stacked(obs: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
+    """The images of these names along their channels: uint8 (..., H, W, 3 n) or float
+    (..., 3 n, H, W). ModelError: one is missing, or they differ in size or type."""
+    if missing := [key for key in keys if key not in obs]:
+        raise ModelError(
+            f"{', '.join(missing)}: got only {', '.join(sorted(obs))}, expected an image of each "
+            "camera."
+        )
+    images = [obs[key] for key in keys]
+    if len({(image.shape, image.dtype) for image in images}) > 1:
+        given = ", ".join(
+            f"{key} {tuple(image.shape)} {image.dtype}"
+            for key, image in zip(keys, images, strict=True)
+        )
+        raise ModelError(f"images: got {given}, expected one size and type.")
+    if len(images) == 1:
+        return images[0]
+    return torch.cat(images, -1 if images[0].dtype == torch.uint8 else -3)

@@ -67,43 +67,49 @@ class PooledCNNConfig:
         """Numbers that the encoder makes of an image."""
         return self.channels[-1] * self.grid**2
 
-    def encoder(self) -> PooledEncoder:
-        return PooledEncoder(self)
+    def encoder(self, channels: int = 3) -> PooledEncoder:
+        return PooledEncoder(self, channels)
 
-    def decoder(self, feat: int, deter: int) -> PooledDecoder:
+    def decoder(self, feat: int, deter: int, channels: int = 3) -> PooledDecoder:
         """A decoder of features of which the last ``deter`` are the recurrent state's. ModelError:
         these cannot be split into ``blocks``."""
         if deter % self.blocks:
             Checked(self).refuse("blocks", f"a divisor of the recurrent state's {deter} numbers")
-        return PooledDecoder(self, feat, deter)
+        return PooledDecoder(self, feat, deter, channels)
 
 
 class PooledEncoder(nn.Module):
-    """Images to numbers: uint8 (B, H, W, 3), or float 0..1 (B, 3, H, W), -> (B, width)."""
+    """Images to numbers: uint8 (B, H, W, C), or float 0..1 (B, C, H, W), -> (B, width).
 
-    def __init__(self, config: PooledCNNConfig) -> None:
+    C: ``channels``, 3 for each image.
+    """
+
+    def __init__(self, config: PooledCNNConfig, channels: int = 3) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.channels = config, channels
         layers: list[nn.Module] = []
-        for a, b in pairwise((3, *config.channels)):
+        for a, b in pairwise((channels, *config.channels)):
             conv = nn.Conv2d(a, b, config.kernel, padding=config.kernel // 2)
             layers += [conv, nn.MaxPool2d(2), *_normed(config, b)]
         self.net = nn.Sequential(*layers)
         INITIALIZERS[config.init](self)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = centred(image, self.config.image_size)
+        x = centred(image, self.config.image_size, self.channels)
         flat: Tensor = self.net(x.contiguous(memory_format=torch.channels_last)).flatten(1)
         return flat
 
 
 class PooledDecoder(nn.Module):
-    """State features (..., F) -> images around 0, -0.5..0.5: (..., 3, H, W).
+    """State features (..., F) -> images around 0, -0.5..0.5: (..., C, H, W).
 
-    The recurrent state enters by blocks of channels, the latents through a hidden layer.
+    C: ``channels_out``, 3 for each image. The recurrent state enters by blocks of channels, the
+    latents through a hidden layer.
     """
 
-    def __init__(self, config: PooledCNNConfig, feat: int, deter: int) -> None:
+    def __init__(
+        self, config: PooledCNNConfig, feat: int, deter: int, channels_out: int = 3
+    ) -> None:
         super().__init__()
         self.config, self.latent = config, feat - deter
         channels, width = config.channels[::-1], config.width
@@ -115,7 +121,7 @@ class PooledDecoder(nn.Module):
         layers: list[nn.Module] = [*_normed(config, channels[0])]
         for a, b in pairwise(channels):
             layers += [UpsampledConv(a, b, config.kernel), *_normed(config, b)]
-        layers.append(UpsampledConv(channels[-1], 3, config.kernel))
+        layers.append(UpsampledConv(channels[-1], channels_out, config.kernel))
         self.net = nn.Sequential(*layers)
         INITIALIZERS[config.init](self)
         initialize_output_(self.net[-1], config.init, 1.0)

@@ -198,9 +198,11 @@ class WorldModelContract:
                 assert action.shape == (2, spec.action_dim)
                 assert bool((action >= low).all() and (action <= high).all())
         if spec.has_decoder:
-            image = model.decode(state)["image"].detach()
-            assert image.shape[:2] == (2, 3)
-            assert float(image.min()) >= 0.0 and float(image.max()) <= 1.0
+            images = model.decode(state)
+            assert images.keys() == set(spec.image_keys)
+            for image in images.values():
+                assert image.shape[:2] == (2, 3)
+                assert float(image.min()) >= 0.0 and float(image.max()) <= 1.0
         if spec.has_goal:
             goal = model.encode_goal(self.make_obs(model, 2))
             assert goal and all(x.shape[0] == 2 for x in goal.values())

@@ -118,6 +118,10 @@ def _check_embodiment(entries: object, action_dim: int) -> None:
         numbers = value if type(value) is list else [value]
         if name not in Embodiment.__dataclass_fields__ or len(numbers) > MOST_ACTIONS:
             raise ValueError(f"got body entry {name!r}, expected those of a robot")
+        if name == "cameras":
+            if type(value) is not list or any(type(each) is not str for each in value):
+                raise ValueError(f"got body cameras {value!r:.80}, expected a list of names")
+            continue
         if name == "discrete":
             _typed("body discrete", value, bool, "true or false")
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,14 @@ from wm_models.families.mwm.autoencoder import AutoencoderConfig, MaskedAutoenco
 from wm_models.families.mwm.presets import MWM_PUBLISHED, MWM_SMALL
 from wm_models.interface.embodiment import Embodiment
 from wm_models.planners import CEM, GD, GoalCost, ReturnCost, planner
-from wm_models.registry import ENTRIES, PRESETS, preset, takes_discrete
+from wm_models.registry import (
+    ENTRIES,
+    PRESETS,
+    preset,
+    refusal_of_cameras,
+    takes_discrete,
+    takes_several_cameras,
+)
 
 
 def count(*parts: nn.Module) -> int:
@@ -78,6 +87,35 @@ def test_a_discrete_model_is_not_built_for_continuous_actions(name: str) -> None
 @pytest.mark.parametrize("name", ENTRIES)
 def test_the_registry_knows_the_kind_of_actions_without_loading_a_family(name: str) -> None:
     assert takes_discrete(name) == PRESETS[name].discrete
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_registry_knows_which_models_see_several_cameras(name: str) -> None:
+    able = PRESETS[name].several_cameras
+    assert takes_several_cameras(name) == able
+    assert bool(refusal_of_cameras(name, ("front", "wrist"))) != able
+    assert not refusal_of_cameras(name, ("front",))
+
+
+@pytest.mark.parametrize(
+    "name", ["dreamer_v2_cpu", "dreamer_v3_cpu", "dreamer_v3n_cpu", "mudreamer_cpu"]
+)
+def test_only_the_first_and_last_convolutions_depend_on_the_cameras(name: str) -> None:
+    one = PRESETS[name].build(Embodiment.unit(3))
+    two = PRESETS[name].build(replace(Embodiment.unit(3), cameras=("front", "wrist")))
+    assert two.spec.cameras == ("front", "wrist") and one.spec.cameras == ()
+    assert two.spec.image_size == one.spec.image_size
+    shapes = zip(one.named_parameters(), two.named_parameters(), strict=True)
+    differing = [key for (key, a), (_, b) in shapes if a.shape != b.shape]
+    decodes = 2 if two.spec.has_decoder else 0  # weights and bias
+    assert len(differing) == 1 + decodes, differing
+
+
+@pytest.mark.parametrize("name", ["mwm_cpu", "apv_cpu", "apv_cpu_pretrain", "dino_wm_cpu"])
+def test_a_model_of_one_camera_is_not_built_for_two(name: str) -> None:
+    kind = replace(Embodiment.unit(3), cameras=("front", "wrist"))
+    with pytest.raises(ModelError, match=f"camera: got front, wrist for model '{name}'"):
+        PRESETS[name].build(kind)
 
 
 def test_a_discrete_model_acts_with_one_hot_vectors() -> None:

@@ -37,12 +37,13 @@ def normalised(embodiment: Embodiment, frameskip: int) -> ModelSpec:
 
 
 def test_an_embodiment_survives_json() -> None:
-    for each in (EMBODIMENT, CHOICES):
+    seeing = replace(EMBODIMENT, cameras=("front", "wrist"))
+    for each in (EMBODIMENT, CHOICES, seeing):
         assert Embodiment.from_json(json.loads(json.dumps(each.to_json()))) == each
 
 
 def test_json_without_discrete_is_continuous_as_in_older_manifests() -> None:
-    assert "discrete" not in EMBODIMENT.to_json()
+    assert not {"discrete", "cameras"} & EMBODIMENT.to_json().keys()
     assert not Embodiment.from_json(EMBODIMENT.to_json()).discrete
 
 
@@ -85,7 +86,13 @@ def test_equal_boxes_change_no_bit() -> None:
 
 @pytest.mark.parametrize(
     "invalid",
-    [{"action_std": (0.0, 1.0)}, {"action_low": (2.0, 2.0)}, {"action_mean": (0.0,)}],
+    [
+        {"action_std": (0.0, 1.0)},
+        {"action_low": (2.0, 2.0)},
+        {"action_mean": (0.0,)},
+        {"cameras": ("front",)},
+        {"cameras": ("front", "front")},
+    ],
 )
 def test_an_invalid_embodiment_is_refused(invalid: dict[str, tuple[float, ...]]) -> None:
     with pytest.raises(ModelError, match=r"embodiment: got .*, expected"):

@@ -71,6 +71,8 @@ INVALID = {
     "body discrete text": changed(body={**EMBODIMENT, "discrete": "yes"}),
     "body discrete number": changed(body={**EMBODIMENT, "discrete": 1}),
     "body discrete in -1..1": changed(body={**EMBODIMENT, "discrete": True}),
+    "body cameras text": changed(body={**EMBODIMENT, "cameras": "front"}),
+    "body cameras numbers": changed(body={**EMBODIMENT, "cameras": [1, 2]}),
     "body upside down": changed(body={**EMBODIMENT, "action_low": [2, 2]}),
     "body other size": changed(body=EMBODIMENT, action_dim=3),
     "body infinite": changed(body={**EMBODIMENT, "action_mean": [float("inf"), 0]}),

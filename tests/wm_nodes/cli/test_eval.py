@@ -63,6 +63,19 @@ def test_robot_task_camera_and_action_repeat_are_those_of_the_weights():
     assert _with_defaults(Eval(), facts("arm_sim", "goal")).robot == "arm_sim"
 
 
+def test_several_cameras_are_those_of_the_weights_in_their_order():
+    two = facts("arm_sim", "reach", camera="wrist,front")
+    assert _with_defaults(Eval(), two).camera == "wrist,front"
+    assert _with_defaults(Eval(camera="wrist,front"), two).camera == "wrist,front"
+    for other in ("front,wrist", "wrist"):
+        with pytest.raises(UserError, match=f"--camera: got {other}, expected wrist,front in this"):
+            _with_defaults(Eval(camera=other), two)
+    with pytest.raises(UserError, match="--camera: got front,wrist, expected front in this order"):
+        _with_defaults(Eval(camera="front,wrist"), facts("arm_sim", "reach", camera="front"))
+    with pytest.raises(UserError, match="camera: got 'front,', expected one name"):
+        _with_defaults(Eval(camera="front,"), two)
+
+
 @pytest.mark.parametrize(
     ("options", "weight_facts", "message"),
     [

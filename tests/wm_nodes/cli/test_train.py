@@ -276,3 +276,13 @@ def test_a_graph_continues_with_the_settings_of_a_run(wm_train, tmp_path):
     )
     run = open_run(find_graph("sim_metaworld"), {"run": "one"})
     assert run.values["set"] == STORED_SETTINGS
+
+
+def test_wrong_cameras_are_refused_before_anything_is_written(wm_train, tmp_path):
+    for cameras, message in (
+        ("top,side", "--camera: got top, side for model 'tiny', which sees one camera, expected"),
+        ("top,top", "camera: got 'top,top', expected one name, or several different ones"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wm_train("--log", "a", "--model", "tiny", "--camera", cameras)
+    assert not (tmp_path / "runs").exists()

@@ -25,13 +25,13 @@ def batches(tmp_path):
 
     def build(**options):
         config = TrainingConfig(tmp_path / "run", ((log, 1.0),), model="tiny", **options)
-        return Batches(readers, FIELDS, "top", adapter, TINY.sampling, config, "cpu")
+        return Batches(readers, FIELDS, ("top",), adapter, TINY.sampling, config, "cpu")
 
     return build
 
 
 def test_the_camera_and_the_fields_behind_demo_are_read_from_the_log():
-    assert log_fields(FIELDS, "top") == {
+    assert log_fields(FIELDS, ("top",)) == {
         "image": "image/top",
         "action": "action",
         "commanded": "commanded",
@@ -39,7 +39,7 @@ def test_the_camera_and_the_fields_behind_demo_are_read_from_the_log():
         "is_last": "is_last",
         "source": "source",
     }
-    assert log_fields(frozenset({"action"}), "") == {"action": "action"}
+    assert log_fields(frozenset({"action"}), ()) == {"action": "action"}
 
 
 def test_each_spec_gives_a_batch_of_its_size(batches):

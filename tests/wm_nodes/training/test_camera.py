@@ -152,7 +152,7 @@ def test_of_several_cameras_one_is_chosen_and_kept(tmp_path):
     assert read_manifest(tmp_path / "run/weights").extra["camera"] == "wrist"
     resumed = make_trainer(tmp_path / "run", log)
     advance(resumed, 5)
-    assert resumed.setup.camera == "wrist"
+    assert resumed.setup.cameras == ("wrist",)
     with pytest.raises(TrainingError, match="got 'front', but run run learns from 'wrist'"):
         make_trainer(tmp_path / "run", log, camera="front").step()
 

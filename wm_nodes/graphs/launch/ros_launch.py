@@ -52,13 +52,13 @@ def launch_description(graph: Graph) -> LaunchDescription:
 
 
 def _declared(argument: Argument) -> DeclareLaunchArgument:
-    in_help = argument.choices or isinstance(argument.default, str)
+    in_help = not argument.several and (argument.choices or isinstance(argument.default, str))
     right = "" if in_help else f" ({argument.right()})"
     return DeclareLaunchArgument(
         argument.name,
         default_value=argument.shown(),
         description=argument.description + right,
-        choices=list(argument.choices) or None,
+        choices=None if argument.several else list(argument.choices) or None,
     )
 
 
@@ -108,6 +108,7 @@ class _NodeProcess:
             package="wm_nodes",
             executable=node.executable,
             exec_name=node.name,
+            name=node.ros_name or None,
             namespace=node.namespace(values),
             parameters=[str(file)],
             additional_env={**node_environment(node, values), RUN: self._run.launch},

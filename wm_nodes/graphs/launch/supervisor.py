@@ -307,6 +307,7 @@ class _Session:
         words = [*die_with_parent.prefix(node.nice, by_wrapped=True), sys.executable]
         words += ["-m", node.module, "--ros-args"]
         words += ["-r", f"__ns:={node.namespace(self.run.values)}", "--params-file", str(file)]
+        words += ["-r", f"__node:={node.ros_name}"] if node.ros_name else []
         words += ["--disable-external-lib-logs"]
         return " ".join(f'"{word}"' if " " in word else word for word in words)
 

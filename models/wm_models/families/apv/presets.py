@@ -40,6 +40,11 @@ class APVPreset(DreamerPreset):
     model: APVConfig = field(default_factory=APVConfig)
     learner: APVLearnerConfig = field(default_factory=APVLearnerConfig)
 
+    @property
+    def several_cameras(self) -> bool:
+        """Its pre-training is on videos, which have one camera."""
+        return False
+
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> APVDreamer:
         kind = StackedDreamer if self.model.stack == "stacked" else NaiveDreamer
         with torch.random.fork_rng(devices=[]):

@@ -131,7 +131,7 @@ class VideoModel(WorldModel):
         return {"feat": state.feat} if "feat" in want else {}
 
     def decode(self, state: State) -> dict[str, Tensor]:
-        return {"image": self.dynamics.decoder.image(state.feat)}
+        return self.dynamics.decoder.images(state.feat)
 
     def pack(self, state: State) -> Tensor:
         return self.dynamics.rssm.pack(state)

@@ -106,7 +106,7 @@ class MuDreamer(Dreamer):
                 "decode: this model does not reconstruct; train it with model.decoder_probe=true "
                 "to look at its states."
             )
-        return {"image": self.probe.image(state.feat)}
+        return self.probe.images(state.feat)
 
 
 def spread(vectors: Tensor) -> Tensor:

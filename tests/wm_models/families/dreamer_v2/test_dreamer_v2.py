@@ -78,6 +78,11 @@ class TestProprioception(OtherContract):
     preset, embodiment = seeing("proprio"), ROBOT
 
 
+class TestTwoCamerasAndProprioception(OtherContract):
+    __test__ = True
+    preset, embodiment = seeing("both"), replace(ROBOT, cameras=("front", "wrist"))
+
+
 def loss_of(preset: DreamerPreset, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     model = preset.build(ACTIONS, seed=1)
     with torch.no_grad():

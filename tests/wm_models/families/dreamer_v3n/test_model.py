@@ -38,6 +38,24 @@ class TestReconstructing(WorldModelContract):
         return lambda: learner.update(rows)["wm/image_loss"]
 
 
+class TestTwoCameras(WorldModelContract):
+    preset, loss = TINY, "wm/image_loss"
+
+    def make_model(self) -> WorldModel:
+        embodiment = replace(Embodiment.unit(ACTIONS), cameras=("front", "wrist"))
+        return self.preset.build(embodiment, seed=1)
+
+    def training(self, model: WorldModel) -> Callable[[], float]:
+        learner = self.preset.build_learner(model)
+        assert {"image/front", "image/wrist"} < learner.fields and "image" not in learner.fields
+        rows = {"agent": log_rows(2, 5, images=model.spec.image_keys)}
+        return lambda: learner.update(rows)[self.loss]
+
+
+class TestTwoCamerasR2(TestTwoCameras):
+    preset, loss = tiny(representation="r2"), "wm/r2_loss"
+
+
 class TestR2(WorldModelContract):
     def make_model(self) -> WorldModel:
         return tiny(representation="r2").build(ACTIONS, seed=1)

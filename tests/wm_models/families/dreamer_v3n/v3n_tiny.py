@@ -43,7 +43,12 @@ TINY = DreamerV3NPreset(
 
 
 def log_rows(
-    batch: int, length: int, seed: int = 0, discrete: bool = False, proprio: int = 0
+    batch: int,
+    length: int,
+    seed: int = 0,
+    discrete: bool = False,
+    proprio: int = 0,
+    images: tuple[str, ...] = ("image",),
 ) -> dict[str, Tensor]:
     """Log rows of two episodes in every window."""
     g = torch.Generator().manual_seed(seed)
@@ -55,7 +60,10 @@ def log_rows(
     if discrete:
         action = torch.nn.functional.one_hot(action.argmax(-1), ACTIONS).float()
     rows = {
-        "image": torch.randint(0, 256, (*shape, 16, 16, 3), generator=g, dtype=torch.uint8),
+        **{
+            name: torch.randint(0, 256, (*shape, 16, 16, 3), generator=g, dtype=torch.uint8)
+            for name in images
+        },
         "action": action,
         "reward": torch.rand(shape, generator=g) * 10,
         "is_first": first,

@@ -30,11 +30,17 @@ TINY = MuDreamerPreset(
 ).varied(SMALL)
 
 
-def learner_of(settings: dict[str, object] | None = None, seed: int = 1) -> MuDreamerLearner:
+def learner_of(
+    settings: dict[str, object] | None = None, seed: int = 1, cameras: tuple[str, ...] = ()
+) -> MuDreamerLearner:
     preset = TINY.varied(settings or {})
-    return preset.build_learner(preset.build(embodiment_of(preset), seed=seed), seed=seed)
+    embodiment = replace(embodiment_of(preset), cameras=cameras)
+    return preset.build_learner(preset.build(embodiment, seed=seed), seed=seed)
 
 
 def batch_for(learner: MuDreamerLearner, seed: int = 0) -> dict[str, dict]:
     spec, discrete = learner.config.agent_batch, learner.model.actor.config.discrete
-    return {"agent": log_rows(spec.batch, spec.length, seed, discrete)}
+    rows = log_rows(spec.batch, spec.length, seed, discrete)
+    for shift, key in enumerate(learner.model.spec.image_keys):  # each camera another image
+        rows[key] = rows["image"].roll(shift, -2)
+    return {"agent": rows}

@@ -40,9 +40,10 @@ def count(*parts: nn.Module) -> int:
 
 class Contract(WorldModelContract):
     settings: ClassVar[dict[str, object]] = {}
+    cameras: tuple[str, ...] = ()
 
     def make_model(self) -> WorldModel:
-        learner = learner_of(self.settings)
+        learner = learner_of(self.settings, cameras=self.cameras)
         learner.update(batch_for(learner))  # running statistics are no longer the first ones
         return learner.model
 
@@ -69,6 +70,11 @@ class TestProprioception(Contract):
 
 class TestBothWithProbe(Contract):
     settings: ClassVar = {"model.observation.inputs": "both", "model.decoder_probe": True}
+
+
+class TestTwoCamerasWithProbe(Contract):
+    settings: ClassVar = {"model.decoder_probe": True}
+    cameras = ("front", "wrist")
 
 
 class TestDiscreteActions(Contract):
