@@ -7,11 +7,12 @@ launch_ros actions, so both have the same arguments, nodes, parameters and resta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from wm_nodes import namespaces
 from wm_nodes.errors import closest, unknown
+from wm_nodes.robots import environments
 
 Value = bool | int | float | str
 Parameter = Value | list[str]
@@ -114,6 +115,9 @@ class NodeSpec:
     restart: a crash starts it again; exit codes 0 and 2 (a user's mistake) never do.
     on_exit: "shutdown" ends the graph when the node ends with 0 (the run is over); the others have
     `grace_s` seconds to end by themselves first (a report takes a while).
+    per_environment: with `envs` above 1 there is one for each, in a namespace of its own below the
+    node's: its parameters are those of the values with `env`, its number. `peers`: how many; a node
+    with on_exit "shutdown" ends the graph when it and all its peers have ended with 0.
     stop_rank: nodes of rank 0 stop first, then 1, then 2; within `stop_s` seconds each rank.
     shown: its output goes to the terminal; of the others only errors do.
     """
@@ -130,6 +134,25 @@ class NodeSpec:
     threads: Callable[[int], int] = lambda cores: 1
     nice: int = 0
     shown: bool = False
+    per_environment: bool = False
+    peers: int = 1
+
+    def copies(self, values: Values) -> tuple[NodeSpec, ...]:
+        """Return this node, or one of it for each environment."""
+        count = int(values.get("envs", 1)) if self.per_environment else 1
+        if count == 1:
+            return (self,)
+        return tuple(self._of_environment(number, count) for number in range(count))
+
+    def _of_environment(self, number: int, count: int) -> NodeSpec:
+        place = environments.namespace(number, count)
+        return replace(
+            self,
+            name=f"{self.name}_{place}",
+            parameters=lambda values: self.parameters({**values, "env": number}),
+            namespace=lambda values: namespaces.absolute(place, self.namespace(values)),
+            peers=count,
+        )
 
     @property
     def module(self) -> str:
@@ -144,6 +167,7 @@ class Graph:
     namespaces: values, namespace pushed by a launch file ("": none) -> the absolute namespace of
     each argument that is one. owns: values -> the arguments whose namespaces are for one launch.
     moves: values -> may it take other namespaces while another graph has them?
+    implies: arguments that were chosen -> others that follow from them, unless chosen too.
     resolve: all arguments -> the same with defaults that depend on others filled in. GraphError:
     two of them do not go together.
     """
@@ -156,6 +180,7 @@ class Graph:
     namespaces: Callable[[Values, str], Mapping[str, str]] = own_namespace
     owns: Callable[[Values], tuple[str, ...]] = field(default=lambda values: ("ns",))
     moves: Callable[[Values], bool] = field(default=lambda values: True)
+    implies: Callable[[Values], dict[str, Value]] = field(default=lambda chosen: {})
     resolve: Callable[[Values], dict[str, Value]] = field(default=dict)
     continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
 
@@ -173,7 +198,9 @@ class Graph:
 
     def running(self, values: Values) -> tuple[NodeSpec, ...]:
         """Return the nodes that these arguments start."""
-        return tuple(node for node in self.nodes if node.condition(values))
+        return tuple(
+            copy for node in self.nodes if node.condition(values) for copy in node.copies(values)
+        )
 
     def task(self, values: Values) -> str:
         """Return the task that all nodes have; "" where none has one. GraphError: they differ."""

@@ -37,6 +37,7 @@ from wm_nodes.graphs.arguments import (
     trainer_threads,
 )
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
+from wm_nodes.robots import environments
 from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
 from wm_nodes.robots.sims import background_sources
 
@@ -80,8 +81,20 @@ BACKGROUND = Argument(
     f"What replaces the simulator's sky and floor: {background_sources.HELP}.",
     fixed=True,
 )
+ENVS = Argument(
+    "envs",
+    1,
+    "Environments that collect in parallel for one trainer, in namespaces env_0, env_1, ...; more "
+    "than 1: lock-step, composition:=fused, one agent that acts for all in batches.",
+    low=1,
+    high=64,
+    fixed=True,
+)
 EVAL_EVERY = Argument(
-    "eval_every", 0, "Agent steps between blocks of evaluation episodes; 0: none.", low=0
+    "eval_every",
+    0,
+    "Agent steps (of all environments) between blocks of evaluation episodes; 0: none.",
+    low=0,
 )
 EVAL_EPISODES = Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000)
 
@@ -172,19 +185,41 @@ class GraphRobot:
         return {**same, "episodes": values["demos"], "out": _demos(values)}
 
     def robot(self, values: Values) -> Mapping[str, Parameter]:
-        """Return the robot node's parameters."""
-        names = "task seed mode episodes steps eval_every eval_episodes"
+        """Return the robot node's parameters, of environment `env` where there are several."""
+        names = "task mode eval_episodes"
         own = "action_repeat time_limit render camera size"
+        number, count = int(values.get("env", 0)), _count(values)
+        totals = {name: int(values[name]) for name in ("episodes", "steps")}
         return {
             **_pick(values, *names.split(), *own.split()),
+            "seed": environments.environment_seed(int(values["seed"]), number),
+            **{name: environments.share(total, number, count) for name, total in totals.items()},
+            "eval_every": _part(values, "eval_every") if number == 0 else 0,
             "adapter": self.adapter,
             **({"limits": self.limits} if self.limits else {}),
             **({"background": _background(values)} if self.background else {}),
             "evaluate": not values["train"],
-            "progress": f"{values['run']}/progress.json",
+            "progress": f"{values['run']}/{_progress(number)}",
             "await_recorder_s": RECORDER_S,
-            "ahead": AHEAD if values["train"] else 0,
+            "ahead": -(-AHEAD // count) if values["train"] else 0,
         }
+
+
+def _progress(number: int) -> str:
+    return f"progress_env_{number}.json" if number else "progress.json"
+
+
+def _count(values: Values) -> int:
+    return int(values.get("envs", 1))
+
+
+def _part(values: Values, name: str) -> int:
+    """Return an environment's part of a number of all, rounded up; 0 stays 0: none, or no limit."""
+    return -(-int(values[name]) // _count(values))
+
+
+def _several(values: Values) -> bool:
+    return _count(values) > 1
 
 
 def _split(values: Values) -> bool:
@@ -192,7 +227,7 @@ def _split(values: Values) -> bool:
 
 
 def _fused(values: Values) -> bool:
-    return values["composition"] == "fused"
+    return values["composition"] == "fused" and not _several(values)
 
 
 def _pick(values: Values, *names: str) -> dict[str, Parameter]:
@@ -222,6 +257,10 @@ def _agent(values: Values) -> Mapping[str, Parameter]:
     return {**_policy(values), "camera": values["camera"]}
 
 
+def _batched_agent(values: Values) -> Mapping[str, Parameter]:
+    return {**_agent(values), "envs": values["envs"]}
+
+
 def _demonstrates(values: Values) -> bool:
     return bool(values["train"] and values.get("demos"))
 
@@ -244,6 +283,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
         **({"offline": offline} if offline else {}),
         **_pick(values, "model", "set", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
+        **({"envs": values["envs"]} if _several(values) else {}),
         "weights": first_weights(values),
         "demos": _demos(values),
         "threads": trainer_threads(os.cpu_count() or 1),
@@ -251,11 +291,16 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
 
 
 def _recorder(values: Values) -> Mapping[str, Parameter]:
-    return _pick(values, "log", "capacity_steps", "capacity_bytes")
+    return {
+        "log": environments.environment_log(str(values["log"]), int(values.get("env", 0))),
+        "capacity_steps": _part(values, "capacity_steps"),
+        "capacity_bytes": _part(values, "capacity_bytes"),
+    }
 
 
 def _monitor(values: Values) -> Mapping[str, Parameter]:
-    return {**_pick(values, "run", "log", "report"), "weights": first_weights(values)}
+    several = {"envs": values["envs"]} if _several(values) else {}
+    return {**_pick(values, "run", "log", "report"), **several, "weights": first_weights(values)}
 
 
 def simulator_graph(name: str, description: str, robot: GraphRobot) -> Graph:
@@ -319,6 +364,8 @@ def _check(robot: GraphRobot, values: Values) -> None:
     the robot node refuses a task that there is not, and the trainer a model that cannot take it.
     """
     check_files(values)
+    if _several(values):
+        _check_environments(values)
     if "background" in values:
         _background(values)
     model, learned = str(values["model"]), values["train"] or values["weights"]
@@ -338,6 +385,28 @@ def _check(robot: GraphRobot, values: Values) -> None:
         raise GraphError(continuous_search(planner))
     if learned and (why := refusal_of_actions(model, discrete=discrete)):
         raise GraphError(why)
+
+
+def _implied(chosen: Values) -> dict[str, Value]:
+    """Return what several environments imply, unless it is chosen: one agent in one process."""
+    return {"composition": "fused"} if int(chosen.get("envs", 1)) > 1 else {}
+
+
+def _check_environments(values: Values) -> None:
+    """Refuse what several environments cannot be combined with. GraphError."""
+    count = _count(values)
+    for name, able in (("mode", "lockstep"), ("composition", "fused")):
+        if values[name] != able:
+            raise GraphError(
+                f"{name}: got {values[name]} with envs:={count}, expected {able}: several "
+                f"environments have one agent, in lock-step. Set {name}:={able}, or envs:=1."
+            )
+    for name in ("steps", "episodes"):
+        if 0 < int(values[name]) < count:
+            raise GraphError(
+                f"{name}: got {values[name]} with envs:={count}, expected 0 or at least {count}: "
+                "each environment has a share."
+            )
 
 
 def _short(names: Sequence[str]) -> str:
@@ -387,6 +456,7 @@ def _arguments(
         *CAPACITY,
         RECENCY,
         HOLD_OUT,
+        ENVS,
         MODE,
         COMPOSITION,
         RENDER,
@@ -423,6 +493,7 @@ def _graph(
             NodeSpec("world_model", "world_model", _image_node, condition=_split),
             NodeSpec("policy", "policy", _policy, condition=_split),
             NodeSpec("agent", "agent", _agent, condition=_fused),
+            NodeSpec("batched_agent", "batched_agent", _batched_agent, condition=_several),
             NodeSpec(
                 "robot",
                 "robot",
@@ -430,8 +501,9 @@ def _graph(
                 on_exit="shutdown",
                 grace_s=REPORT_S,
                 stop_rank=0,
+                per_environment=True,
             ),
-            NodeSpec("recorder", "recorder", _recorder),
+            NodeSpec("recorder", "recorder", _recorder, per_environment=True),
             NodeSpec(
                 "demonstrator",
                 "demonstrator",
@@ -449,6 +521,7 @@ def _graph(
             NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
         ),
         check=lambda values: _check(robot_of(values), values),
+        implies=_implied,
         continues=("train", "offline_train"),
     )
 

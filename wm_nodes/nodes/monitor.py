@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,8 +17,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from wm_datasets.spec import LogSpec
 from wm_nodes.episodes.episode_stats import EpisodeStats, EpisodeTracker
 from wm_nodes.evaluation.evaluate import wilson
-from wm_nodes.namespaces import within
+from wm_nodes.namespaces import absolute, within
 from wm_nodes.records import Step
+from wm_nodes.robots.environments import environment_logs, namespace
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.diagnostics import statuses
 from wm_nodes.ros.node import ManagedNode, NodeParams
@@ -35,6 +38,9 @@ class MonitorParams(NodeParams):
     weights: str = param(
         "", "Weights for the predictions in the report; empty: the newest of the run."
     )
+    envs: int = param(
+        1, "Number of environments; of several, the nodes are in env_0, env_1, ...", low=1, high=64
+    )
     report: bool = param(False, "Write a report when the run is over.")
     every_s: float = param(5.0, "Time between progress lines [s].", low=0.1)
     wait_for: str = param(
@@ -49,7 +55,8 @@ class MonitorNode(ManagedNode[MonitorParams]):
 
     def configure(self) -> None:
         p = self.params
-        self._tracker = EpisodeTracker()
+        self._places = [namespace(number, p.envs) for number in range(p.envs)]
+        self._trackers = [EpisodeTracker() for _ in self._places]
         self._nodes: dict[str, dict[str, str]] = {}
         self._last_s: dict[str, float] = {}
         self._train: list[EpisodeStats] = []
@@ -63,8 +70,10 @@ class MonitorNode(ManagedNode[MonitorParams]):
         self._evaluations = Table(folder / "evaluations.csv") if folder else None
         self._board = Board(folder / "tensorboard") if folder else None
         self._scored = True  # does the task report success?
-        self.listen(topics.SPEC, messages.spec_from_msg, self._on_spec)
-        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+        for number, place in enumerate(self._places):
+            on_step = partial(self._on_step, number)
+            self.listen(topics.SPEC.below(place), messages.spec_from_msg, self._on_spec)
+            self.listen(topics.STEPS.below(place), messages.step_from_msg, on_step)
         self.listen(topics.DIAGNOSTICS, lambda msg: msg, self._on_diagnostics)
 
     def activate(self) -> None:
@@ -91,21 +100,41 @@ class MonitorNode(ManagedNode[MonitorParams]):
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for full_name, values in statuses(msg).items():
-            if name := within(self.get_namespace(), full_name):
+            if name := self._name(full_name):
                 self._nodes[name] = values
                 self._last_s[name] = time.monotonic()
-        if self._fact(self.params.wait_for, "done") == "true" and self._done_at is None:
+        if self._done_at is None and self._is_over():
             self._done_at = time.monotonic()
 
-    def _on_step(self, step: Step) -> None:
-        episode = self._tracker.step(step)
-        if step.is_first and step.explore:
+    def _name(self, full_name: str) -> str:
+        """Return a node's name in this graph, as agent or env_1/robot; "": of another graph."""
+        own = self.get_namespace()
+        if name := within(own, full_name):
+            return name
+        for place in filter(None, self._places):
+            if name := within(absolute(place, own), full_name):
+                return f"{place}/{name}"
+        return ""
+
+    def _of_environments(self, node: str) -> list[str]:
+        """Return the names of a node that each environment has."""
+        return [f"{place}/{node}".lstrip("/") for place in self._places]
+
+    def _is_over(self) -> bool:
+        """Have all nodes ended whose end is the end of the run?"""
+        waited = self.params.wait_for
+        names = self._of_environments(waited) if waited == "robot" else [waited]
+        return all(self._fact(name, "done") == "true" for name in names)
+
+    def _on_step(self, number: int, step: Step) -> None:
+        episode = self._trackers[number].step(step)
+        if number == 0 and step.is_first and step.explore:  # only environment 0 is evaluated
             self._close_block()
         if episode is not None:
             (self._train if episode.explore else self._evals).append(episode)
-            self._keep(episode)
+            self._keep(number, episode)
 
-    def _keep(self, episode: EpisodeStats) -> None:
+    def _keep(self, number: int, episode: EpisodeStats) -> None:
         steps = self._steps()
         kind = "train" if episode.explore else "eval"
         if not episode.explore:
@@ -120,6 +149,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
                 "success": int(episode.success) if self._scored else "",
                 "first_success": episode.first_success,
                 "weights": episode.weights,
+                **({"env": number} if len(self._places) > 1 else {}),
             })  # fmt: skip
         if self._board is not None:
             values = {"return": episode.total_reward}
@@ -164,8 +194,20 @@ class MonitorNode(ManagedNode[MonitorParams]):
     def _fact(self, node: str, name: str, default: str = "") -> str:
         return self._nodes.get(node, {}).get(name, default)
 
+    def _robots(self) -> list[dict[str, str]]:
+        """Return the newest reports of the robots that have sent one."""
+        names = self._of_environments("robot")
+        return [self._nodes[name] for name in names if name in self._nodes]
+
     def _steps(self) -> int:
-        return int(self._fact("robot", "steps", "0"))
+        return _total(self._robots(), "steps")
+
+    def _speed(self) -> dict[str, float]:
+        """Return agent steps per second of all robots, and the largest latencies."""
+        robots = self._robots()
+        latencies = ("latency_p50_ms", "latency_p99_ms")
+        largest = {name: max(float(robot[name]) for robot in robots) for name in latencies}
+        return {"rate_hz": sum(float(robot["rate_hz"]) for robot in robots), **largest}
 
     def _show(self) -> None:
         """Print one line of progress and write it to TensorBoard."""
@@ -175,25 +217,24 @@ class MonitorNode(ManagedNode[MonitorParams]):
         if line and line != self._line:
             print(line, flush=True)
             self._line = line
-        if self._board is not None and self._nodes.get("robot"):
-            robot = self._nodes["robot"]
-            names = ("rate_hz", "latency_p50_ms", "latency_p99_ms")
-            self._board.add(self._steps(), {f"robot/{n}": float(robot[n]) for n in names})
+        if self._board is not None and self._robots():
+            self._board.add(self._steps(), {f"robot/{n}": x for n, x in self._speed().items()})
             self._board.flush()
 
     def _robot_parts(self) -> list[str]:
-        robot = self._nodes.get("robot")
-        if robot is None:
+        robots = self._robots()
+        if not robots:
             return []
         recent = (self._train or self._evals)[-RECENT:]
-        parts = [f"{robot.get('steps', 0)} steps, {robot.get('episodes', 0)} episodes"]
+        parts = [f"{self._steps()} steps, {_total(robots, 'episodes')} episodes"]
         if recent:
             mean = fmean(e.total_reward for e in recent)
             success = f", success {fmean(e.success for e in recent):.2f}"
             parts.append(f"return {mean:.0f}{success if self._scored else ''}")
+        speed = self._speed()
         parts.append(
-            f"{float(robot['rate_hz']):.0f}/s, latency {float(robot['latency_p50_ms']):.1f}"
-            f"/{float(robot['latency_p99_ms']):.1f} ms"
+            f"{speed['rate_hz']:.0f}/s, latency {speed['latency_p50_ms']:.1f}"
+            f"/{speed['latency_p99_ms']:.1f} ms"
         )
         return parts
 
@@ -207,10 +248,12 @@ class MonitorNode(ManagedNode[MonitorParams]):
         ]
 
     def _recorder_parts(self) -> list[str]:
-        recorder = self._nodes.get("recorder", {})
-        return (
-            [f"log {recorder['rows']} rows, {recorder['log_mb']} MB"] if "rows" in recorder else []
-        )
+        reports = [self._nodes.get(name, {}) for name in self._of_environments("recorder")]
+        recorders = [report for report in reports if "rows" in report]
+        if not recorders:
+            return []
+        megabytes = round(sum(float(report["log_mb"]) for report in recorders), 1)
+        return [f"log {_total(recorders, 'rows')} rows, {megabytes} MB"]
 
     def _gone(self) -> list[str]:
         now = time.monotonic()
@@ -244,15 +287,15 @@ class MonitorNode(ManagedNode[MonitorParams]):
         """Return the figures of the run, as written to summary.json."""
         judged = self._evals or self._train
         wins = sum(e.success for e in judged)
-        robot = self._nodes.get("robot", {})
+        speed = self._speed() if self._robots() else {}
         return {
             "episodes_judged": len(judged),
             "judged": "evaluation" if self._evals else "training",
             "success_rate": wins / len(judged) if judged and self._scored else None,
             "success_interval_95": list(wilson(wins, len(judged))) if self._scored else None,
             "mean_return": fmean(e.total_reward for e in judged) if judged else None,
-            "latency_p50_ms": float(robot.get("latency_p50_ms", 0)),
-            "latency_p99_ms": float(robot.get("latency_p99_ms", 0)),
+            "latency_p50_ms": speed.get("latency_p50_ms", 0.0),
+            "latency_p99_ms": speed.get("latency_p99_ms", 0.0),
             "steps": self._steps(),
             "drops": {n: int(v["drops"]) for n, v in self._nodes.items() if int(v.get("drops", 0))},
         }
@@ -271,10 +314,16 @@ class MonitorNode(ManagedNode[MonitorParams]):
         try:
             model = load_model(weights)[0] if weights is not None else None
             settings = ReportSettings(last=summary["episodes_judged"] or None)
-            write_report(log, folder, model=model, settings=settings, facts={"run": summary})
+            facts = {"run": summary}
+            more = [Path(each) for each in environment_logs(str(log), p.envs)[1:]]
+            write_report(log, folder, model=model, settings=settings, facts=facts, more=more)
             print(f"report: {folder}", flush=True)
         except (ReportError, WeightsError, ModelError, LogError, OSError) as error:
             self.get_logger().error(f"no report: {error}")
+
+
+def _total(reports: Sequence[Mapping[str, str]], name: str) -> int:
+    return sum(int(report.get(name, 0)) for report in reports)
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ from wm_nodes.ros.node import ManagedNode
 class AgentTopics:
     """Nothing is computed for a topic without a subscriber."""
 
-    def __init__(self, node: ManagedNode[Any], camera: str) -> None:
+    def __init__(self, node: ManagedNode[Any], camera: str, place: str = "") -> None:
+        """place: namespace of the topics, below the node's own."""
         self._camera = camera
-        self._images = topics.IMAGE.publisher(node, camera=camera)
-        self._features = topics.FEATURES.publisher(node)
-        self._latents = topics.LATENT.publisher(node)
-        self._imagination = topics.IMAGINATION.publisher(node)
+        self._images = topics.IMAGE.below(place).publisher(node, camera=camera)
+        self._features = topics.FEATURES.below(place).publisher(node)
+        self._latents = topics.LATENT.below(place).publisher(node)
+        self._imagination = topics.IMAGINATION.below(place).publisher(node)
 
     def publish_image(self, image: Image | None, stamp_ns: int) -> None:
         """Publish an image (H, W, 3) of the model's size, if there is one."""

@@ -36,8 +36,8 @@ class ObservationInput:
 
     images: topic of the camera's images. prepare: is given each image and its stamp, and returns
     what to use, or None to drop it. on_step: is called with each step first. newest_only: of the
-    observations that have been received, handle the newest only. At first an image and a step are
-    required; see `require`.
+    observations that have been received, handle the newest only. place: namespace of all topics,
+    below the node's own. At first an image and a step are required; see `require`.
     """
 
     def __init__(
@@ -51,21 +51,31 @@ class ObservationInput:
         prepare: Callable[[int, Image], Image | None] = lambda stamp_ns, image: image,
         on_step: Callable[[Step], None] = lambda step: None,
         newest_only: bool = False,
+        place: str = "",
     ) -> None:
         self._handle, self._prepare, self._on_step = handle, prepare, on_step
         self._newest_only, self._draining = newest_only, False
         self._newest: dict[str, Any] = {}
         self._synchronizer = Synchronizer((IMAGE, STEP))
         self._drains = (
-            node.listen(images, messages.image_from_msg, self._on_image, qos, camera=camera),
-            node.listen(topics.STEPS, messages.step_from_msg, self._on_new_step),
-            node.listen(topics.JOINT_STATES, messages.joints_from_msg, self._on_joints),
+            node.listen(
+                images.below(place), messages.image_from_msg, self._on_image, qos, camera=camera
+            ),
+            node.listen(topics.STEPS.below(place), messages.step_from_msg, self._on_new_step),
+            node.listen(
+                topics.JOINT_STATES.below(place), messages.joints_from_msg, self._on_joints
+            ),
         )
 
     def require(self, *, image: bool, joints: bool) -> None:
         """Set what belongs to an observation beside its step."""
         parts = [name for name, needed in ((IMAGE, image), (JOINTS, joints)) if needed]
         self._synchronizer.require((STEP, *parts))
+
+    def drain(self) -> None:
+        """Handle the messages that wait in the queues."""
+        for drain in self._drains:
+            drain()
 
     def _on_image(self, stamp_ns: int, image: Image) -> None:
         prepared = self._prepare(stamp_ns, image)
@@ -88,8 +98,7 @@ class ObservationInput:
             return
         if self._newest_only:
             self._draining = True
-            for drain in self._drains:
-                drain()
+            self.drain()
             self._draining = False
         newest = self._newest
         self._handle(Observed(newest[STEP], newest.get(IMAGE), newest.get(JOINTS)))
