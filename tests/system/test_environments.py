@@ -1,0 +1,102 @@
+"""Two environments of one run as real processes: they learn together, and one may be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytest.importorskip("rclpy")
+
+from tests import domains
+from wm_datasets import LogReader
+from wm_datasets.log.verify import verify
+
+WAIT_S = 240.0  # a loaded machine imports torch slowly
+GRAPH = """
+from wm_nodes.graphs.sim import GraphRobot, simulator_graph
+
+GRAPH = simulator_graph(
+    "points",
+    "Points.",
+    GraphRobot("tests.wm_nodes.point_robot:PointRobot", ("origin",), ("top",), 100.0),
+)
+"""
+SETTINGS = {
+    "learner.prefill": 40,
+    "learner.autoencoder_init": 1,
+    "learner.world_model_init": 1,
+    "learner.train_every": 50,
+    "learner.autoencoder_batch.batch": 2,
+    "learner.agent_batch.batch": 2,
+    "learner.agent_batch.length": 5,
+}
+
+
+@pytest.fixture
+def launched(tmp_path):
+    (tmp_path / "points.py").write_text(GRAPH)
+    program = "from wm_nodes.cli.main import main; raise SystemExit(main())"
+    settings = ",".join(f"{name}={value}" for name, value in SETTINGS.items())
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "launch", "./points.py", "run:=one", "envs:=2",
+         "time_limit:=12", "render:=fast", f"set:={settings}"],
+        cwd=tmp_path,
+        env={**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    yield process
+    if process.poll() is None:
+        process.terminate()
+        process.communicate(timeout=WAIT_S)
+
+
+def until(process: subprocess.Popen[str], condition) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, "the condition did not hold in time"
+        time.sleep(0.2)
+
+
+def newest(log: Path) -> tuple[int, int]:
+    """Return the number of rows, and the newest version of weights that acted; -1: none."""
+    if not (log / "zarr.json").exists():
+        return 0, -1
+    with LogReader(log) as reader:
+        weights = reader.read("weights", reader.first, reader.length)
+        return reader.length, int(weights.max(initial=-1))
+
+
+def find_process(folder: Path, name: str) -> psutil.Process:
+    """Return the process of a node of the run."""
+    file = str(folder / "runs/one/logs/params" / f"{name}.yaml")
+    found = [each for each in psutil.process_iter(["cmdline"]) if file in each.info["cmdline"]]
+    return max(found, key=lambda each: each.create_time())
+
+
+@pytest.mark.timeout(900)
+def test_two_environments_learn_together_and_a_killed_one_continues(launched, tmp_path):
+    logs = [tmp_path / "runs/one/log", tmp_path / "runs/one/log_env_1"]
+    until(launched, lambda: all(newest(log)[1] >= 0 for log in logs))
+    before = [newest(log)[0] for log in logs]
+    find_process(tmp_path, "robot_env_1").kill()
+    for log, rows in zip(logs, before, strict=True):
+        until(launched, lambda log=log, rows=rows: newest(log)[0] > rows + 30)
+    launched.send_signal(signal.SIGINT)
+    output, _ = launched.communicate(timeout=WAIT_S)
+    assert launched.returncode == 0, output
+    assert "robot_env_1 crashed and was started again" in output
+    starts = []
+    for log in logs:
+        assert {fault.kind for fault in verify(log).faults} <= {"rate"}
+        with LogReader(log) as reader:
+            assert (reader.episodes["length"][:2] == 13).all()
+            starts.append(reader.read("proprio", 0, 1).tolist())
+    assert starts[0] != starts[1]
