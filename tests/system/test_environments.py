@@ -107,8 +107,9 @@ def test_each_environment_records_its_share_also_after_a_kill(launch, logs, stor
         with LogReader(log) as reader:
             whole.append(int((reader.episodes["length"] == 13).sum()))
             starts.append(reader.read("proprio", 0, 1).tolist())
-            assert set(reader.read("weights", 0, reader.length).tolist()) == {-1, 1}
-    assert whole == [20, 20] and starts[0] != starts[1]
+            assert set(reader.read("weights", 0, reader.length).tolist()) == {1}
+    assert whole[0] == 20 and whole[1] in (20, 21)  # one may have been whole and not counted yet
+    assert starts[0] != starts[1]
     assert len((tmp_path / "runs/one/metrics/episodes.csv").read_text().splitlines()) > 39
 
 

@@ -36,6 +36,15 @@ from wm_nodes.graphs.arguments import (
     split_logs,
     trainer_threads,
 )
+from wm_nodes.graphs.environments import (
+    ENVS,
+    check_environments,
+    count_of,
+    has_several,
+    implied,
+    part_of,
+    progress_file,
+)
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
 from wm_nodes.robots import environments
 from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
@@ -79,15 +88,6 @@ BACKGROUND = Argument(
     "background",
     background_sources.NONE,
     f"What replaces the simulator's sky and floor: {background_sources.HELP}.",
-    fixed=True,
-)
-ENVS = Argument(
-    "envs",
-    1,
-    "Environments that collect in parallel for one trainer, in namespaces env_0, env_1, ...; more "
-    "than 1: lock-step, composition:=fused, one agent that acts for all in batches.",
-    low=1,
-    high=64,
     fixed=True,
 )
 EVAL_EVERY = Argument(
@@ -188,38 +188,21 @@ class GraphRobot:
         """Return the robot node's parameters, of environment `env` where there are several."""
         names = "task mode eval_episodes"
         own = "action_repeat time_limit render camera size"
-        number, count = int(values.get("env", 0)), _count(values)
+        number, count = int(values.get("env", 0)), count_of(values)
         totals = {name: int(values[name]) for name in ("episodes", "steps")}
         return {
             **_pick(values, *names.split(), *own.split()),
             "seed": environments.environment_seed(int(values["seed"]), number),
             **{name: environments.share(total, number, count) for name, total in totals.items()},
-            "eval_every": _part(values, "eval_every") if number == 0 else 0,
+            "eval_every": part_of(values, "eval_every") if number == 0 else 0,
             "adapter": self.adapter,
             **({"limits": self.limits} if self.limits else {}),
             **({"background": _background(values)} if self.background else {}),
             "evaluate": not values["train"],
-            "progress": f"{values['run']}/{_progress(number)}",
+            "progress": f"{values['run']}/{progress_file(number)}",
             "await_recorder_s": RECORDER_S,
             "ahead": -(-AHEAD // count) if values["train"] else 0,
         }
-
-
-def _progress(number: int) -> str:
-    return f"progress_env_{number}.json" if number else "progress.json"
-
-
-def _count(values: Values) -> int:
-    return int(values.get("envs", 1))
-
-
-def _part(values: Values, name: str) -> int:
-    """Return an environment's part of a number of all, rounded up; 0 stays 0: none, or no limit."""
-    return -(-int(values[name]) // _count(values))
-
-
-def _several(values: Values) -> bool:
-    return _count(values) > 1
 
 
 def _split(values: Values) -> bool:
@@ -227,7 +210,7 @@ def _split(values: Values) -> bool:
 
 
 def _fused(values: Values) -> bool:
-    return values["composition"] == "fused" and not _several(values)
+    return values["composition"] == "fused" and not has_several(values)
 
 
 def _pick(values: Values, *names: str) -> dict[str, Parameter]:
@@ -283,7 +266,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
         **({"offline": offline} if offline else {}),
         **_pick(values, "model", "set", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
-        **({"envs": values["envs"]} if _several(values) else {}),
+        **({"envs": values["envs"]} if has_several(values) else {}),
         "weights": first_weights(values),
         "demos": _demos(values),
         "threads": trainer_threads(os.cpu_count() or 1),
@@ -293,13 +276,13 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
 def _recorder(values: Values) -> Mapping[str, Parameter]:
     return {
         "log": environments.environment_log(str(values["log"]), int(values.get("env", 0))),
-        "capacity_steps": _part(values, "capacity_steps"),
-        "capacity_bytes": _part(values, "capacity_bytes"),
+        "capacity_steps": part_of(values, "capacity_steps"),
+        "capacity_bytes": part_of(values, "capacity_bytes"),
     }
 
 
 def _monitor(values: Values) -> Mapping[str, Parameter]:
-    several = {"envs": values["envs"]} if _several(values) else {}
+    several = {"envs": values["envs"]} if has_several(values) else {}
     return {**_pick(values, "run", "log", "report"), **several, "weights": first_weights(values)}
 
 
@@ -364,8 +347,8 @@ def _check(robot: GraphRobot, values: Values) -> None:
     the robot node refuses a task that there is not, and the trainer a model that cannot take it.
     """
     check_files(values)
-    if _several(values):
-        _check_environments(values)
+    if has_several(values):
+        check_environments(values)
     if "background" in values:
         _background(values)
     model, learned = str(values["model"]), values["train"] or values["weights"]
@@ -385,28 +368,6 @@ def _check(robot: GraphRobot, values: Values) -> None:
         raise GraphError(continuous_search(planner))
     if learned and (why := refusal_of_actions(model, discrete=discrete)):
         raise GraphError(why)
-
-
-def _implied(chosen: Values) -> dict[str, Value]:
-    """Return what several environments imply, unless it is chosen: one agent in one process."""
-    return {"composition": "fused"} if int(chosen.get("envs", 1)) > 1 else {}
-
-
-def _check_environments(values: Values) -> None:
-    """Refuse what several environments cannot be combined with. GraphError."""
-    count = _count(values)
-    for name, able in (("mode", "lockstep"), ("composition", "fused")):
-        if values[name] != able:
-            raise GraphError(
-                f"{name}: got {values[name]} with envs:={count}, expected {able}: several "
-                f"environments have one agent, in lock-step. Set {name}:={able}, or envs:=1."
-            )
-    for name in ("steps", "episodes"):
-        if 0 < int(values[name]) < count:
-            raise GraphError(
-                f"{name}: got {values[name]} with envs:={count}, expected 0 or at least {count}: "
-                "each environment has a share."
-            )
 
 
 def _short(names: Sequence[str]) -> str:
@@ -493,7 +454,7 @@ def _graph(
             NodeSpec("world_model", "world_model", _image_node, condition=_split),
             NodeSpec("policy", "policy", _policy, condition=_split),
             NodeSpec("agent", "agent", _agent, condition=_fused),
-            NodeSpec("batched_agent", "batched_agent", _batched_agent, condition=_several),
+            NodeSpec("batched_agent", "batched_agent", _batched_agent, condition=has_several),
             NodeSpec(
                 "robot",
                 "robot",
@@ -521,7 +482,7 @@ def _graph(
             NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
         ),
         check=lambda values: _check(robot_of(values), values),
-        implies=_implied,
+        implies=implied,
         continues=("train", "offline_train"),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from wm_datasets.spec import LogSpec
 from wm_nodes.episodes.episode_stats import EpisodeStats, EpisodeTracker
 from wm_nodes.evaluation.evaluate import wilson
-from wm_nodes.namespaces import absolute, within
+from wm_nodes.nodes.run_reports import RunReports, total
 from wm_nodes.records import Step
 from wm_nodes.robots.environments import environment_logs, namespace
 from wm_nodes.ros import messages, spin, topics
@@ -28,7 +27,6 @@ from wm_nodes.training.tables import Board, Table
 
 RECENT = 20  # newest episodes, for means
 SETTLE_S = 1.5  # after the robot's end, for the recorder's last rows
-GONE_S = 3.0  # a node without diagnostics for this long is reported as silent
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
         p = self.params
         self._places = [namespace(number, p.envs) for number in range(p.envs)]
         self._trackers = [EpisodeTracker() for _ in self._places]
-        self._nodes: dict[str, dict[str, str]] = {}
-        self._last_s: dict[str, float] = {}
+        self._reports = RunReports(self.get_namespace(), self._places)
         self._train: list[EpisodeStats] = []
         self._evals: list[EpisodeStats] = []
         self._block: list[EpisodeStats] = []
@@ -99,32 +96,9 @@ class MonitorNode(ManagedNode[MonitorParams]):
         self._scored = spec.success
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        for full_name, values in statuses(msg).items():
-            if name := self._name(full_name):
-                self._nodes[name] = values
-                self._last_s[name] = time.monotonic()
-        if self._done_at is None and self._is_over():
+        self._reports.update(statuses(msg))
+        if self._done_at is None and self._reports.is_done(self.params.wait_for):
             self._done_at = time.monotonic()
-
-    def _name(self, full_name: str) -> str:
-        """Return a node's name in this graph, as agent or env_1/robot; "": of another graph."""
-        own = self.get_namespace()
-        if name := within(own, full_name):
-            return name
-        for place in filter(None, self._places):
-            if name := within(absolute(place, own), full_name):
-                return f"{place}/{name}"
-        return ""
-
-    def _of_environments(self, node: str) -> list[str]:
-        """Return the names of a node that each environment has."""
-        return [f"{place}/{node}".lstrip("/") for place in self._places]
-
-    def _is_over(self) -> bool:
-        """Have all nodes ended whose end is the end of the run?"""
-        waited = self.params.wait_for
-        names = self._of_environments(waited) if waited == "robot" else [waited]
-        return all(self._fact(name, "done") == "true" for name in names)
 
     def _on_step(self, number: int, step: Step) -> None:
         episode = self._trackers[number].step(step)
@@ -175,7 +149,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
             self._evaluations.add({
                 "time": round(time.time(), 1),
                 "steps": steps,
-                "updates": self._fact("trainer", "updates", "0"),
+                "updates": self._reports.fact("trainer", "updates", "0"),
                 "episodes": count,
                 "success": round(wins / count, 4) if self._scored else "",
                 "low": round(low, 4) if self._scored else "",
@@ -191,34 +165,24 @@ class MonitorNode(ManagedNode[MonitorParams]):
 
     # Output -------------------------------------------------------------------------------------
 
-    def _fact(self, node: str, name: str, default: str = "") -> str:
-        return self._nodes.get(node, {}).get(name, default)
-
     def _robots(self) -> list[dict[str, str]]:
-        """Return the newest reports of the robots that have sent one."""
-        names = self._of_environments("robot")
-        return [self._nodes[name] for name in names if name in self._nodes]
+        return self._reports.of_environments("robot")
 
     def _steps(self) -> int:
-        return _total(self._robots(), "steps")
-
-    def _speed(self) -> dict[str, float]:
-        """Return agent steps per second of all robots, and the largest latencies."""
-        robots = self._robots()
-        latencies = ("latency_p50_ms", "latency_p99_ms")
-        largest = {name: max(float(robot[name]) for robot in robots) for name in latencies}
-        return {"rate_hz": sum(float(robot["rate_hz"]) for robot in robots), **largest}
+        return total(self._robots(), "steps")
 
     def _show(self) -> None:
         """Print one line of progress and write it to TensorBoard."""
         parts = [*self._robot_parts(), *self._trainer_parts(), *self._recorder_parts()]
-        parts += [f"{name} silent" for name in self._gone()]
+        parts += [f"{name} silent" for name in self._reports.silent()]
         line = " | ".join(parts)
         if line and line != self._line:
             print(line, flush=True)
             self._line = line
         if self._board is not None and self._robots():
-            self._board.add(self._steps(), {f"robot/{n}": x for n, x in self._speed().items()})
+            self._board.add(
+                self._steps(), {f"robot/{n}": x for n, x in self._reports.speed().items()}
+            )
             self._board.flush()
 
     def _robot_parts(self) -> list[str]:
@@ -226,12 +190,12 @@ class MonitorNode(ManagedNode[MonitorParams]):
         if not robots:
             return []
         recent = (self._train or self._evals)[-RECENT:]
-        parts = [f"{self._steps()} steps, {_total(robots, 'episodes')} episodes"]
+        parts = [f"{self._steps()} steps, {total(robots, 'episodes')} episodes"]
         if recent:
             mean = fmean(e.total_reward for e in recent)
             success = f", success {fmean(e.success for e in recent):.2f}"
             parts.append(f"return {mean:.0f}{success if self._scored else ''}")
-        speed = self._speed()
+        speed = self._reports.speed()
         parts.append(
             f"{speed['rate_hz']:.0f}/s, latency {speed['latency_p50_ms']:.1f}"
             f"/{speed['latency_p99_ms']:.1f} ms"
@@ -239,7 +203,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
         return parts
 
     def _trainer_parts(self) -> list[str]:
-        trainer = self._nodes.get("trainer")
+        trainer = self._reports.nodes.get("trainer")
         if trainer is None or "updates" not in trainer:
             return []
         return [
@@ -248,17 +212,12 @@ class MonitorNode(ManagedNode[MonitorParams]):
         ]
 
     def _recorder_parts(self) -> list[str]:
-        reports = [self._nodes.get(name, {}) for name in self._of_environments("recorder")]
+        reports = self._reports.of_environments("recorder")
         recorders = [report for report in reports if "rows" in report]
         if not recorders:
             return []
         megabytes = round(sum(float(report["log_mb"]) for report in recorders), 1)
-        return [f"log {_total(recorders, 'rows')} rows, {megabytes} MB"]
-
-    def _gone(self) -> list[str]:
-        now = time.monotonic()
-        silent = [name for name, at in self._last_s.items() if now - at > GONE_S]
-        return sorted(n for n in silent if n != "monitor" and self._fact(n, "done") != "true")
+        return [f"log {total(recorders, 'rows')} rows, {megabytes} MB"]
 
     # The end ------------------------------------------------------------------------------------
 
@@ -287,7 +246,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
         """Return the figures of the run, as written to summary.json."""
         judged = self._evals or self._train
         wins = sum(e.success for e in judged)
-        speed = self._speed() if self._robots() else {}
+        speed = self._reports.speed() if self._robots() else {}
         return {
             "episodes_judged": len(judged),
             "judged": "evaluation" if self._evals else "training",
@@ -297,7 +256,9 @@ class MonitorNode(ManagedNode[MonitorParams]):
             "latency_p50_ms": speed.get("latency_p50_ms", 0.0),
             "latency_p99_ms": speed.get("latency_p99_ms", 0.0),
             "steps": self._steps(),
-            "drops": {n: int(v["drops"]) for n, v in self._nodes.items() if int(v.get("drops", 0))},
+            "drops": {
+                n: int(v["drops"]) for n, v in self._reports.nodes.items() if int(v.get("drops", 0))
+            },
         }
 
     def _report(self, summary: dict[str, Any]) -> None:
@@ -320,10 +281,6 @@ class MonitorNode(ManagedNode[MonitorParams]):
             print(f"report: {folder}", flush=True)
         except (ReportError, WeightsError, ModelError, LogError, OSError) as error:
             self.get_logger().error(f"no report: {error}")
-
-
-def _total(reports: Sequence[Mapping[str, str]], name: str) -> int:
-    return sum(int(report.get(name, 0)) for report in reports)
 
 
 def main() -> None:

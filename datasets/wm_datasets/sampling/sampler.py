@@ -12,7 +12,7 @@ import numpy as np
 from wm_datasets.errors import LogEmptyError, LogReadError, LogRowError, LogSpecError
 from wm_datasets.log.reader import LogReader
 from wm_datasets.sampling.memory_cache import Allocate, BufferPool, RowCache, roomy
-from wm_datasets.sampling.windows import Ring, WindowOdds, Windows
+from wm_datasets.sampling.windows import Ring, WindowOdds
 from wm_datasets.storage.damage import Damage, LogDamageError
 
 
@@ -162,8 +162,8 @@ class Sampler:
         """Draw windows without reading them: which log (B,), and the rows of it (B, T)."""
         counts = [self.odds.windows(ring, length) for ring in self._views]
         odds = self._weights * [len(windows.firsts) > 0 for windows in counts]
-        if self._pooled > 1:
-            odds[: self._pooled] = self._pool_odds(counts[: self._pooled])
+        if (pooled := self._pooled) > 1:
+            odds[:pooled] = self._weights[:pooled].sum() * self.odds.shares(counts[:pooled])
         if not odds.any():
             raise LogEmptyError(self._too_short(length))
         which = np.zeros(batch, np.int64)
@@ -177,13 +177,6 @@ class Sampler:
                 places = begin[:, None] + np.arange(length)
                 rows[mine] = ring.rows(places % ring.size)
         return which, rows
-
-    def _pool_odds(self, counts: Sequence[Windows]) -> np.ndarray:
-        """The odds of the logs that are drawn from as one."""
-        masses = np.array([self.odds.mass(windows) for windows in counts])
-        total = self._weights[: len(counts)].sum()
-        shares: np.ndarray = total * masses / max(masses.sum(), np.finfo(float).tiny)
-        return shares
 
     def state_dict(self) -> dict[str, Any]:
         """Return what continues the sequence of batches exactly, as JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,17 +81,24 @@ class WindowOdds:
         some = count > 0
         return Windows(first[some], count[some], first[some] + last[some])
 
-    def mass(self, windows: Windows) -> float:
-        """Return the sum of the odds of all windows, in units of those of the newest one (of an
-        episode with `per_episode`); logs that are drawn from as one have their masses as odds."""
-        if self.recency is None:
-            if self.per_episode:
-                return float(len(windows.counts))
-            return float((windows.counts + self.ends).sum())
+    def shares(self, logs: Sequence[Windows]) -> np.ndarray:
+        """Return the odds (N,) of logs that are drawn from as one: in proportion to the summed odds
+        of their windows, where the newest window of each log has the same. Zeros without windows.
+        """
+        sums = np.array([self._sum(windows) for windows in logs])
+        shares: np.ndarray = sums / max(sums.sum(), np.finfo(float).tiny)
+        return shares
+
+    def _sum(self, windows: Windows) -> float:
+        """The summed odds of all windows (with `per_episode`: of all episodes)."""
         if not len(windows.counts):
             return 0.0
-        if self.per_episode:
+        if self.per_episode and self.recency is None:
+            return float(len(windows.counts))
+        if self.per_episode and self.recency is not None:
             return float(self._episode_odds(windows, self.recency).sum())
+        if self.recency is None:
+            return float((windows.counts + self.ends).sum())
         inside, extra, odds = self._recent_odds(windows, self.recency)
         return float((odds * (inside + extra)).sum())
 

@@ -25,7 +25,7 @@ class RowGenerators(torch.Generator):
     def __new__(cls, rows: Sequence[torch.Generator]) -> RowGenerators:
         if not rows:
             raise ModelError("rows: got no generator, expected at least one.")
-        generators = super().__new__(cls, rows[0].device)
+        generators = super().__new__(cls, rows[0].device)  # type: ignore[call-arg]
         generators.rows = tuple(rows)
         return generators
 

@@ -36,7 +36,7 @@ class Run:
         self.diagnostics.publish(DiagnosticArray(status=[node.status(full_name)]))
         if namespace is None:
             key, value = next(iter(facts.items()))
-            self.graph.until(lambda: self.node._fact(name, key) == str(value))
+            self.graph.until(lambda: self.node._reports.fact(name, key) == str(value))
 
     def publish_episode(self, success: bool, explore: bool = True, length: int = 3) -> None:
         for index in range(length + 1):
@@ -126,7 +126,7 @@ def test_a_task_that_reports_no_success_has_returns_only(graph, run, tmp_path, c
 def test_another_robots_nodes_do_not_count(graph, run) -> None:
     run.publish_diagnostics("robot", namespace="/elsewhere", steps=9, done="true")
     graph.spin(0.3)
-    assert not run.node._nodes.get("robot") and run.node._done_at is None
+    assert not run.node._reports.nodes.get("robot") and run.node._done_at is None
 
 
 def test_the_run_ends_with_a_summary(graph, run, tmp_path) -> None:
@@ -180,7 +180,7 @@ def test_several_environments_are_counted_together(graph, tmp_path, capfd) -> No
         full_name = f"{graph.namespace}/{name}"
         diagnostics.publish(DiagnosticArray(status=[status.status(full_name)]))
         key, value = next(iter(facts.items()))
-        graph.until(lambda: node._fact(name, key) == str(value))
+        graph.until(lambda: node._reports.fact(name, key) == str(value))
 
     steps = [graph.matched(topics.STEPS.below(f"env_{n}").always(graph.probe)) for n in range(2)]
     for number in range(2):
