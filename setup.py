@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 NAME = "wm_nodes"
 SHARE = f"share/{NAME}"
 NODES = (
-    "camera encoder world_model policy agent robot recorder replay demonstrator trainer monitor "
-    "arm_sim scripted_policy plan_recorder"
+    "camera encoder world_model policy agent batched_agent robot recorder replay demonstrator "
+    "trainer monitor arm_sim scripted_policy plan_recorder"
 ).split()
 
 # torch and torchvision have no exact version, so that each machine keeps its own build.

@@ -23,7 +23,10 @@ ROOT = Path(__file__).parent.parent
 FILE = ROOT / "docs" / "configuration.md"
 README = ROOT / "README.md"
 MODELS = ROOT / "docs" / "models.md"
-NODES = "camera encoder world_model policy agent robot recorder replay trainer demonstrator monitor"
+NODES = (
+    "camera encoder world_model policy agent batched_agent robot recorder replay trainer "
+    "demonstrator monitor"
+)
 SHORT = 8  # longer lists of choices are counted only
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from wm_models.interface.noise import normal
 from wm_models.interface.state import State, split_raw, with_raw
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
 
@@ -75,7 +76,7 @@ class Posed(WorldModel):
 
     def act(self, state: State, *, mode: bool, generator: torch.Generator | None = None) -> Tensor:
         middle = torch.tanh(self.actor(state["pose"]))
-        noise = 0.0 if mode else 0.1 * torch.randn(middle.shape, generator=generator)
+        noise = 0.0 if mode else 0.1 * normal(middle.shape, generator, middle.device)
         return (middle + noise).clamp(-1.0, 1.0)
 
     def pack(self, state: State) -> Tensor:

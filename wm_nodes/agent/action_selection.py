@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from wm_models.errors import ModelError, PlanRefused
 from wm_models.interface.checked import Checked
+from wm_models.interface.noise import RowGenerators
 from wm_models.interface.planner import Cost, Planner, PlanState
 from wm_models.interface.preset import Planning
-from wm_models.interface.state import State
+from wm_models.interface.state import State, concatenate
 from wm_models.planners import GoalCost, ReturnCost, finite_action, planner
 from wm_models.planners.committed_prefix import with_committed_prefix
 from wm_models.planners.costs import REDUCTIONS
@@ -138,6 +139,35 @@ class ActorSelector:
                 f"planner: got settings of a search for planner {self.name}, expected one of "
                 f"{', '.join(SEARCHES)}. Restart the node with such a planner."
             )
+
+
+@torch.inference_mode()
+def actor_plans(
+    weights: Weights,
+    states: Sequence[State],
+    explore: Sequence[bool],
+    noises: Sequence[torch.Generator],
+) -> list[Tensor | PlanRefused]:
+    """Return the actor's model action [1, f A] for each of B states of batch size 1: what
+    ActorSelector selects or refuses, in one forward pass for those that explore and one for the
+    others."""
+    model = weights.model
+    plans: dict[int, Tensor | PlanRefused] = {}
+    for exploring in (True, False):
+        rows = [row for row, explores in enumerate(explore) if explores is exploring]
+        if not rows:
+            continue
+        actions = model.act(
+            concatenate([states[row] for row in rows]),
+            mode=not exploring,
+            generator=RowGenerators([noises[row] for row in rows]),
+        )
+        for row, action in zip(rows, actions.split(1), strict=True):
+            try:
+                plans[row] = finite_action(action).clamp(*model.spec.bounds(action))
+            except PlanRefused as error:
+                plans[row] = error
+    return [plans[row] for row in range(len(states))]
 
 
 class SearchSelector:

@@ -6,7 +6,9 @@ numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +18,19 @@ from wm_datasets.spec import VectorSpec
 from wm_models.errors import PlanRefused
 from wm_models.interface.state import State
 from wm_models.planners.receding_horizon import search_due
-from wm_nodes.agent.action_selection import ActionSelector, SearchSettings
+from wm_nodes.agent.action_selection import (
+    ActionSelector,
+    ActorSelector,
+    SearchSettings,
+    actor_plans,
+)
 from wm_nodes.agent.delay_compensation import DelayCompensator
 from wm_nodes.agent.encoder import observed
 from wm_nodes.agent.goals import Goal
 from wm_nodes.agent.noise import numpy_noise, torch_noise
 from wm_nodes.agent.state_filter import check_action
 from wm_nodes.agent.weights import Weights, device_of
-from wm_nodes.errors import UserError
+from wm_nodes.errors import MessageError, UserError
 from wm_nodes.records import Step, Vector
 from wm_nodes.robots.cameras.preprocess import ImagePipeline
 
@@ -55,6 +62,17 @@ class StampedPlan:
 
     stamp_ns: int
     actions: Vector
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a plan starts: the state (batch size 1), the actions (r, A) that are committed within
+    the first model step, the pending actions (n, A) after the observation, and the noise."""
+
+    state: State
+    committed: Tensor
+    pending: Vector
+    noise: torch.Generator
 
 
 class ActionPlanner:
@@ -118,24 +136,38 @@ class ActionPlanner:
         """Return actions (N, A) in the robot's units, the first one due now. Explores in training
         episodes only. MessageError: the goal does not fit the model. PlanRefused: there is no plan,
         and the robot must stop."""
-        check_action(weights, step)
-        self.delay.record(step)
-        rest = self._rest(weights, step)
+        rest = self._continued(weights, step)
         if rest is not None:
             return rest
-        noise = torch_noise(self._noise, self._seed, "policy", step.stamp_ns)
+        due = self._due(weights, state, step)
         goal = self._goal.features(weights) if self._goal else None
-        pending, before = self._pending(weights, step)
-        state, committed = advanced(weights, state, pending, noise)
-        prefix = committed.flatten()
         try:
-            plan = self._selector.select(weights, state, step, noise, goal, prefix).detach()
+            plan = self._selector.select(
+                weights, due.state, step, due.noise, goal, due.committed.flatten()
+            )
         except PlanRefused:
             self._current = None
             raise
-        robot = weights.actions.to_robot(plan.float()).flatten(0, 1)  # (H f, A)
-        free: Vector = robot.cpu().numpy()[len(committed) :]
-        self._sent = StampedPlan(step.stamp_ns, np.concatenate([pending[before:], free]))
+        return self._send(weights, step, due, plan)
+
+    def _continued(self, weights: Weights, step: Step) -> Vector | None:
+        """The rest of the plan that is executed; None: a new one is due."""
+        check_action(weights, step)
+        self.delay.record(step)
+        return self._rest(weights, step)
+
+    def _due(self, weights: Weights, state: State, step: Step) -> _Start:
+        """Where a new plan starts."""
+        noise = torch_noise(self._noise, self._seed, "policy", step.stamp_ns)
+        pending, before = self._pending(weights, step)
+        state, committed = advanced(weights, state, pending, noise)
+        return _Start(state, committed, pending[before:], noise)
+
+    def _send(self, weights: Weights, step: Step, start: _Start, plan: Tensor) -> Vector:
+        """Return a plan [H, f A] as the robot's actions, which it executes from now on."""
+        robot = weights.actions.to_robot(plan.detach().float()).flatten(0, 1)  # (H f, A)
+        free: Vector = robot.cpu().numpy()[len(start.committed) :]
+        self._sent = StampedPlan(step.stamp_ns, np.concatenate([start.pending, free]))
         self._current = weights, self._sent
         return self._sent.actions
 
@@ -174,6 +206,47 @@ class ActionPlanner:
     def random_action(self, space: VectorSpec, stamp_ns: int) -> Vector:
         """Return one uniform action (1, A) of the robot's action space."""
         return space.draw(numpy_noise(self._seed, "random", stamp_ns))[None]
+
+
+def act_all(
+    planners: Sequence[ActionPlanner],
+    weights: Weights,
+    states: Sequence[State],
+    steps: Sequence[Step],
+) -> list[Vector | MessageError | PlanRefused]:
+    """Return what `act` returns or raises for each of B robots, with states of batch size 1.
+
+    The actor acts for all in one forward pass, with the noise of each robot: the same actions, up
+    to rounding. Searches follow each other.
+    """
+    rows = list(zip(planners, states, steps, strict=True))
+    if not all(isinstance(planner._selector, ActorSelector) for planner in planners):
+        return [_outcome(planner, weights, state, step) for planner, state, step in rows]
+    answers: list[Any] = [planner._continued(weights, step) for planner, _, step in rows]
+    due = [number for number, answer in enumerate(answers) if answer is None]
+    starts = {number: planners[number]._due(weights, *rows[number][1:]) for number in due}
+    plans = actor_plans(
+        weights,
+        [starts[number].state for number in due],
+        [steps[number].explore for number in due],
+        [starts[number].noise for number in due],
+    )
+    for number, plan in zip(due, plans, strict=True):
+        if isinstance(plan, PlanRefused):
+            planners[number]._current = None
+            answers[number] = plan
+        else:
+            answers[number] = planners[number]._send(weights, steps[number], starts[number], plan)
+    return answers
+
+
+def _outcome(
+    planner: ActionPlanner, weights: Weights, state: State, step: Step
+) -> Vector | MessageError | PlanRefused:
+    try:
+        return planner.act(weights, state, step)
+    except (MessageError, PlanRefused) as error:
+        return error
 
 
 @torch.inference_mode()

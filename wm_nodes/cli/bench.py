@@ -23,7 +23,7 @@ class Bench:
 
     only: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="GROUP")] = ()
     """Groups to measure; none: all (machine, models, sampler, log, archive, simulator,
-    graph, jitter)."""
+    graph, environments, jitter)."""
     model: str = "mwm_cpu"
     """Model preset."""
     threads: int = 1

@@ -14,6 +14,7 @@ from wm_nodes.cli.arguments import parse, require
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.launch.run_folder import RUNS
 from wm_nodes.graphs.weighted_log import WeightedLog
+from wm_nodes.robots.environments import recorded_logs
 
 if TYPE_CHECKING:
     from wm_datasets import LogReader
@@ -28,6 +29,7 @@ LATEST = Path("weights") / "latest"
 class Report:
     """Video, plot and figures of a run or a log: summary.json, episodes.mp4 and images.
 
+    A run with several environments is reported as a whole, one of its logs alone where it is given.
     For a run of wm train, which has no episodes: its metrics over updates, and predictions of its
     model on the first log that it was trained on.
     """
@@ -46,7 +48,11 @@ def run(words: Sequence[str]) -> int:
     require("last", options.last, 0)
     place, own = find(options.run)
     folder = options.out or (place.parent if own else place) / "report"
-    summary = make_report(place, folder, last=options.last) if own else make_training(place, folder)
+    if own:
+        more = recorded_logs(place)[1:] if place != options.run else []
+        summary = make_report(place, folder, last=options.last, more=more)
+    else:
+        summary = make_training(place, folder)
     shown = {name: value for name, value in summary.items() if name != CONFIG}
     print(json.dumps(shown, indent=2))
     print(f"report: {folder}")
@@ -73,9 +79,15 @@ def find(path: Path) -> tuple[Path, bool]:
 
 
 def make_report(
-    log: Path, folder: Path, *, last: int = 0, facts: dict[str, Any] | None = None
+    log: Path,
+    folder: Path,
+    *,
+    last: int = 0,
+    facts: dict[str, Any] | None = None,
+    more: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Write the report of a log, with an open-loop prediction where the run has weights."""
+    """Write the report of a log, with an open-loop prediction where the run has weights. more: logs
+    of further environments of the run."""
     from wm_datasets import LogError
     from wm_models.errors import ModelError
     from wm_models.weights.manifest import WeightsError
@@ -90,7 +102,7 @@ def make_report(
             known = _config(manifest)
         settings = ReportSettings(last=last or None)
         facts = {**known, **(facts or {})}
-        return write_report(log, folder, model=model, settings=settings, facts=facts)
+        return write_report(log, folder, model=model, settings=settings, facts=facts, more=more)
 
 
 def make_training(run: Path, folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from wm_nodes import namespaces
 from wm_nodes.errors import closest, unknown
+from wm_nodes.robots import environments
 
 Value = bool | int | float | str
 Parameter = Value | list[str]
@@ -128,6 +129,9 @@ class NodeSpec:
     `grace_s` seconds to end by themselves first (a report takes a while).
     each: an argument of several values, of each of which a node of this kind is started with that
     value; "": one node. ros_name: its name in the ROS graph; "": the executable's own.
+    per_environment: with `envs` above 1 there is one for each, in a namespace of its own below the
+    node's: its parameters are those of the values with `env`, its number. `peers`: how many; a node
+    with on_exit "shutdown" ends the graph when it and all its peers have ended with 0.
     stop_rank: nodes of rank 0 stop first, then 1, then 2; within `stop_s` seconds each rank.
     shown: its output goes to the terminal; of the others only errors do.
     """
@@ -146,6 +150,8 @@ class NodeSpec:
     shown: bool = False
     each: str = ""
     ros_name: str = ""
+    per_environment: bool = False
+    peers: int = 1
 
     @property
     def module(self) -> str:
@@ -153,19 +159,29 @@ class NodeSpec:
         return self.executable if "." in self.executable else f"wm_nodes.nodes.{self.executable}"
 
     def copies(self, values: Values) -> tuple[NodeSpec, ...]:
-        """Return a node for each of several values of the argument `each`, named after it."""
+        """Return this node, one of it for each environment, or one for each of several values of
+        the argument `each`."""
+        count = int(values.get("envs", 1)) if self.per_environment else 1
+        if count > 1:
+            return tuple(self._of_environment(number, count) for number in range(count))
         words = str(values.get(self.each, "")).split(",")
-        if len(words) < 2:
-            return (self,)
+        return tuple(map(self._of_value, words)) if len(words) > 1 else (self,)
 
-        def copy(word: str) -> NodeSpec:
-            name = f"{self.name}_{NOT_NAME.sub('_', word)}"
-            own = {self.each: word}
-            return replace(
-                self, name=name, ros_name=name, parameters=lambda v: self.parameters({**v, **own})
-            )
+    def _of_environment(self, number: int, count: int) -> NodeSpec:
+        place = environments.namespace(number, count)
+        return replace(
+            self,
+            name=f"{self.name}_{place}",
+            parameters=lambda values: self.parameters({**values, "env": number}),
+            namespace=lambda values: namespaces.absolute(place, self.namespace(values)),
+            peers=count,
+        )
 
-        return tuple(copy(word) for word in words)
+    def _of_value(self, word: str) -> NodeSpec:
+        name, own = f"{self.name}_{NOT_NAME.sub('_', word)}", {self.each: word}
+        return replace(
+            self, name=name, ros_name=name, parameters=lambda v: self.parameters({**v, **own})
+        )
 
 
 @dataclass(frozen=True)
@@ -175,6 +191,7 @@ class Graph:
     namespaces: values, namespace pushed by a launch file ("": none) -> the absolute namespace of
     each argument that is one. owns: values -> the arguments whose namespaces are for one launch.
     moves: values -> may it take other namespaces while another graph has them?
+    implies: arguments that were chosen -> others that follow from them, unless chosen too.
     resolve: all arguments -> the same with defaults that depend on others filled in. GraphError:
     two of them do not go together.
     """
@@ -187,6 +204,7 @@ class Graph:
     namespaces: Callable[[Values, str], Mapping[str, str]] = own_namespace
     owns: Callable[[Values], tuple[str, ...]] = field(default=lambda values: ("ns",))
     moves: Callable[[Values], bool] = field(default=lambda values: True)
+    implies: Callable[[Values], dict[str, Value]] = field(default=lambda chosen: {})
     resolve: Callable[[Values], dict[str, Value]] = field(default=dict)
     continues: tuple[str, ...] = ()  # graphs whose runs this one goes on with
 

@@ -39,7 +39,17 @@ from wm_nodes.graphs.arguments import (
     split_logs,
     trainer_threads,
 )
+from wm_nodes.graphs.environments import (
+    ENVS,
+    check_environments,
+    count_of,
+    has_several,
+    implied,
+    part_of,
+    progress_file,
+)
 from wm_nodes.graphs.graph import Argument, Graph, GraphError, NodeSpec, Parameter, Value, Values
+from wm_nodes.robots import environments
 from wm_nodes.robots.cameras.names import camera_names
 from wm_nodes.robots.registry import ROBOTS, SIMULATED, RobotEntry
 from wm_nodes.robots.sims import background_sources
@@ -87,7 +97,10 @@ BACKGROUND = Argument(
     whole=path_arguments.background,
 )
 EVAL_EVERY = Argument(
-    "eval_every", 0, "Agent steps between blocks of evaluation episodes; 0: none.", low=0
+    "eval_every",
+    0,
+    "Agent steps (of all environments) between blocks of evaluation episodes; 0: none.",
+    low=0,
 )
 EVAL_EPISODES = Argument("eval_episodes", 20, "Episodes of an evaluation block.", low=1, high=1000)
 
@@ -183,18 +196,23 @@ class GraphRobot:
         return {**same, "episodes": values["demos"], "out": _demos(values)}
 
     def robot(self, values: Values) -> Mapping[str, Parameter]:
-        """Return the robot node's parameters."""
-        names = "task seed mode episodes steps eval_every eval_episodes"
+        """Return the robot node's parameters, of environment `env` where there are several."""
+        names = "task mode eval_episodes"
         own = "action_repeat time_limit render camera size"
+        number, count = int(values.get("env", 0)), count_of(values)
+        totals = {name: int(values[name]) for name in ("episodes", "steps")}
         return {
             **_pick(values, *names.split(), *own.split()),
+            "seed": environments.environment_seed(int(values["seed"]), number),
+            **{name: environments.share(total, number, count) for name, total in totals.items()},
+            "eval_every": part_of(values, "eval_every") if number == 0 else 0,
             "adapter": self.adapter,
             **({"limits": self.limits} if self.limits else {}),
             **({"background": _background(values)} if self.background else {}),
             "evaluate": not values["train"],
-            "progress": f"{values['run']}/progress.json",
+            "progress": f"{values['run']}/{progress_file(number)}",
             "await_recorder_s": RECORDER_S,
-            "ahead": AHEAD if values["train"] else 0,
+            "ahead": -(-AHEAD // count) if values["train"] else 0,
         }
 
 
@@ -203,7 +221,7 @@ def _split(values: Values) -> bool:
 
 
 def _fused(values: Values) -> bool:
-    return values["composition"] == "fused"
+    return values["composition"] == "fused" and not has_several(values)
 
 
 def _pick(values: Values, *names: str) -> dict[str, Parameter]:
@@ -233,6 +251,10 @@ def _agent(values: Values) -> Mapping[str, Parameter]:
     return {**_policy(values), "camera": values["camera"]}
 
 
+def _batched_agent(values: Values) -> Mapping[str, Parameter]:
+    return {**_agent(values), "envs": values["envs"]}
+
+
 def _demonstrates(values: Values) -> bool:
     return bool(values["train"] and values.get("demos"))
 
@@ -256,6 +278,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
         **(_pick(values, "camera") if len(camera_names(str(values["camera"]))) > 1 else {}),
         **_pick(values, "model", "set", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
+        **({"envs": values["envs"]} if has_several(values) else {}),
         "weights": first_weights(values),
         "demos": _demos(values),
         "threads": trainer_threads(os.cpu_count() or 1),
@@ -263,11 +286,16 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
 
 
 def _recorder(values: Values) -> Mapping[str, Parameter]:
-    return _pick(values, "log", "capacity_steps", "capacity_bytes")
+    return {
+        "log": environments.environment_log(str(values["log"]), int(values.get("env", 0))),
+        "capacity_steps": part_of(values, "capacity_steps"),
+        "capacity_bytes": part_of(values, "capacity_bytes"),
+    }
 
 
 def _monitor(values: Values) -> Mapping[str, Parameter]:
-    return {**_pick(values, "run", "log", "report"), "weights": first_weights(values)}
+    several = {"envs": values["envs"]} if has_several(values) else {}
+    return {**_pick(values, "run", "log", "report"), **several, "weights": first_weights(values)}
 
 
 def simulator_graph(name: str, description: str, robot: GraphRobot) -> Graph:
@@ -339,6 +367,8 @@ def _check(robot: GraphRobot, values: Values) -> None:
     """
     check_files(values)
     check_cameras(values, seen=bool(values["train"]) or begun_with(values) is not None)
+    if has_several(values):
+        check_environments(values)
     if "background" in values:
         _background(values)
     model, learned = str(values["model"]), values["train"] or values["weights"]
@@ -421,6 +451,7 @@ def _arguments(
         *CAPACITY,
         RECENCY,
         HOLD_OUT,
+        ENVS,
         MODE,
         COMPOSITION,
         RENDER,
@@ -457,6 +488,7 @@ def _graph(
             NodeSpec("world_model", "world_model", _image_node, condition=_split),
             NodeSpec("policy", "policy", _policy, condition=_split),
             NodeSpec("agent", "agent", _agent, condition=_fused),
+            NodeSpec("batched_agent", "batched_agent", _batched_agent, condition=has_several),
             NodeSpec(
                 "robot",
                 "robot",
@@ -464,8 +496,9 @@ def _graph(
                 on_exit="shutdown",
                 grace_s=REPORT_S,
                 stop_rank=0,
+                per_environment=True,
             ),
-            NodeSpec("recorder", "recorder", _recorder),
+            NodeSpec("recorder", "recorder", _recorder, per_environment=True),
             NodeSpec(
                 "demonstrator",
                 "demonstrator",
@@ -483,6 +516,7 @@ def _graph(
             NodeSpec("monitor", "monitor", _monitor, on_exit="shutdown", stop_rank=2, shown=True),
         ),
         check=lambda values: _check(robot_of(values), values),
+        implies=implied,
         continues=("train", "offline_train"),
     )
 

@@ -118,8 +118,7 @@ class AgentNode(ModelNode[AgentParams]):
                 self.diagnostics.weights = weights.version
                 self._act(weights, observed)
         if not self._realtime:
-            for camera, image in observed.images.items():
-                self._topics.publish_image(camera, image, step.stamp_ns)
+            self._topics.publish_images(observed.images, step.stamp_ns)
 
     def _act_at_random(self, step: Step) -> None:
         started = time.perf_counter()

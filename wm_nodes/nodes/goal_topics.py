@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from std_srvs.srv import Trigger
 
 from wm_nodes.agent.goals import Goal, read_goal
-from wm_nodes.agent.policy import ActionPlanner
 from wm_nodes.records import Image, Vector
 from wm_nodes.ros import messages, topics
 from wm_nodes.ros.node import ManagedNode
 
 FAULT = "goal"
+
+
+class Planner(Protocol):
+    """What a goal is set on: an ActionPlanner, or the agent of several environments."""
+
+    goal: Goal | None
 
 
 class GoalListener:
@@ -23,7 +28,7 @@ class GoalListener:
     before or after the image, or not at all.
     """
 
-    def __init__(self, node: ManagedNode[Any], policy: ActionPlanner, path: str) -> None:
+    def __init__(self, node: ManagedNode[Any], policy: Planner, path: str) -> None:
         """path: file of the first goal image; empty: none. UserError if it cannot be read."""
         self._node, self._policy = node, policy
         self._image: tuple[int, Image] | None = None

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,8 +17,9 @@ from wm_datasets.spec import LogSpec
 from wm_nodes.csv_table import Table
 from wm_nodes.episodes.episode_stats import EpisodeStats, EpisodeTracker
 from wm_nodes.evaluation.evaluate import wilson
-from wm_nodes.namespaces import within
+from wm_nodes.nodes.run_reports import RunReports, total
 from wm_nodes.records import Step
+from wm_nodes.robots.environments import environment_logs, namespace
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.diagnostics import statuses
 from wm_nodes.ros.node import ManagedNode, NodeParams
@@ -26,7 +28,6 @@ from wm_nodes.training.board import Board
 
 RECENT = 20  # newest episodes, for means
 SETTLE_S = 1.5  # after the robot's end, for the recorder's last rows
-GONE_S = 3.0  # a node without diagnostics for this long is reported as silent
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class MonitorParams(NodeParams):
     log: str = param("", "Replay log for the report; empty: the run's own.")
     weights: str = param(
         "", "Weights for the predictions in the report; empty: the newest of the run."
+    )
+    envs: int = param(
+        1, "Number of environments; of several, the nodes are in env_0, env_1, ...", low=1, high=64
     )
     report: bool = param(False, "Write a report when the run is over.")
     every_s: float = param(5.0, "Time between progress lines [s].", low=0.1)
@@ -50,9 +54,9 @@ class MonitorNode(ManagedNode[MonitorParams]):
 
     def configure(self) -> None:
         p = self.params
-        self._tracker = EpisodeTracker()
-        self._nodes: dict[str, dict[str, str]] = {}
-        self._last_s: dict[str, float] = {}
+        self._places = [namespace(number, p.envs) for number in range(p.envs)]
+        self._trackers = [EpisodeTracker() for _ in self._places]
+        self._reports = RunReports(self.get_namespace(), self._places)
         self._train: list[EpisodeStats] = []
         self._evals: list[EpisodeStats] = []
         self._block: list[EpisodeStats] = []
@@ -64,8 +68,10 @@ class MonitorNode(ManagedNode[MonitorParams]):
         self._evaluations = Table(folder / "evaluations.csv") if folder else None
         self._board = Board(folder / "tensorboard") if folder else None
         self._scored = True  # does the task report success?
-        self.listen(topics.SPEC, messages.spec_from_msg, self._on_spec)
-        self.listen(topics.STEPS, messages.step_from_msg, self._on_step)
+        for number, place in enumerate(self._places):
+            on_step = partial(self._on_step, number)
+            self.listen(topics.SPEC.below(place), messages.spec_from_msg, self._on_spec)
+            self.listen(topics.STEPS.below(place), messages.step_from_msg, on_step)
         self.listen(topics.DIAGNOSTICS, lambda msg: msg, self._on_diagnostics)
 
     def activate(self) -> None:
@@ -91,22 +97,19 @@ class MonitorNode(ManagedNode[MonitorParams]):
         self._scored = spec.success
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        for full_name, values in statuses(msg).items():
-            if name := within(self.get_namespace(), full_name):
-                self._nodes[name] = values
-                self._last_s[name] = time.monotonic()
-        if self._fact(self.params.wait_for, "done") == "true" and self._done_at is None:
+        self._reports.update(statuses(msg))
+        if self._done_at is None and self._reports.is_done(self.params.wait_for):
             self._done_at = time.monotonic()
 
-    def _on_step(self, step: Step) -> None:
-        episode = self._tracker.step(step)
-        if step.is_first and step.explore:
+    def _on_step(self, number: int, step: Step) -> None:
+        episode = self._trackers[number].step(step)
+        if number == 0 and step.is_first and step.explore:  # only environment 0 is evaluated
             self._close_block()
         if episode is not None:
             (self._train if episode.explore else self._evals).append(episode)
-            self._keep(episode)
+            self._keep(number, episode)
 
-    def _keep(self, episode: EpisodeStats) -> None:
+    def _keep(self, number: int, episode: EpisodeStats) -> None:
         steps = self._steps()
         kind = "train" if episode.explore else "eval"
         if not episode.explore:
@@ -121,6 +124,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
                 "success": int(episode.success) if self._scored else "",
                 "first_success": episode.first_success,
                 "weights": episode.weights,
+                **({"env": number} if len(self._places) > 1 else {}),
             })  # fmt: skip
         if self._board is not None:
             values = {"return": episode.total_reward}
@@ -146,7 +150,7 @@ class MonitorNode(ManagedNode[MonitorParams]):
             self._evaluations.add({
                 "time": round(time.time(), 1),
                 "steps": steps,
-                "updates": self._fact("trainer", "updates", "0"),
+                "updates": self._reports.fact("trainer", "updates", "0"),
                 "episodes": count,
                 "success": round(wins / count, 4) if self._scored else "",
                 "low": round(low, 4) if self._scored else "",
@@ -162,44 +166,45 @@ class MonitorNode(ManagedNode[MonitorParams]):
 
     # Output -------------------------------------------------------------------------------------
 
-    def _fact(self, node: str, name: str, default: str = "") -> str:
-        return self._nodes.get(node, {}).get(name, default)
+    def _robots(self) -> list[dict[str, str]]:
+        return self._reports.of_environments("robot")
 
     def _steps(self) -> int:
-        return int(self._fact("robot", "steps", "0"))
+        return total(self._robots(), "steps")
 
     def _show(self) -> None:
         """Print one line of progress and write it to TensorBoard."""
         parts = [*self._robot_parts(), *self._trainer_parts(), *self._recorder_parts()]
-        parts += [f"{name} silent" for name in self._gone()]
+        parts += [f"{name} silent" for name in self._reports.silent()]
         line = " | ".join(parts)
         if line and line != self._line:
             print(line, flush=True)
             self._line = line
-        if self._board is not None and self._nodes.get("robot"):
-            robot = self._nodes["robot"]
-            names = ("rate_hz", "latency_p50_ms", "latency_p99_ms")
-            self._board.add(self._steps(), {f"robot/{n}": float(robot[n]) for n in names})
+        if self._board is not None and self._robots():
+            self._board.add(
+                self._steps(), {f"robot/{n}": x for n, x in self._reports.speed().items()}
+            )
             self._board.flush()
 
     def _robot_parts(self) -> list[str]:
-        robot = self._nodes.get("robot")
-        if robot is None:
+        robots = self._robots()
+        if not robots:
             return []
         recent = (self._train or self._evals)[-RECENT:]
-        parts = [f"{robot.get('steps', 0)} steps, {robot.get('episodes', 0)} episodes"]
+        parts = [f"{self._steps()} steps, {total(robots, 'episodes')} episodes"]
         if recent:
             mean = fmean(e.total_reward for e in recent)
             success = f", success {fmean(e.success for e in recent):.2f}"
             parts.append(f"return {mean:.0f}{success if self._scored else ''}")
+        speed = self._reports.speed()
         parts.append(
-            f"{float(robot['rate_hz']):.0f}/s, latency {float(robot['latency_p50_ms']):.1f}"
-            f"/{float(robot['latency_p99_ms']):.1f} ms"
+            f"{speed['rate_hz']:.0f}/s, latency {speed['latency_p50_ms']:.1f}"
+            f"/{speed['latency_p99_ms']:.1f} ms"
         )
         return parts
 
     def _trainer_parts(self) -> list[str]:
-        trainer = self._nodes.get("trainer")
+        trainer = self._reports.nodes.get("trainer")
         if trainer is None or "updates" not in trainer:
             return []
         return [
@@ -208,15 +213,12 @@ class MonitorNode(ManagedNode[MonitorParams]):
         ]
 
     def _recorder_parts(self) -> list[str]:
-        recorder = self._nodes.get("recorder", {})
-        return (
-            [f"log {recorder['rows']} rows, {recorder['log_mb']} MB"] if "rows" in recorder else []
-        )
-
-    def _gone(self) -> list[str]:
-        now = time.monotonic()
-        silent = [name for name, at in self._last_s.items() if now - at > GONE_S]
-        return sorted(n for n in silent if n != "monitor" and self._fact(n, "done") != "true")
+        reports = self._reports.of_environments("recorder")
+        recorders = [report for report in reports if "rows" in report]
+        if not recorders:
+            return []
+        megabytes = round(sum(float(report["log_mb"]) for report in recorders), 1)
+        return [f"log {total(recorders, 'rows')} rows, {megabytes} MB"]
 
     # The end ------------------------------------------------------------------------------------
 
@@ -245,17 +247,19 @@ class MonitorNode(ManagedNode[MonitorParams]):
         """Return the figures of the run, as written to summary.json."""
         judged = self._evals or self._train
         wins = sum(e.success for e in judged)
-        robot = self._nodes.get("robot", {})
+        speed = self._reports.speed() if self._robots() else {}
         return {
             "episodes_judged": len(judged),
             "judged": "evaluation" if self._evals else "training",
             "success_rate": wins / len(judged) if judged and self._scored else None,
             "success_interval_95": list(wilson(wins, len(judged))) if self._scored else None,
             "mean_return": fmean(e.total_reward for e in judged) if judged else None,
-            "latency_p50_ms": float(robot.get("latency_p50_ms", 0)),
-            "latency_p99_ms": float(robot.get("latency_p99_ms", 0)),
+            "latency_p50_ms": speed.get("latency_p50_ms", 0.0),
+            "latency_p99_ms": speed.get("latency_p99_ms", 0.0),
             "steps": self._steps(),
-            "drops": {n: int(v["drops"]) for n, v in self._nodes.items() if int(v.get("drops", 0))},
+            "drops": {
+                n: int(v["drops"]) for n, v in self._reports.nodes.items() if int(v.get("drops", 0))
+            },
         }
 
     def _report(self, summary: dict[str, Any]) -> None:
@@ -272,7 +276,9 @@ class MonitorNode(ManagedNode[MonitorParams]):
         try:
             model = load_model(weights)[0] if weights is not None else None
             settings = ReportSettings(last=summary["episodes_judged"] or None)
-            write_report(log, folder, model=model, settings=settings, facts={"run": summary})
+            facts = {"run": summary}
+            more = [Path(each) for each in environment_logs(str(log), p.envs)[1:]]
+            write_report(log, folder, model=model, settings=settings, facts=facts, more=more)
             print(f"report: {folder}", flush=True)
         except (ReportError, WeightsError, ModelError, LogError, OSError) as error:
             self.get_logger().error(f"no report: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -85,11 +86,13 @@ class PolicyParams(ModelNodeParams):
         names = [spec.name for spec in fields(SearchSettings)]
         return SearchSettings(**{name: getattr(self, name) for name in names})
 
-    def core(self, device: torch.device) -> ActionPlanner:
-        """Return the action planner that these parameters describe. UserError."""
+    def core(self, device: torch.device, seed: int | None = None) -> ActionPlanner:
+        """Return the action planner that these parameters describe, with their seed or another.
+        UserError."""
         with user_errors(ModelError):
             selector = action_selector(self.planner, self.search_settings())
-        return ActionPlanner(self.seed, device, selector, DelayCompensator(self.delay_s))
+        own = self.seed if seed is None else seed
+        return ActionPlanner(own, device, selector, DelayCompensator(self.delay_s))
 
     def measure(self, node: ModelNode[Any], policy: ActionPlanner, step: Step) -> None:
         """Real time: record the time from an observation to its plan, and report a cut search."""
@@ -116,25 +119,34 @@ LIVE = tuple(spec.name for spec in fields(PolicyParams) if spec.metadata["live"]
 
 
 class LiveSearch:
-    """The action planner of a node, whose search settings `ros2 param set` changes at run time.
+    """The action planners of a node, whose search settings `ros2 param set` changes at run time.
 
     A change is used from the next search on. A wrong value is refused with the reason, and the old
     value stays.
     """
 
-    def __init__(self, node: ModelNode[Any]) -> None:
+    def __init__(self, node: ModelNode[Any], seeds: Sequence[int] = ()) -> None:
+        """seeds: of one planner each; empty: one planner with the node's seed."""
         current = {name: node.get_parameter(name).value for name in LIVE}
         node.params = replace(node.params, **current)  # set before the node was configured
-        self.planner: ActionPlanner = node.params.core(node.device)
+        self.planners: list[ActionPlanner] = [
+            node.params.core(node.device, seed) for seed in seeds or (node.params.seed,)
+        ]
         self._node = node
         node.add_on_set_parameters_callback(self._on_parameters)
+
+    @property
+    def planner(self) -> ActionPlanner:
+        """The only planner, or the first one."""
+        return self.planners[0]
 
     def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         changes = {each.name: each.value for each in parameters if each.name in LIVE}
         params = replace(self._node.params, **changes)
         try:
             if changes:
-                self.planner.configure(params.search_settings())
+                for planner in self.planners:
+                    planner.configure(params.search_settings())
         except ModelError as error:
             return SetParametersResult(successful=False, reason=str(error))
         self._node.params = params

@@ -19,15 +19,16 @@ class RobotSpace:
     takes the nearest, but others than in the next run of the same seed.
     """
 
-    def __init__(self, node: ManagedNode[Any], maker: PlanMaker) -> None:
-        self._node, self._maker = node, maker
-        self._drain = node.listen(topics.SPEC, messages.spec_from_msg, maker.learn, idle=True)
+    def __init__(self, node: ManagedNode[Any], maker: PlanMaker, place: str = "") -> None:
+        """place: namespace of the robot's topics, below the node's own."""
+        self._node, self._maker, self._spec = node, maker, topics.SPEC.below(place)
+        self._drain = node.listen(self._spec, messages.spec_from_msg, maker.learn, idle=True)
 
     def of(self, step: Step) -> VectorSpec | None:
         """Return the space of the robot of this step, -1 to 1 where no node publishes a spec. None:
         a spec is on its way; the robot repeats an unanswered observation."""
         if not self._maker.knows_robot:
             self._drain()
-        if not self._maker.knows_robot and self._node.count_publishers(topics.SPEC.name):
+        if not self._maker.knows_robot and self._node.count_publishers(self._spec.name):
             return None
         return self._maker.space(step)

@@ -19,6 +19,7 @@ from wm_models.weights.manifest import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.records import Announcement
+from wm_nodes.robots.environments import environment_logs, namespace
 from wm_nodes.ros import messages, spin, topics
 from wm_nodes.ros.node import ManagedNode, NodeParams
 from wm_nodes.ros.parameters import param
@@ -34,6 +35,13 @@ SHOWN = 12  # metrics in diagnostics
 class TrainerParams(NodeParams):
     run: str = param("runs/run", "Folder of the run, for weights/, trainer/ and metrics/.")
     log: str = param("", "Replay log to learn from; empty: the run's own.")
+    envs: int = param(
+        1,
+        "Number of environments of the run: those after the first have logs of their own, "
+        "LOG_env_1, ...",
+        low=1,
+        high=64,
+    )
     demos: str = param("", "Log of demonstrations to learn from as well; empty: none.")
     offline: tuple[str, ...] = param(
         (), "Further logs to learn from, as LOG:WEIGHT; `demos` has weight 1."
@@ -94,7 +102,8 @@ class TrainerNode(ManagedNode[TrainerParams]):
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._news = topics.ANNOUNCEMENTS.publisher(self)
-        self._pace = topics.PACE.publisher(self)
+        places = [namespace(number, p.envs) for number in range(p.envs)]
+        self._paces = [topics.PACE.below(place).publisher(self) for place in places]
 
     def activate(self) -> None:
         self.diagnostics.ready = True
@@ -115,10 +124,13 @@ class TrainerNode(ManagedNode[TrainerParams]):
         others += [(Path(p.demos), 1.0)] * bool(p.demos)
         share = p.demos_share if others else 0.0
         total = sum(weight for _, weight in others)
-        own = p.log if is_url(p.log) else Path(p.log or run / "log")
-        logs: list[tuple[Path | str, float]] = [(own, 1.0 - share)]
+        own = environment_logs(p.log or str(run / "log"), p.envs)
+        logs: list[tuple[Path | str, float]] = [
+            (log if is_url(log) else Path(log), (1.0 - share) / p.envs) for log in own
+        ]
         logs += [(path, share * weight / total) for path, weight in others]
         settings: dict[str, Any] = {
+            "environments": p.envs,
             "model": p.model,
             "camera": p.camera,
             "settings": read_changes(p.set),
@@ -170,8 +182,10 @@ class TrainerNode(ManagedNode[TrainerParams]):
     # The ROS thread -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Publish how many agent steps are covered by updates; end when the thread has ended."""
-        self._pace.publish(UInt64(data=self._learning.covered_steps))
+        """Publish how many agent steps of each environment are covered by updates; end when the
+        thread has ended."""
+        for number, pace in enumerate(self._paces):
+            pace.publish(UInt64(data=self._learning.covered_steps_of(number)))
         if not self._stop.is_set():
             return
         self._thread.join()

@@ -18,18 +18,25 @@ from wm_nodes.ros.node import ManagedNode
 class AgentTopics:
     """Nothing is computed for a topic without a subscriber."""
 
-    def __init__(self, node: ManagedNode[Any], cameras: Sequence[str]) -> None:
+    def __init__(self, node: ManagedNode[Any], cameras: Sequence[str], place: str = "") -> None:
+        """place: namespace of the topics, below the node's own."""
+        image = topics.IMAGE.below(place)
         self._frame = cameras[0]  # of imagined images
-        self._images = {name: topics.IMAGE.publisher(node, camera=name) for name in cameras}
-        self._features = topics.FEATURES.publisher(node)
-        self._latents = topics.LATENT.publisher(node)
-        self._imagination = topics.IMAGINATION.publisher(node)
+        self._images = {name: image.publisher(node, camera=name) for name in cameras}
+        self._features = topics.FEATURES.below(place).publisher(node)
+        self._latents = topics.LATENT.below(place).publisher(node)
+        self._imagination = topics.IMAGINATION.below(place).publisher(node)
 
     def publish_image(self, camera: str, image: Image, stamp_ns: int) -> None:
         """Publish a camera's image (H, W, 3) of the model's size."""
         if self._images[camera].get_subscription_count():
             frame = messages.optical_frame(camera)
             self._images[camera].publish(messages.image_to_msg(image, stamp_ns, frame))
+
+    def publish_images(self, images: Mapping[str, Image], stamp_ns: int) -> None:
+        """Publish the image of each camera."""
+        for camera, image in images.items():
+            self.publish_image(camera, image, stamp_ns)
 
     def publish_state(
         self,

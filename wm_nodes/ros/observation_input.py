@@ -43,8 +43,8 @@ class ObservationInput:
     It is complete when the images of all cameras, and the other parts, of its stamp are there.
     images: topic of a camera's images. prepare: is given the camera, the stamp and each image, and
     returns what to use, or None to drop it. on_step: is called with each step first. newest_only:
-    of the observations that have been received, handle the newest only. At first images and a step
-    are required; see `require`.
+    of the observations that have been received, handle the newest only. place: namespace of all
+    topics, below the node's own. At first images and a step are required; see `require`.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class ObservationInput:
         prepare: Callable[[str, int, Image], Image | None] = lambda camera, stamp_ns, image: image,
         on_step: Callable[[Step], None] = lambda step: None,
         newest_only: bool = False,
+        place: str = "",
     ) -> None:
         self._handle, self._prepare, self._on_step = handle, prepare, on_step
         self._newest_only, self._draining = newest_only, False
@@ -70,7 +71,7 @@ class ObservationInput:
         self._drains = (
             *(
                 node.listen(
-                    images,
+                    images.below(place),
                     messages.image_from_msg,
                     partial(self._on_image, camera),
                     qos,
@@ -78,8 +79,10 @@ class ObservationInput:
                 )
                 for camera in cameras
             ),
-            node.listen(topics.STEPS, messages.step_from_msg, self._on_new_step),
-            node.listen(topics.JOINT_STATES, messages.joints_from_msg, self._on_joints),
+            node.listen(topics.STEPS.below(place), messages.step_from_msg, self._on_new_step),
+            node.listen(
+                topics.JOINT_STATES.below(place), messages.joints_from_msg, self._on_joints
+            ),
         )
 
     def require(self, *, image: bool, joints: bool) -> None:
@@ -87,6 +90,11 @@ class ObservationInput:
         self._images_required = image
         parts = map(image_part, self._cameras) if image else ()
         self._synchronizer.require((STEP, *parts, *((JOINTS,) if joints else ())))
+
+    def drain(self) -> None:
+        """Handle the messages that wait in the queues."""
+        for drain in self._drains:
+            drain()
 
     def _on_image(self, camera: str, stamp_ns: int, image: Image) -> None:
         prepared = self._prepare(camera, stamp_ns, image)
@@ -122,8 +130,7 @@ class ObservationInput:
             return
         if self._newest_only:
             self._draining = True
-            for drain in self._drains:
-                drain()
+            self.drain()
             self._draining = False
         newest = self._newest
         parts = {camera: newest.get(image_part(camera)) for camera in self._cameras}

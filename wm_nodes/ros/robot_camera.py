@@ -19,10 +19,13 @@ class RobotCamera:
     subscribes to; the robot publishes the raw one.
     """
 
-    def __init__(self, node: ManagedNode[Any], camera: str, images: topics.Topic) -> None:
-        self._node, self._camera, self._images = node, camera, images
+    def __init__(
+        self, node: ManagedNode[Any], camera: str, images: topics.Topic, place: str = ""
+    ) -> None:
+        """place: namespace of the robot's topics, below the node's own."""
+        self._node, self._camera, self._images = node, camera, images.below(place)
         self._robot: LogSpec | None = None
-        node.listen(topics.SPEC, messages.spec_from_msg, self._on_spec, idle=True)
+        node.listen(topics.SPEC.below(place), messages.spec_from_msg, self._on_spec, idle=True)
 
     def _on_spec(self, robot: LogSpec) -> None:
         if self._robot is None:
@@ -36,7 +39,7 @@ class RobotCamera:
         publishers = self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(name))
         types = {info.topic_type for info in publishers}
         expected = type_name(self._images.type)
-        raw = self._images is topics.IMAGE_RAW
+        raw = self._images.type is topics.IMAGE_RAW.type
         if expected in types or (raw and not types and self._camera in self._robot.cameras):
             return
         if types:

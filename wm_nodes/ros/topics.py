@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -67,6 +67,10 @@ class Topic:
     type: type
     qos: QoSProfile
     single: bool = False
+
+    def below(self, namespace: str) -> Topic:
+        """Return the same topic in a namespace below the node's own; "": this one."""
+        return replace(self, name=f"{namespace}/{self.name}") if namespace else self
 
     def publisher(self, node: LifecycleNode, **parts: str) -> Publisher[Any]:
         """Make a publisher that is silent while the node is not active."""

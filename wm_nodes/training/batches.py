@@ -50,6 +50,7 @@ class Batches:
             episodes=HeldOut(config.hold_out).learned if config.hold_out else None,
             **asdict(sampling),
             recency=config.recency or None,
+            pooled=config.environments,
             cache_bytes=1 if config.resident_bytes else config.cache_bytes,
             disk_bytes=config.disk_bytes,
             allocate=pinned if config.pinned and device != "cpu" else roomy,

@@ -19,6 +19,8 @@ class TrainingConfig:
     run: Path  # weights/, trainer/ and metrics/ go here
     logs: tuple[tuple[Path | str, float], ...]  # replay logs, or URLs of archives, and the share of
     # windows drawn from each; new rows of the first set the pace, others may be demonstrations
+    environments: int = 1  # so many of the first logs are of the run's own environments: they are
+    # drawn from as one log, and their rows together set the pace
     model: str = "mwm_cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the preset, that are changed
     weights: Path | None = None  # weights to begin with; a resumed run keeps its own

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,3 +49,27 @@ class EpisodeReturns:
         acted = np.unique(rows["weights"][:-1])
         weights = int(acted[0]) if len(acted) == 1 else MIXED
         return EpisodeReturn(float(rows["reward"].sum()), length, weights)
+
+
+class AllReturns:
+    """Returns of the episodes of several logs, one log after the other."""
+
+    def __init__(
+        self,
+        logs: Sequence[LogReader],
+        episodes: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        self._logs = [EpisodeReturns(log, episodes=episodes) for log in logs]
+
+    def new(self) -> list[EpisodeReturn]:
+        """Return the episodes of each log that have become whole."""
+        return [each for log in self._logs for each in log.new()]
+
+    def state_dict(self) -> dict[str, Any]:
+        first, *others = [log.after for log in self._logs]
+        return {"returns": first, **({"returns_of_others": others} if others else {})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        after = [state.get("returns", 0), *state.get("returns_of_others", ())]
+        for log, row in zip(self._logs, after):
+            log.after = row

@@ -18,7 +18,7 @@ from wm_nodes.training.checkpoint import Checkpoints
 from wm_nodes.training.config import TrainingConfig, TrainingError
 from wm_nodes.training.logs import TrainingLogs
 from wm_nodes.training.metrics import MetricsRecorder, Speed
-from wm_nodes.training.pacing import AgentStepCount, Pacing
+from wm_nodes.training.pacing import AgentSteps, Pacing
 from wm_nodes.training.setup import Setup, build_setup
 
 ROLLBACKS = 3  # returns to the last checkpoint before training ends with an error
@@ -40,8 +40,8 @@ class TrainingProgress:
 class Trainer:
     """Train as the log grows. Call :meth:`step` repeatedly; :meth:`close` saves.
 
-    One thread calls the methods; :attr:`progress`, :attr:`covered_steps` and :attr:`done` may be
-    read from others.
+    One thread calls the methods; :attr:`progress`, :meth:`covered_steps_of` and :attr:`done` may
+    be used by others.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Trainer:
         self.metrics: Mapping[str, float] = {}  # of the newest update
         self.evaluation: Mapping[str, float] = {}  # the newest
         self.rollbacks = 0
-        self._agent_steps = AgentStepCount()
+        self._agent_steps = AgentSteps(config.environments)
         self._setup: Setup | None = None
         self._publish = publish or (lambda manifest, path: None)
         self._evaluate_weights = evaluate
@@ -105,6 +105,13 @@ class Trainer:
     def covered_steps(self) -> int:
         """Agent steps that the updates so far are enough for, by the preset's ratio."""
         return self.pacing.covered(self._updates)
+
+    def covered_steps_of(self, environment: int) -> int:
+        """Return the agent steps of an environment that the updates so far are enough for, beside
+        those that the other environments have made."""
+        steps = self._agent_steps
+        others = steps.newest - steps.of(environment)
+        return max(0, self.covered_steps - others)
 
     @property
     def done(self) -> bool:
@@ -152,9 +159,9 @@ class Trainer:
         resumed = self.checkpoints.exists()
         if self._count_agent_steps() < self.pacing.prefill(resumed):
             if not self.config.pace:
-                self.logs.require_training_episodes(slice(1))
+                self.logs.require_training_episodes(slice(self.config.environments))
             return None
-        self.logs.require_training_episodes(slice(1, None))
+        self.logs.require_training_episodes(slice(self.config.environments, None))
         if self.config.eval_every and self.config.hold_out:
             self.logs.require_held_out()
         resume_from = self.checkpoints.weights_folder() if resumed else None
@@ -179,14 +186,14 @@ class Trainer:
         learner.load_state_dict(state["learner"])
         same_logs = state.get("logs", self.logs.places) == self.logs.places
         if same_logs:
-            setup.returns.after = state.get("returns", 0)
+            setup.returns.load_state_dict(state)
             setup.batches.load_state_dict(state["sampler"])
         if same_logs and self.pacing.can_load(state):
             self.pacing.load_state_dict(state)
             if self._setup is None:  # after a roll-back the newer count of the same log holds
                 self._agent_steps.load_state_dict(state)
         else:
-            alone = len(self.logs.readers) == 1
+            alone = len(self.logs.readers) == self.config.environments
             self.pacing.restart(learner.updates, self._agent_steps.newest, alone=alone)
         self._recorder.resume(learner.updates, state.get("metrics", {}))
         if learner.updates >= learner.initial_updates:
@@ -218,7 +225,7 @@ class Trainer:
             "learner": setup.learner.state_dict(),
             "sampler": setup.batches.state_dict(),
             "logs": self.logs.places,
-            "returns": setup.returns.after,
+            **setup.returns.state_dict(),
             "metrics": self._recorder.state_dict(),
             **self.pacing.state_dict(),
             **self._agent_steps.state_dict(),
@@ -252,7 +259,7 @@ class Trainer:
         return self._setup.learner.updates if self._setup is not None else 0
 
     def _count_agent_steps(self) -> int:
-        return self._agent_steps.update(self.logs.readers[0])
+        return self._agent_steps.update(self.logs.readers[: self.config.environments])
 
     def _is_due(self) -> bool:
         """Is an update due? The log is read only where the ratio is kept."""

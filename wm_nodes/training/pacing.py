@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wm_datasets.errors import LogRowError
@@ -89,3 +89,32 @@ class AgentStepCount:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         rows, evaluation = state.get("counted", self._counted)
         self._counted = rows, evaluation
+
+
+class AgentSteps:
+    """The agent steps of the growing logs of all environments of a run."""
+
+    def __init__(self, environments: int) -> None:
+        self._counts = [AgentStepCount() for _ in range(environments)]
+
+    @property
+    def newest(self) -> int:
+        """The agent steps of all logs, at the last call of update()."""
+        return sum(count.newest for count in self._counts)
+
+    def of(self, environment: int) -> int:
+        """Return the agent steps of one environment, at the last call of update()."""
+        return self._counts[environment].newest
+
+    def update(self, logs: Sequence[LogReader]) -> int:
+        """Refresh the logs, one for each environment, and return their agent steps."""
+        return sum(count.update(log) for count, log in zip(self._counts, logs, strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        first, *others = [count.state_dict()["counted"] for count in self._counts]
+        return {"counted": first, **({"counted_of_others": others} if others else {})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        own = [{"counted": counted} for counted in state.get("counted_of_others", ())]
+        for count, each in zip(self._counts, [state, *own]):
+            count.load_state_dict(each)

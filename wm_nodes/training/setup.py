@@ -22,7 +22,7 @@ from wm_nodes.training.batches import Batches, log_fields
 from wm_nodes.training.camera import choose_cameras
 from wm_nodes.training.config import TrainingConfig, TrainingError
 from wm_nodes.training.embodiment_stats import measure_embodiment
-from wm_nodes.training.episode_returns import EpisodeReturns
+from wm_nodes.training.episode_returns import AllReturns
 from wm_nodes.training.logs import TrainingLogs
 
 PRETRAINED = ("encoder", "pretrained")  # entries of a manifest about weights trained elsewhere
@@ -38,7 +38,7 @@ class Setup:
     learner: Learner
     cameras: tuple[str, ...]  # of the log, that the model sees; empty: it uses no image
     batches: Batches
-    returns: EpisodeReturns
+    returns: AllReturns
     pretrained: Mapping[str, Any]  # entries of the manifest about weights trained elsewhere
 
     def load_pretrained(self, folder: Path) -> None:
@@ -119,8 +119,8 @@ def build_setup(
         batches=Batches(
             logs.readers, learner.fields, cameras, actions, varied.sampling, config, device
         ),
-        returns=EpisodeReturns(
-            logs.readers[0],
+        returns=AllReturns(
+            logs.readers[: config.environments],
             episodes=HeldOut(config.hold_out).learned if config.hold_out else None,
         ),
         pretrained=pretrained,

@@ -13,7 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
@@ -61,6 +61,7 @@ class LoggedEpisode:
     weights: int  # newest version that acted
     sources: tuple[int, ...]
     evaluation: bool = False
+    log: int = 0  # of several logs
 
 
 def write_report(
@@ -70,16 +71,19 @@ def write_report(
     model: WorldModel | None = None,
     settings: ReportSettings = ReportSettings(),
     facts: Mapping[str, Any] | None = None,
+    more: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Write the report of a log and return the summary.
 
     Figures and video show the training episodes; without any, the evaluation episodes.
     A log that has both gets the figures of the latter as `evaluation` in the summary. `facts`
-    (latencies, the command, blind baselines) are added to the summary as they are.
+    (latencies, the command, blind baselines) are added to the summary as they are. more: logs of
+    further environments of the run: figures count their episodes too; video and prediction show the
+    first log.
     """
     require_viz()
     reader = log if isinstance(log, LogReader) else LogReader(log)
-    whole = logged_episodes(reader)
+    whole = _episodes_of_all([reader, *map(LogReader, more)])
     judged = [episode for episode in whole if episode.evaluation]
     training = [episode for episode in whole if not episode.evaluation]
     episodes = (training or judged)[-(settings.last or 0) :]
@@ -90,11 +94,14 @@ def write_report(
     summary = summarise(reader, episodes)
     if training and judged:
         summary["evaluation"] = outcomes(judged, scored=reader.spec.success)
+    if more:
+        summary["environments"] = 1 + len(more)
     figure = episode_figure(episodes, reader.spec.task, scored=reader.spec.success)
     figure.savefig(folder / "episodes.png", dpi=110)
-    if reader.spec.cameras:
+    own = [episode for episode in episodes if episode.log == 0]
+    if reader.spec.cameras and own:
         camera = next(iter(reader.spec.cameras))
-        shown = [(e.number, e.start, e.length + 1) for e in episodes[-settings.video_episodes :]]
+        shown = [(e.number, e.start, e.length + 1) for e in own[-settings.video_episodes :]]
         rate_hz = min(50.0, 1 / reader.spec.control_period_s)
         frames = episode_frames(reader, camera, shown)
         summary["video"] = {
@@ -102,10 +109,22 @@ def write_report(
             "episodes": len(shown),
         }
         if model is not None:
-            summary |= write_prediction(reader, model, episodes, folder, settings)
+            summary |= write_prediction(reader, model, own, folder, settings)
     summary |= dict(facts or {})
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _episodes_of_all(readers: Sequence[LogReader]) -> list[LoggedEpisode]:
+    """Return the episodes of all logs: the first ones of each, the second ones, and so on."""
+    if len(readers) == 1:
+        return logged_episodes(readers[0])
+    episodes = [
+        replace(episode, log=number)
+        for number, reader in enumerate(readers)
+        for episode in logged_episodes(reader)
+    ]
+    return sorted(episodes, key=lambda episode: (episode.number, episode.log))
 
 
 def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
@@ -175,7 +194,7 @@ def episode_figure(episodes: Sequence[LoggedEpisode], task: str, *, scored: bool
     """
     from matplotlib.figure import Figure
 
-    numbers = [episode.number for episode in episodes]
+    numbers = _numbers(episodes)
     returns = np.array([episode.total_reward for episode in episodes])
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     panels = figure.subplots(
@@ -198,10 +217,17 @@ def episode_figure(episodes: Sequence[LoggedEpisode], task: str, *, scored: bool
     return figure
 
 
+def _numbers(episodes: Sequence[LoggedEpisode]) -> list[int]:
+    """Return where episodes are drawn: by their number, those of several logs one by one."""
+    if any(episode.log for episode in episodes):
+        return list(range(len(episodes)))
+    return [episode.number for episode in episodes]
+
+
 def _draw_success(
     axes: Axes, episodes: Sequence[LoggedEpisode], success: np.ndarray, colours: np.ndarray
 ) -> None:
-    numbers = [episode.number for episode in episodes]
+    numbers = _numbers(episodes)
     if len({episode.weights for episode in episodes}) == 1:
         axes.scatter(numbers, success, c=colours, s=14)
         _draw_mean(axes, fmean(success), wilson(int(success.sum()), len(success)))

@@ -32,7 +32,10 @@ class Sampler:
     `prioritize_ends` gives it (`ends` is the release's `minlen`).
 
     Several readers with weights mix logs: each window comes from log i with probability
-    weight_i / sum, over the logs that hold a window at all.
+    weight_i / sum, over the logs that hold a window at all. The first `pooled` readers are drawn
+    from as one log is: the sum of their weights is divided among them by the odds of their windows,
+    so that without `recency` every row of theirs is equally likely to begin a window. With it, ages
+    are counted in the rows of each log.
 
     `recency` is a half-life in rows: the odds of a window halve with each so many rows of the ring
     between its first row and that of the newest window of its log, and no window continues from the
@@ -71,6 +74,7 @@ class Sampler:
         ends: int = 0,
         episodes: Callable[[np.ndarray], np.ndarray] | None = None,
         recency: float | None = None,
+        pooled: int = 1,
         cache_bytes: int = 2 << 30,
         disk_bytes: int = 16 << 30,
         cache_folder: Path | None = None,
@@ -82,6 +86,8 @@ class Sampler:
             raise LogSpecError(
                 f"weights: got {weights}, expected one log or more, each with a weight > 0."
             )
+        if not 1 <= pooled <= len(logs):
+            raise LogSpecError(f"pooled: got {pooled}, expected 1 to {len(logs)}, the logs.")
         if min(batch, length, cache_bytes) < 1 or disk_bytes < 0:
             raise LogSpecError(
                 f"batch, length, cache_bytes, disk_bytes: got {batch}, {length}, {cache_bytes}, "
@@ -92,6 +98,7 @@ class Sampler:
         self._episodes = episodes or (lambda table: np.ones(len(table), bool))
         self._fields = _choose(fields, [log for log, _ in logs])
         self._weights = np.array([weight for _, weight in logs])
+        self._pooled = pooled
         stored = list(self._fields.values())
         shares = zip(_shares(logs, stored, cache_bytes), _shares(logs, stored, disk_bytes))
         self._caches = [
@@ -155,6 +162,8 @@ class Sampler:
         """Draw windows without reading them: which log (B,), and the rows of it (B, T)."""
         counts = [self.odds.windows(ring, length) for ring in self._views]
         odds = self._weights * [len(windows.firsts) > 0 for windows in counts]
+        if (pooled := self._pooled) > 1:
+            odds[:pooled] = self._weights[:pooled].sum() * self.odds.shares(counts[:pooled])
         if not odds.any():
             raise LogEmptyError(self._too_short(length))
         which = np.zeros(batch, np.int64)

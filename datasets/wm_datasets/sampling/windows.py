@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,6 +81,27 @@ class WindowOdds:
         some = count > 0
         return Windows(first[some], count[some], first[some] + last[some])
 
+    def shares(self, logs: Sequence[Windows]) -> np.ndarray:
+        """Return the odds (N,) of logs that are drawn from as one: in proportion to the summed odds
+        of their windows, where the newest window of each log has the same. Zeros without windows.
+        """
+        sums = np.array([self._sum(windows) for windows in logs])
+        shares: np.ndarray = sums / max(sums.sum(), np.finfo(float).tiny)
+        return shares
+
+    def _sum(self, windows: Windows) -> float:
+        """The summed odds of all windows (with `per_episode`: of all episodes)."""
+        if not len(windows.counts):
+            return 0.0
+        if self.per_episode and self.recency is None:
+            return float(len(windows.counts))
+        if self.per_episode and self.recency is not None:
+            return float(self._episode_odds(windows, self.recency).sum())
+        if self.recency is None:
+            return float((windows.counts + self.ends).sum())
+        inside, extra, odds = self._recent_odds(windows, self.recency)
+        return float((odds * (inside + extra)).sum())
+
     def draw(self, windows: Windows, count: int, rng: np.random.Generator) -> np.ndarray:
         """Draw the places (count,) where windows begin."""
         if self.recency is None:
@@ -107,9 +129,7 @@ class WindowOdds:
         """Draw with odds that halve with each `recency` rows of a window's age."""
         fall = np.log(2) / recency  # of the logarithm of the odds, per row
         newest = windows.firsts + windows.counts - 1  # of weight 1 inside its episode
-        odds = np.exp(fall * (newest - newest.max()))
-        inside = np.expm1(-fall * windows.counts) / np.expm1(-fall)  # summed weights of the windows
-        extra = self.ends * np.exp(fall * (windows.lasts - newest))
+        inside, extra, odds = self._recent_odds(windows, recency)
         cumulative = np.cumsum(odds * (inside + extra))
         episode = _pick(cumulative, count, rng)
         chance, size = rng.random((2, count)), windows.counts[episode]
@@ -118,12 +138,29 @@ class WindowOdds:
         at_end = chance[1] * (inside + extra)[episode] < extra[episode]
         return np.where(at_end, windows.lasts[episode], place)
 
+    def _recent_odds(
+        self, windows: Windows, recency: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each episode (E,): summed weights of its windows, extra weight of its last one, both
+        relative to its newest window, and the odds of that one."""
+        fall = np.log(2) / recency
+        newest = windows.firsts + windows.counts - 1
+        odds = np.exp(fall * (newest - newest.max()))
+        inside = np.expm1(-fall * windows.counts) / np.expm1(-fall)
+        extra = self.ends * np.exp(fall * (windows.lasts - newest))
+        return inside, extra, odds
+
+    def _episode_odds(self, windows: Windows, recency: float) -> np.ndarray:
+        """The odds (E,) of episodes by the age of their newest windows."""
+        newest = windows.firsts + windows.counts - 1
+        odds: np.ndarray = 0.5 ** ((newest.max() - newest) / recency)
+        return odds
+
     def _draw_recent_episodes(
         self, windows: Windows, count: int, recency: float, rng: np.random.Generator
     ) -> np.ndarray:
         """Draw episodes by the age of their newest windows, then windows with equal odds."""
-        newest = windows.firsts + windows.counts - 1
-        episode = _pick(np.cumsum(0.5 ** ((newest.max() - newest) / recency)), count, rng)
+        episode = _pick(np.cumsum(self._episode_odds(windows, recency)), count, rng)
         offset = rng.integers((windows.counts + self.ends)[episode])
         return _places(windows, episode, offset)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,11 @@ def leading(state: State) -> Tensor:
 def stack(states: list[State], dim: int) -> State:
     """Stack a list of equal states along a new dimension."""
     return tree_map(lambda *leaves: torch.stack(leaves, dim), *states)
+
+
+def concatenate(states: Sequence[State]) -> State:
+    """The rows of several states as one batch: leaves [B_i, ...] -> [sum of B_i, ...]."""
+    return tree_map(lambda *leaves: torch.cat(leaves), *states)
 
 
 def with_raw(tokens: Tensor, raw: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wm_models.interface.noise import normal, uniform
+
 _LOG_SQRT_2PI_E = 0.5 * math.log(2 * math.pi * math.e)
 _SQRT2 = math.sqrt(2.0)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
@@ -48,7 +50,7 @@ def gumbel(
     shape: torch.Size | tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     """Standard Gumbel noise, float32, on the device of ``like``."""
-    u = torch.rand(shape, generator=generator, device=like.device, dtype=torch.float32)
+    u = uniform(shape, generator, like.device)
     return -torch.log(-torch.log(u.clamp_(1e-20, 1.0 - 1e-7)))
 
 
@@ -103,7 +105,7 @@ class TruncatedNormal:
         the library with which DreamerV2, MWM and APV were released, which ignores the bounds:
         da/dmean = 1, da/dstd = (a - mean) / std. The values are the same.
         """
-        u = torch.rand(self.mean.shape, generator=generator, device=self.mean.device)
+        u = uniform(self.mean.shape, generator, self.mean.device)
         p = (self._cdf_alpha + u * self._mass).clamp(1e-6, 1.0 - 1e-6)
         noise = torch.erfinv(2.0 * p - 1.0)
         if gradient == "released":
@@ -141,7 +143,7 @@ class ClippedNormal:
 
     def sample(self, generator: torch.Generator | None = None, gradient: str = "exact") -> Tensor:
         """A sample a [..., A] within [-1, 1]; there is only one ``gradient``."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        noise = normal(self.mean.shape, generator, self.mean.device)
         x = self.mean + self.std * noise
         return x * (1.0 / x.abs().clamp_min(1.0)).detach()
 
@@ -164,7 +166,7 @@ class Normal(ClippedNormal):
 
     def sample(self, generator: torch.Generator | None = None, gradient: str = "exact") -> Tensor:
         """A sample a [..., A]; there is only one ``gradient``."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        noise = normal(self.mean.shape, generator, self.mean.device)
         return self.mean + self.std * noise
 
 

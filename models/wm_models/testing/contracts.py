@@ -21,6 +21,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves, tree_map
 
 from wm_models.errors import ModelError
+from wm_models.interface.noise import RowGenerators
 from wm_models.interface.planner import Planner, PlanState
 from wm_models.interface.state import State, detach, expand, index, to
 from wm_models.interface.world_model import WorldModel
@@ -178,6 +179,29 @@ class WorldModelContract:
             return [*leaves(vars(rolled)), *acted]
 
         assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+    def test_a_row_does_not_depend_on_the_other_rows(self, model: WorldModel) -> None:
+        state, obs, action = self.lived(model, 3), self.make_obs(model, 3), self.actions(model, 3)
+        first = torch.tensor([False, True, False])
+
+        def filtered(rows: slice) -> list[Tensor]:
+            noise = [seeded(row) for row in range(3)[rows]]
+            features = model.encode({name: each[rows] for name, each in obs.items()})
+            one = index(state, rows)
+            one = model.filter(
+                one, action[rows], features, first[rows], generator=RowGenerators(noise)
+            )
+            acted = []
+            if model.spec.has_actor:
+                acted = [model.act(one, mode=False, generator=RowGenerators(noise))]
+            return [*leaves(one), *acted]
+
+        with torch.inference_mode():
+            together = filtered(slice(0, 3))
+            for row in range(3):
+                alone = filtered(slice(row, row + 1))
+                same = [each[row : row + 1] for each in together]
+                assert_close(alone, same, rtol=1e-4, atol=1e-5)
 
     def test_states_can_be_moved_selected_and_packed(self, model: WorldModel) -> None:
         state = self.lived(model, 3)

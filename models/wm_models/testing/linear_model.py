@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from wm_models.interface.noise import normal
 from wm_models.interface.state import State
 from wm_models.interface.world_model import ModelSpec, WorldModel, symmetric_box
 
@@ -59,7 +60,7 @@ class LinearModel(WorldModel):
     ) -> State:
         x = state["x"] @ self.f.T + action @ self.g.T
         if self.noise:
-            x = x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)
+            x = x + self.noise * normal(x.shape, generator, x.device)
         return {"x": x}
 
     def readout(

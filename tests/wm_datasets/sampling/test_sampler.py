@@ -357,6 +357,47 @@ def test_logs_are_mixed_by_weight(make_log):
     check_windows(sampler.sample())
 
 
+@settings(max_examples=15, **SLOW)
+@given(
+    logs=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=3), min_size=2, max_size=3),
+    ends=st.integers(0, 3),
+    per_episode=st.booleans(),
+)
+def test_pooled_logs_are_drawn_from_as_one(tmp_path_factory, logs, ends, per_episode):
+    """Every window of the pooled logs has the odds that it has in one log of their episodes."""
+    options = {"batch": 8, "length": 3, "seed": 0, "fields": FIELDS, "join": False}
+    options |= {"ends": ends, "per_episode": per_episode}
+    logs = [[*lengths, 5] for lengths in logs]  # each holds a window
+    readers = [(LogReader(write(tmp_path_factory, lengths)), 1.0) for lengths in logs]
+    other = (LogReader(write(tmp_path_factory, [30])), float(len(logs)))
+    pooled = Sampler([*readers, other], pooled=len(logs), **options)
+    one = Sampler(
+        LogReader(write(tmp_path_factory, [rows for log in logs for rows in log])), **options
+    )
+    count, begin = 40_000, np.cumsum([0, *map(sum, logs)])
+    which, rows = pooled.draw(count, 3)
+    own = which < len(logs)
+    assert np.isclose(own.mean(), 0.5, atol=0.02)  # the weights of the pooled logs are added
+    starts = begin[which[own]] + rows[own, 0]
+    got = np.bincount(starts, minlength=begin[-1]) / own.sum()
+    expected = np.bincount(starts_of(one, count, 3), minlength=begin[-1]) / count
+    assert np.abs(got - expected).max() < 7 * np.sqrt(expected.max() / count) + 1e-9
+
+
+def test_a_pooled_log_grows_in_its_odds(make_log):
+    readers = [(LogReader(make_log([10 * n] * 2, f"log{n}")), 1.0) for n in (1, 4)]
+    sampler = Sampler(
+        readers, batch=1, length=4, seed=0, fields=FIELDS, pooled=2, recency=1e6, join=True
+    )
+    which, _ = sampler.draw(10_000, 4)
+    assert np.isclose((which == 1).mean(), 77 / (17 + 77), atol=0.02)
+
+
+def test_as_many_logs_as_are_pooled_must_be_there(make_log):
+    with pytest.raises(LogSpecError, match=r"pooled: got 2, expected 1 to 1"):
+        sampler_of(make_log([9]), pooled=2)
+
+
 def test_logs_of_other_shapes_do_not_mix(make_log, tmp_path):
     with LogWriter(tmp_path / "other", make_spec(cameras={"front": (8, 8, 3)})):
         pass

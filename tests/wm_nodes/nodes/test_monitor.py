@@ -36,7 +36,7 @@ class Run:
         self.diagnostics.publish(DiagnosticArray(status=[node.status(full_name)]))
         if namespace is None:
             key, value = next(iter(facts.items()))
-            self.graph.until(lambda: self.node._fact(name, key) == str(value))
+            self.graph.until(lambda: self.node._reports.fact(name, key) == str(value))
 
     def publish_episode(self, success: bool, explore: bool = True, length: int = 3) -> None:
         for index in range(length + 1):
@@ -126,7 +126,7 @@ def test_a_task_that_reports_no_success_has_returns_only(graph, run, tmp_path, c
 def test_another_robots_nodes_do_not_count(graph, run) -> None:
     run.publish_diagnostics("robot", namespace="/elsewhere", steps=9, done="true")
     graph.spin(0.3)
-    assert not run.node._nodes.get("robot") and run.node._done_at is None
+    assert not run.node._reports.nodes.get("robot") and run.node._done_at is None
 
 
 def test_the_run_ends_with_a_summary(graph, run, tmp_path) -> None:
@@ -168,3 +168,38 @@ def test_a_report_that_cannot_be_written_is_reported_and_the_run_ends(
     run.publish_diagnostics("robot", done="true")
     graph.until(run.node.finished.done)
     assert "no report" in capfd.readouterr().err and run.node.exit_code == 0
+
+
+def test_several_environments_are_counted_together(graph, tmp_path, capfd) -> None:
+    node = graph.add(MonitorNode, run=str(tmp_path), every_s=0.2, envs=2)
+    diagnostics = graph.matched(topics.DIAGNOSTICS.always(graph.probe))
+
+    def publish(name: str, **facts: object) -> None:
+        status = NodeDiagnostics()
+        status.facts.update(facts)
+        full_name = f"{graph.namespace}/{name}"
+        diagnostics.publish(DiagnosticArray(status=[status.status(full_name)]))
+        key, value = next(iter(facts.items()))
+        graph.until(lambda: node._reports.fact(name, key) == str(value))
+
+    steps = [graph.matched(topics.STEPS.below(f"env_{n}").always(graph.probe)) for n in range(2)]
+    for number in range(2):
+        publish(f"env_{number}/robot", steps=10 + number, episodes=1 + number)
+        publish(f"env_{number}/recorder", rows=5, log_mb=1.5)
+    nothing = np.zeros(1, np.float32)
+    for index in range(3):  # episodes of both at the same time, with equal stamps
+        for number, publisher in enumerate(steps):
+            ends = {"is_first": index == 0, "is_last": index == 2}
+            step = Step(index + 1, ("x",), nothing, nothing, reward=float(number), **ends)
+            publisher.publish(messages.step_to_msg(step))
+    path = tmp_path / "metrics" / "episodes.csv"
+    graph.until(lambda: path.exists() and len(read_table(path)) == 2)
+    assert {(row["env"], row["length"]) for row in read_table(path)} == {("0", "2"), ("1", "2")}
+    graph.spin(0.5)
+    assert "21 steps, 3 episodes" in (text := capfd.readouterr().out) and "10 rows, 3.0 MB" in text
+    publish("env_0/robot", done="true", steps=10)
+    graph.spin(0.3)
+    assert node._done_at is None  # environment 1 goes on
+    publish("env_1/robot", done="true", steps=12)
+    graph.until(node.finished.done)
+    assert json.loads((tmp_path / "metrics" / "summary.json").read_text())["steps"] == 22

@@ -268,6 +268,39 @@ def test_a_run_trained_offline_continues_online_at_the_ratio(tmp_path, start, lo
     assert resumed.progress.version == online.progress.version
 
 
+def test_the_steps_of_all_environments_set_the_pace(tmp_path, start):
+    """Three logs of 9 rows hold the prefill of 20 together, and each row counts once."""
+    logs = tuple((record(tmp_path / f"env{n}", 1, seed=n), 1.0) for n in range(3))
+    trainer = start(logs=logs, environments=3, pace=True)
+    while trainer.step():
+        pass
+    expected = INITIAL + -(-(27 - TINY.learner.prefill) // TINY.learner.train_every)
+    assert (trainer.progress.updates, trainer.progress.agent_steps) == (expected, 27)
+    surplus = trainer.covered_steps - 27
+    assert [trainer.covered_steps_of(number) for number in range(3)] == [9 + surplus] * 3
+    record(logs[2][0], 2, seed=2)
+    while trainer.step():
+        pass
+    assert trainer.progress.agent_steps == 45
+    surplus = trainer.covered_steps - 45
+    assert [trainer.covered_steps_of(number) - surplus for number in range(3)] == [9, 9, 27]
+
+
+def test_a_run_of_several_environments_resumes_bit_for_bit(tmp_path, start):
+    logs = tuple((record(tmp_path / f"env{n}", 2, seed=n), 0.5) for n in range(2))
+    options = {"logs": logs, "environments": 2, "pace": True}
+    whole, parts = start("whole", **options), start("parts", **options)
+    while whole.step():
+        pass
+    advance(parts, INITIAL + 1)
+    parts.close()
+    resumed = start("parts", **options)
+    while resumed.step():
+        pass
+    assert resumed.progress.updates == whole.progress.updates > INITIAL + 1
+    assert_same_tensors(weights(resumed), weights(whole))
+
+
 def test_online_with_only_a_new_log_the_prefill_comes_first(tmp_path, start):
     offline = start()
     advance(offline, 3)  # still in the first phases

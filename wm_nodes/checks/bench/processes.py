@@ -18,22 +18,26 @@ from wm_nodes.graphs.launch import die_with_parent
 
 
 class NodeReports:
-    """Reports of the nodes on /diagnostics: the newest of each, by short name."""
+    """Reports of the nodes on /diagnostics: the newest of each."""
 
     def __init__(self, spin: Callable[[float], None]) -> None:
         self._spin = spin
-        self._newest: dict[str, Mapping[str, str]] = {}
+        self._newest: dict[str, Mapping[str, str]] = {}  # by full name
 
     def spin(self, seconds: float = 0.1) -> None:
         """Receive reports for some time."""
         self._spin(seconds)
 
     def update(self, statuses: Mapping[str, Mapping[str, str]]) -> None:
-        self._newest |= {name.rsplit("/", 1)[-1]: values for name, values in statuses.items()}
+        self._newest |= statuses
 
     def of(self, node: str) -> Mapping[str, str]:
         """Return the newest report of a node; empty before the first."""
-        return self._newest.get(node, {})
+        return next(iter(self.all_of(node)), {})
+
+    def all_of(self, node: str) -> list[Mapping[str, str]]:
+        """Return the newest report of each node of that name, of any namespace."""
+        return [each for name, each in self._newest.items() if name.rsplit("/", 1)[-1] == node]
 
 
 def fresh_weights(model: str, folder: Path, *, action_dim: int) -> Path:

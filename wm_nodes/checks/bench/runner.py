@@ -23,9 +23,10 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...], dict[str, object]]] = {
     "archive": ("archive", ("obstore", "moto", "boto3"), {"rows": 404, "repeats": 3}),
     "simulator": ("simulator", ("metaworld", "mujoco", "dm_control"), {"agent_steps": 4}),
     "graph": ("graph", ("rclpy",), {"agent_steps": 60}),
+    "environments": ("environments", ("rclpy", "metaworld"), {"seconds": 5.0}),
     "jitter": ("jitter", ("rclpy", "mujoco"), {"windows": 1}),
 }
-OF_A_MODEL = ("models", "graph", "jitter")
+OF_A_MODEL = ("models", "graph", "environments", "jitter")
 
 
 def run(

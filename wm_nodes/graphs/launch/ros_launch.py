@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -77,22 +77,23 @@ def _start(graph: Graph, context: LaunchContext) -> list[LaunchDescriptionEntity
     context.extend_globals({LOCKS: held})  # open, and so held, as long as the launch lives
     about = f"run {run.name}{' continues' if run.resumed else ''}: {run.path}"
     actions: list[LaunchDescriptionEntity] = [LogInfo(msg=text) for text in (about, *run.notes)]
+    done: Counter[str] = Counter()
     return [
         *actions,
         *(
             action
             for node in graph.running(run.values)
-            for action in _NodeProcess(node, run).begin()
+            for action in _NodeProcess(node, run, done).begin()
         ),
     ]
 
 
 class _NodeProcess:
     """One node: started again after a crash, never after exit codes 0 and 2 (launch's respawn
-    looks at no exit code)."""
+    looks at no exit code). done: how many of each executable have ended with 0."""
 
-    def __init__(self, node: NodeSpec, run: Run) -> None:
-        self._node, self._run = node, run
+    def __init__(self, node: NodeSpec, run: Run, done: Counter[str]) -> None:
+        self._node, self._run, self._done = node, run, done
         self._crashes: deque[float] = deque(maxlen=CRASHES + 1)
 
     def begin(self) -> list[LaunchDescriptionEntity]:
@@ -126,7 +127,8 @@ class _NodeProcess:
         if context.is_shutdown:
             return None
         if code == 0:
-            if node.on_exit == "nothing":
+            self._done[node.executable] += 1
+            if node.on_exit == "nothing" or self._done[node.executable] < node.peers:
                 return None
             end = Shutdown(reason=f"{node.name} is done")
             return [TimerAction(period=node.grace_s, actions=[end])] if node.grace_s else [end]

@@ -121,7 +121,8 @@ def _plan(
     if taken:
         listed = ", ".join(f"{name}:={show(value)}" for name, value in taken.items())
         notes.append(f"as the weights were made: {listed}")
-    arguments = graph.resolve({**graph.defaults(), **taken, **merged, "run": path.name})
+    implied = {**graph.defaults(), **graph.implies(merged)}
+    arguments = graph.resolve({**implied, **taken, **merged, "run": path.name})
     values = _complete(graph, path, arguments)
     graph.check(values)
     named = any(name in chosen or _differs(graph, arguments, name) for name in graph.owns(values))

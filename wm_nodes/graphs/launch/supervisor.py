@@ -87,6 +87,7 @@ class _Session:
         self._errors = {name: Errors() for name in self.nodes}
         self._pids: dict[str, int] = {}
         self._crashes: dict[str, deque[float]] = {name: deque() for name in self.nodes}
+        self._done: set[str] = set()  # nodes whose end ends the run, that have ended with 0
         self._signals = 0
         self._over_at: float | None = None  # when a node's end is to end the run
         self._process: subprocess.Popen[bytes]
@@ -162,7 +163,7 @@ class _Session:
                 self._print_last_lines(name)
                 return USER_ERROR
             if state["exitstatus"] == 0:
-                if node.on_exit == "shutdown":
+                if node.on_exit == "shutdown" and self._all_done(node):
                     end = time.monotonic() + node.grace_s
                     self._over_at = end if self._over_at is None else min(end, self._over_at)
                 return None
@@ -177,6 +178,12 @@ class _Session:
         if pid:
             self._pids[name] = pid
         return None
+
+    def _all_done(self, node: NodeSpec) -> bool:
+        """Has the node ended, and with it all of its kind, one for each environment?"""
+        self._done.add(node.name)
+        peers = [name for name in self._done if self.nodes[name].executable == node.executable]
+        return len(peers) >= node.peers
 
     def _crashed(self, name: str, pid: int) -> int | None:
         self._pids[name] = pid

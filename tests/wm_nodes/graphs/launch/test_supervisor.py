@@ -10,6 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from wm_nodes.graphs.graph import NodeSpec
+from wm_nodes.graphs.launch.supervisor import _Session
+
 WAIT_S = 90.0  # for events on a loaded machine
 
 # Stub nodes: each writes its events into events.txt, one line per event.
@@ -182,6 +185,29 @@ def test_the_end_of_the_robot_ends_the_run(start_launch):
     assert code == 0
     assert launch.live_processes() == []
     assert "continues it" in out
+
+
+def test_the_end_of_all_robots_ends_the_run_not_that_of_one():
+    robot = NodeSpec("robot", "robot", on_exit="shutdown", per_environment=True)
+    values = {"envs": 2, "ns": "/robot"}
+    nodes = [*robot.copies(values), NodeSpec("monitor", "monitor", on_exit="shutdown")]
+    session = object.__new__(_Session)
+    session.nodes = {node.name: node for node in nodes}
+    session._done, session._over_at = set(), None
+
+    def verdict(*ended):
+        return session._verdict(
+            [
+                {"name": name, "statename": "EXITED", "exitstatus": 0, "pid": 0}
+                if name in ended
+                else {"name": name, "statename": "STARTING", "exitstatus": 0, "pid": 0}
+                for name in session.nodes
+            ]
+        )
+
+    assert verdict() is None
+    assert verdict("robot_env_0") is None and verdict("robot_env_0") is None
+    assert verdict("robot_env_0", "robot_env_1") == 0
 
 
 def test_a_killed_node_is_started_again(start_launch):
