@@ -76,7 +76,7 @@ def alone(number, observations, weights, planner="actor"):
     state_filter, encoder = StateFilter(SEEDS[number], CPU), Encoder()
     answers = []
     for each in observations:
-        state = state_filter.update(weights, encoder.encode(weights, each.image), each.step)
+        state = state_filter.update(weights, encoder.encode(weights, each.images), each.step)
         ends = each.step.is_last
         answers.append(None if ends else policy.act(weights, state, each.step))
     return answers
@@ -144,7 +144,7 @@ def test_each_environment_switches_versions_at_its_own_episode_start(weights, ne
 
 
 def test_a_wrong_image_is_refused_for_its_environment_only(weights):
-    agent, wrong = make_agent(), replace(observation(1, 0), image=np.zeros((8, 8, 3), np.uint8))
+    agent, wrong = make_agent(), replace(observation(1, 0), images=np.zeros((8, 8, 3), np.uint8))
     decisions = agent.act({0: observation(0, 0), 1: wrong}, weights)
     assert isinstance(decisions[1].error, MessageError) and decisions[1].actions is None
     agree(decisions[0].actions, alone(0, [observation(0, 0)], weights)[0])
