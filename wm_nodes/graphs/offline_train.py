@@ -13,12 +13,14 @@ from wm_nodes.graphs.arguments import (
     MODEL,
     NETWORK,
     NS,
+    PRETRAINED,
     REPORT,
     RUN,
     SEED,
     SET,
     WEIGHTS,
     check_files,
+    first_pretrained,
     first_weights,
     trainer_threads,
 )
@@ -33,6 +35,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
             name: values[name] for name in ("run", "log", "model", "set", "camera", "seed", "steps")
         },
         "weights": first_weights(values),
+        "pretrained": first_pretrained(values),
         "pace": False,
         "threads": trainer_threads(os.cpu_count() or 1),
     }
@@ -60,6 +63,7 @@ GRAPH = Graph(
         SET,
         CONFIG,
         WEIGHTS,
+        PRETRAINED,
         SEED,
         Argument(
             "camera",

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from wm_models.planners.registry import PLANNERS, continuous_search
-from wm_models.registry import refusal_of_actions
+from wm_models.registry import is_action_free, refusal_of_actions
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
     CAPACITY,
@@ -23,6 +23,7 @@ from wm_nodes.graphs.arguments import (
     NS,
     OFFLINE,
     PLANNER,
+    PRETRAINED,
     RECENCY,
     REPORT,
     RUN,
@@ -32,6 +33,7 @@ from wm_nodes.graphs.arguments import (
     TRAIN,
     WEIGHTS,
     check_files,
+    first_pretrained,
     first_weights,
     split_logs,
     trainer_threads,
@@ -245,6 +247,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
         **_pick(values, "model", "set", "run", "seed", "recency", "hold_out", "allow_mixed"),
         "log": values["log"],
         "weights": first_weights(values),
+        "pretrained": first_pretrained(values),
         "demos": _demos(values),
         "threads": trainer_threads(os.cpu_count() or 1),
     }
@@ -322,6 +325,11 @@ def _check(robot: GraphRobot, values: Values) -> None:
     if "background" in values:
         _background(values)
     model, learned = str(values["model"]), values["train"] or values["weights"]
+    if is_action_free(model):
+        raise GraphError(
+            f"model: got {model!r}, which learns from videos and does not act, expected a model "
+            "that acts. wm pretrain trains it; give its run as pretrained:=RUN."
+        )
     if not robot.open_tasks:
         if learned and (why := refusal_of_actions(model, discrete=False)):
             raise GraphError(why)
@@ -378,6 +386,7 @@ def _arguments(
         SET,
         CONFIG,
         WEIGHTS,
+        PRETRAINED,
         TRAIN,
         SEED,
         STEPS,

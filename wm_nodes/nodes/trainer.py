@@ -17,6 +17,7 @@ from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.pretrained import PRETRAINED
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.records import Announcement
 from wm_nodes.ros import messages, spin, topics
@@ -52,6 +53,11 @@ class TrainerParams(NodeParams):
     )
     weights: str = param(
         "", "Folder of the first weights; empty: random ones. A resumed run keeps its own."
+    )
+    pretrained: str = param(
+        "",
+        "Folder of weights of `wm pretrain` that a model of APV begins with (its setting "
+        "learner.pretrained); empty: none.",
     )
     seed: int = param(0, "Seed of weights and batches.", low=0, high=2**31 - 1)
     device: str = param("auto", "Torch device: cpu, cuda, or auto (the GPU if there is one).")
@@ -121,7 +127,10 @@ class TrainerNode(ManagedNode[TrainerParams]):
         settings: dict[str, Any] = {
             "model": p.model,
             "camera": p.camera,
-            "settings": read_changes(p.set),
+            "settings": {
+                **read_changes(p.set),
+                **({PRETRAINED: p.pretrained} if p.pretrained else {}),
+            },
             "weights": Path(p.weights) if p.weights else None,
             "seed": p.seed,
             "device": p.device,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from wm_datasets.log import LogReader
 from wm_nodes.training.config import TrainingError
 
 
@@ -41,3 +42,45 @@ def choose_camera(
         f"image size of model {model!r}. Name the camera (--camera): images of another size are "
         "resized."
     )
+
+
+def choose_cameras(
+    readers: Sequence[LogReader],
+    image_size: tuple[int, int],
+    *,
+    requested: str,
+    recorded: str,
+    resumed_run: str,
+    model: str,
+) -> list[list[str]]:
+    """Return the cameras of each log that a model of videos learns from, each of them a video.
+
+    Of the `requested` ones, or those `recorded` with the weights (several with commas between),
+    those that the log has; where none is named, one as :func:`choose_camera` finds it.
+    TrainingError: a log has none of them, or a resumed run has others.
+    """
+    if resumed_run and requested not in ("", recorded):
+        raise TrainingError(
+            f"camera: got {requested!r}, but run {resumed_run} learns from "
+            f"{recorded or 'the first that fits'!r}, expected the same. Leave it out, or start "
+            "another run."
+        )
+    wanted = [name for name in map(str.strip, (requested or recorded).split(",")) if name]
+    chosen = []
+    for reader in readers:
+        cameras = reader.spec.cameras
+        own = [name for name in dict.fromkeys(wanted) if name in cameras]
+        if not own and requested:
+            raise TrainingError(
+                f"camera: got {requested!r}, expected a camera of {reader.path}: "
+                f"{', '.join(cameras)}."
+            )
+        chosen.append(
+            own
+            or [
+                choose_camera(
+                    cameras, image_size, requested="", trained_with="", resumed_run="", model=model
+                )
+            ]
+        )
+    return chosen

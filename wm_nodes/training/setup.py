@@ -13,12 +13,12 @@ from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import resolved
 from wm_models.interface.preset import Preset
 from wm_models.interface.world_model import WorldModel
-from wm_models.registry import preset
+from wm_models.registry import is_action_free, preset
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import load_modules, read_manifest, read_weights
 from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.training.batches import Batches, log_fields
-from wm_nodes.training.camera import choose_camera
+from wm_nodes.training.camera import choose_camera, choose_cameras
 from wm_nodes.training.config import TrainingConfig
 from wm_nodes.training.embodiment_stats import measure_embodiment
 from wm_nodes.training.episode_returns import EpisodeReturns
@@ -35,7 +35,8 @@ class Setup:
     embodiment: Embodiment
     model: WorldModel
     learner: Learner
-    camera: str  # of the log, that the model uses; empty: it uses no image
+    camera: str  # of the readers, that the model uses; empty: it uses no image
+    camera_setting: str  # how the manifest names it; of a model of videos: what was asked for
     batches: Batches
     returns: EpisodeReturns
     pretrained: Mapping[str, Any]  # entries of the manifest about weights trained elsewhere
@@ -63,7 +64,7 @@ class Setup:
                 "task": spec.task,
                 "robot": spec.robot,
                 **dict(spec.extra),
-                "camera": self.camera,
+                "camera": self.camera_setting,
                 "config": resolved(self.preset),
                 **self.pretrained,
             },
@@ -89,20 +90,14 @@ def build_setup(
             if resumed or not name.startswith("learner.")
         }
         varied = preset(config.model).varied({**kept, **config.settings})
-    embodiment = manifest.embodiment if manifest else measure_embodiment(logs.readers)
+    embodiment = manifest.embodiment if manifest else _measured(varied, logs)
     model = varied.build(embodiment, config.seed)
-    camera = ""
+    camera = setting = ""
     if model.spec.image_size is not None:
-        _, height, width = model.spec.obs_keys["image"]
-        camera = choose_camera(
-            logs.readers[0].spec.cameras,
-            (height, width),
-            requested=config.camera,
-            trained_with=str(manifest.extra.get("camera", "")) if manifest else "",
-            resumed_run=config.run.name if resumed else "",
-            model=varied.name,
-        )
-        logs.resize(camera, height, width)
+        before = str(manifest.extra.get("camera", "")) if manifest else ""
+        run = config.run.name if resumed else ""
+        show = _show_videos if varied.action_free else _show_camera
+        camera, setting = show(logs, model.spec.image_size, config.camera, before, run, varied.name)
     pretrained = {} if manifest else varied.pretrain(model, read_weights)
     learner = varied.build_learner(model, config.seed, device)
     logs.require_fields(log_fields(learner.fields, camera).values(), varied.name)
@@ -113,8 +108,15 @@ def build_setup(
         model=model,
         learner=learner,
         camera=camera,
+        camera_setting=setting,
         batches=Batches(
-            logs.readers, learner.fields, camera, actions, varied.sampling, config, device
+            list(zip(logs.readers, logs.shares, strict=True)),
+            learner.fields,
+            camera,
+            actions,
+            varied.sampling,
+            config,
+            device,
         ),
         returns=EpisodeReturns(
             logs.readers[0],
@@ -124,11 +126,45 @@ def build_setup(
     )
 
 
+def _measured(preset: Preset, logs: TrainingLogs) -> Embodiment:
+    """Return the embodiment of a new model."""
+    if preset.action_free:
+        return Embodiment.action_free(logs.readers[0].spec.control_period_s)
+    return measure_embodiment(logs.readers)
+
+
+def _show_camera(
+    logs: TrainingLogs, size: tuple[int, int], requested: str, before: str, run: str, model: str
+) -> tuple[str, str]:
+    """Let the logs show the camera that the model uses; return its name, twice.
+
+    before: camera of the weights; run: name of a run that is resumed; empty: none.
+    """
+    cameras = logs.readers[0].spec.cameras
+    camera = choose_camera(
+        cameras, size, requested=requested, trained_with=before, resumed_run=run, model=model
+    )
+    logs.resize(camera, *size)
+    return camera, camera
+
+
+def _show_videos(
+    logs: TrainingLogs, size: tuple[int, int], requested: str, before: str, run: str, model: str
+) -> tuple[str, str]:
+    """Let every camera that a model of videos learns from be a log of its own; return their common
+    name, and the setting to record. Arguments are those of _show_camera."""
+    chosen = choose_cameras(
+        logs.readers, size, requested=requested, recorded=before, resumed_run=run, model=model
+    )
+    return logs.split_by_camera(chosen, *size), requested or before
+
+
 def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:
     """Return the manifest of weights. WeightsError: the log has another action space."""
     manifest = read_manifest(folder)
     action = logs.readers[0].spec.action
-    assert action is not None
+    if is_action_free(manifest.preset) or action is None:
+        return manifest
     if manifest.action_dim != len(action):
         raise WeightsError(
             f"weights: got {folder} for {manifest.action_dim} action dimensions, expected "
