@@ -86,8 +86,9 @@ REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the en
 OFFLINE = Argument(
     "offline",
     "",
-    "Further recorded logs to learn from, as LOG or LOG:WEIGHT, with commas between; a run that "
-    "`wm train` began keeps its own. Empty: none.",
+    "Further recorded logs to learn from, as LOG or LOG:WEIGHT, with commas between. Weights below "
+    "0.5 in all are shares of the windows; otherwise half of the windows come from these logs, in "
+    "proportion to the weights. A run that `wm train` began keeps its own. Empty: none.",
     fixed=True,
 )
 NS = Argument(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -233,7 +233,8 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
     """
     own = str(path / "log")
     logs = arguments.get("logs") or [arguments.get("log")]
-    logs = [str(log) for log in logs if log and WeightedLog.parse(str(log)).path != own]
+    words = [WeightedLog.parse(str(log)) for log in logs if log]
+    logs = _relative([log for log in words if log.path != own])
     learned: dict[str, Any] = {"seed": arguments.get("seed", 0)}
     learned |= {name: arguments.get(name) for name in LEARNED}
     learned |= {"offline": ",".join(logs), **_robot(path)}
@@ -244,6 +245,13 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
             with suppress(GraphError):  # of another robot: the user chooses it
                 kept[name] = known[name].parse(value)
     return kept
+
+
+def _relative(logs: Sequence[WeightedLog]) -> list[str]:
+    """Return logs as words whose weights sum up to 1 or more: proportions, not small shares."""
+    total = sum(log.weight for log in logs)
+    scale = 1.0 if total >= 1 else total
+    return [str(replace(log, weight=log.weight / scale)) for log in logs]
 
 
 def _robot(path: Path) -> dict[str, Any]:
