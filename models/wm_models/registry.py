@@ -221,9 +221,12 @@ def takes_discrete(name: str) -> bool:
 
 
 def is_action_free(name: str) -> bool:
-    """Whether a preset learns from images alone, logs without actions included, and never acts."""
+    """Whether a preset learns from images alone, logs without actions included, and never acts; of
+    a name that is no preset, False."""
     entry = ENTRIES.get(name)
-    return entry.action_free if entry is not None else preset(name).action_free
+    if entry is not None:
+        return entry.action_free
+    return name in PRESETS and PRESETS[name].action_free
 
 
 def refusal_of_actions(name: str, *, discrete: bool) -> str:
