@@ -244,8 +244,8 @@ def _facts(options: Eval) -> WeightFacts | None:
     facts = read_facts(find_weights(options.weights))
     if is_action_free(facts.preset):
         raise UserError(
-            f"--weights: got {facts.folder} of model {facts.preset!r}, which learns from videos and "
-            "does not act, expected weights of a model that acts. Give them to wm train "
+            f"--weights: got {facts.folder} of model {facts.preset!r}, which learns from videos "
+            "and does not act, expected weights of a model that acts. Give them to wm train "
             "--pretrained."
         )
     return facts

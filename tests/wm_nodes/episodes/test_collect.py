@@ -117,3 +117,19 @@ def test_play_near_objects_without_objects_is_refused(tmp_path):
     with pytest.raises(UserError, match="but task 'goal' has no objects"):
         run([*arguments, "--camera", "front", "--size", "16", "--out", str(tmp_path / "log")])
     assert not (tmp_path / "log").exists()
+
+
+def test_several_tasks_give_a_log_each_that_is_the_log_of_the_task_alone(tmp_path):
+    arguments = ["--robot", "wall", "--policy", "random", "--episodes", "1", "--time-limit", "4"]
+    arguments += ["--size", "16"]
+    run([*arguments, "--task", "wall-any,wall-door", "--out", str(tmp_path / "both")])
+    run([*arguments, "--task", "wall-door", "--out", str(tmp_path / "one")])
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["wall-any", "wall-door"]
+    alone, part = rows(tmp_path / "one"), rows(tmp_path / "both" / "wall-door")
+    for name in ("image/top", "action", "reward"):
+        np.testing.assert_array_equal(part[name], alone[name], err_msg=name)
+    with pytest.raises(UserError, match=r"--out: got .*one, which is a replay log"):
+        run([*arguments, "--task", "wall-any,wall-door", "--out", str(tmp_path / "one")])
+    with pytest.raises(UserError, match="--task: got 'wall-dor'"):
+        run([*arguments, "--task", "wall-any,wall-dor", "--out", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
