@@ -41,11 +41,14 @@ SEVERAL_CAMERAS = frozenset({_DREAMER_V2, _DREAMER_V3, _DREAMER_V3N, _MUDREAMER}
 @dataclass(frozen=True)
 class PresetEntry:
     """One preset. module: of its family; its ``PRESETS`` hold a preset of that name. discrete: it
-    is for discrete actions."""
+    is for discrete actions. action_free: it learns from images alone and does not act. pretraining:
+    the action-free preset whose weights this one can begin with."""
 
     module: str
     summary: str
     discrete: bool = False
+    action_free: bool = False
+    pretraining: str = ""
 
     @property
     def paper(self) -> str:
@@ -95,13 +98,24 @@ ENTRIES: Mapping[str, PresetEntry] = {
     "apv": PresetEntry(
         _APV,
         "APV as published on Meta-World, fine-tuned after apv_pretrain (45M parameters).",
+        pretraining="apv_pretrain",
     ),
-    "apv_dmc": PresetEntry(_APV, "APV as published on DeepMind Control."),
+    "apv_dmc": PresetEntry(
+        _APV, "APV as published on DeepMind Control.", pretraining="apv_pretrain"
+    ),
     "apv_pretrain": PresetEntry(
-        _APV, "Pre-training of APV: a model of action-free videos (26M parameters)."
+        _APV,
+        "Pre-training of APV: a model of action-free videos (26M parameters).",
+        action_free=True,
     ),
-    "apv_cpu": PresetEntry(_APV, "Every mechanism of APV at 2.1M parameters, for one CPU core."),
-    "apv_cpu_pretrain": PresetEntry(_APV, "Pre-training of apv_cpu on action-free videos."),
+    "apv_cpu": PresetEntry(
+        _APV,
+        "Every mechanism of APV at 2.1M parameters, for one CPU core.",
+        pretraining="apv_cpu_pretrain",
+    ),
+    "apv_cpu_pretrain": PresetEntry(
+        _APV, "Pre-training of apv_cpu on action-free videos.", action_free=True
+    ),
     "dreamer_v3": PresetEntry(
         _DREAMER_V3, "DreamerV3 of 2023, size S (18M parameters), DeepMind Control from images."
     ),
@@ -157,6 +171,10 @@ ENTRIES: Mapping[str, PresetEntry] = {
     ),
 }
 SUMMARIES: Mapping[str, str] = {name: entry.summary for name, entry in ENTRIES.items()}
+# each preset that begins with weights learned from videos, and the action-free one that learns them
+PRETRAINING: Mapping[str, str] = {
+    name: entry.pretraining for name, entry in ENTRIES.items() if entry.pretraining
+}
 
 
 class Presets(MutableMapping[str, "Preset"]):
@@ -202,6 +220,15 @@ def takes_discrete(name: str) -> bool:
     """Whether a preset is for discrete actions; otherwise it is for continuous ones."""
     entry = ENTRIES.get(name)
     return entry.discrete if entry is not None else preset(name).discrete
+
+
+def is_action_free(name: str) -> bool:
+    """Whether a preset learns from images alone, logs without actions included, and never acts; of
+    a name that is no preset, False."""
+    entry = ENTRIES.get(name)
+    if entry is not None:
+        return entry.action_free
+    return name in PRESETS and PRESETS[name].action_free
 
 
 def refusal_of_actions(name: str, *, discrete: bool) -> str:

@@ -58,6 +58,12 @@ def parse_resumed(
     `fixed` to another value.
     """
     options = parse(kind, command, words, recorded)
+    refuse_changes(options, recorded, fixed, run)
+    return options
+
+
+def refuse_changes(options: object, recorded: object, fixed: Collection[str], run: str) -> None:
+    """Refuse options of a resumed run that differ from the recorded ones in a field of `fixed`."""
     for name in fixed:
         old, new = getattr(recorded, name), getattr(options, name)
         if new != old:
@@ -66,7 +72,6 @@ def parse_resumed(
                 f"{option}: got {new}, but run {run!r} began with {old}, expected the same. Leave "
                 f"{option} out, or start another run."
             )
-    return options
 
 
 def _mistake(kind: type, command: str, stderr: str) -> str:

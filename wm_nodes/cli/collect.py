@@ -17,7 +17,7 @@ from wm_nodes.cli.robot_options import (
     simulated,
     without_unset,
 )
-from wm_nodes.errors import user_errors
+from wm_nodes.errors import UserError, user_errors
 from wm_nodes.robots.robot import RobotError
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ class Collect:
     """
 
     out: Path
-    """Folder of the replay log; created if it does not exist."""
+    """Folder of the replay log; created if it does not exist. Of several tasks: folder of their
+    logs, OUT/TASK."""
     robot: str = "metaworld"
     """{robots}, or your own: module:Class or FILE.py:Class."""
     task: str = ""
-    """Task of the robot; empty: its first."""
+    """Task of the robot; several, separated by commas, give a log each. Empty: its first."""
     policy: Literal["expert", "random", "play"] = "expert"
     """expert: the task's scripted policy, which reads the simulator's state; random: uniform
     actions; play: smooth motion to random places (arm_sim)."""
@@ -75,7 +76,14 @@ def run(words: Sequence[str]) -> int:
     """Run `wm collect WORDS`."""
     typed = parse(Collect, "collect", words)
     options = _with_defaults(typed)
-    check(simulated(options.robot), options.task, options.camera)
+    tasks = list(dict.fromkeys(task.strip() for task in options.task.split(",")))
+    for task in tasks:
+        check(simulated(options.robot), task, options.camera)
+    if len(tasks) > 1 and (options.out / "zarr.json").exists():
+        raise UserError(
+            f"--out: got {options.out}, which is a replay log, expected a folder for the logs of "
+            f"{len(tasks)} tasks. Name another folder."
+        )
     with user_errors(RobotError):
         refuse_unknown(
             typed.robot, task=typed.task, camera=typed.camera, action_repeat=typed.action_repeat
@@ -89,7 +97,14 @@ def run(words: Sequence[str]) -> int:
     require("time-limit", options.time_limit, 1)
     require("action-repeat", options.action_repeat, 0, 20)
     require("seed", options.seed, 0, 2**31 - 1)
+    for task in tasks:
+        out = options.out / task if len(tasks) > 1 else options.out
+        _record(replace(options, task=task, out=out))
+    return 0
 
+
+def _record(options: Collect) -> None:
+    """Record the episodes of one task into its log."""
     from wm_datasets import LogError
     from wm_nodes.episodes.collect import collect
     from wm_nodes.robots.opening import open_robot
@@ -107,7 +122,6 @@ def run(words: Sequence[str]) -> int:
             name=options.policy, watch=show,
         )  # fmt: skip
     print(f"{result}\nlog: {options.out}")
-    return 0
 
 
 def _with_defaults(options: Collect) -> Collect:

@@ -11,6 +11,7 @@ from wm_nodes.cli.options import Option, dataclass_options
 CLASSES: Mapping[str, str] = {
     "demo": "demo:Demo",
     "train": "train:Train",
+    "pretrain": "pretrain:Pretrain",
     "average": "average:Average",
     "collect": "collect:Collect",
     "eval": "eval:Eval",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from wm_models.planners.registry import PLANNERS
+from wm_models.registry import is_action_free
 from wm_nodes.cli.arguments import parse, require, require_device
 from wm_nodes.cli.options import Choices
 from wm_nodes.cli.progress_bar import Bar
@@ -238,8 +239,18 @@ def _baselines(robot: Robot, options: Eval) -> tuple[EvaluationResult, ...]:
 
 
 def _facts(options: Eval) -> WeightFacts | None:
-    """Return the facts in the manifest of the agent's weights; None without weights."""
-    return read_facts(find_weights(options.weights)) if options.weights else None
+    """Return the facts in the manifest of the agent's weights; None without weights. UserError:
+    they are of a model of videos, which does not act."""
+    if not options.weights:
+        return None
+    facts = read_facts(find_weights(options.weights))
+    if is_action_free(facts.preset):
+        raise UserError(
+            f"--weights: got {facts.folder} of model {facts.preset!r}, which learns from videos "
+            "and does not act, expected weights of a model that acts. Give them to wm train "
+            "--pretrained."
+        )
+    return facts
 
 
 def _with_defaults(options: Eval, facts: WeightFacts | None) -> Eval:

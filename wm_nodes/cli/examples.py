@@ -23,10 +23,16 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "wm train --log runs/NAME --model mwm_cpu --steps 20000",
         "wm train --log demos --log play:0.3 --eval-every 1000",
         "wm train --log demos --run NAME",
+        "wm train --model apv_cpu --pretrained videos --log demos",
+    ),
+    "pretrain": (
+        "wm pretrain --model apv_cpu --log videos --steps 20000 --run videos",
+        "wm pretrain --model apv_cpu --log reach --log push:0.5 --camera corner,corner2",
     ),
     "average": ("wm average runs/NAME --last 10",),
     "collect": (
         "wm collect --out demos --task window-close-v3 --episodes 20",
+        "wm collect --out videos --task reach-v3,push-v3 --camera corner,corner2",
         "wm collect --out play --robot arm_sim --policy play --episodes 100",
     ),
     "eval": (

@@ -14,6 +14,7 @@ COMMANDS = {
     "launch": "run a graph of nodes",
     "demo": "watch a shipped agent act through the whole graph, and get a report",
     "train": "learn from a recorded log, without ROS",
+    "pretrain": "learn a model of videos, with which APV begins, from logs without actions",
     "average": "average the newest weights of a run",
     "collect": "record demonstrations or play into a replay log, without ROS",
     "eval": "success and return of a policy, with confidence intervals",

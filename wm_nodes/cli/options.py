@@ -10,7 +10,7 @@ import inspect
 import textwrap
 import types
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -121,7 +121,15 @@ def robots() -> str:
 
 
 def _texts(kind: type) -> dict[str, str]:
-    """Return the string below each field of a dataclass, on one line."""
+    """Return the string below each field of a dataclass and its bases, on one line."""
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if is_dataclass(base):
+            texts |= _own_texts(base)
+    return texts
+
+
+def _own_texts(kind: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(tree, ast.ClassDef)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import signal
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
 from wm_datasets.remote.object_store import is_url
 from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes, written
-from wm_models.registry import refusal_of_cameras
-from wm_nodes.cli.arguments import parse, parse_resumed, require, require_device, require_one_of
+from wm_models.registry import is_action_free, refusal_of_cameras
+from wm_nodes.cli.arguments import parse, refuse_changes, require, require_device, require_one_of
 from wm_nodes.cli.paths import find_log
 from wm_nodes.cli.preset_changes import checked_changes
 from wm_nodes.cli.progress_bar import Bar
@@ -25,9 +25,10 @@ from wm_nodes.graphs.arguments import MODELS
 from wm_nodes.graphs.config_file import ConfigFile, read_config_file
 from wm_nodes.graphs.graph import GraphError
 from wm_nodes.graphs.launch.run_folder import hides_hold_out, read_training, write_training
+from wm_nodes.graphs.pretrained import PRETRAINED, check_pretrained, pretrained_folder
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.robots.cameras.names import camera_names, joined
-from wm_nodes.training.trainable import mixture, obstacle
+from wm_nodes.training.trainable import refusal
 
 if TYPE_CHECKING:
     from wm_nodes.training.config import TrainingConfig
@@ -39,12 +40,10 @@ FIXED = ("model", "seed", "recency", "hold_out")  # as the run began; the logs a
 
 
 @dataclass(frozen=True)
-class Train:
-    """Train on recorded logs, without ROS. --run NAME resumes a run.
+class Learning:
+    """Options of a command that learns from recorded logs: `wm train` and `wm pretrain`."""
 
-    Options that change what is learned (logs and their weights, model, seed, recency, hold-out) are
-    fixed in run.json when a run begins: a resumed run keeps them, and refuses other values.
-    """
+    COMMAND: ClassVar[str]
 
     log: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="LOG[:WEIGHT]")
@@ -88,28 +87,94 @@ class Train:
     """Updates between evaluations; 0: none."""
     hold_out: float = 0.1
     """Share of each log's episodes that is held out for evaluation (with --eval-every)."""
+
+    @classmethod
+    def models(cls) -> Sequence[str]:
+        """Return the words that --model takes."""
+        return MODELS
+
+    @classmethod
+    def preset_of(cls, model: str) -> str:
+        """Return the preset that a word of --model stands for."""
+        return model
+
+    def continued(self, run: str, robot: str) -> str:
+        """Return a line that says how a run of this robot's logs goes on; empty: none."""
+        return ""
+
+    @property
+    def simulated_episodes(self) -> int:
+        """Episodes of an evaluation in the log's simulator."""
+        return 0
+
+    @property
+    def mixes(self) -> bool:
+        """Whether logs of different robots, tasks or action spaces are accepted."""
+        return False
+
+    @property
+    def begins_with(self) -> str:
+        """The pre-trained weights, as the user names them; empty: none."""
+        return ""
+
+
+@dataclass(frozen=True)
+class Train(Learning):
+    """Train on recorded logs, without ROS. --run NAME resumes a run.
+
+    Options that change what is learned (logs and their weights, model, seed, recency, hold-out,
+    pre-trained weights) are fixed in run.json when a run begins: a resumed run keeps them, and
+    refuses other values.
+    """
+
+    COMMAND = "train"
+
     eval_episodes: int = 0
     """Evaluation episodes in the log's simulator, with --eval-every; 0: none."""
     allow_mixed: bool = False
     """Accept logs whose robot, task or action space differ; else they are refused."""
+    pretrained: Annotated[str, tyro.conf.arg(metavar="RUN")] = ""
+    """Run of `wm pretrain` (or a folder of its weights) that a model of APV begins with; empty:
+    none."""
+
+    def continued(self, run: str, robot: str) -> str:
+        graph = f"with new episodes: wm launch sim_metaworld run:={run}"
+        return graph if robot == "metaworld" else ""
+
+    @property
+    def simulated_episodes(self) -> int:
+        return self.eval_episodes
+
+    @property
+    def mixes(self) -> bool:
+        return self.allow_mixed
+
+    @property
+    def begins_with(self) -> str:
+        return self.pretrained
 
 
 def run(words: Sequence[str]) -> int:
     """Run `wm train WORDS`."""
-    options = parse(Train, "train", words)
-    folder = Path("runs") / (options.run or f"train-{datetime.now():%Y%m%d-%H%M%S}")
-    recorded = read_training(folder) if options.run else {}
+    learn(Train, words)
+    return 0
+
+
+def learn(kind: type[Learning], words: Sequence[str]) -> None:
+    """Learn from logs as the words say, until the last update or Ctrl-C."""
+    options = _with_preset(parse(kind, kind.COMMAND, words))
+    folder = Path("runs") / (options.run or f"{kind.COMMAND}-{datetime.now():%Y%m%d-%H%M%S}")
+    recorded = read_training(folder, kind.COMMAND) if options.run else {}
     if recorded:
-        fixed = {name: recorded[name] for name in FIXED if name in recorded}
-        base = Train(log=(), allow_mixed=recorded.get("allow_mixed", False), **fixed)
-        options = parse_resumed(Train, "train", words, base, fixed, options.run)
+        options = _resumed(kind, words, recorded, options.run)
     options = _preset_of_file(options)
     _check(options)
     logs = _logs(options, recorded.get("logs"))
     hold_out = _hold_out(options, folder, recorded)
     changes = _changes(options, recorded.get("set", "") if recorded else None)
     _refuse_cameras(options)
-    _refuse_logs(logs, options.model, options.allow_mixed)
+    pretrained = _pretrained(options, changes, recorded)
+    _refuse_logs(logs, options)
 
     from wm_datasets import LogError
     from wm_models.weights.manifest import WeightsError
@@ -117,22 +182,40 @@ def run(words: Sequence[str]) -> int:
     from wm_nodes.training.config import TrainingError
     from wm_nodes.training.loop import Trainer
 
-    config = _training_config(options, folder, logs, changes, hold_out)
+    begins = {PRETRAINED: pretrained} if pretrained else {}
+    config = _training_config(options, folder, logs, {**changes, **begins}, hold_out)
     settings = {name: getattr(config, name) for name in (*FIXED, "allow_mixed")}
     settings["logs"], settings["set"] = _log_words(logs), written(changes)
+    settings |= {"pretrained": pretrained} if pretrained else {}
 
     def write_run() -> None:
         """Write run.json with the first weights: a log that cannot be learned from leaves none."""
-        write_training(folder, settings)
+        write_training(folder, settings, kind.COMMAND)
 
     with user_errors(TrainingError, LogError, ModelError, RobotError, WeightsError, OSError):
         evaluation = _evaluation(options, logs[0][0])
-        _learn(Trainer(config, evaluate=evaluation, on_first_save=write_run), folder)
-    return 0
+        _learn(Trainer(config, evaluate=evaluation, on_first_save=write_run), folder, options)
 
 
-def _check(options: Train) -> None:
-    require_one_of("model", options.model, MODELS)
+def _resumed(
+    kind: type[Learning], words: Sequence[str], recorded: Mapping[str, Any], run: str
+) -> Learning:
+    """Return the options of a resumed run. UserError: they differ from the recorded ones."""
+    known = {field.name for field in fields(kind)}
+    fixed = {name: recorded[name] for name in FIXED if name in recorded}
+    base = {name: recorded[name] for name in (*FIXED, "allow_mixed") if name in recorded}
+    before = kind(log=(), **{name: value for name, value in base.items() if name in known})
+    options = _with_preset(parse(kind, kind.COMMAND, words, before))
+    refuse_changes(options, before, fixed, run)
+    return options
+
+
+def _with_preset(options: Learning) -> Learning:
+    return replace(options, model=options.preset_of(options.model))
+
+
+def _check(options: Learning) -> None:
+    require_one_of("model", options.model, options.models())
     require("steps", options.steps, 0)
     require("seed", options.seed, 0, 2**31 - 1)
     require("publish-s", options.publish_s, 0.0)
@@ -141,11 +224,11 @@ def _check(options: Train) -> None:
         require(name.replace("_", "-"), getattr(options, name), 0.0)
     require("eval-every", options.eval_every, 0)
     require("hold-out", options.hold_out, 0.0, 0.9)
-    require("eval-episodes", options.eval_episodes, 0)
+    require("eval-episodes", options.simulated_episodes, 0)
     require_device(options.device)
 
 
-def _hold_out(options: Train, folder: Path, recorded: Mapping[str, Any]) -> float:
+def _hold_out(options: Learning, folder: Path, recorded: Mapping[str, Any]) -> float:
     """Return the share of episodes to hold out, that of run.json where the run is resumed.
 
     UserError: run.json of an older version lacks it, or there is nothing to evaluate on.
@@ -157,16 +240,17 @@ def _hold_out(options: Train, folder: Path, recorded: Mapping[str, Any]) -> floa
             "N --hold-out SHARE (default 0.1)."
         )
     hold_out: float = recorded.get("hold_out", options.hold_out if options.eval_every else 0.0)
-    if options.eval_every and not (hold_out or options.eval_episodes):
+    if options.eval_every and not (hold_out or options.simulated_episodes):
         raise UserError(
             f"--eval-every: run {folder.name!r} learns from every episode (hold-out 0), expected "
-            "some to evaluate on. Give --eval-episodes N, or hold some out in another run."
+            "some to evaluate on. Hold some out in another run, or give --eval-episodes N of wm "
+            "train."
         )
     return hold_out
 
 
 def _training_config(
-    options: Train,
+    options: Learning,
     folder: Path,
     logs: tuple[tuple[Path | str, float], ...],
     changes: dict[str, Any],
@@ -192,14 +276,14 @@ def _training_config(
         resident_bytes=round(options.gpu_gb * GB),
         eval_every=options.eval_every,
         hold_out=hold_out,
-        allow_mixed=options.allow_mixed,
+        allow_mixed=options.mixes,
     )
 
 
-def _preset_of_file(options: Train) -> Train:
+def _preset_of_file(options: Learning) -> Learning:
     """Take the model preset that --config names. UserError: --model names another."""
-    named = _config_file(options).preset
-    if named and options.model not in (named, Train.model):
+    named = options.preset_of(_config_file(options).preset)
+    if named and options.model not in (named, options.preset_of(type(options).model)):
         raise UserError(
             f"--model: got {options.model!r}, but {options.config} has preset {named!r}, expected "
             "the same. Leave one of them out."
@@ -207,7 +291,7 @@ def _preset_of_file(options: Train) -> Train:
     return replace(options, model=named or options.model)
 
 
-def _config_file(options: Train) -> ConfigFile:
+def _config_file(options: Learning) -> ConfigFile:
     """Return the content of --config; empty without it. UserError: the file is wrong."""
     if options.config is None:
         return ConfigFile("", {})
@@ -217,7 +301,7 @@ def _config_file(options: Train) -> ConfigFile:
         raise UserError(f"--{error}") from None
 
 
-def _changes(options: Train, recorded: str | None) -> dict[str, Any]:
+def _changes(options: Learning, recorded: str | None) -> dict[str, Any]:
     """Return the settings of the preset that are changed, checked and with their types.
 
     recorded: those of run.json. UserError: one is wrong, or they differ from the recorded ones.
@@ -237,7 +321,9 @@ def _changes(options: Train, recorded: str | None) -> dict[str, Any]:
     return changes
 
 
-def _logs(options: Train, recorded: Sequence[str] | None) -> tuple[tuple[Path | str, float], ...]:
+def _logs(
+    options: Learning, recorded: Sequence[str] | None
+) -> tuple[tuple[Path | str, float], ...]:
     """Return the logs of --log, or the recorded ones of run.json. UserError: they differ."""
     if not (options.log or recorded):
         raise UserError("--log: got none, expected a replay log or a run, as in --log runs/NAME.")
@@ -258,15 +344,51 @@ def _log_words(logs: Sequence[tuple[Path | str, float]]) -> list[str]:
     ]
 
 
-def _refuse_cameras(options: Train) -> None:
+def _refuse_cameras(options: Learning) -> None:
     """Refuse names of cameras that are wrong, and several for a model that sees one."""
     with user_errors(ValueError):
         cameras = camera_names(options.camera)
+    if is_action_free(options.model):  # each is a video of its own
+        return
     if why := refusal_of_cameras(options.model, cameras):
         raise UserError(f"--{why}")
 
 
-def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mixed: bool) -> None:
+def _pretrained(options: Learning, changes: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
+    """Return the folder of the weights to begin with, that of run.json in a resumed run; empty:
+    none. UserError: it differs from the recorded one, or the model cannot begin with it."""
+    word, before = options.begins_with, str(recorded.get("pretrained", ""))
+    if recorded and word in ("", before):
+        return before and str(_pretrained_folder(before, exists=False))
+    folder = str(_pretrained_folder(word)) if word else ""
+    if recorded:
+        if before and folder == str(_pretrained_folder(before, exists=False)):
+            return folder
+        raise UserError(
+            f"--pretrained: got {word}, but run {options.run!r} began with "
+            f"{before or 'no pre-trained weights'}, expected the same. Leave --pretrained out, or "
+            "start another run."
+        )
+    if folder:
+        try:
+            check_pretrained(options.model, changes, Path(folder))
+        except GraphError as error:
+            raise UserError(f"--{error}") from None
+    return folder
+
+
+def _pretrained_folder(word: str, *, exists: bool = True) -> Path:
+    """Return the folder of pre-trained weights; with exists=False the word's, where there is none.
+    UserError: there is none."""
+    try:
+        return pretrained_folder(word)
+    except GraphError as error:
+        if exists:
+            raise UserError(f"--{error}") from None
+        return Path(word)
+
+
+def _refuse_logs(logs: Sequence[tuple[Path | str, float]], options: Learning) -> None:
     """Refuse logs without actions, and logs that do not fit together, before anything is imported
     for training or written."""
     from wm_datasets import LogError
@@ -276,21 +398,19 @@ def _refuse_logs(logs: Sequence[tuple[Path | str, float]], model: str, allow_mix
     for place, _ in logs:
         with user_errors(LogError), open_log(place) as reader:
             specs.append((place, reader.spec))
-            if why := obstacle(place, reader.spec, model):
-                raise UserError(why)
-    if why := mixture(specs, allow_mixed):
+    if why := refusal(specs, options.model, options.mixes):
         raise UserError(why)
 
 
-def _evaluation(options: Train, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
+def _evaluation(options: Learning, log: Path | str) -> Callable[[Path], Mapping[str, float]] | None:
     """Return the evaluation in the simulator of the first log; None if it was not requested."""
-    if not (options.eval_every and options.eval_episodes):
+    if not (options.eval_every and options.simulated_episodes):
         return None
     from wm_datasets.remote.reader import open_log
     from wm_nodes.evaluation.in_simulator import SimulatorEvaluation
 
     with open_log(log) as reader:
-        return SimulatorEvaluation(reader.spec, options.eval_episodes, options.seed)
+        return SimulatorEvaluation(reader.spec, options.simulated_episodes, options.seed)
 
 
 def weighted_log(text: str) -> tuple[Path | str, float]:
@@ -307,7 +427,7 @@ def weighted_log(text: str) -> tuple[Path | str, float]:
     return folder, log.weight
 
 
-def _learn(trainer: Trainer, folder: Path) -> None:
+def _learn(trainer: Trainer, folder: Path, options: Learning) -> None:
     """Train until the last update or Ctrl-C."""
     print(f"run {folder} (Ctrl-C ends and saves)", flush=True)
     stop, bar = _Stop(), Bar(trainer.config.steps, "updates")
@@ -334,8 +454,8 @@ def _learn(trainer: Trainer, folder: Path) -> None:
     if 0 < trainer.config.steps < (updates := trainer.progress.updates):
         print(f"--steps {trainer.config.steps}: the run has {updates} updates, none was added")
     print(f"weights: {folder / 'weights'}; --run {folder.name} resumes the run")
-    if trainer.logs.robot == "metaworld":
-        print(f"with new episodes: wm launch sim_metaworld run:={folder.name}")
+    if hint := options.continued(folder.name, trainer.logs.robot):
+        print(hint)
 
 
 def _show(bar: Bar, trainer: Trainer, *, now: bool = False) -> None:

@@ -11,7 +11,7 @@ from wm_datasets.errors import LogEmptyError
 from wm_datasets.log.reader import LogReader
 from wm_datasets.sampling.sampler import Sampler
 from wm_models.interface.world_model import WorldModel
-from wm_nodes.evaluation.open_loop import image_fields, predict
+from wm_nodes.evaluation.open_loop import fields_to_predict, predict
 
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, fill the unit interval evenly
 
@@ -56,9 +56,7 @@ def evaluate_held_out(
     if not model.spec.has_decoder:
         return {}
     skip = model.spec.frameskip
-    fields = {**image_fields(model, cameras[0]), "action": "action"}
-    fields |= {"reward": "reward"} if all(r.spec.reward for r in readers) else {}
-    fields |= {"proprio": "proprio"} if "proprio" in model.spec.obs_keys else {}
+    fields = fields_to_predict(model, [reader.spec for reader in readers], cameras[0])
     sampler = Sampler(
         [(reader, 1.0) for reader in readers], batch=windows, length=1, seed=seed,
         fields=fields, join=False, per_episode=True, episodes=held_out.held, cache_bytes=1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from wm_datasets.images import CropResize
+from wm_datasets.spec import LogSpec
 from wm_models.interface.action_scaling import ActionAdapter
 from wm_models.interface.world_model import WorldModel
 from wm_nodes.robots.robot import Image
@@ -66,8 +67,9 @@ def predict(
 ) -> Prediction:
     """Filter `context` frames of consecutive log rows of one episode, then imagine the others.
 
-    rows: image (T, H, W, 3) uint8 (of several cameras each under its key), action (T, A), and where
-    the log has them reward (T,) and proprio (T, P), which some models take. A model with a
+    rows: those of `fields_to_predict`: image (T, H, W, 3) uint8 (of several cameras each under its
+    key), action (T, A), and where the log has them reward (T,) and proprio (T, P). A model of
+    videos gets no action. A model with a
     frameskip takes every such row. The filter starts again at row 0. Equal seeds give equal
     predictions.
     """
@@ -108,6 +110,16 @@ def predict(
     )
 
 
+def fields_to_predict(model: WorldModel, specs: Sequence[LogSpec], camera: str) -> dict[str, str]:
+    """Return name in `rows` -> field of each of these logs, for `predict`. camera: that of a model
+    that sees one."""
+    fields = image_fields(model, camera)
+    fields |= {"action": "action"} if model.spec.uses_actions else {}
+    fields |= {"reward": "reward"} if all(spec.reward for spec in specs) else {}
+    fields |= {"proprio": "proprio"} if "proprio" in model.spec.obs_keys else {}
+    return fields
+
+
 def _model_rows(
     rows: Mapping[str, npt.NDArray[Any]], model: WorldModel
 ) -> dict[str, npt.NDArray[Any]]:
@@ -118,8 +130,11 @@ def _model_rows(
     frames = (shown - 1) // skip + 1
     whole = (frames - 1) * skip
     out = {k: rows[k][: whole + 1 : skip] for k in rows if k not in ("action", "reward")}
-    done = torch.as_tensor(np.asarray(rows["action"][:whole], np.float32))
-    done = ActionAdapter.of(model).from_robot(done.unflatten(0, (frames - 1, skip)))
+    if model.spec.uses_actions:
+        done = torch.as_tensor(np.asarray(rows["action"][:whole], np.float32))
+        done = ActionAdapter.of(model).from_robot(done.unflatten(0, (frames - 1, skip)))
+    else:
+        done = torch.zeros(frames - 1, model.spec.action_dim)
     out["action"] = np.concatenate([done.numpy(), np.zeros((1, done.shape[1]), np.float32)])
     reward = np.asarray(rows.get("reward", np.zeros(shown)), np.float32)
     brought = reward[:whole].reshape(frames - 1, skip).sum(1)

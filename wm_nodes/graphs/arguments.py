@@ -12,6 +12,7 @@ from wm_models.registry import SUMMARIES, preset, refusal_of_cameras
 from wm_nodes import namespaces
 from wm_nodes.graphs import path_arguments
 from wm_nodes.graphs.graph import Argument, GraphError, Values
+from wm_nodes.graphs.pretrained import check_pretrained, pretrained_folder
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.graphs.weights import WeightFacts, find_weights, read_facts
 from wm_nodes.robots.cameras.names import camera_names, contradiction
@@ -39,6 +40,12 @@ WEIGHTS = Argument(
     "camera, action_repeat and background are those of the weights by default; another task or "
     "model is refused.",
     whole=path_arguments.weights,
+)
+PRETRAINED = Argument(
+    "pretrained",
+    "",
+    "Run of `wm pretrain`, or folder of its weights, that a model of APV begins with; empty: none.",
+    fixed=True,
 )
 TRAIN = Argument("train", True, "Learn while acting; false only acts.")
 SEED = Argument("seed", 0, "Seed of everything random.", low=0, high=2**31 - 1, fixed=True)
@@ -88,8 +95,9 @@ REPORT = Argument("report", False, "Leave a report in runs/NAME/report at the en
 OFFLINE = Argument(
     "offline",
     "",
-    "Further recorded logs to learn from, as LOG or LOG:WEIGHT, with commas between; a run that "
-    "`wm train` began keeps its own. Empty: none.",
+    "Further recorded logs to learn from, as LOG or LOG:WEIGHT, with commas between. Weights below "
+    "0.5 in all are shares of the windows; otherwise half of the windows come from these logs, in "
+    "proportion to the weights. A run that `wm train` began keeps its own. Empty: none.",
     fixed=True,
     whole=path_arguments.logs,
 )
@@ -109,8 +117,8 @@ NETWORK = Argument(
 
 def first_weights(values: Values) -> str:
     """Return the folder of the weights to begin with; empty: none, or the run has newer ones."""
-    run, weights = Path(str(values["run"])), str(values["weights"])
-    if not weights or (run / "weights" / "latest").exists():
+    weights = str(values["weights"])
+    if not weights or _has_weights(values):
         return ""
     return str(find_weights(weights))
 
@@ -179,11 +187,44 @@ def check_settings(values: Values) -> None:
         raise GraphError(str(error)) from None
 
 
+def first_pretrained(values: Values) -> str:
+    """Return the folder of the pre-trained weights to begin with; empty: none. Where they are gone
+    a run with weights of its own does not need them. GraphError."""
+    word = str(values.get("pretrained", ""))
+    if not word:
+        return ""
+    try:
+        return str(pretrained_folder(word))
+    except GraphError:
+        if _has_weights(values):
+            return word
+        raise
+
+
+def _has_weights(values: Values) -> bool:
+    return (Path(str(values["run"])) / "weights" / "latest").exists()
+
+
+def _check_pretrained(values: Values) -> None:
+    """Refuse pre-trained weights that a new run cannot begin with."""
+    folder = first_pretrained(values)
+    if not folder or _has_weights(values):
+        return
+    if values.get("weights"):
+        raise GraphError(
+            f"pretrained: got {folder} beside weights:={values['weights']}, which were trained "
+            "already, expected one of them. Leave one of them out."
+        )
+    changes = read_changes(str(values.get("set", "")))
+    check_pretrained(str(values["model"]), changes, Path(folder))
+
+
 def check_files(values: Values) -> None:
     """Refuse weights that do not exist or are of another model, before any process starts."""
     split_logs(values)
     check_settings(values)
     weights = str(values.get("weights", ""))
+    _check_pretrained(values)
     if not weights:
         return
     facts = read_facts(find_weights(weights))

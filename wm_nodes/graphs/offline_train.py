@@ -13,6 +13,7 @@ from wm_nodes.graphs.arguments import (
     MODEL,
     NETWORK,
     NS,
+    PRETRAINED,
     REPORT,
     RUN,
     SEED,
@@ -20,6 +21,7 @@ from wm_nodes.graphs.arguments import (
     WEIGHTS,
     check_cameras,
     check_files,
+    first_pretrained,
     first_weights,
     trainer_threads,
 )
@@ -34,6 +36,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
             name: values[name] for name in ("run", "log", "model", "set", "camera", "seed", "steps")
         },
         "weights": first_weights(values),
+        "pretrained": first_pretrained(values),
         "pace": False,
         "threads": trainer_threads(os.cpu_count() or 1),
     }
@@ -62,6 +65,7 @@ GRAPH = Graph(
         SET,
         CONFIG,
         WEIGHTS,
+        PRETRAINED,
         SEED,
         Argument(
             "camera",

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from wm_models.planners.registry import PLANNERS, continuous_search
-from wm_models.registry import refusal_of_actions
+from wm_models.registry import is_action_free, refusal_of_actions
 from wm_nodes.graphs import path_arguments
 from wm_nodes.graphs.arguments import (
     ALLOW_MIXED,
@@ -24,6 +24,7 @@ from wm_nodes.graphs.arguments import (
     NS,
     OFFLINE,
     PLANNER,
+    PRETRAINED,
     RECENCY,
     REPORT,
     RUN,
@@ -35,6 +36,7 @@ from wm_nodes.graphs.arguments import (
     begun_with,
     check_cameras,
     check_files,
+    first_pretrained,
     first_weights,
     split_logs,
     trainer_threads,
@@ -280,6 +282,7 @@ def _trainer(values: Values) -> Mapping[str, Parameter]:
         "log": values["log"],
         **({"envs": values["envs"]} if has_several(values) else {}),
         "weights": first_weights(values),
+        "pretrained": first_pretrained(values),
         "demos": _demos(values),
         "threads": trainer_threads(os.cpu_count() or 1),
     }
@@ -360,38 +363,53 @@ def _of_ms(period_ms: float) -> str:
 
 
 def _check(robot: GraphRobot, values: Values) -> None:
-    """Refuse what no node can do, before any process starts.
-
-    The task is looked up where torch is, which the system Python of `ros2 launch` may lack: there
-    the robot node refuses a task that there is not, and the trainer a model that cannot take it.
-    """
+    """Refuse what no node can do, before any process starts."""
     check_files(values)
     check_cameras(values, seen=bool(values["train"]) or begun_with(values) is not None)
     if has_several(values):
         check_environments(values)
     if "background" in values:
         _background(values)
-    model, learned = str(values["model"]), values["train"] or values["weights"]
-    if not robot.open_tasks:
-        if learned and (why := refusal_of_actions(model, discrete=False)):
-            raise GraphError(why)
-        return
+    if is_action_free(model := str(values["model"])):
+        raise GraphError(
+            f"model: got {model!r}, which learns from videos and does not act, expected a model "
+            "that acts. wm pretrain trains it; give its run as pretrained:=RUN."
+        )
+    if robot.open_tasks:
+        _check_task(robot, values)
+    else:
+        _check_actions(values, discrete=False)
+
+
+def _check_actions(values: Values, *, discrete: bool) -> None:
+    """Refuse a model that cannot take the robot's actions."""
+    learned = values["train"] or values["weights"]
+    if learned and (why := refusal_of_actions(str(values["model"]), discrete=discrete)):
+        raise GraphError(why)
+
+
+def _check_task(robot: GraphRobot, values: Values) -> None:
+    """Refuse a task that there is not, and cameras, planner and model that do not fit it.
+
+    It is looked up where torch is, which the system Python of `ros2 launch` may lack: there the
+    robot node refuses a task that there is not, and the trainer a model that cannot take it.
+    """
     if find_spec("torch") is None:
         return
     opening = import_module("wm_nodes.robots.opening")
-    task, camera = str(values["task"]), str(values["camera"])
+    task = str(values["task"])
     try:
         facts = opening.task_facts(robot.adapter, task)
     except opening.RobotError as error:
         raise GraphError(str(error)) from None
-    if facts is not None and camera not in facts.cameras:
-        raise GraphError(_no_camera(task, camera, facts.cameras))
+    for camera in camera_names(str(values["camera"])) if facts is not None else ():
+        if camera not in facts.cameras:
+            raise GraphError(_no_camera(task, camera, facts.cameras))
     discrete = facts is not None and facts.discrete
     planner = str(values["planner"])
     if discrete and not PLANNERS[planner].discrete:
         raise GraphError(continuous_search(planner))
-    if learned and (why := refusal_of_actions(model, discrete=discrete)):
-        raise GraphError(why)
+    _check_actions(values, discrete=discrete)
 
 
 def _no_camera(task: str, camera: str, cameras: Sequence[str]) -> str:
@@ -442,6 +460,7 @@ def _arguments(
         SET,
         CONFIG,
         WEIGHTS,
+        PRETRAINED,
         TRAIN,
         SEED,
         STEPS,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wm_models.registry import is_action_free
 from wm_nodes.assets import pretrained
 from wm_nodes.errors import closest
 from wm_nodes.graphs.graph import Graph, GraphError, Value, show
@@ -116,7 +117,8 @@ def arguments_of(graph: Graph, arguments: Mapping[str, Value]) -> dict[str, Valu
                 f"expected a task of graph {graph.name!r}. Take other weights, or the graph of "
                 "that robot."
             )
-        decided |= {name: facts.trained_with[name] for name in TAKEN if name in facts.trained_with}
+        own = () if is_action_free(facts.preset) else TAKEN
+        decided |= {name: facts.trained_with[name] for name in own if name in facts.trained_with}
     return {
         name: known[name].parse(value)
         for name, value in decided.items()

@@ -17,6 +17,7 @@ from wm_models.errors import ModelError
 from wm_models.interface.overrides import read_changes
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_nodes.errors import UserError, user_errors
+from wm_nodes.graphs.pretrained import PRETRAINED
 from wm_nodes.graphs.weighted_log import WeightedLog
 from wm_nodes.records import Announcement
 from wm_nodes.robots.environments import environment_logs, namespace
@@ -44,10 +45,12 @@ class TrainerParams(NodeParams):
     )
     demos: str = param("", "Log of demonstrations to learn from as well; empty: none.")
     offline: tuple[str, ...] = param(
-        (), "Further logs to learn from, as LOG:WEIGHT; `demos` has weight 1."
+        (),
+        "Further logs to learn from, as LOG:WEIGHT; `demos` has weight 1. Weights that sum up to "
+        "less than `demos_share` are shares of the windows.",
     )
     demos_share: float = param(
-        0.5, "Share of training windows from `demos` and `offline`.", low=0.0, high=1.0
+        0.5, "Largest share of training windows from `demos` and `offline`.", low=0.0, high=1.0
     )
     model: str = param("mwm_cpu", "Model preset.")
     set: str = param(
@@ -60,6 +63,11 @@ class TrainerParams(NodeParams):
     )
     weights: str = param(
         "", "Folder of the first weights; empty: random ones. A resumed run keeps its own."
+    )
+    pretrained: str = param(
+        "",
+        "Folder of weights of `wm pretrain` that a model of APV begins with (its setting "
+        "learner.pretrained); empty: none.",
     )
     seed: int = param(0, "Seed of weights and batches.", low=0, high=2**31 - 1)
     device: str = param("auto", "Torch device: cpu, cuda, or auto (the GPU if there is one).")
@@ -98,7 +106,7 @@ class TrainerNode(ManagedNode[TrainerParams]):
         p = self.params
         torch.set_num_threads(p.threads)
         with user_errors(TrainingError, ModelError, WeightsError, LogError):
-            self._learning = Trainer(self._config(), publish=self._publish)
+            self._learning = Trainer(training_config(p), publish=self._publish)
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._news = topics.ANNOUNCEMENTS.publisher(self)
@@ -117,38 +125,6 @@ class TrainerNode(ManagedNode[TrainerParams]):
         self._stop.set()
         self._thread.join()
         self.destroy_timer(self._timer)
-
-    def _config(self) -> TrainingConfig:
-        p, run = self.params, Path(self.params.run)
-        others = [_weighted_log(word) for word in p.offline]
-        others += [(Path(p.demos), 1.0)] * bool(p.demos)
-        share = p.demos_share if others else 0.0
-        total = sum(weight for _, weight in others)
-        own = environment_logs(p.log or str(run / "log"), p.envs)
-        logs: list[tuple[Path | str, float]] = [
-            (log if is_url(log) else Path(log), (1.0 - share) / p.envs) for log in own
-        ]
-        logs += [(path, share * weight / total) for path, weight in others]
-        settings: dict[str, Any] = {
-            "environments": p.envs,
-            "model": p.model,
-            "camera": p.camera,
-            "settings": read_changes(p.set),
-            "weights": Path(p.weights) if p.weights else None,
-            "seed": p.seed,
-            "device": p.device,
-            "steps": p.steps,
-            "pace": p.pace,
-            "publish_s": p.publish_s,
-            "recency": p.recency,
-            "hold_out": p.hold_out,
-            "allow_mixed": p.allow_mixed,
-            "cache_bytes": p.cache_bytes,
-            "disk_bytes": p.disk_bytes,
-            "resident_bytes": p.resident_bytes,
-            "pinned": p.pinned,
-        }
-        return TrainingConfig(run=run, logs=tuple(logs), **settings)
 
     # The learning thread ------------------------------------------------------------------------
 
@@ -217,6 +193,33 @@ class TrainerNode(ManagedNode[TrainerParams]):
             for name, value in list(progress.metrics.items())[:SHOWN]:
                 self.diagnostics.facts[f"metrics/{name}"] = f"{value:.4g}"
         super().diagnose()
+
+
+def training_config(p: TrainerParams) -> TrainingConfig:
+    """Return the training that the parameters describe."""
+    run = Path(p.run)
+    others = [_weighted_log(word) for word in p.offline]
+    others += [(Path(p.demos), 1.0)] * bool(p.demos)
+    total = sum(weight for _, weight in others)
+    share = min(p.demos_share, total)
+    own = environment_logs(p.log or str(run / "log"), p.envs)
+    logs: list[tuple[Path | str, float]] = [
+        (log if is_url(log) else Path(log), (1.0 - share) / p.envs) for log in own
+    ]
+    logs += [(path, share * weight / total) for path, weight in others]
+    changes = read_changes(p.set)
+    changes |= {PRETRAINED: p.pretrained} if p.pretrained else {}
+    names = "model camera seed device steps pace publish_s recency hold_out allow_mixed"
+    names += " cache_bytes disk_bytes resident_bytes pinned"
+    settings: dict[str, Any] = {name: getattr(p, name) for name in names.split()}
+    return TrainingConfig(
+        run=run,
+        logs=tuple(logs),
+        settings=changes,
+        environments=p.envs,
+        weights=Path(p.weights) if p.weights else None,
+        **settings,
+    )
 
 
 def _weighted_log(word: str) -> tuple[Path | str, float]:

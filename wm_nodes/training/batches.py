@@ -26,12 +26,13 @@ DEMONSTRATORS = (Source.SCRIPT, Source.PERSON)  # whose actions are demonstratio
 class Batches:
     """Batches of log windows in the model's units, from memory or from the device's cache.
 
-    `fields` are the learner's (see :class:`Learner`), `cameras` the log's that the model sees.
+    `logs` are readers with their shares of the windows, `fields` the learner's (see
+    :class:`Learner`), `cameras` the logs' that the model sees.
     """
 
     def __init__(
         self,
-        readers: Sequence[LogReader],
+        logs: Sequence[tuple[LogReader, float]],
         fields: frozenset[str],
         cameras: Sequence[str],
         actions: ActionAdapter,
@@ -42,7 +43,7 @@ class Batches:
         stored = log_fields(fields, cameras)
         self._actions, self._with_demo = actions, "demo" in fields
         self.sampler = Sampler(
-            list(zip(readers, [share for _, share in config.logs], strict=True)),
+            logs,
             batch=1,
             length=1,  # draw() gives the size of each batch
             seed=config.seed,
@@ -56,7 +57,7 @@ class Batches:
             allocate=pinned if config.pinned and device != "cpu" else roomy,
         )
         self._cache = (
-            DeviceCache(readers, stored, config.resident_bytes, device)
+            DeviceCache([reader for reader, _ in logs], stored, config.resident_bytes, device)
             if config.resident_bytes
             else None
         )

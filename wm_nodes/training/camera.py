@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from wm_datasets.log import LogReader
 from wm_nodes.robots.cameras.names import contradiction, joined
 from wm_nodes.training.config import TrainingError
 
@@ -46,3 +47,40 @@ def choose_cameras(
         f"image size of model {model!r}. Name the camera (--camera): images of another size are "
         "resized."
     )
+
+
+def choose_videos(
+    readers: Sequence[LogReader],
+    image_size: tuple[int, int],
+    *,
+    requested: Sequence[str],
+    recorded: Sequence[str],
+    resumed_run: str,
+    model: str,
+) -> list[tuple[str, ...]]:
+    """Return the cameras of each log that a model of videos learns from, each of them a video.
+
+    Of the `requested` ones, or those `recorded` with the weights, those that the log has;
+    where none is named, one as :func:`choose_cameras` finds it. TrainingError: a log has none of them, or a resumed run has
+    others.
+    """
+    if resumed_run and requested and tuple(requested) != tuple(recorded):
+        raise TrainingError(
+            f"camera: got {joined(requested)!r}, but run {resumed_run} learns from "
+            f"{joined(recorded) or 'the first that fits'!r}, expected the same. Leave it out, or "
+            "start another run."
+        )
+    wanted, chosen = requested or recorded, []
+    for reader in readers:
+        cameras = reader.spec.cameras
+        own = [name for name in wanted if name in cameras]
+        if not own and requested:
+            raise TrainingError(
+                f"camera: got {joined(requested)!r}, expected a camera of {reader.path}: "
+                f"{', '.join(cameras)}."
+            )
+        fitting = choose_cameras(
+            cameras, image_size, requested=own, trained_with=(), resumed_run="", model=model
+        )
+        chosen.append(fitting)
+    return chosen

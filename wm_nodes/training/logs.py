@@ -8,10 +8,11 @@ from pathlib import Path
 from wm_datasets.log import LogReader
 from wm_datasets.remote.object_store import is_url
 from wm_datasets.remote.reader import open_log
+from wm_datasets.sampling.camera_view import seen_as
 from wm_datasets.sampling.resized_log import resized
 from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.training.config import TrainingConfig, TrainingError
-from wm_nodes.training.trainable import ACTION, mixture, obstacle
+from wm_nodes.training.trainable import obstacle, refusal
 
 
 class TrainingLogs:
@@ -20,6 +21,7 @@ class TrainingLogs:
     def __init__(self, config: TrainingConfig) -> None:
         self._config = config
         self.readers: list[LogReader] = []
+        self.shares = [share for _, share in config.logs]  # of the windows, one for each reader
         self.resized_from: tuple[int, int] | None = None  # (H, W) of the log's images, if resized
 
     @property
@@ -38,7 +40,8 @@ class TrainingLogs:
     def open(self, model: str) -> bool:
         """Open all logs; False while one does not exist yet.
 
-        TrainingError: a log has no actions, or the logs may not be mixed.
+        TrainingError: a log lacks the actions that the model learns from, or the logs may not be
+        mixed.
         """
         if self.readers:
             return True
@@ -47,9 +50,8 @@ class TrainingLogs:
             return False
         limit = self._config.download_bytes
         self.readers = [open_log(place, download_bytes=limit) for place in places]
-        self.require_fields(ACTION, model)
         specs = [(reader.path, reader.spec) for reader in self.readers]
-        if reason := mixture(specs, self._config.allow_mixed):
+        if reason := refusal(specs, model, self._config.allow_mixed):
             raise TrainingError(reason)
         return True
 
@@ -82,7 +84,6 @@ class TrainingLogs:
 
     def resize(self, cameras: Sequence[str], height: int, width: int) -> None:
         """Let every log show these cameras' images in this size [pixels]."""
-        self.resized_from = None
         for camera in cameras:
             for reader in self.readers:
                 if f"image/{camera}" not in reader.spec.fields:
@@ -90,7 +91,27 @@ class TrainingLogs:
                         f"log: got {reader.path} with cameras {list(reader.spec.cameras)}, "
                         f"expected {camera!r}, which the model uses."
                     )
-            shape = self.readers[0].spec.cameras[camera]
-            if shape[:2] != (height, width):
-                self.resized_from = shape[:2]
+        self._note_size(cameras, height, width)
+        for camera in cameras:
             self.readers = [resized(reader, camera, height, width) for reader in self.readers]
+
+    def split_by_camera(self, cameras: Sequence[Sequence[str]], height: int, width: int) -> str:
+        """Let each of some cameras be a log of its own, whose images have this size [pixels].
+
+        cameras: of each log, at least one; they share its windows. Return the one name that all
+        these logs then show their camera under.
+        """
+        name = cameras[0][0]
+        self._note_size((name,), height, width)
+        logs = list(zip(self.readers, self.shares, cameras, strict=True))
+        self.readers = [
+            seen_as(resized(reader, camera, height, width), camera, name)
+            for reader, _, own in logs
+            for camera in own
+        ]
+        self.shares = [share / len(own) for _, share, own in logs for _ in own]
+        return name
+
+    def _note_size(self, cameras: Sequence[str], height: int, width: int) -> None:
+        shown = [self.readers[0].spec.cameras[camera][:2] for camera in cameras]
+        self.resized_from = next((size for size in shown if size != (height, width)), None)

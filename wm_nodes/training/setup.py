@@ -13,18 +13,19 @@ from wm_models.interface.learner import Learner
 from wm_models.interface.overrides import resolved
 from wm_models.interface.preset import Preset
 from wm_models.interface.world_model import WorldModel
-from wm_models.registry import preset
+from wm_models.registry import is_action_free, preset
 from wm_models.weights.manifest import Manifest, WeightsError
 from wm_models.weights.store import load_modules, read_manifest, read_weights
 from wm_nodes.evaluation.held_out import HeldOut
 from wm_nodes.robots.cameras.names import camera_names, joined
 from wm_nodes.training.batches import Batches, log_fields
-from wm_nodes.training.camera import choose_cameras
+from wm_nodes.training.camera import choose_cameras, choose_videos
 from wm_nodes.training.config import TrainingConfig, TrainingError
 from wm_nodes.training.embodiment_stats import measure_embodiment
 from wm_nodes.training.episode_returns import AllReturns
 from wm_nodes.training.logs import TrainingLogs
 
+Names = tuple[str, ...]  # of cameras
 PRETRAINED = ("encoder", "pretrained")  # entries of a manifest about weights trained elsewhere
 
 
@@ -36,7 +37,8 @@ class Setup:
     embodiment: Embodiment
     model: WorldModel
     learner: Learner
-    cameras: tuple[str, ...]  # of the log, that the model sees; empty: it uses no image
+    cameras: tuple[str, ...]  # of the readers, that the model sees; empty: it uses no image
+    camera_setting: str  # how the manifest names them; of a model of videos: what was asked for
     batches: Batches
     returns: AllReturns
     pretrained: Mapping[str, Any]  # entries of the manifest about weights trained elsewhere
@@ -64,7 +66,7 @@ class Setup:
                 "task": spec.task,
                 "robot": spec.robot,
                 **dict(spec.extra),
-                "camera": joined(self.cameras),
+                "camera": self.camera_setting,
                 "config": resolved(self.preset),
                 **self.pretrained,
             },
@@ -91,21 +93,17 @@ def build_setup(
         }
         varied = preset(config.model).varied({**kept, **config.settings})
     requested = _names(config.camera)
-    embodiment = manifest.embodiment if manifest else measure_embodiment(logs.readers)
-    if manifest is None and len(requested) > 1:
+    embodiment = manifest.embodiment if manifest else _measured(varied, logs)
+    if manifest is None and len(requested) > 1 and not varied.action_free:
         embodiment = replace(embodiment, cameras=requested)
     model = varied.build(embodiment, config.seed)
-    cameras: tuple[str, ...] = ()
+    cameras: Names = ()
+    setting = ""
     if model.spec.image_size is not None:
-        cameras = choose_cameras(
-            logs.readers[0].spec.cameras,
-            model.spec.image_size,
-            requested=requested,
-            trained_with=_names(str(manifest.extra.get("camera", ""))) if manifest else (),
-            resumed_run=config.run.name if resumed else "",
-            model=varied.name,
-        )
-        logs.resize(cameras, *model.spec.image_size)
+        before = _names(str(manifest.extra.get("camera", ""))) if manifest else ()
+        run = config.run.name if resumed else ""
+        show = _show_videos if varied.action_free else _show_cameras
+        cameras, setting = show(logs, model.spec.image_size, requested, before, run, varied.name)
     pretrained = {} if manifest else varied.pretrain(model, read_weights)
     learner = varied.build_learner(model, config.seed, device)
     logs.require_fields(log_fields(learner.fields, cameras).values(), varied.name)
@@ -116,8 +114,15 @@ def build_setup(
         model=model,
         learner=learner,
         cameras=cameras,
+        camera_setting=setting,
         batches=Batches(
-            logs.readers, learner.fields, cameras, actions, varied.sampling, config, device
+            list(zip(logs.readers, logs.shares, strict=True)),
+            learner.fields,
+            cameras,
+            actions,
+            varied.sampling,
+            config,
+            device,
         ),
         returns=AllReturns(
             logs.readers[: config.environments],
@@ -135,11 +140,43 @@ def _names(camera: str) -> tuple[str, ...]:
         raise TrainingError(str(error)) from None
 
 
+def _measured(preset: Preset, logs: TrainingLogs) -> Embodiment:
+    """Return the embodiment of a new model."""
+    if preset.action_free:
+        return Embodiment.action_free(logs.readers[0].spec.control_period_s)
+    return measure_embodiment(logs.readers)
+
+
+def _show_cameras(
+    logs: TrainingLogs, size: tuple[int, int], requested: Names, before: Names, run: str, model: str
+) -> tuple[Names, str]:
+    """Let the logs show the cameras that the model sees; return their names and the setting to
+    record. before: cameras of the weights; run: name of a run that is resumed; empty: none."""
+    cameras = logs.readers[0].spec.cameras
+    chosen = choose_cameras(
+        cameras, size, requested=requested, trained_with=before, resumed_run=run, model=model
+    )
+    logs.resize(chosen, *size)
+    return chosen, joined(chosen)
+
+
+def _show_videos(
+    logs: TrainingLogs, size: tuple[int, int], requested: Names, before: Names, run: str, model: str
+) -> tuple[Names, str]:
+    """Let every camera that a model of videos learns from be a log of its own; return their common
+    name, and the setting to record. Arguments are those of _show_cameras."""
+    chosen = choose_videos(
+        logs.readers, size, requested=requested, recorded=before, resumed_run=run, model=model
+    )
+    return (logs.split_by_camera(chosen, *size),), joined(requested or before)
+
+
 def _fitting_manifest(folder: Path, logs: TrainingLogs) -> Manifest:
     """Return the manifest of weights. WeightsError: the log has another action space."""
     manifest = read_manifest(folder)
     action = logs.readers[0].spec.action
-    assert action is not None
+    if is_action_free(manifest.preset) or action is None:
+        return manifest
     if manifest.action_dim != len(action):
         raise WeightsError(
             f"weights: got {folder} for {manifest.action_dim} action dimensions, expected "

@@ -6,9 +6,29 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from wm_datasets.spec import LogSpec, VectorSpec
-from wm_models.registry import refusal_of_actions
+from wm_models.registry import is_action_free, refusal_of_actions
 
-ACTION = frozenset({"action"})  # every model here learns from actions
+ACTION = frozenset({"action"})  # what every model but those of videos learns from
+
+
+def refusal(logs: Sequence[tuple[Path | str, LogSpec]], model: str, allow_mixed: bool) -> str:
+    """Return why a model cannot learn from these logs; empty: it can.
+
+    A model of videos may learn from any logs with images together.
+    """
+    if is_action_free(model):
+        return next(filter(None, (_no_images(place, spec, model) for place, spec in logs)), "")
+    obstacles = (obstacle(place, spec, model) for place, spec in logs)
+    return next(filter(None, obstacles), "") or mixture(logs, allow_mixed)
+
+
+def _no_images(place: Path | str, spec: LogSpec, model: str) -> str:
+    if spec.cameras:
+        return ""
+    return (
+        f"log: got {place} without images, expected a camera, as model {model!r} learns from "
+        "videos. Give another log."
+    )
 
 
 def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[str] = ACTION) -> str:
@@ -17,8 +37,8 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
     if "action" in lacking:
         return (
             f"log: got {place} without actions (plain video), expected actions, from which model "
-            f"{model!r} learns. Video is for pre-training without actions (APV), which no model "
-            "here does; wm log show, stats and export take it."
+            f"{model!r} learns. Video is for pre-training without actions (APV): wm pretrain. wm "
+            "log show, stats and export take it too."
         )
     if lacking:
         without = " dino_wm and dino_wm_cpu need no reward." if lacking == ["reward"] else ""
@@ -26,7 +46,7 @@ def obstacle(place: Path | str, spec: LogSpec, model: str, fields: Collection[st
             f"log: got {place} without {', '.join(lacking)}, expected it, as model {model!r} "
             f"learns from it. Give another log, or another model.{without}"
         )
-    if spec.action is not None:
+    if spec.action is not None and not is_action_free(model):
         kind = "discrete" if spec.action.discrete else "continuous"
         if why := refusal_of_actions(model, discrete=spec.action.discrete):
             return f"log: got {place} with {kind} actions. {why}"

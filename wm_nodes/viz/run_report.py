@@ -24,7 +24,12 @@ import numpy as np
 from wm_datasets import LogReader, Source
 from wm_models.interface.world_model import WorldModel
 from wm_nodes.evaluation.evaluate import mean_interval, wilson
-from wm_nodes.evaluation.open_loop import Prediction, draw_prediction, image_fields, predict
+from wm_nodes.evaluation.open_loop import (
+    Prediction,
+    draw_prediction,
+    fields_to_predict,
+    predict,
+)
 from wm_nodes.viz.video import episode_frames, write_video
 
 if TYPE_CHECKING:
@@ -55,7 +60,7 @@ class LoggedEpisode:
     number: int
     start: int
     length: int
-    total_reward: float
+    total_reward: float  # nan where the log has no rewards
     success: bool
     first_success: int  # agent step, -1 if none
     weights: int  # newest version that acted
@@ -142,7 +147,7 @@ def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
                 number=number,
                 start=start,
                 length=rows - 1,
-                total_reward=float(reader.read("reward", start, start + rows).sum()),
+                total_reward=_total_reward(reader, start, rows),
                 success=bool(success.any()),
                 first_success=int(success.argmax()) + 1 if success.any() else -1,
                 weights=int(versions.max()),
@@ -151,6 +156,13 @@ def logged_episodes(reader: LogReader) -> list[LoggedEpisode]:
             )
         )
     return episodes
+
+
+def _total_reward(reader: LogReader, start: int, rows: int) -> float:
+    """Return the sum of an episode's rewards; nan in a log without them."""
+    if not reader.spec.reward:
+        return math.nan
+    return float(reader.read("reward", start, start + rows).sum())
 
 
 def summarise(reader: LogReader, episodes: Sequence[LoggedEpisode]) -> dict[str, Any]:
@@ -176,13 +188,15 @@ def outcomes(episodes: Sequence[LoggedEpisode], *, scored: bool) -> dict[str, An
     successes = [episode.success for episode in episodes]
     interval = list(wilson(sum(successes), len(successes)))
     returns = [episode.total_reward for episode in episodes]
+    known = all(map(math.isfinite, returns))
+    return_interval = mean_interval(returns) if known else (math.nan, math.nan)
     return {
         "episodes": len(episodes),
         "decisions": sum(episode.length for episode in episodes),
         "success_rate": fmean(successes) if scored else None,
         "success_interval_95": interval if scored else None,
-        "mean_return": fmean(returns),
-        "return_interval_95": [x if math.isfinite(x) else None for x in mean_interval(returns)],
+        "mean_return": fmean(returns) if known else None,
+        "return_interval_95": [x if math.isfinite(x) else None for x in return_interval],
     }
 
 
@@ -280,11 +294,7 @@ def _predict(
     goal = episode.first_success if episode.success else 0
     offset = int(np.clip(goal + 5 - frames, 0, episode.length + 1 - frames))
     start = episode.start + offset
-    fields = {**image_fields(model, camera), "action": "action"}
-    if reader.spec.reward:
-        fields["reward"] = "reward"
-    if "proprio" in model.spec.obs_keys:
-        fields["proprio"] = "proprio"
+    fields = fields_to_predict(model, [reader.spec], camera)
     rows = {key: reader.read(field, start, start + frames) for key, field in fields.items()}
     context = max(1, min(settings.context, (frames - 1) // skip))
     return predict(model, rows, context=context, start=offset, seed=settings.seed), episode

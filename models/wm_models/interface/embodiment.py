@@ -70,6 +70,11 @@ class Embodiment:
         return cls((0.0,) * size, (1.0,) * size, (share,) * size, (std,) * size, discrete=True)
 
     @classmethod
+    def action_free(cls, period_s: float = 0.0) -> Embodiment:
+        """What a model is for that ignores actions: one in -1..1, which changes nothing."""
+        return cls((-1.0,), (1.0,), (0.0,), (1.0,), period_s=period_s)
+
+    @classmethod
     def of(cls, embodiment: Embodiment | int) -> Embodiment:
         """An embodiment, or the unit embodiment of that many actions."""
         return cls.unit(embodiment) if isinstance(embodiment, int) else embodiment

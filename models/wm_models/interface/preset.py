@@ -94,6 +94,11 @@ class Preset:
         """Whether the model can see the images of several cameras together."""
         return False
 
+    @property
+    def action_free(self) -> bool:
+        """Whether it learns from images alone: logs without actions are enough."""
+        return False
+
     def fitted(self, embodiment: Embodiment | int) -> Embodiment:
         """The embodiment to build the model for; of a mere number of actions, the model's kind of
         them. ModelError: its actions are discrete and the model's are not, or the reverse; it has
@@ -130,6 +135,13 @@ class Preset:
         self, model: WorldModel, seed: int = 0, device: str | torch.device = "cpu"
     ) -> Learner:
         raise NotImplementedError
+
+    def check_pretrained(self, other: Preset, place: str) -> None:
+        """ModelError: this model cannot begin with weights of preset ``other``, at ``place``."""
+        raise ModelError(
+            f"pretrained: got {place}, but model {self.name!r} has no pre-training, expected a "
+            "model of APV, such as apv_cpu. Leave it out, or choose another model."
+        )
 
     def pretrain(self, model: WorldModel, read: WeightsReader) -> dict[str, Any]:
         """Put weights that were trained elsewhere into a model that begins to learn; what they are

@@ -50,6 +50,7 @@ class ModelSpec:
     has_disagreement: bool = False  # rollouts can tell how much an ensemble's members differ
     stochastic: bool = False
     differentiable: bool = True
+    uses_actions: bool = True  # False: a model of videos, whose steps ignore the action
     discrete: bool = False  # robot actions are one-hot vectors, of which a search knows nothing
     max_horizon: int | None = None
     encoder_module: str = "encoder"  # of modules_by_name: what `encode` runs

@@ -163,3 +163,19 @@ def test_a_failing_task_leaves_a_log_that_is_there_as_it_was(tmp_path):
             collect(robot, HeldRandom(robot.spec, 1.0, 0), tmp_path / "log", 1, 0)
     after = rows(tmp_path / "log")
     np.testing.assert_array_equal(after["stamp"], before["stamp"])
+
+
+def test_several_tasks_give_a_log_each_that_is_the_log_of_the_task_alone(tmp_path):
+    arguments = ["--robot", "wall", "--policy", "random", "--episodes", "1", "--time-limit", "4"]
+    arguments += ["--size", "16"]
+    run([*arguments, "--task", "wall-any,wall-door", "--out", str(tmp_path / "both")])
+    run([*arguments, "--task", "wall-door", "--out", str(tmp_path / "one")])
+    assert sorted(path.name for path in (tmp_path / "both").iterdir()) == ["wall-any", "wall-door"]
+    alone, part = rows(tmp_path / "one"), rows(tmp_path / "both" / "wall-door")
+    for name in ("image/top", "action", "reward"):
+        np.testing.assert_array_equal(part[name], alone[name], err_msg=name)
+    with pytest.raises(UserError, match=r"--out: got .*one, which is a replay log"):
+        run([*arguments, "--task", "wall-any,wall-door", "--out", str(tmp_path / "one")])
+    with pytest.raises(UserError, match="--task: got 'wall-dor'"):
+        run([*arguments, "--task", "wall-any,wall-dor", "--out", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()

@@ -25,7 +25,7 @@ def batches(tmp_path):
 
     def build(**options):
         config = TrainingConfig(tmp_path / "run", ((log, 1.0),), model="tiny", **options)
-        return Batches(readers, FIELDS, ("top",), adapter, TINY.sampling, config, "cpu")
+        return Batches([(readers[0], 1.0)], FIELDS, ("top",), adapter, TINY.sampling, config, "cpu")
 
     return build
 

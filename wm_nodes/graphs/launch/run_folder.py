@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +26,7 @@ from wm_nodes.graphs.weights import arguments_of
 
 RUNS = "runs"
 FILE = "run.json"
-TRAIN = "train"  # what run.json calls `wm train`
+TRAIN, PRETRAIN = "train", "pretrain"  # what run.json calls `wm train` and `wm pretrain`
 ROBOT = (
     "robot",
     "task",
@@ -37,7 +37,14 @@ ROBOT = (
     "background",
 )  # of weights
 RENAMED = {"album": "plans"}  # arguments in run.json of older versions
-LEARNED = ("model", "set", "hold_out", "recency", "allow_mixed")  # of `wm train`, for a graph
+LEARNED = (
+    "model",
+    "set",
+    "hold_out",
+    "recency",
+    "allow_mixed",
+    "pretrained",
+)  # of `wm train`, for a graph
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NOT_NAME = re.compile(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]+")  # of a task, in the name of a new run
 
@@ -208,6 +215,11 @@ def _read(file: Path, graph: Graph, chosen: Mapping[str, Value]) -> dict[str, Va
                 "Give hold_out:=SHARE (0.1 by default)."
             )
         return {**chosen, **_learned(file.parent, graph, arguments)}
+    if name == PRETRAIN:
+        raise GraphError(
+            f"run: got {file.parent.name!r}, which wm pretrain began and which does not act, "
+            f"expected another run. Begin one with its weights: pretrained:={file.parent.name}."
+        )
     if name != graph.name:
         raise GraphError(f"run: got {file} of graph {name!r}, expected one of {graph.name!r}.")
     arguments = {RENAMED.get(key, key): value for key, value in arguments.items()}
@@ -229,7 +241,8 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
     """
     own = str(path / "log")
     logs = arguments.get("logs") or [arguments.get("log")]
-    logs = [str(log) for log in logs if log and WeightedLog.parse(str(log)).path != own]
+    words = [WeightedLog.parse(str(log)) for log in logs if log]
+    logs = _relative([log for log in words if log.path != own])
     learned: dict[str, Any] = {"seed": arguments.get("seed", 0)}
     learned |= {name: arguments.get(name) for name in LEARNED}
     learned |= {"offline": ",".join(logs), **_robot(path)}
@@ -240,6 +253,13 @@ def _learned(path: Path, graph: Graph, arguments: Mapping[str, Any]) -> dict[str
             with suppress(GraphError):  # of another robot: the user chooses it
                 kept[name] = known[name].parse(value)
     return kept
+
+
+def _relative(logs: Sequence[WeightedLog]) -> list[str]:
+    """Return logs as words whose weights sum up to 1 or more: proportions, not small shares."""
+    total = sum(log.weight for log in logs)
+    scale = 1.0 if total >= 1 else total
+    return [str(replace(log, weight=log.weight / scale)) for log in logs]
 
 
 def _robot(path: Path) -> dict[str, Any]:
@@ -254,23 +274,30 @@ def _robot(path: Path) -> dict[str, Any]:
         return {}
 
 
-def read_training(path: Path) -> dict[str, Any]:
-    """Return the training settings of a run, of LEARNED and `seed`, and its `logs` where `wm train`
-    began it; empty for a new run. Those that an older run.json does not have are absent.
-    GraphError."""
+def read_training(path: Path, command: str = TRAIN) -> dict[str, Any]:
+    """Return the training settings of a run, of LEARNED and `seed`, and its `logs` where the
+    command (TRAIN or PRETRAIN) began it; empty for a new run. Those that an older run.json does not
+    have are absent. GraphError: it cannot be read, or is of the other command."""
     file = path / FILE
     if not file.exists():
         return {}
     try:
         content = json.loads(file.read_text())
         arguments = dict(content["arguments"])
-        began = content["graph"] == TRAIN
+        graph = str(content["graph"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise GraphError(
             f"run: {file} cannot be read ({error}). Take another --run, or repair the file."
         ) from None
-    names = (*LEARNED, "seed", *(("logs",) if began else ()))
-    whole = {} if began else {"hold_out": 0.0, "recency": 0.0}  # what older graphs learned by
+    if PRETRAIN in (graph, command) and graph != command:
+        began = f"wm {graph}" if graph in (TRAIN, PRETRAIN) else f"graph {graph}"
+        raise GraphError(
+            f"run: got {path.name!r}, which {began} began, expected a run of wm {command}. Take "
+            "another --run."
+        )
+    own = graph == command
+    names = (*LEARNED, "seed", *(("logs",) if own else ()))
+    whole = {} if own else {"hold_out": 0.0, "recency": 0.0}  # what older graphs learned by
     return whole | {name: arguments[name] for name in names if name in arguments}
 
 
@@ -285,15 +312,15 @@ def hides_hold_out(path: Path, arguments: Mapping[str, Any]) -> bool:
         return False
 
 
-def write_training(path: Path, arguments: Mapping[str, Any]) -> None:
-    """Record the settings of `wm train`, so that a graph can continue the run. A run that a graph
-    has begun stays that graph's."""
+def write_training(path: Path, arguments: Mapping[str, Any], command: str = TRAIN) -> None:
+    """Record the settings of `wm train` (or of the command PRETRAIN), so that the run can be
+    continued. A run that a graph has begun stays that graph's."""
     file = path / FILE
     with suppress(OSError, ValueError, TypeError, KeyError):
-        if json.loads(file.read_text())["graph"] != TRAIN:
+        if json.loads(file.read_text())["graph"] != command:
             return
     path.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"graph": TRAIN, "arguments": dict(arguments)}, indent=2)
+    write_json(file, {"graph": command, "arguments": dict(arguments)}, indent=2)
 
 
 def _compare(

@@ -22,7 +22,7 @@ from wm_models.families.apv.model import (
 from wm_models.families.apv.video import VideoConfig, VideoLearnerConfig, VideoModel, VideoPreset
 from wm_models.interface.embodiment import Embodiment
 from wm_models.interface.learner import BatchSpec
-from wm_models.interface.preset import Sampling, WeightsReader
+from wm_models.interface.preset import Preset, Sampling, WeightsReader
 from wm_models.interface.world_model import WorldModel
 from wm_models.nets.cnn import CNNConfig
 from wm_models.nets.heads import HeadConfig
@@ -57,6 +57,24 @@ class APVPreset(DreamerPreset):
         assert isinstance(model, APVDreamer)
         return APVLearner(model, self.learner, seed=seed, device=device)
 
+    def check_pretrained(self, other: Preset, place: str) -> None:
+        config = other.model if isinstance(other, VideoPreset) else None
+        self._check_video(config, f"{place}, weights of {other.name!r}")
+
+    def _check_video(self, config: VideoConfig | None, place: str) -> None:
+        """config: of a model of videos; None: the weights are of another kind of model."""
+        if config is None:
+            raise ModelError(
+                f"pretrained: got {place}, expected those of a pre-training preset, such "
+                "as 'apv_pretrain'. See wm pretrain --help."
+            )
+        if (config.observation, config.rssm) != (self.model.observation, self.model.rssm):
+            raise ModelError(
+                f"pretrained: got {place}, expected encoder and RSSM of the sizes of "
+                f"{self.name!r}. Pre-train with --model {self.name}, or change the same settings "
+                "in both."
+            )
+
     def pretrain(self, model: WorldModel, read: WeightsReader) -> dict[str, Any]:
         """Load what ``learner.pretrained`` names, where it does. ModelError: these are weights of
         another kind of model or of another size."""
@@ -65,18 +83,9 @@ class APVPreset(DreamerPreset):
             return {}
         assert isinstance(model, APVDreamer)
         video, facts = read(folder)
-        if not isinstance(video, VideoModel):
-            raise ModelError(
-                f"learner.pretrained: got {folder}, weights of {facts['preset']!r}, expected those "
-                "of a pre-training preset, such as 'apv_pretrain'."
-            )
-        wanted = (self.model.observation, self.model.rssm)
-        if (video.config.observation, video.config.rssm) != wanted:
-            raise ModelError(
-                f"learner.pretrained: got {folder}, weights of {facts['preset']!r}, expected "
-                f"encoder and RSSM of the sizes of {self.name!r}. Pre-train with the preset that "
-                "belongs to it."
-            )
+        place = f"{folder}, weights of {facts['preset']!r}"
+        config = video.config if isinstance(video, VideoModel) else None
+        self._check_video(config, place)
         states = {name: part.state_dict() for name, part in video.modules_by_name().items()}
         load_pretrained(model, self.learner.load, states)
         return {"pretrained": {**facts, "parts": list(self.learner.load)}}

@@ -91,6 +91,7 @@ class VideoModel(WorldModel):
             model_dt=embodiment.period_s,
             has_decoder=True,
             stochastic=True,
+            uses_actions=False,
         )
 
     def modules_by_name(self) -> dict[str, nn.Module]:
@@ -232,6 +233,10 @@ class VideoPreset(Preset):
     @property
     def sampling(self) -> Sampling:
         return self.learner.sampling
+
+    @property
+    def action_free(self) -> bool:
+        return True
 
     def build(self, embodiment: Embodiment | int, seed: int = 0) -> VideoModel:
         with torch.random.fork_rng(devices=[]):
