@@ -60,9 +60,9 @@ def choose_videos(
 ) -> list[tuple[str, ...]]:
     """Return the cameras of each log that a model of videos learns from, each of them a video.
 
-    Of the `requested` ones, or those `recorded` with the weights, those that the log has;
-    where none is named, one as :func:`choose_cameras` finds it. TrainingError: a log has none of them, or a resumed run has
-    others.
+    Of the `requested` ones, or those `recorded` with the weights, those that the log has; where
+    none is named, one as :func:`choose_cameras` finds it. TrainingError: a log has none of them, or
+    a resumed run has others.
     """
     if resumed_run and requested and tuple(requested) != tuple(recorded):
         raise TrainingError(

@@ -167,6 +167,8 @@ class _Session:
                     end = time.monotonic() + node.grace_s
                     self._over_at = end if self._over_at is None else min(end, self._over_at)
                 return None
+            if node.restart:  # supervisord is about to start it again
+                return None
             self._print_last_lines(name)
             self._print_error(f"{name} ended with {state['exitstatus']}; log: {self._log(name)}")
             return 1 if node.on_exit == "shutdown" else None

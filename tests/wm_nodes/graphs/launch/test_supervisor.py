@@ -210,6 +210,14 @@ def test_the_end_of_all_robots_ends_the_run_not_that_of_one():
     assert verdict("robot_env_0", "robot_env_1") == 0
 
 
+def test_a_killed_robot_that_is_not_started_again_yet_does_not_end_the_run():
+    session = object.__new__(_Session)
+    session.nodes = {"robot": NodeSpec("robot", "robot", on_exit="shutdown")}
+    session._over_at = None
+    killed = {"name": "robot", "statename": "EXITED", "exitstatus": -1, "pid": 0}
+    assert session._verdict([killed]) is None
+
+
 def test_a_killed_node_is_started_again(start_launch):
     launch = start_launch("encoder,robot")
     launch.wait_for("encoder starts", "robot starts")
