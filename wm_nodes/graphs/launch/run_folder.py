@@ -290,9 +290,9 @@ def read_training(path: Path, command: str = TRAIN) -> dict[str, Any]:
             f"run: {file} cannot be read ({error}). Take another --run, or repair the file."
         ) from None
     if PRETRAIN in (graph, command) and graph != command:
-        began = f"wm {graph}" if graph in (TRAIN, PRETRAIN) else f"graph {graph}"
+        other = f"wm {graph}" if graph in (TRAIN, PRETRAIN) else f"graph {graph}"
         raise GraphError(
-            f"run: got {path.name!r}, which {began} began, expected a run of wm {command}. Take "
+            f"run: got {path.name!r}, which {other} began, expected a run of wm {command}. Take "
             "another --run."
         )
     own = graph == command
