@@ -99,6 +99,12 @@ def arguments_of(graph: Graph, arguments: Mapping[str, Value]) -> dict[str, Valu
         return {}
     facts = read_facts(find_weights(str(arguments["weights"])))
     known = {argument.name: argument for argument in graph.arguments}
+    if "task" in known and is_action_free(facts.preset):
+        raise GraphError(
+            f"weights: got {facts.folder} of model {facts.preset!r}, which learns from videos and "
+            "does not act, expected weights of a model that acts. Begin with these as "
+            "pretrained:=FOLDER."
+        )
     decided: dict[str, Any] = {"model": facts.preset}
     if "robot" in known and known["robot"].choices and facts.robot:
         decided["robot"] = facts.robot
@@ -117,8 +123,7 @@ def arguments_of(graph: Graph, arguments: Mapping[str, Value]) -> dict[str, Valu
                 f"expected a task of graph {graph.name!r}. Take other weights, or the graph of "
                 "that robot."
             )
-        own = () if is_action_free(facts.preset) else TAKEN
-        decided |= {name: facts.trained_with[name] for name in own if name in facts.trained_with}
+        decided |= {name: facts.trained_with[name] for name in TAKEN if name in facts.trained_with}
     return {
         name: known[name].parse(value)
         for name, value in decided.items()

@@ -255,7 +255,7 @@ def test_weights_of_a_model_of_videos_do_not_act(logs):
     with pytest.raises(UserError, match="'apv_pretrain', which learns from videos and does not"):
         evaluate.run(["--weights", "runs/videos/weights", "--episodes", "1"])
     with pytest.raises(GraphError, match="'apv_pretrain', which learns from videos and does not"):
-        open_run(find_graph("sim_metaworld"), {"weights": "runs/videos/weights", "task": "origin"})
+        open_run(find_graph("sim_metaworld"), {"weights": "runs/videos/weights"})
 
 
 def test_a_graph_continues_a_run_that_began_with_them(logs, tmp_path):
