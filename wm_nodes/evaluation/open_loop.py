@@ -14,6 +14,7 @@ import torch
 from wm_datasets.images import CropResize
 from wm_datasets.spec import LogSpec
 from wm_models.interface.action_scaling import ActionAdapter
+from wm_models.interface.embodiment import IMAGE
 from wm_models.interface.world_model import WorldModel
 from wm_nodes.robots.robot import Image
 
@@ -52,8 +53,13 @@ class Prediction:
 def image_fields(model: WorldModel, camera: str) -> dict[str, str]:
     """Return the log's field of each of the model's images; `camera`: that of a model that sees
     one."""
-    keys = model.spec.image_keys
+    keys = _shown(model)
     return {key: key if model.spec.cameras else f"{key}/{camera}" for key in keys}
+
+
+def _shown(model: WorldModel) -> tuple[str, ...]:
+    """Return the keys of the decoded images, also of a model that sees none and decodes one."""
+    return model.spec.image_keys or (IMAGE,)
 
 
 @torch.no_grad()
@@ -74,7 +80,7 @@ def predict(
     predictions.
     """
     rows = _model_rows(rows, model)
-    keys = model.spec.image_keys
+    keys = _shown(model)
     frames = len(rows[keys[0]])
     if not 1 <= context < frames:
         raise ValueError(f"context: got {context}, expected 1 to {frames - 1} of {frames} frames.")
@@ -126,7 +132,7 @@ def _model_rows(
     """Rows at the model's rate and in its units: `frameskip` actions concatenated, rewards summed;
     remaining rows at the end are left out."""
     skip = model.spec.frameskip
-    shown = len(rows[model.spec.image_keys[0]])
+    shown = len(rows[_shown(model)[0]])
     frames = (shown - 1) // skip + 1
     whole = (frames - 1) * skip
     out = {k: rows[k][: whole + 1 : skip] for k in rows if k not in ("action", "reward")}
