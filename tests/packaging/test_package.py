@@ -12,7 +12,7 @@ import pytest
 from wm_nodes.assets import share_dir
 
 ROOT = Path(__file__).parents[2]
-PARTS = {"__init__", "goal_topics", "model_node"}  # of nodes
+PARTS = {"__init__", "goal_topics", "model_node", "robot_space", "run_reports"}  # of nodes
 NODES = sorted({path.stem for path in (ROOT / "wm_nodes" / "nodes").glob("*.py")} - PARTS)
 
 

@@ -15,7 +15,7 @@ def assert_declared(name: str, parameters: Mapping[str, object]) -> None:
     (kind,) = {
         value.PARAMS
         for key, value in vars(module).items()
-        if key.endswith("Node") and getattr(value, "NAME", None) == name
+        if key.endswith("Node") and value.__module__ == module.__name__
     }
     declared = {field.name: field for field in fields(kind)}
     for key, value in parameters.items():

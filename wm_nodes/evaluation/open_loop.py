@@ -75,9 +75,8 @@ def predict(
 
     rows: those of `fields_to_predict`: image (T, H, W, 3) uint8 (of several cameras each under its
     key), action (T, A), and where the log has them reward (T,) and proprio (T, P). A model of
-    videos gets no action. A model with a
-    frameskip takes every such row. The filter starts again at row 0. Equal seeds give equal
-    predictions.
+    videos gets no action. A model with a frameskip takes every such row. The filter starts again at
+    row 0. Equal seeds give equal predictions.
     """
     rows = _model_rows(rows, model)
     keys = _shown(model)

@@ -125,10 +125,13 @@ def first_weights(values: Values) -> str:
 
 def begun_with(values: Values) -> WeightFacts | None:
     """Return the facts of the weights that the nodes begin with: the run's newest, else those of
-    `weights`; None: there are none."""
+    `weights`; None: there are none, or the nodes will find the run's unreadable."""
     run, weights = Path(str(values.get("run", ""))) / "weights", str(values.get("weights", ""))
     if (run / "latest").exists():
-        return read_facts(run)
+        try:
+            return read_facts(run)
+        except GraphError:
+            return None
     return read_facts(find_weights(weights)) if weights else None
 
 

@@ -79,9 +79,9 @@ def test_training_and_the_acting_agent_have_the_same_pixels(tmp_path, monkeypatc
     encoded = []
     encode = Encoder.encode
 
-    def record_and_encode(self, weights, image, proprio=None):
-        encoded.append(image)
-        return encode(self, weights, image, proprio)
+    def record_and_encode(self, weights, images, proprio=None):
+        encoded.append(images["top"])
+        return encode(self, weights, images, proprio)
 
     monkeypatch.setattr(Encoder, "encode", record_and_encode)
     with LargeImagePoint(size=size) as robot, LogReader(log) as reader:

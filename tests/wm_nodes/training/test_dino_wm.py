@@ -147,7 +147,7 @@ def test_held_out_evaluation_and_reports_use_the_frameskip(tmp_path, log):
     advance(trainer, 4)
     with LogReader(log) as reader:
         figures = evaluate_held_out(
-            trainer.model, [reader], "top", HeldOut(0.5), windows=2, length=4, context=2
+            trainer.model, [reader], ("top",), HeldOut(0.5), windows=2, length=4, context=2
         )
         assert set(figures) == {"heldout/mse", "heldout/mse_frozen"}
         assert all(np.isfinite(value) for value in figures.values())
