@@ -16,6 +16,7 @@ from tests import domains
 from wm_datasets import LogReader
 from wm_datasets.log.verify import verify
 
+ROOT = Path(__file__).parents[2]
 WAIT_S = 400.0  # a loaded machine imports torch slowly
 GRAPH = """
 from wm_nodes.graphs.sim import GraphRobot, simulator_graph
@@ -49,7 +50,11 @@ def launch(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", program, *words],
             cwd=tmp_path,
-            env={**os.environ, "ROS_DOMAIN_ID": str(domains.PROCESSES)},
+            env={
+                **os.environ,
+                "ROS_DOMAIN_ID": str(domains.PROCESSES),
+                "PYTHONPATH": os.pathsep.join(str(ROOT / p) for p in (".", "models", "datasets")),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
